@@ -1,0 +1,1 @@
+"""Every face in a photo, with its apparent age, gender and ethnicity."""

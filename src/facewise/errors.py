@@ -1,0 +1,103 @@
+"""Every error facewise raises, in one tree.
+
+Each class carries a stable machine-readable ``code``; the same string stands in the REST API's
+problem documents and in the ``error_code`` column of annotated tables. Messages say what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FacewiseError(Exception):
+    """Base of all errors raised by facewise."""
+
+    code: ClassVar[str] = "facewise_error"
+
+
+class ImageError(FacewiseError, ValueError):
+    """The input cannot be turned into a photo. Base of all errors about images."""
+
+    code = "image_error"
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """The path does not exist, cannot be read, or is a directory."""
+
+    code = "image_not_found"
+
+
+class EmptyImageError(ImageError):
+    """The input has no bytes."""
+
+    code = "image_empty"
+
+
+class NotAnImageError(ImageError):
+    """The bytes are not an image in any format known to facewise."""
+
+    code = "not_an_image"
+
+
+class UnsupportedFormatError(ImageError):
+    """An image, but in a format that is not accepted or whose extra is not installed."""
+
+    code = "unsupported_format"
+
+
+class CorruptImageError(ImageError):
+    """The image is truncated or damaged."""
+
+    code = "image_corrupt"
+
+
+class ImageTooLargeError(ImageError):
+    """More bytes or more pixels than the limit."""
+
+    code = "image_too_large"
+
+
+class ImageTooSmallError(ImageError):
+    """A side is shorter than the limit."""
+
+    code = "image_too_small"
+
+
+class InvalidArrayError(ImageError, TypeError):
+    """An array (or another object) whose type, dtype or shape is not that of an image."""
+
+    code = "invalid_array"
+
+
+class ModelError(FacewiseError):
+    """Base of all errors about models."""
+
+    code = "model_error"
+
+
+class ModelNotFoundError(ModelError, LookupError):
+    """No model of that name and version is installed."""
+
+    code = "model_not_found"
+
+
+class ModelIntegrityError(ModelError):
+    """A weight file does not have the SHA-256 its spec states, or the spec is malformed."""
+
+    code = "model_integrity"
+
+
+class OptionError(FacewiseError, ValueError):
+    """An option or setting has a value that cannot be used."""
+
+    code = "invalid_option"
+
+
+class MissingExtraError(FacewiseError, ImportError):
+    """A feature needs an extra that is not installed; the message names it."""
+
+    code = "missing_extra"
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'facewise[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,86 @@
+"""The 19-output contract, and the mapping of data-set labels onto it.
+
+=======  ===========================================================================
+index    meaning
+=======  ===========================================================================
+0-11     apparent age decade: index k is ages 10k+1 to 10k+10
+12-13    apparent gender: male, female
+14-18    apparent ethnicity: White, Black, Asian, Indian, Others (UTKFace's classes)
+=======  ===========================================================================
+
+The network itself predicts a distribution over the single years 1 to 120; decades, FairFace's
+age groups and the expected age are sums over it, made here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+AGES: Final = np.arange(1, 121)
+"""The single years, 1 to 120; index i of an age distribution is the age i + 1."""
+
+AGE_LABELS: Final[tuple[str, ...]] = tuple(str(age) for age in AGES)
+DECADE_LABELS: Final[tuple[str, ...]] = tuple(f"{10 * k + 1}-{10 * k + 10}" for k in range(12))
+GENDER_LABELS: Final[tuple[str, ...]] = ("male", "female")
+ETHNICITY_LABELS: Final[tuple[str, ...]] = ("White", "Black", "Asian", "Indian", "Others")
+VECTOR_LABELS: Final[tuple[str, ...]] = DECADE_LABELS + GENDER_LABELS + ETHNICITY_LABELS
+
+DECADES: Final = slice(0, 12)
+GENDER: Final = slice(12, 14)
+ETHNICITY: Final = slice(14, 19)
+
+ATTRIBUTES: Final[tuple[str, ...]] = ("age", "gender", "ethnicity")
+
+FAIRFACE_AGE_GROUPS: Final[dict[str, tuple[int, int]]] = {
+    "0-2": (1, 2),
+    "3-9": (3, 9),
+    "10-19": (10, 19),
+    "20-29": (20, 29),
+    "30-39": (30, 39),
+    "40-49": (40, 49),
+    "50-59": (50, 59),
+    "60-69": (60, 69),
+    "70+": (70, 120),
+}
+"""FairFace's nine age groups as inclusive years; its newborns count as one year old, as UTKFace's
+do (neither has an age 0 in this contract)."""
+
+FAIRFACE_RACES: Final[dict[str, str]] = {
+    "White": "White",
+    "Black": "Black",
+    "East Asian": "Asian",
+    "Southeast Asian": "Asian",
+    "Indian": "Indian",
+    "Latino_Hispanic": "Others",
+    "Middle Eastern": "Others",
+}
+"""FairFace's seven races mapped to the five classes of the contract."""
+
+
+def age_to_decade(age_years: int) -> int:
+    """Index of the decade that holds ``age_years`` (1 to 120)."""
+    if not 1 <= age_years <= 120:
+        raise ValueError(f"age must be 1 to 120, not {age_years}")
+    return (age_years - 1) // 10
+
+
+def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum single-year probabilities ``(..., 120)`` to decades ``(..., 12)``."""
+    return ages.reshape(*ages.shape[:-1], 12, 10).sum(axis=-1, dtype=np.float32)
+
+
+def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum single-year probabilities ``(..., 120)`` to FairFace's nine groups ``(..., 9)``."""
+    groups = [
+        ages[..., first - 1 : last].sum(axis=-1) for first, last in FAIRFACE_AGE_GROUPS.values()
+    ]
+    return np.stack(groups, axis=-1).astype(np.float32)
+
+
+def expected_age(ages: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean of a distribution over single years: ``(..., 120)`` to ``(...,)``, in years."""
+    mean: NDArray[np.float64] = ages.astype(np.float64) @ AGES
+    return mean

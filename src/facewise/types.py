@@ -1,0 +1,256 @@
+"""The frozen values that flow through facewise: Photo, Face, Distribution, Prediction.
+
+Coordinates, everywhere: pixels of the upright photo (EXIF orientation applied), x to the right, y
+down, the origin at the top-left corner of the top-left pixel; boxes are ``xyxy``. "Left" and
+"right" are the viewer's, not the subject's. Arrays handed out are read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float32]
+ImageArray = NDArray[np.uint8]
+
+
+def _frozen(array: Array) -> Array:
+    """A read-only view, so that a frozen dataclass is frozen all the way down."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """An upright picture.
+
+    Attributes:
+        rgb: uint8 ``(H, W, 3)``, RGB.
+        source: where it came from, for messages only; None for arrays and bytes.
+    """
+
+    rgb: ImageArray
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+            raise ValueError(
+                f"Photo.rgb must be uint8 (H, W, 3), not {self.rgb.dtype} {self.rgb.shape}"
+            )
+        object.__setattr__(self, "rgb", _frozen(self.rgb))
+
+    @property
+    def width_px(self) -> int:
+        return int(self.rgb.shape[1])
+
+    @property
+    def height_px(self) -> int:
+        return int(self.rgb.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How much a face lets anyone see.
+
+    Attributes:
+        eye_distance_px: pixels of the photo between the two eye centres.
+        sharpness: focus of the aligned face, 0 and up; see ``facewise.quality``.
+        yaw_degrees: rough turn of the head from the landmarks; 0 is frontal, positive when the
+            nose points to the viewer's right.
+        brightness: mean luma of the aligned face, 0 to 1.
+        contrast: standard deviation of that luma, 0 to 0.5.
+    """
+
+    eye_distance_px: float
+    sharpness: float
+    yaw_degrees: float
+    brightness: float
+    contrast: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """A detected face.
+
+    Attributes:
+        bbox: float32 ``(4,)``, xyxy in pixels of the upright photo; may reach past its edges.
+        landmarks: float32 ``(5, 2)``: left eye, right eye, nose, left and right mouth corner, as
+            the viewer sees them.
+        detection_score: 0 to 1.
+        quality: None until the face has been cut out.
+    """
+
+    bbox: FloatArray
+    landmarks: FloatArray
+    detection_score: float
+    quality: Quality | None = None
+
+    def __post_init__(self) -> None:
+        if self.bbox.shape != (4,) or self.landmarks.shape != (5, 2):
+            raise ValueError(
+                f"Face wants bbox (4,) and landmarks (5, 2), not {self.bbox.shape} and "
+                f"{self.landmarks.shape}"
+            )
+        object.__setattr__(self, "bbox", _frozen(self.bbox))
+        object.__setattr__(self, "landmarks", _frozen(self.landmarks))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distribution:
+    """Probabilities over named classes.
+
+    Attributes:
+        labels: K names.
+        probabilities: float32 ``(K,)``, calibrated, summing to 1 within 1e-5.
+        label_set: the conformal set at the prediction's ``coverage``, most probable first; never
+            empty. For ages and decades: the classes that the age interval touches.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: FloatArray
+    label_set: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.probabilities.shape != (len(self.labels),):
+            raise ValueError("Distribution wants one probability a label")
+        if abs(float(self.probabilities.sum(dtype=np.float64)) - 1.0) > 1e-5:
+            raise ValueError("Distribution.probabilities must sum to 1")
+        if not self.label_set:
+            raise ValueError("Distribution.label_set must not be empty")
+        object.__setattr__(self, "probabilities", _frozen(self.probabilities))
+
+    @property
+    def top(self) -> str:
+        """The most probable label."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def top_probability(self) -> float:
+        return float(self.probabilities.max())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "label": self.top,
+            "probabilities": {
+                label: round(float(p), 5)
+                for label, p in zip(self.labels, self.probabilities, strict=True)
+            },
+            "label_set": list(self.label_set),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which weights answered."""
+
+    name: str
+    version: str
+    sha256: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """The apparent attributes of one face. Attributes that are switched off are None.
+
+    Attributes:
+        face: the face they belong to.
+        age_years: the expected apparent age.
+        age_interval_years: lowest and highest age, inclusive, that holds the labelled age with
+            probability ``coverage`` on faces like the calibration set's.
+        coverage: nominal coverage of the interval and of the label sets.
+        age: over the 120 single years.
+        age_decades: over the 12 decades.
+        gender: over male, female.
+        ethnicity: over White, Black, Asian, Indian, Others.
+        vector: float32 ``(19,)``, see ``facewise.labels``; NaN where an attribute is off.
+        abstained: attribute to the reason, in words; empty when facewise stands by all of them.
+        model: which weights answered.
+    """
+
+    face: Face
+    age_years: float | None
+    age_interval_years: tuple[int, int] | None
+    coverage: float
+    age: Distribution | None
+    age_decades: Distribution | None
+    gender: Distribution | None
+    ethnicity: Distribution | None
+    vector: FloatArray
+    model: ModelInfo
+    abstained: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+    def __post_init__(self) -> None:
+        if self.vector.shape != (19,):
+            raise ValueError(f"Prediction.vector must be (19,), not {self.vector.shape}")
+        object.__setattr__(self, "vector", _frozen(self.vector))
+        object.__setattr__(self, "abstained", MappingProxyType(dict(self.abstained)))
+
+    def to_dict(self, *, vector: bool = False, years: bool = False) -> dict[str, Any]:
+        """Plain JSON-ready values; attributes that are off are absent.
+
+        Args:
+            vector: add the 19 numbers (null where an attribute is off).
+            years: add the distribution over the 120 single years.
+        """
+        face = self.face
+        out: dict[str, Any] = {
+            "bbox": [round(float(v), 2) for v in face.bbox],
+            "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in face.landmarks],
+            "detection_score": round(face.detection_score, 5),
+        }
+        if face.quality is not None:
+            q = face.quality
+            out["quality"] = {
+                "eye_distance_px": round(q.eye_distance_px, 2),
+                "sharpness": round(q.sharpness, 3),
+                "yaw_degrees": round(q.yaw_degrees, 1),
+                "brightness": round(q.brightness, 3),
+                "contrast": round(q.contrast, 3),
+            }
+        if self.age is not None and self.age_decades is not None:
+            assert self.age_years is not None and self.age_interval_years is not None
+            out["age"] = {
+                "years": round(self.age_years, 2),
+                "interval_years": list(self.age_interval_years),
+                "decades": self.age_decades.to_dict(),
+            }
+            if years:
+                out["age"]["probabilities"] = [round(float(p), 6) for p in self.age.probabilities]
+        if self.gender is not None:
+            out["gender"] = self.gender.to_dict()
+        if self.ethnicity is not None:
+            out["ethnicity"] = self.ethnicity.to_dict()
+        out["coverage"] = self.coverage
+        out["abstained"] = dict(self.abstained)
+        if vector:
+            out["vector"] = [None if np.isnan(v) else round(float(v), 6) for v in self.vector]
+        out["model"] = self.model.to_dict()
+        return out
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows: list[tuple[str, str]] = []
+        if self.age_years is not None and self.age_interval_years is not None:
+            low, high = self.age_interval_years
+            rows.append(("apparent age", f"{self.age_years:.0f}, between {low} and {high}"))
+        for name, distribution in (("gender", self.gender), ("ethnicity", self.ethnicity)):
+            if distribution is not None:
+                rows.append(
+                    (f"apparent {name}", f"{distribution.top} {distribution.top_probability:.0%}")
+                )
+        rows += [(f"can't tell {name}", reason) for name, reason in self.abstained.items()]
+        body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
+        return f"<table>{body}</table>"
