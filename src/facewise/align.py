@@ -1,0 +1,155 @@
+"""Five-point alignment: the one preprocessor, for training and serving alike.
+
+A face is moved, turned and scaled (nothing else: a similarity keeps its shape) so that its five
+landmarks fall on a template. The template is written once, in units of the distance between the
+eyes; a model's spec states how large that distance is in its input and where the eyes lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.types import Face, FloatArray, ImageArray, Photo
+
+BORDER: Final = 127
+"""Grey where a crop reaches past its photo."""
+
+MEAN_SHAPE: Final[FloatArray] = np.array(
+    [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.57], [-0.41, 1.15], [0.41, 1.15]], dtype=np.float32
+)
+"""The mean frontal face as MTCNN sees it: left eye, right eye, nose, left and right mouth corner.
+Origin between the eyes, unit the distance between them, y down; rounded."""
+
+
+def make_template(size_px: int, eye_distance: float, eye_height: float) -> FloatArray:
+    """Place the mean face in a square crop.
+
+    Args:
+        size_px: side of the crop.
+        eye_distance: distance between the eyes as a share of the side.
+        eye_height: height of the eyes below the crop's top edge as a share of the side.
+
+    Returns:
+        float32 ``(5, 2)``, pixels of the crop.
+    """
+    centre = np.array([0.5, eye_height], dtype=np.float32)
+    return ((MEAN_SHAPE * np.float32(eye_distance) + centre) * np.float32(size_px)).astype(
+        np.float32
+    )
+
+
+def similarity_transform(
+    landmarks: NDArray[np.floating], template: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """The similarity that brings landmarks nearest to a template, in the least-squares sense.
+
+    Points are read as complex numbers: a rotation with scaling is then one complex factor, and the
+    best one has a closed form (Umeyama, 1991, for two dimensions and without reflections).
+
+    Args:
+        landmarks: ``(K, 2)`` points in pixels of the photo, not all the same.
+        template: ``(K, 2)`` where they should fall, in pixels of the crop.
+
+    Returns:
+        float64 ``(2, 3)``: ``crop = M[:, :2] @ photo + M[:, 2]``.
+
+    Raises:
+        ValueError: the landmarks are one single point.
+    """
+    source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1].astype(np.float64)
+    target = template[:, 0].astype(np.float64) + 1j * template[:, 1].astype(np.float64)
+    centred = source - source.mean()
+    spread = float(np.vdot(centred, centred).real)
+    if spread < 1e-12:
+        raise ValueError("landmarks fall on one point: there is nothing to align")
+    factor = np.vdot(centred, target - target.mean()) / spread
+    shift = target.mean() - factor * source.mean()
+    return np.array(
+        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    )
+
+
+def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> ImageArray:
+    """Cut a square crop out of a picture; grey where it reaches past the edge.
+
+    Where the crop is much smaller than the face, pixels are averaged first: bilinear sampling
+    alone would skip most of them, and a 12-megapixel portrait would look like noise.
+
+    Args:
+        rgb: uint8 ``(H, W, 3)``.
+        transform: ``(2, 3)``, photo to crop, as of ``similarity_transform``.
+        size_px: side of the crop.
+
+    Returns:
+        uint8 ``(size_px, size_px, 3)``.
+    """
+    import cv2
+
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    if scale < 0.5:
+        rgb, transform = _shrink(rgb, transform, size_px, scale)
+    return np.asarray(
+        cv2.warpAffine(
+            rgb,
+            transform,
+            (size_px, size_px),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(BORDER, BORDER, BORDER),
+        ),
+        dtype=np.uint8,
+    )
+
+
+def _shrink(
+    rgb: ImageArray, transform: NDArray[np.float64], size_px: int, scale: float
+) -> tuple[ImageArray, NDArray[np.float64]]:
+    """Average the part of the picture that the crop covers down by a whole factor."""
+    import cv2
+
+    factor = int(1.0 / scale)
+    inverse = np.linalg.inv(np.vstack([transform, [0.0, 0.0, 1.0]]))
+    corners = np.array([[0, 0, 1], [size_px, 0, 1], [0, size_px, 1], [size_px, size_px, 1]])
+    region = (inverse @ corners.T)[:2]  # (2, 4), pixels of the photo
+    height, width = rgb.shape[:2]
+    left = int(np.clip(np.floor(region[0].min()) - factor, 0, width - 1))
+    top = int(np.clip(np.floor(region[1].min()) - factor, 0, height - 1))
+    right = int(np.clip(np.ceil(region[0].max()) + factor, left + 1, width))
+    bottom = int(np.clip(np.ceil(region[1].max()) + factor, top + 1, height))
+    part = rgb[top:bottom, left:right]
+    columns, rows = max(1, (right - left) // factor), max(1, (bottom - top) // factor)
+    small = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    across, down = (right - left) / columns, (bottom - top) / rows
+    # Pixel centres, not corners, correspond: small x is at photo left + (x + 0.5) * across - 0.5.
+    to_photo = np.array(
+        [
+            [across, 0.0, left + 0.5 * across - 0.5],
+            [0.0, down, top + 0.5 * down - 0.5],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    return small, (np.vstack([transform, [0.0, 0.0, 1.0]]) @ to_photo)[:2]
+
+
+def crop_faces(
+    photo: Photo, faces: Sequence[Face], template: FloatArray, size_px: int
+) -> ImageArray:
+    """Aligned crops of all faces of a photo.
+
+    Args:
+        photo: the upright photo that the faces were found in.
+        faces: N faces.
+        template: float32 ``(5, 2)``, pixels of the crop.
+        size_px: side S of the crop.
+
+    Returns:
+        uint8 ``(N, S, S, 3)``, RGB.
+    """
+    crops = np.empty((len(faces), size_px, size_px, 3), dtype=np.uint8)
+    for index, face in enumerate(faces):
+        crops[index] = warp(photo.rgb, similarity_transform(face.landmarks, template), size_px)
+    return crops

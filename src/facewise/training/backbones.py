@@ -1,0 +1,196 @@
+"""Backbones by name: a batch of normalised pictures to a batch of feature vectors.
+
+``mobilenet_v1`` (Howard et al., 2017) and ``mobilenet_v2`` (Sandler et al., 2018) are written out
+here; any other name is looked up in timm, where a user has it installed. ``mobilenet_v1`` carries
+a bias a convolution and no batch norm, because the face-pretrained weights it starts from
+(``scripts/convert_faceres.py``) have theirs folded in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from facewise.errors import MissingExtraError, OptionError
+
+
+class Backbone(Protocol):
+    """What the network asks of a backbone."""
+
+    feature_dim: int
+
+    def freeze_stages(self, count: int) -> None:
+        """Fix the first ``count`` stages: no gradient, and so no backward pass, through them."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class SameConv(nn.Conv2d):
+    """A 3 x 3 convolution padded as TensorFlow pads: with stride 2, below and right first.
+
+    The padding depends on the parity of the input: an even side gets (0, 1), an odd one (1, 1).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, stride, padding=stride % 2, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 2:
+            x = functional.pad(x, (x.shape[-1] % 2, 1, x.shape[-2] % 2, 1))
+        return super().forward(x)
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet v1 with width ``1.0``: a stem and 13 depthwise-separable blocks, ReLU6.
+
+    Input ``(N, 3, H, W)``, output ``(N, 1024)`` after global average pooling.
+    """
+
+    feature_dim: Final = 1024
+    LAYOUT: Final[tuple[tuple[int, int, int], ...]] = (
+        # inputs, outputs, stride
+        (32, 64, 1),
+        (64, 128, 2),
+        (128, 128, 1),
+        (128, 256, 2),
+        (256, 256, 1),
+        (256, 512, 2),
+        *((512, 512, 1),) * 5,
+        (512, 1024, 2),
+        (1024, 1024, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv(3, 32, stride=2)
+        self.depthwise = nn.ModuleList(
+            SameConv(inputs, inputs, stride=stride, groups=inputs)
+            for inputs, _, stride in self.LAYOUT
+        )
+        self.pointwise = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 1) for inputs, outputs, _ in self.LAYOUT
+        )
+        self.frozen_stages = 0
+
+    def freeze_stages(self, count: int) -> None:
+        self.frozen_stages = count
+        frozen = [self.stem, *self.depthwise[: count - 1], *self.pointwise[: count - 1]]
+        for module in frozen if count else []:
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages == 0):
+            x = functional.relu6(self.stem(x))  # (N, 32, H/2, W/2)
+        for index, (depthwise, pointwise) in enumerate(
+            zip(self.depthwise, self.pointwise, strict=True), start=1
+        ):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= self.frozen_stages):
+                x = functional.relu6(depthwise(x))
+                x = functional.relu6(pointwise(x))
+        return x.mean(dim=(2, 3))  # (N, 1024)
+
+
+def _conv_bn(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+) -> list[nn.Module]:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return [*layers, nn.ReLU6()] if act else layers
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter depthwise, project linearly; with a shortcut where the shapes allow one."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            *(_conv_bn(inputs, hidden, 1) if expansion > 1 else []),
+            *_conv_bn(hidden, hidden, 3, stride, groups=hidden),
+            *_conv_bn(hidden, outputs, 1, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = cast(Tensor, self.layers(x))
+        return x + y if self.shortcut else y
+
+
+class MobileNetV2(nn.Module):
+    """MobileNet v2 with width 1.0, the original app's backbone: ``(N, 3, H, W)`` to ``(N, 1280)``."""
+
+    feature_dim: Final = 1280
+    LAYOUT: Final[tuple[tuple[int, int, int, int], ...]] = (
+        # expansion, outputs, repeats, stride of the first
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [nn.Sequential(*_conv_bn(3, 32, 3, 2))]
+        inputs = 32
+        for expansion, outputs, repeats, stride in self.LAYOUT:
+            for repeat in range(repeats):
+                stages.append(
+                    InvertedResidual(inputs, outputs, stride if repeat == 0 else 1, expansion)
+                )
+                inputs = outputs
+        stages.append(nn.Sequential(*_conv_bn(inputs, self.feature_dim, 1)))
+        self.stages = nn.Sequential(*stages)
+
+    def freeze_stages(self, count: int) -> None:
+        for stage in self.stages[:count]:
+            stage.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.stages(x)).mean(dim=(2, 3))
+
+
+class TimmBackbone(nn.Module):
+    """Any timm model as a feature extractor, its classifier removed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingExtraError(f"backbone {name!r} (it is not one of ours)", "timm") from error
+        if name not in timm.list_models():
+            raise OptionError(f"no backbone {name!r}: use {', '.join(BACKBONES)}, or a timm name")
+        self.model = timm.create_model(name, pretrained=False, num_classes=0)
+        self.feature_dim = int(self.model.num_features)
+
+    def freeze_stages(self, count: int) -> None:
+        if count:
+            raise OptionError("frozen stages are known for facewise's own backbones only; use 0")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.model(x))
+
+
+BACKBONES: Final[dict[str, Callable[[], nn.Module]]] = {
+    "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
+}
+
+
+def make_backbone(name: str) -> nn.Module:
+    """Build a backbone with random weights.
+
+    Raises:
+        MissingExtraError: the name is not one of ours and timm is not installed.
+        OptionError: neither facewise nor timm knows the name.
+    """
+    return BACKBONES[name]() if name in BACKBONES else TimmBackbone(name)

@@ -1,0 +1,108 @@
+"""The network: a backbone and one head for age, gender and ethnicity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from facewise.errors import OptionError
+from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
+from facewise.training.backbones import make_backbone
+
+AGES: Final = 120
+GENDERS: Final = len(GENDER_LABELS)
+ETHNICITIES: Final = len(ETHNICITY_LABELS)
+OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
+
+MEAN_RGB: Final = (123.68, 116.779, 103.939)
+"""The channel means that the face-pretrained backbone was trained with; 0 to 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """Raw outputs: ages ``(N, 120)``, gender ``(N, 2)``, ethnicity ``(N, 5)``."""
+
+    ages: Tensor
+    gender: Tensor
+    ethnicity: Tensor
+
+
+class AttributeHead(nn.Module):
+    """Features to 127 logits through one hidden layer: ``(N, F)`` to ``(N, 127)``."""
+
+    def __init__(self, feature_dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(feature_dim, hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_dim, OUTPUTS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden: Tensor = self.dropout(torch.relu(self.hidden(self.dropout(features))))
+        return self.output(hidden)  # type: ignore[no-any-return]
+
+
+class AttributeNetwork(nn.Module):
+    """Pictures in, logits out.
+
+    Input: float ``(N, 3, S, S)``, RGB, 0 to 255, minus ``mean`` and divided by ``std`` inside, so
+    that no caller can scale them differently.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        hidden_dim: int = 512,
+        dropout: float = 0.2,
+        mean: tuple[float, float, float] = MEAN_RGB,
+        std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = make_backbone(backbone)
+        self.head = AttributeHead(int(self.backbone.feature_dim), hidden_dim, dropout)
+        self.std = std
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All logits, ``(N, 127)``: 120 ages, 2 genders, 5 ethnicities."""
+        assert isinstance(self.mean, Tensor)
+        return self.head(self.backbone((x - self.mean) / self.std)).float()  # type: ignore[no-any-return]
+
+
+def split_logits(logits: Tensor) -> Logits:
+    """``(N, 127)`` to its three parts."""
+    ages, gender, ethnicity = logits.split([AGES, GENDERS, ETHNICITIES], dim=-1)
+    return Logits(ages, gender, ethnicity)
+
+
+def load_faceres(network: AttributeNetwork, path: Path) -> None:
+    """Start from the weights that ``scripts/convert_faceres.py`` wrote.
+
+    The backbone takes all of its own; the head's hidden layer takes the 256 features of the
+    pretrained head into its first rows, and the outputs for ages 1 to 100 and gender start from the
+    pretrained ones, so that training begins near a working model.
+
+    Raises:
+        OptionError: the network's backbone is not ``mobilenet_v1``, or its hidden layer is too small.
+    """
+    stored: dict[str, Any] = torch.load(path, weights_only=True)
+    if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
+        raise OptionError("init = faceres wants backbone mobilenet_v1 and hidden_dim of 256 or more")
+    network.backbone.load_state_dict(stored["backbone"])
+    head = network.head
+    with torch.no_grad():
+        head.hidden.weight[:256] = stored["feats"]["weight"]
+        head.hidden.bias[:256] = stored["feats"]["bias"]
+        head.output.weight[:, :256] *= 0.1
+        head.output.weight[:100, :256] = stored["age"]["weight"]
+        head.output.bias[:100] = stored["age"]["bias"]
+        head.output.bias[100:AGES] = -8.0  # hardly anybody; learnt upwards
+        # The pretrained sigmoid is the probability of a woman.
+        head.output.weight[AGES, :256] = 0.0
+        head.output.weight[AGES + 1, :256] = stored["gender"]["weight"][0]
+        head.output.bias[AGES] = 0.0
+        head.output.bias[AGES + 1] = stored["gender"]["bias"][0]
