@@ -101,8 +101,8 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
         head.output.weight[:100, :256] = stored["age"]["weight"]
         head.output.bias[:100] = stored["age"]["bias"]
         head.output.bias[100:AGES] = -8.0  # hardly anybody; learnt upwards
-        # The pretrained sigmoid is the probability of a woman.
-        head.output.weight[AGES, :256] = 0.0
-        head.output.weight[AGES + 1, :256] = stored["gender"]["weight"][0]
-        head.output.bias[AGES] = 0.0
-        head.output.bias[AGES + 1] = stored["gender"]["bias"][0]
+        # The pretrained sigmoid is the probability of a man.
+        head.output.weight[AGES, :256] = stored["gender"]["weight"][0]
+        head.output.weight[AGES + 1, :256] = 0.0
+        head.output.bias[AGES] = stored["gender"]["bias"][0]
+        head.output.bias[AGES + 1] = 0.0

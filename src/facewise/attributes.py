@@ -1,0 +1,58 @@
+"""A batch of aligned crops to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from facewise.models import ModelSpec, open_session
+from facewise.types import FloatArray, ImageArray
+
+BATCH_SIZE: Final = 32
+"""Crops a run of the network: more are split, so that memory stays flat whatever is asked."""
+
+
+class AttributeModel:
+    """An attribute network on ONNX Runtime. Safe to use from several threads at once."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._session = open_session(
+            spec.weights_path, spec.sha256, threads=threads, providers=providers
+        )
+
+    def predict(self, crops: ImageArray) -> tuple[FloatArray, FloatArray]:
+        """Probabilities, not yet calibrated.
+
+        Args:
+            crops: uint8 ``(N, S, S, 3)``, RGB, aligned to the spec's template; N may be 0.
+
+        Returns:
+            ``ages`` float32 ``(N, 120)`` over single years, and ``vector`` float32 ``(N, 19)``.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        size = self.spec.size_px
+        if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"crops must be uint8 (N, {size}, {size}, 3), not {crops.dtype} {crops.shape}"
+            )
+        if len(crops) == 0:
+            return np.empty((0, 120), np.float32), np.empty((0, 19), np.float32)
+        ages, vectors = [], []
+        for start in range(0, len(crops), BATCH_SIZE):
+            part_ages, part_vector = self._session.run(
+                ["ages", "vector"], {"image": crops[start : start + BATCH_SIZE]}
+            )
+            ages.append(part_ages)
+            vectors.append(part_vector)
+        return np.concatenate(ages), np.concatenate(vectors)

@@ -1,0 +1,198 @@
+"""A model is a record: weights, hash, preprocessing, licence, data, figures, calibration.
+
+Each ONNX file in ``weights/`` has a JSON spec of the same name beside it. Nothing is downloaded:
+what a spec names lies in the package, or beside the spec that a user points at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError
+from facewise.types import FloatArray, ModelInfo
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
+DEFAULT_MODEL: Final = "facewise-default"
+SPEC_KIND: Final = "attributes"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSpec:
+    """Everything about an attribute model but its weights.
+
+    Attributes:
+        path: the JSON file this was read from.
+        name: what users pin, together with ``version``.
+        version: changes whenever the weights or the calibration do.
+        file: ONNX file beside the spec.
+        sha256: of that file.
+        description: one sentence.
+        size_px: side S of the input, uint8 ``(N, S, S, 3)``, RGB.
+        template: float32 ``(5, 2)``, where the landmarks fall in the input, pixels.
+        licence: terms of the weights, in a sentence.
+        data: data sets behind the weights, the pretrained start included.
+        figures: measured, by name.
+        calibration: as read by ``facewise.calibration``; empty where none was fitted.
+    """
+
+    path: Path
+    name: str
+    version: str
+    file: str
+    sha256: str
+    description: str
+    size_px: int
+    template: FloatArray
+    licence: str
+    data: tuple[str, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path.parent / self.file
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the weight file; 0 where it is missing."""
+        return self.weights_path.stat().st_size if self.weights_path.exists() else 0
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(self.name, self.version, self.sha256)
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Read one spec file.
+
+    Raises:
+        ModelIntegrityError: it is not JSON, or lacks a field.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return ModelSpec(
+            path=path,
+            name=raw["name"],
+            version=raw["version"],
+            file=raw["file"],
+            sha256=raw["sha256"],
+            description=raw["description"],
+            size_px=int(raw["input"]["size_px"]),
+            template=np.array(raw["input"]["template"], dtype=np.float32).reshape(5, 2),
+            licence=raw["licence"],
+            data=tuple(raw["data"]),
+            figures=raw.get("figures", {}),
+            calibration=raw.get("calibration", {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelIntegrityError(
+            f"{path} is not a model spec ({type(error).__name__}: {error}); reinstall facewise, or "
+            "export the model again"
+        ) from error
+
+
+def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
+    """Specs of all attribute models in a folder, the default first, then by name."""
+    specs = []
+    for path in sorted(folder.glob("*.json")):
+        if json.loads(path.read_text(encoding="utf-8")).get("kind") == SPEC_KIND:
+            specs.append(read_spec(path))
+    return tuple(sorted(specs, key=lambda spec: (spec.name != DEFAULT_MODEL, spec.name)))
+
+
+def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
+    """Find a model.
+
+    Args:
+        model: "default", a name, ``name@version``, or the path of a spec's ``.json`` file.
+
+    Raises:
+        ModelNotFoundError: there is none of that name and version.
+        ModelIntegrityError: the spec cannot be read.
+    """
+    text = os.fspath(model)
+    if text.endswith(".json"):
+        if not Path(text).exists():
+            raise ModelNotFoundError(f"{text}: no such model spec; check the path")
+        return read_spec(Path(text))
+    name, _, version = text.partition("@")
+    wanted = DEFAULT_MODEL if name == "default" else name
+    specs = list_models()
+    for spec in specs:
+        if spec.name == wanted and version in ("", spec.version):
+            return spec
+    known = ", ".join(f"{spec.name}@{spec.version}" for spec in specs) or "none"
+    raise ModelNotFoundError(f"no model {text!r}: installed are {known}")
+
+
+def read_weights(path: Path, sha256: str) -> bytes:
+    """Bytes of a weight file, its hash checked.
+
+    Raises:
+        ModelIntegrityError: the file is missing or is another one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelIntegrityError(f"{path} cannot be read; reinstall facewise") from error
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise ModelIntegrityError(
+            f"{path} has SHA-256 {actual[:12]}..., its spec says {sha256[:12]}...: the file is "
+            "damaged or was replaced; reinstall facewise"
+        )
+    return data
+
+
+def open_session(
+    path: Path,
+    sha256: str,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> ort.InferenceSession:
+    """Check a weight file's hash and open it in ONNX Runtime.
+
+    Args:
+        path: ONNX file.
+        sha256: what it must hash to.
+        threads: of one inference; ONNX Runtime's own choice, all cores, if None.
+        providers: ONNX Runtime execution providers in order of preference; the CPU if None.
+
+    Raises:
+        ModelIntegrityError: wrong hash, missing file, or not a model that ONNX Runtime can open.
+        OptionError: a provider that this ONNX Runtime does not have, or fewer than one thread.
+    """
+    import onnxruntime as ort
+
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be 1 or more, not {threads}")
+    chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
+    available = ort.get_available_providers()
+    missing = [name for name in chosen if name not in available]
+    if missing:
+        raise OptionError(
+            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Spinning threads burn a core between calls, and several sessions would fight each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    data = read_weights(path, sha256)
+    try:
+        return ort.InferenceSession(data, options, providers=chosen)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise ModelIntegrityError(f"{path}: ONNX Runtime cannot open it: {error}") from error

@@ -1,0 +1,239 @@
+"""Faces on disk: every data-set picture decoded once, with the landmarks that serving would find.
+
+A cache is a folder of ``pixels.bin`` (the pictures as they are, uint8 RGB, one after another) and
+``index.npz`` (a row a picture: where its pixels lie, labels, landmarks, whether a face was found).
+Crops are cut when they are needed, so margins, sizes and augmentations change without a new cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.align import BORDER
+from facewise.datasets import DataSet, Sample
+from facewise.errors import ImageError
+from facewise.images import load_photo
+from facewise.mtcnn import MTCNN
+from facewise.types import Face, FloatArray, ImageArray, Photo
+
+log = logging.getLogger("facewise")
+
+CACHE_VERSION: Final = 1
+DETECTION_BORDER: Final = 0.35
+"""Grey border round a data set's tight crop, as a share of its width, so that MTCNN finds it."""
+
+CHUNK: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCache:
+    """An open cache; arrays have one row a picture.
+
+    Attributes:
+        keys: file names.
+        datasets: ``utkface``, ``fairface`` or ``csv``.
+        splits: ``train``, ``val``, ``calibration`` or ``test``.
+        age_ranges: int16 ``(N, 2)``, first and last year; 0, 0 where unknown.
+        genders: int8 ``(N,)``, index in the contract, -1 where unknown.
+        ethnicities: int8 ``(N,)``, the same.
+        groups: duplicate groups.
+        landmarks: float32 ``(N, 5, 2)`` in pixels of the picture; where no face was found, the
+            median of those found in the same data set.
+        found: bool ``(N,)``.
+    """
+
+    folder: Path
+    keys: NDArray[np.str_]
+    datasets: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    age_ranges: NDArray[np.int16]
+    genders: NDArray[np.int8]
+    ethnicities: NDArray[np.int8]
+    groups: NDArray[np.str_]
+    landmarks: FloatArray
+    found: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+    shapes: NDArray[np.int32]
+    pixels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def image(self, row: int) -> ImageArray:
+        """The picture of a row, uint8 ``(H, W, 3)``, RGB."""
+        height, width = (int(v) for v in self.shapes[row])
+        start = int(self.offsets[row])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def rows(self, split: str, dataset: str | None = None) -> NDArray[np.intp]:
+        """Rows of a split, of one data set or of all."""
+        mask = self.splits == split
+        if dataset is not None:
+            mask &= self.datasets == dataset
+        return np.flatnonzero(mask)
+
+
+def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageArray, int]:
+    """Grey border of ``share`` of the width on every side: the bordered picture, the border in px."""
+    border = round(rgb.shape[1] * share)
+    padded = np.full(
+        (rgb.shape[0] + 2 * border, rgb.shape[1] + 2 * border, 3), BORDER, dtype=np.uint8
+    )
+    padded[border : border + rgb.shape[0], border : border + rgb.shape[1]] = rgb
+    return padded, border
+
+
+def nearest_to_centre(faces: Sequence[Face], photo: Photo) -> Face | None:
+    """The face whose box centre lies nearest to the middle of the photo; None of none."""
+    centre = np.array([photo.width_px, photo.height_px], dtype=np.float32) / 2
+
+    def distance(face: Face) -> float:
+        return float(np.hypot(*((face.bbox[:2] + face.bbox[2:]) / 2 - centre)))
+
+    return min(faces, key=distance, default=None)
+
+
+_detector: MTCNN | None = None
+_data_sets: Sequence[DataSet] = ()
+
+
+def _start_worker(data_sets: Sequence[DataSet]) -> None:
+    global _detector, _data_sets
+    _detector, _data_sets = MTCNN(threads=1), data_sets
+
+
+def _read_chunk(
+    chunk: list[tuple[int, Sample]],
+) -> list[tuple[Sample, ImageArray, FloatArray | None]]:
+    """Decode and detect; a picture that cannot be read is logged and left out."""
+    assert _detector is not None
+    rows: list[tuple[Sample, ImageArray, FloatArray | None]] = []
+    for set_index, sample in chunk:
+        try:
+            rgb = load_photo(_data_sets[set_index].read(sample)).rgb
+        except ImageError as error:
+            log.warning("%s left out: %s", sample.key, error)
+            continue
+        padded, border = add_border(rgb)
+        photo = Photo(padded)
+        face = nearest_to_centre(_detector.detect(photo), photo)
+        rows.append((sample, rgb, None if face is None else face.landmarks - np.float32(border)))
+    return rows
+
+
+def _fingerprint(data_sets: Sequence[DataSet]) -> str:
+    """What the cache depends on: the samples with their labels, and the cache's format."""
+    digest = hashlib.sha256(f"v{CACHE_VERSION}".encode())
+    for data_set in data_sets:
+        for s in data_set.samples:
+            digest.update(
+                json.dumps([s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]).encode()
+            )
+    return digest.hexdigest()
+
+
+def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | None = None) -> None:
+    """Write the cache of some data sets, or do nothing where it is there and still right.
+
+    Args:
+        folder: made if absent.
+        data_sets: what to read.
+        workers: processes; one a core if None.
+    """
+    from rich.progress import track
+
+    fingerprint = _fingerprint(data_sets)
+    index_path = folder / "index.npz"
+    if index_path.exists():
+        with np.load(index_path) as stored:
+            if str(stored["fingerprint"]) == fingerprint:
+                return
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [(i, sample) for i, data_set in enumerate(data_sets) for sample in data_set.samples]
+    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    rows: list[dict[str, Any]] = []
+    offset = 0
+    with (
+        (folder / "pixels.bin").open("wb") as pixels,
+        ProcessPoolExecutor(
+            workers or os.cpu_count(), initializer=_start_worker, initargs=(data_sets,)
+        ) as pool,
+    ):
+        results = pool.map(_read_chunk, chunks)
+        for result in track(results, description="faces", total=len(chunks)):
+            for sample, rgb, landmarks in result:
+                pixels.write(rgb.tobytes())
+                rows.append(_row(sample, rgb, landmarks, offset))
+                offset += rgb.size
+    _write_index(index_path, rows, fingerprint)
+
+
+def _row(
+    sample: Sample, rgb: ImageArray, landmarks: FloatArray | None, offset: int
+) -> dict[str, Any]:
+    return {
+        "keys": sample.key,
+        "datasets": sample.dataset,
+        "splits": sample.split,
+        "age_ranges": sample.age_range or (0, 0),
+        "genders": -1 if sample.gender is None else sample.gender,
+        "ethnicities": -1 if sample.ethnicity is None else sample.ethnicity,
+        "groups": sample.group,
+        "landmarks": np.full((5, 2), np.nan, np.float32) if landmarks is None else landmarks,
+        "found": landmarks is not None,
+        "offsets": offset,
+        "shapes": rgb.shape[:2],
+    }
+
+
+_DTYPES: Final[dict[str, Any]] = {
+    "age_ranges": np.int16,
+    "genders": np.int8,
+    "ethnicities": np.int8,
+    "landmarks": np.float32,
+    "offsets": np.int64,
+    "shapes": np.int32,
+}
+
+
+def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> None:
+    columns = {
+        name: np.array([row[name] for row in rows], dtype=_DTYPES.get(name)) for name in rows[0]
+    }
+    for dataset in np.unique(columns["datasets"]):
+        mine = columns["datasets"] == dataset
+        missing = mine & ~columns["found"]
+        if missing.any():
+            sizes = columns["shapes"][:, ::-1].astype(np.float32)[:, None]  # (N, 1, 2) width, height
+            relative = columns["landmarks"] / sizes
+            middle = np.nanmedian(relative[mine & columns["found"]], axis=0)
+            columns["landmarks"][missing] = middle * sizes[missing]
+        log.info("%s: %d faces, %d not found", dataset, int(mine.sum()), int(missing.sum()))
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, fingerprint=fingerprint, **columns)
+    partial.replace(path)  # the index names a cache complete
+
+
+def open_cache(folder: Path) -> FaceCache:
+    """Map a cache that ``build_cache`` wrote."""
+    with np.load(folder / "index.npz") as stored:
+        columns = {name: stored[name] for name in stored.files if name != "fingerprint"}
+    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
+    return FaceCache(folder=folder, pixels=pixels, **columns)
+
+
+def batches(rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+    """Consecutive pieces of ``rows``, the last one as short as it must be."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,128 @@
+"""A training run as a committed TOML file: every value that shapes the weights, and no other."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facewise.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Architecture, and the framing of the face in its input.
+
+    ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``.
+    ``init`` is "random", "faceres", or the path of a checkpoint of the same architecture.
+    """
+
+    backbone: str = "mobilenet_v1"
+    size_px: int = 160
+    eye_distance: float = 0.31
+    eye_height: float = 0.42
+    hidden_dim: int = 512
+    dropout: float = 0.2
+    init: str = "random"
+    pixel_std: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
+    below it; ``ema_decay`` averages weights for evaluation and export."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    lr_backbone: float = 3e-4
+    lr_head: float = 1e-3
+    layer_decay: float = 0.9
+    frozen_stages: int = 0
+    weight_decay: float = 0.02
+    warmup_steps: int = 200
+    ema_decay: float = 0.998
+    gradient_clip: float = 5.0
+    bfloat16: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """Strengths and probabilities; see ``facewise.training.augment``."""
+
+    landmark_jitter: float = 0.02
+    rotation_degrees: float = 6.0
+    scale: float = 0.08
+    shift: float = 0.03
+    photometric: float = 0.5
+    grey: float = 0.04
+    blur: float = 0.08
+    low_resolution: float = 0.12
+    jpeg: float = 0.15
+    noise: float = 0.08
+    erase: float = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Weights of the parts; ``age_sigma_years`` widens an exact age into a distribution."""
+
+    age_sigma_years: float = 2.0
+    age: float = 1.0
+    age_l1: float = 0.2
+    gender: float = 1.0
+    ethnicity: float = 1.0
+    label_smoothing: float = 0.03
+    distill: float = 0.0
+    teacher: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """A whole run. ``datasets`` are those to learn from; ``name`` names its folder and model."""
+
+    name: str
+    datasets: tuple[str, ...] = ("utkface", "fairface")
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise OptionError(
+            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    return kind(**values)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a run's TOML file.
+
+    Raises:
+        OptionError: the file is missing, is not TOML or has a key that no one reads.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{path}: not valid TOML: {error}") from error
+    sections = {
+        "network": NetworkConfig,
+        "optim": OptimConfig,
+        "augment": AugmentConfig,
+        "loss": LossConfig,
+    }
+    for name, kind in sections.items():
+        values[name] = _build(kind, values.get(name, {}), f"{path} [{name}]")
+    values.setdefault("name", path.stem)
+    if "datasets" in values:
+        values["datasets"] = tuple(values["datasets"])
+    config: TrainConfig = _build(TrainConfig, values, str(path))
+    return config

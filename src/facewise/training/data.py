@@ -1,0 +1,118 @@
+"""Batches for training and evaluation, from a face cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from facewise.align import make_template, similarity_transform, warp
+from facewise.training.augment import augment
+from facewise.training.cache import FaceCache, open_cache
+from facewise.training.config import TrainConfig
+from facewise.training.losses import Labels
+from facewise.types import FloatArray, ImageArray
+
+Item = tuple[int, int]
+"""Epoch and row: what a training picture depends on besides the seed."""
+
+
+class TrainingFaces(Dataset[tuple[Tensor, int]]):
+    """Augmented crops by (epoch, row): uint8 ``(3, S, S)``, and the row."""
+
+    def __init__(self, cache: FaceCache, config: TrainConfig) -> None:
+        self.folder, self.config = cache.folder, config
+        network = config.network
+        self.template = make_template(network.size_px, network.eye_distance, network.eye_height)
+        self._cache: FaceCache | None = None  # opened in each worker, so that no map is pickled
+
+    def __getitem__(self, item: Item) -> tuple[Tensor, int]:
+        if self._cache is None:
+            cv2.setNumThreads(0)
+            self._cache = open_cache(self.folder)
+        epoch, row = item
+        rng = np.random.default_rng((self.config.optim.seed, epoch, row))
+        crop = augment(
+            self._cache.image(row),
+            self._cache.landmarks[row],
+            self.template,
+            self.config.network.size_px,
+            self.config.augment,
+            rng,
+        )
+        return torch.from_numpy(crop).permute(2, 0, 1), row
+
+
+class EpochBatches:
+    """Batches of (epoch, row), shuffled by seed and epoch; the last short one is dropped."""
+
+    def __init__(self, rows: NDArray[np.intp], batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
+
+
+def make_loader(
+    cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], workers: int
+) -> tuple[DataLoader[tuple[Tensor, int]], EpochBatches]:
+    """A loader of training batches, and the sampler whose ``epoch`` the loop sets."""
+    sampler = EpochBatches(rows, config.optim.batch_size, config.optim.seed)
+    loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+        TrainingFaces(cache, config),
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+    )
+    return loader, sampler
+
+
+class LabelTable:
+    """Labels of a whole cache as tensors, looked up by row."""
+
+    def __init__(self, cache: FaceCache, teacher: FloatArray | None = None) -> None:
+        self.age_ranges = torch.from_numpy(cache.age_ranges.astype(np.int64))
+        self.genders = torch.from_numpy(cache.genders.astype(np.int64))
+        self.ethnicities = torch.from_numpy(cache.ethnicities.astype(np.int64))
+        self.teacher = None if teacher is None else torch.from_numpy(teacher)
+
+    def __getitem__(self, rows: Tensor) -> Labels:
+        return Labels(
+            self.age_ranges[rows],
+            self.genders[rows],
+            self.ethnicities[rows],
+            None if self.teacher is None else self.teacher[rows],
+        )
+
+
+def plain_crops(cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp]) -> ImageArray:
+    """Crops as serving cuts them: uint8 ``(N, S, S, 3)``, RGB."""
+    network = config.network
+    template = make_template(network.size_px, network.eye_distance, network.eye_height)
+    return np.stack(
+        [
+            warp(
+                cache.image(int(row)),
+                similarity_transform(cache.landmarks[row], template),
+                network.size_px,
+            )
+            for row in rows
+        ]
+    )
+
+
+def to_tensor(crops: ImageArray) -> Tensor:
+    """uint8 ``(N, S, S, 3)`` to float ``(N, 3, S, S)``, 0 to 255, channels last in memory."""
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float()

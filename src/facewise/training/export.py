@@ -1,0 +1,164 @@
+"""A checkpoint to an ONNX file that carries the whole contract, with its spec beside it.
+
+The graph takes uint8 pictures ``(N, S, S, 3)``, RGB, and gives ``ages`` ``(N, 120)`` and ``vector``
+``(N, 19)``, both probabilities: scaling and softmax are inside, so no consumer can get them wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from facewise.align import make_template
+from facewise.errors import FacewiseError
+from facewise.models import SPEC_KIND, open_session
+from facewise.training.config import TrainConfig
+from facewise.training.network import AttributeNetwork, split_logits
+from facewise.training.train import make_network
+from facewise.types import ImageArray
+
+log = logging.getLogger("facewise")
+
+PARITY_TOLERANCE: Final = 1e-4
+OPSET: Final = 18
+
+
+class ServingNetwork(nn.Module):
+    """An attribute network between uint8 pictures and probabilities."""
+
+    def __init__(self, network: AttributeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits = split_logits(self.network(image.permute(0, 3, 1, 2).float()))
+        ages = logits.ages.softmax(-1)
+        decades = ages.reshape(-1, 12, 10).sum(-1)
+        vector = torch.cat([decades, logits.gender.softmax(-1), logits.ethnicity.softmax(-1)], -1)
+        return ages, vector
+
+
+def load_checkpoint(config: TrainConfig, path: Path) -> AttributeNetwork:
+    """The network of a run, in eval mode."""
+    network = make_network(config)
+    network.load_state_dict(torch.load(path, weights_only=True)["model"])
+    return network.eval()
+
+
+def export_onnx(
+    config: TrainConfig, checkpoint: Path, out: Path, *, crops: ImageArray, fp16: bool = False
+) -> str:
+    """Write the ONNX file and check it against PyTorch on real faces.
+
+    Args:
+        config: of the run.
+        checkpoint: ``best.pt``.
+        out: the ``.onnx`` file.
+        crops: uint8 ``(N, S, S, 3)`` aligned faces for the parity check.
+        fp16: store weights in half precision, computing in single: half the size.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        FacewiseError: PyTorch and ONNX Runtime disagree by more than 1e-4.
+    """
+    import onnx
+
+    module = ServingNetwork(load_checkpoint(config, checkpoint)).eval()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    size = config.network.size_px
+    torch.onnx.export(
+        module.to(memory_format=torch.contiguous_format),
+        (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+        str(out),
+        input_names=["image"],
+        output_names=["ages", "vector"],
+        dynamic_axes={"image": {0: "N"}, "ages": {0: "N"}, "vector": {0: "N"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    graph = onnx.load(str(out))
+    if fp16:
+        store_half(graph)
+    graph.producer_name, graph.producer_version, graph.doc_string = "facewise", "", ""
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(out))
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    difference = parity(module, out, digest, crops)
+    log.info("%s: within %.1e of PyTorch on %d faces", out.name, difference, len(crops))
+    if difference > PARITY_TOLERANCE and not fp16:
+        raise FacewiseError(f"{out}: differs from PyTorch by {difference:.1e}; not exported right")
+    return digest
+
+
+def parity(module: ServingNetwork, path: Path, digest: str, crops: ImageArray) -> float:
+    """Largest difference of any probability between PyTorch and ONNX Runtime."""
+    with torch.inference_mode():
+        expected = [output.numpy() for output in module(torch.from_numpy(crops))]
+    actual = open_session(path, digest).run(["ages", "vector"], {"image": crops})
+    return max(float(np.abs(a - e).max()) for a, e in zip(actual, expected, strict=True))
+
+
+def store_half(graph: Any) -> None:
+    """Store float32 weights of 1,024 values or more as float16, cast back when the model loads.
+
+    ONNX Runtime folds the casts once, at session creation, so inference is as before.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1024:
+            continue
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.graph.node.insert(0, node)
+
+
+def write_spec(
+    config: TrainConfig,
+    onnx_path: Path,
+    sha256: str,
+    *,
+    name: str,
+    version: str,
+    description: str,
+    licence: str,
+    data: list[str],
+) -> Path:
+    """Write the JSON spec beside an ONNX file; figures and calibration come later, by evaluation."""
+    network = config.network
+    template = make_template(network.size_px, network.eye_distance, network.eye_height)
+    spec = {
+        "kind": SPEC_KIND,
+        "name": name,
+        "version": version,
+        "file": onnx_path.name,
+        "sha256": sha256,
+        "description": description,
+        "input": {
+            "size_px": network.size_px,
+            "color_order": "rgb",
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "template": [[round(float(v), 3) for v in point] for point in template],
+        },
+        "licence": licence,
+        "data": data,
+        "figures": {},
+        "calibration": {},
+    }
+    path = onnx_path.with_suffix(".json")
+    path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

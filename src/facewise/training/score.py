@@ -1,0 +1,75 @@
+"""Figures on val while training: enough to choose by, no more. Reports are ``facewise evaluate``'s.
+
+A face that was not found counts as it does in the scoring protocol: wrong in every
+classification, and as age 33.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_fairface_groups, expected_age
+from facewise.training.cache import FaceCache
+from facewise.types import FloatArray
+
+AGE_IF_NOT_FOUND: Final = 33.0
+
+
+def score(
+    cache: FaceCache,
+    rows: NDArray[np.intp],
+    ages: FloatArray,
+    genders: FloatArray,
+    ethnicities: FloatArray,
+) -> dict[str, float]:
+    """Shares (0 to 1) and years over some rows, by data set.
+
+    Args:
+        cache: where the labels are.
+        rows: ``(N,)``.
+        ages: probabilities ``(N, 120)``.
+        genders: ``(N, 2)``.
+        ethnicities: ``(N, 5)``.
+
+    Returns:
+        ``utkface_mae``, ``utkface_cs5``, ``utkface_gender``, ``utkface_ethnicity``,
+        ``fairface_gender``, ``fairface_ages``, ``fairface_ages_within_one``,
+        ``fairface_ethnicity``; those of a data set only where it has rows.
+    """
+    out: dict[str, float] = {}
+    found = cache.found[rows]
+    for dataset in np.unique(cache.datasets[rows]):
+        mine = cache.datasets[rows] == dataset
+        ranges = cache.age_ranges[rows[mine]]
+        hit = found[mine]
+        if (ranges[:, 0] == ranges[:, 1]).all():
+            guess = np.where(hit, expected_age(ages[mine]), AGE_IF_NOT_FOUND)
+            error = np.abs(guess - ranges[:, 0])
+            out[f"{dataset}_mae"] = float(error.mean())
+            out[f"{dataset}_cs5"] = float((error <= 5).mean())
+        else:
+            starts = [first for first, _ in FAIRFACE_AGE_GROUPS.values()]
+            truth = np.searchsorted(starts, ranges[:, 0], side="right") - 1
+            off = np.abs(ages_to_fairface_groups(ages[mine]).argmax(-1) - truth)
+            out[f"{dataset}_ages"] = float(((off == 0) & hit).mean())
+            out[f"{dataset}_ages_within_one"] = float(((off <= 1) & hit).mean())
+        for name, labels, probabilities in (
+            ("gender", cache.genders[rows[mine]], genders[mine]),
+            ("ethnicity", cache.ethnicities[rows[mine]], ethnicities[mine]),
+        ):
+            known = labels >= 0
+            right = (probabilities.argmax(-1) == labels) & hit
+            out[f"{dataset}_{name}"] = float(right[known].mean())
+    return out
+
+
+def headline(figures: dict[str, float]) -> float:
+    """One number to choose checkpoints by, lower is better: years plus errors in points / 5."""
+    value = figures.get("utkface_mae", 0.0)
+    for name, figure in figures.items():
+        if name.endswith(("gender", "ethnicity", "_ages")):
+            value += (1 - figure) * 100 / 5 / 2
+    return value

@@ -1,0 +1,318 @@
+"""The loop: one plain file from a config to a checkpoint.
+
+A run is a folder: ``config.json``, ``log.csv`` (a row an epoch), ``curve.png``, ``last.pt`` (all
+that resuming needs) and ``best.pt`` (averaged weights of the best epoch on val).
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from facewise.errors import OptionError
+from facewise.training.cache import FaceCache, batches, open_cache
+from facewise.training.config import TrainConfig
+from facewise.training.data import LabelTable, make_loader, plain_crops, to_tensor
+from facewise.training.losses import total_loss
+from facewise.training.network import AttributeNetwork, load_faceres, split_logits
+from facewise.training.score import headline, score
+from facewise.types import FloatArray
+
+log = logging.getLogger("facewise")
+
+
+def make_network(config: TrainConfig) -> AttributeNetwork:
+    """Build the network of a config and load the weights it starts from."""
+    network = config.network
+    model = AttributeNetwork(
+        network.backbone,
+        hidden_dim=network.hidden_dim,
+        dropout=network.dropout,
+        std=network.pixel_std,
+    )
+    if network.init == "faceres":
+        load_faceres(model, Path("cache/faceres.pt"))
+    elif network.init != "random":
+        model.load_state_dict(torch.load(network.init, weights_only=True)["model"])
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def parameter_groups(model: AttributeNetwork, config: TrainConfig) -> list[dict[str, Any]]:
+    """Layer-wise learning rates: each block of the backbone learns slower than the one above it."""
+    optim = config.optim
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    depths = {name: _depth(name) for name in names}
+    deepest = max(depths.values())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("head."):
+            rate = optim.lr_head
+        else:
+            rate = optim.lr_backbone * optim.layer_decay ** (deepest - depths[name])
+        decay = 0.0 if parameter.ndim <= 1 else optim.weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay, "peak_lr": rate}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _depth(name: str) -> int:
+    """The block a backbone parameter belongs to: the first number in its name, 0 for a stem."""
+    return next((int(part) + 1 for part in name.split(".") if part.isdigit()), 0)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def predict(
+    model: AttributeNetwork,
+    cache: FaceCache,
+    config: TrainConfig,
+    rows: NDArray[np.intp],
+    *,
+    flip: bool = False,
+    batch_size: int = 128,
+) -> FloatArray:
+    """Probabilities ``(N, 127)`` for some rows, on crops as serving cuts them."""
+    model.eval()
+    outputs = []
+    for part in batches(rows, batch_size):
+        x = to_tensor(plain_crops(cache, config, part)).contiguous(
+            memory_format=torch.channels_last
+        )
+        views = [x, x.flip(-1)] if flip else [x]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, config.optim.bfloat16):
+            probabilities = torch.stack([_probabilities(model(view)) for view in views]).mean(0)
+        outputs.append(probabilities.numpy())
+    return np.concatenate(outputs)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    parts = split_logits(logits.float())
+    return torch.cat(
+        [part.softmax(-1) for part in (parts.ages, parts.gender, parts.ethnicity)], dim=-1
+    )
+
+
+def evaluate(
+    model: AttributeNetwork, cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp]
+) -> dict[str, float]:
+    """Figures of a model over some rows; see ``facewise.training.score``."""
+    p = predict(model, cache, config, rows)
+    return score(cache, rows, p[:, :120], p[:, 120:122], p[:, 122:])
+
+
+class Average:
+    """Exponential moving average of weights; a short memory at first, so that it is usable early."""
+
+    def __init__(self, model: AttributeNetwork, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval()
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: AttributeNetwork) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        mine, theirs = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for buffer, source in zip(self.model.buffers(), model.buffers(), strict=True):
+            buffer.copy_(source)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    cache_folder: Path,
+    runs_folder: Path,
+    workers: int = 1,
+    threads: int | None = None,
+    minutes: float | None = None,
+) -> Path:
+    """Train, or go on with, the run ``runs_folder / config.name``.
+
+    Args:
+        config: what to train; a run that exists must have been started with the same one.
+        cache_folder: of ``facewise.training.cache.build_cache``.
+        runs_folder: where runs lie.
+        workers: processes that augment.
+        threads: of PyTorch; its own choice if None.
+        minutes: stop after the epoch that passes this time; call again to go on.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        OptionError: the run's folder holds a run with another config.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(config.optim.seed)
+    folder = runs_folder / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, config)
+    cache = open_cache(cache_folder)
+    train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
+    val_rows = cache.rows("val")
+    teacher = None
+    if config.loss.teacher:
+        with np.load(config.loss.teacher) as stored:
+            teacher = stored["probabilities"].astype(np.float32)
+    labels = LabelTable(cache, teacher)
+    loader, sampler = make_loader(cache, config, train_rows, workers)
+
+    model = make_network(config)
+    model.backbone.freeze_stages(config.optim.frozen_stages)  # type: ignore[operator]
+    average = Average(model, config.optim.ema_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
+    steps, step, first_epoch, best = len(sampler) * config.optim.epochs, 0, 0, math.inf
+    if (folder / "last.pt").exists():
+        state = torch.load(folder / "last.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        average.model.load_state_dict(state["average"])
+        average.steps, best = state["average_steps"], state["best"]
+        optimizer.load_state_dict(state["optimizer"])
+        step, first_epoch = state["step"], state["epoch"]
+        log.info("going on after epoch %d of %d", first_epoch, config.optim.epochs)
+
+    started = time.monotonic()
+    for epoch in range(first_epoch, config.optim.epochs):
+        sampler.epoch = epoch
+        torch.manual_seed(hash((config.optim.seed, epoch)) & 0x7FFFFFFF)  # dropout, when resumed
+        step, figures = _run_epoch(
+            model, average, optimizer, loader, labels, config, step, steps, epoch
+        )
+        figures |= evaluate(average.model, cache, config, val_rows)
+        figures["headline"] = headline(figures)
+        _log_row(folder / "log.csv", {"epoch": epoch + 1, **figures})
+        log.info("epoch %d %s", epoch + 1, {k: round(v, 4) for k, v in figures.items()})
+        if figures["headline"] < best:
+            best = figures["headline"]
+            _save(folder / "best.pt", {"model": average.model.state_dict(), "figures": figures})
+        _save(
+            folder / "last.pt",
+            {
+                "model": model.state_dict(),
+                "average": average.model.state_dict(),
+                "average_steps": average.steps,
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "epoch": epoch + 1,
+                "best": best,
+            },
+        )
+        if minutes is not None and time.monotonic() - started > minutes * 60:
+            log.info("stopping after %.0f minutes; run again to go on", minutes)
+            break
+    plot_curve(folder)
+    return folder
+
+
+def _run_epoch(
+    model: AttributeNetwork,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
+    loader: Any,
+    labels: LabelTable,
+    config: TrainConfig,
+    step: int,
+    steps: int,
+    epoch: int,
+) -> tuple[int, dict[str, float]]:
+    from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+    model.train()
+    losses: list[float] = []
+    begun = time.monotonic()
+    columns = (*Progress.get_default_columns()[:2], TextColumn("{task.fields[rate]:.0f} images/s"))
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(f"epoch {epoch + 1}", total=len(loader), rate=0.0)
+        for pictures, rows in loader:
+            factor = learning_rate_factor(step, steps, config.optim.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * factor
+            x = pictures.float().contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, config.optim.bfloat16):
+                logits = model(x)
+            loss = total_loss(logits, labels[rows], config.loss)
+            if not bool(torch.isfinite(loss)):
+                raise OptionError(f"the loss is {float(loss)} at step {step}: lower lr_backbone")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.optim.gradient_clip)
+            optimizer.step()
+            average.update(model)
+            losses.append(float(loss.detach()))
+            step += 1
+            rate = len(losses) * config.optim.batch_size / (time.monotonic() - begun)
+            progress.update(task, advance=1, rate=rate)
+    seconds = time.monotonic() - begun
+    return step, {
+        "train_loss": float(np.mean(losses)),
+        "images_per_second": len(losses) * config.optim.batch_size / seconds,
+    }
+
+
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Write the config into a new run, or refuse to mix two runs in one folder."""
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = folder / "config.json"
+    if path.exists() and json.loads(path.read_text()) != mine:
+        raise OptionError(f"{folder} holds a run with another config: rename yours or remove it")
+    path.write_text(json.dumps(mine, indent=1))
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _log_row(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow({k: round(v, 5) for k, v in row.items()})
+
+
+def plot_curve(folder: Path) -> None:
+    """Draw ``curve.png`` from ``log.csv``."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with (folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = [n for n in rows[0] if n not in ("epoch", "images_per_second")] if rows else []
+    figure, axes = plt.subplots(
+        math.ceil(len(shown) / 3) or 1, 3, figsize=(11, 2.4 * math.ceil(len(shown) / 3) + 1)
+    )
+    for name, axis in zip(shown, np.ravel(axes), strict=False):
+        axis.plot([int(r["epoch"]) for r in rows], [float(r[name]) for r in rows], marker=".")
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(folder / "curve.png", dpi=110)
+    plt.close(figure)
