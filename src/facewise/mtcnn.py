@@ -1,0 +1,273 @@
+"""MTCNN: three cascaded networks that find faces and five landmarks (Zhang et al., 2016).
+
+P-net looks at every 12 x 12 window of an image pyramid, R-net at its candidates at 24 x 24, O-net
+at what is left at 48 x 48. Each stage moves the boxes of the one before; O-net adds landmarks.
+The conventions of the weights (rounding of windows, inclusive pixels) are those they were trained
+under; ``docs/mtcnn.md`` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from facewise.boxes import non_maximum_suppression, refine, to_squares
+from facewise.errors import OptionError
+from facewise.models import WEIGHTS_FOLDER, open_session
+from facewise.types import Face, FloatArray, ImageArray, Photo
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+CELL_PX: Final = 12
+"""Side of P-net's window."""
+
+STRIDE_PX: Final = 2
+"""Step of P-net's window."""
+
+BATCH_SIZE: Final = 256
+"""Crops a run of R- or O-net."""
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Boxes between two stages."""
+
+    boxes: FloatArray  # (N, 4)
+    detection_scores: FloatArray  # (N,)
+
+    def take(self, keep: Any) -> _Candidates:
+        return _Candidates(self.boxes[keep], self.detection_scores[keep])
+
+
+class MTCNN:
+    """The detector. Safe to use from several threads at once.
+
+    Args:
+        min_face_px: smallest face looked for, pixels of the photo; None grows with the photo:
+            2.5 % of its shorter side, but 20 or more.
+        thresholds: least probability of a face after P-, R- and O-net.
+        pyramid_factor: scale from one level of the pyramid to the next.
+        max_faces: keep only the largest so many.
+        threads: of one inference; all cores if None.
+        providers: ONNX Runtime execution providers; the CPU if None.
+
+    Raises:
+        OptionError: an argument is out of range.
+        ModelIntegrityError: the weights are missing or damaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_face_px: float | None = None,
+        thresholds: tuple[float, float, float] | None = None,
+        pyramid_factor: float | None = None,
+        max_faces: int | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        spec = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
+        self.min_face_px = min_face_px
+        self.thresholds: tuple[float, float, float] = thresholds or tuple(spec["thresholds"])
+        self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
+        self.max_faces = max_faces
+        self._nms: dict[str, float] = spec["nms"]
+        self._min_face: dict[str, float] = spec["min_face"]
+        self._check_options()
+        self._networks: dict[str, ort.InferenceSession] = {
+            name: open_session(
+                WEIGHTS_FOLDER / network["file"],
+                network["sha256"],
+                threads=threads,
+                providers=providers,
+            )
+            for name, network in spec["networks"].items()
+        }
+
+    def _check_options(self) -> None:
+        if self.min_face_px is not None and self.min_face_px < CELL_PX:
+            raise OptionError(f"min_face_px must be {CELL_PX} or more, not {self.min_face_px}")
+        if self.max_faces is not None and self.max_faces < 1:
+            raise OptionError(f"max_faces must be 1 or more, not {self.max_faces}")
+        if not 0.1 <= self.pyramid_factor <= 0.95:
+            raise OptionError(f"pyramid_factor must be 0.1 to 0.95, not {self.pyramid_factor}")
+        if len(self.thresholds) != 3 or not all(0 < t < 1 for t in self.thresholds):
+            raise OptionError(f"thresholds must be three numbers in (0, 1), not {self.thresholds}")
+
+    def detect(self, photo: Photo) -> tuple[Face, ...]:
+        """Find faces, the largest first; an empty tuple where there are none."""
+        return self.detect_many([photo])[0]
+
+    def detect_many(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
+        """Find the faces of several photos of any sizes; R- and O-net see all photos in one batch."""
+        images = [photo.rgb for photo in photos]
+        proposed = [self._propose(image) for image in images]
+        refined = self._refine(images, proposed)
+        return self._output(images, refined)
+
+    def pyramid_scales(self, width_px: int, height_px: int) -> list[float]:
+        """Scales of the pyramid's levels, the finest first."""
+        short_side = min(width_px, height_px)
+        smallest = self.min_face_px or max(
+            self._min_face["px"], self._min_face["share_of_short_side"] * short_side
+        )
+        scales = []
+        scale = CELL_PX / smallest
+        while short_side * scale >= CELL_PX:
+            scales.append(scale)
+            scale *= self.pyramid_factor
+        return scales
+
+    def _propose(self, image: ImageArray) -> _Candidates:
+        """Stage one: P-net over the pyramid of one photo."""
+        import cv2
+
+        height, width = image.shape[:2]
+        levels = [_Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))]
+        regressions = [np.empty((0, 4), np.float32)]
+        level_image = image
+        for scale in self.pyramid_scales(width, height):
+            size = (int(width * scale + 1), int(height * scale + 1))
+            # Each level is averaged from the one above it: the photo itself is read only once.
+            level_image = np.asarray(
+                cv2.resize(level_image, size, interpolation=cv2.INTER_AREA), np.uint8
+            )
+            probability, regression = self._networks["pnet"].run(None, {"image": level_image[None]})
+            candidates, offsets = self._windows(probability[0], regression[0], scale)
+            keep = non_maximum_suppression(
+                candidates.boxes, candidates.detection_scores, self._nms["level"]
+            )
+            levels.append(candidates.take(keep))
+            regressions.append(offsets[keep])
+        found = _Candidates(
+            np.concatenate([level.boxes for level in levels]),
+            np.concatenate([level.detection_scores for level in levels]),
+        )
+        keep = non_maximum_suppression(found.boxes, found.detection_scores, self._nms["photo"])
+        found = found.take(keep)
+        found.boxes = to_squares(
+            refine(found.boxes, np.concatenate(regressions)[keep], extent=0.0)
+        )
+        return found
+
+    def _windows(
+        self, probability: FloatArray, regression: FloatArray, scale: float
+    ) -> tuple[_Candidates, FloatArray]:
+        """Windows of one level that may hold a face: ``(h, w)`` and ``(4, h, w)`` to N boxes."""
+        rows, columns = np.nonzero(probability >= self.thresholds[0])
+        corner = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE_PX  # (N, 2)
+        boxes = np.hstack(
+            [
+                np.floor((corner + 1) / np.float32(scale)),
+                np.floor((corner + CELL_PX) / np.float32(scale)),
+            ]
+        )
+        return _Candidates(boxes, probability[rows, columns]), regression[:, rows, columns].T
+
+    def _refine(
+        self, images: Sequence[ImageArray], proposed: Sequence[_Candidates]
+    ) -> list[_Candidates]:
+        """Stage two: R-net over the candidates of all photos."""
+        probability, regression = self._run_crops("rnet", images, proposed, 24)
+        results = []
+        for candidates, p, offsets in zip(proposed, probability, regression, strict=True):
+            passed = p > self.thresholds[1]
+            boxes, p, offsets = candidates.boxes[passed], p[passed], offsets[passed]
+            keep = non_maximum_suppression(boxes, p, self._nms["rnet"])
+            results.append(_Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
+        return results
+
+    def _output(
+        self, images: Sequence[ImageArray], refined: Sequence[_Candidates]
+    ) -> list[tuple[Face, ...]]:
+        """Stage three: O-net over what is left, to faces."""
+        outputs = self._run_crops("onet", images, refined, 48)
+        return [
+            self._faces(candidates.boxes, p, offsets, points)
+            for candidates, p, offsets, points in zip(refined, *outputs, strict=True)
+        ]
+
+    def _faces(
+        self, boxes: FloatArray, p: FloatArray, offsets: FloatArray, points: FloatArray
+    ) -> tuple[Face, ...]:
+        passed = p > self.thresholds[2]
+        boxes, p, offsets, points = boxes[passed], p[passed], offsets[passed], points[passed]
+        sizes = boxes[:, 2:] - boxes[:, :2] + 1  # inclusive pixels
+        # O-net gives five x, then five y, as shares of the box; the weights' own origin is (1, 1).
+        landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1)  # (N, 5, 2)
+        landmarks = landmarks * sizes[:, None] + boxes[:, None, :2] - 1
+        boxes = refine(boxes, offsets)
+        keep = non_maximum_suppression(boxes, p, self._nms["onet"], relative_to="smaller")
+        areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
+        keep = keep[np.argsort(-areas, kind="stable")][: self.max_faces]
+        return tuple(
+            Face(
+                bbox=boxes[i].astype(np.float32),
+                landmarks=landmarks[i].astype(np.float32),
+                detection_score=float(p[i]),
+            )
+            for i in keep
+        )
+
+    def _run_crops(
+        self,
+        name: str,
+        images: Sequence[ImageArray],
+        candidates: Sequence[_Candidates],
+        size_px: int,
+    ) -> list[list[FloatArray]]:
+        """Run R- or O-net on every candidate of every photo, in batches across photos.
+
+        Returns:
+            For each output of the network, one array a photo.
+        """
+        crops = [
+            cut_squares(image, found.boxes, size_px)
+            for image, found in zip(images, candidates, strict=True)
+        ]
+        session = self._networks[name]
+        stacked = np.concatenate(crops)
+        # An empty batch still runs once: it gives each output its shape.
+        parts = [
+            session.run(None, {"image": stacked[start : start + BATCH_SIZE]})
+            for start in range(0, max(1, len(stacked)), BATCH_SIZE)
+        ]
+        ends = np.cumsum([len(c) for c in crops])[:-1]
+        return [np.split(np.concatenate(output), ends) for output in zip(*parts, strict=True)]
+
+
+def cut_squares(image: ImageArray, boxes: FloatArray, size_px: int) -> ImageArray:
+    """Cut boxes out of a picture and average them down to squares.
+
+    A box that reaches past the picture is cut off at its edge, not filled up: the networks were
+    trained so. Coordinates count from 1 and include their last pixel.
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        boxes: ``(N, 4)``.
+        size_px: side S of the squares.
+
+    Returns:
+        uint8 ``(N, S, S, 3)``; black where a box lies outside the picture altogether.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    edges = np.trunc(boxes).astype(np.int64)
+    left, top = np.maximum(edges[:, 0], 1) - 1, np.maximum(edges[:, 1], 1) - 1
+    right, bottom = np.minimum(edges[:, 2], width), np.minimum(edges[:, 3], height)
+    crops = np.zeros((len(boxes), size_px, size_px, 3), dtype=np.uint8)
+    for i, (x0, y0, x1, y1) in enumerate(zip(left, top, right, bottom, strict=True)):
+        if x1 > x0 and y1 > y0:
+            cv2.resize(
+                image[y0:y1, x0:x1],
+                (size_px, size_px),
+                dst=crops[i],
+                interpolation=cv2.INTER_AREA,
+            )
+    return crops
