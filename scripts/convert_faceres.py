@@ -73,8 +73,10 @@ def convert(w: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"backbone": state, **head}
 
 
-def run_graph(graph_path: Path, weights: dict[str, np.ndarray], image: np.ndarray) -> dict[str, Any]:
-    """Evaluate the TensorFlow.js graph node by node; ``image`` is ``(N, H, W, 3)`` BGR minus mean."""
+def run_graph(
+    graph_path: Path, weights: dict[str, np.ndarray], image: np.ndarray
+) -> dict[str, Any]:
+    """Evaluate the graph node by node; ``image`` is ``(N, H, W, 3)`` BGR minus mean."""
     nodes = json.loads(graph_path.read_text())["modelTopology"]["node"]
     values: dict[str, Any] = dict(weights)
 
@@ -122,7 +124,7 @@ def run_graph(graph_path: Path, weights: dict[str, np.ndarray], image: np.ndarra
 
 
 def check(graph_path: Path, weights: dict[str, np.ndarray], result: dict[str, Any]) -> float:
-    """Largest difference of the pooled features between graph and module, relative to their size."""
+    """Largest difference of pooled features between graph and module, relative to their size."""
     rgb = np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)
     reference = run_graph(graph_path, weights, rgb[..., ::-1] - np.float32(MEAN_BGR))
     backbone = MobileNetV1()

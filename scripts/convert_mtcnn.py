@@ -35,7 +35,7 @@ class Flatten(nn.Module):
     """Flatten column by column, as the networks' first framework laid its arrays out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 2, 1).reshape(x.shape[0], -1)
+        return x.permute(0, 3, 2, 1).flatten(1)
 
 
 class Stage(nn.Module):
@@ -97,7 +97,8 @@ def load(stage: Stage, names: list[str], state: dict[str, Tensor]) -> None:
             {key: state[f"{name}.{key}"] for key in layer.state_dict()}  # shapes are checked here
         )
     first = stage.trunk[0]
-    assert isinstance(first, nn.Conv2d) and first.bias is not None
+    assert isinstance(first, nn.Conv2d)
+    assert first.bias is not None
     with torch.no_grad():
         first.bias -= 127.5 / 128 * first.weight.sum(dim=(1, 2, 3))
         first.weight /= 128

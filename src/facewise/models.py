@@ -104,10 +104,11 @@ def read_spec(path: Path) -> ModelSpec:
 
 def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
     """Specs of all attribute models in a folder, the default first, then by name."""
-    specs = []
-    for path in sorted(folder.glob("*.json")):
-        if json.loads(path.read_text(encoding="utf-8")).get("kind") == SPEC_KIND:
-            specs.append(read_spec(path))
+    specs = [
+        read_spec(path)
+        for path in sorted(folder.glob("*.json"))
+        if json.loads(path.read_text(encoding="utf-8")).get("kind") == SPEC_KIND
+    ]
     return tuple(sorted(specs, key=lambda spec: (spec.name != DEFAULT_MODEL, spec.name)))
 
 

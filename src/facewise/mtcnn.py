@@ -104,7 +104,7 @@ class MTCNN:
         return self.detect_many([photo])[0]
 
     def detect_many(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
-        """Find the faces of several photos of any sizes; R- and O-net see all photos in one batch."""
+        """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
         images = [photo.rgb for photo in photos]
         proposed = [self._propose(image) for image in images]
         refined = self._refine(images, proposed)
@@ -150,9 +150,7 @@ class MTCNN:
         )
         keep = non_maximum_suppression(found.boxes, found.detection_scores, self._nms["photo"])
         found = found.take(keep)
-        found.boxes = to_squares(
-            refine(found.boxes, np.concatenate(regressions)[keep], extent=0.0)
-        )
+        found.boxes = to_squares(refine(found.boxes, np.concatenate(regressions)[keep], extent=0.0))
         return found
 
     def _windows(

@@ -221,7 +221,8 @@ class Prediction:
                 "contrast": round(q.contrast, 3),
             }
         if self.age is not None and self.age_decades is not None:
-            assert self.age_years is not None and self.age_interval_years is not None
+            assert self.age_years is not None
+            assert self.age_interval_years is not None
             out["age"] = {
                 "years": round(self.age_years, 2),
                 "interval_years": list(self.age_interval_years),

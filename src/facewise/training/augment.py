@@ -45,7 +45,7 @@ def random_transform(
     shift = rng.normal(0, config.shift * size_px, 2)
     around = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     around[:2, 2] = middle - around[:2, :2] @ [middle, middle] + shift
-    combined = (around @ base)[:2]
+    combined: NDArray[np.float64] = (around @ base)[:2]
     if rng.random() < 0.5:
         combined[0] *= -1
         combined[0, 2] += size_px - 1

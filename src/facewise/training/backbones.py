@@ -123,7 +123,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNet v2 with width 1.0, the original app's backbone: ``(N, 3, H, W)`` to ``(N, 1280)``."""
+    """MobileNet v2, width 1.0, the original app's backbone: ``(N, 3, H, W)`` to ``(N, 1280)``."""
 
     feature_dim: Final = 1280
     LAYOUT: Final[tuple[tuple[int, int, int, int], ...]] = (

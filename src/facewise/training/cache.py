@@ -85,7 +85,7 @@ class FaceCache:
 
 
 def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageArray, int]:
-    """Grey border of ``share`` of the width on every side: the bordered picture, the border in px."""
+    """Grey border of ``share`` of the width on every side: the picture, and the border in px."""
     border = round(rgb.shape[1] * share)
     padded = np.full(
         (rgb.shape[0] + 2 * border, rgb.shape[1] + 2 * border, 3), BORDER, dtype=np.uint8
@@ -215,13 +215,15 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
         mine = columns["datasets"] == dataset
         missing = mine & ~columns["found"]
         if missing.any():
-            sizes = columns["shapes"][:, ::-1].astype(np.float32)[:, None]  # (N, 1, 2) width, height
+            sizes = columns["shapes"][:, ::-1].astype(np.float32)[
+                :, None
+            ]  # (N, 1, 2) width, height
             relative = columns["landmarks"] / sizes
             middle = np.nanmedian(relative[mine & columns["found"]], axis=0)
             columns["landmarks"][missing] = middle * sizes[missing]
         log.info("%s: %d faces, %d not found", dataset, int(mine.sum()), int(missing.sum()))
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, fingerprint=fingerprint, **columns)
+    np.savez(partial, fingerprint=np.array(fingerprint), **columns)  # type: ignore[arg-type]
     partial.replace(path)  # the index names a cache complete
 
 

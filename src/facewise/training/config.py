@@ -32,7 +32,8 @@ class NetworkConfig:
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
     """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
-    below it; ``ema_decay`` averages weights for evaluation and export."""
+    below it; ``ema_decay`` averages weights for evaluation and export.
+    """
 
     epochs: int = 10
     batch_size: int = 64

@@ -71,7 +71,7 @@ def make_loader(
     sampler = EpochBatches(rows, config.optim.batch_size, config.optim.seed)
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
         TrainingFaces(cache, config),
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,

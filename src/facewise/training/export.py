@@ -108,7 +108,7 @@ def parity(module: ServingNetwork, path: Path, digest: str, crops: ImageArray) -
 
 
 def store_half(graph: Any) -> None:
-    """Store float32 weights of 1,024 values or more as float16, cast back when the model loads.
+    """Store larger float32 weights as float16, cast back at load.
 
     ONNX Runtime folds the casts once, at session creation, so inference is as before.
     """

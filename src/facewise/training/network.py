@@ -42,7 +42,7 @@ class AttributeHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         hidden: Tensor = self.dropout(torch.relu(self.hidden(self.dropout(features))))
-        return self.output(hidden)  # type: ignore[no-any-return]
+        return self.output(hidden)
 
 
 class AttributeNetwork(nn.Module):
@@ -70,7 +70,7 @@ class AttributeNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """All logits, ``(N, 127)``: 120 ages, 2 genders, 5 ethnicities."""
         assert isinstance(self.mean, Tensor)
-        return self.head(self.backbone((x - self.mean) / self.std)).float()  # type: ignore[no-any-return]
+        return self.head(self.backbone((x - self.mean) / self.std)).float()
 
 
 def split_logits(logits: Tensor) -> Logits:
@@ -87,11 +87,13 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
     pretrained ones, so that training begins near a working model.
 
     Raises:
-        OptionError: the network's backbone is not ``mobilenet_v1``, or its hidden layer is too small.
+        OptionError: the backbone is not ``mobilenet_v1``, or the hidden layer is too small.
     """
     stored: dict[str, Any] = torch.load(path, weights_only=True)
     if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
-        raise OptionError("init = faceres wants backbone mobilenet_v1 and hidden_dim of 256 or more")
+        raise OptionError(
+            "init = faceres wants backbone mobilenet_v1 and hidden_dim of 256 or more"
+        )
     network.backbone.load_state_dict(stored["backbone"])
     head = network.head
     with torch.no_grad():

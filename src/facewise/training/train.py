@@ -46,7 +46,7 @@ def make_network(config: TrainConfig) -> AttributeNetwork:
         load_faceres(model, Path("cache/faceres.pt"))
     elif network.init != "random":
         model.load_state_dict(torch.load(network.init, weights_only=True)["model"])
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def parameter_groups(model: AttributeNetwork, config: TrainConfig) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def evaluate(
 
 
 class Average:
-    """Exponential moving average of weights; a short memory at first, so that it is usable early."""
+    """Exponential moving average of weights; a short memory at first, to be usable early."""
 
     def __init__(self, model: AttributeNetwork, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
@@ -181,7 +181,7 @@ def train(
     loader, sampler = make_loader(cache, config, train_rows, workers)
 
     model = make_network(config)
-    model.backbone.freeze_stages(config.optim.frozen_stages)  # type: ignore[operator]
+    model.backbone.freeze_stages(config.optim.frozen_stages)
     average = Average(model, config.optim.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
     steps, step, first_epoch, best = len(sampler) * config.optim.epochs, 0, 0, math.inf

@@ -1,0 +1,3 @@
+from facewise.cli import main
+
+main()

@@ -1,0 +1,301 @@
+"""The pipeline: bytes -> Photo -> Faces -> aligned crops -> probabilities -> Predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from facewise.align import crop_faces
+from facewise.attributes import AttributeModel
+from facewise.calibration import Calibration
+from facewise.errors import OptionError
+from facewise.images import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_PIXELS,
+    DEFAULT_MIN_SIDE_PX,
+    ColorOrder,
+    load_photo,
+)
+from facewise.labels import (
+    AGE_LABELS,
+    ATTRIBUTES,
+    DECADE_LABELS,
+    DECADES,
+    ETHNICITY,
+    ETHNICITY_LABELS,
+    GENDER,
+    GENDER_LABELS,
+    ages_to_decades,
+    expected_age,
+)
+from facewise.models import load_spec
+from facewise.mtcnn import MTCNN
+from facewise.quality import measure_quality
+from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
+
+if TYPE_CHECKING:
+    from facewise.images import PhotoSource
+
+GATE_COVERAGE: Final = 0.9
+"""The interval that decides whether an age is too unsure, whatever coverage was asked for."""
+
+
+class Timings(dict[str, float]):
+    """Milliseconds by stage; add a stage with ``with timings("decode"): ...``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stage, self._started = "", 0.0
+
+    def __call__(self, stage: str) -> Timings:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        passed = (time.perf_counter() - self._started) * 1e3
+        self[self._stage] = self.get(self._stage, 0.0) + passed
+
+
+class Analyzer:
+    """Finds faces and says their apparent attributes. Safe to use from several threads at once.
+
+    Args:
+        model: "default", a name, ``name@version``, or the path of a spec.
+        attributes: what to compute, of age, gender, ethnicity; what is off is not computed.
+        coverage: of intervals and label sets: 0.8, 0.9 or 0.95.
+        min_face_px: smallest face looked for; see ``MTCNN``.
+        max_faces: keep only the largest so many.
+        threads: of one inference; all cores if None.
+        providers: ONNX Runtime execution providers in order of preference.
+        max_bytes: limit of an encoded picture.
+        max_pixels: limit of a picture's pixels.
+        min_side_px: limit of a picture's shorter side.
+
+    Raises:
+        OptionError: an argument is out of range.
+        ModelNotFoundError: no such model.
+        ModelIntegrityError: its weights are missing or damaged.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "default",
+        *,
+        attributes: Sequence[str] = ATTRIBUTES,
+        coverage: float = 0.90,
+        min_face_px: float | None = None,
+        max_faces: int | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        min_side_px: int = DEFAULT_MIN_SIDE_PX,
+    ) -> None:
+        unknown = sorted(set(attributes) - set(ATTRIBUTES))
+        if unknown or not attributes:
+            raise OptionError(
+                f"attributes must be some of {', '.join(ATTRIBUTES)}"
+                + (f", not {', '.join(unknown)}" if unknown else "")
+            )
+        self.attributes = tuple(name for name in ATTRIBUTES if name in attributes)
+        self.spec = load_spec(model)
+        self.calibration = Calibration.from_dict(self.spec.calibration)
+        self.calibration.check_coverage(coverage)
+        self.coverage = coverage
+        self._limits = {
+            "max_bytes": max_bytes,
+            "max_pixels": max_pixels,
+            "min_side_px": min_side_px,
+        }
+        self.detector = MTCNN(
+            min_face_px=min_face_px, max_faces=max_faces, threads=threads, providers=providers
+        )
+        self.attribute_model = AttributeModel(self.spec, threads=threads, providers=providers)
+
+    def load(self, source: PhotoSource, *, color_order: ColorOrder = "rgb") -> Photo:
+        """Decode one picture under this analyzer's limits; see ``facewise.images.load_photo``."""
+        return load_photo(source, color_order=color_order, **self._limits)
+
+    def analyze(
+        self,
+        photo: PhotoSource,
+        *,
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Analyse one photo.
+
+        Args:
+            photo: path, bytes, file object, uint8 array, PIL image or Photo.
+            color_order: of arrays.
+            timings: receives milliseconds by stage: decode, detect, align, attributes, calibrate.
+
+        Returns:
+            A prediction a face, the largest face first; empty where there is no face.
+
+        Raises:
+            ImageError: the picture cannot be read; its subclasses say why.
+        """
+        return self._analyze([photo], color_order, Timings() if timings is None else timings)[0]
+
+    def analyze_many(
+        self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+    ) -> list[tuple[Prediction, ...]]:
+        """Analyse several photos, their faces in one batch; the first bad picture raises.
+
+        To go on past bad pictures, ``load`` them one by one and pass those that are sound.
+        """
+        return self._analyze(photos, color_order, Timings())
+
+    def _analyze(
+        self, sources: Sequence[PhotoSource], color_order: ColorOrder, timings: Timings
+    ) -> list[tuple[Prediction, ...]]:
+        with timings("decode"):
+            photos = [self.load(source, color_order=color_order) for source in sources]
+        with timings("detect"):
+            faces = self.detector.detect_many(photos)
+        with timings("align"):
+            crops = np.concatenate(
+                [np.empty((0, self.spec.size_px, self.spec.size_px, 3), np.uint8)]
+                + [
+                    crop_faces(photo, found, self.spec.template, self.spec.size_px)
+                    for photo, found in zip(photos, faces, strict=True)
+                ]
+            )
+        with timings("attributes"):
+            ages, vectors = self.attribute_model.predict(crops)
+        with timings("calibrate"):
+            every = [face for found in faces for face in found]
+            predictions = iter(self._predictions(every, crops, ages, vectors))
+            return [tuple(next(predictions) for _ in found) for found in faces]
+
+    def analyze_crops(
+        self, crops: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+    ) -> list[Prediction]:
+        """Analyse faces that are already cut out and upright, one a picture; nothing is detected.
+
+        Each is resized to the model's input as it is; the nearer its framing comes to the spec's
+        template, the better the answer. Their ``bbox`` is the whole picture, their landmarks are
+        the template's, and quality gates on the pose do not apply.
+        """
+        size = self.spec.size_px
+        photos = [self.load(crop, color_order=color_order) for crop in crops]
+        batch = np.empty((len(photos), size, size, 3), np.uint8)
+        faces = []
+        for index, photo in enumerate(photos):
+            batch[index] = _resize(photo.rgb, size)
+            scale = np.array([photo.width_px, photo.height_px], np.float32)
+            box = np.array([0, 0, *scale], np.float32)
+            faces.append(Face(box, self.spec.template / np.float32(size) * scale, 1.0))
+        ages, vectors = self.attribute_model.predict(batch)
+        return self._predictions(faces, batch, ages, vectors)
+
+    def _predictions(
+        self, faces: Sequence[Face], crops: ImageArray, ages: FloatArray, vectors: FloatArray
+    ) -> list[Prediction]:
+        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions."""
+        calibration = self.calibration
+        ages = calibration.temper(ages, "age")
+        genders = calibration.temper(vectors[:, GENDER], "gender")
+        ethnicities = calibration.temper(vectors[:, ETHNICITY], "ethnicity")
+        intervals = calibration.age_intervals(ages, self.coverage)
+        gate_intervals = calibration.age_intervals(ages, GATE_COVERAGE)
+        gender_sets = calibration.label_sets(genders, "gender", self.coverage)
+        ethnicity_sets = calibration.label_sets(ethnicities, "ethnicity", self.coverage)
+        years = expected_age(ages)
+        predictions = []
+        for i, face in enumerate(faces):
+            quality = measure_quality(crops[i], face.landmarks)
+            vector = np.full(19, np.nan, np.float32)
+            age = decades = gender = ethnicity = None
+            interval = gate_interval = None
+            top: dict[str, float] = {}
+            if "age" in self.attributes:
+                interval = (int(intervals[i, 0]), int(intervals[i, 1]))
+                gate_interval = (int(gate_intervals[i, 0]), int(gate_intervals[i, 1]))
+                age, decades = _age_distributions(ages[i], interval)
+                vector[DECADES] = decades.probabilities
+            if "gender" in self.attributes:
+                gender = _distribution(GENDER_LABELS, genders[i], gender_sets[i])
+                vector[GENDER] = genders[i]
+                top["gender"] = gender.top_probability
+            if "ethnicity" in self.attributes:
+                ethnicity = _distribution(ETHNICITY_LABELS, ethnicities[i], ethnicity_sets[i])
+                vector[ETHNICITY] = ethnicities[i]
+                top["ethnicity"] = ethnicity.top_probability
+            predictions.append(
+                Prediction(
+                    face=dataclasses.replace(face, quality=quality),
+                    age_years=float(years[i]) if age is not None else None,
+                    age_interval_years=interval,
+                    coverage=self.coverage,
+                    age=age,
+                    age_decades=decades,
+                    gender=gender,
+                    ethnicity=ethnicity,
+                    vector=vector,
+                    model=self.spec.info,
+                    abstained=calibration.abstentions(
+                        quality, face.detection_score, gate_interval, top
+                    ),
+                )
+            )
+        return predictions
+
+
+def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...]) -> Distribution:
+    return Distribution(labels, p, tuple(labels[k] for k in chosen))
+
+
+def _age_distributions(
+    p: FloatArray, interval_years: tuple[int, int]
+) -> tuple[Distribution, Distribution]:
+    """Over years and over decades, with the labels that the interval touches, likeliest first."""
+    first, last = interval_years
+    by_year = sorted(range(first - 1, last), key=lambda k: -p[k])
+    decades = ages_to_decades(p)
+    touched = range((first - 1) // 10, (last - 1) // 10 + 1)
+    by_decade = sorted(touched, key=lambda k: -decades[k])
+    return (
+        _distribution(AGE_LABELS, p, tuple(by_year)),
+        _distribution(DECADE_LABELS, decades, tuple(by_decade)),
+    )
+
+
+def _resize(rgb: ImageArray, size_px: int) -> ImageArray:
+    import cv2
+
+    shrinking = min(rgb.shape[:2]) > size_px
+    mode = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (size_px, size_px), interpolation=mode), np.uint8)
+
+
+_default: dict[tuple[object, ...], Analyzer] = {}
+
+
+def analyze(photo: PhotoSource, **options: object) -> tuple[Prediction, ...]:
+    """Analyse one photo with an analyzer that is made once and kept.
+
+    Args:
+        photo: path, bytes, file object, uint8 array, PIL image or Photo.
+        **options: ``color_order``, or any argument of ``Analyzer``.
+
+    Returns:
+        A prediction a face, the largest face first; empty where there is no face.
+    """
+    color_order = options.pop("color_order", "rgb")
+    key = tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in sorted(options.items())
+    )
+    if key not in _default:
+        _default[key] = Analyzer(**options)  # type: ignore[arg-type]
+    return _default[key].analyze(photo, color_order=color_order)  # type: ignore[arg-type]

