@@ -39,8 +39,9 @@ DEFAULT_MAX_BYTES: Final = 20_000_000
 DEFAULT_MAX_PIXELS: Final = 50_000_000
 DEFAULT_MIN_SIDE_PX: Final = 16
 
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-"""What is read without extras (MPO is what many phones write as .jpg); HEIF comes with ``heif``."""
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+"""What is read without extras (MPO, which phones write as .jpg, is JPEG to Pillow); HEIF comes with
+``heif``."""
 
 _NAMES: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 _HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
