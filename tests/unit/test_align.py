@@ -1,0 +1,89 @@
+"""Alignment: exact where it can be, and blind to nothing that matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facewise.align import BORDER, crop_faces, make_template, similarity_transform, warp
+from facewise.types import Face, ImageArray, Photo
+
+
+def turned(
+    points: np.ndarray, degrees: float, scale: float, shift: tuple[float, float]
+) -> np.ndarray:
+    a = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    return scale * points @ rotation.T + shift
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180, -135])
+def test_recovers_a_known_similarity(degrees: float) -> None:
+    template = make_template(160, 0.36, 0.36)
+    landmarks = turned(template, degrees, 1.7, (31.0, -12.0))
+    matrix = similarity_transform(landmarks, template)
+    mapped = landmarks @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(mapped, template, atol=1e-4)
+
+
+def test_never_mirrors_or_shears() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        m = similarity_transform(rng.normal(size=(5, 2)) * 40, make_template(100, 0.3, 0.4))
+        assert np.linalg.det(m[:, :2]) > 0
+        np.testing.assert_allclose(m[0, 0], m[1, 1])
+        np.testing.assert_allclose(m[0, 1], -m[1, 0])
+
+
+def test_is_the_least_squares_optimum() -> None:
+    rng = np.random.default_rng(1)
+    landmarks, template = rng.normal(size=(5, 2)) * 30, make_template(100, 0.3, 0.4)
+    best = similarity_transform(landmarks, template)
+
+    def error(m: np.ndarray) -> float:
+        return float(((landmarks @ m[:, :2].T + m[:, 2] - template) ** 2).sum())
+
+    for step in rng.normal(scale=0.01, size=(100, 4)):
+        a, b, x, y = np.array([best[0, 0], best[1, 0], best[0, 2], best[1, 2]]) + step
+        assert error(np.array([[a, -b, x], [b, a, y]])) >= error(best)
+
+
+def test_one_point_cannot_be_aligned() -> None:
+    with pytest.raises(ValueError, match="one point"):
+        similarity_transform(np.ones((5, 2)), make_template(100, 0.3, 0.4))
+
+
+def disc_photo(size: int, points: np.ndarray, radius: float) -> ImageArray:
+    """Dark discs on white at given points."""
+    y, x = np.mgrid[:size, :size]
+    image = np.full((size, size, 3), 255, np.uint8)
+    for px, py in points:
+        image[(x - px) ** 2 + (y - py) ** 2 < radius**2] = 0
+    return image
+
+
+@pytest.mark.parametrize("scale", [0.8, 2.0, 7.3])
+def test_landmarks_land_on_the_template(scale: float) -> None:
+    """Discs drawn at the landmarks appear at the template, for faces small and very large."""
+    template = make_template(96, 0.4, 0.35)
+    points = turned(template, 20, scale, (60 * scale, 30 * scale))
+    photo = Photo(disc_photo(int(260 * scale), points, 4 * scale))
+    face = Face(np.zeros(4, np.float32), points.astype(np.float32), 1.0)
+    crop = crop_faces(photo, [face], template, 96)[0]
+    y, x = np.mgrid[:96, :96]
+    for cx, cy in template:
+        near = (np.abs(x - cx) < 7) & (np.abs(y - cy) < 7)
+        weight = (255.0 - crop[..., 0]) * near
+        centre = np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
+        np.testing.assert_allclose(centre, [cx, cy], atol=0.6)
+
+
+def test_outside_the_photo_is_grey() -> None:
+    crop = warp(np.zeros((10, 10, 3), np.uint8), np.array([[1.0, 0, 30], [0, 1, 30]]), 64)
+    assert (crop[:25, :25] == BORDER).all()
+    assert (crop[32:38, 32:38] == 0).all()
+
+
+def test_no_faces_give_an_empty_batch() -> None:
+    photo = Photo(np.zeros((20, 20, 3), np.uint8))
+    assert crop_faces(photo, [], make_template(64, 0.3, 0.4), 64).shape == (0, 64, 64, 3)
