@@ -147,13 +147,17 @@ class Analyzer:
         return self._analyze([photo], color_order, Timings() if timings is None else timings)[0]
 
     def analyze_many(
-        self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self,
+        photos: Sequence[PhotoSource],
+        *,
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
     ) -> list[tuple[Prediction, ...]]:
         """Analyse several photos, their faces in one batch; the first bad picture raises.
 
         To go on past bad pictures, ``load`` them one by one and pass those that are sound.
         """
-        return self._analyze(photos, color_order, Timings())
+        return self._analyze(photos, color_order, Timings() if timings is None else timings)
 
     def _analyze(
         self, sources: Sequence[PhotoSource], color_order: ColorOrder, timings: Timings

@@ -1,0 +1,73 @@
+"""``facewise serve``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to bind; 127.0.0.1 unless given.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="8000 unless given; 0 takes a free one.")] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="With commas; ethnicity beyond loopback only if named.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name, name@version, or a spec's path.")] = None,
+    coverage: Annotated[float | None, typer.Option(help="Of intervals: 0.8, 0.9, 0.95.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Photos at the same time.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings, as FACEWISE_CONFIG.")
+    ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Serve the web app and the REST API.
+
+    Every setting has a FACEWISE_* variable; docs/api.md lists them.
+    """
+    try:
+        from facewise.server.run import run
+        from facewise.settings import CONFIG_VARIABLE, load_settings
+    except ModuleNotFoundError as error:
+        from facewise.errors import MissingExtraError
+
+        if (error.name or "").startswith("facewise"):
+            raise
+        raise MissingExtraError("the server", "server") from error
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    settings = load_settings(
+        host=host,
+        port=port,
+        attributes=attributes,
+        model=model,
+        coverage=coverage,
+        threads=threads,
+    )
+    logging.getLogger("facewise.server").setLevel(logging.INFO)
+
+    def announce(url: str) -> None:
+        print(f"facewise is at {url}  (Ctrl+C stops it)", flush=True)
+        if open_page and not settings.is_published and _has_desktop():
+            webbrowser.open(url)
+
+    run(settings, announce)
+
+
+def _has_desktop() -> bool:
+    """Whether a person sits in front: a terminal, and a screen to open a browser on."""
+    if not sys.stdout.isatty():
+        return False
+    if os.name == "nt" or platform.system() == "Darwin":
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,92 @@
+"""Who may ask, and how often: the optional API key and the optional rate limit."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import Request
+
+from facewise.server.problems import ProblemError
+from facewise.settings import Settings
+
+REMEMBERED_CLIENTS: Final = 10_000
+
+
+class Access:
+    """Checks that come before anything of a request's body is read."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        key = settings.api_key
+        self._key = key.get_secret_value().encode() if key else None
+        self._rate = settings.rate_limit_per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    @property
+    def needs_key(self) -> bool:
+        return self._key is not None
+
+    def check_key(self, request: Request) -> None:
+        """Compare the key in constant time.
+
+        Raises:
+            ProblemError: 401.
+        """
+        if self._key is None:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else ""
+        given = given or request.headers.get("x-api-key", "")
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._key):
+            raise ProblemError(
+                401,
+                "unauthorized",
+                "Send the key that the operator gave you, as the header Authorization: Bearer KEY",
+                {"WWW-Authenticate": 'Bearer realm="facewise"'},
+            )
+
+    def check_rate(self, request: Request, photos: int = 1) -> None:
+        """Take tokens from the client's bucket, which refills over a minute.
+
+        A batch is counted before its body is read, as one; ``charge`` adds the rest.
+
+        Raises:
+            ProblemError: 429 with Retry-After.
+        """
+        if self._rate is None:
+            return
+        client = request.client.host if request.client else ""
+        level, now = self._level(client)
+        if level < photos:
+            wait = math.ceil((photos - level) * 60 / self._rate)
+            raise ProblemError(
+                429,
+                "rate_limited",
+                f"More than {self._rate} photos a minute: go on in {wait} seconds.",
+                {"Retry-After": str(wait)},
+            )
+        self._store(client, level - photos, now)
+
+    def charge(self, request: Request, photos: int) -> None:
+        """Count photos that are analysed all the same; the bucket may fall below zero."""
+        if self._rate is not None and photos > 0:
+            client = request.client.host if request.client else ""
+            level, now = self._level(client)
+            self._store(client, level - photos, now)
+
+    def _level(self, client: str) -> tuple[float, float]:
+        assert self._rate is not None
+        now = self._clock()
+        level, then = self._buckets.get(client, (float(self._rate), now))
+        return min(float(self._rate), level + (now - then) * self._rate / 60), now
+
+    def _store(self, client: str, level: float, now: float) -> None:
+        self._buckets[client] = (level, now)
+        self._buckets.move_to_end(client)
+        while len(self._buckets) > REMEMBERED_CLIENTS:
+            self._buckets.popitem(last=False)

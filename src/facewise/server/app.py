@@ -1,0 +1,130 @@
+"""The application: settings and an analyzer in, an ASGI app out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from facewise._version import __version__
+from facewise.analyzer import Analyzer
+from facewise.errors import OptionError
+from facewise.server import info, openapi, problems, routes, schemas
+from facewise.server.access import Access
+from facewise.server.inference import Inference
+from facewise.server.metrics import Metrics
+from facewise.server.middleware import Envelope
+from facewise.server.state import State
+from facewise.server.uploads import Uploads
+from facewise.settings import Settings
+
+logger = logging.getLogger("facewise.server")
+PAGE: Final = Path(__file__).parent / "page"
+
+
+def make_analyzer(settings: Settings) -> Analyzer:
+    """The analyzer that a server with these settings runs: one inference thread a photo."""
+    return Analyzer(
+        settings.model,
+        attributes=settings.served_attributes,
+        coverage=settings.coverage,
+        min_face_px=settings.min_face_px,
+        max_faces=settings.max_faces,
+        threads=1,
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
+    """Build the app; nothing is read from the environment.
+
+    Args:
+        settings: limits, access, and what is served.
+        analyzer: shared by all requests; attributes that the settings leave out stay out.
+
+    Raises:
+        OptionError: the analyzer and the settings have no attribute in common.
+    """
+    inference = Inference(analyzer, settings)
+    if not inference.attributes:
+        raise OptionError("no attribute is left to serve: name some in FACEWISE_ATTRIBUTES")
+    uploads = Uploads(settings)
+    state = State(
+        settings=settings,
+        spec=analyzer.spec,
+        coverage=analyzer.coverage,
+        inference=inference,
+        uploads=uploads,
+        access=Access(settings),
+        metrics=Metrics(inference, uploads),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logger.info(settings.attributes_reason)
+        await anyio.to_thread.run_sync(inference.warm_up)
+        yield
+
+    app = FastAPI(
+        title="facewise",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        root_path=settings.root_path,
+        lifespan=lifespan,
+    )
+    app.state.facewise = state
+    app.include_router(routes.router)
+    app.include_router(info.router)
+    _add_page(app)
+    problems.install(app)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    openapi.install(app, state, schemas.build(inference.attributes))
+    state.metrics.instrument(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    # Added last, so that it is the outermost: its id and headers are on every answer.
+    app.add_middleware(Envelope, allow_cross_origin=bool(settings.cors_origins))
+    return app
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody reads this; the status is for the log and the metrics."""
+    return Response(status_code=499)
+
+
+def _add_page(app: FastAPI) -> None:
+    async def index() -> Response:
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    async def docs() -> Response:
+        return FileResponse(PAGE / "docs.html", headers={"Cache-Control": "no-cache"})
+
+    for path, handler in (("/", index), ("/docs", docs)):
+        app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/static", _Static(directory=PAGE / "static"), name="static")
+
+
+class _Static(StaticFiles):
+    """Files of the page; browsers ask each time whether they changed."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "no-cache"
+        return response

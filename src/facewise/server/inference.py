@@ -1,0 +1,169 @@
+"""Analysing in threads, behind a queue of limited length.
+
+One photo (or batch) has one thread, and ONNX Runtime one thread inside it: on a busy server that
+gives the most faces a CPU-second. A request that waits holds a place in the queue; one that finds
+the queue full is turned away at once; one whose client goes away leaves it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from facewise.analyzer import Analyzer, Timings
+from facewise.errors import ImageError
+from facewise.server.problems import ProblemError, problem_of
+from facewise.server.uploads import busy
+from facewise.settings import Settings
+from facewise.types import Photo, Prediction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one photo."""
+
+    width_px: int
+    height_px: int
+    predictions: tuple[Prediction, ...]
+
+
+class Inference:
+    """An analyzer that many requests share.
+
+    Args:
+        analyzer: safe to use from several threads.
+        settings: ``threads``, ``queue``, ``max_pixels``, ``served_attributes``.
+    """
+
+    def __init__(self, analyzer: Analyzer, settings: Settings) -> None:
+        self._settings = settings
+        self._limiter = anyio.CapacityLimiter(settings.threads)
+        self._analyzers: dict[tuple[str, ...], Analyzer] = {}
+        self._analyzer = analyzer
+        self.waiting = 0
+        self.attributes = tuple(
+            name for name in analyzer.attributes if name in settings.served_attributes
+        )
+
+    @property
+    def running(self) -> int:
+        return int(self._limiter.borrowed_tokens)
+
+    def check_room(self) -> None:
+        """Turn a request away before its body is read, where there is no room for it now.
+
+        Raises:
+            ProblemError: 503.
+        """
+        if self.waiting >= self._settings.queue and self.running >= self._settings.threads:
+            raise busy("its queue is full")
+
+    def _narrowed(self, attributes: Sequence[str]) -> Analyzer:
+        """The analyzer with fewer attributes on: the same sessions, shared."""
+        key = tuple(attributes)
+        if key not in self._analyzers:
+            narrowed = copy.copy(self._analyzer)
+            narrowed.attributes = key
+            self._analyzers[key] = narrowed
+        return self._analyzers[key]
+
+    async def analyze(
+        self, data: bytes, attributes: Sequence[str]
+    ) -> tuple[Result, dict[str, float]]:
+        """Analyse one photo.
+
+        Returns:
+            The result, and milliseconds by stage, ``queue`` and ``total`` among them.
+
+        Raises:
+            ImageError: the photo cannot be read.
+            ProblemError: 503.
+        """
+        analyzer = self._narrowed(attributes)
+        timings = Timings()
+
+        def work() -> Result:
+            with timings("decode"):
+                photo = analyzer.load(data)
+            predictions = analyzer.analyze(photo, timings=timings)
+            return Result(photo.width_px, photo.height_px, predictions)
+
+        return await self._run(work, timings)
+
+    async def analyze_batch(
+        self, items: Sequence[bytes], attributes: Sequence[str]
+    ) -> tuple[list[Result | ProblemError], dict[str, float]]:
+        """Analyse several photos; a bad one becomes a problem in its place."""
+        analyzer = self._narrowed(attributes)
+        timings = Timings()
+
+        def work() -> list[Result | ProblemError]:
+            out: list[Result | ProblemError | None] = [None] * len(items)
+            group: list[tuple[int, Photo]] = []
+            pixels = 0
+
+            def flush() -> None:
+                found = analyzer.analyze_many([photo for _, photo in group], timings=timings)
+                for (index, photo), predictions in zip(group, found, strict=True):
+                    out[index] = Result(photo.width_px, photo.height_px, predictions)
+                group.clear()
+
+            for index, data in enumerate(items):
+                try:
+                    with timings("decode"):
+                        photo = analyzer.load(data)
+                except ImageError as error:
+                    out[index] = problem_of(error)
+                    continue
+                size = photo.width_px * photo.height_px
+                # Decoded photos at hand never hold more pixels than one photo may have.
+                if group and pixels + size > self._settings.max_pixels:
+                    flush()
+                    pixels = 0
+                group.append((index, photo))
+                pixels += size
+            if group:
+                flush()
+            return [item for item in out if item is not None]
+
+        return await self._run(work, timings)
+
+    async def _run(self, work: Callable[[], T], timings: Timings) -> tuple[T, dict[str, float]]:
+        self.check_room()
+        queued = time.perf_counter()
+        self.waiting += 1
+        try:
+            await self._limiter.acquire()
+        finally:
+            self.waiting -= 1
+        started = time.perf_counter()
+        try:
+            # Tokens of the limiter bound the threads; anyio's own limit must not come first.
+            result = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
+        finally:
+            self._limiter.release()
+        ended = time.perf_counter()
+        times = {"queue": (started - queued) * 1e3, **timings, "total": (ended - queued) * 1e3}
+        return result, times
+
+    def warm_up(self) -> None:
+        """Run everything once, so that the first photo does not pay for it."""
+        import numpy as np
+
+        size = self._analyzer.spec.size_px
+        blank = np.full((256, 256, 3), 127, np.uint8)
+        self._analyzer.analyze(blank)
+        self._analyzer.analyze_crops([blank[:size, :size]])
+
+
+def plain(value: dict[str, float]) -> dict[str, Any]:
+    """Milliseconds, rounded for people."""
+    return {name: round(ms, 2) for name, ms in value.items()}

@@ -1,0 +1,134 @@
+"""Routes about the server itself: models, cards, health, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from facewise._version import __version__
+from facewise.models import ModelSpec, list_models
+from facewise.server import problems
+from facewise.server.cards import card_markdown, card_page
+from facewise.server.problems import ProblemError
+from facewise.server.schemas import SCHEMA_VERSION, Health, Models
+from facewise.server.state import Shared, State, allowed
+
+router = APIRouter()
+
+
+@router.get(
+    "/v1/models",
+    summary="Installed models and this server's limits",
+    dependencies=[Depends(allowed)],
+    response_model=Models,
+    responses=problems.responses(401, 500),
+    tags=["models"],
+)
+async def models(state: Shared) -> Any:
+    """The installed models, which of them answers here, and what the server accepts."""
+    settings = state.settings
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "facewise_version": __version__,
+        "models": [
+            {
+                "name": spec.name,
+                "version": spec.version,
+                "sha256": spec.sha256,
+                "description": spec.description,
+                "licence": spec.licence,
+                "data": list(spec.data),
+                "figures": dict(spec.figures),
+                "serving": spec.sha256 == state.spec.sha256 and spec.name == state.spec.name,
+                "card": f"v1/models/{spec.name}/card",
+            }
+            for spec in _specs(state)
+        ],
+        "attributes": state.inference.attributes,
+        # Sorting people by ethnicity as they walk past a camera is never this page's business.
+        "live_attributes": [name for name in state.inference.attributes if name != "ethnicity"],
+        "coverage": state.coverage,
+        "limits": {
+            "max_bytes": settings.max_bytes,
+            "max_pixels": settings.max_pixels,
+            "max_batch_bytes": settings.max_batch_bytes,
+            "max_batch_photos": settings.max_batch_photos,
+        },
+        "needs_key": state.access.needs_key,
+    }
+
+
+@router.get(
+    "/v1/models/{name}/card",
+    summary="A model's card",
+    response_class=PlainTextResponse,
+    responses={
+        200: {
+            "description": "Markdown, or a page where the client asks for text/html",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        },
+        **problems.responses(404, 422, 500),
+    },
+    tags=["models"],
+)
+async def card(name: str, request: Request, state: Shared) -> Response:
+    """Intended use, data, licence and the figures per group."""
+    wanted, _, version = name.partition("@")
+    wanted = state.spec.name if wanted == "default" else wanted
+    for spec in _specs(state):
+        if spec.name == wanted and version in ("", spec.version):
+            if "text/html" in request.headers.get("accept", ""):
+                return HTMLResponse(card_page(spec), headers={"Vary": "Accept"})
+            return Response(
+                card_markdown(spec), media_type="text/markdown", headers={"Vary": "Accept"}
+            )
+    raise ProblemError(
+        404, "model_not_found", "No model of that name is installed; /v1/models lists them."
+    )
+
+
+@router.get("/healthz", summary="Is the process alive?", response_model=Health, tags=["operations"])
+async def healthz() -> Any:
+    """Answers as long as the process can answer."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    summary="Is there room for a photo?",
+    response_model=Health,
+    responses=problems.responses(503),
+    tags=["operations"],
+)
+async def readyz(state: Shared) -> Any:
+    """503 while the queue is full, so that a load balancer can go elsewhere."""
+    state.inference.check_room()
+    return {"status": "ready"}
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    dependencies=[Depends(allowed)],
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems.responses(401),
+    },
+    response_class=PlainTextResponse,
+    tags=["operations"],
+)
+async def metrics(state: Shared) -> Response:
+    """Requests, photos, faces, stages and the queue, as counts and durations."""
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _specs(state: State) -> list[ModelSpec]:
+    """Installed models; the one that answers comes first, wherever it was loaded from."""
+    others = [spec for spec in list_models() if spec.sha256 != state.spec.sha256]
+    return [state.spec, *others]

@@ -1,0 +1,52 @@
+"""Prometheus metrics: requests by the instrumentator, photos and stages here.
+
+Only counts and durations; nothing of what a photo shows.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_fastapi_instrumentator import Instrumentator
+
+from facewise.server.inference import Inference
+from facewise.server.uploads import Uploads
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """A registry of its own, so that several apps can live in one process."""
+
+    def __init__(self, inference: Inference, uploads: Uploads) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.photos = Counter(
+            "facewise_photos", "Photos by outcome.", ["outcome"], registry=self.registry
+        )
+        self.faces = Counter("facewise_faces", "Faces analysed.", registry=self.registry)
+        self.stages = Histogram(
+            "facewise_stage_seconds",
+            "Time by stage of a request.",
+            ["stage"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self._gauge("facewise_waiting", "Requests in the queue.", lambda: inference.waiting)
+        self._gauge("facewise_running", "Requests being analysed.", lambda: inference.running)
+        self._gauge("facewise_uploads", "Requests that hold a body.", lambda: uploads.held)
+
+    def _gauge(self, name: str, text: str, read: object) -> None:
+        Gauge(name, text, registry=self.registry).set_function(read)  # type: ignore[arg-type]
+
+    def instrument(self, app: FastAPI) -> None:
+        """Count requests by method, route and status."""
+        Instrumentator(
+            registry=self.registry, excluded_handlers=["^/metrics$", "^/healthz$", "^/readyz$"]
+        ).instrument(app)
+
+    def count(self, *, faces: int, timings_ms: dict[str, float]) -> None:
+        """One request that was answered."""
+        self.faces.inc(faces)
+        for stage, ms in timings_ms.items():
+            self.stages.labels(stage).observe(ms / 1e3)

@@ -1,0 +1,155 @@
+"""What happens around every request: an id, a log line, headers, problems for crashes, draining.
+
+Plain ASGI, so that bodies stream through untouched and disconnects are seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+import traceback
+from typing import Any, Final
+
+import anyio
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from facewise.server.problems import internal_error
+
+logger = logging.getLogger("facewise.server")
+
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "media-src 'self' blob:",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "worker-src 'self'",
+        "form-action 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
+DRAIN_SECONDS: Final = 10.0
+DRAIN_BYTES: Final = 256_000_000
+
+
+class Envelope:
+    """The outermost layer.
+
+    Args:
+        app: what it wraps.
+        allow_cross_origin: whether other origins may embed answers (CORS is on).
+    """
+
+    def __init__(self, app: ASGIApp, *, allow_cross_origin: bool = False) -> None:
+        self.app = app
+        self.headers = dict(HEADERS)
+        if not allow_cross_origin:
+            self.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self.headers)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            # Lines, not the exception's message: that could quote the request.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("id=%s crashed: %s\n%s", exchange.request_id, type(error).__name__, trace)
+            if not exchange.started:
+                await internal_error(scope)(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.log()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
+        self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
+        self._began = time.perf_counter()
+        self._body_ended = False
+        self._body_bytes = 0
+        self._status = 0
+        self.started = False
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            self._body_ended = not message.get("more_body", False)
+        else:
+            self._body_ended = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            for name, value in self._headers.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        elif (
+            message["type"] == "http.response.body"
+            and not message.get("more_body", False)
+            and self._owes_body()
+        ):
+            # The answer is complete for the client now; ending the exchange here would reset a
+            # connection on which it is still sending, and it might never read the answer.
+            await self._send({**message, "more_body": True})
+            await self._drain()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    def _owes_body(self) -> bool:
+        """Whether the client may still be sending a body that nobody reads."""
+        if self._body_ended or self._status < 400:
+            return False
+        headers = dict(self._scope["headers"])
+        if headers.get(b"expect", b"").lower() == b"100-continue":
+            return False  # it waits to be asked
+        length = headers.get(b"content-length", b"0")
+        return b"transfer-encoding" in headers or (length.isdigit() and int(length) > 0)
+
+    async def _drain(self) -> None:
+        count = 0
+        with anyio.move_on_after(DRAIN_SECONDS):
+            while not self._body_ended and count < DRAIN_BYTES:
+                message = await self.receive()
+                count += len(message.get("body", b""))
+
+    def log(self) -> None:
+        """One line, of which nothing was chosen by the client but the method and the id."""
+        route: Any = self._scope.get("route")
+        path = getattr(route, "path", "") or "(no route)"
+        logger.info(
+            "id=%s %s %s %s %.0f ms, %d bytes in",
+            self.request_id,
+            self._scope["method"] if self._scope["method"].isalpha() else "?",
+            path,
+            self._status or "no answer",
+            (time.perf_counter() - self._began) * 1e3,
+            self._body_bytes,
+        )

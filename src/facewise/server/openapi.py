@@ -1,0 +1,188 @@
+"""The OpenAPI document: what FastAPI finds by itself, plus bodies, answers and examples."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from facewise._version import __version__
+from facewise.server.problems import Problem
+from facewise.server.schemas import Schemas
+from facewise.server.state import State
+
+DESCRIPTION: Final = (
+    "Every face in a photo, with its *apparent* attributes: what a model says people would guess, "
+    "as probabilities, with an interval, and with a reason where it cannot tell. Not for "
+    "identity, age checks or decisions about a person. Photos are analysed in memory and "
+    "forgotten; no URL is fetched."
+)
+_BINARY: Final = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
+
+
+def install(app: FastAPI, state: State, schemas: Schemas) -> None:
+    """Let ``app.openapi()`` build the whole document, once."""
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(_document(app, state, schemas))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
+    document = get_openapi(
+        title="facewise",
+        version=__version__,
+        description=DESCRIPTION,
+        routes=app.routes,
+        servers=[{"url": state.settings.root_path or "/"}],
+    )
+    components = document.setdefault("components", {})
+    kinds: list[tuple[type[BaseModel], Any]] = [
+        (kind, "serialization") for kind in (schemas.analysis, schemas.batch, Problem)
+    ]
+    _, extra = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
+    components.setdefault("schemas", {}).update(extra["$defs"])
+    _use_problems(document)
+    paths = document["paths"]
+    one, several = paths["/v1/analyze"]["post"], paths["/v1/analyze/batch"]["post"]
+    one["requestBody"] = {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _form("file", _BINARY)},
+            **{kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/webp")},
+        },
+    }
+    many = {
+        "type": "array",
+        "items": _BINARY,
+        "minItems": 1,
+        "maxItems": state.settings.max_batch_photos,
+    }
+    several["requestBody"] = {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": _form("files", many)}},
+    }
+    attributes = state.inference.attributes
+    for operation, name, example in (
+        (one, "Analysis", analysis_example(state)),
+        (several, "BatchAnalysis", batch_example(state)),
+    ):
+        schema = {"$ref": f"#/components/schemas/{name}"}
+        operation["responses"]["200"] = {
+            "description": "Analysed",
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+        choice = "|".join(attributes)
+        for parameter in operation["parameters"]:
+            if parameter["name"] == "attributes":
+                parameter["schema"] = {
+                    "type": "string",
+                    "pattern": f"^({choice})(,({choice}))*$",
+                    "examples": [",".join(attributes[:2])],
+                }
+    if state.access.needs_key:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, methods in paths.items():
+            if path.startswith(("/v1/analyze", "/metrics")) or path == "/v1/models":
+                for operation in methods.values():
+                    operation["security"] = [{"key": []}]
+    return document
+
+
+def _use_problems(document: dict[str, Any]) -> None:
+    """FastAPI documents its own shape for 422; here every error is a problem."""
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                if status.startswith(("4", "5")):
+                    content = answer["content"]
+                    content.pop("application/json", None)
+                    content.pop("text/plain", None)
+
+
+def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: schema},
+        "required": [name],
+    }
+
+
+def _common(state: State) -> dict[str, Any]:
+    stages = ("queue", "decode", "detect", "align", "attributes", "calibrate", "total")
+    milliseconds = (0.1, 6.2, 41.0, 0.6, 5.3, 0.4, 53.6)
+    return {
+        "schema_version": 1,
+        "facewise_version": __version__,
+        "request_id": "4f0c2ad1b7e94f3d",
+        "model": state.spec.info.to_dict(),
+        "attributes": list(state.inference.attributes),
+        "coverage": state.coverage,
+        "timings_ms": dict(zip(stages, milliseconds, strict=True)),
+    }
+
+
+def _example_face(state: State) -> dict[str, Any]:
+    """A made-up face: its numbers only show the shape of an answer."""
+    face: dict[str, Any] = {
+        "bbox": [180.5, 61.7, 268.6, 173.5],
+        "landmarks": [
+            [205.0, 100.9],
+            [247.8, 104.2],
+            [225.6, 128.9],
+            [202.1, 139.1],
+            [245.5, 142.6],
+        ],
+        "detection_score": 0.99998,
+    }
+    if "age" in state.inference.attributes:
+        decades = dict.fromkeys((f"{10 * k + 1}-{10 * k + 10}" for k in range(12)), 0.0)
+        decades |= {"21-30": 0.41, "31-40": 0.53, "41-50": 0.06}
+        face["age"] = {
+            "years": 31.9,
+            "interval_years": [25, 40],
+            "decades": {
+                "label": "31-40",
+                "probabilities": decades,
+                "label_set": ["31-40", "21-30"],
+            },
+        }
+    if "gender" in state.inference.attributes:
+        face["gender"] = {
+            "label": "female",
+            "probabilities": {"male": 0.03, "female": 0.97},
+            "label_set": ["female"],
+        }
+    face |= {"coverage": state.coverage, "abstained": {}, "model": state.spec.info.to_dict()}
+    return face
+
+
+def analysis_example(state: State) -> dict[str, Any]:
+    """An answer of ``/v1/analyze``."""
+    return {
+        **_common(state),
+        "width_px": 512,
+        "height_px": 512,
+        "faces": [_example_face(state)],
+    }
+
+
+def batch_example(state: State) -> dict[str, Any]:
+    """An answer of ``/v1/analyze/batch``."""
+    error = {
+        "code": "not_an_image",
+        "title": "This is not a picture",
+        "detail": "not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file",
+    }
+    photo = {"index": 0, "width_px": 512, "height_px": 512, "faces": [_example_face(state)]}
+    return {**_common(state), "photos": [photo, {"index": 1, "error": error}]}

@@ -1,0 +1,206 @@
+"""Errors as RFC 9457 problem documents, each with what to do."""
+
+from __future__ import annotations
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from facewise.errors import (
+    CorruptImageError,
+    EmptyImageError,
+    FacewiseError,
+    ImageError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    ModelNotFoundError,
+    NotAnImageError,
+    UnsupportedFormatError,
+)
+
+logger = logging.getLogger("facewise.server")
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS_OF_ERROR: Final[dict[type[FacewiseError], int]] = {
+    EmptyImageError: 400,
+    NotAnImageError: 415,
+    UnsupportedFormatError: 415,
+    CorruptImageError: 422,
+    ImageTooLargeError: 413,
+    ImageTooSmallError: 422,
+    ModelNotFoundError: 404,
+}
+
+TITLES: Final[dict[str, str]] = {
+    "busy": "The server is busy",
+    "image_corrupt": "The picture is damaged",
+    "image_empty": "The picture is empty",
+    "image_error": "The picture cannot be read",
+    "image_too_large": "The picture is too large",
+    "image_too_small": "The picture is too small",
+    "internal_error": "Something went wrong on the server",
+    "invalid_option": "A parameter has a value that cannot be used",
+    "invalid_request": "The request cannot be read",
+    "method_not_allowed": "This address does not take that method",
+    "missing_file": "The request holds no picture",
+    "model_not_found": "There is no such model",
+    "not_an_image": "This is not a picture",
+    "not_found": "There is nothing at this address",
+    "rate_limited": "Too many photos in a short time",
+    "too_many_photos": "Too many photos in one batch",
+    "unauthorized": "An API key is needed",
+    "unsupported_format": "This kind of file is not read here",
+    "unsupported_media_type": "This kind of body is not read here",
+    "upload_timeout": "The upload took too long",
+}
+"""What a problem's ``code`` can be, with its title."""
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "/docs#image_too_small",
+                "title": "The picture is too small",
+                "status": 422,
+                "detail": "8 x 8 pixels: a picture needs 16 on its shorter side",
+                "code": "image_too_small",
+                "request_id": "4f0c2ad1b7e94f3d",
+            }
+        }
+    )
+
+    type: str = Field(description="where the problem is documented, relative to this server")
+    title: str = Field(description="what happened, the same for every problem of this code")
+    status: int
+    detail: str = Field(description="what happened this time, and what to do")
+    code: str = Field(description="stable and machine-readable", examples=sorted(TITLES))
+    request_id: str = Field(description="as in the X-Request-ID header and the server's log")
+
+
+class ProblemError(Exception):
+    """Raise this anywhere in a request to answer with a problem document."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = headers or {}
+
+
+def problem_of(error: FacewiseError) -> ProblemError:
+    """The problem that an error of the library is to a client; 500 where it is the server's."""
+    for kind in type(error).__mro__:
+        if kind in STATUS_OF_ERROR:
+            return ProblemError(STATUS_OF_ERROR[kind], error.code, _sentence(error))
+    if isinstance(error, ImageError):
+        return ProblemError(422, "image_error", _sentence(error))
+    return _internal()
+
+
+def _sentence(error: Exception) -> str:
+    """The error's own words, less the advice that only a caller of the library can follow."""
+    return re.sub(r", or raise max_\w+", "", str(error))
+
+
+def _internal() -> ProblemError:
+    return ProblemError(
+        500,
+        "internal_error",
+        "The server failed at this request. Try again; if it stays, tell the operator the "
+        "request_id.",
+    )
+
+
+def request_id_of(scope: Any) -> str:
+    """The request's id, as the outermost middleware set it."""
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
+def render(problem: ProblemError, scope: Any) -> JSONResponse:
+    """A problem as a response."""
+    # Inside a mount, root_path is the mount's; the app's own is kept beside it.
+    root = scope.get("app_root_path", scope.get("root_path", ""))
+    body = {
+        "type": f"{root}/docs#{problem.code}",
+        "title": TITLES[problem.code],
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id_of(scope),
+    }
+    return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an app a problem document."""
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return render(error, request.scope)
+
+    async def on_facewise_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, FacewiseError)
+        problem = problem_of(error)
+        if problem.status == 500:
+            logger.error("id=%s %s", request_id_of(request.scope), error, exc_info=error)
+        return render(problem, request.scope)
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        parts = [
+            f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        return render(ProblemError(422, "invalid_option", "; ".join(parts)), request.scope)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return render(_of_http(error), request.scope)
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(FacewiseError, on_facewise_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+
+
+def internal_error(scope: Any) -> JSONResponse:
+    """The answer to an exception that nobody expected."""
+    return render(_internal(), scope)
+
+
+def _of_http(error: HTTPException) -> ProblemError:
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return ProblemError(404, "not_found", "Nothing is at this address; see /docs.", headers)
+    if error.status_code == 405:
+        allowed = headers.get("Allow", "another method")
+        return ProblemError(405, "method_not_allowed", f"Use {allowed} here.", headers)
+    if error.status_code >= 500:
+        return _internal()
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = str(error.detail) or phrase
+    return ProblemError(error.status_code, "invalid_request", detail, headers)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's entry for the problems that a route answers with."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

@@ -1,0 +1,187 @@
+"""The analysing routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import anyio
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
+
+from facewise._version import __version__
+from facewise.errors import ImageError
+from facewise.server import problems
+from facewise.server.inference import Result, plain
+from facewise.server.problems import TITLES, ProblemError, request_id_of
+from facewise.server.schemas import SCHEMA_VERSION
+from facewise.server.state import Shared, State, allowed
+from facewise.types import Prediction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Query parameters of the analysing routes."""
+
+    attributes: tuple[str, ...]
+    vector: bool
+    years: bool
+
+
+def options(
+    state: Shared,
+    vector: Annotated[bool, Query(description="add the 19 numbers of the contract")] = False,
+    years: Annotated[bool, Query(description="add the distribution over single years")] = False,
+    attributes: Annotated[
+        str | None, Query(description="only these, with commas; all that are on if left out")
+    ] = None,
+) -> Options:
+    on = state.inference.attributes
+    if attributes is None:
+        return Options(on, vector, years)
+    names = attributes.split(",")
+    if not set(names) <= set(on):
+        raise ProblemError(
+            422, "invalid_option", f"attributes: name some of {', '.join(on)}, with commas."
+        )
+    return Options(tuple(name for name in on if name in names), vector, years)
+
+
+Chosen = Annotated[Options, Depends(options)]
+router = APIRouter()
+PROBLEMS = problems.responses(400, 401, 408, 413, 415, 422, 429, 500, 503)
+
+
+@router.post(
+    "/v1/analyze",
+    summary="Analyse one photo",
+    dependencies=[Depends(allowed)],
+    responses=PROBLEMS,
+    tags=["analyse"],
+)
+async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
+    """Every face in a photo, the largest first, with its apparent attributes.
+
+    Send the picture as the multipart field `file`, or as a raw `image/*` body. A photo without a
+    face is a good answer with an empty list.
+    """
+    state.access.check_rate(request)
+    state.inference.check_room()
+    async with state.uploads.place():
+        data = await state.uploads.one(request)
+        result, times = await _while_connected(
+            request, lambda: _count(state, state.inference.analyze(data, chosen.attributes))
+        )
+    state.metrics.count(faces=len(result.predictions), timings_ms=times)
+    return JSONResponse(
+        {
+            **_common(request, state, chosen, times),
+            "width_px": result.width_px,
+            "height_px": result.height_px,
+            "faces": [_face(p, chosen) for p in result.predictions],
+        }
+    )
+
+
+@router.post(
+    "/v1/analyze/batch",
+    summary="Analyse several photos",
+    dependencies=[Depends(allowed)],
+    responses=PROBLEMS,
+    tags=["analyse"],
+)
+async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Response:
+    """Up to 32 photos as multipart fields named `files`, answered in their order.
+
+    A photo that cannot be read has an `error` in its place; the others are answered all the same.
+    """
+    state.access.check_rate(request)
+    state.inference.check_room()
+    async with state.uploads.place():
+        items = await state.uploads.several(request)
+        state.access.charge(request, len(items) - 1)
+        results, times = await _while_connected(
+            request, lambda: state.inference.analyze_batch(items, chosen.attributes)
+        )
+    photos = []
+    faces = 0
+    for index, result in enumerate(results):
+        if isinstance(result, Result):
+            faces += len(result.predictions)
+            state.metrics.photos.labels("ok").inc()
+            photos.append(
+                {
+                    "index": index,
+                    "width_px": result.width_px,
+                    "height_px": result.height_px,
+                    "faces": [_face(p, chosen) for p in result.predictions],
+                }
+            )
+        else:
+            state.metrics.photos.labels(result.code).inc()
+            error = {"code": result.code, "title": TITLES[result.code], "detail": result.detail}
+            photos.append({"index": index, "error": error})
+    state.metrics.count(faces=faces, timings_ms=times)
+    return JSONResponse({**_common(request, state, chosen, times), "photos": photos})
+
+
+def _common(
+    request: Request, state: State, chosen: Options, times: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "facewise_version": __version__,
+        "request_id": request_id_of(request.scope),
+        "model": state.spec.info.to_dict(),
+        "attributes": list(chosen.attributes),
+        "coverage": state.coverage,
+        "timings_ms": plain(times),
+    }
+
+
+def _face(prediction: Prediction, chosen: Options) -> dict[str, Any]:
+    return prediction.to_dict(vector=chosen.vector, years=chosen.years)
+
+
+async def _count(state: State, work: Awaitable[T]) -> T:
+    """Count a photo by its outcome."""
+    try:
+        value = await work
+    except ImageError as error:
+        state.metrics.photos.labels(error.code).inc()
+        raise
+    state.metrics.photos.labels("ok").inc()
+    return value
+
+
+async def _while_connected(request: Request, work: Callable[[], Awaitable[T]]) -> T:
+    """Await ``work``, but give up its place in the queue as soon as the client goes away.
+
+    Raises:
+        ClientDisconnect: it went away.
+    """
+    outcome: list[T] = []
+    failure: list[Exception] = []
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        # Caught here, because a task group would wrap it.
+        try:
+            outcome.append(await work())
+        except Exception as error:
+            failure.append(error)
+        group.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise ClientDisconnect
+    return outcome[0]

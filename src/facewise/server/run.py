@@ -1,0 +1,76 @@
+"""Run the app under uvicorn until a signal ends it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from facewise.errors import OptionError
+from facewise.server.app import create_app, make_analyzer
+from facewise.settings import Settings
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def run(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; what runs then is finished first.
+
+    Args:
+        settings: of the server.
+        announce: receives the page's URL once photos are welcome.
+
+    Raises:
+        OptionError: the address cannot be bound.
+        ModelError: the model cannot be loaded.
+    """
+    # The address first: a taken port should not cost the time of loading a model.
+    listener = _bind(settings.host, settings.port)
+    with listener:
+        app = create_app(settings, make_analyzer(settings))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+            timeout_keep_alive=15,
+        )
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{port}{settings.root_path}/"
+        _Server(config, lambda: announce(url)).run(sockets=[listener])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise OptionError(f"host {host!r} is no address here: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise OptionError(
+            f"cannot listen on {host} port {port} ({error.strerror}): give another with --port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,231 @@
+"""Bodies of requests: read into memory, limited while they stream, never on disk.
+
+Starlette spools a multipart file to a temporary file once it passes 1 MB. Here its parser runs with
+a spool without a limit of its own, because the body's limit stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
+
+import anyio
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from facewise.server.problems import ProblemError
+from facewise.settings import Settings
+
+FIELD: Final = "file"
+BATCH_FIELDS: Final = ("file", "files")
+MULTIPART_OVERHEAD_BYTES: Final = 64_000
+"""Allowed above the photos' limit for boundaries, part headers and small fields."""
+
+
+class _InMemoryParser(MultiPartParser):
+    spool_max_size = 0  # SpooledTemporaryFile's word for "never roll over to a file"
+
+
+class Uploads:
+    """How many requests may hold a body at once: what bounds the server's memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.held = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place while a body is in memory.
+
+        Raises:
+            ProblemError: 503 where none is free.
+        """
+        if self.held >= self._settings.uploads:
+            raise busy("as many uploads as it can hold are under way")
+        self.held += 1
+        try:
+            yield
+        finally:
+            self.held -= 1
+
+    async def one(self, request: Request) -> bytes:
+        """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
+
+        Raises:
+            ProblemError: 400, 408, 413 or 415.
+        """
+        kind = _media_type(request)
+        limit = self._settings.max_bytes
+        if kind.startswith("image/"):
+            chunks = []
+            async with self._timely(), aclosing(_limited(request, limit, limit)) as body:
+                async for chunk in body:
+                    chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
+            return b"".join(chunks)
+        if kind != "multipart/form-data":
+            raise _unsupported(kind, f"multipart/form-data with a field {FIELD}, or image/*")
+        async with self._timely():
+            files = await _files(request, limit, limit, (FIELD,), 1)
+        return files[0]
+
+    async def several(self, request: Request) -> list[bytes]:
+        """The photos of a multipart request, in their order, from fields named ``files``.
+
+        Raises:
+            ProblemError: 400, 408, 413, 415 or 422.
+        """
+        settings = self._settings
+        kind = _media_type(request)
+        if kind != "multipart/form-data":
+            raise _unsupported(kind, "multipart/form-data with fields named files")
+        async with self._timely():
+            return await _files(
+                request,
+                settings.max_batch_bytes,
+                settings.max_bytes,
+                BATCH_FIELDS,
+                settings.max_batch_photos,
+            )
+
+    @asynccontextmanager
+    async def _timely(self) -> AsyncIterator[None]:
+        seconds = self._settings.upload_timeout_seconds
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError as error:
+            raise ProblemError(
+                408,
+                "upload_timeout",
+                f"The body did not arrive within {seconds:g} seconds: send a smaller picture, or "
+                "try again over a faster connection.",
+                {"Connection": "close"},
+            ) from error
+
+
+def busy(why: str) -> ProblemError:
+    """503 with Retry-After."""
+    return ProblemError(
+        503,
+        "busy",
+        f"The server is busy: {why}. Try again in a second or two.",
+        {"Retry-After": "2"},
+    )
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _unsupported(kind: str, wanted: str) -> ProblemError:
+    return ProblemError(
+        415,
+        "unsupported_media_type",
+        f"The body must be {wanted}; this one is {_short(kind) or 'of no stated type'}. With curl: "
+        "-F file=@photo.jpg",
+        {"Accept": "multipart/form-data, image/*"},
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+async def _limited(
+    request: Request, limit_bytes: int, shown_bytes: int
+) -> AsyncGenerator[bytes, None]:
+    """The body's chunks; 413 before the first one over the limit is kept."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise _too_large(shown_bytes)
+    count = 0
+    # Starlette's stream ends with an empty chunk, which python-multipart need not see.
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            count += len(chunk)
+            if count > limit_bytes:
+                raise _too_large(shown_bytes)
+            if chunk:
+                yield chunk
+
+
+def _too_large(limit_bytes: int) -> ProblemError:
+    return ProblemError(
+        413,
+        "image_too_large",
+        f"More than {limit_bytes / 1e6:g} MB: send a smaller picture. A photo saved as JPEG at "
+        "2,000 pixels loses nothing here.",
+    )
+
+
+async def _files(
+    request: Request,
+    body_limit_bytes: int,
+    file_limit_bytes: int,
+    fields: Sequence[str],
+    most: int,
+) -> list[bytes]:
+    """File fields of a multipart body as bytes."""
+    stream = _limited(request, body_limit_bytes + MULTIPART_OVERHEAD_BYTES, body_limit_bytes)
+    try:
+        async with aclosing(stream):
+            # One file past the limit is let in, so that the answer can say what is wrong.
+            parser = _InMemoryParser(
+                request.headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096
+            )
+            form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise _too_many(most) from error
+        raise _bad_multipart(error.message) from error
+    except (ProblemError, ClientDisconnect, TimeoutError):
+        raise
+    except (ValueError, LookupError) as error:  # headers that do not decode
+        raise _bad_multipart("its headers cannot be read") from error
+    async with _closing(form):
+        found = []
+        for name, value in form.multi_items():
+            if isinstance(value, str) or name not in fields:
+                continue
+            data = await value.read()
+            if len(data) > file_limit_bytes:
+                raise _too_large(file_limit_bytes)
+            found.append(data)
+    if not found:
+        raise ProblemError(
+            400,
+            "missing_file",
+            f"Send the picture as a file in a field named {fields[-1]}; with curl: "
+            f"-F {fields[-1]}=@photo.jpg",
+        )
+    if len(found) > most:
+        raise _too_many(most)
+    return found
+
+
+@asynccontextmanager
+async def _closing(form: object) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await form.close()  # type: ignore[attr-defined]
+
+
+def _too_many(most: int) -> ProblemError:
+    photos = "one photo" if most == 1 else f"{most} photos"
+    return ProblemError(
+        422,
+        "too_many_photos",
+        f"At most {photos} a request here: send the rest in further requests"
+        + ("; or use /v1/analyze/batch." if most == 1 else "."),
+    )
+
+
+def _bad_multipart(why: str) -> ProblemError:
+    return ProblemError(
+        400,
+        "invalid_request",
+        f"The multipart body cannot be read ({why.rstrip('.')}). Let an HTTP library build it; "
+        "with curl: -F file=@photo.jpg",
+    )

@@ -1,0 +1,168 @@
+"""Settings of the server: keyword arguments, then ``FACEWISE_*`` variables, then a TOML file.
+
+The file is named by ``FACEWISE_CONFIG``; its keys are the fields below. Nothing in the library
+reads the environment: a setting has a meaning only where a person runs a service.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Annotated, Any, Final
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from facewise.errors import OptionError
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from facewise.labels import ATTRIBUTES
+
+CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. ``FACEWISE_MAX_BYTES=5000000`` sets ``max_bytes``."""
+
+    model_config = SettingsConfigDict(env_prefix="FACEWISE_", extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
+    model: str = "default"
+    attributes: CommaSeparated | None = Field(
+        None, description="with commas; None: all on loopback, without ethnicity beyond it"
+    )
+    coverage: float = 0.90
+    threads: int = Field(
+        default_factory=_cores, ge=1, le=256, description="photos analysed at the same time"
+    )
+    queue: int = Field(32, ge=0, le=10_000, description="photos that may wait for a thread")
+    uploads: int = Field(
+        64, ge=1, le=10_000, description="requests that may hold a body in memory at once"
+    )
+    max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
+    max_batch_bytes: int = Field(64_000_000, ge=1_000, description="of one batch, all photos")
+    max_batch_photos: int = Field(32, ge=1, le=32)
+    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
+    max_faces: int | None = Field(None, ge=1, description="only the largest so many")
+    min_face_px: float | None = Field(None, gt=0, description="smallest face looked for")
+    upload_timeout_seconds: float = Field(60.0, gt=0, description="for a body to arrive")
+    shutdown_timeout_seconds: int = Field(30, ge=0, description="for running work to finish")
+    api_key: SecretStr | None = Field(None, min_length=8)
+    rate_limit_per_minute: int | None = Field(None, ge=1, description="photos a minute, a client")
+    cors_origins: CommaSeparated = ()
+    root_path: str = Field("", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy")
+    trusted_proxies: CommaSeparated = Field(
+        (), description="addresses whose X-Forwarded-For and -Proto are believed"
+    )
+
+    @field_validator("attributes", "cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("attributes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        unknown = sorted(set(value) - set(ATTRIBUTES))
+        if unknown or not value:
+            raise ValueError(f"name some of {','.join(ATTRIBUTES)}, with commas")
+        return tuple(name for name in ATTRIBUTES if name in value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(CONFIG_VARIABLE)
+        if not path:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether others than this machine's user can be expected: bound beyond loopback, or on
+        loopback with a proxy in front.
+        """
+        return not is_loopback(self.host) or bool(self.root_path) or bool(self.trusted_proxies)
+
+    @property
+    def served_attributes(self) -> tuple[str, ...]:
+        """What is computed and shown, in the contract's order."""
+        if self.attributes is not None:
+            return self.attributes
+        if self.is_published:
+            return tuple(name for name in ATTRIBUTES if name != "ethnicity")
+        return ATTRIBUTES
+
+    @property
+    def attributes_reason(self) -> str:
+        """Why these attributes, in a sentence for the start-up log."""
+        names = ", ".join(self.served_attributes)
+        if self.attributes is not None:
+            return f"attributes: {names} (named by the operator)"
+        if self.is_published:
+            where = (
+                f"{self.host} can be reached by others"
+                if not is_loopback(self.host)
+                else ("a proxy in front publishes it")
+            )
+            return (
+                f"attributes: {names}; ethnicity is off because {where}: sorting the people in "
+                "front of a public page by race is not for a default to decide. An operator who "
+                "may do so names it: FACEWISE_ATTRIBUTES=age,gender,ethnicity"
+            )
+        return f"attributes: {names} (only this machine can reach {self.host})"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; arguments that are None count as not given.
+
+    Raises:
+        OptionError: a value cannot be used; the message names the setting and the variable.
+    """
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not os.path.isfile(path):  # noqa: PTH113
+        raise OptionError(f"{CONFIG_VARIABLE}={path}: no such file; give the path of a TOML file")
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        parts = []
+        for item in error.errors():
+            name = ".".join(str(part) for part in item["loc"]) or "settings"
+            message = item["msg"].removeprefix("Value error, ")
+            parts.append(f"{name} (FACEWISE_{name.upper()}): {message}")
+        raise OptionError("; ".join(parts)) from error
+    except ValueError as error:  # a TOML file that does not parse
+        raise OptionError(f"{CONFIG_VARIABLE}={path}: {error}") from error
