@@ -105,6 +105,8 @@ class MTCNN:
 
     def detect_many(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
+        if not photos:
+            return []
         images = [photo.rgb for photo in photos]
         proposed = [self._propose(image) for image in images]
         refined = self._refine(images, proposed)

@@ -1,0 +1,84 @@
+"""Specs and hashes: a damaged weight file never answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facewise.attributes import AttributeModel
+from facewise.errors import ModelIntegrityError, ModelNotFoundError
+from facewise.models import WEIGHTS_FOLDER, list_models, load_spec, read_spec
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    spec = load_spec()
+    shutil.copy(spec.path, tmp_path / "copy.json")
+    shutil.copy(spec.weights_path, tmp_path / spec.file)
+    return tmp_path / "copy.json"
+
+
+def test_every_shipped_model_opens_and_keeps_the_contract() -> None:
+    for spec in list_models():
+        assert spec.size_bytes < 25_000_000
+        size = spec.size_px
+        crops = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+        model = AttributeModel(spec, threads=1)
+        ages, vector = model.predict(crops)
+        assert (ages.shape, vector.shape) == ((3, 120), (3, 19))
+        assert str(ages.dtype) == str(vector.dtype) == "float32"
+        np.testing.assert_allclose(ages.sum(-1), 1, atol=1e-4)
+        np.testing.assert_allclose(ages.reshape(3, 12, 10).sum(-1), vector[:, :12], atol=1e-5)
+        many, _ = model.predict(np.concatenate([crops] * 30))
+        np.testing.assert_allclose(many[87:], ages, atol=1e-5)
+        assert model.predict(crops[:0])[1].shape == (0, 19)
+        with pytest.raises(ValueError, match="crops must be"):
+            model.predict(crops[:, :-1])
+
+
+def test_the_default_by_name_version_and_path() -> None:
+    spec = load_spec()
+    assert load_spec(spec.name).sha256 == spec.sha256
+    assert load_spec(f"{spec.name}@{spec.version}").sha256 == spec.sha256
+    assert load_spec(spec.path).sha256 == spec.sha256
+    with pytest.raises(ModelNotFoundError, match="check the path"):
+        load_spec("/nowhere/spec.json")
+
+
+def test_a_changed_byte_is_noticed(copied: Path) -> None:
+    weights = copied.parent / read_spec(copied).file
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelIntegrityError, match="damaged"):
+        AttributeModel(read_spec(copied))
+    weights.unlink()
+    with pytest.raises(ModelIntegrityError, match="reinstall"):
+        AttributeModel(read_spec(copied))
+
+
+def test_a_file_that_is_no_model(copied: Path) -> None:
+    raw = json.loads(copied.read_text())
+    (copied.parent / raw["file"]).write_bytes(b"not ONNX")
+    raw["sha256"] = "0c8bd28f4a7f1e9b7fbd6e1a7dfc9c1c"
+    copied.write_text(json.dumps(raw))
+    with pytest.raises(ModelIntegrityError):
+        AttributeModel(read_spec(copied))
+
+
+@pytest.mark.parametrize("field", ["name", "sha256", "input", "licence", "data"])
+def test_a_spec_without_a_field(copied: Path, field: str) -> None:
+    raw = json.loads(copied.read_text())
+    del raw[field]
+    copied.write_text(json.dumps(raw))
+    with pytest.raises(ModelIntegrityError, match=field):
+        read_spec(copied)
+
+
+def test_all_weights_together_stay_small() -> None:
+    total = sum(path.stat().st_size for path in WEIGHTS_FOLDER.glob("*.onnx"))
+    assert total < 30_000_000
