@@ -20,7 +20,6 @@ _PAGE: Final = Template("""<!doctype html>
 <link rel="icon" href="../../../static/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="../../../static/base.css">
 <link rel="stylesheet" href="../../../static/prose.css">
-<script type="module" src="../../../static/prose.js"></script>
 </head>
 <body>
 <header class="bar"><a class="wordmark" href="../../../">facewise</a>

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from facewise._version import __version__
-from facewise.server.problems import Problem
+from facewise.server.problems import TITLES, Problem
 from facewise.server.schemas import Schemas
 from facewise.server.state import State
 
@@ -87,6 +87,8 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "pattern": f"^({choice})(,({choice}))*$",
                     "examples": [",".join(attributes[:2])],
                 }
+    # For people who read the document, and for the page that shows it.
+    document["x-problems"] = TITLES
     if state.access.needs_key:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, methods in paths.items():

@@ -1,0 +1,199 @@
+// The page: photos come in, go through the engine one after the other, and are shown.
+import { setUpCamera } from "./camera.js";
+import { saveCsv, saveJson, savePicture } from "./downloads.js";
+import { announce, el } from "./dom.js";
+import { render, renderProgress } from "./results.js";
+import { capital, count, list, megabytes } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const state = { photos: [], current: null, working: false };
+let engine = null, about = null;
+
+const draw = () => render(state, about, { choose, retry });
+
+function choose(photo) {
+  state.current = photo;
+  draw();
+  $("strip").querySelector('[aria-current="true"]')?.focus();
+}
+
+/** The picture as an element, or null where this browser cannot show it. */
+async function preview(url, name) {
+  const image = el("img", { src: url, alt: `The photo ${name}` });
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    return null;
+  }
+}
+
+async function add(files) {
+  if (!about) return;
+  const added = await Promise.all([...files].map(async (file) => {
+    const name = file.name || "pasted.png";
+    const url = URL.createObjectURL(file);
+    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, stop: new AbortController() };
+  }));
+  if (!added.length) return;
+  state.photos.push(...added);
+  state.current = added[0];
+  draw();
+  $("results").scrollIntoView({ block: "nearest" });
+  work();
+}
+
+function refuse(photo) {
+  const most = about.limits.max_bytes;
+  if (photo.file.size <= most) return null;
+  return {
+    title: "The picture is too large", isFinal: true,
+    detail: `It has ${megabytes(photo.file.size)}; at most ${megabytes(most)} are read here. Save it smaller: 2,000 pixels on the longer side are plenty.`,
+  };
+}
+
+async function analyze(photo) {
+  photo.waiting = false;
+  photo.error = refuse(photo);
+  if (photo.error) return;
+  if (photo === state.current) draw();
+  try {
+    photo.answer = await engine.analyze(photo.file, {
+      signal: photo.stop.signal,
+      onProgress: (part) => {
+        photo.progress = part;
+        if (photo === state.current) renderProgress(photo);
+      },
+    });
+    if (photo.image) photo.scale = photo.image.naturalWidth / photo.answer.width_px;
+  } catch (error) {
+    photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
+    photo.error.isFinal = /^(image_|not_an_image|unsupported_)/.test(error.code ?? "");
+    if (error.code === "unauthorized") askForKey();
+  }
+}
+
+async function work() {
+  if (state.working) return;
+  state.working = true;
+  for (let photo; (photo = state.photos.find((item) => item.waiting)); ) {
+    await analyze(photo);
+    if (!state.photos.includes(photo)) continue;
+    announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
+    draw();
+  }
+  state.working = false;
+}
+
+function retry(photo) {
+  Object.assign(photo, { error: null, waiting: true, progress: null });
+  draw();
+  work();
+}
+
+function clear() {
+  for (const photo of state.photos) {
+    photo.stop.abort();
+    URL.revokeObjectURL(photo.url);
+  }
+  Object.assign(state, { photos: [], current: null });
+  draw();
+  announce("Cleared.");
+  $("browse").focus();
+}
+
+function askForKey() {
+  $("key-form").hidden = false;
+  $("key").focus();
+}
+
+async function copyCurl() {
+  const button = $("copy-curl"), text = about.curl(state.current.name);
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+    announce("The curl command is on the clipboard.");
+  } catch {
+    // Without permission (or over plain HTTP) the command is shown to be copied by hand.
+    $("message").prepend(el("pre", { class: "calm", tabindex: "0" }, [text]));
+  }
+  setTimeout(() => { button.textContent = "Copy as curl"; }, 2000);
+}
+
+function wire() {
+  const drop = $("drop"), input = $("files");
+  $("browse").addEventListener("click", () => input.click());
+  input.addEventListener("change", () => { add(input.files); input.value = ""; });
+  for (const event of ["dragenter", "dragover"]) {
+    document.addEventListener(event, (drag) => { drag.preventDefault(); drop.classList.add("over"); });
+  }
+  document.addEventListener("dragleave", (drag) => { if (!drag.relatedTarget) drop.classList.remove("over"); });
+  document.addEventListener("drop", (drag) => {
+    drag.preventDefault();
+    drop.classList.remove("over");
+    add(drag.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
+  $("examples").addEventListener("click", async (event) => {
+    const name = event.target.closest("button")?.dataset.example;
+    if (!name) return;
+    try {
+      const answer = await fetch(`static/examples/${name}`);
+      add([new File([await answer.blob()], name, { type: "image/jpeg" })]);
+    } catch {
+      announce("The example could not be fetched: check that the server is running.");
+    }
+  });
+  const done = () => state.photos.filter((photo) => photo.answer);
+  $("save-json").addEventListener("click", () => saveJson(done()));
+  $("save-csv").addEventListener("click", () => saveCsv(done()));
+  $("save-picture").addEventListener("click", () => savePicture(state.current));
+  $("copy-curl").addEventListener("click", copyCurl);
+  $("clear").addEventListener("click", clear);
+  $("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    engine.setKey($("key").value);
+    start();
+  });
+}
+
+/** What was measured on test faces, in a sentence; empty where the model's spec does not say. */
+function measured(model, coverage) {
+  const level = Math.round(coverage * 100);
+  const figures = Object.entries(model.figures).filter(([name, value]) => name.includes("coverage") && name.includes(String(level)) && typeof value === "number");
+  if (!figures.length) return "";
+  return `Measured on test faces: ${list(figures.map(([name, value]) => `${(value <= 1 ? value * 100 : value).toFixed(1)} % (${name.replaceAll("_", " ")})`))}.`;
+}
+
+function describePage() {
+  const names = about.attributes;
+  $("lede").textContent = `Drop a photo. Every face in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
+  $("limits").textContent = `JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF, up to ${megabytes(about.limits.max_bytes)}`;
+  $("model").textContent = `${capital(about.model.name)} ${about.model.version}`;
+  for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
+}
+
+async function start() {
+  try {
+    about = await engine.describe();
+  } catch (error) {
+    if (error.code === "unauthorized") {
+      askForKey();
+      return;
+    }
+    $("notice").before(el("div", { class: "problem", role: "alert" }, [
+      el("h2", {}, [error.title]), el("p", {}, [error.detail]), el("button", { onclick: () => location.reload() }, ["Try again"]),
+    ]));
+    return;
+  }
+  about.measured = measured(about.model, about.coverage);
+  $("key-form").hidden = true;
+  describePage();
+  setUpCamera({ engine, about, onPicture: (file) => add([file]) });
+  document.documentElement.dataset.ready = "true";
+}
+
+// Another engine (one that runs on the device, say) is a module of the same shape beside this one.
+engine = await import(`./engine-${document.documentElement.dataset.engine}.js`);
+wire();
+await start();

@@ -1,0 +1,115 @@
+// The camera: a still picture, or a live view that never shows ethnicity.
+import { el } from "./dom.js";
+import { ageWords, groups, list } from "./words.js";
+
+const LIVE_SIDE_PX = 640;
+const $ = (id) => document.getElementById(id);
+
+const REASONS = {
+  NotAllowedError: "The browser has no permission to use the camera: allow it in the address bar, then try again.",
+  NotFoundError: "No camera was found: connect one, or choose a photo.",
+  NotReadableError: "The camera is used by another program: close it there, then try again.",
+};
+
+export function setUpCamera({ engine, about, onPicture }) {
+  const dialog = $("camera"), video = $("video"), viewport = $("viewport");
+  let stream = null, live = false;
+  if (!navigator.mediaDevices?.getUserMedia) return;
+  $("camera-open").hidden = false;
+  $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only. Frames are analysed in memory and forgotten.`;
+  $("go-live").hidden = about.liveAttributes.length === 0;
+
+  function fail(text) {
+    $("camera-error").textContent = text;
+    $("camera-error").hidden = false;
+  }
+
+  async function open() {
+    $("camera-error").hidden = true;
+    dialog.showModal();
+    $("shoot").disabled = $("go-live").disabled = true;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+      video.srcObject = stream;
+      await video.play();
+      $("shoot").disabled = $("go-live").disabled = false;
+      $("shoot").focus();
+    } catch (error) {
+      fail(REASONS[error.name] ?? "The camera could not be started: choose a photo instead.");
+    }
+  }
+
+  function frame(longest = Infinity) {
+    const scale = Math.min(1, longest / Math.max(video.videoWidth, video.videoHeight));
+    const canvas = el("canvas", { width: Math.round(video.videoWidth * scale), height: Math.round(video.videoHeight * scale) });
+    canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  }
+
+  const clear = () => viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
+
+  function words(face) {
+    const age = ageWords(face);
+    const parts = groups(face).filter(([name]) => !face.abstained[name]).map(([, group]) => group.label);
+    if (age && !face.abstained.age) parts.unshift(`${age.low}-${age.high} years`);
+    return parts.join(", ") || "can't tell";
+  }
+
+  /** The video is letterboxed and mirrored; boxes follow it. */
+  function show(answer) {
+    clear();
+    const shown = Math.min(viewport.clientWidth / answer.width_px, viewport.clientHeight / answer.height_px);
+    const dx = (viewport.clientWidth - answer.width_px * shown) / 2, dy = (viewport.clientHeight - answer.height_px * shown) / 2;
+    for (const face of answer.faces) {
+      const [left, top, right, bottom] = face.bbox;
+      const node = el("div", { class: "live-box" }, [el("span", {}, [words(face)])]);
+      node.style.left = `${dx + (answer.width_px - right) * shown}px`;
+      node.style.top = `${dy + top * shown}px`;
+      node.style.width = `${(right - left) * shown}px`;
+      node.style.height = `${(bottom - top) * shown}px`;
+      viewport.append(node);
+    }
+    $("live-text").textContent = answer.faces.map(words).join("; ") || "No face in view";
+  }
+
+  function setLive(on) {
+    live = on;
+    $("go-live").setAttribute("aria-pressed", String(on));
+    // Read out on request only: a region that speaks many times a second helps nobody.
+    if (!on) clear();
+  }
+
+  async function loop() {
+    while (live && stream) {
+      try {
+        const answer = await engine.analyze(await frame(LIVE_SIDE_PX), { attributes: about.liveAttributes, years: false });
+        $("camera-error").hidden = true;
+        if (live) show(answer);
+      } catch (error) {
+        if (error.retryAfterSeconds) {
+          await new Promise((resolve) => setTimeout(resolve, error.retryAfterSeconds * 1000));
+          continue;
+        }
+        setLive(false);
+        fail(`${error.title ?? "The live view stopped"}. ${error.detail ?? "Try again."}`);
+      }
+    }
+  }
+
+  function close() {
+    setLive(false);
+    stream?.getTracks().forEach((track) => track.stop());
+    stream = null;
+    video.srcObject = null;
+  }
+
+  $("camera-open").addEventListener("click", open);
+  $("camera-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", close);
+  $("go-live").addEventListener("click", () => { setLive(!live); if (live) loop(); });
+  $("shoot").addEventListener("click", async () => {
+    const blob = await frame();
+    dialog.close();
+    onPicture(new File([blob], "camera.jpg", { type: "image/jpeg" }));
+  });
+}

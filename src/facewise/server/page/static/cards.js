@@ -1,0 +1,116 @@
+// A card a face, and the boxes over the photo; each lights up the other.
+import { ageChart } from "./chart.js";
+import { el } from "./dom.js";
+import { ageWords, capital, groups, list, percent, summary } from "./words.js";
+
+/** Draw a face, with some of what is around it, into a square canvas. */
+function crop(image, face, scale, number) {
+  const canvas = el("canvas", { class: "crop", width: 136, height: 136, role: "img", "aria-label": `Face ${number}, cut from the photo` });
+  if (!image) return canvas;
+  const [left, top, right, bottom] = face.bbox.map((v) => v * scale);
+  const side = Math.max(right - left, bottom - top) * 1.35;
+  const x = (left + right - side) / 2, y = (top + bottom - side) / 2;
+  canvas.getContext("2d").drawImage(image, x, y, side, side, 0, 0, 136, 136);
+  return canvas;
+}
+
+function heading(face, number) {
+  const age = ageWords(face);
+  if (!age) return el("h3", {}, [`Face ${number}`]);
+  return el("h3", {}, [
+    `Apparent age ${age.years}`,
+    el("span", { class: "visually-hidden" }, [", "]),
+    el("span", { class: "range" }, [`between ${age.low} and ${age.high}`]),
+  ]);
+}
+
+/** What facewise does not stand by, one sentence a reason. */
+function abstentions(face) {
+  const byReason = new Map();
+  for (const [name, reason] of Object.entries(face.abstained)) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
+  return [...byReason].map(([reason, names]) => el("p", { class: "abstain" }, [
+    el("strong", {}, [`facewise can't tell the ${list(names, "or")}: `]),
+    `${reason}. The numbers below are what the model gave; don't rely on them.`,
+  ]));
+}
+
+function explanation(about) {
+  const level = Math.round(about.coverage * 100);
+  return el("details", {}, [
+    el("summary", {}, ["What does this interval mean?"]),
+    el("p", {}, [
+      `Intervals like this one are made to hold the labelled age of ${level} in 100 faces, on faces like the ones they were fitted and tested on: pictures from UTKFace and FairFace that the model was not trained on. ${about.measured} On other kinds of photos it can be fewer. `,
+      el("a", { href: about.cardUrl }, ["The model card"]),
+      " shows it for every group of people.",
+    ]),
+  ]);
+}
+
+function bars(name, group, isUnsure, coverage) {
+  const rows = Object.entries(group.probabilities).map(([label, p]) => {
+    const fill = el("span", { class: "fill" });
+    fill.style.width = `${(p * 100).toFixed(1)}%`;
+    return el("li", { class: label === group.label ? "top" : null }, [
+      el("span", {}, [capital(label)]), el("span", { class: "track", "aria-hidden": "true" }, [fill]), el("span", { class: "value" }, [percent(p)]),
+    ]);
+  });
+  const set = group.label_set.length > 1
+    ? el("p", { class: "set" }, [`At ${Math.round(coverage * 100)} % it could be ${list(group.label_set, "or")}.`]) : null;
+  return el("div", { class: `bars${isUnsure ? " unsure" : ""}` }, [
+    el("h4", {}, [`Apparent ${name}`]), el("ul", { "aria-label": `Apparent ${name}` }, rows), set,
+  ]);
+}
+
+function card(photo, face, index, about, link) {
+  const number = index + 1;
+  const age = ageWords(face);
+  const node = el("li", { class: "card", id: `face-${number}`, tabindex: "-1", "aria-label": `Face ${number}` }, [
+    el("div", { class: "card-head" }, [
+      crop(photo.image, face, photo.scale, number),
+      heading(face, number),
+      el("button", { class: "locate", "aria-label": `Face ${number}: show it in the photo`, onclick: () => link.focusBox(index) }, [String(number)]),
+    ]),
+    ...abstentions(face),
+    age && face.age.probabilities ? ageChart(face.age, `Age distribution: most likely around ${age.years}, between ${age.low} and ${age.high}`) : null,
+    age ? explanation(about) : null,
+    ...groups(face).map(([name, group]) => bars(name, group, name in face.abstained, face.coverage)),
+  ]);
+  return node;
+}
+
+function box(face, index, size, link) {
+  const [left, top, right, bottom] = face.bbox;
+  // On a small face a number inside the box would cover what it points at.
+  const isSmall = (bottom - top) / size.height_px < 0.16;
+  const node = el("button", { class: `box${isSmall ? " small" : ""}`, "aria-label": `Face ${index + 1}: ${summary(face)}`, onclick: () => link.focusCard(index) }, [
+    el("span", { class: "tag", "aria-hidden": "true" }, [String(index + 1)]),
+  ]);
+  const at = (value, whole) => `${Math.min(100, Math.max(0, (value / whole) * 100))}%`;
+  node.style.left = at(left, size.width_px);
+  node.style.top = at(top, size.height_px);
+  node.style.width = at(Math.min(right, size.width_px) - Math.max(left, 0), size.width_px);
+  node.style.height = at(Math.min(bottom, size.height_px) - Math.max(top, 0), size.height_px);
+  return node;
+}
+
+/** Boxes and cards of an analysed photo, linked. */
+export function faces(photo, about) {
+  const boxes = [], cards = [];
+  const mark = (index, on) => {
+    boxes[index].classList.toggle("on", on);
+    cards[index].classList.toggle("on", on);
+  };
+  const link = {
+    focusBox: (index) => { boxes[index].scrollIntoView({ block: "nearest" }); boxes[index].focus(); },
+    focusCard: (index) => { cards[index].scrollIntoView({ block: "nearest" }); cards[index].focus(); },
+  };
+  photo.answer.faces.forEach((face, index) => {
+    boxes.push(box(face, index, photo.answer, link));
+    cards.push(card(photo, face, index, about, link));
+    for (const node of [boxes[index], cards[index]]) {
+      for (const event of ["pointerenter", "focusin"]) node.addEventListener(event, () => mark(index, true));
+      for (const event of ["pointerleave", "focusout"]) node.addEventListener(event, () => mark(index, false));
+    }
+  });
+  return { boxes, cards };
+}

@@ -1,0 +1,71 @@
+// The API page, rendered from openapi.json: no third-party viewer, nothing loaded from elsewhere.
+import { el } from "./dom.js";
+
+const root = new URL("./", document.baseURI);
+
+const resolve = (document_, node) =>
+  node?.$ref ? node.$ref.slice(2).split("/").reduce((at, key) => at[key], document_) : node;
+
+function curl(path, operation) {
+  const url = new URL(path.slice(1).replace("{name}", "default"), root).href;
+  const body = operation.requestBody?.content?.["multipart/form-data"]?.schema.properties ?? {};
+  const parts = Object.entries(body).map(([name, schema]) =>
+    schema.type === "array" ? `-F ${name}=@one.jpg -F ${name}=@two.jpg` : `-F ${name}=@photo.jpg`);
+  return ["curl", ...parts, url].join(" ");
+}
+
+function table(head, rows) {
+  return el("table", {}, [
+    el("thead", {}, [el("tr", {}, head.map((text) => el("th", { scope: "col" }, [text])))]),
+    el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, [cell]))))),
+  ]);
+}
+
+function disclosure(title, value) {
+  return el("details", {}, [
+    el("summary", {}, [title]),
+    el("pre", { tabindex: "0" }, [el("code", {}, [JSON.stringify(value, null, 2)])]),
+  ]);
+}
+
+function operation(contract, path, method, node) {
+  const parts = [
+    el("h3", {}, [el("span", { class: "method" }, [method.toUpperCase()]), el("code", {}, [path]), node.summary ?? ""]),
+    el("p", {}, [node.description ?? ""]),
+    el("pre", { tabindex: "0" }, [el("code", {}, [curl(path, node)])]),
+  ];
+  const parameters = node.parameters ?? [];
+  if (parameters.length) {
+    parts.push(table(["parameter", "in", "meaning"], parameters.map((item) => [
+      el("code", {}, [item.name]), item.in, item.description ?? item.schema?.description ?? "",
+    ])));
+  }
+  const bodies = Object.keys(node.requestBody?.content ?? {});
+  if (bodies.length) parts.push(el("p", {}, [`Body: ${bodies.join(", ")}`]));
+  parts.push(table(["status", "answer"], Object.entries(node.responses).map(([status, answer]) => [
+    status, `${answer.description} (${Object.keys(answer.content ?? {}).join(", ") || "no body"})`,
+  ])));
+  const good = node.responses["200"]?.content?.["application/json"];
+  if (good?.example) parts.push(disclosure("Example of an answer (made-up numbers)", good.example));
+  if (good?.schema) parts.push(disclosure("Schema of the answer", resolve(contract, good.schema)));
+  return el("section", { class: "operation" }, parts);
+}
+
+async function main() {
+  const target = document.querySelector("#operations");
+  try {
+    const answer = await fetch(new URL("openapi.json", root));
+    if (!answer.ok) throw new Error(String(answer.status));
+    const contract = await answer.json();
+    document.querySelector("#description").textContent = contract.info.description.replaceAll("*", "");
+    target.replaceChildren(...Object.entries(contract.paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, node]) => operation(contract, path, method, node))));
+    const problems = contract["x-problems"] ?? {};
+    document.querySelector("#problems").replaceChildren(table(["code", "meaning"],
+      Object.entries(problems).map(([code, title]) => [el("code", { id: code }, [code]), title])));
+    if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  } catch {
+    target.replaceChildren(el("p", {}, ["The contract could not be read: check that the server is running, then reload."]));
+  }
+}
+main();

@@ -1,0 +1,74 @@
+// JSON, CSV and the annotated picture, made in the browser from what is on the page.
+import { save } from "./dom.js";
+import { ageWords, groups } from "./words.js";
+
+const base = (name) => name.replace(/\.[^.]*$/, "") || "photo";
+
+export function saveJson(photos) {
+  const out = photos.map((photo) => ({ photo: photo.name, ...photo.answer }));
+  save(new Blob([JSON.stringify(out.length === 1 ? out[0] : out, null, 1)], { type: "application/json" }), "facewise.json");
+}
+
+/** One CSV cell; text that a spreadsheet would run as a formula is defused. */
+function cell(value) {
+  let text = value === null || value === undefined ? "" : String(value);
+  if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+export function csvOf(photos) {
+  const rows = photos.flatMap((photo) => photo.answer.faces.map((face, index) => {
+    const [left, top, right, bottom] = face.bbox;
+    const row = { photo: photo.name, face: index + 1, left, top, right, bottom, detection_score: face.detection_score };
+    if (face.age) {
+      row.age_years = face.age.years;
+      [row.age_low_years, row.age_high_years] = face.age.interval_years;
+      row.age_abstained = face.abstained.age ?? "";
+    }
+    for (const [name, group] of groups(face)) {
+      row[name] = group.label;
+      for (const [label, p] of Object.entries(group.probabilities)) row[`${name}_${label}`] = p;
+      row[`${name}_abstained`] = face.abstained[name] ?? "";
+    }
+    row.coverage = face.coverage;
+    row.model = `${face.model.name}@${face.model.version}`;
+    return row;
+  }));
+  const columns = rows.length ? Object.keys(rows[0]) : ["photo", "face"];
+  return [columns, ...rows.map((row) => columns.map((name) => row[name]))].map((cells) => cells.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+export const saveCsv = (photos) => save(new Blob([csvOf(photos)], { type: "text/csv" }), "facewise.csv");
+
+export async function savePicture(photo) {
+  const { width_px: width, height_px: height, faces } = photo.answer;
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  const pen = canvas.getContext("2d");
+  pen.drawImage(photo.image, 0, 0, width, height);
+  const line = Math.max(2, Math.min(width, height) / 250);
+  const size = Math.max(13, Math.min(width, height) / 34);
+  pen.font = `600 ${size}px system-ui, sans-serif`;
+  pen.textBaseline = "middle";
+  faces.forEach((face, index) => {
+    const [left, top, right, bottom] = face.bbox;
+    pen.lineWidth = line * 2;
+    pen.strokeStyle = "rgb(0 0 0 / 65%)";
+    pen.strokeRect(left, top, right - left, bottom - top);
+    pen.lineWidth = line;
+    pen.strokeStyle = "#fff";
+    pen.strokeRect(left, top, right - left, bottom - top);
+    const age = ageWords(face);
+    const unsure = (name) => (face.abstained[name] ? "?" : "");
+    const words = [age && `${age.years}${unsure("age")} (${age.low}-${age.high})`, ...groups(face).map(([name, group]) => group.label + unsure(name))];
+    const text = `${index + 1}: ${words.filter(Boolean).join(", ")}`;
+    const wide = pen.measureText(text).width + size * 0.8, high = size * 1.5;
+    const x = Math.max(0, Math.min(left, width - wide)), y = top >= high ? top - high : Math.min(top, height - high);
+    pen.fillStyle = "#101214";
+    pen.fillRect(x, Math.max(0, y), wide, high);
+    pen.fillStyle = "#fff";
+    pen.fillText(text, x + size * 0.4, Math.max(0, y) + high / 2);
+  });
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  save(blob, `${base(photo.name)}.faces.png`);
+}

@@ -1,0 +1,94 @@
+// The engine that asks the server. Another engine exports the same two functions:
+//
+//   describe()                     -> {attributes, liveAttributes, coverage, limits, model, cardUrl, isLocal, curl}
+//   analyze(blob, {attributes, onProgress, signal, years}) -> what POST /v1/analyze answers
+//
+// Both throw EngineError, whose sentences can be shown as they are.
+
+export class EngineError extends Error {
+  constructor(code, title, detail, retryAfterSeconds = null) {
+    super(detail);
+    Object.assign(this, { code, title, detail, retryAfterSeconds });
+  }
+}
+
+const root = new URL("./", document.baseURI);
+const KEY = "facewise-api-key";
+
+export const setKey = (key) => sessionStorage.setItem(KEY, key);
+
+const headers = () => {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { Authorization: `Bearer ${key}` } : {};
+};
+
+const unreachable = () => new EngineError(
+  "network", "The server cannot be reached",
+  "Check that facewise is still running and that you are online, then try again.",
+);
+
+function fromProblem(status, text, retryAfter) {
+  try {
+    const problem = JSON.parse(text);
+    if (problem.code) return new EngineError(problem.code, problem.title, problem.detail, Number(retryAfter) || null);
+  } catch { /* not ours: a proxy answered */ }
+  if (status === 413) return new EngineError("image_too_large", "The picture is too large", "The server takes smaller files: scale the picture down and try again.");
+  if (status === 429 || status === 503 || status === 502 || status === 504) {
+    return new EngineError("busy", "The server is busy", "Wait a moment, then try again.", Number(retryAfter) || null);
+  }
+  return new EngineError("internal_error", "The server failed", `It answered ${status}. Try again; if it stays, tell the operator.`);
+}
+
+export async function describe() {
+  let answer;
+  try {
+    answer = await fetch(new URL("v1/models", root), { headers: headers() });
+  } catch {
+    throw unreachable();
+  }
+  if (!answer.ok) throw fromProblem(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  const about = await answer.json();
+  const model = about.models.find((entry) => entry.serving);
+  return {
+    attributes: about.attributes,
+    liveAttributes: about.live_attributes,
+    coverage: about.coverage,
+    limits: about.limits,
+    model,
+    cardUrl: new URL(model.card, root).href,
+    curl: (name) => curl(name, about.needs_key),
+  };
+}
+
+export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = true } = {}) {
+  const url = new URL("v1/analyze", root);
+  if (years) url.searchParams.set("years", "true");
+  if (attributes) url.searchParams.set("attributes", attributes.join(","));
+  // XMLHttpRequest, because fetch still does not tell how far an upload has come.
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", url);
+    request.timeout = 180_000;
+    for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => onProgress(event.lengthComputable ? event.loaded / event.total : null));
+    request.upload.addEventListener("load", () => onProgress(1));
+    request.addEventListener("load", () => {
+      if (request.status === 200) resolve(JSON.parse(request.responseText));
+      else reject(fromProblem(request.status, request.responseText, request.getResponseHeader("Retry-After")));
+    });
+    request.addEventListener("error", () => reject(unreachable()));
+    request.addEventListener("timeout", () => reject(new EngineError("timeout", "The server takes too long", "Try again, or send a smaller picture.")));
+    request.addEventListener("abort", () => reject(new EngineError("aborted", "Stopped", "The photo was removed.")));
+    signal?.addEventListener("abort", () => request.abort());
+    const form = new FormData();
+    form.append("file", blob, "photo");
+    request.send(form);
+  });
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function curl(name, needsKey) {
+  const key = needsKey ? " -H 'Authorization: Bearer YOUR-KEY'" : "";
+  return `curl${key} -F ${quoted(`file=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)} ${quoted(new URL("v1/analyze", root).href)}`;
+}

@@ -1,0 +1,83 @@
+// What is on the page for the photo at hand: strip, stage, message, cards.
+import { faces } from "./cards.js";
+import { el } from "./dom.js";
+import { count } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+
+function strip(photos, current, choose) {
+  if (photos.length < 2) return [];
+  return photos.map((photo, index) => {
+    const state = photo.answer ? count(photo.answer.faces.length) : photo.error ? "problem" : "waiting";
+    const mark = photo.answer ? String(photo.answer.faces.length) : photo.error ? "!" : "…";
+    return el("li", {}, [
+      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, onclick: () => choose(photo) }, [
+        photo.image ? el("img", { src: photo.url, alt: "" }) : null,
+        el("span", { class: "mark", "aria-hidden": "true" }, [mark]),
+      ]),
+    ]);
+  });
+}
+
+function progress(photo) {
+  const uploading = photo.progress !== null && photo.progress < 1;
+  const text = photo.waiting ? "Waiting for its turn" : uploading ? `Uploading, ${Math.round(photo.progress * 100)} %` : "Looking for faces";
+  return el("div", { class: "progress calm" }, [
+    el("label", { for: "bar" }, [text]),
+    el("progress", uploading ? { id: "bar", max: 1, value: photo.progress } : { id: "bar" }),
+  ]);
+}
+
+function problem(photo, retry) {
+  const { title, detail } = photo.error;
+  return el("div", { class: "problem", role: "alert" }, [
+    el("h3", {}, [title]), el("p", {}, [detail]),
+    photo.error.isFinal ? null : el("button", { onclick: () => retry(photo) }, ["Try again"]),
+  ]);
+}
+
+const noFace = () => el("div", { class: "calm" }, [
+  el("h3", {}, ["No face found"]),
+  el("p", {}, ["facewise finds faces that are more or less upright and at least some 20 pixels wide. Try a photo where the face is larger, sharper, or turned to the camera."]),
+]);
+
+function stage(photo, boxes) {
+  if (photo.image) return [photo.image, ...boxes];
+  // A browser that cannot show the format (HEIC, TIFF) still gets the boxes, on a blank of its shape.
+  const size = photo.answer ? `0 0 ${photo.answer.width_px} ${photo.answer.height_px}` : "0 0 4 3";
+  const blank = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  blank.setAttribute("viewBox", size);
+  blank.setAttribute("class", "blank");
+  blank.setAttribute("role", "img");
+  blank.setAttribute("aria-label", "This browser cannot show this kind of picture");
+  return [blank, ...boxes];
+}
+
+function caption(photo) {
+  if (!photo.answer) return photo.name;
+  const { width_px: width, height_px: height, timings_ms: times } = photo.answer;
+  return `${photo.name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
+}
+
+/** Draw everything anew for the photo at hand. */
+export function render(state, about, { choose, retry }) {
+  const photo = state.current;
+  document.body.classList.toggle("has-photos", Boolean(photo));
+  $("results").hidden = !photo;
+  if (!photo) return;
+  $("strip").replaceChildren(...strip(state.photos, photo, choose));
+  const done = state.photos.some((item) => item.answer);
+  for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
+  $("save-picture").disabled = !(photo.answer && photo.image);
+  const { boxes, cards } = photo.answer ? faces(photo, about) : { boxes: [], cards: [] };
+  $("frame").replaceChildren(...stage(photo, boxes));
+  $("caption").textContent = caption(photo);
+  const message = photo.error ? problem(photo, retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
+  $("message").replaceChildren(...(message ? [message] : []));
+  $("cards").replaceChildren(...cards);
+}
+
+/** Only the bar moves while an upload does: a full redraw would throw focus away. */
+export function renderProgress(photo) {
+  $("message").replaceChildren(progress(photo));
+}
