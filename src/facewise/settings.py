@@ -40,33 +40,41 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FACEWISE_", extra="forbid", frozen=True)
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
     model: str = "default"
     attributes: CommaSeparated | None = Field(
-        None, description="with commas; None: all on loopback, without ethnicity beyond it"
+        default=None, description="with commas; None: all on loopback, without ethnicity beyond it"
     )
     coverage: float = 0.90
     threads: int = Field(
         default_factory=_cores, ge=1, le=256, description="photos analysed at the same time"
     )
-    queue: int = Field(32, ge=0, le=10_000, description="photos that may wait for a thread")
+    queue: int = Field(default=32, ge=0, le=10_000, description="photos that may wait for a thread")
     uploads: int = Field(
-        64, ge=1, le=10_000, description="requests that may hold a body in memory at once"
+        default=64, ge=1, le=10_000, description="requests that may hold a body in memory at once"
     )
-    max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
-    max_batch_bytes: int = Field(64_000_000, ge=1_000, description="of one batch, all photos")
-    max_batch_photos: int = Field(32, ge=1, le=32)
-    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
-    max_faces: int | None = Field(None, ge=1, description="only the largest so many")
-    min_face_px: float | None = Field(None, gt=0, description="smallest face looked for")
-    upload_timeout_seconds: float = Field(60.0, gt=0, description="for a body to arrive")
-    shutdown_timeout_seconds: int = Field(30, ge=0, description="for running work to finish")
-    api_key: SecretStr | None = Field(None, min_length=8)
-    rate_limit_per_minute: int | None = Field(None, ge=1, description="photos a minute, a client")
+    max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
+    max_batch_bytes: int = Field(
+        default=64_000_000, ge=1_000, description="of one batch, all photos"
+    )
+    max_batch_photos: int = Field(default=32, ge=1, le=32)
+    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
+    max_faces: int | None = Field(default=None, ge=1, description="only the largest so many")
+    min_face_px: float | None = Field(default=None, gt=0, description="smallest face looked for")
+    upload_timeout_seconds: float = Field(default=60.0, gt=0, description="for a body to arrive")
+    shutdown_timeout_seconds: int = Field(
+        default=30, ge=0, description="for running work to finish"
+    )
+    api_key: SecretStr | None = Field(default=None, min_length=8)
+    rate_limit_per_minute: int | None = Field(
+        default=None, ge=1, description="photos a minute, a client"
+    )
     cors_origins: CommaSeparated = ()
-    root_path: str = Field("", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy")
+    root_path: str = Field(
+        default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
+    )
     trusted_proxies: CommaSeparated = Field(
-        (), description="addresses whose X-Forwarded-For and -Proto are believed"
+        default=(), description="addresses whose X-Forwarded-For and -Proto are believed"
     )
 
     @field_validator("attributes", "cors_origins", "trusted_proxies", mode="before")

@@ -80,7 +80,6 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        root_path=settings.root_path,
         lifespan=lifespan,
     )
     app.state.facewise = state
@@ -100,7 +99,9 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     # Added last, so that it is the outermost: its id and headers are on every answer.
-    app.add_middleware(Envelope, allow_cross_origin=bool(settings.cors_origins))
+    app.add_middleware(
+        Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path
+    )
     return app
 
 

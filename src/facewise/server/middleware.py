@@ -54,10 +54,14 @@ class Envelope:
     Args:
         app: what it wraps.
         allow_cross_origin: whether other origins may embed answers (CORS is on).
+        root_path: prefix of the app behind a proxy, which may strip it from paths or not.
     """
 
-    def __init__(self, app: ASGIApp, *, allow_cross_origin: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, *, allow_cross_origin: bool = False, root_path: str = ""
+    ) -> None:
         self.app = app
+        self.root_path = root_path
         self.headers = dict(HEADERS)
         if not allow_cross_origin:
             self.headers["Cross-Origin-Resource-Policy"] = "same-origin"
@@ -66,6 +70,11 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.root_path:
+            path = scope["path"]
+            if not path.startswith(self.root_path + "/"):
+                path = self.root_path + path
+            scope = {**scope, "root_path": self.root_path, "path": path}
         exchange = _Exchange(scope, receive, send, self.headers)
         try:
             await self.app(scope, exchange.receive, exchange.send)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from facewise.errors import OptionError
 from facewise.server.app import create_app, make_analyzer
@@ -40,20 +41,25 @@ def run(settings: Settings, announce: Callable[[str], None]) -> None:
     listener = _bind(settings.host, settings.port)
     with listener:
         app = create_app(settings, make_analyzer(settings))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=list(settings.trusted_proxies),
-            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
-            timeout_keep_alive=15,
-        )
+        config = server_config(app, settings)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{port}{settings.root_path}/"
         _Server(config, lambda: announce(url)).run(sockets=[listener])
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the app: quiet, nameless, finishing what runs when it is told to stop."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+        timeout_keep_alive=15,
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -20,19 +20,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.align import BORDER
 from facewise.datasets import DataSet, Sample
 from facewise.errors import ImageError
 from facewise.images import load_photo
 from facewise.mtcnn import MTCNN
-from facewise.types import Face, FloatArray, ImageArray, Photo
+from facewise.protocol import add_border, nearest_to_centre
+from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
 
 CACHE_VERSION: Final = 1
-DETECTION_BORDER: Final = 0.35
-"""Grey border round a data set's tight crop, as a share of its width, so that MTCNN finds it."""
-
 CHUNK: Final = 64
 
 
@@ -82,26 +79,6 @@ class FaceCache:
         if dataset is not None:
             mask &= self.datasets == dataset
         return np.flatnonzero(mask)
-
-
-def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageArray, int]:
-    """Grey border of ``share`` of the width on every side: the picture, and the border in px."""
-    border = round(rgb.shape[1] * share)
-    padded = np.full(
-        (rgb.shape[0] + 2 * border, rgb.shape[1] + 2 * border, 3), BORDER, dtype=np.uint8
-    )
-    padded[border : border + rgb.shape[0], border : border + rgb.shape[1]] = rgb
-    return padded, border
-
-
-def nearest_to_centre(faces: Sequence[Face], photo: Photo) -> Face | None:
-    """The face whose box centre lies nearest to the middle of the photo; None of none."""
-    centre = np.array([photo.width_px, photo.height_px], dtype=np.float32) / 2
-
-    def distance(face: Face) -> float:
-        return float(np.hypot(*((face.bbox[:2] + face.bbox[2:]) / 2 - centre)))
-
-    return min(faces, key=distance, default=None)
 
 
 _detector: MTCNN | None = None

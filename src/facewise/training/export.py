@@ -137,7 +137,7 @@ def write_spec(
     licence: str,
     data: list[str],
 ) -> Path:
-    """Write the JSON spec beside an ONNX file; figures and calibration come later, by evaluation."""
+    """Write the spec beside an ONNX file; figures and calibration come later, by evaluation."""
     network = config.network
     template = make_template(network.size_px, network.eye_distance, network.eye_height)
     spec = {

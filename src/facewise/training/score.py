@@ -6,16 +6,13 @@ classification, and as age 33.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
 from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_fairface_groups, expected_age
+from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.training.cache import FaceCache
 from facewise.types import FloatArray
-
-AGE_IF_NOT_FOUND: Final = 33.0
 
 
 def score(

@@ -1,0 +1,1 @@
+"""How often facewise is wrong, and for whom: scoring, calibration, reports. Extra ``evaluate``."""

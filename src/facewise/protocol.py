@@ -1,0 +1,37 @@
+"""How a data set's tight crop is shown to the pipeline, for training, scoring and tests alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from facewise.align import BORDER
+from facewise.types import Face, ImageArray, Photo
+
+DETECTION_BORDER: Final = 0.35
+"""Grey border round a data set's tight crop, as a share of its width, so that MTCNN finds it."""
+
+AGE_IF_NOT_FOUND: Final = 33.0
+"""What a face that was not found counts as, in years; it is wrong in every classification."""
+
+
+def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageArray, int]:
+    """Grey border of ``share`` of the width on every side: the picture, and the border in px."""
+    border = round(rgb.shape[1] * share)
+    padded = np.full(
+        (rgb.shape[0] + 2 * border, rgb.shape[1] + 2 * border, 3), BORDER, dtype=np.uint8
+    )
+    padded[border : border + rgb.shape[0], border : border + rgb.shape[1]] = rgb
+    return padded, border
+
+
+def nearest_to_centre(faces: Sequence[Face], photo: Photo) -> Face | None:
+    """The face whose box centre lies nearest to the middle of the photo; None of none."""
+    centre = np.array([photo.width_px, photo.height_px], dtype=np.float32) / 2
+
+    def distance(face: Face) -> float:
+        return float(np.hypot(*((face.bbox[:2] + face.bbox[2:]) / 2 - centre)))
+
+    return min(faces, key=distance, default=None)

@@ -1,0 +1,217 @@
+"""What the API answers when all is well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from facewise import Analyzer
+
+from .conftest import Serve
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_multipart_raw_and_the_library_agree(
+    serve: Serve, portrait: bytes, analyzer: Analyzer
+) -> None:
+    expected = [p.to_dict(vector=True, years=True) for p in analyzer.analyze(portrait)]
+    async with serve() as running:
+        url = "/v1/analyze?vector=true&years=true"
+        multipart = await running.client.post(url, files={"file": ("a.jpg", portrait)})
+        raw = await running.client.post(
+            url, content=portrait, headers={"Content-Type": "image/jpeg"}
+        )
+    for answer in (multipart, raw):
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert body["faces"] == json.loads(json.dumps(expected))
+        assert len(body["faces"]) == 1
+        assert (body["width_px"], body["height_px"]) == (512, 512)
+        assert body["model"] == analyzer.spec.info.to_dict()
+        assert body["request_id"] == answer.headers["x-request-id"]
+        assert len(body["faces"][0]["vector"]) == 19
+        times = body["timings_ms"]
+        stages = ("queue", "decode", "detect", "align", "attributes", "calibrate")
+        assert set(times) == {*stages, "total"}
+        assert all(ms >= 0 for ms in times.values())
+        assert sum(times[stage] for stage in stages) == pytest.approx(times["total"], rel=0.2)
+
+
+async def test_vector_and_years_come_on_request_only(serve: Serve, portrait: bytes) -> None:
+    async with serve() as running:
+        answer = await running.client.post("/v1/analyze", files={"file": portrait})
+    face = answer.json()["faces"][0]
+    assert "vector" not in face
+    assert "probabilities" not in face["age"]
+
+
+async def test_a_request_can_ask_for_less(serve: Serve, portrait: bytes) -> None:
+    async with serve() as running:
+        answer = await running.client.post(
+            "/v1/analyze?attributes=gender,age&vector=true", files={"file": portrait}
+        )
+        refused = await running.client.post(
+            "/v1/analyze?attributes=gender,height", files={"file": portrait}
+        )
+    face = answer.json()["faces"][0]
+    assert answer.json()["attributes"] == ["age", "gender"]
+    assert "ethnicity" not in face
+    assert face["vector"][14:] == [None] * 5
+    assert None not in face["vector"][:14]
+    assert refused.status_code == 422
+    assert refused.json()["code"] == "invalid_option"
+
+
+async def test_no_face_is_a_good_answer(serve: Serve) -> None:
+    from PIL import Image
+
+    from .pictures import encoded
+
+    blank = encoded(Image.new("RGB", (300, 200), (90, 140, 90)))
+    async with serve() as running:
+        answer = await running.client.post("/v1/analyze", files={"file": blank})
+    assert answer.status_code == 200
+    assert answer.json()["faces"] == []
+
+
+async def test_batch_keeps_order_and_survives_bad_photos(
+    serve: Serve, portrait: bytes, analyzer: Analyzer, pictures: Path
+) -> None:
+    other = sorted((pictures / "faces").glob("*.webp"))[0].read_bytes()
+    items = [b"no picture", portrait, other, b"", portrait[:2000]]
+    async with serve() as running:
+        answer = await running.client.post(
+            "/v1/analyze/batch", files=[("files", ("x", item)) for item in items]
+        )
+    assert answer.status_code == 200
+    photos = answer.json()["photos"]
+    assert [photo["index"] for photo in photos] == [0, 1, 2, 3, 4]
+    codes = [photo.get("error", {}).get("code") for photo in photos]
+    assert codes == ["not_an_image", None, None, "image_empty", "image_corrupt"]
+    for index, item in ((1, portrait), (2, other)):
+        singles = analyzer.analyze(item)
+        assert len(photos[index]["faces"]) == len(singles)
+        for face, single in zip(photos[index]["faces"], singles, strict=True):
+            np.testing.assert_allclose(face["bbox"], single.face.bbox, atol=0.02)
+            assert single.age_years is not None
+            assert face["age"]["years"] == pytest.approx(single.age_years, abs=0.02)
+
+
+async def test_batch_never_holds_more_pixels_than_one_photo_may_have(
+    serve: Serve, portrait: bytes
+) -> None:
+    """Groups are cut at ``max_pixels``; the answer is the same."""
+    items = [("files", ("x", portrait))] * 5
+    async with serve(max_pixels=2 * 512 * 512) as running:
+        answer = await running.client.post("/v1/analyze/batch", files=items)
+    faces = [photo["faces"][0]["bbox"] for photo in answer.json()["photos"]]
+    assert len(faces) == 5
+    np.testing.assert_allclose(faces, [faces[0]] * 5, atol=0.02)
+
+
+async def test_models_cards_and_pages(serve: Serve, analyzer: Analyzer) -> None:
+    name = analyzer.spec.name
+    async with serve() as running:
+        about = (await running.client.get("/v1/models")).json()
+        card = await running.client.get(f"/v1/models/{name}/card")
+        pinned = await running.client.get(f"/v1/models/{name}@{analyzer.spec.version}/card")
+        page = await running.client.get(
+            "/v1/models/default/card", headers={"Accept": "text/html,*/*"}
+        )
+        wrong = await running.client.get(f"/v1/models/{name}@0.0.0-none/card")
+        docs = await running.client.get("/docs")
+        index = await running.client.get("/")
+        head = await running.client.head("/")
+    serving = [model for model in about["models"] if model["serving"]]
+    assert [model["sha256"] for model in serving] == [analyzer.spec.sha256]
+    assert about["live_attributes"] == ["age", "gender"]
+    assert card.headers["content-type"].startswith("text/markdown")
+    assert card.text == pinned.text
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>" in page.text
+    assert wrong.status_code == 404
+    assert wrong.json()["code"] == "model_not_found"
+    assert docs.status_code == index.status_code == head.status_code == 200
+
+
+async def test_operations(serve: Serve, portrait: bytes) -> None:
+    async with serve() as running:
+        assert (await running.client.get("/healthz")).json() == {"status": "ok"}
+        assert (await running.client.get("/readyz")).json() == {"status": "ready"}
+        await running.client.post("/v1/analyze", files={"file": portrait})
+        await running.client.post("/v1/analyze", files={"file": b"no"})
+        text = (await running.client.get("/metrics")).text
+    assert 'facewise_photos_total{outcome="ok"} 1.0' in text
+    assert 'facewise_photos_total{outcome="not_an_image"} 1.0' in text
+    assert "facewise_faces_total 1.0" in text
+    assert 'facewise_stage_seconds_count{stage="detect"} 1.0' in text
+    assert 'handler="/v1/analyze"' in text
+    assert "facewise_waiting 0.0" in text
+
+
+def _third_party(text: str) -> list[str]:
+    return [word for word in ("http://", "https://", 'src="//', "@import") if word in text]
+
+
+async def test_pages_name_no_other_host(serve: Serve) -> None:
+    """No script, style, font or picture comes from elsewhere."""
+    from facewise.server.app import PAGE
+
+    for path in PAGE.rglob("*"):
+        if path.suffix in (".html", ".css", ".js"):
+            text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not _third_party(text), path.name
+            assert "style=" not in text, f"{path.name}: the CSP forbids inline styles"
+            assert "onclick=" not in text, path.name
+
+
+async def test_security_headers_everywhere(serve: Serve) -> None:
+    async with serve() as running:
+        answers: list[httpx.Response] = [
+            await running.client.get(path)
+            for path in ("/", "/static/app.js", "/v1/models", "/nothing", "/metrics", "/static/")
+        ]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "server" not in answer.headers
+    assert answers[-1].status_code == 404, "directories are not listed"
+
+
+async def test_cors_only_where_named(serve: Serve) -> None:
+    ask = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    async with serve() as running:
+        closed = await running.client.options("/v1/analyze", headers=ask)
+    async with serve(cors_origins=("https://a.example",)) as running:
+        opened = await running.client.options("/v1/analyze", headers=ask)
+        other = await running.client.options(
+            "/v1/analyze", headers={**ask, "Origin": "https://b.example"}
+        )
+    assert "access-control-allow-origin" not in closed.headers
+    assert opened.headers["access-control-allow-origin"] == "https://a.example"
+    assert "access-control-allow-origin" not in other.headers
+
+
+async def test_behind_a_prefix(serve: Serve, portrait: bytes) -> None:
+    """The page's addresses are relative; the contract and problems carry the prefix."""
+    async with serve(root_path="/faces", attributes=("age",)) as running:
+        contract = (await running.client.get("/openapi.json")).json()
+        problem = (await running.client.get("/nothing")).json()
+        index = (await running.client.get("/")).text
+        stripped = await running.client.get("/static/app.js")
+        kept = await running.client.get("/faces/static/app.js")
+        answer = await running.client.post("/faces/v1/analyze", files={"file": portrait})
+    assert stripped.status_code == kept.status_code == answer.status_code == 200
+    assert contract["servers"] == [{"url": "/faces"}]
+    assert problem["type"] == "/faces/docs#not_found"
+    assert 'src="/' not in index
+    assert 'href="/' not in index

@@ -1,0 +1,264 @@
+"""Limits: bodies while they stream, the queue, places, time, rate, key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.abc import SocketStream
+from starlette.requests import Request
+
+from facewise.server.access import REMEMBERED_CLIENTS, Access
+from facewise.server.problems import ProblemError
+from facewise.settings import Settings
+
+from .conftest import Running, Serve, until
+from .test_problems import check
+
+pytestmark = pytest.mark.anyio
+
+
+async def hold_all_threads(running: Running) -> Callable[[], None]:
+    """Occupy every inference thread; call the result to let go."""
+    limiter = running.state.inference._limiter
+    holders = [object() for _ in range(running.state.settings.threads)]
+    for holder in holders:
+        limiter.acquire_on_behalf_of_nowait(holder)
+
+    def let_go() -> None:
+        for holder in holders:
+            limiter.release_on_behalf_of(holder)
+
+    return let_go
+
+
+async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
+    """A connection on which a POST of a raw JPEG has begun."""
+    stream = await anyio.connect_tcp("127.0.0.1", port)
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = ["POST /v1/analyze HTTP/1.1", "Host: x", "Content-Type: image/jpeg", size, *extra]
+    await stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+    return stream
+
+
+async def read_answer(stream: SocketStream) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and JSON body of the next answer on a connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += await stream.receive()
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    while len(body) < int(headers["content-length"]):
+        body += await stream.receive()
+    return int(lines[0].split()[1]), headers, json.loads(body)
+
+
+async def test_a_declared_size_over_the_limit_is_answered_before_the_body(serve: Serve) -> None:
+    async with serve(max_bytes=100_000) as running:
+        async with await post_head(running.port, 100_001) as stream:
+            with anyio.fail_after(10):
+                status, _, body = await read_answer(stream)  # no byte of the body was sent
+        assert (status, body["code"]) == (413, "image_too_large")
+
+
+async def test_an_undeclared_size_is_counted_while_it_streams(serve: Serve) -> None:
+    """An endless chunked body gets its 413 after the limit, not never."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 50_000_000:
+            sent += 65_536
+            yield b"\xff" * 65_536
+
+    async with serve(max_bytes=1_000_000) as running:
+        answer = await running.client.post(
+            "/v1/analyze", content=endless(), headers={"Content-Type": "image/jpeg"}
+        )
+        check(answer, 413, "image_too_large")
+
+        async with await post_head(running.port, None) as stream:
+            chunk = b"10000\r\n" + b"\xff" * 65_536 + b"\r\n"
+            for _ in range(20):  # 1.3 MB, and no end of the body
+                await stream.send(chunk)
+            with anyio.fail_after(10):
+                status, _, _ = await read_answer(stream)
+            assert status == 413
+        await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_at_the_limit_is_fine(serve: Serve, portrait: bytes) -> None:
+    async with serve(max_bytes=len(portrait)) as running:
+        for body in ({"files": {"file": portrait}}, {"content": portrait}):
+            headers = {"Content-Type": "image/jpeg"} if "content" in body else {}
+            answer = await running.client.post("/v1/analyze", headers=headers, **body)
+            assert answer.status_code == 200
+        more = await running.client.post("/v1/analyze", files={"file": portrait + b"\0"})
+        check(more, 413, "image_too_large")
+        batch = [("files", ("x", portrait + b"\0"))]
+        check(await running.client.post("/v1/analyze/batch", files=batch), 413, "image_too_large")
+
+
+async def test_the_batch_has_a_limit_of_its_own(serve: Serve, portrait: bytes) -> None:
+    async with serve(max_batch_bytes=3 * len(portrait)) as running:
+        answer = await running.client.post(
+            "/v1/analyze/batch", files=[("files", ("x", portrait))] * 4
+        )
+    check(answer, 413, "image_too_large")
+
+
+async def test_a_full_queue_answers_503_at_once(serve: Serve, portrait: bytes) -> None:
+    async with serve(threads=2, queue=1) as running:
+        let_go = await hold_all_threads(running)
+        answers: list[httpx.Response] = []
+
+        async def post() -> None:
+            answers.append(await running.client.post("/v1/analyze", files={"file": portrait}))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(post)
+            await until(lambda: running.state.inference.waiting == 1)
+            assert (await running.client.get("/healthz")).status_code == 200
+            check(await running.client.get("/readyz"), 503, "busy")
+            with anyio.fail_after(5):
+                turned_away = await running.client.post("/v1/analyze", files={"file": portrait})
+            check(turned_away, 503, "busy")
+            assert int(turned_away.headers["retry-after"]) >= 1
+            # Turned away before the body: nothing of it needs to be sent.
+            async with await post_head(running.port, 5_000_000) as stream:
+                with anyio.fail_after(5):
+                    status, headers, _ = await read_answer(stream)
+            assert status == 503
+            assert "retry-after" in headers
+            let_go()
+        assert [answer.status_code for answer in answers] == [200]
+        assert running.state.inference.waiting == running.state.inference.running == 0
+
+
+async def test_a_client_that_goes_away_frees_its_place(serve: Serve, portrait: bytes) -> None:
+    async with serve(queue=1) as running:
+        let_go = await hold_all_threads(running)
+        stream = await post_head(running.port, len(portrait))
+        await stream.send(portrait)
+        await until(lambda: running.state.inference.waiting == 1)
+        await stream.aclose()
+        await until(lambda: running.state.inference.waiting == 0)
+        await until(lambda: running.state.uploads.held == 0)
+        let_go()
+        answer = await running.client.post("/v1/analyze", files={"file": portrait})
+        assert answer.status_code == 200
+
+
+async def test_a_client_that_goes_away_while_sending_frees_its_place(serve: Serve) -> None:
+    async with serve(uploads=1) as running:
+        stream = await post_head(running.port, 1_000_000)
+        await stream.send(b"\xff" * 1000)
+        await until(lambda: running.state.uploads.held == 1)
+        await stream.aclose()
+        await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> None:
+    async with serve(uploads=1) as running:
+        async with await post_head(running.port, 1_000_000) as stream:
+            await stream.send(b"\xff" * 1000)
+            await until(lambda: running.state.uploads.held == 1)
+            answer = await running.client.post("/v1/analyze", files={"file": portrait})
+            check(answer, 503, "busy")
+        await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
+    async with serve(upload_timeout_seconds=0.2) as running:
+        async with await post_head(running.port, 1_000_000) as stream:
+            await stream.send(b"\xff" * 1000)
+            with anyio.fail_after(10):
+                status, _, body = await read_answer(stream)
+        assert (status, body["code"]) == (408, "upload_timeout")
+        await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: bytes) -> None:
+    answers: list[httpx.Response] = []
+    async with serve() as running:
+        let_go = await hold_all_threads(running)
+
+        async def post() -> None:
+            answers.append(await running.client.post("/v1/analyze", files={"file": portrait}))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(post)
+            await until(lambda: running.state.inference.waiting == 1)
+            running.server.should_exit = True
+            await until(lambda: not any(s.is_serving() for s in running.server.servers))
+            with pytest.raises(OSError, match=r"."):
+                await anyio.connect_tcp("127.0.0.1", running.port)
+            let_go()
+    assert [answer.status_code for answer in answers] == [200]
+
+
+async def test_the_key(serve: Serve, portrait: bytes) -> None:
+    async with serve(api_key="correct horse") as running:
+        get, post = running.client.get, running.client.post
+        refused = await post("/v1/analyze", files={"file": portrait})
+        check(refused, 401, "unauthorized")
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+        for headers in (
+            {"Authorization": "Bearer wrong horse"},
+            {"Authorization": "Basic correct horse"},
+            {"Authorization": "Bearer"},
+            {"X-API-Key": "correct hors"},
+        ):
+            check(await get("/v1/models", headers=headers), 401, "unauthorized")
+        raw = await get("/v1/models", headers=[(b"x-api-key", b"\xff\xfe")])
+        check(raw, 401, "unauthorized")
+        for headers in ({"Authorization": "bearer correct horse"}, {"X-API-Key": "correct horse"}):
+            assert (await get("/v1/models", headers=headers)).status_code == 200
+        check(await get("/metrics"), 401, "unauthorized")
+        for path in ("/healthz", "/readyz", "/", "/docs", "/v1/models/default/card"):
+            assert (await get(path)).status_code == 200
+        contract = (await get("/openapi.json")).json()
+    assert contract["paths"]["/v1/analyze"]["post"]["security"] == [{"key": []}]
+
+
+def _request(client: str) -> Request:
+    return Request({"type": "http", "headers": [], "client": (client, 1)})
+
+
+def test_the_rate_limit_refills() -> None:
+    now = 0.0
+    access = Access(Settings(rate_limit_per_minute=6), clock=lambda: now)
+    for _ in range(6):
+        access.check_rate(_request("a"))
+    with pytest.raises(ProblemError) as caught:
+        access.check_rate(_request("a"))
+    assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "10"})
+    access.check_rate(_request("b"))
+    now = 10.0
+    access.check_rate(_request("a"))
+    with pytest.raises(ProblemError):
+        access.check_rate(_request("a"))
+    access.charge(_request("b"), 31)
+    now = 60.0
+    with pytest.raises(ProblemError):
+        access.check_rate(_request("b"))
+
+
+def test_the_rate_limit_forgets_old_clients() -> None:
+    access = Access(Settings(rate_limit_per_minute=6), clock=lambda: 0.0)
+    for index in range(REMEMBERED_CLIENTS + 50):
+        access.check_rate(_request(str(index)))
+    assert len(access._buckets) == REMEMBERED_CLIENTS
+
+
+async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
+    async with serve(rate_limit_per_minute=2) as running:
+        for status in (200, 200, 429):
+            answer = await running.client.post("/v1/analyze", files={"file": portrait})
+            assert answer.status_code == status
+    check(answer, 429, "rate_limited")

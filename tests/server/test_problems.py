@@ -1,0 +1,132 @@
+"""Every error is a problem document that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from facewise.server.problems import TITLES
+
+from .conftest import Serve
+from .pictures import encoded
+
+pytestmark = pytest.mark.anyio
+
+FIELDS = {"type", "title", "status", "detail", "code", "request_id"}
+
+
+def check(answer: httpx.Response, status: int, code: str) -> str:
+    """The one shape of all errors; gives back the detail."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert set(body) == FIELDS
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["title"] == TITLES[code]
+    assert body["type"].endswith(f"/docs#{code}")
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert len(body["detail"]) > 20
+    return str(body["detail"])
+
+
+def bad_pictures(portrait: bytes) -> dict[str, tuple[bytes, int, str]]:
+    tiny = encoded(Image.new("RGB", (8, 8)), "PNG")
+    wide = encoded(Image.new("L", (9000, 9000)), "PNG")
+    return {
+        "empty": (b"", 400, "image_empty"),
+        "text": (b"hello, is there anybody?", 415, "not_an_image"),
+        "html": (b"<html><script>alert(1)</script>", 415, "not_an_image"),
+        "pdf": (b"%PDF-1.7 and so on", 415, "unsupported_format"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_format"),
+        "truncated": (portrait[:4000], 422, "image_corrupt"),
+        "tiny": (tiny, 422, "image_too_small"),
+        "bomb": (wide, 413, "image_too_large"),
+    }
+
+
+KINDS = ("empty", "text", "html", "pdf", "svg", "truncated", "tiny", "bomb")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_bad_pictures(kind: str, serve: Serve, portrait: bytes) -> None:
+    data, status, code = bad_pictures(portrait)[kind]
+    async with serve() as running:
+        multipart = await running.client.post("/v1/analyze", files={"file": ("x.jpg", data)})
+        raw = await running.client.post(
+            "/v1/analyze", content=data, headers={"Content-Type": "image/jpeg"}
+        )
+    for answer in (multipart, raw):
+        detail = check(answer, status, code)
+        assert "max_pixels" not in detail, "advice that only a caller of the library can follow"
+
+
+async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+    file = {"file": ("x.jpg", portrait)}
+    async with serve(max_batch_photos=3) as running:
+        post = running.client.post
+        url = "/v1/analyze"
+        check(await post(url, content=portrait), 415, "unsupported_media_type")
+        check(await post(url, json={"url": "http://x.example"}), 415, "unsupported_media_type")
+        check(await post(url, data={"url": "/etc/passwd"}), 415, "unsupported_media_type")
+        check(await post(url, files={"photo": portrait}), 400, "missing_file")
+        check(await post(url, content=b"--y", headers=multipart), 400, "invalid_request")
+        no_boundary = {"Content-Type": "multipart/form-data"}
+        check(await post(url, content=b"--y", headers=no_boundary), 400, "invalid_request")
+        two = [("file", ("a", portrait)), ("file", ("b", portrait))]
+        check(await post(url, files=two), 422, "too_many_photos")
+        check(await post(f"{url}/batch", files=two * 2), 422, "too_many_photos")
+        check(await post(f"{url}/batch", files=two * 5), 422, "too_many_photos")
+        check(await post(f"{url}?vector=maybe", files=file), 422, "invalid_option")
+        check(await post(f"{url}?attributes=", files=file), 422, "invalid_option")
+        detail = check(await running.client.get(url), 405, "method_not_allowed")
+        assert "POST" in detail
+        check(await running.client.get("/wp-admin"), 404, "not_found")
+        for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py"):
+            check(await running.client.get(path), 404, "not_found")
+
+
+async def test_text_fields_named_file_are_no_picture(serve: Serve) -> None:
+    """A server path or URL in the field is never opened."""
+    path = str(Path(__file__).resolve())
+    async with serve() as running:
+        answer = await running.client.post(
+            "/v1/analyze", data={"file": path}, files={"other": b"x"}
+        )
+    check(answer, 400, "missing_file")
+
+
+async def test_a_crash_is_a_problem_and_its_log_quotes_nothing(
+    serve: Serve, portrait: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Break the app from outside: without its registry the metrics route raises."""
+    caplog.set_level("INFO", logger="facewise.server")
+    async with serve() as running:
+        object.__setattr__(running.state, "metrics", None)
+        answer = await running.client.get("/metrics")
+        detail = check(answer, 500, "internal_error")
+        assert "request_id" in detail
+    assert "AttributeError" in caplog.text
+    assert answer.headers["x-request-id"] in caplog.text
+
+
+async def test_the_log_holds_ids_and_nothing_of_the_photo(
+    serve: Serve, portrait: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with serve() as running:
+        caplog.clear()
+        for data in (portrait, b"secret-content", portrait[:3000]):
+            await running.client.post(
+                "/v1/analyze?attributes=age",
+                files={"file": ("secret-name.jpg", data)},
+                headers={"X-Request-ID": "my-own-id-123"},
+            )
+        await running.client.get("/secret-path?secret-query")
+        await running.client.get("/", headers={"X-Request-ID": "bad id\tsecret"})
+    own = [r.getMessage() for r in caplog.records if r.name.startswith(("facewise", "uvicorn"))]
+    assert sum("id=my-own-id-123 POST /v1/analyze" in line for line in own) == 3
+    assert not [line for line in own if "secret" in line or "female" in line]

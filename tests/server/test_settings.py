@@ -1,0 +1,96 @@
+"""Settings: sources, their order, and the policy on ethnicity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from facewise.errors import OptionError
+from facewise.settings import Settings, is_loopback, load_settings
+
+ALL = ("age", "gender", "ethnicity")
+WITHOUT = ("age", "gender")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("example.org", False),
+        ("127.0.0.1.example.org", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+    assert Settings(host=host).served_attributes == (ALL if loopback else WITHOUT)
+
+
+def test_a_proxy_in_front_publishes_a_loopback_server() -> None:
+    assert Settings(root_path="/faces").served_attributes == WITHOUT
+    assert Settings(trusted_proxies=("127.0.0.1",)).served_attributes == WITHOUT
+
+
+def test_the_operator_can_name_ethnicity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWISE_HOST", "0.0.0.0")
+    assert "ethnicity is off because 0.0.0.0" in load_settings().attributes_reason
+    monkeypatch.setenv("FACEWISE_ATTRIBUTES", "ethnicity, age,gender")
+    settings = load_settings()
+    assert settings.served_attributes == ALL
+    assert "named by the operator" in settings.attributes_reason
+
+
+def test_arguments_beat_the_environment_and_that_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "facewise.toml"
+    file.write_text('port = 1111\nqueue = 7\nthreads = 3\nattributes = ["age"]\n')
+    monkeypatch.setenv("FACEWISE_CONFIG", str(file))
+    monkeypatch.setenv("FACEWISE_PORT", "2222")
+    monkeypatch.setenv("FACEWISE_QUEUE", "8")
+    settings = load_settings(port=3333, host=None)
+    assert (settings.port, settings.queue, settings.threads) == (3333, 8, 3)
+    assert settings.attributes == ("age",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("FACEWISE_PORT", "70000", "FACEWISE_PORT"),
+        ("FACEWISE_ATTRIBUTES", "age,height", "age,gender,ethnicity"),
+        ("FACEWISE_ATTRIBUTES", "", "age,gender,ethnicity"),
+        ("FACEWISE_THREADS", "none", "FACEWISE_THREADS"),
+        ("FACEWISE_ROOT_PATH", "faces/", "FACEWISE_ROOT_PATH"),
+        ("FACEWISE_API_KEY", "short", "FACEWISE_API_KEY"),
+        ("FACEWISE_CONFIG", "/nowhere/at/all.toml", "no such file"),
+    ],
+)
+def test_bad_values_say_which(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError, match=words.replace("/", ".")):
+        load_settings()
+
+
+def test_a_file_with_unknown_keys_or_bad_toml_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "facewise.toml"
+    monkeypatch.setenv("FACEWISE_CONFIG", str(file))
+    for text in ("prot = 1\n", "port = = 1\n"):
+        file.write_text(text)
+        with pytest.raises(OptionError):
+            load_settings()
+
+
+def test_the_key_is_not_printed() -> None:
+    assert "open sesame" not in repr(Settings(api_key=SecretStr("open sesame")))
