@@ -191,7 +191,7 @@ def _of_http(error: HTTPException) -> ProblemError:
     if error.status_code >= 500:
         return _internal()
     phrase = HTTPStatus(error.status_code).phrase
-    detail = str(error.detail) or phrase
+    detail = f"{error.detail or phrase}: see /docs for what each request takes"
     return ProblemError(error.status_code, "invalid_request", detail, headers)
 
 
