@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,3 +37,41 @@ def shared_data() -> Path:
 def analyzer() -> Analyzer:
     """One analyzer with the shipped weights, one thread."""
     return Analyzer(threads=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """``facewise serve``, running."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[..., ServerProcess]]:
+    """Start ``facewise serve`` on a free port; keywords become FACEWISE_* variables."""
+    with ExitStack() as stack:
+
+        def start(**variables: object) -> ServerProcess:
+            clean = {k: v for k, v in os.environ.items() if not k.startswith("FACEWISE_")}
+            own = {f"FACEWISE_{name.upper()}": str(value) for name, value in variables.items()}
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "facewise", "serve", "--port", "0", "--no-open"],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    env={**clean, "FACEWISE_THREADS": "1", **own},
+                )
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            match = re.search(r"http://\S+", process.stdout.readline())
+            assert match is not None, "the server did not start"
+            return ServerProcess(match.group(), process)
+
+        yield start

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from facewise._version import __version__
-from facewise.cli import doctor, models, predict, serve, train
+from facewise.cli import doctor, evaluate, models, predict, serve, train
 from facewise.errors import FacewiseError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(train.export)
 
 

@@ -187,7 +187,9 @@ def _of_http(error: HTTPException) -> ProblemError:
         return ProblemError(404, "not_found", "Nothing is at this address; see /docs.", headers)
     if error.status_code == 405:
         allowed = headers.get("Allow", "another method")
-        return ProblemError(405, "method_not_allowed", f"Use {allowed} here.", headers)
+        return ProblemError(
+            405, "method_not_allowed", f"This address takes {allowed} only; see /docs.", headers
+        )
     if error.status_code >= 500:
         return _internal()
     phrase = HTTPStatus(error.status_code).phrase
