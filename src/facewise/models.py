@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -156,6 +157,22 @@ def read_weights(path: Path, sha256: str) -> bytes:
     return data
 
 
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime, its telemetry off.
+
+    Its Linux wheels (seen in 1.32) keep a database of events and a device id in the user's cache
+    folder, to be reported to their maker, from the moment of import. facewise writes no file that
+    nobody asked for; who wants the reports sets ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    module: ModuleType = onnxruntime
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(module, "disable_telemetry_events"):
+        module.disable_telemetry_events()  # where something else had imported it before
+    return module
+
+
 def open_session(
     path: Path,
     sha256: str,
@@ -175,8 +192,7 @@ def open_session(
         ModelIntegrityError: wrong hash, missing file, or not a model that ONNX Runtime can open.
         OptionError: a provider that this ONNX Runtime does not have, or fewer than one thread.
     """
-    import onnxruntime as ort
-
+    ort = import_onnxruntime()
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be 1 or more, not {threads}")
     chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]

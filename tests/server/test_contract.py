@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -15,23 +17,65 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+)
+OPERATIONS = (
+    "POST /v1/analyze",
+    "POST /v1/analyze/batch",
+    "GET /v1/models",
+    "GET /v1/models/{name}/card",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+)
+
 
 @pytest.fixture(scope="module")
-def api_schema(start_server: Callable[..., Any]) -> Any:
-    return schemathesis.openapi.from_url(start_server().url + "openapi.json")
+def contract(start_server: Callable[..., Any]) -> dict[str, Any]:
+    document = schemathesis.openapi.from_url(start_server().url + "openapi.json")
+    operations = (result.ok() for result in document.get_all_operations())
+    return {operation.label: operation for operation in operations}
 
 
-contract = schemathesis.pytest.from_fixture("api_schema")
+def test_all_operations_are_documented(contract: dict[str, Any]) -> None:
+    assert set(contract) == set(OPERATIONS)
 
 
-@contract.parametrize()  # type: ignore[untyped-decorator]
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_answers_are_documented(case: Any) -> None:
-    case.call_and_validate(
-        checks=(
-            not_a_server_error,
-            status_code_conformance,
-            content_type_conformance,
-            response_schema_conformance,
-        )
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+# Only the first two take anything that could be wrong: to the others every string is a name.
+CASES = [(label, POSITIVE) for label in OPERATIONS] + [
+    (label, NEGATIVE) for label in OPERATIONS[:2]
+]
+
+
+@pytest.mark.parametrize(("label", "mode"), CASES)
+def test_answers_are_documented(label: str, mode: GenerationMode, contract: dict[str, Any]) -> None:
+    operation = contract[label]
+    statuses: Counter[int] = Counter()
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
+    def ask(case: Any) -> None:
+        response = case.call()
+        statuses[response.status_code] += 1
+        case.validate_response(response, checks=CHECKS)
+
+    ask()
+    assert statuses
+
+
+def test_a_real_photo_conforms(contract: dict[str, Any], portrait: bytes) -> None:
+    """Generated bodies are seldom pictures: the full answer is checked against the schema here."""
+    operation = contract["POST /v1/analyze"]
+    for query in ({}, {"vector": True, "years": True}, {"attributes": "age"}):
+        case = operation.Case(body=portrait, media_type="image/jpeg", query=query)
+        response = case.call()
+        assert response.status_code == 200
+        assert response.json()["faces"]
+        case.validate_response(response, checks=CHECKS)

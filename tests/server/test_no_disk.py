@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
-from .pictures import crowd
+from .pictures import encoded
 
 LAUNCH = """
 import resource, signal
@@ -48,7 +51,10 @@ def start(tmp_path: Path, extra: str = "") -> subprocess.Popen[str]:
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no file-size limit on this system")
 def test_no_byte_reaches_a_file(tmp_path: Path, portrait: bytes) -> None:
     """Bodies far above Starlette's 1 MB spool pass, and SIGTERM ends the server cleanly."""
-    large = crowd(portrait, 16, 12, 330)
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1300, 3), np.uint8)
+    picture = Image.fromarray(noise)
+    picture.paste(Image.open(io.BytesIO(portrait)))
+    large = encoded(picture, "PNG")
     assert len(large) > 3_000_000
     with start(tmp_path) as process:
         try:

@@ -72,7 +72,9 @@ def doctor() -> None:
     for name in CORE:
         typer.echo(f"  {name:<24} {installed(name) or 'missing'}")
     try:
-        import onnxruntime as ort
+        from facewise.models import import_onnxruntime
+
+        ort = import_onnxruntime()
 
         typer.echo(f"  providers                {', '.join(ort.get_available_providers())}")
     except ImportError as error:
