@@ -1,0 +1,101 @@
+"""A real Chromium on a real server. Screenshots of the main states go to artifacts/."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def camera_file(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Motion-JPEG video with a face: what Chromium's fake camera shows."""
+    frame = Image.open(pictures / "astronaut.jpg").convert("RGB").resize((480, 480))
+    scene = Image.new("RGB", (640, 480), (60, 70, 80))
+    scene.paste(frame, (80, 0))
+    out = io.BytesIO()
+    scene.save(out, "JPEG", quality=92)
+    path = tmp_path_factory.mktemp("camera") / "face.mjpeg"
+    path.write_bytes(out.getvalue() * 5)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium(camera_file: Path) -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    camera = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera_file}",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, headless=True, args=[*FLAGS, *camera]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[..., Any]) -> Any:
+    return start_server()
+
+
+@pytest.fixture
+def open_page(chromium: Any, server: Any) -> Iterator[Open]:
+    """Open the app in a context of its own; any console error or foreign request fails the test."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def start(url: str = server.url, *, tolerant: bool = False, **options: Any) -> Any:
+            context = chromium.new_context(
+                **{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True, **options}
+            )
+            stack.callback(context.close)
+            page = context.new_page()
+
+            def on_request(request: Any) -> None:
+                if not request.url.startswith((url, "blob:")):
+                    complaints.append(f"request to {request.url}")
+
+            page.on("request", on_request)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            if not tolerant:
+                page.on(
+                    "console",
+                    lambda line: complaints.append(line.text) if line.type == "error" else None,
+                )
+            page.goto(url)
+            page.wait_for_selector("html[data-ready]")
+            return page
+
+        yield start
+    assert not complaints, complaints
+
+
+def shoot(page: Any, name: str) -> None:
+    """Keep a picture of a state for people to look at."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")

@@ -1,0 +1,378 @@
+"""The page in a real browser: what a person sees and can do."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from facewise import Analyzer
+
+from .conftest import Open, shoot
+
+pytestmark = pytest.mark.browser
+
+EXAMPLES = Path(__file__).parents[2] / "src/facewise/server/page/static/examples"
+HEADING = re.compile(r"Apparent age (\d+), between (\d+) and (\d+)")
+
+
+def drop(page: Any, data: bytes, name: str, kind: str) -> None:
+    """A real drop event with a file, as from a desktop."""
+    transfer = page.evaluate_handle(
+        """([text, name, kind]) => {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, {type: kind}));
+            return transfer;
+        }""",
+        [base64.b64encode(data).decode(), name, kind],
+    )
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def choose(page: Any, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
+    page.set_input_files("#files", [{"name": name, "mimeType": kind, "buffer": data}])
+
+
+@pytest.fixture(scope="module")
+def portrait(pictures: Path) -> bytes:
+    return (pictures / "astronaut.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def twelve(portrait: bytes) -> bytes:
+    face = Image.open(io.BytesIO(portrait)).convert("RGB").crop((90, 10, 360, 280))
+    sheet = Image.new("RGB", (4 * 300, 3 * 300), (245, 245, 243))
+    for index in range(12):
+        sheet.paste(face, (15 + index % 4 * 300, 15 + index // 4 * 300))
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def test_drop_a_photo_and_read_the_card(
+    open_page: Open, portrait: bytes, analyzer: Analyzer
+) -> None:
+    page = open_page()
+    shoot(page, "empty")
+    drop(page, portrait, "astronaut.jpg", "image/jpeg")
+    page.wait_for_selector(".card")
+    [expected] = analyzer.analyze(portrait)
+    assert expected.age_years is not None
+    assert expected.age_interval_years is not None
+    assert expected.gender is not None
+    match = HEADING.search(page.text_content(".card h3"))
+    assert match is not None
+    assert tuple(map(int, match.groups())) == (
+        round(expected.age_years),
+        *expected.age_interval_years,
+    )
+    text = page.inner_text(".card")
+    for part in ("Apparent gender", "Apparent ethnicity", "What does this interval mean?", "%"):
+        assert part in text
+    assert page.inner_text(".bars .top").split("\n")[0].lower() == expected.gender.top
+    page.click("summary")
+    assert "90 in 100" in page.inner_text("details")
+    assert page.locator("svg.chart rect.interval").count() == 1
+    # The box lies where the face is, whatever the photo's size on the screen.
+    shown, box = page.locator(".frame img").bounding_box(), page.locator(".box").bounding_box()
+    scale = shown["width"] / 512
+    left, top, right, bottom = expected.face.bbox
+    assert box["x"] - shown["x"] == pytest.approx(left * scale, abs=2)
+    assert box["y"] - shown["y"] == pytest.approx(top * scale, abs=2)
+    assert box["width"] == pytest.approx((right - left) * scale, abs=3)
+    assert box["height"] == pytest.approx((bottom - top) * scale, abs=3)
+    assert "1 face found in astronaut.jpg" in page.inner_text("#live")
+    page.hover(".card")
+    assert "on" in page.get_attribute(".box", "class").split()
+    shoot(page, "one-face")
+
+
+def test_twelve_faces(open_page: Open, twelve: bytes) -> None:
+    page = open_page(color_scheme="dark")
+    choose(page, twelve)
+    page.wait_for_selector("#face-12")
+    assert page.locator(".card").count() == page.locator(".box").count() == 12
+    tags = page.locator(".box .tag").all_inner_texts()
+    assert tags == [str(number) for number in range(1, 13)]
+    page.locator(".box").nth(6).hover()
+    assert page.locator(".card.on").get_attribute("id") == "face-7"
+    page.locator(".box").nth(6).click()
+    assert page.evaluate("document.activeElement.id") == "face-7"
+    shoot(page, "twelve-faces-dark")
+
+
+def test_several_photos_and_the_examples(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+    page.set_input_files("#files", [EXAMPLES / name for name in ("six-ways.jpg", "cat.jpg")])
+    page.wait_for_selector("#face-6")
+    page.locator("#strip button").nth(1).click()
+    page.get_by_role("heading", name="No face found").wait_for()
+    assert page.locator(".box").count() == 0
+    page.click("#clear")
+    page.wait_for_selector("#results", state="hidden")
+    page.click("[data-example='portrait.jpg']")
+    page.wait_for_selector(".card")
+
+
+def test_no_face(open_page: Open) -> None:
+    page = open_page()
+    page.click("[data-example='cat.jpg']")
+    page.get_by_role("heading", name="No face found").wait_for()
+    assert "larger" in page.inner_text("#message")
+    assert "No face found in cat.jpg" in page.inner_text("#live")
+    shoot(page, "no-face")
+
+
+def test_not_an_image(open_page: Open) -> None:
+    page = open_page(tolerant=True)  # the browser itself logs the 415
+    choose(page, b"just some words", "words.txt", "text/plain")
+    page.get_by_role("heading", name="This is not a picture").wait_for()
+    assert "JPEG" in page.inner_text("[role=alert]")
+    assert page.locator("progress").count() == 0
+    shoot(page, "not-an-image")
+
+
+def test_a_25_mb_file(open_page: Open) -> None:
+    page = open_page()
+    choose(page, b"\xff\xd8\xff" + bytes(25_000_000), "huge.jpg")
+    page.get_by_role("heading", name="The picture is too large").wait_for()
+    text = page.inner_text("#message")
+    assert "25 MB" in text
+    assert "20 MB" in text
+    assert page.locator("progress").count() == 0
+    shoot(page, "too-large")
+
+
+def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+    page.evaluate(
+        """(text) => {
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "image.png", {type: "image/png"}));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer}));
+        }""",
+        base64.b64encode(portrait).decode(),
+    )
+    page.wait_for_selector(".card")
+
+
+def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_path: Path) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    name = '=it\'s "one".jpg'
+    choose(page, portrait, name)
+    page.wait_for_selector(".card")
+
+    def download(button: str) -> Path:
+        with page.expect_download() as waiting:
+            page.click(button)
+        path = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(path)
+        return path
+
+    answer = json.loads(download("#save-json").read_text())
+    assert len(answer["faces"]) == 1
+    assert len(answer["faces"][0]["age"]["probabilities"]) == 120
+    [row] = csv.DictReader(io.StringIO(download("#save-csv").read_text()))
+    assert row["photo"] == "'" + name, "a spreadsheet must not run a file's name"
+    assert float(row["age_years"]) == answer["faces"][0]["age"]["years"]
+    assert row["gender"] == answer["faces"][0]["gender"]["label"]
+    picture = Image.open(download("#save-picture"))
+    assert picture.size == (512, 512)
+    assert picture.convert("RGB").tobytes() != Image.open(io.BytesIO(portrait)).tobytes()
+    page.click("#copy-curl")
+    page.get_by_role("button", name="Copied").wait_for()
+    command = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert command[0] == "curl"
+    (tmp_path / name).write_bytes(portrait)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["faces"]) == 1
+
+
+def test_the_camera(open_page: Open) -> None:
+    page = open_page()
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    page.click("#go-live")
+    page.wait_for_selector(".live-box")
+    text = page.inner_text(".live-box")
+    assert re.search(r"years|male|can't tell", text)
+    words = ("White", "Black", "Asian", "Indian", "Others")
+    assert not any(word in page.inner_text("#camera") for word in words)
+    assert "ethnicity" not in page.inner_text("#camera")
+    shoot(page, "camera-live")
+    page.click("#shoot")
+    page.wait_for_selector(".card")
+    assert page.locator("#camera").is_hidden()
+    assert "camera.jpg" in page.inner_text("#caption")
+
+
+def test_live_frames_ask_for_no_ethnicity(open_page: Open) -> None:
+    page = open_page()
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    with page.expect_response(re.compile("/v1/analyze")) as waiting:
+        page.click("#go-live")
+    assert "attributes=age%2Cgender" in waiting.value.url
+    assert "ethnicity" not in waiting.value.text()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#camera", state="hidden")
+
+
+def test_the_server_dies_in_the_middle(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    own = start_server()
+    page = open_page(own.url, tolerant=True)
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    own.kill()
+    choose(page, portrait, "second.jpg")
+    page.get_by_role("heading", name="The server cannot be reached").wait_for()
+    assert "try again" in page.inner_text("[role=alert]")
+    assert page.get_by_role("button", name="Try again").is_visible()
+    assert page.locator("progress").count() == 0
+    shoot(page, "server-gone")
+
+
+def test_a_busy_server_says_so_and_can_be_asked_again(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    own = start_server(rate_limit_per_minute=1)
+    page = open_page(own.url, tolerant=True)
+    for _ in range(2):
+        choose(page, portrait)
+    page.get_by_role("heading", name="Too many photos in a short time").wait_for()
+    assert "go on in" in page.inner_text("[role=alert]")
+    assert page.get_by_role("button", name="Try again").is_visible()
+
+
+def test_a_slow_upload_shows_how_far_it_is(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 60_000},
+    )
+    choose(page, portrait)
+    page.get_by_text(re.compile(r"Uploading, \d+ %|Looking for faces")).wait_for()
+    page.wait_for_selector(".card")
+
+
+def test_a_server_with_a_key_asks_for_it(
+    open_page: Open, start_server: Callable[..., Any], chromium: Any, portrait: bytes
+) -> None:
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.goto(own.url)
+    page.get_by_label("This server asks for an API key").fill("correct horse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-ready]")
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    page.close()
+
+
+def test_what_is_off_is_not_on_the_page(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    own = start_server(root_path="/faces")  # a proxy in front: published
+    page = open_page(own.url)
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    assert "Apparent gender" in page.inner_text("body")
+    assert "ethnicity" not in page.inner_text("body").lower()
+
+
+def test_phone_width(open_page: Open, twelve: bytes) -> None:
+    page = open_page(viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True)
+    choose(page, twelve)
+    page.wait_for_selector("#face-12")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 360, "nothing sticks out sideways"
+    shoot(page, "phone")
+    # Boxes are left out: theirs is the size of a face, and a larger area around it takes the touch.
+    small = page.evaluate(
+        """[...document.querySelectorAll('button:not(.box), nav a, summary')].filter((node) => {
+            const box = node.getBoundingClientRect();
+            return box.width && box.height < 24;
+        }).map((node) => node.textContent)"""
+    )
+    assert not small, "targets are at least 24 px (WCAG 2.5.8)"
+
+
+def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
+    page = open_page()
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("(s) => document.activeElement.matches(s)", selector):
+                return
+        raise AssertionError(f"Tab never reaches {selector}")
+
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    tab_to("[data-example='six-ways.jpg']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#face-6")
+    tab_to(".box")
+    assert page.locator(".card.on").get_attribute("id") == "face-1"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "face-1"
+    tab_to(".locate")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.classList.contains('box')")
+    tab_to("summary")
+    page.keyboard.press("Enter")
+    assert page.locator("details[open]").count() == 1
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid", "focus is seen"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    def check(page: Any, where: str) -> None:
+        found = Axe().run(page).response["violations"]
+        bad = [
+            (item["id"], [node["html"] for node in item["nodes"]][:3])
+            for item in found
+            if item["impact"] in ("serious", "critical")
+        ]
+        assert not bad, f"{where}: {bad}"
+
+    # axe is put into the page as a script, which the page's own policy forbids.
+    page = open_page(color_scheme=scheme, bypass_csp=True, tolerant=True)
+    check(page, "empty")
+    page.click("[data-example='six-ways.jpg']")
+    page.wait_for_selector("#face-6")
+    page.click("summary")
+    check(page, "faces")
+    choose(page, b"no", "no.txt", "text/plain")
+    page.wait_for_selector("#message > *")
+    check(page, "message")
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    check(page, "camera")
+    page.goto(server.url + "docs")
+    page.wait_for_selector(".operation")
+    check(page, "docs")
+    shoot(page, f"docs-{scheme}")
+    page.goto(server.url + "v1/models/default/card")
+    check(page, "card")
+    shoot(page, f"card-{scheme}")
