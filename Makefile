@@ -25,10 +25,26 @@ app: $(VENV)/.app  ## set up and open the web app at http://127.0.0.1:8000
 test: $(VENV)/.dev  ## set up and run all tests
 	$(BIN)/python -m pytest
 
+$(VENV)/.train: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+train: $(VENV)/.train  ## train the default model; needs the data and cache/faceres.pt (docs/training.md)
+	$(BIN)/facewise train --config configs/default.toml
+
+evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
+	$(BIN)/facewise evaluate --fit
+
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests scripts bench
 	$(BIN)/ruff check src tests scripts bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.PHONY: help app test check
+load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs/results/load.*
+	$(BIN)/python scripts/load_test.py
+
+check-deploy:  ## check the deploying files and try them in a clean folder
+	$(PYTHON) scripts/check_deploy.py
+
+.PHONY: load check-deploy help app test check
