@@ -36,8 +36,8 @@ evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; nee
 	$(BIN)/facewise evaluate --fit
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
-	$(BIN)/ruff format --check src tests scripts bench
-	$(BIN)/ruff check src tests scripts bench
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -47,4 +47,4 @@ load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: load check-deploy help app test check
+.PHONY: help app test check train evaluate load check-deploy
