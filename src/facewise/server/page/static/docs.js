@@ -31,7 +31,7 @@ function disclosure(title, value) {
 function operation(contract, path, method, node) {
   const parts = [
     el("h3", {}, [el("span", { class: "method" }, [method.toUpperCase()]), el("code", {}, [path]), node.summary ?? ""]),
-    el("p", {}, [node.description ?? ""]),
+    el("p", {}, [(node.description ?? "").replaceAll("`", "")]),
     el("pre", { tabindex: "0" }, [el("code", {}, [curl(path, node)])]),
   ];
   const parameters = node.parameters ?? [];
