@@ -159,10 +159,10 @@ function wire() {
 
 /** What was measured on test faces, in a sentence; empty where the model's spec does not say. */
 function measured(model, coverage) {
-  const level = Math.round(coverage * 100);
-  const figures = Object.entries(model.figures).filter(([name, value]) => name.includes("coverage") && name.includes(String(level)) && typeof value === "number");
-  if (!figures.length) return "";
-  return `Measured on test faces: ${list(figures.map(([name, value]) => `${(value <= 1 ? value * 100 : value).toFixed(1)} % (${name.replaceAll("_", " ")})`))}.`;
+  const row = model.figures.coverage?.[String(coverage)]?.intervals;
+  if (!row) return "";
+  const percent = (share) => (share * 100).toFixed(1);
+  return `Measured on ${row.n.toLocaleString("en")} test faces with an exact age (UTKFace): ${percent(row.coverage)} %, with chance between ${percent(row.low)} and ${percent(row.high)} %.`;
 }
 
 function describePage() {
