@@ -3,8 +3,9 @@
     pip download --no-deps facenet-pytorch==2.6.0
     python scripts/convert_mtcnn.py facenet_pytorch-2.6.0-py3-none-any.whl
 
-The graphs take uint8 pictures ``(N, H, W, 3)``, RGB. Pixels were scaled by (x - 127.5) / 128 in
-training; no convolution of these networks pads, so the scaling folds into the first one exactly.
+The graphs take float32 pictures ``(N, H, W, 3)``, RGB, 0 to 255. Pixels were scaled by
+(x - 127.5) / 128 in training; no convolution of these networks pads, so the scaling folds into the
+first one exactly.
 Each graph is compared with PyTorch, and the script ends with an error where they differ.
 """
 
@@ -47,7 +48,7 @@ class Stage(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = self.trunk(image.permute(0, 3, 1, 2).float())
+        x = self.trunk(image.permute(0, 3, 1, 2))
         first, *others = self.heads
         return (first(x).softmax(dim=1)[:, 1], *(head(x) for head in others))
 
@@ -112,7 +113,7 @@ def export(name: str, stage: Stage, size: tuple[int, int], folder: Path) -> str:
         axes["image"] |= {1: "H", 2: "W"}
         axes["face_probability"] |= {1: "h", 2: "w"}
         axes["box_regression"] |= {2: "h", 3: "w"}
-    example = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    example = torch.zeros(1, *size, 3)
     torch.onnx.export(
         stage, (example,), str(path), input_names=["image"], output_names=outputs,
         dynamic_axes=axes, opset_version=18, dynamo=False,
@@ -135,7 +136,7 @@ def main() -> None:
         state = torch.load(io.BytesIO(blob), weights_only=True)
         load(stage.eval(), names, state)
         hashes[name] = export(name, stage, size, args.out)
-        image = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
+        image = np.random.default_rng(0).uniform(0, 255, (3, *size, 3)).astype(np.float32)
         session = ort.InferenceSession(str(args.out / f"mtcnn-{name}.onnx"))
         actual = session.run(None, {"image": image})
         with torch.inference_mode():

@@ -75,3 +75,8 @@ def start_server() -> Iterator[Callable[..., ServerProcess]]:
             return ServerProcess(match.group(), process)
 
         yield start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright keeps an event loop running in its thread while it lives."""
+    items.sort(key=lambda item: "browser" in item.path.parts)

@@ -56,7 +56,7 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
     photo = load_photo(pictures / "astronaut.jpg")
     (face,) = detector.detect(photo)
     width = float(face.bbox[2] - face.bbox[0])
-    assert MTCNN(threads=1, min_face_px=width * 2).detect(photo) == ()
+    assert MTCNN(threads=1, min_face_px=width * 4).detect(photo) == ()
     two = Photo(np.concatenate([photo.rgb, photo.rgb], axis=1))
     assert len(detector.detect(two)) == 2
     assert len(MTCNN(threads=1, max_faces=1).detect(two)) == 1

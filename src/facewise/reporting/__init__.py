@@ -1,0 +1,1 @@
+"""What evaluation and audit share: bootstrap intervals, plots, Markdown and HTML reports."""

@@ -1,0 +1,103 @@
+"""Intervals of figures: a bootstrap that draws whole groups, and Wilson's for shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS: Final = 500
+Z_95: Final = 1.959964
+
+Figure = dict[str, float]
+"""``value``, ``low`` and ``high`` (95 %), and ``n``."""
+
+GroupNames = NDArray[np.str_]
+
+
+class GroupBootstrap:
+    """Draws of whole groups of rows, with replacement (Efron, 1979; the cluster bootstrap).
+
+    Two pictures of one person are not two independent observations, so they are drawn together.
+
+    Args:
+        groups: name of each row's group, ``(N,)``.
+        rounds: how often to draw.
+        seed: of the draws; the same groups and seed give the same draws.
+    """
+
+    def __init__(self, groups: GroupNames, *, rounds: int = ROUNDS, seed: int = 0) -> None:
+        if len(groups) == 0:
+            raise ValueError("a bootstrap needs at least one row")
+        self.rounds, self.seed = rounds, seed
+        _, self._codes = np.unique(groups, return_inverse=True)
+        self._count = int(self._codes.max()) + 1
+        self._times: NDArray[np.float64] | None = None
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """How often each round draws each group, ``(rounds, groups)``."""
+        if self._times is None:
+            rng = np.random.default_rng(self.seed)
+            drawn = rng.integers(0, self._count, (self.rounds, self._count))
+            flat = drawn + np.arange(self.rounds)[:, None] * self._count
+            counts = np.bincount(flat.ravel(), minlength=self.rounds * self._count)
+            self._times = counts.reshape(self.rounds, self._count).astype(np.float64)
+        return self._times
+
+    def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum of each column over the rows of each round: ``(N, ...)`` to ``(rounds, ...)``."""
+        flat = np.asarray(values, np.float64).reshape(len(self._codes), -1)
+        by_group = np.zeros((self._count, flat.shape[1]))
+        np.add.at(by_group, self._codes, flat)
+        return (self.times @ by_group).reshape(self.rounds, *np.shape(values)[1:])
+
+    def mean(self, values: NDArray[Any]) -> Figure:
+        """Mean of a column."""
+        values = np.asarray(values, np.float64)
+        drawn = self.sums(values) / self.sums(np.ones(len(values)))
+        return figure(float(values.mean()), drawn, len(values))
+
+    def statistic(self, function: Callable[[NDArray[np.intp]], float]) -> Figure:
+        """Any function of row indices, called once a round: for what is not a mean."""
+        order = np.argsort(self._codes, kind="stable")
+        ends = np.cumsum(np.bincount(self._codes, minlength=self._count))
+        members = np.split(order, ends[:-1])
+        drawn = []
+        for row in self.times.astype(np.intp):
+            chosen = np.repeat(np.arange(self._count), row)
+            drawn.append(function(np.concatenate([members[k] for k in chosen])))
+        every = np.arange(len(self._codes))
+        return figure(float(function(every)), np.array(drawn), len(every))
+
+
+def figure(value: float, drawn: NDArray[np.float64], n: int) -> Figure:
+    """A value with the 2.5 and 97.5 % quantiles of its draws; draws without a value are left out.
+
+    Args:
+        value: of all rows.
+        drawn: of each round; NaN where a round had nothing to measure.
+        n: rows.
+    """
+    sound = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(sound, [0.025, 0.975]) if len(sound) else (np.nan, np.nan)
+    return {"value": value, "low": float(low), "high": float(high), "n": n}
+
+
+def wilson(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's interval of a share (Wilson, 1927); 95 % unless another z is given."""
+    if n == 0:
+        return 0.0, 1.0
+    p = hits / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return float(middle - half), float(middle + half)
+
+
+def share(hits: NDArray[np.bool_]) -> Figure:
+    """Share of rows that are true, with Wilson's interval."""
+    low, high = wilson(int(hits.sum()), len(hits))
+    value = float(hits.mean()) if len(hits) else float("nan")
+    return {"value": value, "low": low, "high": high, "n": len(hits)}

@@ -1,0 +1,108 @@
+"""Plots as SVG text. Each takes plain numbers, as they stand in a results file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from facewise.reporting.bootstrap import Figure
+
+INK: Final = ("#1b5e9e", "#c4541a", "#3c7d3c", "#7a4fa0", "#8a6d1d", "#444444")
+Point = Sequence[float]
+"""x and y, and whatever follows."""
+
+
+def _axes(width: float = 6.0, height: float = 4.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    axes = canvas.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return canvas, axes
+
+
+def _svg(canvas: Any) -> str:
+    """The same picture gives the same text: no date, no random ids, text kept as text."""
+    import matplotlib as mpl
+
+    out = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "facewise", "svg.fonttype": "none"}):
+        canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def reliability(curves: Mapping[str, Sequence[Point]], title: str) -> str:
+    """Stated probability against share right.
+
+    Args:
+        curves: name to points ``(mean probability, share right, n)``.
+        title: over the plot.
+    """
+    canvas, axes = _axes(4.6, 4.2)
+    axes.plot([0, 1], [0, 1], color="#999", lw=1, ls="--")
+    for (name, points), ink in zip(curves.items(), INK, strict=False):
+        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=4, color=ink, label=name)
+    axes.set(xlabel="stated probability", ylabel="share right", title=title)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(frameon=False)
+    return _svg(canvas)
+
+
+def lines(
+    curves: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    marks: Mapping[str, Point] | None = None,
+) -> str:
+    """Curves over a common axis, with a dot for a chosen point of each.
+
+    Args:
+        curves: name to points ``(x, y)``.
+        title: over the plot.
+        x_label: under it.
+        y_label: beside it.
+        marks: name of a curve to the point chosen on it.
+    """
+    canvas, axes = _axes()
+    for (name, points), ink in zip(curves.items(), INK * 3, strict=False):
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=ink, label=name)
+        if marks and name in marks:
+            axes.plot(*marks[name][:2], "o", color=ink)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.legend(frameon=False)
+    return _svg(canvas)
+
+
+def intervals(figures: Mapping[str, Figure], *, title: str, x_label: str, line: float) -> str:
+    """A dot and its 95 % interval a row, the first row on top, with a line to compare with."""
+    canvas, axes = _axes(6.4, 1.2 + 0.26 * len(figures))
+    for row, f in enumerate(figures.values()):
+        axes.plot([f["low"], f["high"]], [row, row], color=INK[0], lw=1.5)
+        axes.plot(f["value"], row, "o", color=INK[0], ms=5)
+    axes.axvline(line, color="#999", lw=1, ls="--")
+    names = [f"{name} ({f['n']:.0f})" for name, f in figures.items()]
+    axes.set_yticks(range(len(figures)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel=x_label, title=title)
+    return _svg(canvas)
+
+
+def confusion(matrix: Sequence[Sequence[int]], truth: Sequence[str], said: Sequence[str]) -> str:
+    """Share of each labelled class (a row) that was called each answer (a column), with counts."""
+    canvas, axes = _axes(1.8 + 0.75 * len(said), 1.4 + 0.55 * len(truth))
+    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, count in enumerate(row):
+            ink = "white" if shares[i][j] > 0.55 else "black"
+            axes.text(
+                j, i, f"{shares[i][j]:.0%}\n{count}", ha="center", va="center", color=ink, size=7
+            )
+    axes.set_xticks(range(len(said)), said, fontsize=8)
+    axes.set_yticks(range(len(truth)), truth, fontsize=8)
+    axes.set(xlabel="answer", ylabel="label")
+    return _svg(canvas)

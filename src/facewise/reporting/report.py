@@ -1,0 +1,136 @@
+"""One report, two forms: Markdown with pictures beside it, and one HTML file that holds them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+_PAGE: Final = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<style>
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+.table { overflow-x: auto }
+table { border-collapse: collapse; font-size: .9rem; margin: 1rem 0 }
+th, td { border-bottom: 1px solid #8886; padding: .3rem .7rem; text-align: left }
+td { font-variant-numeric: tabular-nums }
+figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto; background: #fff }
+code { font-size: .9em }
+</style>
+</head>
+<body>
+<main>
+$body
+</main>
+</body>
+</html>
+""")
+
+
+class Report:
+    """Grows block by block, in the order in which its methods are called.
+
+    Args:
+        title: the first heading.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.figures: dict[str, str] = {}
+        self._lines = [f"# {title}"]
+
+    def heading(self, text: str, level: int = 2) -> None:
+        self._lines += ["", f"{'#' * level} {text}"]
+
+    def text(self, markdown: str) -> None:
+        """Paragraphs, lists or tables that are Markdown already."""
+        self._lines += ["", markdown.strip()]
+
+    def bullets(self, items: Iterable[str]) -> None:
+        self._lines += ["", *(f"- {item}" for item in items)]
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table; nothing at all where it would have no rows."""
+        cells = [[_cell(value) for value in row] for row in rows]
+        if not cells:
+            return
+        self._lines += ["", _row([_cell(name) for name in header]), _row(["---"] * len(header))]
+        self._lines += [_row(row) for row in cells]
+
+    def figure(self, name: str, svg: str, caption: str) -> None:
+        """A plot.
+
+        Args:
+            name: file name without suffix, unique in the report.
+            svg: an ``<svg>`` element.
+            caption: what it shows, also for those who cannot see it.
+        """
+        if name in self.figures:
+            raise ValueError(f"the report has a figure {name!r} already")
+        self.figures[name] = svg
+        self._lines += ["", f"![{caption}]({name}.svg)"]
+
+    def markdown(self, folder: str = "") -> str:
+        """The report as Markdown, its figures looked for in ``folder``."""
+        text = "\n".join(self._lines) + "\n"
+        for name in self.figures if folder else ():
+            text = text.replace(f"]({name}.svg)", f"]({folder}/{name}.svg)")
+        return text
+
+    def html(self) -> str:
+        """The report as one page without any outside file; raw HTML in its texts is shown as text.
+
+        Markdown is turned into HTML by markdown-it-py, which rich brings along.
+        """
+        from markdown_it import MarkdownIt
+
+        renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+        def image(tokens: Sequence[Any], index: int, *_: Any) -> str:
+            token = tokens[index]
+            name = str(token.attrGet("src")).removesuffix(".svg")
+            caption = html.escape(token.content)
+            svg = self.figures.get(name)
+            if svg is None:
+                return f"<em>{caption}</em>"
+            return (
+                f'<span class="figure" role="img" aria-label="{caption}">{svg}</span>'
+                f"<br><small>{caption}</small>"
+            )
+
+        renderer.add_render_rule("image", _method(image))
+        body = renderer.render(self.markdown())
+        body = body.replace("<table>", '<div class="table"><table>')
+        body = body.replace("</table>", "</table></div>")
+        return _PAGE.substitute(title=html.escape(self.title), body=body)
+
+    def write(self, path: Path) -> None:
+        """Write ``path`` with the suffixes .md and .html; figures into a folder of its name."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = path.parent / f"{path.stem}-figures"
+        if self.figures:
+            folder.mkdir(exist_ok=True)
+            for name, svg in self.figures.items():
+                (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        path.with_suffix(".md").write_text(self.markdown(folder.name), encoding="utf-8")
+        path.with_suffix(".html").write_text(self.html(), encoding="utf-8")
+
+
+def _method(rule: Any) -> Any:
+    """markdown-it binds a rule to its renderer, and passes that first."""
+    return lambda _self, tokens, index, *rest: rule(tokens, index, *rest)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
