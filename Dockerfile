@@ -12,6 +12,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin facewise
 ENV PATH=/opt/facewise/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2 \
     FACEWISE_HOST=0.0.0.0 \
     FACEWISE_PORT=8000
 USER 10001

@@ -148,7 +148,7 @@ def quantile(values: list[float], q: float) -> float:
 def run(clients: int, seconds: float, threads: int) -> dict[str, object]:
     process = subprocess.Popen(
         [sys.executable, "-m", "facewise", "serve", "--port", "0", "--no-open"],
-        env={**os.environ, "FACEWISE_THREADS": str(threads)},
+        env={**os.environ, "FACEWISE_THREADS": str(threads), "MALLOC_ARENA_MAX": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -204,6 +204,9 @@ def open_session(
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # A plan of memory is kept for every input shape that was ever seen, and a detector sees a new
+    # one with nearly every photo: hundreds of megabytes, for no gain in speed.
+    options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     # Spinning threads burn a core between calls, and several sessions would fight each other.
