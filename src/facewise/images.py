@@ -1,15 +1,13 @@
 """The only decoder: path, bytes, file object, array or PIL image to one upright RGB photo.
 
 Cheap checks come first: bytes are counted before anything is parsed, pixels are read from the
-header before anything is decoded. Nothing global in Pillow is changed.
+header before anything is decoded.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
@@ -22,16 +20,25 @@ from facewise.errors import (
     ImageTooLargeError,
     ImageTooSmallError,
     InvalidArrayError,
-    NotAnImageError,
     OptionError,
-    UnsupportedFormatError,
 )
+from facewise.formats import PILLOWS_LIMIT, open_picture, quiet_pillow
 from facewise.types import ImageArray, Photo
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    PhotoSource = str | os.PathLike[str] | bytes | BinaryIO | ImageArray | Image.Image | Photo
+    PhotoSource = (
+        str
+        | os.PathLike[str]
+        | bytes
+        | bytearray
+        | memoryview
+        | BinaryIO
+        | ImageArray
+        | Image.Image
+        | Photo
+    )
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -39,13 +46,8 @@ DEFAULT_MAX_BYTES: Final = 20_000_000
 DEFAULT_MAX_PIXELS: Final = 50_000_000
 DEFAULT_MIN_SIDE_PX: Final = 16
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
-"""What is read without extras (MPO, which phones write as .jpg, is JPEG to Pillow); HEIF comes with
-``heif``."""
-
-_NAMES: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
-_HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _ORIENTATION: Final = 0x0112
+_ROWS_AT_ONCE: Final = 256
 
 
 def load_photo(
@@ -59,14 +61,16 @@ def load_photo(
     """Read one picture, upright and RGB.
 
     EXIF orientation is applied, transparency laid on white, 16-bit samples scaled to 8 bits; of an
-    animation the first frame counts.
+    animation the first frame counts. Colour profiles are not applied.
 
     Args:
         source: a path; the bytes of a file; a binary file object, read from where it stands; a
-            uint8 array ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; a PIL image; or a Photo.
-        color_order: of arrays: "rgb", or "bgr" as OpenCV reads them.
+            uint8 array ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; a PIL image, the frame it
+            stands at; or a Photo, which is returned as it is.
+        color_order: of arrays: "rgb", or "bgr" as OpenCV reads them. Ignored for all else.
         max_bytes: most bytes of an encoded picture.
-        max_pixels: most pixels, checked in the header before decoding.
+        max_pixels: most pixels, checked in the header before decoding. WebP and TIFF end at
+            ``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million, whatever is asked for.
         min_side_px: shortest side allowed.
 
     Raises:
@@ -87,30 +91,28 @@ def load_photo(
     if isinstance(source, Photo):
         return source
     if isinstance(source, np.ndarray):
-        photo = Photo(_from_array(source, color_order))
-        _check_size(photo.width_px, photo.height_px, max_pixels, min_side_px)
-        return photo
+        _check_array(source)
+        _check_size(source.shape[1], source.shape[0], max_pixels, min_side_px)
+        return Photo(_from_array(source, color_order))
     if isinstance(source, Image.Image):
         _check_size(*source.size, max_pixels, min_side_px)
-        return Photo(_decode(source.copy()))
+        return Photo(_decode(source, max_pixels))
     data, name = _read(source, max_bytes)
-    with _open(data) as image:
-        _check_size(*image.size, max_pixels, min_side_px)
-        return Photo(_decode(image), name)
+    with open_picture(data) as picture:
+        _check_size(*picture.size, max_pixels, min_side_px)
+        return Photo(_decode(picture, max_pixels), name)
 
 
 def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
     """Bytes of a path, file object or bytes-like, never more than one past the limit."""
     name: str | None = None
     if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
+        name = os.fsdecode(source)
         data = _read_path(name, max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
+        data = bytes(memoryview(source).cast("B")[: max_bytes + 1])
     elif hasattr(source, "read"):
-        data = source.read(max_bytes + 1)
-        if not isinstance(data, bytes):
-            raise InvalidArrayError('the file object gives text: open it in binary mode, "rb"')
+        data = _read_stream(source, max_bytes)
     else:
         raise InvalidArrayError(
             f"cannot read a picture from {type(source).__name__}: pass a path, bytes, a binary "
@@ -128,7 +130,7 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
 def _read_path(name: str, max_bytes: int) -> bytes:
     try:
         with Path(name).open("rb") as file:
-            return file.read(max_bytes + 1)
+            return _read_stream(file, max_bytes)
     except IsADirectoryError as error:
         raise ImageNotFoundError(
             errno.EISDIR, "is a directory: name the pictures in it", name
@@ -142,31 +144,60 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         ) from error
 
 
+def _read_stream(file: Any, max_bytes: int) -> bytes:
+    """Read to the end or one byte past the limit; pipes and sockets give less than asked for."""
+    parts: list[bytes] = []
+    missing = max_bytes + 1
+    try:
+        while missing > 0:
+            part = file.read(missing)
+            if isinstance(part, str):
+                raise InvalidArrayError('the file object gives text: open it in binary mode, "rb"')
+            if not part:  # the end; None where a non-blocking file has nothing yet
+                break
+            parts.append(bytes(part))
+            missing -= len(part)
+    except ValueError as error:
+        if isinstance(error, InvalidArrayError):
+            raise
+        raise InvalidArrayError(f"the file object cannot be read ({error}): open it") from error
+    return b"".join(parts)
+
+
 def _hint(source: Any) -> str:
     if type(source).__module__.startswith("torch"):
-        return "; for a torch tensor: tensor.permute(1, 2, 0).byte().cpu().numpy(), 0 to 255"
+        return (
+            "; for a torch tensor (3, H, W) from 0 to 1: "
+            "(tensor * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
+        )
     return ""
 
 
-def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
-    """A copy of an array as uint8 ``(H, W, 3)`` RGB."""
+def _check_array(array: Any) -> None:
     if array.dtype != np.uint8:
         raise InvalidArrayError(
             f"array is {array.dtype}: pass uint8, 0 to 255 (for floats from 0 to 1: "
             "(array * 255).round().astype(numpy.uint8))"
         )
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] not in (3, 4):
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
         raise InvalidArrayError(
             f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W); for channels "
             "first: array.transpose(1, 2, 0)"
         )
-    color = array[:, :, 2::-1] if color_order == "bgr" else array[:, :, :3]
-    if array.shape[2] == 4:
-        alpha = array[:, :, 3:].astype(np.uint16)
-        color = (color * alpha + 255 * (255 - alpha) + 127) // 255
-    return np.ascontiguousarray(color, dtype=np.uint8).copy()
+
+
+def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
+    """A copy of an array as uint8 ``(H, W, 3)`` RGB."""
+    from PIL import Image
+
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    if color_order == "bgr":
+        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+    if array.shape[2] == 3:
+        return np.array(array, dtype=np.uint8, order="C")
+    # Transparency goes Pillow's way, so that an array and its PNG agree to the last bit.
+    return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(array))))
 
 
 def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> None:
@@ -181,98 +212,37 @@ def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> N
         )
 
 
-def _open(data: bytes) -> Image.Image:
-    """Parse the header only."""
-    from PIL import Image, UnidentifiedImageError
-
-    formats = list(FORMATS)
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        formats += _register_heif()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data), formats=formats)
-    except Image.DecompressionBombError as error:
-        # Pillow's own limit, far above the default one here.
-        raise ImageTooLargeError(
-            "more pixels than can safely be decoded: scale the picture down"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
-    except Exception as error:  # parsers raise what they like on hostile headers
-        raise CorruptImageError(
-            f"the picture's header is damaged ({type(error).__name__}): save or export it again"
-        ) from error
-
-
-def _register_heif() -> list[str]:
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError as error:
-        raise UnsupportedFormatError(
-            "HEIC needs an extra: pip install 'facewise[heif]', or save the picture as JPEG"
-        ) from error
-    register_heif_opener()
-    return ["HEIF"]
-
-
-def _unidentified(data: bytes) -> UnsupportedFormatError | NotAnImageError | CorruptImageError:
-    """Say more exactly what the bytes are."""
-    signatures = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"GIF8": "GIF",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-    }
-    for signature, name in signatures.items():
-        if data.startswith(signature):
-            return CorruptImageError(f"the {name} is damaged: save or export it again")
-    others = {
-        b"%PDF": "a PDF",
-        b"8BPS": "a Photoshop file",
-        b"\0\0\1\0": "an icon",
-        b"\0\0\0\x0cjP": "JPEG 2000",
-        b"<svg": "SVG",
-        b"\xff\x0a": "JPEG XL",
-    }
-    for signature, name in others.items():
-        if data.lstrip().startswith(signature):
-            return UnsupportedFormatError(f"{name} is not read here: save it as {_NAMES}")
-    return NotAnImageError(f"not a picture: pass a {_NAMES} file")
-
-
-def _decode(image: Image.Image) -> ImageArray:
+def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     """Pixels of an opened picture: decoded, upright, RGB."""
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.seek(0) if getattr(image, "n_frames", 1) > 1 else None
-            image.load()
-            rgb = _to_rgb(_upright(image))
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError("more pixels than can safely be decoded") from error
+        with quiet_pillow():
+            picture.load()
+            # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
+            _check_size(*picture.size, max_pixels, 0)
+            return np.asarray(_to_rgb(_upright(picture)), dtype=np.uint8)
+    except ImageTooLargeError:
+        raise
     except MemoryError as error:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(PILLOWS_LIMIT) from error
     except Exception as error:  # truncated data shows as OSError, SyntaxError, struct.error, ...
         raise CorruptImageError(
             "the picture is truncated or damaged: copy, download or export it again"
         ) from error
-    return np.array(rgb, dtype=np.uint8)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(picture: Image.Image) -> Image.Image:
     """Apply EXIF orientation; a broken EXIF block counts as none."""
     from PIL import Image
 
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # the picture itself is sound
-        return image
-    method = {
+        return picture
+    methods = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -280,35 +250,43 @@ def _upright(image: Image.Image) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(orientation)
-    return image if method is None else image.transpose(method)
+    }
+    if not isinstance(orientation, int) or orientation not in methods:
+        return picture
+    return picture.transpose(methods[orientation])
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     """Any mode to RGB: wide samples scaled, transparency on white."""
     from PIL import Image
 
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return Image.fromarray(_to_eight_bits(np.asarray(picture))).convert("RGB")
+    if picture.mode == "La":  # its only way out
+        picture = picture.convert("LA")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _to_eight_bits(samples: Any, mode: str) -> ImageArray:
+def _to_eight_bits(samples: Any) -> ImageArray:
     """Grey samples wider than a byte to a byte, over the type's range rather than the picture's.
 
-    Pillow opens 16-bit grey as ``I;16`` or ``I``; float pictures are 0 to 1 by convention, or 0 to
-    255 or 65,535 where their values say so.
+    Pillow opens 16-bit grey as uint16, wider or signed integers as int32; floats are 0 to 1 by
+    convention, or 0 to 255 or 65,535 where their values say so.
     """
-    values = np.nan_to_num(samples.astype(np.float64))
-    top = float(values.max(initial=0.0))
-    if mode == "F":
-        full = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top)
-    else:
-        full = 65535.0 if mode.startswith("I;16") or top > 255 else 255.0
-        full = max(full, top)
-    scaled: ImageArray = np.clip(values / full * 255 + 0.5, 0, 255).astype(np.uint8)
-    return scaled
+    if samples.dtype.itemsize == 2:
+        table = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return table[samples]
+    finite = samples[np.isfinite(samples)]
+    top = float(finite.max(initial=0))
+    limits = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
+    full = next((limit for limit in limits if top <= limit), top)
+    out = np.empty(samples.shape, np.uint8)
+    for first in range(0, len(samples), _ROWS_AT_ONCE):  # float64 of all rows would be 8 times out
+        rows = np.nan_to_num(samples[first : first + _ROWS_AT_ONCE].astype(np.float64))
+        out[first : first + _ROWS_AT_ONCE] = np.clip(rows / full, 0, 1) * 255 + 0.5
+    return out

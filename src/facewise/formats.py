@@ -1,0 +1,222 @@
+"""From bytes to an opened picture: which format it is, and its header; no pixel is decoded here.
+
+Pillow's plugins are called one by one rather than through ``Image.open``, for the size limit of
+that function is a global of the process: it would warn or refuse where a caller of facewise allows
+more. Nothing in Pillow is changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import threading
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from facewise.errors import (
+    CorruptImageError,
+    ImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    UnsupportedFormatError,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+FORMATS: Final = {
+    "JPEG": "PIL.JpegImagePlugin",
+    "PNG": "PIL.PngImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+}
+"""What is read without extras, and where; the module is imported when a picture needs it. MPO,
+which phones write as .jpg, is JPEG to Pillow. HEIC comes with ``heif``."""
+
+MAX_JPEG_SCANS: Final = 100
+"""An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
+picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
+
+NAMES: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+
+PILLOWS_LIMIT: Final = (
+    "more pixels than Pillow decodes in this format (twice PIL.Image.MAX_IMAGE_PIXELS): scale the "
+    "picture down, or save it as PNG"
+)
+"""WebP's and TIFF's plugins, which take memory as they go, ask that limit by themselves."""
+
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_HEIF_BRANDS: Final = frozenset(
+    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+)
+_TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
+_JPEG_MARKER: Final = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_FOREIGN: Final = {
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"8BPS": "Photoshop's own format",
+    b"\0\0\1\0": "the icon format",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"gimp xcf": "GIMP's own format",
+    b"qoif": "QOI",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+}
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Parse the header of an encoded picture; the pixels come with ``load``.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        NotAnImageError: the bytes are no image.
+        UnsupportedFormatError: an image format that is not read here.
+        CorruptImageError: the header is damaged.
+        ImageTooLargeError: decoding would take forever or more memory than there is.
+    """
+    brands = _brands(data)
+    if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
+        return _parse("HEIC", _heif_plugin(), data)
+    from PIL import Image
+
+    for name, module in FORMATS.items():
+        importlib.import_module(module)
+        plugin, accept = Image.OPEN[name]
+        accepted = accept(data[:16]) if accept is not None else True
+        if isinstance(accepted, str):  # the plugin is there, its library is not
+            raise UnsupportedFormatError(
+                f"this Pillow was built without {name}: pip install --upgrade pillow"
+            )
+        if accepted:
+            if name == "JPEG":
+                _check_scans(data)
+            return _parse(name, plugin, data)
+    raise _unknown(data, brands)
+
+
+def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
+    from PIL import Image
+
+    assert callable(plugin)
+    try:
+        with quiet_pillow():
+            picture: ImageFile.ImageFile = plugin(io.BytesIO(data), "")
+            return picture
+    except MemoryError as error:
+        raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(PILLOWS_LIMIT) from error
+    except Exception as error:  # parsers raise what they like on hostile headers
+        if _is_text(data):  # "BM..." is a bitmap's signature, and an initial
+            raise _unknown(data, frozenset()) from error
+        raise CorruptImageError(
+            f"the {name} is damaged at its beginning: copy, download or export it again"
+        ) from error
+
+
+def _heif_plugin() -> object:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise UnsupportedFormatError(
+            "HEIC needs an extra: pip install 'facewise[heif]', or save the picture as JPEG"
+        ) from error
+    return HeifImageFile
+
+
+def _brands(data: bytes) -> frozenset[bytes]:
+    """Major and compatible brands of an ISO media file (ISO/IEC 14496-12, 4.3); empty for others.
+
+    The major brand alone doesn't tell HEIC from AVIF: ``mif1`` is either.
+    """
+    if data[4:8] != b"ftyp":
+        return frozenset()
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    compatible = {data[at : at + 4] for at in range(16, end - 3, 4)}
+    return frozenset({data[8:12], *compatible})
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse JPEGs that are made to take forever; the count is cheap, and nearly always enough."""
+    if data.count(b"\xff\xda") > MAX_JPEG_SCANS and count_jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise ImageTooLargeError(
+            f"the JPEG has more than {MAX_JPEG_SCANS} scans, which takes too long to decode: "
+            "export it again"
+        )
+
+
+def count_jpeg_scans(data: bytes) -> int:
+    """Scans up to the end-of-image marker; thumbnails and what trails the picture don't count."""
+    scans, position = 0, 2
+    while (match := _JPEG_MARKER.search(data, position)) is not None:
+        marker = match[1][0]
+        if marker == 0xD9:
+            break
+        scans += marker == 0xDA
+        position = match.end()
+        if marker not in (0x01, 0xD8):  # all others here state the length of what follows
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans
+
+
+def _is_text(data: bytes) -> bool:
+    return not data[:64].translate(None, _TEXT)
+
+
+def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
+    """Say as exactly as the first bytes allow what this is."""
+    start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
+    name = next((name for sign, name in _FOREIGN.items() if start.startswith(sign)), None)
+    if brands:
+        name = "video, or this kind of ISO media,"
+    elif b"<svg" in start and start.startswith(b"<"):
+        name = "SVG"
+    if name is not None:
+        return UnsupportedFormatError(f"{name} is not read here: save it as {NAMES}")
+    if start.lower().startswith((b"<!doctype html", b"<html")):
+        return NotAnImageError("a web page, not a picture: download the picture itself")
+    return NotAnImageError(f"not a picture: pass a {NAMES} file")
+
+
+class _QuietPillow:
+    """Silence Pillow's warnings, about broken EXIF for one, while any thread decodes.
+
+    ``warnings.catch_warnings`` swaps a list of the whole process, so that two threads that overlap
+    can leave the wrong one behind; here the first one in swaps it, and the last one out puts it
+    back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_quiet: Final = _QuietPillow()
+
+
+def quiet_pillow() -> _QuietPillow:
+    """A context in which Pillow doesn't warn."""
+    return _quiet

@@ -1,0 +1,150 @@
+"""Hostile files: scan bombs, brands that lie, warnings across threads, and fuzzing."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from facewise import errors
+from facewise.formats import MAX_JPEG_SCANS, count_jpeg_scans, quiet_pillow
+from facewise.images import load_photo
+
+
+def encode(kind: str, width: int = 64, height: int = 40, **options: object) -> bytes:
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def with_scans(extra: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    data = encode("JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:-2] + data[start:-2] * extra + data[-2:]
+
+
+def test_progressive_jpegs_are_read_and_scan_bombs_are_not() -> None:
+    usual = count_jpeg_scans(encode("JPEG", progressive=True))
+    assert 5 < usual < 15
+    assert load_photo(with_scans(MAX_JPEG_SCANS - usual)).width_px == 64
+    with pytest.raises(errors.ImageTooLargeError, match="scans"):
+        load_photo(with_scans(MAX_JPEG_SCANS - usual + 1))
+
+
+def test_a_scan_bomb_costs_no_time() -> None:
+    """20 MB of scans would take hours to decode."""
+    data = with_scans(200_000)[:19_000_000]
+    started = time.process_time()
+    with pytest.raises(errors.ImageTooLargeError):
+        load_photo(data)
+    assert time.process_time() - started < 2
+
+
+def test_what_trails_or_precedes_a_jpeg_is_not_counted() -> None:
+    """Motion photos carry a video behind the picture; EXIF carries a thumbnail before it."""
+    data = encode("JPEG")
+    assert count_jpeg_scans(data + b"\xff\xda" * 200) == 1
+    assert load_photo(data + b"\xff\xda" * 200).width_px == 64
+    thumbnail = b"\xff\xe2" + (2 + 400).to_bytes(2, "big") + b"\xff\xda" * 200
+    assert count_jpeg_scans(data[:2] + thumbnail + data[2:]) == 1
+    assert load_photo(data[:2] + thumbnail + data[2:]).width_px == 64
+
+
+def test_brands_beyond_the_first_decide_between_avif_and_heic() -> None:
+    data = encode("AVIF")
+    assert data[8:12] == b"avif"
+    assert load_photo(data[:8] + b"mif1" + data[12:]).width_px == 64
+
+
+BROKEN_EXIF = encode("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
+
+
+def test_threads_leave_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # switch as often as can be
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(100):
+                load_photo(BROKEN_EXIF)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert list(warnings.filters) == before
+
+
+def test_overlapping_contexts_restore_the_filters_in_any_order() -> None:
+    before = list(warnings.filters)
+    first, second = quiet_pillow(), quiet_pillow()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert list(warnings.filters) != before
+    second.__exit__()
+    assert list(warnings.filters) == before
+
+
+KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+SEEDS = [encode(kind) for kind in KINDS] + [encode("JPEG", progressive=True), BROKEN_EXIF]
+
+
+def check(data: bytes) -> None:
+    """The invariant of fuzzing: a photo, or an ImageError with something to say."""
+    try:
+        photo = load_photo(data, max_pixels=1_000_000)
+    except errors.ImageError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert photo.rgb.dtype == np.uint8
+        assert photo.rgb.ndim == 3
+        assert photo.rgb.shape[0] * photo.rgb.shape[1] <= 1_000_000
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_mutated_pictures_never_escape_the_error_tree(seed: bytes, data: st.DataObject) -> None:
+    mutated = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 8))):
+        mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
+    check(bytes(mutated))
+    check(bytes(mutated[: data.draw(st.integers(0, len(mutated)))]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(SEEDS), st.integers(2, 40), st.binary(max_size=200))
+def test_a_signature_with_anything_behind_it(seed: bytes, kept: int, rest: bytes) -> None:
+    check(seed[:kept] + rest)
+
+
+def test_spliced_and_scrambled_pictures() -> None:
+    """A bounded fuzz from a fixed seed, harder on headers than the ones above."""
+    rng = np.random.default_rng(7)
+    for _ in range(600):
+        one, other = (SEEDS[k] for k in rng.integers(0, len(SEEDS), 2))
+        at, to = int(rng.integers(0, len(one))), int(rng.integers(0, len(other)))
+        spliced = bytearray(one[:at] + other[to:])
+        for position in rng.integers(0, min(len(spliced), 80), 3) if spliced else ():
+            spliced[position] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
+        check(bytes(spliced))
