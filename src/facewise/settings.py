@@ -10,7 +10,7 @@ import ipaddress
 import os
 from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,6 +24,8 @@ from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES
 
 CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
+MULTIPART_OVERHEAD_BYTES: Final = 64_000
+"""Allowed above the photos' limit for boundaries, part headers and small fields."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -58,6 +60,9 @@ class Settings(BaseSettings):
         default=64_000_000, ge=1_000, description="of one batch, all photos"
     )
     max_batch_photos: int = Field(default=32, ge=1, le=32)
+    upload_memory_bytes: int = Field(
+        default=512_000_000, validate_default=True, description="of all bodies in memory together"
+    )
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
     max_faces: int | None = Field(default=None, ge=1, description="only the largest so many")
     min_face_px: float | None = Field(default=None, gt=0, description="smallest face looked for")
@@ -93,6 +98,18 @@ class Settings(BaseSettings):
         if unknown or not value:
             raise ValueError(f"name some of {','.join(ATTRIBUTES)}, with commas")
         return tuple(name for name in ATTRIBUTES if name in value)
+
+    @field_validator("upload_memory_bytes")
+    @classmethod
+    def _holds_a_body(cls, value: int, info: ValidationInfo) -> int:
+        limits = (info.data.get("max_bytes", 0), info.data.get("max_batch_bytes", 0))
+        least = max(limits) + MULTIPART_OVERHEAD_BYTES
+        if value < least:
+            raise ValueError(
+                f"at least {least}, so that the largest body fits: raise it, or lower "
+                "FACEWISE_MAX_BYTES and FACEWISE_MAX_BATCH_BYTES"
+            )
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -67,6 +67,34 @@ async def test_a_request_can_ask_for_less(serve: Serve, portrait: bytes) -> None
     assert refused.json()["code"] == "invalid_option"
 
 
+async def test_a_request_can_ask_for_another_coverage(
+    serve: Serve, portrait: bytes, analyzer: Analyzer
+) -> None:
+    """As an analyzer of that coverage answers; the next request has the server's own again."""
+    files = {"file": portrait}
+    async with serve() as running:
+        wide = (await running.client.post("/v1/analyze?coverage=0.95", files=files)).json()
+        batch = (await running.client.post("/v1/analyze/batch?coverage=0.8", files=files)).json()
+        usual = (await running.client.post("/v1/analyze", files=files)).json()
+        refused = [
+            await running.client.post(f"/v1/analyze?coverage={value}", files=files)
+            for value in ("0.5", "nan", "-inf", "much")
+        ]
+    for answer, face, coverage in (
+        (wide, wide["faces"][0], 0.95),
+        (batch, batch["photos"][0]["faces"][0], 0.8),
+        (usual, usual["faces"][0], 0.9),
+    ):
+        [expected] = Analyzer(threads=1, coverage=coverage).analyze(portrait)
+        assert answer["coverage"] == face["coverage"] == coverage
+        assert face["age"]["interval_years"] == list(expected.age_interval_years or ())
+    assert analyzer.coverage == 0.9
+    for answer in refused:
+        assert answer.status_code == 422
+        assert answer.json()["code"] == "invalid_option"
+        assert "coverage" in answer.json()["detail"]
+
+
 async def test_no_face_is_a_good_answer(serve: Serve) -> None:
     from PIL import Image
 

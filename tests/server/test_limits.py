@@ -173,6 +173,33 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
         await until(lambda: running.state.uploads.held == 0)
 
 
+async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -> None:
+    """Counted as bytes arrive, whether they were declared or not, and given back."""
+    limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
+    async with serve(**limits) as running:
+        uploads = running.state.uploads
+        async with await post_head(running.port, None) as stream:
+            await stream.send(b"2dc6c\r\n" + b"\xff" * 0x2DC6C + b"\r\n")  # 187,500 bytes
+            await until(lambda: uploads.held_bytes == 0x2DC6C)
+            declared = await running.client.post(
+                "/v1/analyze", content=portrait, headers={"Content-Type": "image/jpeg"}
+            )
+            check(declared, 503, "busy")
+
+            async def undeclared() -> AsyncIterator[bytes]:
+                yield portrait
+
+            counted = await running.client.post(
+                "/v1/analyze", content=undeclared(), headers={"Content-Type": "image/jpeg"}
+            )
+            check(counted, 503, "busy")
+            assert uploads.held_bytes == 0x2DC6C
+        await until(lambda: uploads.held_bytes == 0)
+        answer = await running.client.post("/v1/analyze", files={"file": portrait})
+        assert answer.status_code == 200
+        assert uploads.held_bytes == 0
+
+
 async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
     async with serve(upload_timeout_seconds=0.2) as running:
         async with await post_head(running.port, 1_000_000) as stream:

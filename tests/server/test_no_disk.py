@@ -51,11 +51,11 @@ def start(tmp_path: Path, extra: str = "") -> subprocess.Popen[str]:
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no file-size limit on this system")
 def test_no_byte_reaches_a_file(tmp_path: Path, portrait: bytes) -> None:
     """Bodies far above Starlette's 1 MB spool pass, and SIGTERM ends the server cleanly."""
-    noise = np.random.default_rng(0).integers(0, 255, (900, 1300, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 2600, 3), np.uint8)
     picture = Image.fromarray(noise)
     picture.paste(Image.open(io.BytesIO(portrait)))
     large = encoded(picture, "PNG")
-    assert len(large) > 3_000_000
+    assert len(large) > 15_000_000
     with start(tmp_path) as process:
         try:
             assert process.stdout is not None

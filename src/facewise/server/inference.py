@@ -48,7 +48,7 @@ class Inference:
     def __init__(self, analyzer: Analyzer, settings: Settings) -> None:
         self._settings = settings
         self._limiter = anyio.CapacityLimiter(settings.threads)
-        self._analyzers: dict[tuple[str, ...], Analyzer] = {}
+        self._analyzers: dict[tuple[tuple[str, ...], float], Analyzer] = {}
         self._analyzer = analyzer
         self.waiting = 0
         self.attributes = tuple(
@@ -68,17 +68,22 @@ class Inference:
         if self.waiting >= self._settings.queue and self.running >= self._settings.threads:
             raise busy("its queue is full")
 
-    def _narrowed(self, attributes: Sequence[str]) -> Analyzer:
-        """The analyzer with fewer attributes on: the same sessions, shared."""
-        key = tuple(attributes)
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """Levels that a request may ask for."""
+        return self._analyzer.calibration.coverages
+
+    def _adapted(self, attributes: Sequence[str], coverage: float) -> Analyzer:
+        """The analyzer with fewer attributes on, or another coverage: the same sessions, shared."""
+        key = tuple(attributes), coverage
         if key not in self._analyzers:
-            narrowed = copy.copy(self._analyzer)
-            narrowed.attributes = key
-            self._analyzers[key] = narrowed
+            adapted = copy.copy(self._analyzer)
+            adapted.attributes, adapted.coverage = key
+            self._analyzers[key] = adapted
         return self._analyzers[key]
 
     async def analyze(
-        self, data: bytes, attributes: Sequence[str]
+        self, data: bytes, attributes: Sequence[str], coverage: float
     ) -> tuple[Result, dict[str, float]]:
         """Analyse one photo.
 
@@ -89,7 +94,7 @@ class Inference:
             ImageError: the photo cannot be read.
             ProblemError: 503.
         """
-        analyzer = self._narrowed(attributes)
+        analyzer = self._adapted(attributes, coverage)
         timings = Timings()
 
         def work() -> Result:
@@ -101,10 +106,10 @@ class Inference:
         return await self._run(work, timings)
 
     async def analyze_batch(
-        self, items: Sequence[bytes], attributes: Sequence[str]
+        self, items: Sequence[bytes], attributes: Sequence[str], coverage: float
     ) -> tuple[list[Result | ProblemError], dict[str, float]]:
         """Analyse several photos; a bad one becomes a problem in its place."""
-        analyzer = self._narrowed(attributes)
+        analyzer = self._adapted(attributes, coverage)
         timings = Timings()
 
         def work() -> list[Result | ProblemError]:

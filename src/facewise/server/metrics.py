@@ -35,6 +35,7 @@ class Metrics:
         self._gauge("facewise_waiting", "Requests in the queue.", lambda: inference.waiting)
         self._gauge("facewise_running", "Requests being analysed.", lambda: inference.running)
         self._gauge("facewise_uploads", "Requests that hold a body.", lambda: uploads.held)
+        self._gauge("facewise_upload_bytes", "Bytes of them.", lambda: uploads.held_bytes)
 
     def _gauge(self, name: str, text: str, read: object) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)  # type: ignore[arg-type]

@@ -87,6 +87,13 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "pattern": f"^({choice})(,({choice}))*$",
                     "examples": [",".join(attributes[:2])],
                 }
+            if parameter["name"] == "coverage":
+                levels = list(state.inference.coverages)
+                parameter["schema"] = {
+                    "type": "number",
+                    "enum": levels,
+                    "default": state.coverage,
+                }
     # For people who read the document, and for the page that shows it.
     document["x-problems"] = TITLES
     if state.access.needs_key:

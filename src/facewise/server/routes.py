@@ -28,6 +28,7 @@ class Options:
     """Query parameters of the analysing routes."""
 
     attributes: tuple[str, ...]
+    coverage: float
     vector: bool
     years: bool
 
@@ -39,16 +40,23 @@ def options(
     attributes: Annotated[
         str | None, Query(description="only these, with commas; all that are on if left out")
     ] = None,
+    coverage: Annotated[
+        float | None, Query(description="of intervals and label sets; the server's if left out")
+    ] = None,
 ) -> Options:
     on = state.inference.attributes
+    level = state.coverage if coverage is None else coverage
+    if level not in state.inference.coverages:
+        levels = ", ".join(f"{fitted:g}" for fitted in state.inference.coverages)
+        raise ProblemError(422, "invalid_option", f"coverage: one of {levels}.")
     if attributes is None:
-        return Options(on, vector, years)
+        return Options(on, level, vector, years)
     names = attributes.split(",")
     if not set(names) <= set(on):
         raise ProblemError(
             422, "invalid_option", f"attributes: name some of {', '.join(on)}, with commas."
         )
-    return Options(tuple(name for name in on if name in names), vector, years)
+    return Options(tuple(name for name in on if name in names), level, vector, years)
 
 
 Chosen = Annotated[Options, Depends(options)]
@@ -71,10 +79,13 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     """
     state.access.check_rate(request)
     state.inference.check_room()
-    async with state.uploads.place():
-        data = await state.uploads.one(request)
+    async with state.uploads.place() as place:
+        data = await state.uploads.one(request, place)
         result, times = await _while_connected(
-            request, lambda: _count(state, state.inference.analyze(data, chosen.attributes))
+            request,
+            lambda: _count(
+                state, state.inference.analyze(data, chosen.attributes, chosen.coverage)
+            ),
         )
     state.metrics.count(faces=len(result.predictions), timings_ms=times)
     return JSONResponse(
@@ -101,11 +112,12 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
     """
     state.access.check_rate(request)
     state.inference.check_room()
-    async with state.uploads.place():
-        items = await state.uploads.several(request)
+    async with state.uploads.place() as place:
+        items = await state.uploads.several(request, place)
         state.access.charge(request, len(items) - 1)
         results, times = await _while_connected(
-            request, lambda: state.inference.analyze_batch(items, chosen.attributes)
+            request,
+            lambda: state.inference.analyze_batch(items, chosen.attributes, chosen.coverage),
         )
     photos = []
     faces = 0
@@ -138,7 +150,7 @@ def _common(
         "request_id": request_id_of(request.scope),
         "model": state.spec.info.to_dict(),
         "attributes": list(chosen.attributes),
-        "coverage": state.coverage,
+        "coverage": chosen.coverage,
         "timings_ms": plain(times),
     }
 

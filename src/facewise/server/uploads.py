@@ -15,12 +15,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from facewise.server.problems import ProblemError
-from facewise.settings import Settings
+from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 
 FIELD: Final = "file"
 BATCH_FIELDS: Final = ("file", "files")
-MULTIPART_OVERHEAD_BYTES: Final = 64_000
-"""Allowed above the photos' limit for boundaries, part headers and small fields."""
 
 
 class _InMemoryParser(MultiPartParser):
@@ -28,14 +26,15 @@ class _InMemoryParser(MultiPartParser):
 
 
 class Uploads:
-    """How many requests may hold a body at once: what bounds the server's memory."""
+    """How many bodies, and how many bytes of them, are held at once: what bounds the memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.held = 0
+        self.held_bytes = 0
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self) -> AsyncIterator[Place]:
         """Hold a place while a body is in memory.
 
         Raises:
@@ -43,37 +42,48 @@ class Uploads:
         """
         if self.held >= self._settings.uploads:
             raise busy("as many uploads as it can hold are under way")
+        place = Place(self)
         self.held += 1
         try:
-            yield
+            yield place
         finally:
             self.held -= 1
+            self.held_bytes -= place.held_bytes
 
-    async def one(self, request: Request) -> bytes:
+    def check_room(self, more_bytes: int) -> None:
+        """Whether so many bytes more can be held.
+
+        Raises:
+            ProblemError: 503.
+        """
+        if self.held_bytes + more_bytes > self._settings.upload_memory_bytes:
+            raise busy("the uploads under way fill its memory")
+
+    async def one(self, request: Request, place: Place) -> bytes:
         """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
 
         Raises:
-            ProblemError: 400, 408, 413 or 415.
+            ProblemError: 400, 408, 413, 415 or 503.
         """
         kind = _media_type(request)
         limit = self._settings.max_bytes
         if kind.startswith("image/"):
             chunks = []
-            async with self._timely(), aclosing(_limited(request, limit, limit)) as body:
+            async with self._timely(), aclosing(_limited(request, place, limit, limit)) as body:
                 async for chunk in body:
                     chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
             return b"".join(chunks)
         if kind != "multipart/form-data":
             raise _unsupported(kind, f"multipart/form-data with a field {FIELD}, or image/*")
         async with self._timely():
-            files = await _files(request, limit, limit, (FIELD,), 1)
+            files = await _files(request, place, limit, limit, (FIELD,), 1)
         return files[0]
 
-    async def several(self, request: Request) -> list[bytes]:
+    async def several(self, request: Request, place: Place) -> list[bytes]:
         """The photos of a multipart request, in their order, from fields named ``files``.
 
         Raises:
-            ProblemError: 400, 408, 413, 415 or 422.
+            ProblemError: 400, 408, 413, 415, 422 or 503.
         """
         settings = self._settings
         kind = _media_type(request)
@@ -82,6 +92,7 @@ class Uploads:
         async with self._timely():
             return await _files(
                 request,
+                place,
                 settings.max_batch_bytes,
                 settings.max_bytes,
                 BATCH_FIELDS,
@@ -102,6 +113,24 @@ class Uploads:
                 "try again over a faster connection.",
                 {"Connection": "close"},
             ) from error
+
+
+class Place:
+    """What one request holds of the memory for bodies."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self.held_bytes = 0
+
+    def check_room(self, more_bytes: int) -> None:
+        """503 where a body of a declared size cannot be held now."""
+        self._uploads.check_room(more_bytes)
+
+    def hold(self, more_bytes: int) -> None:
+        """Count bytes that have arrived; 503 where they are too many."""
+        self._uploads.check_room(more_bytes)
+        self.held_bytes += more_bytes
+        self._uploads.held_bytes += more_bytes
 
 
 def busy(why: str) -> ProblemError:
@@ -133,12 +162,14 @@ def _short(text: str) -> str:
 
 
 async def _limited(
-    request: Request, limit_bytes: int, shown_bytes: int
+    request: Request, place: Place, limit_bytes: int, shown_bytes: int
 ) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; 413 before the first one over the limit is kept."""
+    """The body's chunks; 413 before the first one over the limit is kept, 503 without room."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise _too_large(shown_bytes)
+    if declared.isdigit():
+        if int(declared) > limit_bytes:
+            raise _too_large(shown_bytes)
+        place.check_room(int(declared))
     count = 0
     # Starlette's stream ends with an empty chunk, which python-multipart need not see.
     async with aclosing(request.stream()) as stream:
@@ -146,6 +177,7 @@ async def _limited(
             count += len(chunk)
             if count > limit_bytes:
                 raise _too_large(shown_bytes)
+            place.hold(len(chunk))
             if chunk:
                 yield chunk
 
@@ -161,13 +193,15 @@ def _too_large(limit_bytes: int) -> ProblemError:
 
 async def _files(
     request: Request,
+    place: Place,
     body_limit_bytes: int,
     file_limit_bytes: int,
     fields: Sequence[str],
     most: int,
 ) -> list[bytes]:
     """File fields of a multipart body as bytes."""
-    stream = _limited(request, body_limit_bytes + MULTIPART_OVERHEAD_BYTES, body_limit_bytes)
+    limit_bytes = body_limit_bytes + MULTIPART_OVERHEAD_BYTES
+    stream = _limited(request, place, limit_bytes, body_limit_bytes)
     try:
         async with aclosing(stream):
             # One file past the limit is let in, so that the answer can say what is wrong.

@@ -2,12 +2,23 @@
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
-import { render, renderProgress } from "./results.js";
-import { capital, count, list, megabytes } from "./words.js";
+import { render, renderBar, renderProgress } from "./results.js";
+import { count, list, megabytes } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const state = { photos: [], current: null, working: false };
+// Photos that came before the engine was ready; they are not lost.
+const early = [];
 let engine = null, about = null;
+
+/** A trouble that belongs to no photo: a sentence in place, and a way on. */
+function trouble(title, detail, again) {
+  $("trouble")?.remove();
+  $("notice").before(el("div", { id: "trouble", class: "problem", role: "alert" }, [
+    el("h2", {}, [title]), el("p", {}, [detail]),
+    el("button", { onclick: () => { $("trouble").remove(); again(); } }, ["Try again"]),
+  ]));
+}
 
 const draw = () => render(state, about, { choose, retry });
 
@@ -29,7 +40,14 @@ async function preview(url, name) {
 }
 
 async function add(files) {
-  if (!about) return;
+  $("trouble")?.remove();
+  if (!about) {
+    early.push(...files);
+    if (engine && !$("key-form").hidden) $("key").focus();
+    announce("One moment: the server is being asked.");
+    if (failed) start();
+    return;
+  }
   const added = await Promise.all([...files].map(async (file) => {
     const name = file.name || "pasted.png";
     const url = URL.createObjectURL(file);
@@ -52,6 +70,9 @@ function refuse(photo) {
   };
 }
 
+/** Folders, and files that were moved or changed after they were chosen, cannot be read. */
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+
 async function analyze(photo) {
   photo.waiting = false;
   photo.error = refuse(photo);
@@ -66,7 +87,9 @@ async function analyze(photo) {
       },
     });
     if (photo.image) photo.scale = photo.image.naturalWidth / photo.answer.width_px;
-  } catch (error) {
+  } catch (failure) {
+    const error = failure.code === "network" && !(await isReadable(photo.file))
+      ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed meanwhile: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
     photo.error.isFinal = /^(image_|not_an_image|unsupported_)/.test(error.code ?? "");
     if (error.code === "unauthorized") askForKey();
@@ -80,7 +103,9 @@ async function work() {
     await analyze(photo);
     if (!state.photos.includes(photo)) continue;
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
-    draw();
+    // A photo in the background changes its thumbnail only: what is being read stays as it is.
+    if (photo === state.current) draw();
+    else renderBar(state, { choose });
   }
   state.working = false;
 }
@@ -88,6 +113,7 @@ async function work() {
 function retry(photo) {
   Object.assign(photo, { error: null, waiting: true, progress: null });
   draw();
+  $("message").focus();
   work();
 }
 
@@ -134,15 +160,9 @@ function wire() {
     add(drag.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
-  $("examples").addEventListener("click", async (event) => {
+  $("examples").addEventListener("click", (event) => {
     const name = event.target.closest("button")?.dataset.example;
-    if (!name) return;
-    try {
-      const answer = await fetch(`static/examples/${name}`);
-      add([new File([await answer.blob()], name, { type: "image/jpeg" })]);
-    } catch {
-      announce("The example could not be fetched: check that the server is running.");
-    }
+    if (name) addExample(name);
   });
   const done = () => state.photos.filter((photo) => photo.answer);
   $("save-json").addEventListener("click", () => saveJson(done()));
@@ -153,8 +173,19 @@ function wire() {
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
+    about = null;
     start();
   });
+}
+
+async function addExample(name) {
+  try {
+    const answer = await fetch(`static/examples/${name}`);
+    if (!answer.ok) throw new Error(String(answer.status));
+    add([new File([await answer.blob()], name, { type: "image/jpeg" })]);
+  } catch {
+    trouble("The example could not be fetched", "Check that facewise is still running, then try again.", () => addExample(name));
+  }
 }
 
 /** What was measured on test faces, in a sentence; empty where the model's spec does not say. */
@@ -169,28 +200,31 @@ function describePage() {
   const names = about.attributes;
   $("lede").textContent = `Drop a photo. Every face in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
   $("limits").textContent = `JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF, up to ${megabytes(about.limits.max_bytes)}`;
-  $("model").textContent = `${capital(about.model.name)} ${about.model.version}`;
+  $("model").textContent = `${about.model.name} ${about.model.version}`;
   for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
 }
 
+let failed = false;
 async function start() {
+  failed = false;
   try {
     about = await engine.describe();
   } catch (error) {
-    if (error.code === "unauthorized") {
+    failed = error.code !== "unauthorized";
+    if (failed) trouble(error.title, error.detail, start);
+    else {
+      if ($("key").value) $("key-hint").textContent = "The server does not know this key: check it, or ask the operator.";
       askForKey();
-      return;
     }
-    $("notice").before(el("div", { class: "problem", role: "alert" }, [
-      el("h2", {}, [error.title]), el("p", {}, [error.detail]), el("button", { onclick: () => location.reload() }, ["Try again"]),
-    ]));
     return;
   }
   about.measured = measured(about.model, about.coverage);
   $("key-form").hidden = true;
   describePage();
-  setUpCamera({ engine, about, onPicture: (file) => add([file]) });
+  if (!document.documentElement.dataset.ready) setUpCamera({ engine, about, onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
+  add(early.splice(0));
+  for (const photo of state.photos) if (photo.error?.code === "unauthorized") retry(photo);
 }
 
 // Another engine (one that runs on the device, say) is a module of the same shape beside this one.

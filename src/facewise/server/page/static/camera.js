@@ -13,7 +13,7 @@ const REASONS = {
 
 export function setUpCamera({ engine, about, onPicture }) {
   const dialog = $("camera"), video = $("video"), viewport = $("viewport");
-  let stream = null, live = false;
+  let stream = null, live = false, opening = 0, run = 0;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
   $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only. Frames are analysed in memory and forgotten.`;
@@ -24,17 +24,33 @@ export function setUpCamera({ engine, about, onPicture }) {
     $("camera-error").hidden = false;
   }
 
+  const setEnabled = (on) => { $("shoot").disabled = $("go-live").disabled = !on; };
+  const stop = (media) => media?.getTracks().forEach((track) => track.stop());
+
   async function open() {
+    const mine = ++opening;
     $("camera-error").hidden = true;
     dialog.showModal();
-    $("shoot").disabled = $("go-live").disabled = true;
+    setEnabled(false);
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+      const media = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+      // Permission can come after the dialog was closed: the camera must not stay on behind it.
+      if (mine !== opening) {
+        stop(media);
+        return;
+      }
+      stream = media;
+      media.getVideoTracks()[0].addEventListener("ended", () => {
+        setLive(false);
+        setEnabled(false);
+        fail("The camera went away: connect it again and reopen this window, or choose a photo.");
+      });
       video.srcObject = stream;
       await video.play();
-      $("shoot").disabled = $("go-live").disabled = false;
+      setEnabled(true);
       $("shoot").focus();
     } catch (error) {
+      if (mine !== opening) return;
       fail(REASONS[error.name] ?? "The camera could not be started: choose a photo instead.");
     }
   }
@@ -62,7 +78,10 @@ export function setUpCamera({ engine, about, onPicture }) {
     const dx = (viewport.clientWidth - answer.width_px * shown) / 2, dy = (viewport.clientHeight - answer.height_px * shown) / 2;
     for (const face of answer.faces) {
       const [left, top, right, bottom] = face.bbox;
-      const node = el("div", { class: "live-box" }, [el("span", {}, [words(face)])]);
+      // The words stay inside the picture: from the far edge leftwards, and below at the top.
+      const side = answer.width_px - right > answer.width_px / 2 ? " leftwards" : "";
+      const low = dy + top * shown < 34 ? " inside" : "";
+      const node = el("div", { class: `live-box${side}${low}` }, [el("span", {}, [words(face)])]);
       node.style.left = `${dx + (answer.width_px - right) * shown}px`;
       node.style.top = `${dy + top * shown}px`;
       node.style.width = `${(right - left) * shown}px`;
@@ -77,15 +96,17 @@ export function setUpCamera({ engine, about, onPicture }) {
     $("go-live").setAttribute("aria-pressed", String(on));
     // Read out on request only: a region that speaks many times a second helps nobody.
     if (!on) clear();
+    else loop(++run);
   }
 
-  async function loop() {
-    while (live && stream) {
+  async function loop(mine) {
+    while (live && stream && mine === run) {
       try {
         const answer = await engine.analyze(await frame(LIVE_SIDE_PX), { attributes: about.liveAttributes, years: false });
         $("camera-error").hidden = true;
-        if (live) show(answer);
+        if (live && mine === run) show(answer);
       } catch (error) {
+        if (mine !== run || !live) return;
         if (error.retryAfterSeconds) {
           await new Promise((resolve) => setTimeout(resolve, error.retryAfterSeconds * 1000));
           continue;
@@ -97,8 +118,9 @@ export function setUpCamera({ engine, about, onPicture }) {
   }
 
   function close() {
+    opening += 1;
     setLive(false);
-    stream?.getTracks().forEach((track) => track.stop());
+    stop(stream);
     stream = null;
     video.srcObject = null;
   }
@@ -106,7 +128,7 @@ export function setUpCamera({ engine, about, onPicture }) {
   $("camera-open").addEventListener("click", open);
   $("camera-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", close);
-  $("go-live").addEventListener("click", () => { setLive(!live); if (live) loop(); });
+  $("go-live").addEventListener("click", () => setLive(!live));
   $("shoot").addEventListener("click", async () => {
     const blob = await frame();
     dialog.close();

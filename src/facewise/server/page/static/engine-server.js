@@ -90,5 +90,5 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl(name, needsKey) {
   const key = needsKey ? " -H 'Authorization: Bearer YOUR-KEY'" : "";
-  return `curl${key} -F ${quoted(`file=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)} ${quoted(new URL("v1/analyze", root).href)}`;
+  return `curl${key} -F ${quoted(`file=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)} ${quoted(new URL("v1/analyze?years=true", root).href)}`;
 }

@@ -59,16 +59,23 @@ function caption(photo) {
   return `${photo.name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
 }
 
+/** The strip and the buttons, which change while photos finish; focus in the strip stays. */
+export function renderBar(state, { choose }) {
+  const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
+  $("strip").replaceChildren(...strip(state.photos, state.current, choose));
+  if (focused >= 0) $("strip").querySelectorAll("button")[focused]?.focus();
+  const done = state.photos.some((item) => item.answer);
+  for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
+  $("save-picture").disabled = !(state.current.answer && state.current.image);
+}
+
 /** Draw everything anew for the photo at hand. */
 export function render(state, about, { choose, retry }) {
   const photo = state.current;
   document.body.classList.toggle("has-photos", Boolean(photo));
   $("results").hidden = !photo;
   if (!photo) return;
-  $("strip").replaceChildren(...strip(state.photos, photo, choose));
-  const done = state.photos.some((item) => item.answer);
-  for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
-  $("save-picture").disabled = !(photo.answer && photo.image);
+  renderBar(state, { choose });
   const { boxes, cards } = photo.answer ? faces(photo, about) : { boxes: [], cards: [] };
   $("frame").replaceChildren(...stage(photo, boxes));
   $("caption").textContent = caption(photo);
