@@ -91,7 +91,7 @@ class MTCNN:
         }
 
     def _check_options(self) -> None:
-        if self.min_face_px is not None and self.min_face_px < CELL_PX:
+        if self.min_face_px is not None and not CELL_PX <= self.min_face_px < np.inf:  # nor NaN
             raise OptionError(f"min_face_px must be {CELL_PX} or more, not {self.min_face_px}")
         if self.max_faces is not None and self.max_faces < 1:
             raise OptionError(f"max_faces must be 1 or more, not {self.max_faces}")
