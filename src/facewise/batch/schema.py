@@ -1,0 +1,117 @@
+"""Columns of an annotated table: what ``facewise annotate`` writes and every reader relies on.
+
+A table is a folder of Parquet files, ``part-*.parquet``; names that begin with ``_`` are its own
+bookkeeping, which Arrow, pandas and Spark leave out by themselves. docs/annotate.md says in words
+what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from facewise.errors import MissingExtraError
+from facewise.labels import ATTRIBUTES, DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+
+SCHEMA_VERSION: Final = 1
+"""Goes up when a column changes its name, type or meaning; new columns alone don't raise it."""
+
+PART_GLOB: Final = "part-*.parquet"
+
+KEYS: Final = {
+    "image_id": "string",
+    "face_index": "int32",
+}
+"""``face_index`` counts a picture's faces from 0, the largest first; null in the one row of a
+picture without a face or with an error."""
+
+IMAGE: Final = {
+    "width_px": "int32",
+    "height_px": "int32",
+    "frame_index": "int64",
+    "time_seconds": "float64",
+    "track_id": "int32",
+}
+"""The last three are null but for video."""
+
+FACE: Final = {
+    "bbox": "list",
+    "landmarks": "list",
+    "detection_score": "float32",
+    "eye_distance_px": "float32",
+    "sharpness": "float32",
+    "yaw_degrees": "float32",
+    "brightness": "float32",
+    "contrast": "float32",
+}
+"""``bbox``: 4 numbers, xyxy; ``landmarks``: 10, five points x, y. Pixels of the upright photo."""
+
+DECADE_COLUMNS: Final = tuple(f"p_age_{name.replace('-', '_')}" for name in DECADE_LABELS)
+GENDER_COLUMNS: Final = tuple(f"p_{name}" for name in GENDER_LABELS)
+ETHNICITY_COLUMNS: Final = tuple(f"p_{name.lower()}" for name in ETHNICITY_LABELS)
+VECTOR_COLUMNS: Final = DECADE_COLUMNS + GENDER_COLUMNS + ETHNICITY_COLUMNS
+"""The 19 outputs, in the order of ``facewise.labels``; calibrated, each group sums to 1."""
+
+ATTRIBUTE_COLUMNS: Final[dict[str, dict[str, str]]] = {
+    "age": {
+        "age_years": "float32",
+        "age_low_years": "int16",
+        "age_high_years": "int16",
+        **dict.fromkeys(DECADE_COLUMNS, "float32"),
+    },
+    "gender": {"gender": "string", **dict.fromkeys(GENDER_COLUMNS, "float32")},
+    "ethnicity": {"ethnicity": "string", **dict.fromkeys(ETHNICITY_COLUMNS, "float32")},
+}
+"""Columns that are there only where the attribute was asked for. ``gender`` and ``ethnicity`` are
+the most probable labels, abstained or not."""
+
+TAIL: Final = {
+    "abstained": "strings",
+    "abstained_reasons": "strings",
+    "model": "string",
+    "model_sha256": "string",
+    "error_code": "string",
+    "error_message": "string",
+}
+"""``abstained``: names of attributes not to stand by, empty where there is none, null where there
+is no face; ``abstained_reasons`` says why, in the same order. Errors are null where all is well."""
+
+
+def columns(attributes: Sequence[str] = ATTRIBUTES) -> dict[str, str]:
+    """Column to type, in the table's order.
+
+    Args:
+        attributes: some of age, gender, ethnicity.
+    """
+    out = {**KEYS, **IMAGE, **FACE}
+    for name in ATTRIBUTES:
+        if name in attributes:
+            out |= ATTRIBUTE_COLUMNS[name]
+    return out | TAIL
+
+
+def arrow_schema(attributes: Sequence[str] = ATTRIBUTES) -> Any:
+    """The table's ``pyarrow.Schema``, its metadata holding the schema's version.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("a table", "batch") from error
+    types = {
+        "string": pa.string(),
+        "int16": pa.int16(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float32": pa.float32(),
+        "float64": pa.float64(),
+        "list": pa.list_(pa.float32()),
+        "strings": pa.list_(pa.string()),
+    }
+    fields = [
+        pa.field(name, types[kind], nullable=name != "image_id")
+        for name, kind in columns(attributes).items()
+    ]
+    return pa.schema(fields, metadata={"facewise_schema_version": str(SCHEMA_VERSION)})
