@@ -4,17 +4,25 @@ Everything is fitted by ``facewise.evaluation`` on the calibration and val split
 handful of numbers in the model's spec, in this form::
 
     {"temperatures": {"age": 1.1, "gender": 1.3, "ethnicity": 1.2},
-     "age_intervals": {"band_starts_years": [1, 5, ...],
-                       "thresholds": {"0.9": [t of each band], ...}},
-     "label_sets": {"gender": {"0.9": t, ...}, "ethnicity": {"0.9": t, ...}},
-     "gates": {"quality": {"eye_distance_px": {"min": 9}, "sharpness": {"min": 0.2}, ...},
+     "age_intervals": {"band_starts_years": [1, 4, ...],
+                       "age_starts_years": [1, 4, ...],
+                       "thresholds": {"0.9": {"band": [t of each band], "age": [...]}}},
+     "label_sets": {"gender": {"0.9": [t of each label]}, "ethnicity": {"0.9": [...]}},
+     "gates": {"quality": {"age": {"eye_distance_px": {"min": 9}, "sharpness": {"min": 0.2}},
+                           "gender": {...}},
                "certainty": {"age": {"max_interval_years": 50},
-                             "gender": {"min_probability": 0.6}, ...}}}
+                             "gender": {"min_probability": 0.6}}}}
 
-An age interval is normalised split conformal prediction (Lei et al., 2018), Mondrian by predicted
-age band (Vovk et al., 2003): expected age plus and minus t times the distribution's own standard
-deviation, so it is wide where the face is hard. A label set holds every label whose probability is
-at least 1 - t (Sadinle et al., 2019), and the most probable one always.
+Age intervals are normalised split conformal prediction (Lei et al., 2018): a year y lies inside
+when max(abs(y - expected age) - 0.5, 0) is at most t standard deviations of the face's own
+distribution, so an interval is wide where the face is hard. The threshold t is that of the band in
+which the expected age falls (Mondrian; Vovk et al., 2003) plus that of the band in which y itself
+falls: a sum over groups that overlap (Gibbs, Cherian and Candes, 2023), so that children and the
+old are covered by their own ages, not only by the ages they were taken for. The interval is the
+hull of the years inside.
+
+A label set holds every label k whose probability is at least 1 - t_k (Sadinle et al., 2019, with a
+threshold a label), and the most probable one always.
 """
 
 from __future__ import annotations
@@ -26,19 +34,23 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.errors import OptionError
-from facewise.labels import AGES, expected_age
+from facewise.errors import ModelIntegrityError, OptionError
+from facewise.labels import AGES, ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.types import FloatArray, Quality
 
 MIN_STD_YEARS: Final = 0.5
 """Floor of the standard deviation that scales intervals: no face is surer than half a year."""
 
 DEFAULT_BANDS: Final = (1,)
-_NORMAL_QUANTILES: Final = {0.8: 1.2816, 0.9: 1.6449, 0.95: 1.96}
+LEVELS: Final = (0.8, 0.9, 0.95)
+"""Coverages that are fitted, and that a model without a fit accepts."""
+
+Thresholds = tuple[float, ...]
+_LABELS: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
 
 _REASONS: Final = {
     "eye_distance_px": ("the face is too small", ""),
-    "sharpness": ("the face is too blurred", ""),
+    "sharpness": ("the face is too blurred", "the picture is too noisy"),
     "yaw_degrees": ("", "the face is turned too far to the side"),
     "brightness": ("the face is too dark", "the face is too bright"),
     "contrast": ("the face has too little contrast", ""),
@@ -63,21 +75,32 @@ def age_std(ages: FloatArray) -> NDArray[np.float64]:
     return np.maximum(np.sqrt(variance), MIN_STD_YEARS)
 
 
-def age_band(age_years: NDArray[np.floating[Any]], starts: tuple[int, ...]) -> NDArray[np.intp]:
-    """Index of the band that each expected age falls in, rounded to whole years."""
+def age_band(age_years: NDArray[Any], starts: tuple[int, ...]) -> NDArray[np.intp]:
+    """Index of the band that each age falls in, rounded to whole years."""
     rounded = np.floor(np.asarray(age_years) + 0.5)
     return np.clip(np.searchsorted(starts, rounded, side="right") - 1, 0, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Stored numbers of one model; with none stored, everything passes unchanged."""
+    """Stored numbers of one model; with none stored, everything passes unchanged.
+
+    Attributes:
+        temperatures: by attribute.
+        band_starts_years: first year of each band of the expected age.
+        age_starts_years: first year of each band of the age that is tried for the interval.
+        interval_thresholds: coverage to the thresholds of both kinds of bands.
+        set_thresholds: attribute to coverage to a threshold a label.
+        quality_gates: attribute to measure to "min", "max".
+        certainty_gates: attribute to "max_interval_years" or "min_probability".
+    """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
     band_starts_years: tuple[int, ...] = DEFAULT_BANDS
-    interval_thresholds: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
-    set_thresholds: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
-    quality_gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    age_starts_years: tuple[int, ...] = DEFAULT_BANDS
+    interval_thresholds: Mapping[float, tuple[Thresholds, Thresholds]] = field(default_factory=dict)
+    set_thresholds: Mapping[str, Mapping[float, Thresholds]] = field(default_factory=dict)
+    quality_gates: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     certainty_gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
@@ -86,16 +109,19 @@ class Calibration:
         stored = stored or {}
         intervals = stored.get("age_intervals", {})
         gates = stored.get("gates", {})
+        bands = tuple(intervals.get("band_starts_years", DEFAULT_BANDS))
+        ages = tuple(intervals.get("age_starts_years", DEFAULT_BANDS))
         return cls(
             temperatures=stored.get("temperatures", {}),
-            band_starts_years=tuple(intervals.get("band_starts_years", DEFAULT_BANDS)),
+            band_starts_years=bands,
+            age_starts_years=ages,
             interval_thresholds={
-                float(level): tuple(values)
-                for level, values in intervals.get("thresholds", {}).items()
+                float(level): (_numbers(t["band"], len(bands)), _numbers(t["age"], len(ages)))
+                for level, t in intervals.get("thresholds", {}).items()
             },
             set_thresholds={
-                name: {float(level): float(t) for level, t in values.items()}
-                for name, values in stored.get("label_sets", {}).items()
+                name: {float(level): _numbers(t, len(_LABELS[name])) for level, t in levels.items()}
+                for name, levels in stored.get("label_sets", {}).items()
             },
             quality_gates=gates.get("quality", {}),
             certainty_gates=gates.get("certainty", {}),
@@ -104,7 +130,7 @@ class Calibration:
     @property
     def coverages(self) -> tuple[float, ...]:
         """Levels that were fitted, ascending."""
-        return tuple(sorted(self.interval_thresholds or _NORMAL_QUANTILES))
+        return tuple(sorted(self.interval_thresholds or LEVELS))
 
     def check_coverage(self, coverage: float) -> None:
         """Raise OptionError for a level that was not fitted: no level is made up in between."""
@@ -124,20 +150,22 @@ class Calibration:
             coverage: one of ``coverages``.
 
         Returns:
-            int64 ``(N, 2)``: first and last year, inclusive, within 1 to 120; each holds the
-            expected age rounded to a year.
+            int64 ``(N, 2)``: first and last year, inclusive, within 1 to 120. With thresholds,
+            each holds the expected age rounded to a year; without any, it is the distribution's
+            own central interval.
         """
         self.check_coverage(coverage)
+        if not self.interval_thresholds:
+            return _central_intervals(ages, coverage)
         mean, std = expected_age(ages), age_std(ages)
-        if self.interval_thresholds:
-            table = np.array(self.interval_thresholds[coverage])
-            t = table[age_band(mean, self.band_starts_years)]
-        else:
-            t = np.full(len(mean), _NORMAL_QUANTILES[coverage])
-        # A whole year y lies inside when |y - mean| <= t * std + 0.5: the fit uses the same rule.
-        first = np.ceil(mean - t * std - 0.5)
-        last = np.floor(mean + t * std + 0.5)
-        return np.clip(np.stack([first, last], axis=1), 1, 120).astype(np.int64)
+        by_band, by_age = (np.array(t) for t in self.interval_thresholds[coverage])
+        years = age_band(AGES, self.age_starts_years)
+        t = by_band[age_band(mean, self.band_starts_years)][:, None] + by_age[years]
+        distance = np.maximum(np.abs(AGES - mean[:, None]) - 0.5, 0) / std[:, None]
+        inside = distance <= np.maximum(t, 0)  # (N, 120); the expected age lies at distance 0
+        first = inside.argmax(axis=1) + 1
+        last = len(AGES) - inside[:, ::-1].argmax(axis=1)
+        return np.stack([first, last], axis=1).astype(np.int64)
 
     def label_sets(
         self, probabilities: FloatArray, attribute: str, coverage: float
@@ -156,12 +184,11 @@ class Calibration:
         thresholds = self.set_thresholds.get(attribute)
         if thresholds is None:
             return [_smallest_set(p, coverage) for p in probabilities]
-        least = 1.0 - thresholds[coverage]
+        least = 1.0 - np.array(thresholds[coverage])
         sets = []
         for p in probabilities:
             order = np.argsort(-p, kind="stable")
-            size = max(1, int((p[order] >= least).sum()))
-            sets.append(tuple(int(i) for i in order[:size]))
+            sets.append(tuple(int(k) for i, k in enumerate(order) if i == 0 or p[k] >= least[k]))
         return sets
 
     def abstentions(
@@ -180,26 +207,27 @@ class Calibration:
             top_probability: largest probability by attribute, for those that are on.
 
         Returns:
-            Attribute to a reason in words; a face that is hard to see loses all of them.
+            Attribute to a reason in words.
         """
         on = (["age"] if interval_years is not None else []) + list(top_probability)
-        reason = self._quality_reason(quality, detection_score)
-        if reason:
-            return dict.fromkeys(on, reason)
         out: dict[str, str] = {}
-        if interval_years is not None:
-            widest = self.certainty_gates.get("age", {}).get("max_interval_years")
-            width = interval_years[1] - interval_years[0]
-            if widest is not None and width > widest:
-                out["age"] = f"the model is too unsure: its interval spans {width} years"
-        for name, probability in top_probability.items():
-            least = self.certainty_gates.get(name, {}).get("min_probability")
-            if least is not None and probability < least:
-                out[name] = f"the model is too unsure: no answer is above {probability:.0%}"
+        for name in on:
+            reason = self._quality_reason(name, quality, detection_score)
+            gate = self.certainty_gates.get(name, {})
+            if reason is None and name == "age" and interval_years is not None:
+                width = interval_years[1] - interval_years[0]
+                if width > gate.get("max_interval_years", np.inf):
+                    reason = f"the model is too unsure: its interval spans {width} years"
+            elif reason is None and top_probability[name] < gate.get("min_probability", 0.0):
+                reason = f"the model is too unsure: no answer is above {top_probability[name]:.0%}"
+            if reason is not None:
+                out[name] = reason
         return out
 
-    def _quality_reason(self, quality: Quality, detection_score: float) -> str | None:
-        for name, limits in self.quality_gates.items():
+    def _quality_reason(
+        self, attribute: str, quality: Quality, detection_score: float
+    ) -> str | None:
+        for name, limits in self.quality_gates.get(attribute, {}).items():
             value = detection_score if name == "detection_score" else abs(getattr(quality, name))
             low, high = _REASONS[name]
             if value < limits.get("min", -np.inf):
@@ -207,6 +235,27 @@ class Calibration:
             if value > limits.get("max", np.inf):
                 return f"{high} ({name} {value:.3g}, at most {limits['max']:.3g} is accepted)"
         return None
+
+
+def _numbers(values: Any, count: int) -> Thresholds:
+    """Stored thresholds; one number alone stands for all."""
+    numbers = (values,) * count if isinstance(values, int | float) else tuple(values)
+    if len(numbers) != count:
+        raise ModelIntegrityError(
+            f"the model's calibration has {len(numbers)} thresholds where {count} belong: "
+            "reinstall facewise, or calibrate the model again (facewise evaluate --fit)"
+        )
+    return tuple(float(v) for v in numbers)
+
+
+def _central_intervals(ages: FloatArray, coverage: float) -> NDArray[np.int64]:
+    """Years between the two tails of (1 - coverage) / 2 each, both ends inclusive."""
+    below = np.cumsum(ages.astype(np.float64), axis=1)
+    below /= below[:, -1:]
+    tail = (1 - coverage) / 2
+    first = (below > tail).argmax(axis=1) + 1
+    last = (below >= 1 - tail).argmax(axis=1) + 1
+    return np.stack([first, last], axis=1).astype(np.int64)
 
 
 def _smallest_set(p: FloatArray, coverage: float) -> tuple[int, ...]:

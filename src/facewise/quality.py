@@ -11,29 +11,32 @@ from facewise.types import FloatArray, ImageArray, Quality
 SHARPNESS_SIZE_PX: Final = 96
 """Crops are brought to this size first, so that sharpness does not depend on the model's input."""
 
-YAW_PER_OFFSET_DEGREES: Final = 90.0
-"""Degrees of turn for a nose displaced by the whole distance between the eyes. The nose tip stands
-about 0.6 eye distances before the eyes' axis, so a turn of w moves it by about 0.6 sin(w)."""
+NOSE_DEPTH: Final = 0.6
+"""How far the tip of the nose stands before the eyes, in distances between the eyes; rounded."""
+
+FACE_HEIGHT: Final = 1.15
+"""From the eyes down to the mouth, in the same unit, as in ``facewise.align.MEAN_SHAPE``."""
 
 
 def yaw_from_landmarks(landmarks: FloatArray) -> float:
     """Rough turn of the head in degrees; 0 is frontal, positive with the nose to the right.
 
-    The nose's offset from the line between the middle of the eyes and the middle of the mouth, in
-    eye distances, through a linear rule; good to tell a profile from a portrait, not to measure.
+    A head turned by w moves the tip of its nose by depth * sin(w) away from the line between the
+    middle of the eyes and the middle of the mouth. Good to tell a profile from a portrait, not to
+    measure: a detector trained on frontal faces tends to see less turn than there is.
 
     Args:
         landmarks: float32 ``(5, 2)``.
     """
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     axis = mouth - eyes
-    length = float(np.hypot(*axis))
-    eye_distance = float(np.hypot(*(landmarks[1] - landmarks[0])))
-    # In a profile the eyes nearly coincide, and the face's height is the steadier measure.
-    unit = max(eye_distance, 0.6 * length, 1e-6)
+    length = max(float(np.hypot(*axis)), 1e-6)
+    # A turn brings the eyes together, a nod shortens the face: the larger is nearer to frontal.
+    eye_distance = max(float(np.hypot(*(landmarks[1] - landmarks[0]))), length / FACE_HEIGHT)
     nose = landmarks[2] - eyes
-    across = float(axis[1] * nose[0] - axis[0] * nose[1]) / max(length, 1e-6)
-    return float(np.clip(across / unit * YAW_PER_OFFSET_DEGREES / 0.6, -90.0, 90.0))
+    across = float(axis[1] * nose[0] - axis[0] * nose[1]) / length
+    sine = np.clip(across / (NOSE_DEPTH * eye_distance), -1.0, 1.0)
+    return float(np.degrees(np.arcsin(sine)))
 
 
 def measure_quality(crop: ImageArray, landmarks: FloatArray) -> Quality:

@@ -6,17 +6,25 @@ import numpy as np
 import pytest
 
 from facewise.calibration import Calibration, age_band, age_std, apply_temperature
-from facewise.errors import OptionError
+from facewise.errors import ModelIntegrityError, OptionError
 from facewise.models import load_spec
 from facewise.types import Quality
 
 FITTED = Calibration.from_dict(
     {
         "temperatures": {"gender": 2.0},
-        "age_intervals": {"band_starts_years": [1, 30], "thresholds": {"0.9": [1.0, 2.0]}},
-        "label_sets": {"gender": {"0.9": 0.7}, "ethnicity": {"0.9": 0.8}},
+        "age_intervals": {
+            "band_starts_years": [1, 30],
+            "age_starts_years": [1, 51],
+            "thresholds": {"0.9": {"band": [1.0, 2.0], "age": [0.0, 0.5]}},
+        },
+        "label_sets": {"gender": {"0.9": 0.7}, "ethnicity": {"0.9": [0.8, 0.8, 0.8, 0.8, 0.95]}},
         "gates": {
-            "quality": {"sharpness": {"min": 0.2}, "yaw_degrees": {"max": 40}},
+            "quality": {
+                "age": {"sharpness": {"min": 0.2}, "yaw_degrees": {"max": 40}},
+                "gender": {"sharpness": {"min": 0.2}, "yaw_degrees": {"max": 60}},
+                "ethnicity": {"sharpness": {"min": 0.2}},
+            },
             "certainty": {
                 "age": {"max_interval_years": 30},
                 "gender": {"min_probability": 0.6},
@@ -42,32 +50,61 @@ def test_temperature_by_hand() -> None:
 def test_intervals_by_hand() -> None:
     young, old = two_ages(20, 24), two_ages(40, 50)
     assert age_std(young)[0] == pytest.approx(2)
-    # 22 +- (1 * 2 + 0.5) holds the whole years 20 to 24; 45 +- (2 * 5 + 0.5), 35 to 55.
+    # 22 +- (1 * 2 + 0.5) holds the whole years 20 to 24.
     np.testing.assert_array_equal(FITTED.age_intervals(young, 0.9), [[20, 24]])
-    np.testing.assert_array_equal(FITTED.age_intervals(old, 0.9), [[35, 55]])
+    # 45 - (2 * 5 + 0.5) up to 50; from 51 on, the threshold is 2 + 0.5: 45 + (2.5 * 5 + 0.5).
+    np.testing.assert_array_equal(FITTED.age_intervals(old, 0.9), [[35, 58]])
     np.testing.assert_array_equal(age_band(np.array([29.4, 29.6]), (1, 30)), [0, 1])
     with pytest.raises(OptionError, match=r"0\.9"):
         FITTED.age_intervals(young, 0.8)
 
 
+def test_without_a_fit_intervals_are_central() -> None:
+    p = np.zeros((1, 120), np.float32)
+    p[0, 9:25] = 1 / 16  # 10 to 25: a sixteenth lies below 11, an eighth below 12
+    np.testing.assert_array_equal(Calibration().age_intervals(p, 0.8), [[11, 24]])
+    with pytest.raises(OptionError, match=r"0\.8, 0\.9, 0\.95"):
+        Calibration().age_intervals(p, 0.5)
+
+
 def test_label_sets_by_hand() -> None:
     p = np.array([[0.6, 0.4], [0.9, 0.1]], np.float32)
     assert FITTED.label_sets(p, "gender", 0.9) == [(0, 1), (0,)]
-    flat = np.full((1, 5), 0.2, np.float32)
-    assert all(FITTED.label_sets(flat - 0.05, "ethnicity", 0.9))
+    # Others needs 0.05, all else 0.2.
+    p = np.array([[0.05, 0.6, 0.15, 0.1, 0.1]], np.float32)
+    assert FITTED.label_sets(p, "ethnicity", 0.9) == [(1, 4)]
+    flat = np.full((1, 5), 0.01, np.float32)
+    assert [len(s) for s in FITTED.label_sets(flat, "ethnicity", 0.9)] == [1]
+    # Without a fit: the likeliest labels that reach the coverage together.
+    p = np.array([[0.5, 0.35, 0.1, 0.05, 0.0]], np.float32)
+    assert Calibration().label_sets(p, "ethnicity", 0.8) == [(0, 1)]
 
 
 def test_abstention() -> None:
     sure = {"gender": 0.9, "ethnicity": 0.5}
     assert FITTED.abstentions(GOOD, 1.0, (20, 30), sure) == {}
-    unsure = FITTED.abstentions(GOOD, 1.0, (20, 60), {"gender": 0.55})
+    assert FITTED.abstentions(GOOD, 1.0, (20, 50), sure) == {}
+    unsure = FITTED.abstentions(GOOD, 1.0, (20, 51), {"gender": 0.55})
     assert set(unsure) == {"age", "gender"}
+    assert "31 years" in unsure["age"]
+    assert "55%" in unsure["gender"]
     blurred = FITTED.abstentions(Quality(60, 0.1, 5, 0.5, 0.2), 1.0, (20, 30), sure)
     assert set(blurred) == {"age", "gender", "ethnicity"}
     assert "blurred" in blurred["age"]
-    turned = FITTED.abstentions(Quality(60, 1.0, -60, 0.5, 0.2), 1.0, None, {"gender": 0.9})
-    assert set(turned) == {"gender"}
-    assert "side" in turned["gender"]
+
+
+def test_abstention_is_per_attribute() -> None:
+    half_turned = Quality(60, 1.0, -50, 0.5, 0.2)
+    reasons = FITTED.abstentions(half_turned, 1.0, (20, 30), {"gender": 0.9, "ethnicity": 0.9})
+    assert set(reasons) == {"age"}
+    assert "side" in reasons["age"]
+    assert FITTED.abstentions(half_turned, 1.0, None, {"gender": 0.9}) == {}
+    assert Calibration().abstentions(half_turned, 0.0, (1, 120), {"gender": 0.5}) == {}
+
+
+def test_wrong_number_of_thresholds() -> None:
+    with pytest.raises(ModelIntegrityError, match=r"3 thresholds where 2 belong"):
+        Calibration.from_dict({"label_sets": {"gender": {"0.9": [0.1, 0.2, 0.3]}}})
 
 
 def test_what_ships_is_fitted() -> None:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facewise.cli.train import data_sets
-from facewise.errors import MissingExtraError
+from facewise.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from facewise.datasets import DataSet
+    from facewise.evaluation.outcomes import Outcomes
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
     data: Annotated[
-        Path, typer.Option(envvar="FACEWISE_DATA", help="Folder of the data sets.")
+        Path,
+        typer.Option(
+            envvar="FACEWISE_DATA",
+            help="Folder of the data sets, a UTKFace folder or tar, or a CSV of paths and labels.",
+        ),
     ] = Path("../shared/data"),
-    split: Annotated[str, typer.Option(help="What to score on.")] = "test",
+    labels: Annotated[
+        Path | None, typer.Option(help="FairFace's labels, where --data is a FairFace folder.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="What to score on; data without splits counts whole.")
+    ] = "test",
     fit: Annotated[
         bool, typer.Option("--fit", help="First calibrate on calibration and val.")
     ] = False,
+    degraded: Annotated[
+        int, typer.Option(help="Faces of each data set to worsen on purpose; 0 for none.")
+    ] = 250,
+    exclude: Annotated[
+        Path | None, typer.Option(help="CSV with a column file: pictures to leave out, named.")
+    ] = None,
     store: Annotated[Path, typer.Option(help="Outcomes kept for scoring again.")] = Path(
-        "runs/outcomes"
+        "cache/outcomes"
     ),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/results"),
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
@@ -35,26 +53,111 @@ def evaluate(
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("evaluation", "evaluate") from error
+    from facewise.calibration import Calibration
+    from facewise.evaluation.coverage import fit_baseline
+    from facewise.evaluation.degrade import DEGRADATIONS
     from facewise.evaluation.fit import fit_calibration
+    from facewise.evaluation.gates import fit_gates, gate_curves, with_gates
     from facewise.evaluation.outcomes import collect
-    from facewise.evaluation.results import markdown, score_model, write_calibration
+    from facewise.evaluation.results import (
+        score_model,
+        spec_figures,
+        summary,
+        write_results,
+        write_spec,
+    )
+    from facewise.evaluation.scoring import Scored
     from facewise.models import load_spec
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    sets = data_sets(data)
+    sets, excluded = _read(data, labels), _excluded(exclude)
+    splits = {sample.split for data_set in sets for sample in data_set.samples}
+    if splits == {""}:
+        split = ""
     spec = load_spec(model)
-    if fit:
-        fitted = fit_calibration(
-            collect(model, sets, "calibration", store=store, workers=workers),
-            collect(model, sets, "val", store=store, workers=workers),
+
+    def run(part: str, degradation: str | None = None) -> Outcomes:
+        sample = degraded if degradation else None
+        everything = collect(
+            model,
+            sets,
+            part,
+            store=store,
+            workers=workers,
+            sample=sample,
+            degradation=degradation,
         )
-        write_calibration(spec.path, fitted)
+        return everything.without(excluded)
+
+    baseline, curves = None, {}
+    if fit:
+        if missing := {"calibration", "val"} - splits:
+            raise OptionError(
+                f"--fit needs the splits calibration and val; {data} lacks "
+                f"{' and '.join(sorted(missing))}"
+            )
+        calibration = run("calibration")
+        fitted = fit_calibration(calibration)
+        ungated = Calibration.from_dict(fitted)
+        worsened = {name: run("val", name) for name in DEGRADATIONS if degraded}
+        val = run("val")
+        gates = fit_gates(
+            Scored(val, ungated), {n: Scored(o, ungated) for n, o in worsened.items()}
+        )
+        gated = with_gates(fitted, gates)
+        write_spec(spec.path, calibration={**fitted, "gates": gates})
         spec = load_spec(model)
-    outcomes = collect(model, sets, split, store=store, workers=workers)
-    results = score_model(spec, outcomes, split)
-    out.mkdir(parents=True, exist_ok=True)
+        baseline = fit_baseline(Scored(calibration, gated))
+        curves["val"] = gate_curves(
+            Scored(val, gated), {n: Scored(o, gated) for n, o in worsened.items()}
+        )
+    results = score_model(
+        spec,
+        run(split),
+        split or "all",
+        degraded={name: run(split, name) for name in DEGRADATIONS if degraded},
+        baseline=baseline,
+        curves=curves,
+        data_sets=sets,
+        excluded=sorted(excluded & {s.key for d in sets for s in d.samples}),
+    )
     path = out / f"{spec.name}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = markdown(results)
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+    write_results(results, path)
+    if fit:
+        write_spec(spec.path, figures=spec_figures(results))
+    typer.echo(summary(results))
+    typer.echo(f"all of it: {path}")
+
+
+def _read(data: Path, labels: Path | None) -> list[DataSet]:
+    """Whatever ``--data`` points at."""
+    from facewise.datasets import read_csv, read_fairface, read_utkface
+
+    if labels is not None:
+        return [read_fairface(data, labels)]
+    if data.suffix.lower() == ".csv":
+        return [read_csv(data)]
+    named = any((data / name).exists() for name in ("utkface.tar", "UTKFace", "fairface.tar"))
+    if named or (data / "FairFace").exists():
+        return data_sets(data)
+    splits = data.parent / "utkface_splits.csv"
+    one = read_utkface(data, splits if splits.exists() else None)
+    if not one.samples:
+        raise OptionError(
+            f"{data} holds no picture named as UTKFace's are: pass --labels for FairFace, or a CSV "
+            "with the columns path, age, gender, ethnicity"
+        )
+    return [one]
+
+
+def _excluded(path: Path | None) -> frozenset[str]:
+    """File names that a CSV lists."""
+    import csv
+
+    if path is None:
+        return frozenset()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return frozenset(row["file"] for row in csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise OptionError(f"{path} must be a CSV with a column file: {error!r}") from error

@@ -5,26 +5,22 @@ Temperatures and thresholds come from the calibration split, gates from val; tes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.calibration import Calibration, age_band, age_std, apply_temperature
-from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
+from facewise.calibration import LEVELS, age_band, age_std, apply_temperature
+from facewise.evaluation.outcomes import Outcomes
 from facewise.labels import expected_age
 from facewise.types import FloatArray
 
-LEVELS: Final = (0.8, 0.9, 0.95)
 BAND_STARTS_YEARS: Final = (1, 4, 13, 20, 27, 34, 42, 52, 65)
-"""Mondrian bands of the predicted age; each holds 100 calibration faces or more."""
+"""Mondrian bands of the expected age; each holds 100 calibration faces or more."""
 
-QUALITY_BUDGET: Final = 0.002
-"""Share of clean val faces that each side of each quality gate may turn away."""
-
-CERTAINTY_BUDGET: Final = 0.02
-"""Share of clean val faces that each certainty gate may turn away: the risk-coverage curves are
-steepest over the last few per cent."""
+AGE_STARTS_YEARS: Final = (1, 4, 13, 20, 30, 40, 50, 65)
+"""Bands of the age itself; each holds 100 calibration faces or more."""
 
 
 def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
@@ -43,25 +39,42 @@ def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> flo
     return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
 
 
-def conformal_thresholds(
-    scores: NDArray[np.floating[Any]], bins: NDArray[np.intp], count: int
-) -> dict[float, list[float]]:
-    """Split-conformal quantiles of nonconformity scores, a list of one a bin for each level.
+def interval_thresholds(
+    ages: FloatArray, truth: NDArray[np.integer[Any]]
+) -> dict[str, dict[str, list[float]]]:
+    """Thresholds of age intervals, a sum over two kinds of bands that overlap.
 
-    crepes computes them: a regressor whose residuals are the scores and whose point forecast is 0
-    has the threshold as its upper end.
+    Quantile regression of the nonconformity on the bands' indicators (Gibbs, Cherian and Candes,
+    2023): at its optimum the share of faces under their threshold is the level in every band of
+    either kind at once, as Mondrian quantiles make it for bands that do not overlap.
+
+    Args:
+        ages: tempered ``(N, 120)``.
+        truth: exact ages ``(N,)``.
+
+    Returns:
+        Level to "band" and "age" thresholds.
     """
-    from crepes import ConformalRegressor
+    from sklearn.linear_model import QuantileRegressor
 
-    regressor = ConformalRegressor().fit(residuals=scores, bins=bins)
-    wanted = np.arange(count)
-    return {
-        level: [
-            float(v)
-            for v in regressor.predict_int(np.zeros(count), bins=wanted, confidence=level)[:, 1]
-        ]
-        for level in LEVELS
-    }
+    scores = interval_scores(ages, truth)
+    bands = age_band(expected_age(ages), BAND_STARTS_YEARS)
+    own = age_band(truth, AGE_STARTS_YEARS)
+    indicators = np.hstack(
+        [np.eye(len(BAND_STARTS_YEARS))[bands], np.eye(len(AGE_STARTS_YEARS))[own]]
+    )
+    n, cut, out = len(truth), len(BAND_STARTS_YEARS), {}
+    for level in LEVELS:
+        # The level a new face must reach among n + 1, as in split conformal prediction.
+        quantile = min(level * (n + 1) / n, 1 - 1 / n)
+        fitted = QuantileRegressor(quantile=quantile, alpha=1e-5, solver="highs").fit(
+            indicators, scores
+        )
+        out[str(level)] = {
+            "band": [round(float(c + fitted.intercept_), 4) for c in fitted.coef_[:cut]],
+            "age": [round(float(c), 4) for c in fitted.coef_[cut:]],
+        }
+    return out
 
 
 def interval_scores(ages: FloatArray, truth: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -69,6 +82,58 @@ def interval_scores(ages: FloatArray, truth: NDArray[np.integer[Any]]) -> NDArra
     distance = np.abs(expected_age(ages) - truth)
     scores: NDArray[np.float64] = np.maximum(distance - 0.5, 0) / age_std(ages)
     return scores
+
+
+def set_thresholds(
+    probabilities: FloatArray,
+    labels: NDArray[np.integer[Any]],
+    sources: NDArray[np.str_],
+    found_shares: Mapping[str, float],
+) -> dict[str, list[float]]:
+    """Thresholds of label sets, one a label, so that no label is covered at another's expense.
+
+    crepes computes them as Mondrian quantiles by label. One number cannot fit all sources: the
+    level aimed at is raised until each data set by itself reaches the level that was asked for,
+    its faces that were not found being counted as missed.
+
+    Args:
+        probabilities: tempered ``(N, K)``.
+        labels: ``(N,)``.
+        sources: data set of each face.
+        found_shares: data set to the share of its labelled faces that were found.
+    """
+    hinge = 1 - probabilities.astype(np.float64)
+    rows = np.arange(len(labels))
+    top = probabilities.argmax(-1)
+    out = {}
+    for level in LEVELS:
+        for aim in np.arange(level, 0.995, 0.0025):
+            t = mondrian_thresholds(
+                hinge[rows, labels], labels.astype(np.intp), hinge.shape[1], float(aim)
+            )
+            hit = (hinge[rows, labels] <= t[labels]) | (top == labels)
+            if all(hit[sources == s].mean() * found_shares[s] >= level for s in np.unique(sources)):
+                break
+        out[str(level)] = [round(float(v), 5) for v in t]
+    return out
+
+
+def mondrian_thresholds(
+    scores: NDArray[np.floating[Any]], bins: NDArray[np.intp], count: int, level: float
+) -> NDArray[np.float64]:
+    """Split-conformal quantiles of nonconformity scores, one a bin.
+
+    A crepes regressor whose residuals are the scores and whose point forecast is 0 has the
+    threshold as its upper end. A bin without a face has no threshold: 1, which holds everything.
+    """
+    from crepes import ConformalRegressor
+
+    out = np.ones(count)
+    present = np.unique(bins)
+    regressor = ConformalRegressor().fit(residuals=scores, bins=bins)
+    ends = regressor.predict_int(np.zeros(len(present)), bins=present, confidence=level)
+    out[present] = np.minimum(ends[:, 1], 1.0)
+    return out
 
 
 def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
@@ -84,91 +149,36 @@ def age_mask(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     return mask
 
 
-def fit_calibration(calibration: Outcomes, val: Outcomes) -> dict[str, Any]:
-    """The ``calibration`` part of a model's spec."""
+def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
+    """The ``calibration`` part of a model's spec, but for its gates."""
     c = calibration.take(calibration.found)
-    aged, gendered, placed = (
-        c.age_ranges[:, 0] > 0,
-        c.true_genders >= 0,
-        c.true_ethnicities >= 0,
-    )
-    temperatures = {
-        "age": fit_temperature(c.ages[aged], age_mask(c.age_ranges[aged])),
-        "gender": fit_temperature(c.genders[gendered], class_mask(c.true_genders[gendered], 2)),
-        "ethnicity": fit_temperature(
-            c.ethnicities[placed], class_mask(c.true_ethnicities[placed], 5)
-        ),
+    aged, exact = c.age_ranges[:, 0] > 0, c.exact
+    sets = np.unique(calibration.datasets)
+    found = {
+        str(name): float(calibration.found[calibration.datasets == name].mean()) for name in sets
     }
-    temperatures = {name: round(t, 4) for name, t in temperatures.items()}
-    exact = c.take(c.exact)
-    ages = apply_temperature(exact.ages, temperatures["age"])
-    bands = age_band(expected_age(ages), BAND_STARTS_YEARS)
-    intervals = conformal_thresholds(
-        interval_scores(ages, exact.age_ranges[:, 0]), bands, len(BAND_STARTS_YEARS)
-    )
-    sets: dict[str, dict[str, float]] = {}
+    fitted: dict[str, Any] = {"temperatures": {}, "label_sets": {}}
+    if aged.any():
+        t = round(fit_temperature(c.ages[aged], age_mask(c.age_ranges[aged])), 4)
+        fitted["temperatures"]["age"] = t
+        if exact.any():
+            fitted["age_intervals"] = {
+                "band_starts_years": list(BAND_STARTS_YEARS),
+                "age_starts_years": list(AGE_STARTS_YEARS),
+                "thresholds": interval_thresholds(
+                    apply_temperature(c.ages[exact], t), c.age_ranges[exact, 0]
+                ),
+            }
     for name, p, labels in (
         ("gender", c.genders, c.true_genders),
         ("ethnicity", c.ethnicities, c.true_ethnicities),
     ):
         known = labels >= 0
-        tempered = apply_temperature(p[known], temperatures[name])
-        hinge = 1 - tempered[np.arange(len(tempered)), labels[known]]
-        thresholds = conformal_thresholds(hinge, np.zeros(len(hinge), np.intp), 1)
-        sets[name] = {str(level): round(t[0], 5) for level, t in thresholds.items()}
-    fitted: dict[str, Any] = {
-        "temperatures": temperatures,
-        "age_intervals": {
-            "band_starts_years": list(BAND_STARTS_YEARS),
-            "thresholds": {str(k): [round(t, 4) for t in v] for k, v in intervals.items()},
-        },
-        "label_sets": sets,
-    }
-    fitted["gates"] = fit_gates(val, Calibration.from_dict(fitted))
+        if known.any():
+            mask = class_mask(labels[known], p.shape[1])
+            t = round(fit_temperature(p[known], mask), 4)
+            fitted["temperatures"][name] = t
+            fitted["label_sets"][name] = set_thresholds(
+                apply_temperature(p[known], t), labels[known], c.datasets[known], found
+            )
     return fitted
-
-
-def fit_gates(val: Outcomes, calibration: Calibration) -> dict[str, Any]:
-    """Gates at fixed operating points of the clean val faces' risk-coverage curves."""
-    v = val.take(val.found)
-    quality = dict(zip(QUALITY_FIELDS, np.abs(v.quality.T), strict=True))
-
-    def low(name: str) -> dict[str, float]:
-        return {"min": _figures(np.quantile(quality[name], QUALITY_BUDGET))}
-
-    def high(name: str) -> dict[str, float]:
-        return {"max": _figures(np.quantile(quality[name], 1 - QUALITY_BUDGET))}
-
-    ages = calibration.temper(v.ages, "age")
-    intervals = calibration.age_intervals(ages, 0.9)
-    top = {
-        name: calibration.temper(p, name).max(-1)
-        for name, p in (("gender", v.genders), ("ethnicity", v.ethnicities))
-    }
-    widest = np.quantile(intervals[:, 1] - intervals[:, 0], 1 - CERTAINTY_BUDGET)
-    return {
-        "quality": {
-            # The data sets' faces are all large; below this a face carries too little to judge by.
-            "eye_distance_px": {"min": MIN_EYE_DISTANCE_PX},
-            "sharpness": low("sharpness"),
-            "yaw_degrees": high("yaw_degrees"),
-            "brightness": low("brightness") | high("brightness"),
-            "contrast": low("contrast"),
-            "detection_score": low("detection_score"),
-        },
-        "certainty": {
-            "age": {"max_interval_years": float(np.ceil(widest))},
-            **{
-                name: {"min_probability": _figures(np.quantile(p, CERTAINTY_BUDGET))}
-                for name, p in top.items()
-            },
-        },
-    }
-
-
-MIN_EYE_DISTANCE_PX: Final = 9.0
-
-
-def _figures(value: float) -> float:
-    """Three significant figures."""
-    return float(f"{value:.3g}")

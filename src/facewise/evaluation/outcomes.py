@@ -7,8 +7,9 @@ here.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,15 @@ from numpy.typing import NDArray
 from facewise.align import crop_faces
 from facewise.attributes import AttributeModel
 from facewise.datasets import DataSet, Sample
-from facewise.errors import ImageError
+from facewise.errors import ImageError, OptionError
+from facewise.evaluation.degrade import degrade
 from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
-from facewise.models import load_spec
+from facewise.models import WEIGHTS_FOLDER, load_spec
 from facewise.mtcnn import MTCNN
 from facewise.protocol import add_border, nearest_to_centre
 from facewise.quality import measure_quality
-from facewise.types import FloatArray, ImageArray, Photo
+from facewise.types import Face, FloatArray, Photo
 
 log = logging.getLogger("facewise")
 
@@ -41,8 +43,8 @@ QUALITY_FIELDS: Final = (
 )
 CHUNK: Final = 32
 
-Degrade = Callable[[ImageArray, int], ImageArray]
-"""A picture and its index to a worse picture of the same size."""
+PIPELINE: Final = 3
+"""Goes up whenever detection, alignment or quality change what a stored outcome would hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Outcomes:
             *(getattr(self, field.name)[index] for field in dataclasses.fields(Outcomes))
         )
 
+    def without(self, keys: Collection[str]) -> Outcomes:
+        """Rows but those of some pictures."""
+        return self.take(~np.isin(self.keys, list(keys))) if keys else self
+
     @property
     def exact(self) -> NDArray[np.bool_]:
         """Rows whose age is known to the year."""
@@ -83,42 +89,43 @@ class Outcomes:
 
 _state: dict[str, Any] = {}
 
+Todo = tuple[int, int, Sample]
+"""Position among those taken of its data set (the seed of a degradation), data set, sample."""
 
-def _start(model: str, data_sets: Sequence[DataSet], degrade: Degrade | None) -> None:
+
+def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) -> None:
     spec = load_spec(model)
     _state.update(
         spec=spec,
         detector=MTCNN(threads=1),
         model=AttributeModel(spec, threads=1),
         data_sets=data_sets,
-        degrade=degrade,
+        degradation=degradation,
     )
 
 
-def _run(chunk: list[tuple[int, int, Sample]]) -> list[dict[str, Any]]:
+def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
     """Detect and align one by one, run the network on the chunk."""
     spec, rows, crops = _state["spec"], [], []
-    for position, set_index, sample in chunk:
+    for (position, set_index, sample), known in chunk:
         row = _labels(sample)
+        rows.append(row)
         try:
             rgb = load_photo(_state["data_sets"][set_index].read(sample)).rgb
-        except ImageError as error:
+        except (ImageError, OSError) as error:
             log.warning("%s counts as not found: %s", sample.key, error)
-            rows.append(row)
             continue
-        if _state["degrade"] is not None:
-            rgb = _state["degrade"](rgb, position)
-        photo = Photo(add_border(rgb)[0])
-        face = nearest_to_centre(_state["detector"].detect(photo), photo)
+        photo = Photo(degrade(add_border(rgb)[0], _state["degradation"], seed=position))
+        face = _find(photo) if known is None else _unpacked(known)
         if face is not None:
             crop = crop_faces(photo, [face], spec.template, spec.size_px)[0]
             quality = measure_quality(crop, face.landmarks)
             row["found"] = True
+            row["detections"] = _packed(face)
             row["quality"] = [
                 getattr(quality, name, face.detection_score) for name in QUALITY_FIELDS
             ]
             crops.append(crop)
-        rows.append(row)
     if crops:
         ages, vector = _state["model"].predict(np.stack(crops))
         answers = zip(ages, vector, strict=True)
@@ -127,6 +134,21 @@ def _run(chunk: list[tuple[int, int, Sample]]) -> list[dict[str, Any]]:
                 row["ages"], v = next(answers)
                 row["genders"], row["ethnicities"] = v[GENDER], v[ETHNICITY]
     return rows
+
+
+def _find(photo: Photo) -> Face | None:
+    return nearest_to_centre(_state["detector"].detect(photo), photo)
+
+
+def _packed(face: Face) -> list[float]:
+    return [*face.bbox.tolist(), *face.landmarks.ravel().tolist(), face.detection_score]
+
+
+def _unpacked(numbers: FloatArray) -> Face | None:
+    """A stored detection; NaN stands for none."""
+    if not np.isfinite(numbers).all():
+        return None
+    return Face(numbers[:4], numbers[4:14].reshape(5, 2), float(numbers[14]))
 
 
 def _labels(sample: Sample) -> dict[str, Any]:
@@ -142,7 +164,18 @@ def _labels(sample: Sample) -> dict[str, Any]:
         "genders": np.zeros(2, np.float32),
         "ethnicities": np.zeros(5, np.float32),
         "quality": [np.nan] * len(QUALITY_FIELDS),
+        "detections": [np.nan] * 15,
     }
+
+
+def fingerprint(data_sets: Sequence[DataSet], todo: Sequence[Todo]) -> str:
+    """Hash of the samples, their labels and where their bytes lie."""
+    digest = hashlib.sha256()
+    for _, index, sample in todo:
+        path, offset, size = data_sets[index].places[sample.key]
+        size = path.stat().st_size if size < 0 and path.exists() else size
+        digest.update(repr((sample, path.name, offset, size)).encode())
+    return digest.hexdigest()[:12]
 
 
 def collect(
@@ -152,48 +185,105 @@ def collect(
     *,
     store: Path | None = None,
     workers: int = 2,
-    limit: int | None = None,
-    degrade: Degrade | None = None,
+    sample: int | None = None,
+    degradation: str | None = None,
 ) -> Outcomes:
     """Run a model over a split by the scoring protocol, or read what an earlier run stored.
+
+    What the detector found is stored by itself, so that another model needs no detection.
 
     Args:
         model: name or spec path.
         data_sets: where the faces are.
         split: "val", "calibration", "test", ...; "" takes samples of every split.
-        store: folder of stored outcomes; the file name carries the weights' hash.
+        store: folder of stored outcomes.
         workers: processes, one thread each.
-        limit: only the first so many of each data set.
-        degrade: worsens each picture before detection; a module-level function.
+        sample: only so many faces of each data set, drawn at random, always the same ones.
+        degradation: worsens each picture, its grey border included, before detection; a name of
+            ``facewise.evaluation.degrade.DEGRADATIONS``.
+
+    Raises:
+        OptionError: the split holds no face.
     """
+    spec = load_spec(model)
+    todo = _todo(data_sets, split, sample)
+    outcomes_path = detections_path = None
+    if store is not None:
+        detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
+        what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{fingerprint(data_sets, todo)}"
+        found_key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
+        name = "-".join(filter(None, [split or "all", degradation]))
+        detections_path = store / f"detections-{name}-{found_key}.npy"
+        framing = f"{spec.sha256} {spec.size_px} {spec.template.tolist()}"
+        key = hashlib.sha256(found_key.encode() + framing.encode()).hexdigest()[:12]
+        outcomes_path = store / f"{spec.name}-{name}-{key}.npz"
+        if outcomes_path.exists():
+            with np.load(outcomes_path) as stored:
+                return Outcomes(**{name: stored[name] for name in stored.files})
+    known = np.load(detections_path) if detections_path and detections_path.exists() else None
+    label = " ".join(filter(None, [split or "all", degradation]))
+    rows = _run_all(model, data_sets, todo, known, degradation, workers=workers, label=label)
+    outcomes = _columns(rows)
+    if outcomes_path is not None and detections_path is not None:
+        outcomes_path.parent.mkdir(parents=True, exist_ok=True)
+        columns = {f.name: getattr(outcomes, f.name) for f in dataclasses.fields(Outcomes)}
+        np.savez(outcomes_path, **columns)
+        if known is None:
+            np.save(detections_path, np.array([r["detections"] for r in rows], np.float32))
+    return outcomes
+
+
+def _todo(data_sets: Sequence[DataSet], split: str, sample: int | None) -> list[Todo]:
+    todo: list[Todo] = []
+    for index, data_set in enumerate(data_sets):
+        mine = [s for s in data_set.samples if split in ("", s.split)]
+        if sample is not None and sample < len(mine):
+            chosen = np.random.default_rng(0).choice(len(mine), sample, replace=False)
+            mine = [mine[i] for i in sorted(chosen)]
+        todo += [(position, index, s) for position, s in enumerate(mine)]
+    if not todo:
+        raise OptionError(
+            f"no face is in the split {split!r}: check --split and the data sets' lists of splits"
+        )
+    return todo
+
+
+def _run_all(
+    model: str,
+    data_sets: Sequence[DataSet],
+    todo: Sequence[Todo],
+    known: FloatArray | None,
+    degradation: str | None,
+    *,
+    workers: int,
+    label: str,
+) -> list[dict[str, Any]]:
+    """Rows of all samples, in order; with one worker, in this process."""
     from rich.progress import track
 
-    spec = load_spec(model)
-    path = None
-    if store is not None and degrade is None and limit is None:
-        names = "+".join(sorted({s.dataset for d in data_sets for s in d.samples}))
-        path = store / f"{spec.name}-{spec.sha256[:12]}-{names}-{split or 'all'}.npz"
-        if path.exists():
-            with np.load(path) as stored:
-                return Outcomes(**{name: stored[name] for name in stored.files})
-    todo: list[tuple[int, int, Sample]] = []
-    for index, data_set in enumerate(data_sets):
-        mine = [s for s in data_set.samples if split in ("", s.split)][:limit]
-        todo += [(position, index, s) for position, s in enumerate(mine)]
-    chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+    pairs = [(t, None if known is None else known[i]) for i, t in enumerate(todo)]
+    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     rows: list[dict[str, Any]] = []
+    if workers == 1:
+        _start(model, data_sets, degradation)
+        for chunk in track(chunks, description=label):
+            rows += _run(chunk)
+        return rows
     with ProcessPoolExecutor(
-        workers, initializer=_start, initargs=(model, data_sets, degrade)
+        workers, initializer=_start, initargs=(model, data_sets, degradation)
     ) as pool:
-        for result in track(pool.map(_run, chunks), description=split or "all", total=len(chunks)):
+        for result in track(pool.map(_run, chunks), description=label, total=len(chunks)):
             rows += result
-    float_columns = {"ages", "genders", "ethnicities", "quality"}
-    columns = {
-        name: np.array([row[name] for row in rows], np.float32 if name in float_columns else None)
-        for name in (field.name for field in dataclasses.fields(Outcomes))
-    }
-    outcomes = Outcomes(**columns)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **columns)  # type: ignore[arg-type]
-    return outcomes
+    return rows
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> Outcomes:
+    floats = {"ages", "genders", "ethnicities", "quality"}
+    return Outcomes(
+        **{
+            field.name: np.array(
+                [row[field.name] for row in rows], np.float32 if field.name in floats else None
+            )
+            for field in dataclasses.fields(Outcomes)
+        }
+    )

@@ -1,160 +1,263 @@
-"""Outcomes to one results file and its Markdown, and the numbers that go into a spec."""
+"""Outcomes to one file of results, and the numbers that go into a spec.
+
+The file's structure is written down in docs/evaluation.md; whatever renders a report or a card
+reads nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from facewise.calibration import Calibration
-from facewise.evaluation.fit import LEVELS
-from facewise.evaluation.metrics import (
-    Scored,
-    coverage_table,
-    expected_calibration_error,
-    nist_tables,
-    overall,
-    per_group,
-    worst_groups,
-)
-from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
+from facewise.calibration import LEVELS, Calibration
+from facewise.datasets import DataSet
+from facewise.evaluation.coverage import Baseline, coverage_table
+from facewise.evaluation.gates import degraded_table, gate_curves
+from facewise.evaluation.groups import group_columns, nist_tables, per_group, worst_groups
+from facewise.evaluation.metrics import confusions, figures, mae_by_decade
+from facewise.evaluation.outcomes import Outcomes
+from facewise.evaluation.reliability import calibration_errors
+from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.labels import FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
-from facewise.types import Quality
+
+FORMAT: Final = 2
+"""Of the results file; goes up when a reader of the old form would go wrong."""
+
+HEAD_METRICS: Final = (
+    "age_mae_years",
+    "age_cs5",
+    "age_groups_exact",
+    "gender_accuracy",
+    "ethnicity_accuracy",
+)
+SINGLE_GROUPINGS: Final = ("ethnicity", "gender", "age", "ethnicity x gender")
+"""Groupings whose worst group stands at the head; finer crossings hold few faces each."""
 
 
-def write_calibration(spec_path: Path, fitted: dict[str, Any]) -> None:
-    """Replace the ``calibration`` part of a spec."""
-    raw = json.loads(spec_path.read_text(encoding="utf-8"))
-    raw["calibration"] = fitted
-    text = json.dumps(raw, indent=1, ensure_ascii=False)
-    spec_path.write_text(text + "\n", encoding="utf-8")
+def score_model(
+    spec: ModelSpec,
+    outcomes: Outcomes,
+    split: str,
+    *,
+    degraded: Mapping[str, Outcomes] | None = None,
+    baseline: Baseline | None = None,
+    curves: Mapping[str, Any] | None = None,
+    data_sets: Sequence[DataSet] = (),
+    excluded: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Everything that is known about a model on a split; see docs/evaluation.md.
 
-
-def abstention_shares(scored: Scored) -> dict[str, float]:
-    """Share of found faces that each attribute is abstained from."""
-    o = scored.outcomes
-    intervals = scored.calibration.age_intervals(scored.ages, 0.9)
-    counts = dict.fromkeys(("age", "gender", "ethnicity"), 0)
-    rows = np.flatnonzero(o.found)
-    for row in rows:
-        values = dict(zip(QUALITY_FIELDS, (float(v) for v in o.quality[row]), strict=True))
-        detection_score = values.pop("detection_score")
-        reasons = scored.calibration.abstentions(
-            Quality(**values),
-            detection_score,
-            (int(intervals[row, 0]), int(intervals[row, 1])),
-            {
-                "gender": float(scored.genders[row].max()),
-                "ethnicity": float(scored.ethnicities[row].max()),
-            },
-        )
-        for name in reasons:
-            counts[name] += 1
-    return {name: count / max(1, len(rows)) for name, count in counts.items()}
-
-
-def calibration_errors(outcomes: Outcomes, calibration: Calibration) -> dict[str, Any]:
-    """Expected calibration error of gender and ethnicity, before and after temperature."""
-    out: dict[str, Any] = {}
-    for name, p, truth in (
-        ("gender", outcomes.genders, outcomes.true_genders),
-        ("ethnicity", outcomes.ethnicities, outcomes.true_ethnicities),
-    ):
-        use = outcomes.found & (truth >= 0)
-        right = p[use].argmax(-1) == truth[use]
-        out[name] = {
-            "before": expected_calibration_error(p[use].max(-1), right),
-            "after": expected_calibration_error(calibration.temper(p[use], name).max(-1), right),
-        }
-    return out
-
-
-def score_model(spec: ModelSpec, outcomes: Outcomes, split: str) -> dict[str, Any]:
-    """Everything the report says about a model on a split."""
+    Args:
+        spec: of the model, calibrated or not.
+        outcomes: of the split.
+        split: its name.
+        degraded: a part of the same faces, worsened, by name of the degradation.
+        baseline: plain conformal prediction to compare with.
+        curves: risk against share answered, of the split that the gates were chosen on.
+        data_sets: what was read, for the files that were skipped.
+        excluded: files left out on purpose, as near-duplicates of training pictures are.
+    """
     calibration = Calibration.from_dict(spec.calibration)
     scored = Scored(outcomes, calibration)
-    groups: dict[str, Any] = {}
-    for dataset in np.unique(outcomes.datasets):
-        groups[str(dataset)] = per_group(
-            Scored(outcomes.take(outcomes.datasets == dataset), calibration)
-        )
-    return {
-        "model": spec.info.to_dict(),
+    parts = {
+        str(name): scored.take(outcomes.datasets == name) for name in np.unique(outcomes.datasets)
+    }
+    groups = {
+        name: {
+            grouping: table
+            for grouping, names in group_columns(part).items()
+            if (table := per_group(part, names))
+        }
+        for name, part in parts.items()
+    }
+    bad = {n: Scored(o, calibration) for n, o in (degraded or {}).items()}
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "model": {
+            **spec.info.to_dict(),
+            "description": spec.description,
+            "licence": spec.licence,
+            "data": list(spec.data),
+            "size_px": spec.size_px,
+            "size_bytes": spec.size_bytes,
+        },
+        "calibration": dict(spec.calibration),
         "split": split,
-        "overall": overall(scored),
-        "worst_groups": {name: worst_groups(table) for name, table in groups.items()},
-        "coverage": coverage_table(scored, LEVELS),
-        "calibration_error": calibration_errors(outcomes, calibration),
-        "abstained": abstention_shares(scored),
-        "nist": nist_tables(scored),
+        "data": {
+            "faces": {name: len(part) for name, part in parts.items()},
+            "not_found": {
+                name: sorted(part.outcomes.keys[~part.outcomes.found].tolist())
+                for name, part in parts.items()
+            },
+            "skipped": [list(pair) for d in data_sets for pair in d.skipped],
+            "excluded": list(excluded),
+        },
+        "overall": {name: figures(part) for name, part in parts.items()},
+        "worst_groups": {name: worst_groups(tables) for name, tables in groups.items()},
         "groups": groups,
+        "age_by_decade": {name: mae_by_decade(part) for name, part in parts.items()},
+        "confusions": {name: _confusions(part) for name, part in parts.items()},
+        "nist": nist_tables(scored) if scored.exact.any() else {},
+        "calibration_error": calibration_errors(scored),
+        "coverage": coverage_table(scored, baseline),
+        "risk_coverage": {split: gate_curves(scored, bad), **(curves or {})},
+        "abstention": degraded_table(scored, bad),
+    }
+    results["head"] = head(results)
+    return results
+
+
+def _confusions(scored: Scored) -> dict[str, Any]:
+    """Counts with their labels: rows are labels, columns answers, the last one "not found"."""
+    labels = {**CLASSES, "age_group": tuple(FAIRFACE_AGE_GROUPS)}
+    return {
+        name: {"labels": list(labels[name]), "answers": [*labels[name], "not found"], "n": counts}
+        for name, counts in confusions(scored).items()
     }
 
 
-_SHARES = ("accuracy", "cs", "exact", "within")
-
-
-def _cell(name: str, figure: Any) -> str:
-    if not isinstance(figure, dict):
-        return f"{figure:.4g}"
-    if any(part in name for part in _SHARES):
-        return f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The results as a page: figures, worst groups, coverage, groups."""
-    model = results["model"]
-    lines = [
-        f"# {model['name']}@{model['version']} on the {results['split']} split",
-        "",
-        f"Weights {model['sha256'][:12]}. Through detection and alignment; a face that is not "
-        "found is wrong everywhere and counts as age 33. In brackets: 95 % bootstrap intervals, "
-        "duplicate groups drawn whole.",
-    ]
-    for dataset, figures in results["overall"].items():
-        lines += ["", f"## {dataset}", "", "| figure | value |", "|---|---|"]
-        lines += [
-            f"| {name.replace('_', ' ')} | {_cell(name, figure)} |"
-            for name, figure in figures.items()
-            if not name.endswith("confusion")
+def head(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands at the top: overall, worst groups and gaps, coverage, calibration, abstention."""
+    out: dict[str, Any] = {"overall": {}, "worst_groups": [], "coverage": {}, "groups_missed": {}}
+    for dataset, row in results["overall"].items():
+        out["overall"][dataset] = {m: row[m] for m in HEAD_METRICS if m in row}
+        out["overall"][dataset]["not_found"] = row["not_found"]
+        rows = [
+            row
+            for row in results["worst_groups"][dataset]
+            if row["metric"] in HEAD_METRICS and row["grouping"] in SINGLE_GROUPINGS
         ]
-    lines += ["", "## Worst groups", "", "| metric | worst | value | gap to the best |"]
-    lines += ["|---|---|---|---|"]
-    for dataset, rows in results["worst_groups"].items():
-        lines += [
-            f"| {dataset}: {name.replace('_', ' ')} | {row['worst']} | {row['worst_value']:.3g} "
-            f"| {row['gap']:.3g} |"
-            for name, row in rows.items()
-        ]
-    lines += ["", "## Coverage", "", "| level | what | coverage | width or size | n |"]
-    lines += ["|---|---|---|---|---|"]
+        for metric in HEAD_METRICS:
+            mine = [row for row in rows if row["metric"] == metric]
+            if mine:
+                widest = max(mine, key=lambda row: row["gap"])
+                out["worst_groups"].append({"dataset": dataset, **widest})
     for level, row in results["coverage"].items():
-        for name in ("intervals", "gender_sets", "ethnicity_sets"):
-            share = row[name]
-            size = share.get("mean_width_years", share.get("mean_size"))
-            lines.append(
-                f"| {level} | {name.replace('_', ' ')} | {share['coverage']:.1%} | {size:.2f} "
-                f"| {share['n']} |"
-            )
-        missed = [g for g, share in row["groups"].items() if not share["reaches"]]
-        lines.append(
-            f"| {level} | groups of 150 or more whose Wilson interval misses the level | "
-            f"{len(missed)} of {len(row['groups'])} | {'; '.join(missed) or 'none'} | |"
-        )
-    errors = results["calibration_error"]
-    lines += ["", "## Calibration and abstention", ""]
+        out["coverage"][level] = {
+            name: {
+                "coverage": row[name]["value"],
+                **{k: v for k, v in row[name].items() if k not in ("value", "groups")},
+            }
+            for name in ("intervals", "gender_sets", "ethnicity_sets")
+            if name in row
+        }
+        cells = row.get("interval_groups", {})
+        missed = [group for group, cell in cells.items() if not cell["reaches"]]
+        out["groups_missed"][level] = {"of": len(cells), "missed": missed}
+    out["calibration_error"] = {
+        name: {"before": row["before"]["ece"], "after": row["after"]["ece"], "n": row["n"]}
+        for name, row in results["calibration_error"].items()
+    }
+    clean = results["abstention"]["clean"]
+    out["abstained_clean"] = {
+        "any": clean["abstained_from_any"],
+        **{name: clean[name]["abstained"] for name in ("age", "gender", "ethnicity")},
+    }
+    return out
+
+
+def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The head as a spec holds it: one number a figure, and the coverage that the page tells."""
+    top = results["head"]
+    out: dict[str, Any] = {"split": results["split"]}
+    for dataset, row in top["overall"].items():
+        for metric, cell in row.items():
+            if isinstance(cell, dict):
+                out[f"{dataset}_{metric}"] = cell["value"]
+        out[f"{dataset}_faces"] = results["data"]["faces"][dataset]
+        out[f"{dataset}_not_found"] = row["not_found"]
+    for name, row in top["calibration_error"].items():
+        out[f"{name}_calibration_error"] = row["after"]
+    out["abstained_from_any"] = top["abstained_clean"]["any"]
+    out["coverage"] = top["coverage"]
+    return _rounded(out)
+
+
+def write_spec(
+    path: Path,
+    *,
+    calibration: Mapping[str, Any] | None = None,
+    figures: Mapping[str, Any] | None = None,
+) -> None:
+    """Replace the ``calibration`` or ``figures`` of a spec; all else stays as it is."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if calibration is not None:
+        raw["calibration"] = dict(calibration)
+    if figures is not None:
+        raw["figures"] = dict(figures)
+    path.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Write the file: numbers to six significant figures, null where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    """JSON-ready: NaN to None, floats to six significant figures, arrays and tuples to lists."""
+    if isinstance(value, Mapping):
+        return {str(k): _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The head in a few lines for the terminal."""
+    top, model = results["head"], results["model"]
+    lines = [f"{model['name']}@{model['version']} on {results['split']}"]
+    for dataset, row in top["overall"].items():
+        lines.append(f"{dataset}, {results['data']['faces'][dataset]} faces:")
+        lines += [
+            f"  {metric}: {_cell(metric, cell)}"
+            for metric, cell in row.items()
+            if isinstance(cell, Mapping)
+        ]
+        lines.append(f"  faces not found: {row['not_found']}")
+    lines.append("worst groups:")
     lines += [
-        f"- expected calibration error of {name}: {e['before']:.4f} before, {e['after']:.4f} after"
-        for name, e in errors.items()
+        f"  {row['dataset']} {row['metric']}: {row['worst']} "
+        f"{_cell(row['metric'], row['worst_figure'])}, "
+        f"{_number(row['metric'], row['gap'])} from {row['best']}"
+        for row in top["worst_groups"]
     ]
-    lines += [f"- abstained from {n}: {share:.1%}" for n, share in results["abstained"].items()]
-    challenge = results["nist"]["challenge_25"]
-    if challenge:
-        lines.append(
-            f"- 14 to 17 called 25 or more: {challenge['coverage']:.1%} of {challenge['n']} "
-            "(information, not a fitness for age checks)"
-        )
-    return "\n".join(lines) + "\n"
+    for level in map(str, LEVELS):
+        for name, cell in top["coverage"].get(level, {}).items():
+            size = cell.get("mean_width_years", cell.get("mean_size", float("nan")))
+            lines.append(
+                f"coverage at {level}, {name.replace('_', ' ')}: {cell['coverage']:.1%}"
+                f" of {cell['n']}, mean width or size {size:.2f}"
+            )
+        missed = top["groups_missed"].get(level, {"of": 0, "missed": []})
+        if missed["of"]:
+            names = "; ".join(missed["missed"]) or "none"
+            lines.append(f"  groups under it: {len(missed['missed'])} of {missed['of']}: {names}")
+    lines += [
+        f"calibration error of {name}: {row['before']:.4f} before, {row['after']:.4f} after"
+        for name, row in top["calibration_error"].items()
+    ]
+    shares = ", ".join(
+        f"{name} {share:.1%}" for name, share in top["abstained_clean"].items() if share is not None
+    )
+    lines.append(f"abstained from, of the faces found: {shares}")
+    return "\n".join(lines)
+
+
+def _cell(metric: str, cell: Mapping[str, float]) -> str:
+    low, high = _number(metric, cell["low"]), _number(metric, cell["high"])
+    return f"{_number(metric, cell['value'])} ({low} to {high}, n {cell['n']})"
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric.endswith("_years") else f"{value:.1%}"

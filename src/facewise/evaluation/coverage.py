@@ -1,0 +1,162 @@
+"""Whether intervals and label sets hold what they promise, beside a plain conformal baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.calibration import LEVELS, age_band
+from facewise.evaluation.groups import UNKNOWN, group_columns
+from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.reporting.bootstrap import share
+
+MIN_GROUP: Final = 150
+"""Smallest group whose coverage is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Plain split conformal prediction: one threshold for everybody.
+
+    Attributes:
+        half_widths: coverage to years either side of the expected age.
+        set_thresholds: attribute to coverage to t; a set holds labels of 1 - t or more.
+    """
+
+    half_widths: dict[float, float]
+    set_thresholds: dict[str, dict[float, float]]
+
+
+def fit_baseline(calibration: Scored) -> Baseline:
+    """Fit the baseline with crepes on found calibration faces."""
+    part = calibration.take(calibration.outcomes.found)
+    exact = part.take(part.exact)
+    half = thresholds(np.abs(exact.age - exact.true_age))
+    sets = {}
+    for name, p in part.probabilities.items():
+        known = part.known(name)
+        hinge = 1 - p[known][np.arange(int(known.sum())), part.truth[name][known]]
+        sets[name] = thresholds(hinge)
+    return Baseline(half, sets)
+
+
+def thresholds(scores: NDArray[np.floating[Any]]) -> dict[float, float]:
+    """Split-conformal quantiles of nonconformity scores, one a level.
+
+    crepes computes them: a regressor whose residuals are the scores and whose point forecast is 0
+    has the threshold as its upper end.
+    """
+    from crepes import ConformalRegressor
+
+    regressor = ConformalRegressor().fit(residuals=np.asarray(scores, np.float64))
+    return {
+        level: float(regressor.predict_int(np.zeros(1), confidence=level)[0, 1]) for level in LEVELS
+    }
+
+
+def coverage_table(scored: Scored, baseline: Baseline | None = None) -> dict[str, Any]:
+    """Coverage and width or size by level; over all, by data set, by predicted band, by group.
+
+    Faces that were not found count as outside; widths and sizes are of those found. A group is
+    judged from 150 faces on: it ``reaches`` the level when its 95 % Wilson interval does.
+    """
+    return {str(level): _at_level(scored, level, baseline) for level in LEVELS}
+
+
+def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[str, Any]:
+    exact, found = scored.exact, scored.outcomes.found
+    hit = scored.interval_hit(level)
+    intervals = scored.intervals(level)
+    width = (intervals[:, 1] - intervals[:, 0]).astype(np.float64)
+    out: dict[str, Any] = {}
+    if exact.any():
+        out["intervals"] = share(hit[exact]) | {"mean_width_years": _mean(width[exact & found])}
+        groups = {"predicted age": predicted_bands(scored)} | group_columns(scored)
+        out["interval_groups"] = _groups(groups, hit, width, exact, level)
+    if (ranged := scored.known("age_group") & ~exact).any():
+        # An age that is known as a group lies somewhere in it: touching is all that can be asked,
+        # and more than coverage.
+        out["intervals_touching_age_groups"] = share(hit[ranged]) | {
+            "mean_width_years": _mean(width[ranged & found])
+        }
+    for name in CLASSES:
+        known = scored.known(name)
+        if known.any():
+            out[f"{name}_sets"] = _sets(scored, name, level)
+    if baseline is not None:
+        out["baseline"] = _baseline(scored, level, baseline)
+    return out
+
+
+def predicted_bands(scored: Scored) -> NDArray[np.str_]:
+    """Mondrian band of each expected age, in words."""
+    starts = scored.calibration.band_starts_years
+    ends = [f"{a - 1}" for a in starts[1:]] + ["120"]
+    names = np.array([f"{a}-{b}" for a, b in zip(starts, ends, strict=True)])
+    bands: NDArray[np.str_] = names[age_band(scored.age, starts)]
+    return bands
+
+
+def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
+    known, found = scored.known(name), scored.outcomes.found
+    hit, size = scored.set_hit(name, level), scored.set_members(name, level).sum(1)
+    groups = {"data set": scored.outcomes.datasets} | group_columns(scored)
+    return share(hit[known]) | {
+        "mean_size": _mean(size[known & found]),
+        "empty": int((size[known & found] == 0).sum()),
+        "groups": _groups(groups, hit, size, known, level),
+    }
+
+
+def _groups(
+    groupings: dict[str, Any],
+    hit: NDArray[np.bool_],
+    size: NDArray[Any],
+    rows: NDArray[np.bool_],
+    level: float,
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for grouping, names in groupings.items():
+        for group in np.unique(names[rows]):
+            mine = rows & (names == group)
+            if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
+                cell: dict[str, Any] = share(hit[mine])
+                cell["reaches"] = bool(cell["high"] >= level)
+                cell["mean_size"] = _mean(size[mine])
+                out[f"{grouping}: {group}"] = cell
+    return out
+
+
+def _baseline(scored: Scored, level: float, baseline: Baseline) -> dict[str, Any]:
+    exact, found = scored.exact, scored.outcomes.found
+    half = baseline.half_widths[level]
+    first = np.clip(np.ceil(scored.age - half), 1, 120)
+    last = np.clip(np.floor(scored.age + half), 1, 120)
+    hit = (scored.true_age >= first) & (scored.true_age <= last) & found
+    out: dict[str, Any] = {}
+    if exact.any():
+        groups = {"predicted age": predicted_bands(scored)} | group_columns(scored)
+        out["intervals"] = share(hit[exact]) | {
+            "mean_width_years": _mean((last - first)[exact & found])
+        }
+        cells = _groups(groups, hit, last - first, exact, level)
+        out["groups_missed"] = [g for g, cell in cells.items() if not cell["reaches"]]
+        out["groups_judged"] = len(cells)
+    for name, p in scored.probabilities.items():
+        known = scored.known(name)
+        if known.any():
+            members = (p >= 1 - baseline.set_thresholds[name][level]) & found[:, None]
+            inside = members[np.arange(len(scored)), scored.truth[name]]
+            size = members.sum(1)[known & found]
+            out[f"{name}_sets"] = share(inside[known]) | {
+                "mean_size": _mean(size),
+                "empty": int((size == 0).sum()),
+            }
+    return out
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

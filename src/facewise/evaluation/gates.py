@@ -1,0 +1,338 @@
+"""Gates of abstention, chosen on val from curves of risk against the share that is answered.
+
+Clean faces alone cannot tell what a blurred face costs, so val is looked at clean and degraded.
+Gates are tightened until, on every kind of input, the error of what is still answered is at most
+twice the clean error, and as few faces as possible are turned away for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.analyzer import GATE_COVERAGE
+from facewise.calibration import Calibration
+from facewise.evaluation.degrade import NOT_FACES
+from facewise.evaluation.outcomes import QUALITY_FIELDS
+from facewise.evaluation.scoring import CLASSES, Mask, Scored
+from facewise.labels import ATTRIBUTES
+from facewise.protocol import AGE_IF_NOT_FOUND
+
+RISK_LIMIT: Final = 2.0
+"""The error of what is answered may be so many times the clean error, whatever the input."""
+
+SAFETY: Final = 0.9
+"""Gates aim at this part of the limit, because val is a sample."""
+
+CLEAN_BUDGET: Final = 0.045
+"""Share of clean val faces that may lose one attribute or more: under the 5 % that test may."""
+
+CERTAINTY_START: Final = 0.005
+"""Share of the clean faces, the least certain, that the certainty gate of an attribute turns away
+before anything else: the end of the curve, where its risk is that of a guess."""
+
+POWER = 1.0
+NEGLIGIBLE: Final = 0.015
+"""Share still answered of an input, below which its error no longer steers the gates."""
+
+LEVELS: Final = 40
+"""Values tried for each gate, quantiles of what val holds, clean and degraded."""
+
+ANSWERED_WEIGHT: Final = 0.1
+"""What a degraded face that is no longer answered costs, in clean faces."""
+
+SIDES: Final = (
+    ("eye_distance_px", "min"),
+    ("sharpness", "min"),
+    ("sharpness", "max"),
+    ("yaw_degrees", "max"),
+    ("brightness", "min"),
+    ("brightness", "max"),
+    ("contrast", "min"),
+    ("detection_score", "min"),
+)
+CERTAINTY: Final = len(SIDES)
+"""Column of the certainty, after the quality gates."""
+
+CURVE_POINTS: Final = 60
+MIN_ANSWERED: Final = 30
+"""Fewest answered faces whose error is worth comparing."""
+
+
+def errors(scored: Scored, name: str) -> NDArray[np.float64]:
+    """Error of each row: years, or 1 for a wrong class; NaN where unknown or not found."""
+    if name == "age":
+        error = np.abs(scored.age - scored.true_age)
+        rows = scored.exact
+    else:
+        error = (~scored.right(name)).astype(np.float64)
+        rows = scored.known(name)
+    return np.where(rows & scored.outcomes.found, error, np.nan)
+
+
+def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
+    """What the certainty gate looks at, larger is surer: minus the interval's width, or the
+    largest probability.
+    """
+    if name == "age":
+        intervals = scored.intervals(GATE_COVERAGE)
+        return -(intervals[:, 1] - intervals[:, 0]).astype(np.float64)
+    return scored.probabilities[name].max(-1).astype(np.float64)
+
+
+def ignorance(clean: Scored, name: str) -> float:
+    """Error of an answer that knows nothing: what an answer about no face at all is worth."""
+    if name == "age":
+        return float(np.abs(AGE_IF_NOT_FOUND - clean.true_age[clean.exact]).mean())
+    return 1 - 1 / len(CLASSES[name])
+
+
+def risk_coverage(
+    certainties: NDArray[np.float64], errors_: NDArray[np.float64]
+) -> list[tuple[float, float]]:
+    """Share answered against mean error of what is answered, the surest first; some 60 points."""
+    order = np.argsort(-certainties, kind="stable")
+    risk = np.cumsum(errors_[order]) / np.arange(1, len(order) + 1)
+    at = np.unique(np.linspace(len(order) * 0.05, len(order), CURVE_POINTS).astype(int)) - 1
+    at = at[at >= 0]
+    return [(float((i + 1) / len(order)), float(risk[i])) for i in at]
+
+
+def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
+    """The ``gates`` part of a calibration.
+
+    Greedy along the risk-coverage curves: of all gates and values, the one that takes most
+    risk above the limit for each clean face it costs, again and again, until no input is above the
+    limit or the clean faces are spent.
+
+    Args:
+        clean: val under a calibration without gates.
+        degraded: faces of val, worsened, by name of the degradation.
+    """
+    sides = [_Side(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)]
+    spent = np.any([s.turned_away for s in sides], axis=0)
+    while True:
+        best: tuple[float, _Side, int, int] | None = None
+        for side in sides:
+            for gate, level, gain, turned in side.moves():
+                both = float((spent | turned).sum() - spent.sum()) / len(clean)
+                if float((spent | turned).mean()) > CLEAN_BUDGET:
+                    continue
+                worth = gain / (both + ANSWERED_WEIGHT * side.lost(gate, level) + 1e-6)
+                if best is None or worth > best[0]:
+                    best = worth, side, gate, level
+        if best is None:
+            break
+        _, side, gate, level = best
+        side.set(gate, level)
+        spent = np.any([s.turned_away for s in sides], axis=0)
+    return {
+        "quality": {side.name: side.quality() for side in sides},
+        "certainty": {side.name: side.certainty() for side in sides},
+    }
+
+
+def _judgeable(clean: Scored, name: str) -> bool:
+    return bool(np.isfinite(errors(clean, name)).any())
+
+
+class _Side:
+    """The gates of one attribute while they are chosen.
+
+    Every gate is brought to the form "at least": maxima are negated. Column 0 to 7 are ``SIDES``,
+    the last is the certainty. A level of 0 is no gate.
+    """
+
+    def __init__(self, clean: Scored, degraded: Mapping[str, Scored], name: str) -> None:
+        self.name = name
+        self._clean = _columns(clean, name)
+        self._clean_found = clean.outcomes.found
+        self._inputs = [_columns(s, name)[s.outcomes.found] for s in degraded.values()]
+        self._errors = []
+        for n, s in degraded.items():
+            error = errors(s, name)
+            if n in NOT_FACES:
+                error = np.full(len(s), ignorance(clean, name))
+            self._errors.append(error[s.outcomes.found])
+        self._sizes = [len(s) for s in degraded.values()]
+        self._limit = RISK_LIMIT * SAFETY * float(np.nanmean(errors(clean, name)))
+        pooled = np.concatenate([self._clean[self._clean_found], *self._inputs])
+        shares = np.linspace(0, 1, LEVELS + 1)[1:-1]
+        # Half of the levels among the lowest clean values: that is where a gate is paid for.
+        low = np.quantile(self._clean[self._clean_found], np.linspace(0.0005, 0.03, LEVELS), axis=0)
+        grid = np.concatenate([np.quantile(pooled, shares, axis=0), low])
+        rounded = np.vectorize(_figures)(np.sort(grid, axis=0))
+        self._grid = np.concatenate([np.full((1, grid.shape[1]), -np.inf), rounded])
+        self._level = [0] * grid.shape[1]
+        self._answered = [np.ones(len(rows), bool) for rows in self._inputs]
+        self._moves: list[tuple[int, int, float, Mask]] | None = None
+        start = np.quantile(self._clean[self._clean_found, -1], CERTAINTY_START)
+        self.set(CERTAINTY, int(np.searchsorted(self._grid[:, CERTAINTY], start, side="right")) - 1)
+
+    @property
+    def turned_away(self) -> Mask:
+        """Clean faces that the gates as they are turn away."""
+        return self._turned(self._values())
+
+    def _values(self) -> NDArray[np.float64]:
+        return self._grid[self._level, np.arange(self._grid.shape[1])]
+
+    def _turned(self, least: NDArray[np.float64]) -> Mask:
+        turned: Mask = (self._clean < least).any(axis=1) & self._clean_found
+        return turned
+
+    def _excess(self, answered: list[Mask]) -> float:
+        """Risk above the limit, summed over the inputs.
+
+        By the root of the share answered, so that an input of which little is left still counts;
+        below ``NEGLIGIBLE`` it does not.
+        """
+        total = 0.0
+        for mask, error, size in zip(answered, self._errors, self._sizes, strict=True):
+            seen = error[mask]
+            seen = seen[np.isfinite(seen)]
+            if len(seen) > NEGLIGIBLE * size:
+                over = float(seen.mean()) / self._limit - 1
+                total += max(0.0, over) * (len(seen) / size) ** POWER
+        return total
+
+    def _after(self, gate: int, level: int) -> list[Mask]:
+        value = self._grid[level, gate]
+        return [
+            mask & (rows[:, gate] >= value)
+            for mask, rows in zip(self._answered, self._inputs, strict=True)
+        ]
+
+    def moves(self) -> list[tuple[int, int, float, Mask]]:
+        """Gate, level, risk taken away, and the clean faces then turned away."""
+        if self._moves is None:
+            self._moves = []
+            now = self._excess(self._answered)
+            for gate, current in enumerate(self._level) if now > 0 else ():
+                for level in range(current + 1, len(self._grid)):
+                    gain = now - self._excess(self._after(gate, level))
+                    if gain > 1e-9:
+                        least = self._values()
+                        least[gate] = self._grid[level, gate]
+                        self._moves.append((gate, level, gain, self._turned(least)))
+        return self._moves
+
+    def lost(self, gate: int, level: int) -> float:
+        """Mean share of the inputs that would no longer be answered."""
+        after = self._after(gate, level)
+        pairs = zip(self._answered, after, self._sizes, strict=True)
+        return float(np.mean([(a.sum() - b.sum()) / size for a, b, size in pairs]))
+
+    def set(self, gate: int, level: int) -> None:
+        self._answered = self._after(gate, level)
+        self._level[gate] = level
+        self._moves = None
+
+    def quality(self) -> dict[str, dict[str, float]]:
+        """Quality gates as a spec holds them."""
+        gates: dict[str, dict[str, float]] = {}
+        for (field, side), value in zip(SIDES, self._values(), strict=False):
+            if np.isfinite(value):
+                gates.setdefault(field, {})[side] = float(-value if side == "max" else value)
+        return gates
+
+    def certainty(self) -> dict[str, float]:
+        """The certainty gate as a spec holds it."""
+        value = float(self._values()[-1])
+        if not np.isfinite(value):
+            return {}
+        return {"max_interval_years": -value} if self.name == "age" else {"min_probability": value}
+
+
+def _columns(scored: Scored, name: str) -> NDArray[np.float64]:
+    """What the gates of an attribute look at, ``(N, 9)``, larger is better throughout."""
+    quality = np.abs(scored.outcomes.quality.astype(np.float64))
+    columns = [
+        quality[:, QUALITY_FIELDS.index(field)] * (1 if side == "min" else -1)
+        for field, side in SIDES
+    ]
+    return np.stack([*columns, certainty(scored, name)], axis=1)
+
+
+def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
+    """Risk against share answered on val, of clean faces and of all together, by certainty.
+
+    ``clean`` and ``with degraded`` are points (share answered, error); ``chosen`` is where the
+    certainty gate of the calibration of ``clean`` lies on the clean curve.
+    """
+    out: dict[str, Any] = {}
+    gates = clean.calibration.certainty_gates
+    for name in ATTRIBUTES:
+        parts = [clean, *(s for n, s in degraded.items() if n not in NOT_FACES)]
+        error = [errors(s, name) for s in parts]
+        sure = [certainty(s, name) for s in parts]
+        known = np.isfinite(error[0])
+        if not known.any():
+            continue
+        every, everyone = np.concatenate(error), np.concatenate(sure)
+        use = np.isfinite(every)
+        out[name] = {
+            "clean": risk_coverage(sure[0][known], error[0][known]),
+            "with degraded": risk_coverage(everyone[use], every[use]),
+        }
+        gate = gates.get(name, {})
+        least = (
+            -gate.get("max_interval_years", np.inf)
+            if name == "age"
+            else gate.get("min_probability", 0.0)
+        )
+        answered = known & (sure[0] >= least)
+        if answered.any():
+            out[name]["chosen"] = (
+                float(answered.sum() / known.sum()),
+                float(error[0][answered].mean()),
+            )
+    return out
+
+
+def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
+    """By input and attribute: share found, abstained from and answered, and the error of that.
+
+    ``clean`` comes first. ``within`` says whether the error of what is answered is at most twice
+    that of the answered clean faces; None where fewer than 30 are answered, or nothing is there
+    to be right about.
+    """
+    table: dict[str, Any] = {}
+    for row, scored in {"clean": clean, **degraded}.items():
+        found = scored.outcomes.found
+        table[row] = {"n": len(scored), "found": float(found.mean())}
+        for name in ATTRIBUTES:
+            abstained = scored.abstained[name]
+            answered = found & ~abstained
+            error = errors(scored, name)
+            rows = answered & np.isfinite(error)
+            cell: dict[str, Any] = {
+                "abstained": float(abstained[found].mean()) if found.any() else None,
+                "answered": float(answered.mean()),
+                "error": None,
+                "error_of_all_found": None,
+                "within": None,
+            }
+            if row not in NOT_FACES and rows.any():
+                cell["error"] = float(error[rows].mean())
+                cell["error_of_all_found"] = float(np.nanmean(error))
+                if rows.sum() >= MIN_ANSWERED:
+                    limit = RISK_LIMIT * table.get("clean", {}).get(name, cell)["error"]
+                    cell["within"] = bool(cell["error"] <= limit)
+            table[row][name] = cell
+        some = np.any([scored.abstained[name] for name in ATTRIBUTES], axis=0)
+        table[row]["abstained_from_any"] = float(some[found].mean()) if found.any() else None
+    return table
+
+
+def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:
+    """A calibration of fitted parts and gates."""
+    return Calibration.from_dict({**fitted, "gates": gates})
+
+
+def _figures(value: float) -> float:
+    """Three significant figures."""
+    return float(f"{value:.3g}")

@@ -1,0 +1,180 @@
+"""The same figures for each group of people, and for whom they are worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.evaluation.metrics import (
+    CS_YEARS,
+    class_figures,
+    median_error,
+)
+from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.labels import ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
+from facewise.reporting.bootstrap import Figure, GroupBootstrap, GroupNames, share
+
+MIN_GROUP: Final = 30
+AGE_BANDS: Final = ((1, 3), (4, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
+UNKNOWN: Final = "unknown"
+
+Table = dict[str, dict[str, Figure]]
+"""Group to metric to figure."""
+
+
+def age_names(scored: Scored) -> GroupNames:
+    """Band of each exact age, FairFace's group where only that is known."""
+    ranges = scored.outcomes.age_ranges
+    groups = {years: f"group {name}" for name, years in FAIRFACE_AGE_GROUPS.items()}
+    names = []
+    for first, last in ranges.tolist():
+        band = next((f"{a}-{b}" for a, b in AGE_BANDS if a <= first <= b), UNKNOWN)
+        names.append(band if first == last else groups.get((first, last), UNKNOWN))
+    return np.array(names)
+
+
+def group_columns(scored: Scored) -> dict[str, GroupNames]:
+    """Grouping to the group of each row, by its labels; crossings are joined by a stroke."""
+    gender = np.array((*GENDER_LABELS, UNKNOWN))[scored.truth["gender"]]
+    ethnicity = np.array((*ETHNICITY_LABELS, UNKNOWN))[scored.truth["ethnicity"]]
+    age = age_names(scored)
+    return {
+        "ethnicity": ethnicity,
+        "gender": gender,
+        "age": age,
+        "ethnicity x gender": _cross(ethnicity, gender),
+        "age x gender": _cross(age, gender),
+        "ethnicity x age": _cross(ethnicity, age),
+        "ethnicity x age x gender": _cross(ethnicity, age, gender),
+    }
+
+
+def _cross(*columns: GroupNames) -> GroupNames:
+    return np.array([" / ".join(row) for row in zip(*columns, strict=True)])
+
+
+def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Metrics that are means over rows: values, and the rows that have one."""
+    error = scored.age - scored.true_age
+    exact, grouped = scored.exact, scored.known("age_group")
+    out: dict[str, tuple[NDArray[Any], NDArray[np.bool_]]] = {
+        "age_mae_years": (np.abs(error), exact),
+        "age_bias_years": (error, exact),
+        **{f"age_cs{years}": (np.abs(error) <= years, exact) for years in CS_YEARS},
+        "age_groups_exact": (scored.right("age_group"), grouped),
+        "age_groups_within_one": (scored.within_one_group(), grouped),
+        "interval_coverage_90": (scored.interval_hit(0.9), exact),
+    }
+    for name in CLASSES:
+        out[f"{name}_accuracy"] = (scored.right(name), scored.known(name))
+        out[f"{name}_set_coverage_90"] = (scored.set_hit(name, 0.9), scored.known(name))
+        out[f"{name}_abstained"] = (scored.abstained[name], scored.known(name))
+    out["age_abstained"] = (scored.abstained["age"], exact | grouped)
+    return out
+
+
+def per_group(scored: Scored, grouping: GroupNames) -> Table:
+    """Figures of each group of 30 faces or more; fairlearn's MetricFrame takes them apart.
+
+    Args:
+        scored: rows of one data set.
+        grouping: group of each row; groups named "unknown" are left out.
+    """
+    from fairlearn.metrics import MetricFrame, count
+
+    table: Table = {}
+    for metric, (values, rows) in rowwise(scored).items():
+        if not rows.any():
+            continue
+        v, names = values[rows].astype(float), grouping[rows]
+        frame = MetricFrame(
+            metrics={"value": _mean, "n": count}, y_true=v, y_pred=v, sensitive_features=names
+        )
+        for group, row in frame.by_group.iterrows():
+            if row["n"] >= MIN_GROUP and UNKNOWN not in str(group):
+                mine = names == group
+                boot = GroupBootstrap(scored.outcomes.groups[rows][mine])
+                table.setdefault(str(group), {})[metric] = boot.mean(v[mine])
+    exact = scored.exact
+    for group, row in table.items():
+        mine = grouping == group
+        if (aged := mine & exact).sum() >= MIN_GROUP:
+            part = scored.take(aged)
+            row["age_median_error_years"] = median_error(part)
+        for name in CLASSES:
+            if (labelled := mine & scored.known(name)).sum() >= MIN_GROUP:
+                part = scored.take(labelled)
+                boot = GroupBootstrap(part.outcomes.groups)
+                row |= class_figures(part, name, boot)
+    return table
+
+
+def _mean(_: Any, values: Any) -> float:
+    return float(np.mean(values))
+
+
+def smaller_is_better(metric: str) -> bool:
+    return metric.endswith(("_years", "_abstained"))
+
+
+def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
+    """For each grouping and metric: the worst group, the best, and the gap between them.
+
+    A bias is worst where it is farthest from 0.
+    """
+    out = []
+    for grouping, table in tables.items():
+        for metric in sorted({m for row in table.values() for m in row}):
+            found = {g: row[metric] for g, row in table.items() if metric in row}
+            if len(found) < 2:
+                continue
+            badness = {
+                g: abs(f["value"])
+                if metric == "age_bias_years"
+                else f["value"]
+                if smaller_is_better(metric)
+                else -f["value"]
+                for g, f in found.items()
+            }
+            worst = max(badness, key=badness.__getitem__)
+            best = min(badness, key=badness.__getitem__)
+            out.append(
+                {
+                    "metric": metric,
+                    "grouping": grouping,
+                    "worst": worst,
+                    "worst_figure": found[worst],
+                    "best": best,
+                    "best_figure": found[best],
+                    "gap": abs(found[worst]["value"] - found[best]["value"]),
+                }
+            )
+    return out
+
+
+def nist_tables(scored: Scored) -> dict[str, Any]:
+    """As NIST reports age estimation: MAE for ages 18 to 30, and the Challenge-25 rate.
+
+    Information about the model, not a fitness for age checks.
+    """
+    age, exact = scored.true_age, scored.exact
+    names = group_columns(scored)["ethnicity x gender"]
+    young, minors = exact & (age >= 18) & (age <= 30), exact & (age >= 14) & (age <= 17)
+    error = np.abs(scored.age - age)
+    mae = {
+        str(g): GroupBootstrap(scored.outcomes.groups[young & (names == g)]).mean(
+            error[young & (names == g)]
+        )
+        for g in np.unique(names[young])
+        if (young & (names == g)).sum() >= MIN_GROUP and UNKNOWN not in g
+    }
+    called = scored.age >= 25
+    gender = group_columns(scored)["gender"]
+    challenge = {"all": share(called[minors])} if minors.any() else {}
+    for name in GENDER_LABELS:
+        if (mine := minors & (gender == name)).any():
+            challenge[name] = share(called[mine])
+    return {"mae_18_to_30": mae, "challenge_25": challenge}

@@ -1,0 +1,113 @@
+"""Whether a stated 80 % is right 80 % of the time: before and after temperature, and for whom."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.calibration import Calibration
+from facewise.evaluation.groups import UNKNOWN, group_columns
+from facewise.evaluation.scoring import Scored
+from facewise.labels import ages_to_decades, ages_to_fairface_groups
+
+ECE_BINS: Final = 15
+
+MIN_GROUP: Final = 150
+"""Smallest group whose calibration error is told: chance alone makes it large in small ones."""
+
+GROUPINGS: Final = ("ethnicity", "gender", "age")
+
+Point = tuple[float, float, int]
+"""Mean stated probability, share right, and how many."""
+
+
+def reliability(
+    top_probability: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = ECE_BINS
+) -> list[Point]:
+    """Mean stated probability, share right and count of each equal-width bin that has any."""
+    index = np.minimum((top_probability * bins).astype(int), bins - 1)
+    return [
+        (
+            float(top_probability[index == k].mean()),
+            float(right[index == k].mean()),
+            int((index == k).sum()),
+        )
+        for k in np.unique(index)
+    ]
+
+
+def expected_calibration_error(
+    top_probability: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = ECE_BINS
+) -> float:
+    """Mean gap between stated probability and share right, bins weighted by size (Guo, 2017)."""
+    points = reliability(top_probability, right, bins)
+    return sum(n * abs(stated - share) for stated, share, n in points) / len(right)
+
+
+def calibration_errors(scored: Scored) -> dict[str, Any]:
+    """Expected calibration error and reliability of each output, before and after temperature.
+
+    Of the faces that were found. Ages are judged by their decade where the age is exact, and by
+    FairFace's groups wherever a group is known.
+
+    Returns:
+        Output to "n", "before" and "after" with "ece" and "points", and "groups" with the two
+        errors of each group of 150 faces or more.
+    """
+    raw = Scored(scored.outcomes, Calibration())
+    before, after = stated(raw), stated(scored)
+    columns = group_columns(scored)
+    groupings = {"data set": scored.outcomes.datasets, **{g: columns[g] for g in GROUPINGS}}
+    out: dict[str, Any] = {}
+    for name, (rows, top_after, right_after) in after.items():
+        _, top_before, right_before = before[name]
+        out[name] = {
+            "n": int(rows.sum()),
+            "before": _judged(top_before[rows], right_before[rows]),
+            "after": _judged(top_after[rows], right_after[rows]),
+            "groups": {},
+        }
+        for grouping, names in groupings.items():
+            for group in np.unique(names[rows]):
+                mine = rows & (names == group)
+                if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
+                    out[name]["groups"][f"{grouping}: {group}"] = {
+                        "n": int(mine.sum()),
+                        "before": expected_calibration_error(top_before[mine], right_before[mine]),
+                        "after": expected_calibration_error(top_after[mine], right_after[mine]),
+                    }
+    return out
+
+
+def stated(
+    scored: Scored,
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]]:
+    """Output to the rows judged, the largest probability of each row, and whether it is right."""
+    found = scored.outcomes.found
+    decades = ages_to_decades(scored.ages)
+    groups = ages_to_fairface_groups(scored.ages)
+    out = {
+        "age_decade": (
+            found & scored.exact,
+            decades.max(-1).astype(np.float64),
+            decades.argmax(-1) == (scored.true_age - 1) // 10,
+        ),
+        "age_group": (
+            found & scored.known("age_group"),
+            groups.max(-1).astype(np.float64),
+            scored.right("age_group"),
+        ),
+    }
+    for name, p in scored.probabilities.items():
+        rows = found & scored.known(name)
+        out[name] = rows, p.max(-1).astype(np.float64), scored.right(name)
+    return {name: row for name, row in out.items() if row[0].any()}
+
+
+def _judged(top: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "ece": expected_calibration_error(top, right),
+        "points": reliability(top, right),
+    }

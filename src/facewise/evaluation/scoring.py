@@ -1,0 +1,139 @@
+"""Outcomes calibrated and compared with their labels, row by row."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.analyzer import GATE_COVERAGE
+from facewise.calibration import Calibration
+from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
+from facewise.labels import (
+    ATTRIBUTES,
+    ETHNICITY_LABELS,
+    FAIRFACE_AGE_GROUPS,
+    GENDER_LABELS,
+    ages_to_fairface_groups,
+    expected_age,
+)
+from facewise.protocol import AGE_IF_NOT_FOUND
+from facewise.types import FloatArray, Quality
+
+NOT_FOUND: Final = -1
+"""The answer, as an index, for a face that was not found: wrong whatever the label."""
+
+CLASSES: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
+GROUP_STARTS_YEARS: Final = tuple(first for first, _ in FAIRFACE_AGE_GROUPS.values())
+
+Mask = NDArray[np.bool_]
+
+
+class Scored:
+    """Outcomes under a calibration; rows as in the outcomes.
+
+    A face that was not found is wrong in gender, ethnicity and age group, counts as age 33, and
+    lies outside its interval and its label sets.
+    """
+
+    def __init__(self, outcomes: Outcomes, calibration: Calibration) -> None:
+        self.outcomes, self.calibration = outcomes, calibration
+        o = outcomes
+        self.ages = calibration.temper(o.ages, "age")
+        self.probabilities: dict[str, FloatArray] = {
+            "gender": calibration.temper(o.genders, "gender"),
+            "ethnicity": calibration.temper(o.ethnicities, "ethnicity"),
+        }
+        self.truth = {"gender": o.true_genders, "ethnicity": o.true_ethnicities}
+        self.age = np.where(o.found, expected_age(self.ages), AGE_IF_NOT_FOUND)
+        self.true_age = o.age_ranges[:, 0]
+        self.answers = {
+            name: np.where(o.found, p.argmax(-1), NOT_FOUND)
+            for name, p in self.probabilities.items()
+        }
+        groups = ages_to_fairface_groups(self.ages).argmax(-1)
+        self.answers["age_group"] = np.where(o.found, groups, NOT_FOUND)
+        self.truth["age_group"] = np.where(
+            o.age_ranges[:, 0] > 0,
+            np.searchsorted(GROUP_STARTS_YEARS, o.age_ranges[:, 0], side="right") - 1,
+            -1,
+        )
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def take(self, index: Any) -> Scored:
+        """Rows by mask or index."""
+        return Scored(self.outcomes.take(index), self.calibration)
+
+    @property
+    def exact(self) -> Mask:
+        """Rows whose age is known to the year."""
+        return self.outcomes.exact
+
+    def known(self, name: str) -> Mask:
+        """Rows with a label of "gender", "ethnicity" or "age_group"."""
+        known: Mask = self.truth[name] >= 0
+        return known
+
+    def right(self, name: str) -> Mask:
+        """Rows answered rightly; False where the label is unknown."""
+        right: Mask = (self.answers[name] == self.truth[name]) & self.known(name)
+        return right
+
+    def within_one_group(self) -> Mask:
+        """Rows whose age group is the label's or its neighbour."""
+        off = np.abs(self.answers["age_group"] - self.truth["age_group"])
+        within: Mask = (off <= 1) & self.outcomes.found & self.known("age_group")
+        return within
+
+    def intervals(self, coverage: float) -> NDArray[np.int64]:
+        """Conformal intervals ``(N, 2)``; meaningless where the face was not found."""
+        return self.calibration.age_intervals(self.ages, coverage)
+
+    def interval_hit(self, coverage: float) -> Mask:
+        """Whether the interval holds the age or, where only a group is known, touches it."""
+        intervals, ranges = self.intervals(coverage), self.outcomes.age_ranges
+        hit: Mask = (
+            (ranges[:, 1] >= intervals[:, 0])
+            & (ranges[:, 0] <= intervals[:, 1])
+            & self.outcomes.found
+        )
+        return hit
+
+    def set_members(self, name: str, coverage: float) -> Mask:
+        """Label sets as ``(N, K)``; empty for faces that were not found."""
+        members = np.zeros(self.probabilities[name].shape, bool)
+        rows = np.flatnonzero(self.outcomes.found)
+        sets = self.calibration.label_sets(self.probabilities[name][rows], name, coverage)
+        for row, labels in zip(rows, sets, strict=True):
+            members[row, list(labels)] = True
+        return members
+
+    def set_hit(self, name: str, coverage: float) -> Mask:
+        """Whether the set holds the label; False where that is unknown."""
+        members = self.set_members(name, coverage)
+        hit: Mask = members[np.arange(len(self)), self.truth[name]] & self.known(name)
+        return hit
+
+    @cached_property
+    def abstained(self) -> dict[str, Mask]:
+        """By attribute: found, and abstained from, exactly as the analyzer does."""
+        out = {name: np.zeros(len(self), bool) for name in ATTRIBUTES}
+        intervals = self.intervals(GATE_COVERAGE)
+        for row in np.flatnonzero(self.outcomes.found):
+            values = dict(
+                zip(QUALITY_FIELDS, (float(v) for v in self.outcomes.quality[row]), strict=True)
+            )
+            detection_score = values.pop("detection_score")
+            reasons = self.calibration.abstentions(
+                Quality(**values),
+                detection_score,
+                (int(intervals[row, 0]), int(intervals[row, 1])),
+                {name: float(p[row].max()) for name, p in self.probabilities.items()},
+            )
+            for name in reasons:
+                out[name][row] = True
+        return out

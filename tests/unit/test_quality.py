@@ -1,0 +1,73 @@
+"""Quality measures, against faces made by hand."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from facewise.quality import NOSE_DEPTH, measure_quality, yaw_from_landmarks
+from facewise.types import FloatArray, ImageArray
+
+
+def turned(degrees: float, *, roll: float = 0.0, size: float = 50.0) -> FloatArray:
+    """Landmarks of the mean face, its head turned, then rolled, drawn with eyes ``size`` apart."""
+    w, r = np.radians(degrees), np.radians(roll)
+    points = np.array([[-0.5, 0], [0.5, 0], [0, 0.57], [-0.41, 1.15], [0.41, 1.15]])
+    depth = np.array([0, 0, NOSE_DEPTH, 0, 0])
+    points[:, 0] = points[:, 0] * np.cos(w) + depth * np.sin(w)
+    spin = np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]])
+    return (points @ spin.T * size + 100).astype(np.float32)
+
+
+def face(seed: int = 0) -> ImageArray:
+    """A textured crop with detail at every scale."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.normal(0, 18, (n, n)).astype(np.float32), (160, 160))
+        for n in (5, 10, 20, 40, 80, 160)
+    ]
+    grey = np.clip(128 + sum(layers), 0, 255)
+    return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("degrees", [-70, -30, 0, 15, 45, 80])
+@pytest.mark.parametrize("roll", [0, 35])
+def test_yaw_is_the_turn_that_was_made(degrees: float, roll: float) -> None:
+    assert yaw_from_landmarks(turned(degrees, roll=roll)) == pytest.approx(degrees, abs=0.5)
+
+
+def test_yaw_does_not_depend_on_size_and_flips_with_the_picture() -> None:
+    small, large = turned(30, size=10), turned(30, size=200)
+    assert yaw_from_landmarks(small) == pytest.approx(yaw_from_landmarks(large), abs=0.01)
+    mirrored: FloatArray = large[[1, 0, 2, 4, 3]] * np.array([-1, 1], np.float32)
+    assert yaw_from_landmarks(mirrored) == pytest.approx(-yaw_from_landmarks(large), abs=0.01)
+
+
+def test_eye_distance_brightness_contrast() -> None:
+    crop = np.zeros((160, 160, 3), np.uint8)
+    crop[:, 80:] = 255  # half black, half white
+    quality = measure_quality(crop, turned(0, size=64))
+    assert quality.eye_distance_px == pytest.approx(64)
+    assert quality.brightness == pytest.approx(0.5, abs=0.02)
+    assert quality.contrast == pytest.approx(0.5, abs=0.02)
+
+
+def test_blur_lowers_sharpness_noise_raises_it_and_exposure_hardly_moves_it() -> None:
+    crop = face()
+    points = turned(0)
+
+    def sharpness(image: ImageArray) -> float:
+        return measure_quality(image, points).sharpness
+
+    blurred = [sharpness(np.asarray(cv2.GaussianBlur(crop, (0, 0), s))) for s in (1.5, 3, 6)]
+    assert sharpness(crop) > blurred[0] > blurred[1] > blurred[2]
+    noise = np.random.default_rng(1).normal(0, 40, crop.shape)
+    assert sharpness(np.clip(crop + noise, 0, 255).astype(np.uint8)) > 1.2 * sharpness(crop)
+    darker = (crop * 0.6).astype(np.uint8)
+    assert sharpness(darker) == pytest.approx(sharpness(crop), rel=0.05)
+
+
+def test_a_flat_crop_is_neither_sharp_nor_an_error() -> None:
+    flat = measure_quality(np.full((112, 112, 3), 90, np.uint8), np.zeros((5, 2), np.float32))
+    assert flat.sharpness == flat.contrast == flat.eye_distance_px == flat.yaw_degrees == 0
