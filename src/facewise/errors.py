@@ -22,9 +22,20 @@ class ImageError(FacewiseError, ValueError):
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
-    """The path does not exist, cannot be read, or is a directory."""
+    """The path does not exist, cannot be read, or is a directory.
+
+    Has the fields of an OSError: ``errno``, ``strerror``, ``filename``.
+    """
 
     code = "image_not_found"
+
+    def __init__(self, number: int, reason: str, path: str) -> None:
+        # OSError fills its fields in __new__, unless a class puts another __init__ before its own,
+        # as ValueError's is here.
+        OSError.__init__(self, number, reason, path)
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class EmptyImageError(ImageError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -11,6 +10,9 @@ import typer
 
 from facewise._version import __version__
 from facewise.cli import doctor, evaluate, models, predict, serve, train
+from facewise.cli.exits import Exit
+from facewise.cli.options import Verbose
+from facewise.cli.streams import give_up, prepare_streams, printable, reason
 from facewise.errors import FacewiseError
 
 app = typer.Typer(
@@ -41,23 +43,43 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
+    verbose: Verbose = 0,
 ) -> None:
-    levels = {0: logging.WARNING, 1: logging.INFO}
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("facewise").setLevel(levels.get(verbose, logging.DEBUG))
 
 
 def main() -> None:
-    """Run a command; errors of facewise become one line and exit code 2, never a traceback."""
+    """Run a command; errors of facewise become one line and an exit code, never a traceback."""
+    prepare_streams()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = _call()
+        sys.stdout.flush()
+    except FacewiseError as error:
+        print(f"facewise: {printable(str(error))}", file=sys.stderr)
+        return Exit.USAGE
+    except BrokenPipeError:  # the reader went away, as `| head` does: no fault, and nothing to say
+        give_up(sys.stdout)
+        give_up(sys.stderr)
+        return Exit.NO_READER
+    except OSError as error:  # a full disk under the output, for one
+        give_up(sys.stdout)
+        print(f"facewise: {printable(reason(error))}", file=sys.stderr)
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    return code
+
+
+def _call() -> int:
+    """Run Typer, which ends in SystemExit whatever happened, and give its exit code."""
     try:
         app()
-    except FacewiseError as error:
-        print(f"facewise: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader went away, as `| head` does; keep the interpreter from flushing into it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # Typer's own answer to that is a 1
+            raise stop.__context__ from None
+        return stop.code if isinstance(stop.code, int) else Exit.FAILED if stop.code else 0
+    return 0

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import enum
-import json
+import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from facewise.errors import FacewiseError, ImageError, OptionError
+from facewise.cli.drawings import plan_drawings
+from facewise.cli.exits import Exit
+from facewise.cli.options import Verbose
+from facewise.cli.streams import json_line, printable
+from facewise.errors import EmptyImageError, FacewiseError, ImageError, OptionError
 
 if TYPE_CHECKING:
     from facewise.types import Photo, Prediction
 
-SCHEMA_VERSION = 1
+logger = logging.getLogger("facewise.cli")
 
-
-class Exit(enum.IntEnum):
-    """Exit codes of ``predict``."""
-
-    OK = 0
-    SOME_FAILED = 1
-    USAGE = 2
-    NO_FACE = 3
+SCHEMA_VERSION: Final = 1
+"""Of the JSON lines; ``schemas/predict.schema.json`` describes them."""
 
 
 def predict(
@@ -43,17 +41,17 @@ def predict(
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
     threads: Annotated[int | None, typer.Option(help="All cores unless given.")] = None,
     vector: Annotated[bool, typer.Option(help="With --json: add the 19 numbers.")] = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Say the apparent age, gender and ethnicity of every face.
 
     Ends with 2 on bad usage, else 1 where a photo failed, else 3 where no photo had a face, else 0.
     """
-    from facewise.analyzer import Analyzer
+    from facewise.analyzer import Analyzer, Timings
 
     if photos.count("-") > 1:
         raise OptionError("standard input can be read once: give - only once")
-    if draw is not None:
-        _check_draw(draw, photos)
+    drawings = [None] * len(photos) if draw is None else plan_drawings(draw, photos)
     analyzer = Analyzer(
         model,
         attributes=[name.strip() for name in attributes.split(",") if name.strip()],
@@ -63,52 +61,57 @@ def predict(
         threads=threads,
     )
     failed = faces = 0
-    for name in photos:
+    for name, drawing in zip(photos, drawings, strict=True):
+        timings = Timings()
         try:
-            photo = analyzer.load(sys.stdin.buffer if name == "-" else name)
-            predictions = analyzer.analyze(photo)
-            faces += len(predictions)
-            _print(name, photo, predictions, as_json=as_json, vector=vector)
-            if draw is not None:
-                _save(photo, predictions, _draw_path(draw, name, len(photos)))
-        except FacewiseError as error:
+            with timings("decode"):
+                photo = analyzer.load(_standard_input() if name == "-" else name)
+            predictions = analyzer.analyze(photo, timings=timings)
+        except (FacewiseError, OSError) as error:  # OSError: standard input
             failed += 1
             _print_failure(name, error, as_json=as_json)
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
+            continue
+        faces += len(predictions)
+        _log(name, photo, predictions, timings)
+        _print(name, photo, predictions, as_json=as_json, vector=vector)
+        if drawing is not None and not _save(name, photo, predictions, drawing):
             failed += 1
-            print(f"facewise: {name}: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    code = Exit.SOME_FAILED if failed else Exit.NO_FACE if not faces else Exit.OK
-    raise typer.Exit(int(code))
+    raise typer.Exit(int(Exit.FAILED if failed else Exit.NO_FACE if not faces else Exit.OK))
 
 
-def _check_draw(draw: Path, photos: list[str]) -> None:
-    """Settle before any work whether the pictures can be written."""
-    if len(photos) > 1:
-        if draw.exists() and not draw.is_dir():
-            raise OptionError(f"--draw {draw} is a file: for several photos name a folder")
-        draw.mkdir(parents=True, exist_ok=True)
-    elif draw.is_dir():
-        return
-    elif draw.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
-        raise OptionError(f"--draw {draw}: name a .jpg, .png or .webp file, or a folder")
-    elif not draw.parent.is_dir():
-        raise OptionError(f"--draw {draw}: its folder does not exist")
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise EmptyImageError("standard input is closed: send the picture there, or name a file")
+    return sys.stdin.buffer
 
 
-def _draw_path(draw: Path, name: str, count: int) -> Path:
-    if count == 1 and not draw.is_dir():
-        return draw
-    stem = "stdin" if name == "-" else Path(name).name
-    return draw / f"{stem}.faces.png"
+def _log(
+    name: str, photo: Photo, predictions: tuple[Prediction, ...], timings: Mapping[str, float]
+) -> None:
+    logger.info(
+        "%s: %d x %d px, faces: %d; %s",
+        printable(name),
+        photo.width_px,
+        photo.height_px,
+        len(predictions),
+        ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in timings.items()),
+    )
 
 
-def _save(photo: Photo, predictions: tuple[Prediction, ...], path: Path) -> None:
+def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Path) -> bool:
+    """Draw and write; a picture that cannot be written is named on stderr."""
     from facewise.draw import draw_predictions
 
-    draw_predictions(photo, predictions).save(path)
+    picture = draw_predictions(photo, predictions)
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:  # ValueError: too wide for the format
+        words = getattr(error, "strerror", None) or str(error)
+        text = f"{name}: {path} cannot be written ({words}): name another place or format"
+        print(f"facewise: {printable(text)}", file=sys.stderr)
+        return False
+    logger.info("wrote %s", printable(str(path)))
+    return True
 
 
 def _print(
@@ -127,23 +130,29 @@ def _print(
             "height_px": photo.height_px,
             "faces": [prediction.to_dict(vector=vector) for prediction in predictions],
         }
-        print(json.dumps(line, ensure_ascii=False))
+        print(json_line(line), flush=True)
         return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     count = {0: "no face", 1: "1 face"}.get(len(predictions), f"{len(predictions)} faces")
-    console.print(f"[bold]{escape(name)}[/]: {count}", soft_wrap=True)
-    if not predictions:
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in _rows(predictions)[0]:
-        table.add_column(column)
-    for row in _rows(predictions):
-        table.add_row(*row.values())
-    console.print(table)
+    console.print(f"[bold]{escape(printable(name))}[/]: {count}", soft_wrap=True)
+    rows = _rows(predictions)
+    if rows:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in rows[0]:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table)
+    for number, prediction in enumerate(predictions, start=1):
+        for attribute, why in prediction.abstained.items():
+            console.print(
+                f"[dim]{number}: can't tell {attribute}, because {why}[/]", soft_wrap=True
+            )
+    sys.stdout.flush()
 
 
 def _rows(predictions: tuple[Prediction, ...]) -> list[dict[str, str]]:
@@ -154,16 +163,21 @@ def _rows(predictions: tuple[Prediction, ...]) -> list[dict[str, str]]:
         row = {"#": str(number), "box": f"{left},{top} to {right},{bottom}"}
         if p.age_years is not None and p.age_interval_years is not None:
             first, last = p.age_interval_years
-            row["apparent age"] = f"{p.age_years:.0f}, between {first} and {last}"
+            row["apparent age"] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
-                row[name] = f"{distribution.top} {distribution.top_probability:.0%}"
-        row["can't tell"] = "; ".join(f"{key}: {why}" for key, why in p.abstained.items())
+                row[name] = (
+                    f"{distribution.top} {distribution.top_probability:.0%}{_doubt(p, name)}"
+                )
         rows.append(row)
     return rows
 
 
-def _print_failure(name: str, error: FacewiseError, *, as_json: bool) -> None:
+def _doubt(prediction: Prediction, attribute: str) -> str:
+    return " ?" if attribute in prediction.abstained else ""
+
+
+def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) -> None:
     code = error.code if isinstance(error, ImageError) else "failed"
     message = getattr(error, "strerror", None) or str(error)
     if as_json:
@@ -172,5 +186,5 @@ def _print_failure(name: str, error: FacewiseError, *, as_json: bool) -> None:
             "photo": name,
             "error": {"code": code, "message": message},
         }
-        print(json.dumps(line, ensure_ascii=False))
-    print(f"facewise: {name}: {message}", file=sys.stderr)
+        print(json_line(line), flush=True)
+    print(f"facewise: {printable(f'{name}: {message}')}", file=sys.stderr)
