@@ -1,0 +1,171 @@
+"""What ``--draw`` puts on a picture: boxes inside it, labels whole and apart from each other."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from facewise import Analyzer, Distribution, Face, Photo, Prediction, load_photo
+from facewise.draw import (
+    PALETTE,
+    SMALLEST_TYPE_PX,
+    Corners,
+    Label,
+    clip_box,
+    describe,
+    draw_predictions,
+    place_labels,
+)
+from facewise.labels import AGE_LABELS, DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+from facewise.types import ModelInfo
+
+
+def distribution(labels: tuple[str, ...]) -> Distribution:
+    p = np.zeros(len(labels), np.float32)
+    p[-1] = 1
+    return Distribution(labels, p, (labels[-1],))
+
+
+def prediction(*bbox: float, abstained: dict[str, str] | None = None) -> Prediction:
+    """A face with the longest label there is."""
+    return Prediction(
+        face=Face(np.array(bbox, np.float32), np.zeros((5, 2), np.float32), 1.0),
+        age_years=100.0,
+        age_interval_years=(100, 120),
+        coverage=0.9,
+        age=distribution(AGE_LABELS),
+        age_decades=distribution(DECADE_LABELS),
+        gender=distribution(GENDER_LABELS),
+        ethnicity=distribution(ETHNICITY_LABELS),
+        vector=np.zeros(19, np.float32),
+        model=ModelInfo("test", "1", ""),
+        abstained=abstained or {},
+    )
+
+
+def white(width: int, height: int) -> Photo:
+    return Photo(np.full((height, width, 3), 255, np.uint8))
+
+
+def colored(picture: Image.Image, color: str) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    rgb = np.array(Image.new("RGB", (1, 1), color))[0, 0]
+    same: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = (np.asarray(picture) == rgb).all(-1)
+    return same
+
+
+def layout(size: tuple[int, int], faces: list[Prediction]) -> list[Label | None]:
+    canvas = ImageDraw.Draw(Image.new("RGB", size))
+    return place_labels(
+        canvas, ImageFont.load_default(size=max(SMALLEST_TYPE_PX, min(size) / 32)), size, faces
+    )
+
+
+def overlap(a: Corners, b: Corners) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def test_description() -> None:
+    face = prediction(0, 0, 9, 9, abstained={"age": "blurred", "ethnicity": "dark"})
+    assert describe(face) == "100? (100-120), female, Others?"
+
+
+@pytest.mark.parametrize(
+    ("bbox", "clipped"),
+    [
+        ((10.4, 20.6, 50, 60), (10, 21, 50, 60)),
+        ((-30, -40, 300, 250), (0, 0, 200, 100)),
+        ((190, 90, 260, 190), (190, 90, 200, 100)),
+        ((-50, -50, -10, -10), (0, 0, 1, 1)),
+        ((250, 150, 290, 190), (199, 99, 200, 100)),
+        ((60, 40, 60, 40), (60, 40, 61, 41)),
+    ],
+)
+def test_boxes_are_cut_off_at_the_edge(bbox: tuple[float, ...], clipped: Corners) -> None:
+    assert clip_box(prediction(*bbox), (200, 100)) == clipped
+
+
+def test_a_box_past_every_edge_is_still_seen() -> None:
+    drawn = colored(draw_predictions(white(400, 300), [prediction(-90, -90, 900, 900)]), PALETTE[0])
+    assert drawn[:, 0].all()
+    assert drawn[:, -1].all()
+    assert drawn[-1].all()
+    assert drawn[0].all()
+
+
+CROWD = [prediction(x, y, x + 90, y + 110) for y in range(20, 600, 150) for x in range(0, 800, 100)]
+
+
+@pytest.mark.parametrize(
+    ("size", "faces"),
+    [
+        ((800, 600), CROWD),
+        ((400, 300), [prediction(380, 5, 399, 30), prediction(0, 280, 20, 299)]),
+        ((400, 300), [prediction(100, 100, 200, 220)] * 12),
+        ((90, 400), [prediction(10, 10, 60, 70), prediction(20, 200, 70, 260)]),
+        ((60, 60), [prediction(0, 0, 60, 60)]),
+        ((16, 16), [prediction(0, 0, 16, 16)]),
+        ((4000, 16), [prediction(3990, 2, 3999, 14)]),
+    ],
+)
+def test_labels_stay_inside_and_apart(size: tuple[int, int], faces: list[Prediction]) -> None:
+    labels = layout(size, faces)
+    assert len(labels) == len(faces)
+    placed = [label for label in labels if label is not None]
+    assert placed
+    for label in placed:
+        left, top, right, bottom = label.plate
+        assert 0 <= left < right <= size[0]
+        assert 0 <= top < bottom <= size[1]
+    for a, b in itertools.combinations(placed, 2):
+        assert not overlap(a.plate, b.plate)
+    assert draw_predictions(white(*size), faces).size == size
+
+
+def test_a_label_too_wide_for_the_picture_is_broken_not_cut() -> None:
+    (wide,) = layout((400, 300), [prediction(380, 100, 399, 130)])
+    assert wide is not None
+    assert wide.text == "1: 100 (100-120), female, Others"
+    (narrow,) = layout((110, 300), [prediction(10, 100, 60, 160)])
+    assert narrow is not None
+    assert narrow.text.replace("\n", " ") == wide.text
+    (tiny,) = layout((30, 30), [prediction(0, 0, 30, 30)])
+    assert tiny is not None
+    assert tiny.text == "1"
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 300), (110, 300), (1600, 1200)])
+def test_the_text_lies_on_its_plate(width: int, height: int) -> None:
+    """White letters end before the plate does, on all sides: nothing of them is cut off."""
+    face = prediction(width - 40, height // 2, width - 10, height // 2 + 40)
+    (label,) = layout((width, height), [face])
+    assert label is not None
+    left, top, right, bottom = label.plate
+    picture = draw_predictions(Photo(np.zeros((height, width, 3), np.uint8)), [face])
+    plate = np.asarray(picture)[top:bottom, left:right]
+    rim = np.concatenate([plate[0], plate[-1], plate[:, 0], plate[:, -1]])
+    assert len(np.unique(rim, axis=0)) == 1
+    assert (plate[..., 0] > 150).sum() > 100
+
+
+def test_a_label_prefers_a_place_off_the_faces() -> None:
+    faces = [prediction(100, 200, 300, 420), prediction(100, 0, 300, 190)]
+    labels = layout((800, 600), faces)
+    for label in labels:
+        assert label is not None
+        assert "\n" not in label.text
+        assert not any(overlap(label.plate, clip_box(face, (800, 600))) for face in faces[:1])
+
+
+def test_drawing_changes_nothing_but_boxes_and_labels(analyzer: Analyzer) -> None:
+    photo = load_photo(np.full((300, 400, 3), 90, np.uint8))
+    assert (np.asarray(draw_predictions(photo, analyzer.analyze(photo))) == photo.rgb).all()
+    before = photo.rgb.copy()
+    picture = draw_predictions(photo, [prediction(150, 100, 250, 200)])
+    changed = (np.asarray(picture) != before).any(-1)
+    assert (photo.rgb == before).all()
+    assert changed[100, 150:250].all()
+    assert not changed[105:195, 155:245].any()
+    assert not changed[210:].any()
