@@ -105,12 +105,17 @@ def read_spec(path: Path) -> ModelSpec:
 
 def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
     """Specs of all attribute models in a folder, the default first, then by name."""
-    specs = [
-        read_spec(path)
-        for path in sorted(folder.glob("*.json"))
-        if json.loads(path.read_text(encoding="utf-8")).get("kind") == SPEC_KIND
-    ]
+    specs = [read_spec(path) for path in sorted(folder.glob("*.json")) if _kind(path) == SPEC_KIND]
     return tuple(sorted(specs, key=lambda spec: (spec.name != DEFAULT_MODEL, spec.name)))
+
+
+def _kind(path: Path) -> str | None:
+    """What a spec describes; what cannot be read counts as a model, for ``read_spec`` to say so."""
+    try:
+        kind: str | None = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return SPEC_KIND
+    return kind
 
 
 def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
