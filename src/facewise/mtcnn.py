@@ -9,16 +9,16 @@ under; ``docs/mtcnn.md`` lists them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from facewise.boxes import non_maximum_suppression, refine, to_squares
-from facewise.errors import OptionError
+from facewise.errors import ModelIntegrityError, OptionError
 from facewise.models import WEIGHTS_FOLDER, open_session
-from facewise.resample import Integral, crop_area, integral_image, resize_area
+from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
 
 if TYPE_CHECKING:
@@ -30,8 +30,19 @@ CELL_PX: Final = 12
 STRIDE_PX: Final = 2
 """Step of P-net's window."""
 
-BATCH_SIZE: Final = 256
-"""Crops a run of R- or O-net."""
+BATCH_SIZE: Final = 32
+"""Crops a run of R- or O-net: few enough for the processor's cache."""
+
+BAND_AREA_PX: Final = 60_000
+"""Pixels of a level that P-net sees at a time; see ``_bands``."""
+
+MIN_BAND_PX: Final = 24
+"""Least step from one band to the next, however wide the level."""
+
+PIXELS_A_CELL: Final = 2
+"""Photo pixels that each pixel of the finest level averages, in either direction, if more are there
+than that: what is finer is put together into blocks first, in photos whose smallest face to be
+found is 48 px or more."""
 
 
 @dataclass(slots=True)
@@ -72,7 +83,7 @@ class MTCNN:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
-        spec = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
+        spec = _read_spec()
         self.min_face_px = min_face_px
         self.thresholds: tuple[float, float, float] = thresholds or tuple(spec["thresholds"])
         self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
@@ -108,7 +119,7 @@ class MTCNN:
         """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
         if not photos:
             return []
-        images = [integral_image(photo.rgb) for photo in photos]
+        images = [AreaSource(photo.rgb, self._reduction(photo)) for photo in photos]
         proposed = [self._propose(image) for image in images]
         refined = self._refine(images, proposed)
         return self._output(images, refined)
@@ -126,15 +137,19 @@ class MTCNN:
             scale *= self.pyramid_factor
         return scales
 
-    def _propose(self, image: Integral) -> _Candidates:
+    def _reduction(self, photo: Photo) -> int:
+        """Side of the blocks of pixels that P-net needs no detail of."""
+        finest = self.pyramid_scales(photo.width_px, photo.height_px)[:1]
+        return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
+
+    def _propose(self, image: AreaSource) -> _Candidates:
         """Stage one: P-net over the pyramid of one photo."""
-        height, width = image.shape[0] - 1, image.shape[1] - 1
+        width, height = image.size
         levels = [_Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))]
         regressions = [np.empty((0, 4), np.float32)]
         for scale in self.pyramid_scales(width, height):
-            level_image = resize_area(image, int(width * scale + 1), int(height * scale + 1))
-            probability, regression = self._networks["pnet"].run(None, {"image": level_image[None]})
-            candidates, offsets = self._windows(probability[0], regression[0], scale)
+            level_image = image.level(int(width * scale + 1), int(height * scale + 1))
+            candidates, offsets = self._windows(level_image, scale)
             keep = non_maximum_suppression(
                 candidates.boxes, candidates.detection_scores, self._nms["level"]
             )
@@ -149,22 +164,26 @@ class MTCNN:
         found.boxes = to_squares(refine(found.boxes, np.concatenate(regressions)[keep], extent=0.0))
         return found
 
-    def _windows(
-        self, probability: FloatArray, regression: FloatArray, scale: float
-    ) -> tuple[_Candidates, FloatArray]:
-        """Windows of one level that may hold a face: ``(h, w)`` and ``(4, h, w)`` to N boxes."""
-        rows, columns = np.nonzero(probability >= self.thresholds[0])
-        corner = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE_PX  # (N, 2)
+    def _windows(self, level_image: FloatArray, scale: float) -> tuple[_Candidates, FloatArray]:
+        """Windows of one level that may hold a face, N boxes with their regressions ``(N, 4)``."""
+        corners, scores, regressions = [], [], []
+        for top, band in _bands(level_image):
+            probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
+            rows, columns = np.nonzero(probability[0] >= self.thresholds[0])
+            corners.append(np.stack([columns * STRIDE_PX, rows * STRIDE_PX + top], axis=1))
+            scores.append(probability[0, rows, columns])
+            regressions.append(regression[0][:, rows, columns].T)
+        corner = np.concatenate(corners).astype(np.float32)  # (N, 2)
         boxes = np.hstack(
             [
                 np.floor((corner + 1) / np.float32(scale)),
                 np.floor((corner + CELL_PX) / np.float32(scale)),
             ]
         )
-        return _Candidates(boxes, probability[rows, columns]), regression[:, rows, columns].T
+        return _Candidates(boxes, np.concatenate(scores)), np.concatenate(regressions)
 
     def _refine(
-        self, images: Sequence[Integral], proposed: Sequence[_Candidates]
+        self, images: Sequence[AreaSource], proposed: Sequence[_Candidates]
     ) -> list[_Candidates]:
         """Stage two: R-net over the candidates of all photos."""
         probability, regression = self._run_crops("rnet", images, proposed, 24)
@@ -177,7 +196,7 @@ class MTCNN:
         return results
 
     def _output(
-        self, images: Sequence[Integral], refined: Sequence[_Candidates]
+        self, images: Sequence[AreaSource], refined: Sequence[_Candidates]
     ) -> list[tuple[Face, ...]]:
         """Stage three: O-net over what is left, to faces."""
         outputs = self._run_crops("onet", images, refined, 48)
@@ -211,7 +230,7 @@ class MTCNN:
     def _run_crops(
         self,
         name: str,
-        images: Sequence[Integral],
+        images: Sequence[AreaSource],
         candidates: Sequence[_Candidates],
         size_px: int,
     ) -> list[list[FloatArray]]:
@@ -235,22 +254,47 @@ class MTCNN:
         return [np.split(np.concatenate(output), ends) for output in zip(*parts, strict=True)]
 
 
-def cut_squares(image: Integral, boxes: FloatArray, size_px: int) -> FloatArray:
+def _read_spec() -> dict[str, Any]:
+    path = WEIGHTS_FOLDER / "mtcnn.json"
+    try:
+        spec: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelIntegrityError(f"{path} cannot be read ({error}); reinstall facewise") from error
+    return spec
+
+
+def _bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Top row and rows of pieces of a level, so that P-net's layers stay in the processor's cache.
+
+    Bands overlap by what a window needs, and begin at even rows, so that they give the very windows
+    of the whole level.
+    """
+    height, width = level_image.shape[:2]
+    overlap = CELL_PX - STRIDE_PX
+    step = max(MIN_BAND_PX, BAND_AREA_PX // width // STRIDE_PX * STRIDE_PX)
+    for top in range(0, max(1, height - overlap), step):
+        last = height - top - step < CELL_PX
+        yield top, level_image[top:] if last else level_image[top : top + step + overlap]
+        if last:
+            return
+
+
+def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int) -> FloatArray:
     """Cut boxes out of a picture and average them down to squares.
 
     A box that reaches past the picture is cut off at its edge, not filled up: the networks were
     trained so. Coordinates count from 1 and include their last pixel.
 
     Args:
-        image: integral image of the picture.
+        image: the picture.
         boxes: ``(N, 4)``.
         size_px: side S of the squares.
 
     Returns:
         float32 ``(N, S, S, 3)``, 0 to 255; black where a box lies outside the picture altogether.
     """
-    height, width = image.shape[0] - 1, image.shape[1] - 1
+    width, height = image.size
     corners = np.trunc(boxes).astype(np.int64)
     corners[:, :2] = np.maximum(corners[:, :2], 1) - 1
     corners[:, 2:] = np.minimum(corners[:, 2:], [width, height])
-    return crop_area(image, corners, size_px)
+    return image.crops(corners, size_px)
