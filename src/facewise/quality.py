@@ -11,6 +11,13 @@ from facewise.types import FloatArray, ImageArray, Quality
 SHARPNESS_SIZE_PX: Final = 96
 """Crops are brought to this size first, so that sharpness does not depend on the model's input."""
 
+INNER_PX: Final = (16, 80)
+"""Rows and columns of that size that are measured: the middle holds the face whatever the framing,
+the rim may be the photo's edge."""
+
+MIN_DEVIATION: Final = 4.0
+"""Least deviation of the luma, in grey levels, that sharpness is measured against."""
+
 NOSE_DEPTH: Final = 0.6
 """How far the tip of the nose stands before the eyes, in distances between the eyes; rounded."""
 
@@ -55,14 +62,14 @@ def measure_quality(crop: ImageArray, landmarks: FloatArray) -> Quality:
     size = (SHARPNESS_SIZE_PX, SHARPNESS_SIZE_PX)
     small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    # The middle holds the face whatever the framing; the rim may be the photo's edge.
-    inner = np.ascontiguousarray(grey[16:80, 16:80])
+    middle = slice(*INNER_PX)
+    inner = np.ascontiguousarray(grey[middle, middle])
     mean, deviation = (float(v[0][0]) for v in cv2.meanStdDev(inner))
     laplacian = cv2.Laplacian(inner, cv2.CV_32F)
     spread = float(cv2.meanStdDev(laplacian)[1][0][0])
     return Quality(
         eye_distance_px=float(np.hypot(*(landmarks[1] - landmarks[0]))),
-        sharpness=spread / max(deviation, 4.0),
+        sharpness=spread / max(deviation, MIN_DEVIATION),
         yaw_degrees=yaw_from_landmarks(landmarks),
         brightness=mean / 255,
         contrast=deviation / 255,
