@@ -6,7 +6,14 @@
 The graphs take float32 pictures ``(N, H, W, 3)``, RGB, 0 to 255. Pixels were scaled by
 (x - 127.5) / 128 in training; no convolution of these networks pads, so the scaling folds into the
 first one exactly.
-Each graph is compared with PyTorch, and the script ends with an error where they differ.
+
+The networks are rewritten into equal ones that ONNX Runtime computes at twice the speed. Its fast
+convolutions keep channels in blocks of 16 and must leave that layout at every PReLU, which it has
+for plain layout only. So PReLU becomes what the layout knows, slope * x + (1 - slope) * relu(x),
+as two depthwise convolutions of one pixel; channels are filled up to whole blocks with zeros; and
+P-net's first PReLU, on its largest picture, is computed after the pooling that follows it.
+Each graph is compared with the plain network in PyTorch, and the script ends with an error where
+they differ.
 """
 
 from __future__ import annotations
@@ -24,6 +31,9 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
+
+BLOCK = 16
+"""Channels of one block of ONNX Runtime's fast layout on AVX-512; 8 elsewhere, which divides it."""
 
 WEIGHTS = Path(__file__).parent.parent / "src" / "facewise" / "weights"
 
@@ -105,6 +115,124 @@ def load(stage: Stage, names: list[str], state: dict[str, Tensor]) -> None:
         first.weight /= 128
 
 
+def blocks(channels: int) -> int:
+    """Channels in whole blocks."""
+    return -(-channels // BLOCK) * BLOCK
+
+
+def convolution(weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> nn.Conv2d:
+    """A layer from its weights ``(outputs, inputs, height, width)``."""
+    outputs, inputs, *kernel = weight.shape
+    layer = nn.Conv2d(inputs * groups, outputs, tuple(kernel), groups=groups, bias=bias is not None)
+    layer.weight.data = weight.contiguous()
+    if bias is not None:
+        layer.bias.data = bias.contiguous()  # type: ignore[union-attr]
+    return layer
+
+
+class BentLine(nn.Module):
+    """PReLU as a line and a bend: ``slope * x + (1 - slope) * relu(x)``, channel by channel."""
+
+    def __init__(self, slopes: Tensor) -> None:
+        super().__init__()
+        slopes = slopes.view(-1, 1, 1, 1)
+        self.line = convolution(slopes, groups=len(slopes))
+        self.bend = convolution(1 - slopes, groups=len(slopes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bend(x.relu()) + self.line(x)
+
+
+class PooledPReLU(nn.Module):
+    """Convolution, PReLU and 2 x 2 maximum, with PReLU on the fourth of the pixels that is left.
+
+    Where a slope is positive, PReLU rises, and the maximum passes through it. Where it is negative,
+    the maximum of PReLU is the greater of max(x) and -slope * max(-x); the convolution gives -x as
+    further channels. Both are max(x) plus a relu of something linear, so 1 x 1 convolutions do.
+    """
+
+    def __init__(self, conv: nn.Conv2d, slopes: Tensor) -> None:
+        super().__init__()
+        assert conv.bias is not None
+        falling = torch.nonzero(slopes < 0).ravel()
+        weight = torch.cat([conv.weight.data, -conv.weight.data[falling]])
+        bias = torch.cat([conv.bias.data, -conv.bias.data[falling]])
+        inner, outputs = blocks(len(bias)), blocks(len(slopes))
+        self.conv = convolution(fill(weight, inner, 0), fill(bias, inner, 0))
+        before, line, bend = (torch.zeros(outputs, inner, 1, 1) for _ in range(3))
+        bend = bend[:, :outputs]
+        for channel, slope in enumerate(slopes):
+            if slope >= 0:
+                before[channel, channel] = 1
+                line[channel, channel], bend[channel, channel] = slope, 1 - slope
+            else:
+                negated = len(slopes) + int((falling == channel).nonzero())
+                before[channel, negated], before[channel, channel] = -slope, -1
+                line[channel, channel] = bend[channel, channel] = 1
+        self.before, self.line, self.bend = (convolution(w) for w in (before, line, bend))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(self.conv(x), 2, 2, ceil_mode=True)
+        return self.bend(self.before(x).relu()) + self.line(x)
+
+
+def fill(weight: Tensor, size: int, dim: int) -> Tensor:
+    """Zeros up to ``size`` along ``dim``."""
+    shape = list(weight.shape)
+    shape[dim] = size - shape[dim]
+    return torch.cat([weight, weight.new_zeros(shape)], dim)
+
+
+class FastStage(nn.Module):
+    """A stage rewritten; see the top of this file. The heads are one layer."""
+
+    def __init__(self, stage: Stage, outputs: list[int]) -> None:
+        super().__init__()
+        self.sizes = outputs
+        layers = list(stage.trunk)
+        fast: list[nn.Module] = []
+        channels, side = 3, 0  # channels so far, filled up; pixels of a side before the dense layer
+        while layers:
+            layer = layers.pop(0)
+            if isinstance(layer, nn.Conv2d):
+                assert layer.bias is not None
+                slopes = layers.pop(0).weight.data
+                weight = fill(layer.weight.data, channels, 1)
+                channels = blocks(len(weight))
+                following = layers[0] if layers else None
+                if not fast and isinstance(following, nn.MaxPool2d) and following.kernel_size == 2:
+                    layers.pop(0)
+                    fast.append(PooledPReLU(layer, slopes))
+                    continue
+                fast.append(
+                    convolution(fill(weight, channels, 0), fill(layer.bias.data, channels, 0))
+                )
+                fast.append(BentLine(fill(slopes, channels, 0)))
+            elif isinstance(layer, Flatten):  # the order of pixels moves into the dense weights
+                dense = layers.pop(0)
+                rows = dense.weight.data
+                side = round((rows.shape[1] // channels) ** 0.5)
+                rows = rows.view(-1, side, side, channels).permute(0, 3, 2, 1).flatten(1)
+                fast += [nn.Flatten(), nn.Linear(rows.shape[1], len(rows))]
+                fast[-1].weight.data, fast[-1].bias.data = rows.contiguous(), dense.bias.data
+            else:
+                fast.append(layer)
+        self.trunk = nn.Sequential(*fast)
+        # Softmax over two is the logistic function of their difference.
+        first, *others = [(head.weight.data, head.bias.data) for head in stage.heads]
+        weight = torch.cat([first[0][1:] - first[0][:1], *(w for w, _ in others)])
+        bias = torch.cat([first[1][1:] - first[1][:1], *(b for _, b in others)])
+        if weight.ndim == 4:
+            self.head: nn.Module = convolution(weight, bias)
+        else:
+            self.head = nn.Linear(weight.shape[1], len(weight))
+            self.head.weight.data, self.head.bias.data = weight, bias
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        logit, *others = self.head(self.trunk(image.permute(0, 3, 1, 2))).split(self.sizes, dim=1)
+        return (logit.sigmoid()[:, 0], *others)
+
+
 def export(name: str, stage: Stage, size: tuple[int, int], folder: Path) -> str:
     outputs = ["face_probability", "box_regression", "landmarks"][: len(stage.heads)]
     path = folder / f"mtcnn-{name}.onnx"
@@ -114,8 +242,9 @@ def export(name: str, stage: Stage, size: tuple[int, int], folder: Path) -> str:
         axes["face_probability"] |= {1: "h", 2: "w"}
         axes["box_regression"] |= {2: "h", 3: "w"}
     example = torch.zeros(1, *size, 3)
+    fast = FastStage(stage, [1, 4, 10][: len(outputs)])
     torch.onnx.export(
-        stage, (example,), str(path), input_names=["image"], output_names=outputs,
+        fast.eval(), (example,), str(path), input_names=["image"], output_names=outputs,
         dynamic_axes=axes, opset_version=18, dynamo=False,
     )  # fmt: skip
     graph = onnx.load(str(path))
@@ -143,7 +272,7 @@ def main() -> None:
             expected = [output.numpy() for output in stage(torch.from_numpy(image))]
         difference = max(np.abs(a - e).max() for a, e in zip(actual, expected, strict=True))
         print(f"{name}: ONNX within {difference:.1e} of PyTorch")
-        if difference > 1e-4:
+        if difference > 2e-5:
             sys.exit(f"{name}: parity check failed")
     spec = {
         "kind": "detector",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facewise.types import FloatArray
+
+AT_ONCE: Final = 32
+"""Boxes that are compared with all others in one step of non-maximum suppression."""
 
 
 def box_overlap(
@@ -28,6 +31,30 @@ def box_overlap(
     whole = np.minimum(areas, area) if relative_to == "smaller" else areas + area - shared
     overlap: FloatArray = shared / np.maximum(whole, np.float32(1e-9))
     return overlap
+
+
+def _overlaps(
+    some: FloatArray, others: FloatArray, relative_to: Literal["union", "smaller"]
+) -> FloatArray:
+    """Overlap of each of K boxes with each of N, as of ``box_overlap``: ``(K, N)``."""
+    left, top, right, bottom = (some[:, k, None] for k in range(4))
+    x0, y0, x1, y1 = others.T
+    shared = np.minimum(right, x1)
+    shared -= np.maximum(left, x0)
+    np.maximum(shared, 0, out=shared)
+    height = np.minimum(bottom, y1)
+    height -= np.maximum(top, y0)
+    np.maximum(height, 0, out=height)
+    shared *= height
+    areas, area = (x1 - x0) * (y1 - y0), (right - left) * (bottom - top)
+    if relative_to == "smaller":
+        whole = np.minimum(areas, area)
+    else:
+        whole = areas + area
+        whole -= shared
+    np.maximum(whole, np.float32(1e-9), out=whole)
+    shared /= whole
+    return shared
 
 
 def non_maximum_suppression(
@@ -51,9 +78,15 @@ def non_maximum_suppression(
     order = np.argsort(-detection_scores, kind="stable")
     kept: list[int] = []
     while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        order = rest[box_overlap(boxes[rest], boxes[best], relative_to=relative_to) <= threshold]
+        # The best few at a time against all that is left, in one go: numpy's calls are the cost.
+        rest = boxes[order]
+        clashes = _overlaps(rest[:AT_ONCE], rest, relative_to) > threshold
+        alive = np.ones(len(order), np.bool_)
+        for index, clash in enumerate(clashes):
+            if alive[index]:
+                kept.append(int(order[index]))
+                alive[clash] = False
+        order = order[AT_ONCE:][alive[AT_ONCE:]]
     return np.array(kept, dtype=np.intp)
 
 
