@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import platform
 import sys
+from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from facewise._version import __version__
+from facewise.cli.exits import Exit
+from facewise.cli.options import Verbose
 
-CORE: Final = ("numpy", "pillow", "onnxruntime", "opencv-python-headless", "typer", "rich")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CORE: Final = {
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "onnxruntime": "onnxruntime",
+    "opencv-python-headless": "cv2",
+    "typer": "typer",
+    "rich": "rich.console",
+}
+"""Distribution to the module that facewise imports of it."""
+
 EXTRAS: Final = {
     "heif": ("pillow-heif",),
-    "server": ("fastapi", "uvicorn", "python-multipart", "pydantic-settings"),
-    "batch": ("pyarrow", "duckdb", "fsspec"),
+    "server": (
+        "fastapi",
+        "uvicorn",
+        "python-multipart",
+        "pydantic-settings",
+        "prometheus-fastapi-instrumentator",
+        "markdown-it-py",
+    ),
+    "batch": ("pyarrow", "duckdb", "fsspec", "matplotlib"),
     "video": ("av",),
     "ray": ("ray",),
-    "train": ("torch", "onnx"),
+    "train": ("torch", "onnx", "matplotlib"),
     "evaluate": ("scikit-learn", "fairlearn", "crepes", "pandas", "matplotlib"),
 }
 RIVALS: Final = (
     ("onnxruntime", "onnxruntime-gpu"),
-    ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+    (
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
 )
-"""Distributions that install over each other; two of a row at once break the import of either."""
+"""Distributions that install over each other; two of a row at once break the import of either.
+Any one of a row will do."""
+
+CODECS: Final = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "libtiff": "TIFF"}
+"""Pillow's names of what a build can lack, to the formats that it costs."""
+
+REINSTALL: Final = "pip install --force-reinstall"
 
 
 def installed(name: str) -> str | None:
@@ -36,58 +71,160 @@ def installed(name: str) -> str | None:
         return None
 
 
-def problems() -> list[str]:
-    """What is wrong with this installation, each with what to do."""
-    from facewise.errors import ModelError
-    from facewise.models import list_models, read_weights
-
-    found = []
-    for rivals in RIVALS:
-        here = [name for name in rivals if installed(name)]
-        if len(here) > 1:
-            found.append(
-                f"{' and '.join(here)} are both installed and overwrite each other: pip uninstall "
-                f"{' '.join(here)}, then install one"
-            )
-    found += [f"{n} is missing: pip install {n}" for n in CORE[:2] + CORE[4:] if not installed(n)]
-    for rivals in RIVALS:
-        if not any(installed(name) for name in rivals):
-            found.append(f"{rivals[0]} is missing: pip install {rivals[0]}")
-    specs = list_models()
-    if not specs:
-        found.append("no model is installed: reinstall facewise")
-    for spec in specs:
+def find_problems() -> list[str]:
+    """What is wrong with this installation, each with what to do; no check stops another."""
+    found: list[str] = []
+    for check in (check_packages, check_codecs, check_detector, check_models):
         try:
-            read_weights(spec.weights_path, spec.sha256)
-        except ModelError as error:
-            found.append(str(error))
+            found += check()
+        except Exception as error:  # whatever a broken installation throws is a finding
+            found.append(f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
     return found
 
 
-def doctor() -> None:
-    """Print versions, providers and models, and what is missing. Ends with 1 where something is."""
-    from facewise.models import list_models
+def check_packages() -> Iterator[str]:
+    """Every package of the core is there, once, and can be imported."""
+    for name, module in CORE.items():
+        rivals = next((row for row in RIVALS if name in row), (name,))
+        here = [rival for rival in rivals if installed(rival)]
+        if not here:
+            yield f"{name} is missing: pip install {name}"
+            continue
+        if len(here) > 1:
+            yield (
+                f"{' and '.join(here)} are both installed and overwrite each other: pip uninstall "
+                f"{' '.join(here)}, then install one"
+            )
+        try:
+            _import(module)
+        except Exception as error:  # an ImportError, or what a half-written module raises
+            yield f"{here[0]} does not import ({error}): {REINSTALL} {here[0]}"
 
-    typer.echo(f"facewise {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for name in CORE:
-        typer.echo(f"  {name:<24} {installed(name) or 'missing'}")
-    try:
+
+def _import(module: str) -> None:
+    if module == "onnxruntime":
         from facewise.models import import_onnxruntime
 
-        ort = import_onnxruntime()
+        import_onnxruntime()
+    else:
+        importlib.import_module(module)
 
-        typer.echo(f"  providers                {', '.join(ort.get_available_providers())}")
-    except ImportError as error:
-        typer.echo(f"  providers                onnxruntime does not import: {error}")
+
+def check_codecs() -> Iterator[str]:
+    """Pillow was built with every format that facewise reads without extras."""
+    from PIL import features
+
+    missing = [name for code, name in CODECS.items() if not features.check(code)]
+    if missing:
+        yield f"Pillow was built without {', '.join(missing)}: {REINSTALL} pillow"
+
+
+def check_detector() -> Iterator[str]:
+    """The detector's three networks are what their spec says, and open."""
+    from facewise.models import WEIGHTS_FOLDER
+
+    path = WEIGHTS_FOLDER / "mtcnn.json"
+    try:
+        networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
+        parts = {
+            name: (path.parent / part["file"], part["sha256"]) for name, part in networks.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"{path} is damaged ({type(error).__name__}: {error}): reinstall facewise"
+        return
+    missing = sorted({"pnet", "rnet", "onet"} - parts.keys())
+    if missing:
+        yield f"{path} lacks {', '.join(missing)}: reinstall facewise"
+    for weights, sha256 in parts.values():
+        yield from _check_weights(weights, sha256)
+
+
+def check_models() -> Iterator[str]:
+    """Every attribute model has a sound spec, calibration and weights; the default is there."""
+    from facewise.calibration import Calibration
+    from facewise.errors import ModelError
+    from facewise.models import DEFAULT_MODEL, WEIGHTS_FOLDER, read_spec
+
+    names = []
+    for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
+        if path.name == "mtcnn.json":
+            continue
+        try:
+            spec = read_spec(path)
+            names.append(spec.name)
+            Calibration.from_dict(spec.calibration)
+        except ModelError as error:
+            yield str(error)
+        except Exception as error:  # a calibration that is no calibration
+            yield f"{path}: its calibration is damaged ({error}): reinstall facewise"
+        else:
+            yield from _check_weights(spec.weights_path, spec.sha256)
+    if DEFAULT_MODEL not in names:
+        yield f"the default model, {DEFAULT_MODEL}, is missing: reinstall facewise"
+
+
+def _check_weights(path: Path, sha256: str) -> Iterator[str]:
+    from facewise.errors import ModelError
+    from facewise.models import open_session
+
+    try:
+        open_session(path, sha256, threads=1)
+    except ModelError as error:
+        yield str(error)
+    except ImportError:
+        return  # ONNX Runtime; check_packages names it
+
+
+def _say(name: str, value: Callable[[], str]) -> None:
+    try:
+        text = value()
+    except Exception as error:
+        text = f"unknown ({type(error).__name__}: {error})"
+    typer.echo(f"  {name:<24} {text}")
+
+
+def _providers() -> str:
+    from facewise.models import import_onnxruntime
+
+    return ", ".join(import_onnxruntime().get_available_providers())
+
+
+def _say_models() -> None:
+    from facewise.errors import ModelError
+    from facewise.models import WEIGHTS_FOLDER, read_spec
+
+    for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw["kind"] == "detector":
+                size = sum(
+                    (path.parent / n["file"]).stat().st_size for n in raw["networks"].values()
+                )
+                text = f"{raw['version']}, {size / 1e6:.1f} MB"
+            else:
+                spec = read_spec(path)
+                text = f"{spec.version}, {spec.size_bytes / 1e6:.1f} MB"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+            text = "damaged"
+        typer.echo(f"  model {path.stem:<18} {text}")
+
+
+def doctor(verbose: Verbose = 0) -> None:
+    """Print versions, providers and models, and what is missing. Ends with 1 where something is."""
+    typer.echo(f"facewise {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for name in CORE:
+        rivals = next((row for row in RIVALS if name in row), (name,))
+        here = [f"{rival} {installed(rival)}" for rival in rivals if installed(rival)]
+        typer.echo(f"  {name:<24} {', '.join(here).removeprefix(f'{name} ') or 'missing'}")
+    _say("providers", _providers)
     for extra, names in EXTRAS.items():
         missing = [name for name in names if not installed(name)]
         state = "installed" if not missing else f"pip install 'facewise[{extra}]'"
         typer.echo(f"  extra {extra:<18} {state}")
-    for spec in list_models():
-        typer.echo(f"  model {spec.name:<18} {spec.version}, {spec.size_bytes / 1e6:.1f} MB")
-    wrong = problems()
+    _say_models()
+    wrong = find_problems()
     for problem in wrong:
         typer.echo(f"problem: {problem}", err=True)
     if not wrong:
         typer.echo("nothing is wrong")
-    sys.exit(1 if wrong else 0)
+    sys.exit(Exit.FAILED if wrong else Exit.OK)

@@ -1,0 +1,176 @@
+"""The doctor on sick installations: copies of the package with something broken in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import facewise
+from facewise.cli import doctor
+from facewise.models import DEFAULT_MODEL
+
+PACKAGE = Path(facewise.__file__).parent
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A folder to import facewise from; its files are links until a test replaces them."""
+    shutil.copytree(
+        PACKAGE,
+        tmp_path / "facewise",
+        copy_function=os.symlink,
+        ignore=shutil.ignore_patterns("*.pyc"),
+    )
+    return tmp_path
+
+
+def examine(folder: Path, *command: str) -> tuple[int, str, list[str]]:
+    """Run ``facewise doctor``, or another command, on the copy in a folder."""
+    result = subprocess.run(
+        [sys.executable, "-m", "facewise", *(command or ("doctor",))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert "Traceback" not in result.stderr
+    return result.returncode, result.stdout, result.stderr.splitlines()
+
+
+def replace(path: Path, data: bytes) -> None:
+    path.unlink()
+    path.write_bytes(data)
+
+
+def test_a_sound_installation(copied: Path) -> None:
+    code, out, errors = examine(copied)
+    assert (code, errors) == (0, [])
+    assert "nothing is wrong" in out
+    assert "CPUExecutionProvider" in out
+    for name in (DEFAULT_MODEL, "mtcnn", "numpy", "opencv"):
+        assert name in out
+
+
+def test_everything_broken_is_named_and_nothing_stops_the_doctor(copied: Path) -> None:
+    weights = copied / "facewise" / "weights"
+    replace(weights / f"{DEFAULT_MODEL}.json", b"{ broken")
+    (weights / "other.json").write_text('{"kind": "attributes", "name": "other"}')
+    (weights / "list.json").write_text("[]")
+    (weights / "mtcnn-pnet.onnx").unlink()
+    data = bytearray((weights / "mtcnn-rnet.onnx").read_bytes())
+    data[1000] ^= 1
+    replace(weights / "mtcnn-rnet.onnx", bytes(data))
+    (copied / "cv2.py").write_text("raise ImportError('libGL.so.1: no such file')")
+    code, out, errors = examine(copied)
+    assert code == 1
+    assert all(line.startswith("problem: ") for line in errors)
+    for words in (
+        rf"{DEFAULT_MODEL}\.json is not a model spec",
+        r"other\.json is not a model spec.*version",
+        r"list\.json is not a model spec",
+        rf"default model, {DEFAULT_MODEL}, is missing",
+        r"mtcnn-pnet\.onnx cannot be read; reinstall",
+        r"mtcnn-rnet\.onnx has SHA-256.*damaged",
+        r"opencv-.* does not import \(libGL.*pip install",
+    ):
+        assert sum(bool(re.search(words, line)) for line in errors) == 1, words
+    assert len(errors) == 7
+    assert "damaged" in out
+    assert "extra server" in out
+    assert "nothing is wrong" not in out
+
+
+@pytest.mark.parametrize("text", ["", '{"networks": {"pnet": 3}}'])
+def test_a_broken_detector(copied: Path, text: str) -> None:
+    replace(copied / "facewise" / "weights" / "mtcnn.json", text.encode())
+    code, _, errors = examine(copied)
+    assert code == 1
+    assert len(errors) == 1
+    assert re.search(r"mtcnn\.json is damaged.*reinstall", errors[0])
+
+
+def test_a_network_that_onnx_runtime_cannot_open(copied: Path) -> None:
+    """The hash is right, the file is not: only opening it tells."""
+    weights = copied / "facewise" / "weights"
+    replace(weights / "mtcnn-onet.onnx", b"not ONNX")
+    spec = json.loads((weights / "mtcnn.json").read_text())
+    spec["networks"]["onet"]["sha256"] = hashlib.sha256(b"not ONNX").hexdigest()
+    replace(weights / "mtcnn.json", json.dumps(spec).encode())
+    code, _, errors = examine(copied)
+    assert code == 1
+    assert len(errors) == 1
+    assert re.search(r"mtcnn-onet\.onnx: ONNX Runtime cannot open it", errors[0])
+
+
+def test_calibration_that_is_none(copied: Path) -> None:
+    path = copied / "facewise" / "weights" / f"{DEFAULT_MODEL}.json"
+    text = re.sub(
+        r'"calibration": \{', '"calibration": {"label_sets": 3, "was": {', path.read_text()
+    )
+    replace(path, (text + "}").encode())
+    code, _, errors = examine(copied)
+    assert code == 1
+    assert len(errors) == 1
+    assert "calibration is damaged" in errors[0]
+
+
+def test_other_commands_on_a_broken_spec(copied: Path) -> None:
+    """One line that says what to do, and exit code 2."""
+    replace(copied / "facewise" / "weights" / f"{DEFAULT_MODEL}.json", b"{ broken")
+    photo = str(ROOT / "tests" / "data" / "astronaut.jpg")
+    for command in (["models"], ["predict", photo]):
+        code, _, errors = examine(copied, *command)
+        assert code == 2
+        assert len(errors) == 1
+        assert "reinstall facewise" in errors[0]
+
+
+def test_predict_on_a_broken_detector(copied: Path) -> None:
+    weights = copied / "facewise" / "weights"
+    replace(weights / "mtcnn.json", b"{ broken")
+    photo = str(ROOT / "tests" / "data" / "astronaut.jpg")
+    for model in ("default", str(weights / f"{DEFAULT_MODEL}.json")):
+        code, _, errors = examine(copied, "predict", photo, "--model", model)
+        assert code == 2
+        assert len(errors) == 1
+        assert re.search(r"mtcnn\.json .*reinstall facewise", errors[0])
+
+
+def test_two_packages_that_overwrite_each_other(copied: Path) -> None:
+    """Both onnxruntimes at once: known by their metadata."""
+    for name in ("onnxruntime_gpu", "opencv_python"):
+        folder = copied / f"{name}-9.9.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 9.9\n"
+        )
+    code, _, errors = examine(copied)
+    assert code == 1
+    assert len(errors) == 2
+    assert "onnxruntime and onnxruntime-gpu are both installed" in errors[0]
+    assert "pip uninstall opencv-python-headless opencv-python" in errors[1]
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = {re.split(r"[\[<>=!~ ;]", requirement)[0] for requirement in requirements}
+    return found - {"facewise"}
+
+
+def test_the_lists_agree_with_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert names(project["dependencies"]) == set(doctor.CORE)
+    extras = {
+        extra: names(requirements)
+        for extra, requirements in project["optional-dependencies"].items()
+    }
+    assert extras == {extra: set(listed) for extra, listed in doctor.EXTRAS.items()}
