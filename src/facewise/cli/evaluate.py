@@ -36,7 +36,7 @@ def evaluate(
     ] = False,
     degraded: Annotated[
         int, typer.Option(help="Faces of each data set to worsen on purpose; 0 for none.")
-    ] = 250,
+    ] = 150,
     exclude: Annotated[
         Path | None, typer.Option(help="CSV with a column file: pictures to leave out, named.")
     ] = None,

@@ -105,13 +105,13 @@ def shuffled(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
 def texture(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
     """Not a face: the picture's own spectrum with random phases."""
     phases = np.angle(np.fft.fft2(rng.normal(size=rgb.shape[:2])))[..., None]
+    phases[0, 0] = 0  # the mean stays, or half of them would be black
     spectrum = np.fft.fft2(rgb.astype(np.float64), axes=(0, 1))
     scrambled = np.real(np.fft.ifft2(spectrum * np.exp(1j * phases), axes=(0, 1)))
     return np.clip(scrambled, 0, 255).astype(np.uint8)
 
 
 DEGRADATIONS: Final[dict[str, Degradation]] = {
-    "small-48px": partial(small, face_px=48),
     "small-32px": partial(small, face_px=32),
     "small-24px": partial(small, face_px=24),
     "small-16px": partial(small, face_px=16),

@@ -94,6 +94,9 @@ Todo = tuple[int, int, Sample]
 
 
 def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes are the parallelism
     spec = load_spec(model)
     _state.update(
         spec=spec,
