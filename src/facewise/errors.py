@@ -104,6 +104,12 @@ class OptionError(FacewiseError, ValueError):
     code = "invalid_option"
 
 
+class TableError(FacewiseError):
+    """An annotated table is in use, was made with other settings, or cannot be read or written."""
+
+    code = "table_error"
+
+
 class MissingExtraError(FacewiseError, ImportError):
     """A feature needs an extra that is not installed; the message names it."""
 

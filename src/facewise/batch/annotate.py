@@ -1,0 +1,252 @@
+"""``annotate``: sources to a table, from the listing to the last part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from facewise.batch import pool, storage
+from facewise.batch.job import Job, Result, Task, differences
+from facewise.batch.plan import Plan, open_plan, write_plan
+from facewise.batch.schema import arrow_schema
+from facewise.batch.sources import Skipped, check, list_items
+from facewise.batch.table import TableFolder, encode_part
+from facewise.errors import OptionError, TableError
+
+Engine = Callable[[Iterable[Task], Job, int], Generator[Result, None, None]]
+"""Runs tasks on so many workers; results in any order, tasks taken only as there is room."""
+
+Progress = Callable[[int, int], None]
+"""Receives pictures done in this run, or found finished, and the plan's total."""
+
+ENGINES: Final = ("local", "ray")
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a table holds now.
+
+    Attributes:
+        images: pictures and videos.
+        faces: rows with a face.
+        without_face: pictures, or frames of video, with none.
+        errors: rows by error code.
+        annotated: pictures that this run annotated; the rest had been finished before.
+    """
+
+    images: int
+    faces: int = 0
+    without_face: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    annotated: int = 0
+
+
+def annotate(
+    sources: Sequence[str],
+    out: str | os.PathLike[str],
+    job: Job | None = None,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    retry_errors: bool = False,
+    progress: Progress = lambda done, total: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Summary:
+    """Annotate every picture of the sources into a table; go on where an earlier run stopped.
+
+    Args:
+        sources: folders, globs, tars, text lists, tables, pictures, videos; paths or URLs.
+        out: the table's folder, local; see ``facewise.batch.table``.
+        job: settings.
+        engine: "local" or "ray".
+        workers: processes or actors; as many as cores if None.
+        retry_errors: make parts again that hold rows with errors.
+        progress: called as pictures are done.
+        note: called with what is worth saying at once.
+
+    Raises:
+        OptionError: a source or setting cannot be used.
+        TableError: the table is in use, was begun with other settings, or cannot be written.
+        ModelError: the model cannot be loaded.
+    """
+    job = job or Job()
+    run = _engine(engine)
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers must be 1 or more, not {workers}")
+    if storage.is_url(os.fspath(out)):
+        raise OptionError(f"{out}: a table is written to a local disk; copy it from there")
+    if not sources:
+        raise OptionError("name at least one SOURCE")
+    sources = [os.fspath(source) for source in sources]
+    check(sources)
+    arrow_schema()  # is the extra there?
+    job.analyzer()  # every setting and weight is good, before anything is written
+    description = job.describe() | {"sources": [storage.absolute(source) for source in sources]}
+    with TableFolder(Path(out)) as folder:
+        manifest = folder.read_manifest()
+        if manifest is None:
+            manifest = _begin(folder, sources, job, description, note)
+        elif changed := differences(manifest["settings"], description):
+            raise TableError(
+                f"{out} was begun with other settings: {'; '.join(changed)}. Use those, or name "
+                "another --out"
+            )
+        with contextlib.closing(
+            open_plan(folder, manifest["plan"]["sha256"], job.shard_size)
+        ) as plan:
+            return _Run(folder, plan, manifest, job, progress, note).finish(
+                run, workers or cores(), retry_errors
+            )
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _engine(name: str) -> Engine:
+    if name == "local":
+        return pool.run
+    if name == "ray":
+        from facewise.batch import on_ray
+
+        return on_ray.run
+    raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {name}")
+
+
+def _begin(
+    folder: TableFolder,
+    sources: Sequence[str],
+    job: Job,
+    description: Mapping[str, Any],
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """List the sources, write plan and manifest."""
+    note("listing the sources")
+    skipped = Skipped()
+    digest, dropped = write_plan(folder, list_items(sources, job, skipped), job.shard_size)
+    with contextlib.closing(open_plan(folder, digest, job.shard_size)) as plan:
+        images, shards = plan.images, plan.shards
+    if skipped:
+        note(str(skipped))
+    if dropped:
+        note(f"{dropped:,} pictures were named more than once and are annotated once")
+    if images == 0:
+        raise OptionError(
+            f"no picture in {', '.join(sources)}"
+            + (f": {skipped}" if skipped else "")
+            + "; files with other names can be given as a text list"
+        )
+    manifest = {
+        "settings": dict(description),
+        "plan": {"sha256": digest, "images": images, "shards": shards},
+        "complete": False,
+    }
+    folder.write_manifest(manifest)
+    return manifest
+
+
+class _Run:
+    """One run over a table that is planned."""
+
+    def __init__(
+        self,
+        folder: TableFolder,
+        plan: Plan,
+        manifest: dict[str, Any],
+        job: Job,
+        progress: Progress,
+        note: Callable[[str], None],
+    ) -> None:
+        self._folder, self._plan, self._manifest, self._job = folder, plan, manifest, job
+        self._progress, self._note = progress, note
+        self._schema = arrow_schema(job.photo_attributes)
+        self._open: dict[int, dict[int, Result]] = {}
+
+    def finish(self, engine: Engine, workers: int, retry_errors: bool) -> Summary:
+        done, damaged = self._folder.finished_parts()
+        for name in damaged:
+            self._note(f"{name} is missing or damaged: it is made again")
+        if retry_errors:
+            done = {shard: about for shard, about in done.items() if not about["errors"]}
+        missing = [shard for shard in range(self._plan.shards) if shard not in done]
+        before = sum(self._plan.size(shard) for shard in done)
+        if done:
+            self._note(
+                f"{before:,} of {self._plan.images:,} images were finished before"
+                + ("" if missing else ": nothing is left to do")
+            )
+        if missing:
+            if self._manifest["complete"]:
+                self._settle(complete=False, parts=done)
+            self._progress(before, self._plan.images)
+            self._annotate(engine, workers, missing, done)
+            if len(done) < self._plan.shards:  # completeness is not taken on trust
+                raise TableError(
+                    f"{self._folder.path}: {self._plan.shards - len(done):,} parts were not "
+                    "delivered by the engine: run the same command again"
+                )
+        if not self._manifest["complete"]:
+            self._settle(complete=True, parts=done)
+        return self._summary(done, before)
+
+    def _annotate(
+        self, engine: Engine, workers: int, missing: list[int], done: dict[int, dict[str, Any]]
+    ) -> None:
+        images = sum(self._plan.size(shard) for shard in done)
+        tasks = sum(self._plan.chunks(shard) for shard in missing)
+        with contextlib.closing(
+            engine(self._plan.tasks(missing), self._job, min(workers, tasks))
+        ) as results:
+            for result in results:
+                images += result.images
+                parts = self._open.setdefault(result.shard, {})
+                parts[result.chunk] = result
+                if len(parts) == self._plan.chunks(result.shard):
+                    done[result.shard] = self._write(result.shard)
+                self._progress(images, self._plan.images)
+
+    def _write(self, shard: int) -> dict[str, Any]:
+        """Put a shard's chunks together, in order, and write it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        chunks = self._open.pop(shard)
+        batches = [
+            batch
+            for chunk in sorted(chunks)
+            for data in chunks[chunk].batches
+            for batch in pa.ipc.open_stream(data)
+        ]
+        table = pa.Table.from_batches(batches, schema=self._schema).combine_chunks()
+        codes = table["error_code"].drop_null().to_pylist()
+        faces = pc.count(table["face_index"]).as_py()
+        about = {
+            "images": self._plan.size(shard),
+            "rows": table.num_rows,
+            "faces": faces,
+            "errors": dict(sorted(Counter(codes).items())),
+        }
+        return self._folder.write_part(shard, encode_part(table), about)
+
+    def _settle(self, *, complete: bool, parts: Mapping[int, Mapping[str, Any]]) -> None:
+        if complete:
+            self._folder.drop_strangers(self._plan.shards)
+            self._folder.settle(parts)
+        self._manifest["complete"] = complete
+        self._folder.write_manifest(self._manifest)
+
+    def _summary(self, parts: Mapping[int, Mapping[str, Any]], before: int) -> Summary:
+        summary = Summary(self._plan.images, annotated=self._plan.images - before)
+        for about in parts.values():
+            summary.faces += about["faces"]
+            summary.errors.update(about["errors"])
+            summary.without_face += about["rows"] - about["faces"] - sum(about["errors"].values())
+        return summary

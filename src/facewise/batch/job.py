@@ -1,0 +1,178 @@
+"""What one run is asked to do: settings that shape rows, and what a worker needs of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final, NamedTuple
+
+from facewise._version import __version__
+from facewise.analyzer import Analyzer
+from facewise.batch import storage
+from facewise.batch.schema import SCHEMA_VERSION
+from facewise.errors import OptionError
+from facewise.labels import ATTRIBUTES
+from facewise.models import WEIGHTS_FOLDER, load_spec
+
+CHUNK: Final = 32
+"""Pictures of a task; a task is what a worker takes at a time and never crosses a shard."""
+
+PIPELINE: Final = 1
+"""Goes up whenever this package would give other rows for the same settings."""
+
+
+class Item(NamedTuple):
+    """One picture, or one video, of the plan.
+
+    Attributes:
+        image_id: what the table calls it.
+        kind: one of the constants below.
+        path: local and absolute, or a URL; for PROBLEM the message.
+        offset: TAR: first byte; ROW: the row's number.
+        size: TAR: bytes; ROW: the row's number within its row group or record batch.
+        group: ROW: row group or record batch.
+    """
+
+    image_id: str
+    kind: int
+    path: str
+    offset: int = 0
+    size: int = 0
+    group: int = 0
+
+
+FILE, TAR, ROW, VIDEO, PROBLEM = range(5)
+
+VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
+
+
+def file_item(name: str, image_id: str | None = None) -> Item:
+    """The item of one file; its ending tells videos from pictures."""
+    kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
+    return Item(storage.readable(image_id or name), kind, storage.absolute(name))
+
+
+class Task(NamedTuple):
+    """Consecutive items of one shard."""
+
+    shard: int
+    chunk: int
+    items: tuple[Item, ...]
+
+
+class Result(NamedTuple):
+    """Rows of a task, in its order."""
+
+    shard: int
+    chunk: int
+    batches: tuple[bytes, ...]  # Arrow IPC streams
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides what the rows say; equal jobs give equal bytes.
+
+    Attributes:
+        attributes: what was asked for; None: all of photos, without ethnicity of video.
+        model: as ``load_spec`` takes it.
+        coverage: of the age interval.
+        min_face_px: see ``Analyzer``.
+        max_faces: see ``Analyzer``.
+        providers: ONNX Runtime execution providers; None for the CPU.
+        photos_per_inference: of one shard; more than one pays on a GPU only.
+        shard_size: pictures of a shard.
+        image_column: of tables; None finds it.
+        id_column: of tables; None numbers the rows.
+        frames_per_second: sampled of a video.
+    """
+
+    attributes: tuple[str, ...] | None = None
+    model: str = "default"
+    coverage: float = 0.90
+    min_face_px: float | None = None
+    max_faces: int | None = None
+    providers: tuple[str, ...] | None = None
+    photos_per_inference: int = 1
+    shard_size: int = 1000
+    image_column: str | None = None
+    id_column: str | None = None
+    frames_per_second: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "photos_per_inference"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if not 0 < self.frames_per_second <= 1000:
+            raise OptionError(
+                f"frames_per_second must be above 0 and at most 1000, not {self.frames_per_second}"
+            )
+
+    @property
+    def photo_attributes(self) -> tuple[str, ...]:
+        """Columns of the table, and what is computed for photos."""
+        return ATTRIBUTES if self.attributes is None else self.attributes
+
+    @property
+    def video_attributes(self) -> tuple[str, ...]:
+        """Ethnicity of people on video is for its operator to name, not for a default."""
+        if self.attributes is not None:
+            return self.attributes
+        return tuple(name for name in ATTRIBUTES if name != "ethnicity")
+
+    def analyzer(self, *, video: bool = False) -> Analyzer:
+        """An analyzer of one thread."""
+        return Analyzer(
+            self.model,
+            attributes=self.video_attributes if video else self.photo_attributes,
+            coverage=self.coverage,
+            min_face_px=self.min_face_px,
+            max_faces=self.max_faces,
+            threads=1,
+            providers=self.providers,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Settings and model, as the manifest holds them and as two runs are compared."""
+        spec = load_spec(self.model)
+        settings = asdict(self)
+        del settings["model"]
+        settings["attributes"] = list(self.photo_attributes)
+        settings["video_attributes"] = list(self.video_attributes)
+        settings["providers"] = list(self.providers) if self.providers else None
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "facewise_version": __version__,
+            "pipeline": PIPELINE,
+            "model": f"{spec.name}@{spec.version}",
+            "model_sha256": spec.sha256,
+            "calibration_sha256": _digest(spec.calibration),
+            "detector_sha256": hashlib.sha256(
+                (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
+            ).hexdigest(),
+            **settings,
+        }
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions, one phrase a setting; empty where nothing does."""
+    return [
+        f"{name} was {_short(old.get(name))}, is now {_short(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        text = ",".join(str(part) for part in value)
+    else:
+        text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,186 @@
+"""The plan: every picture in its shard, settled once and kept with the table.
+
+A restart reads the plan, not the sources' listing: files that come or go meanwhile move nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from facewise.batch.job import CHUNK, ROW, Item, Task
+from facewise.batch.table import PLAN, UNFINISHED, TableFolder
+from facewise.errors import OptionError, TableError
+
+BLOCK: Final = 1 << 20
+
+
+class Plan:
+    """A plan on disk, read a shard at a time.
+
+    Args:
+        path: the Parquet file.
+        shard_size: pictures of a shard but the last.
+    """
+
+    def __init__(self, path: Path, shard_size: int) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path, pre_buffer=False)
+        self.shard_size = shard_size
+        self.images: int = self._file.metadata.num_rows
+        self.shards: int = self._file.metadata.num_row_groups
+
+    def size(self, shard: int) -> int:
+        """Pictures of a shard."""
+        return min(self.shard_size, self.images - shard * self.shard_size)
+
+    def chunks(self, shard: int) -> int:
+        """Tasks of a shard."""
+        return -(-self.size(shard) // CHUNK)
+
+    def items(self, shard: int) -> list[Item]:
+        columns = self._file.read_row_group(shard, use_threads=False).to_pydict()
+        columns["path"] = [os.fsdecode(path) for path in columns["path"]]
+        return [Item(*values) for values in zip(*columns.values(), strict=True)]
+
+    def tasks(self, shards: Iterable[int]) -> Iterator[Task]:
+        """Tasks of some shards, read as they are taken."""
+        for shard in shards:
+            items = self.items(shard)
+            for chunk, start in enumerate(range(0, len(items), CHUNK)):
+                yield Task(shard, chunk, tuple(items[start : start + CHUNK]))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    kinds = [pa.string(), pa.int8(), pa.binary(), pa.int64(), pa.int64(), pa.int32()]
+    return pa.schema(list(zip(Item._fields, kinds, strict=True)))
+
+
+def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> tuple[str, int]:
+    """Write the plan, each picture once.
+
+    What is held in memory is a shard, and 8 bytes a picture to tell repetitions.
+
+    Args:
+        folder: the table.
+        items: streamed.
+        shard_size: pictures of a shard.
+
+    Returns:
+        SHA-256 of the plan, and how many repetitions were left out.
+
+    Raises:
+        OptionError: two different pictures would have the same ``image_id``.
+    """
+    path = folder.path / f"{UNFINISHED}-{PLAN.lstrip('_')}"
+    hashes = array("q")
+
+    def counted() -> Iterator[Item]:
+        for item in items:
+            hashes.append(hash(item.image_id))
+            yield item
+
+    _write(folder, path, counted(), shard_size)
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    repeated = {int(h) for h in ordered[1:][ordered[1:] == ordered[:-1]]}
+    dropped = 0
+    if repeated:
+        first = path.with_name(f"{path.name}-all")
+        path.replace(first)
+        once = _Once(repeated)
+        _write(folder, path, once(_read(first)), shard_size)
+        first.unlink()
+        dropped = once.dropped
+    digest = sha256(path)
+    with folder.writing(), path.open("rb+") as file:
+        os.fsync(file.fileno())
+    with folder.writing():
+        folder.rename(path, PLAN)
+    return digest, dropped
+
+
+class _Once:
+    """Leaves out pictures that were named before; only those whose hash repeats are remembered."""
+
+    def __init__(self, repeated: set[int]) -> None:
+        self._repeated = repeated
+        self._seen: dict[str, Item] = {}
+        self.dropped = 0
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            if hash(item.image_id) in self._repeated:
+                before = self._seen.setdefault(item.image_id, item)
+                if before is not item:
+                    self._compare(before, item)
+                    self.dropped += 1
+                    continue
+            yield item
+
+    def _compare(self, before: Item, item: Item) -> None:
+        if item.kind == ROW and before.path == item.path and before.offset != item.offset:
+            raise OptionError(
+                f"{item.path}: rows {before.offset} and {item.offset} are both called "
+                f"{item.image_id!r}: name an --id-column whose values are unique, or none"
+            )
+        if (item.kind, item.path) != (before.kind, before.path):
+            raise OptionError(
+                f"two pictures would be called {item.image_id!r}: {before.path} and {item.path}; "
+                "annotate them into two tables, or name them by their full paths"
+            )
+
+
+def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    with folder.writing(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while part := list(islice(items, shard_size)):
+            columns = [list(column) for column in zip(*part, strict=True)]
+            columns[2] = [os.fsencode(text) for text in columns[2]]
+            arrays = [
+                pa.array(column, type=field.type)
+                for column, field in zip(columns, schema, strict=True)
+            ]
+            table = pa.Table.from_arrays(arrays, schema=schema)
+            writer.write_table(table, row_group_size=shard_size)
+
+
+def _read(path: Path) -> Iterator[Item]:
+    plan = Plan(path, 1)
+    try:
+        for shard in range(plan.shards):
+            yield from plan.items(shard)
+    finally:
+        plan.close()
+
+
+def open_plan(folder: TableFolder, digest: str, shard_size: int) -> Plan:
+    """The plan that the manifest speaks of.
+
+    Raises:
+        TableError: it is missing or another.
+    """
+    path = folder.path / PLAN
+    if not path.exists() or sha256(path) != digest:
+        raise TableError(f"{path} is missing or damaged: begin a new table")
+    return Plan(path, shard_size)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,136 @@
+"""Predictions to rows of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facewise.batch.schema import VECTOR_COLUMNS
+from facewise.errors import FacewiseError
+from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
+from facewise.types import FloatArray
+
+if TYPE_CHECKING:
+    from facewise.types import ModelInfo, Photo, Prediction
+
+Row = dict[str, Any]
+
+
+def photo_rows(
+    image_id: str, photo: Photo, predictions: Sequence[Prediction], model: ModelInfo
+) -> list[Row]:
+    """Rows of one picture: one a face, or one that says there is none."""
+    about = {
+        "image_id": image_id,
+        "width_px": photo.width_px,
+        "height_px": photo.height_px,
+        **model_columns(model),
+    }
+    if not predictions:
+        return [about]
+    return [
+        {**about, "face_index": index, **face_columns(prediction), **answer_columns(prediction)}
+        for index, prediction in enumerate(predictions)
+    ]
+
+
+def error_row(image_id: str, error: Exception, model: ModelInfo) -> Row:
+    """The row of a picture that could not be read or analysed."""
+    if isinstance(error, FacewiseError):
+        # An OSError's own words, for its path is this machine's.
+        message = getattr(error, "strerror", None) or str(error)
+        return problem_row(image_id, error.code, message, model)
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    return problem_row(image_id, "analysis_failed", message, model)
+
+
+def problem_row(image_id: str, code: str, message: str, model: ModelInfo) -> Row:
+    return {
+        "image_id": image_id,
+        "error_code": code,
+        "error_message": message.encode("utf-8", "backslashreplace").decode(),
+        **model_columns(model),
+    }
+
+
+def model_columns(model: ModelInfo) -> Row:
+    return {"model": f"{model.name}@{model.version}", "model_sha256": model.sha256}
+
+
+def face_columns(prediction: Prediction) -> Row:
+    """What belongs to the face as it was found."""
+    face = prediction.face
+    row: Row = {
+        "bbox": face.bbox.tolist(),
+        "landmarks": face.landmarks.ravel().tolist(),
+        "detection_score": face.detection_score,
+    }
+    if (quality := face.quality) is not None:
+        row |= {
+            "eye_distance_px": quality.eye_distance_px,
+            "sharpness": quality.sharpness,
+            "yaw_degrees": quality.yaw_degrees,
+            "brightness": quality.brightness,
+            "contrast": quality.contrast,
+        }
+    return row
+
+
+def answer_columns(prediction: Prediction) -> Row:
+    """The apparent attributes of one face."""
+    return answer_row(
+        prediction.vector,
+        prediction.age_years,
+        prediction.age_interval_years,
+        prediction.abstained,
+    )
+
+
+def answer_row(
+    vector: FloatArray,
+    age_years: float | None,
+    interval_years: tuple[int, ...] | None,
+    abstained: Mapping[str, str],
+) -> Row:
+    """Columns of the answers; those that the table lacks are dropped when it is built.
+
+    Args:
+        vector: ``(19,)``, NaN where an attribute is off.
+        age_years: None where age is off.
+        interval_years: None where age is off.
+        abstained: attribute to reason.
+    """
+    row: Row = {
+        name: None if math.isnan(value) else value
+        for name, value in zip(VECTOR_COLUMNS, vector.tolist(), strict=True)
+    }
+    if interval_years is not None:
+        row["age_years"] = age_years
+        row["age_low_years"], row["age_high_years"] = interval_years
+    for name, part, labels in (
+        ("gender", GENDER, GENDER_LABELS),
+        ("ethnicity", ETHNICITY, ETHNICITY_LABELS),
+    ):
+        if not np.isnan(vector[part]).any():
+            row[name] = labels[int(vector[part].argmax())]
+    row["abstained"] = list(abstained)
+    row["abstained_reasons"] = list(abstained.values())
+    return row
+
+
+def to_ipc(rows: Iterable[Row], schema: Any) -> bytes:
+    """Rows as an Arrow IPC stream."""
+    import pyarrow as pa
+
+    listed = list(rows)
+    arrays = [
+        pa.array([row.get(field.name) for row in listed], type=field.type) for field in schema
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

@@ -1,0 +1,44 @@
+"""Sort more strings than fit in memory: sorted runs on disk, merged as they are read."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import IO, Final
+
+RUN: Final = 250_000
+"""Strings sorted at a time: some 50 MB."""
+
+
+def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
+    """Yield strings in order of their code points, holding at most ``run`` in memory.
+
+    A run more than that is spilled to an unnamed temporary file (``TMPDIR``).
+    """
+    source = iter(strings)
+    spilled: list[IO[str]] = []
+    try:
+        while True:
+            part = sorted(islice(source, run))
+            if len(part) < run:
+                yield from heapq.merge(part, *map(_read, spilled))
+                return
+            spilled.append(_spill(part))
+    finally:
+        for file in spilled:
+            file.close()
+
+
+def _spill(part: list[str]) -> IO[str]:
+    # JSON, for a file's name may hold a line break, or bytes that are no UTF-8.
+    file = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  its reader closes it
+    file.writelines(json.dumps(text) + "\n" for text in part)
+    file.seek(0)
+    return file
+
+
+def _read(file: IO[str]) -> Iterator[str]:
+    return map(json.loads, file)

@@ -1,0 +1,236 @@
+"""SOURCE to items: folders, globs, tars, lists and tables, streamed in a fixed order.
+
+Nothing here holds more than a bounded number of names (object storage, whose drivers list a
+folder at once, and globs on it excepted), and no picture is opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from facewise.batch import archives, storage, tables
+from facewise.batch.job import VIDEOS, Item, Job, file_item
+from facewise.batch.sorting import sort_strings
+from facewise.errors import OptionError
+
+PICTURES: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
+     ".tiff", ".avif", ".heic", ".heif")
+)  # fmt: skip
+LISTS: Final = frozenset((".txt", ".lst", ".list"))
+COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_MAGIC: Final = re.compile(r"[*?\[]")
+_BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+class Skipped(Counter[str]):
+    """Names that were left out, counted by ending."""
+
+    def add(self, name: str) -> None:
+        self[PurePosixPath(name).suffix.lower() or "no ending"] += 1
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.most_common(5))
+        return f"{self.total():,} files are no pictures by their names ({kinds})"
+
+
+def list_items(sources: Iterable[str], job: Job, skipped: Skipped) -> Iterator[Item]:
+    """Every item of every source, in the sources' order.
+
+    Args:
+        sources: folders, globs, tars, lists, tables or pictures, as the user wrote them.
+        job: names the columns of tables.
+        skipped: receives what was left out.
+
+    Raises:
+        OptionError: a source is missing, or of a kind that cannot be read.
+    """
+    for source in sources:
+        for one in expand_braces(source):
+            yield from _list(one, job, skipped)
+
+
+def expand_braces(source: str) -> Iterator[str]:
+    """``shard-{000..002}.tar`` to three names, as WebDataset writes them."""
+    match = _BRACES.search(source)
+    if match is None or storage_exists(source):
+        yield source
+        return
+    first, last = match.groups()
+    for number in range(int(first), int(last) + 1):
+        name = source[: match.start()] + str(number).zfill(len(first)) + source[match.end() :]
+        yield from expand_braces(name)
+
+
+def storage_exists(source: str) -> bool:
+    """Whether a local path of exactly this name is there; patterns of URLs are always patterns."""
+    return not storage.is_url(source) and os.path.lexists(source)
+
+
+def _list(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+    if not source:
+        raise OptionError("a SOURCE is empty: name a folder, a glob, a tar, a list or a table")
+    if storage.is_url(source):
+        yield from _list_url(source, job, skipped)
+    elif Path(source).is_dir():
+        for name in sort_strings(walk(source, skipped)):
+            yield from by_ending(os.path.join(source, name), skipped)  # noqa: PTH118
+    elif os.path.lexists(source):
+        yield from _file(source, job, skipped)
+    elif _MAGIC.search(source):
+        for name in sort_strings(glob(source)):
+            yield from _matched(name, job, skipped)
+    else:
+        raise OptionError(f"{source}: no such file or folder: check the path")
+
+
+def _list_url(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+    system, inner = storage.file_system(source)
+    try:
+        if _MAGIC.search(inner):
+            for name in sorted(system.glob(inner)):
+                yield from _matched(storage.with_protocol(source, name), job, skipped)
+        elif system.isdir(inner):
+            for name in sorted(system.find(inner)):
+                yield from by_ending(storage.with_protocol(source, name), skipped)
+        elif system.exists(inner):
+            yield from _file(source, job, skipped)
+        else:
+            raise OptionError(f"{source}: no such file or folder: check the URL")
+    except OSError as error:
+        raise OptionError(f"{source}: cannot be listed ({error})") from error
+
+
+def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
+    """The item of a file found in a folder: pictures and videos, told by their names alone."""
+    ending = PurePosixPath(name).suffix.lower()
+    if ending in PICTURES or ending in VIDEOS:
+        yield file_item(name)
+    else:
+        skipped.add(name)
+
+
+def _matched(name: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+    """What a glob found: archives and tables are opened, the rest goes by its ending."""
+    if name.lower().endswith((*archives.ENDINGS, *tables.ENDINGS)):
+        yield from _file(name, job, skipped)
+    else:
+        yield from by_ending(name, skipped)
+
+
+def _file(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+    """A file that was named."""
+    lower = source.lower()
+    if lower.endswith(COMPRESSED):
+        raise OptionError(
+            f"{source}: a compressed tar cannot be read from the middle, where a restart begins: "
+            "unpack it, or decompress it to a plain .tar (pictures are compressed already)"
+        )
+    if lower.endswith((".zip", ".7z", ".rar")):
+        raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
+    if lower.endswith(archives.ENDINGS):
+        yield from archives.list_tar(source, skipped, PICTURES)
+    elif lower.endswith(tables.ENDINGS):
+        yield from tables.list_rows(source, job)
+    elif PurePosixPath(lower).suffix in LISTS:
+        yield from _lines(source)
+    else:
+        yield file_item(source)
+
+
+def _lines(source: str) -> Iterator[Item]:
+    """A text list: a path or URL a line, relative to the list's own folder; blank lines go."""
+    with storage.open_binary(source) as file:
+        for number, line in enumerate(file):
+            name = os.fsdecode(line.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf" * (not number)))
+            if not name.strip():
+                continue
+            yield file_item(storage.beside(source, name), name)
+
+
+def walk(folder: str, skipped: Skipped, depth: int | None = None) -> Iterator[str]:
+    """Names of the files below a folder, relative to it with ``/``, in no order.
+
+    Links are followed, those that lead back to a folder above themselves excepted. Hidden names
+    (those that begin with a dot) are left out.
+
+    Args:
+        folder: where to begin.
+        skipped: receives what is no regular file.
+        depth: levels to go down; None for all.
+    """
+    root = os.stat(folder)  # noqa: PTH116
+    # Each folder with the identities of those above it; a link back to one of them is a loop.
+    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [
+        ("", frozenset({(root.st_dev, root.st_ino)}))
+    ]
+    while stack:
+        prefix, above = stack.pop()
+        try:
+            entries = os.scandir(os.path.join(folder, prefix))  # noqa: PTH118
+        except OSError as error:
+            raise OptionError(
+                f"{os.path.join(folder, prefix)}: cannot be listed ({error.strerror}): make it "  # noqa: PTH118
+                "readable, or name the folders beside it one by one"
+            ) from error
+        with entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    status = entry.stat()
+                    identity = (status.st_dev, status.st_ino)
+                    deeper = depth is None or name.count("/") + 1 < depth
+                    if identity not in above and deeper:
+                        stack.append((f"{name}/", above | {identity}))
+                elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
+                    yield name  # a link that leads nowhere will be a row that says so
+                else:
+                    skipped.add(entry.name)
+
+
+def glob(pattern: str) -> Iterator[str]:
+    """Local files that match a pattern: ``*``, ``?`` and ``[]`` within a name, ``**`` across."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
+    folder = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "")
+    rest = parts[fixed:]
+    if not Path(folder or ".").is_dir():
+        raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
+    depth = None if "**" in rest else len(rest)
+    for name in walk(folder or ".", Skipped(), depth):
+        if _matches(name.split("/"), rest):
+            yield f"{folder.rstrip('/')}/{name}" if folder else name
+
+
+def _matches(names: list[str], parts: list[str]) -> bool:
+    """Whether a relative path's components match a pattern's."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        if len(parts) == 1:
+            return bool(names)
+        return any(_matches(names[first:], parts[1:]) for first in range(len(names)))
+    if not names or not fnmatch.fnmatchcase(names[0], parts[0]):
+        return False
+    return _matches(names[1:], parts[1:])
+
+
+def check(sources: list[str]) -> None:
+    """Settle before any work that sources are there; patterns are looked at when listed.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for source in sources:
+        if storage.is_url(source) or _MAGIC.search(source) or _BRACES.search(source):
+            continue
+        if not os.path.lexists(source):
+            raise OptionError(f"{source}: no such file or folder: check the path")

@@ -1,0 +1,243 @@
+"""The table's folder: its lock, plan, manifest and parts. One process writes here, no other.
+
+- ``part-N.parquet``: shard N; written under another name, flushed to the disk, then renamed.
+- ``_plan.parquet``: what is to be annotated, a row group a shard, settled before the first part.
+- ``_manifest.json``: settings, model, and the plan's hash.
+- ``_parts.jsonl``: a line a finished part with its SHA-256; written after the part is there, so a
+  part that it doesn't vouch for is made again.
+- ``_lock``: held while a run writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+from facewise.batch.schema import PART_GLOB
+from facewise.errors import TableError
+
+MANIFEST: Final = "_manifest.json"
+PLAN: Final = "_plan.parquet"
+PARTS: Final = "_parts.jsonl"
+LOCK: Final = "_lock"
+UNFINISHED: Final = "_unfinished"
+
+
+class TableFolder:
+    """A table that this process has locked; use as a context.
+
+    Args:
+        path: the folder; made where it is missing.
+
+    Raises:
+        TableError: another run holds it, it is no table, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self.writing():
+            if path.exists() and not path.is_dir():
+                raise TableError(f"{path} is a file: name a folder that is new, or a table's")
+            path.mkdir(parents=True, exist_ok=True)
+        self._check_kind()
+        self._lock = self._acquire()
+        for left in path.glob(f"{UNFINISHED}*"):  # of a run that was killed
+            left.unlink()
+
+    def __enter__(self) -> TableFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._lock.truncate(0)
+        self._lock.close()  # which unlocks; the kernel does the same where we are killed
+
+    def _check_kind(self) -> None:
+        if (self.path / MANIFEST).exists():
+            return
+        foreign = [p.name for p in self.path.iterdir() if not p.name.startswith("_")]
+        if foreign:
+            raise TableError(
+                f"{self.path} holds {foreign[0]} and is not a table of facewise: name a new folder"
+            )
+
+    def _acquire(self) -> IO[str]:
+        with self.writing():
+            # Opened, never replaced: two processes must lock the same file.
+            file = (self.path / LOCK).open("a+", encoding="utf-8")
+        try:
+            _lock_file(file)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise TableError(
+                    f"{self.path} is being written by {holder}: wait until it ends, or stop it"
+                ) from error
+            raise TableError(
+                f"{self.path} cannot be locked ({error.strerror}): put the table on a file system "
+                "that knows locks"
+            ) from error
+        with self.writing():
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        return file
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a failing disk into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            advice = "nothing finished is lost: run the same command again once that is mended"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason, advice = (
+                    "the disk is full",
+                    ("nothing finished is lost: make room, then run the same command again"),
+                )
+            raise TableError(f"{self.path} cannot be written ({reason}); {advice}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in place whole or not at all, and on the disk before this returns."""
+        temporary = self.path / f"{UNFINISHED}-{name.lstrip('_')}"
+        with self.writing():
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self.rename(temporary, name)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def rename(self, temporary: Path, name: str) -> None:
+        """Give a flushed file its name, the folder's entry flushed too."""
+        temporary.replace(self.path / name)
+        if os.name == "posix":
+            folder = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """What an earlier run left; None where there was none.
+
+        Raises:
+            TableError: it cannot be read.
+        """
+        path = self.path / MANIFEST
+        if not path.exists():
+            return None
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            manifest["settings"], manifest["plan"]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        self.write(MANIFEST, text.encode("utf-8", "backslashreplace"))
+
+    def write_part(self, shard: int, data: bytes, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a shard in place, then vouch for it; returns the line that does."""
+        self.write(part_name(shard), data)
+        line = {"shard": shard, "sha256": hashlib.sha256(data).hexdigest(), **about}
+        with self.writing(), (self.path / PARTS).open("ab") as file:
+            # A line that a power cut tore off must not spoil the next one.
+            file.write(b"\n" * _is_torn(self.path / PARTS) + _line(line))
+            file.flush()
+            os.fsync(file.fileno())
+        return line
+
+    def finished_parts(self) -> tuple[dict[int, dict[str, Any]], list[str]]:
+        """Parts that are whole, by shard, and the names of those that are not.
+
+        A part that was never vouched for, as after a kill between its writing and that, is not
+        named: it is simply made again.
+        """
+        vouched: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(FileNotFoundError), (self.path / PARTS).open("rb") as file:
+            for raw in file:
+                try:
+                    line = json.loads(raw)
+                    vouched[int(line["shard"])] = line
+                except (ValueError, KeyError, TypeError):
+                    continue  # torn; its part is made again
+        whole, damaged = {}, []
+        for shard, line in vouched.items():
+            path = self.path / part_name(shard)
+            if path.exists() and _sha256(path) == line["sha256"]:
+                whole[shard] = line
+            else:
+                damaged.append(path.name)
+        return whole, sorted(damaged)
+
+    def settle(self, parts: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write the parts' list anew, in order: the same however often a run was stopped."""
+        lines = b"".join(_line(parts[shard]) for shard in sorted(parts))
+        self.write(PARTS, lines)
+
+    def drop_strangers(self, shards: int) -> None:
+        """Remove parts past the plan's end, which no run of this plan can have written."""
+        known = {part_name(shard) for shard in range(shards)}
+        for path in self.path.glob(PART_GLOB):
+            if path.name not in known:
+                path.unlink()
+
+
+def part_name(shard: int) -> str:
+    return f"part-{shard:08d}.parquet"
+
+
+def encode_part(table: Any) -> bytes:
+    """A part's bytes: they depend on its rows alone."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(
+        table, sink, compression="zstd", row_group_size=1 << 20, write_page_checksum=True
+    )
+    return sink.getvalue()
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, sort_keys=True) + "\n").encode()
+
+
+def _is_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lock_file(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(1 << 20)  # a byte that nobody reads: the lock there bars reading too
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

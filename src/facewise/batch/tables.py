@@ -1,0 +1,218 @@
+"""Parquet and Arrow tables with a column of pictures: bytes, ``{bytes, path}``, or paths."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Final
+
+from facewise.batch import storage
+from facewise.batch.job import CHUNK, PROBLEM, ROW, Item, Job, file_item
+from facewise.errors import EmptyImageError, ImageNotFoundError, MissingExtraError, OptionError
+
+PARQUET: Final = (".parquet", ".pq")
+ARROW: Final = (".arrow", ".feather", ".ipc")
+ENDINGS: Final = PARQUET + ARROW
+PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filename", "url")
+"""Columns of strings that are taken for paths where none is named."""
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("reading tables", "batch") from error
+    return pyarrow
+
+
+def list_rows(source: str, job: Job) -> Iterator[Item]:
+    """An item a row, in the table's order; a damaged table ends in an item that says so.
+
+    Raises:
+        OptionError: no column of pictures is found.
+    """
+    pa = _pyarrow()
+    path = storage.absolute(source)
+    try:
+        with storage.open_binary(source) as file:
+            reader = _Parquet(pa, file) if _is_parquet(source) else _Ipc(pa, file)
+            column, is_path = find_column(pa, source, reader.schema, job.image_column)
+            if job.id_column is not None and job.id_column not in reader.schema.names:
+                raise _no_column(source, job.id_column, reader.schema)
+            wanted = [column] if is_path else []
+            wanted += [job.id_column] if job.id_column is not None else []
+            for row, (group, within, values) in enumerate(reader.rows(wanted)):
+                image_id = f"{source}::{row}"
+                if job.id_column is not None:
+                    if values[job.id_column] is None:
+                        raise OptionError(f"{source}: row {row} has no {job.id_column}")
+                    image_id = str(values[job.id_column])
+                if is_path:
+                    name = str(values[column])
+                    image_id = image_id if job.id_column is not None else name
+                    yield file_item(storage.beside(source, name), image_id)
+                else:
+                    yield Item(storage.readable(image_id), ROW, path, row, within, group)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Item(
+            storage.readable(source), PROBLEM, f"the table is damaged ({reason}): copy it again"
+        )
+
+
+def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[str, bool]:
+    """The column of pictures, and whether it holds paths rather than bytes."""
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise _no_column(source, wanted, schema)
+        kind = schema.field(wanted).type
+        if _holds_bytes(pa, kind):
+            return wanted, False
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            return wanted, True
+        raise OptionError(f"{source}: column {wanted} is {kind}: pictures are binary or paths")
+    held = [field.name for field in schema if _holds_bytes(pa, field.type)]
+    if len(held) == 1:
+        return held[0], False
+    named = [
+        field.name
+        for field in schema
+        if field.name.lower() in PATH_NAMES and pa.types.is_string(field.type)
+    ]
+    if not held and len(named) == 1:
+        return named[0], True
+    raise OptionError(
+        f"{source}: which column has the pictures? Name it with --image-column; there are "
+        f"{', '.join(schema.names)}"
+    )
+
+
+def _no_column(source: str, name: str, schema: Any) -> OptionError:
+    return OptionError(f"{source}: no column {name}; there are {', '.join(schema.names)}")
+
+
+def _holds_bytes(pa: Any, kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        return "bytes" in names and _holds_bytes(pa, kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_parquet(source: str) -> bool:
+    return source.lower().endswith(PARQUET)
+
+
+class _Parquet:
+    """Rows of a Parquet file, a few at a time."""
+
+    def __init__(self, pa: Any, file: Any) -> None:
+        self._file = pa.parquet.ParquetFile(file, pre_buffer=False)
+        self.schema = self._file.schema_arrow
+        self._open: tuple[int, Any] = (-1, None)
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Row group, number in it, and the values of ``columns``."""
+        for group in range(self._file.num_row_groups):
+            if not columns:
+                for within in range(self._file.metadata.row_group(group).num_rows):
+                    yield group, within, {}
+                continue
+            within = 0
+            for batch in self._file.iter_batches(4096, row_groups=[group], columns=columns):
+                for values in batch.to_pylist():
+                    yield group, within, values
+                    within += 1
+
+    def batches(self, group: int, column: str) -> Iterator[Any]:
+        yield from self._file.iter_batches(
+            CHUNK, row_groups=[group], columns=[column], use_threads=False
+        )
+
+
+class _Ipc:
+    """Rows of an Arrow file or stream; a group is a record batch."""
+
+    def __init__(self, pa: Any, file: Any) -> None:
+        self._pa, self._raw = pa, file
+        self._reader = self._start()
+        self.schema = self._reader.schema
+
+    def _start(self) -> Any:
+        self._raw.seek(0)
+        if self._raw.read(6) == b"ARROW1":
+            return self._pa.ipc.open_file(self._raw)
+        self._raw.seek(0)
+        self._position = 0
+        return self._pa.ipc.open_stream(self._raw)
+
+    def _groups(self, first: int) -> Iterator[tuple[int, Any]]:
+        if hasattr(self._reader, "num_record_batches"):
+            for group in range(first, self._reader.num_record_batches):
+                yield group, self._reader.get_batch(group)
+            return
+        if first < self._position:
+            self._reader = self._start()
+        for batch in self._reader:
+            self._position += 1
+            if self._position > first:
+                yield self._position - 1, batch
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Record batch, number in it, and the values of ``columns``."""
+        for group, batch in self._groups(0):
+            taken = batch.select(columns).to_pylist() if columns else [{}] * batch.num_rows
+            for within, values in enumerate(taken):
+                yield group, within, values
+
+    def batches(self, group: int, column: str) -> Iterator[Any]:
+        _, batch = next(self._groups(group))
+        for start in range(0, batch.num_rows, CHUNK):
+            yield batch.select([column]).slice(start, CHUNK)
+
+
+class RowReader:
+    """Pictures of one table by row; rows asked for in order are read once."""
+
+    def __init__(self, path: str, wanted: str | None) -> None:
+        pa = _pyarrow()
+        self._path = path
+        self._file = storage.open_binary(path)
+        self._table = _Parquet(pa, self._file) if _is_parquet(path) else _Ipc(pa, self._file)
+        self._column, _ = find_column(pa, path, self._table.schema, wanted)
+        self._group = -1
+        self._batches: Iterator[Any] = iter(())
+        self._start = 0
+        self._rows: Any = None
+
+    def read(self, group: int, within: int, limit: int) -> bytes:
+        """Bytes of one row, at most ``limit``.
+
+        Raises:
+            EmptyImageError: the row has no picture.
+            ImageNotFoundError: it names a file that cannot be read.
+        """
+        if group != self._group or within < self._start:
+            self._group, self._start, self._rows = group, 0, None
+            self._batches = self._table.batches(group, self._column)
+        while self._rows is None or within >= self._start + self._rows.num_rows:
+            self._start += 0 if self._rows is None else self._rows.num_rows
+            self._rows = next(self._batches, None)
+            if self._rows is None:
+                self._group = -1
+                raise ImageNotFoundError(
+                    errno.ENOENT, "the table is shorter than it was: start a new --out", self._path
+                )
+        value = self._rows.column(0)[within - self._start].as_py()
+        if isinstance(value, dict):
+            if value["bytes"] is None and value.get("path"):
+                return storage.read_range(storage.beside(self._path, value["path"]), limit)
+            value = value["bytes"]
+        if value is None:
+            raise EmptyImageError("the table's row has no picture")
+        data: bytes = value
+        return data[:limit]
+
+    def close(self) -> None:
+        self._file.close()

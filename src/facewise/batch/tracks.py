@@ -1,0 +1,81 @@
+"""Faces of sampled frames joined into tracks by the overlap of their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from facewise.types import FloatArray
+
+MIN_IOU: Final = 0.3
+"""Below it two boxes are two people. At a frame a second heads move; they rarely leap."""
+
+MAX_GAP: Final = 2
+"""Sampled frames that a face may be missing and still be the same track."""
+
+
+@dataclass(slots=True)
+class _Track:
+    track_id: int
+    bbox: FloatArray
+    last: int
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Give each face of each frame the number of its track, frame by frame.
+
+    Pairs are taken greedily, the largest overlap first, which is enough where boxes overlap little
+    among themselves; ties go to the older track and the larger face, so that equal video gives
+    equal tracks.
+    """
+
+    min_iou: float = MIN_IOU
+    max_gap: int = MAX_GAP
+    _live: list[_Track] = field(default_factory=list)
+    _frame: int = -1
+    _count: int = 0
+
+    def update(self, boxes: Sequence[FloatArray]) -> list[int]:
+        """Take the next sampled frame.
+
+        Args:
+            boxes: float32 ``(4,)`` each, xyxy, the largest first.
+
+        Returns:
+            A track's number for each box, counted from 0.
+        """
+        self._frame += 1
+        self._live = [t for t in self._live if self._frame - t.last <= self.max_gap + 1]
+        pairs = [
+            (-overlap, t, b)
+            for t, track in enumerate(self._live)
+            for b, box in enumerate(boxes)
+            if (overlap := iou(track.bbox, box)) >= self.min_iou
+        ]
+        chosen: dict[int, _Track] = {}
+        taken: set[int] = set()
+        for _, t, b in sorted(pairs):
+            if b not in chosen and t not in taken:
+                chosen[b] = self._live[t]
+                taken.add(t)
+        return [self._assign(chosen.get(b), box) for b, box in enumerate(boxes)]
+
+    def _assign(self, track: _Track | None, box: FloatArray) -> int:
+        if track is None:
+            track = _Track(self._count, box, self._frame)
+            self._count += 1
+            self._live.append(track)
+        track.bbox, track.last = box, self._frame
+        return track.track_id
+
+
+def iou(a: FloatArray, b: FloatArray) -> float:
+    """Intersection over union of two xyxy boxes, 0 to 1."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    union = float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared
+    return shared / union if union > 0 else 0.0

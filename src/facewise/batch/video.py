@@ -1,0 +1,183 @@
+"""A video to rows: a row a face and sampled frame, its answers averaged over the face's track."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facewise.batch import storage
+from facewise.batch.job import Item
+from facewise.batch.rows import (
+    Row,
+    answer_row,
+    error_row,
+    face_columns,
+    model_columns,
+    problem_row,
+)
+from facewise.batch.tracks import Tracker
+from facewise.errors import ImageError, MissingExtraError
+from facewise.labels import DECADES, ETHNICITY, GENDER, ages_to_decades, expected_age
+from facewise.types import Photo, Prediction
+
+if TYPE_CHECKING:
+    from facewise.analyzer import Analyzer
+
+GATE_COVERAGE = 0.9
+"""As the analyzer's own: the interval that decides whether an age is too unsure."""
+
+
+@dataclass(slots=True)
+class _Mean:
+    """Sums over a track."""
+
+    ages: Any = field(default_factory=lambda: np.zeros(120))
+    vector: Any = field(default_factory=lambda: np.zeros(19))
+    faces: int = 0
+    largest: Prediction | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        if prediction.age is not None:
+            self.ages += prediction.age.probabilities
+        self.vector += np.nan_to_num(prediction.vector)
+        self.faces += 1
+        if self.largest is None or _eyes_px(prediction) > _eyes_px(self.largest):
+            self.largest = prediction
+
+
+def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> list[Row]:
+    """Rows of one video, frame by frame; what was read before damage stays, a last row names it.
+
+    Args:
+        item: the video.
+        analyzer: with the attributes wanted of video.
+        frames_per_second: sampled; all frames where the video has fewer.
+    """
+    model = analyzer.spec.info
+    tracker = Tracker()
+    means: dict[int, _Mean] = {}
+    rows: list[Row] = []
+    problem: list[Row] = []
+    try:
+        for index, seconds, photo in sample_frames(item.path, frames_per_second):
+            found = analyzer.analyze(photo)
+            about: Row = {
+                "image_id": f"{item.image_id}::{index}",
+                "width_px": photo.width_px,
+                "height_px": photo.height_px,
+                "frame_index": index,
+                "time_seconds": seconds,
+                **model_columns(model),
+            }
+            tracks = tracker.update([prediction.face.bbox for prediction in found])
+            if not found:
+                rows.append(about)
+            for number, (track, prediction) in enumerate(zip(tracks, found, strict=True)):
+                means.setdefault(track, _Mean()).add(prediction)
+                face = {"face_index": number, "track_id": track, **face_columns(prediction)}
+                rows.append(about | face)
+        if not rows:
+            raise ImageError("the video has no frame: is it whole?")
+    except (ImageError, MissingExtraError) as error:
+        problem = [error_row(item.image_id, error, model)]
+    except _ffmpeg_errors() as error:
+        reason = f"the video is damaged or of an unknown codec ({error}): copy or export it again"
+        problem = [problem_row(item.image_id, "video_corrupt", _without(reason, item), model)]
+    answers = {track: _answer(mean, analyzer) for track, mean in means.items()}
+    return [row | answers[row["track_id"]] if "track_id" in row else row for row in rows] + problem
+
+
+def sample_frames(path: str, frames_per_second: float) -> Iterator[tuple[int, float, Photo]]:
+    """Upright frames: the first at or after each multiple of ``1 / frames_per_second``.
+
+    Yields:
+        The frame's number in the video, its time in seconds since the first, and the picture.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        ImageNotFoundError: the file has gone.
+        ImageError: it has no pictures.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("video", "video") from error
+    storage.read_range(path, 1)  # says why, where it cannot be read
+    with ExitStack() as stack:
+        source = stack.enter_context(storage.open_binary(path)) if storage.is_url(path) else path
+        container = stack.enter_context(av.open(source))
+        if not container.streams.video:
+            raise ImageError("the video has sound only")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # a worker is a core
+        first: float | None = None
+        following = 0
+        for index, frame in enumerate(container.decode(stream)):
+            time = _time(frame, index, stream)
+            first = time if first is None else first
+            seconds = time - first
+            if seconds * frames_per_second + 1e-6 < following:
+                continue
+            following = math.floor(seconds * frames_per_second + 1e-6) + 1
+            yield index, round(seconds, 6), Photo(_upright(frame))
+
+
+def _time(frame: Any, index: int, stream: Any) -> float:
+    if frame.time is not None:
+        return float(frame.time)
+    return index / float(stream.average_rate or 25)
+
+
+def _upright(frame: Any) -> Any:
+    """uint8 ``(H, W, 3)``, RGB, turned as the phone says that it was held."""
+    rgb = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
+
+
+def _answer(mean: _Mean, analyzer: Analyzer) -> Row:
+    """The answers of a track: mean probabilities, and what follows from them."""
+    calibration, on = analyzer.calibration, analyzer.attributes
+    vector = (mean.vector / mean.faces).astype(np.float32)
+    top: dict[str, float] = {}
+    interval = gate = age_years = None
+    if "age" in on:
+        ages = (mean.ages / mean.faces).astype(np.float32)[None]
+        interval = tuple(calibration.age_intervals(ages, analyzer.coverage)[0].tolist())
+        gate = tuple(calibration.age_intervals(ages, GATE_COVERAGE)[0].tolist())
+        age_years = float(expected_age(ages)[0])
+        vector[DECADES] = ages_to_decades(ages)[0]
+    else:
+        vector[DECADES] = np.nan
+    for name, part in (("gender", GENDER), ("ethnicity", ETHNICITY)):
+        if name in on:
+            top[name] = float(vector[part].max())
+        else:
+            vector[part] = np.nan
+    face = mean.largest.face if mean.largest is not None else None
+    assert face is not None
+    assert face.quality is not None
+    abstained = calibration.abstentions(face.quality, face.detection_score, gate, top)
+    return answer_row(vector, age_years, interval, abstained)
+
+
+def _eyes_px(prediction: Prediction) -> float:
+    quality = prediction.face.quality
+    return quality.eye_distance_px if quality is not None else 0.0
+
+
+def _ffmpeg_errors() -> tuple[type[Exception], ...]:
+    try:
+        import av
+    except ImportError:
+        return ()
+    return (av.FFmpegError,)
+
+
+def _without(text: str, item: Item) -> str:
+    """FFmpeg's messages quote the path, which is this machine's."""
+    return text.replace(item.path, item.image_id)

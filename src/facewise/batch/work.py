@@ -1,0 +1,159 @@
+"""The worker function: items in, rows out. Local processes and Ray's actors run the same."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from facewise.batch import storage
+from facewise.batch.job import PROBLEM, ROW, TAR, VIDEO, Item, Job, Result, Task
+from facewise.batch.rows import Row, error_row, photo_rows, problem_row, to_ipc
+from facewise.batch.schema import arrow_schema
+from facewise.batch.tables import RowReader
+from facewise.images import DEFAULT_MAX_BYTES
+from facewise.types import Photo
+
+if TYPE_CHECKING:
+    from facewise.analyzer import Analyzer
+
+FETCHERS: Final = 4
+"""Threads that read files ahead: object storage answers slowly, many at a time."""
+
+FETCHED_AHEAD: Final = 8
+"""Encoded pictures held at most; each has at most ``DEFAULT_MAX_BYTES``."""
+
+
+class Annotator:
+    """One worker: one analyzer of one thread, with reading and decoding going on ahead of it.
+
+    At any time it holds at most ``FETCHED_AHEAD`` encoded pictures and, where photos are analysed
+    one by one, two decoded ones.
+    """
+
+    def __init__(self, job: Job) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # a worker is a core; the others have workers of their own
+        self.job = job
+        self.analyzer = job.analyzer()
+        self.model = self.analyzer.spec.info
+        self.schema = arrow_schema(job.photo_attributes)
+        self._video_analyzer: Analyzer | None = None
+        self._tables: dict[str, RowReader] = {}
+        # Tables are read in order by one thread; decoding has its own.
+        self._reading = ThreadPoolExecutor(FETCHERS, thread_name_prefix="read")
+        self._rows = ThreadPoolExecutor(1, thread_name_prefix="rows")
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+
+    def start(self, task: Task) -> Iterator[tuple[Item, Photo | Exception | None]]:
+        """Begin to read and decode a task, without waiting; the pictures come in its order."""
+        source = iter(task.items)
+        fetching: deque[Future[tuple[Item, bytes | Exception | None]]] = deque()
+        decoding: deque[Future[tuple[Item, Photo | Exception | None]]] = deque()
+
+        def refill() -> None:
+            while len(fetching) < FETCHED_AHEAD and (item := next(source, None)) is not None:
+                thread = self._rows if item.kind == ROW else self._reading
+                fetching.append(thread.submit(self._fetch, item))
+            while fetching and len(decoding) < self.job.photos_per_inference:
+                decoding.append(self._decoding.submit(self._decode, fetching.popleft()))
+
+        def results() -> Iterator[tuple[Item, Photo | Exception | None]]:
+            while decoding:
+                result = decoding.popleft().result()
+                refill()
+                yield result
+
+        refill()
+        return results()
+
+    def finish(
+        self,
+        task: Task,
+        photos: Iterator[tuple[Item, Photo | Exception | None]],
+        nearly_done: Callable[[], None] = lambda: None,
+    ) -> Result:
+        """Analyse what ``start`` brings.
+
+        Args:
+            task: the same.
+            photos: what ``start`` returned.
+            nearly_done: called before the last picture is analysed.
+        """
+        rows: list[Row] = []
+        waiting: list[tuple[Item, Photo]] = []
+        for number, (item, photo) in enumerate(photos, start=1):
+            if number == len(task.items):
+                nearly_done()
+            if isinstance(photo, Photo):
+                waiting.append((item, photo))
+                if len(waiting) < self.job.photos_per_inference:
+                    continue
+            rows += self._analyze(waiting)
+            waiting.clear()
+            if isinstance(photo, Exception):
+                rows.append(error_row(item.image_id, photo, self.model))
+            elif item.kind == PROBLEM:
+                rows.append(problem_row(item.image_id, "source_damaged", item.path, self.model))
+            elif item.kind == VIDEO:
+                rows += self._video(item)
+        rows += self._analyze(waiting)
+        return Result(task.shard, task.chunk, (to_ipc(rows, self.schema),), len(task.items))
+
+    def __call__(self, task: Task) -> Result:
+        return self.finish(task, self.start(task))
+
+    def _fetch(self, item: Item) -> tuple[Item, bytes | Exception | None]:
+        """Encoded bytes; None where there are none to be had."""
+        if item.kind in (PROBLEM, VIDEO):
+            return item, None
+        limit = DEFAULT_MAX_BYTES + 1  # the decoder sees that it is too much, and says so
+        try:
+            if item.kind == ROW:
+                return item, self._table(item.path).read(item.group, item.size, limit)
+            size = min(item.size, limit) if item.kind == TAR else limit
+            return item, storage.read_range(item.path, size, offset=item.offset)
+        except Exception as error:  # any failure is this picture's own
+            return item, error
+
+    def _table(self, path: str) -> RowReader:
+        if path not in self._tables:
+            for other in self._tables.values():
+                other.close()
+            self._tables = {path: RowReader(path, self.job.image_column)}
+        return self._tables[path]
+
+    def _decode(
+        self, fetched: Future[tuple[Item, bytes | Exception | None]]
+    ) -> tuple[Item, Photo | Exception | None]:
+        item, data = fetched.result()
+        if not isinstance(data, bytes):
+            return item, data
+        try:
+            return item, self.analyzer.load(data)
+        except Exception as error:
+            return item, error
+
+    def _analyze(self, photos: list[tuple[Item, Photo]]) -> list[Row]:
+        if not photos:
+            return []
+        try:
+            found = self.analyzer.analyze_many([photo for _, photo in photos])
+        except Exception as error:
+            if len(photos) == 1:
+                return [error_row(photos[0][0].image_id, error, self.model)]
+            return [row for one in photos for row in self._analyze([one])]
+        return [
+            row
+            for (item, photo), faces in zip(photos, found, strict=True)
+            for row in photo_rows(item.image_id, photo, faces, self.model)
+        ]
+
+    def _video(self, item: Item) -> list[Row]:
+        from facewise.batch.video import video_rows
+
+        if self._video_analyzer is None:
+            self._video_analyzer = self.job.analyzer(video=True)
+        return video_rows(item, self._video_analyzer, self.job.frames_per_second)

@@ -1,0 +1,196 @@
+"""``facewise annotate SOURCE... --out TABLE``."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from facewise.cli.exits import Exit
+from facewise.cli.options import Verbose
+from facewise.cli.streams import printable
+
+if TYPE_CHECKING:
+    from facewise.batch.annotate import Progress, Summary
+
+SAY_EVERY_SECONDS: Final = 10.0
+"""Between two lines of progress where nobody watches a terminal."""
+
+
+class Engine(enum.StrEnum):
+    LOCAL = "local"
+    RAY = "ray"
+
+
+def annotate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders, globs, tars, lists, tables, pictures, videos; paths, URLs."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the table; a restart goes on in it.")],
+    attributes: Annotated[
+        str | None,
+        typer.Option(help="Columns, with commas; else all, but no ethnicity for video."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
+    coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
+    min_face: Annotated[float | None, typer.Option(help="Smallest face, pixels.")] = None,
+    max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table: the pictures.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Of a table: unique names.")] = None,
+    fps: Annotated[float, typer.Option(help="Of video: frames a second looked at.")] = 1.0,
+    shard_size: Annotated[int, typer.Option(help="Pictures of a part.")] = 1000,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as cores.")] = None,
+    engine: Annotated[Engine, typer.Option(help="This machine, or a cluster.")] = Engine.LOCAL,
+    providers: Annotated[
+        str | None, typer.Option(help="ONNX Runtime's, with commas; else the CPU.")
+    ] = None,
+    inference_batch: Annotated[
+        int, typer.Option(help="Photos an inference; more than 1 pays on a GPU only.")
+    ] = 1,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Make parts with errors again.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with 1 where a row has an error.")
+    ] = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Annotate whole data sets into a Parquet table, and go on after any interruption.
+
+    Ends with 0 when all is annotated, rows with errors included; 2 where it cannot; 130 after
+    Ctrl-C.
+    """
+    from facewise.batch.annotate import annotate as run
+    from facewise.batch.job import Job
+
+    job = Job(
+        attributes=_split(attributes),
+        model=model,
+        coverage=coverage,
+        min_face_px=min_face,
+        max_faces=max_faces,
+        providers=_split(providers),
+        photos_per_inference=inference_batch,
+        shard_size=shard_size,
+        image_column=image_column,
+        id_column=id_column,
+        frames_per_second=fps,
+    )
+    stopped_by = signal.SIGINT
+
+    def stop(number: int, _: object) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with _progress() as progress:
+            summary = run(
+                sources,
+                out,
+                job,
+                engine=engine.value,
+                workers=workers,
+                retry_errors=retry_errors,
+                progress=progress,
+                note=_say,
+            )
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
+        _say(f"stopped; finished parts are kept in {out}, the same command goes on from there")
+        raise typer.Exit(128 + stopped_by) from None
+    _print(summary, out)
+    raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
+
+
+def _split(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _say(text: str) -> None:
+    print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a line now and then. Both on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    speed = TextColumn("{task.fields[speed]}")
+    bar = Bar(BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn(True), console=console)
+    rate = _Rate()
+    with bar:
+        shown: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not shown:
+                shown.append(bar.add_task("", total=total, completed=done, speed=""))
+            rate(done)
+            bar.update(shown[0], completed=done, speed=f"{rate.per_second:.1f} images/s")
+
+        yield show
+
+
+class _Rate:
+    """Images a second since the first call."""
+
+    def __init__(self) -> None:
+        self._started: tuple[float, int] | None = None
+        self.per_second = 0.0
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if self._started is None:
+            self._started = (now, done)
+        began, at = self._started
+        if now > began:
+            self.per_second = (done - at) / (now - began)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._rate = _Rate()
+        self._said = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        self._rate(done)
+        now = time.monotonic()
+        if now - self._said < SAY_EVERY_SECONDS and done < total:
+            return
+        self._said = now
+        speed = self._rate.per_second
+        left = f", {_duration((total - done) / speed)} left" if speed and done < total else ""
+        _say(f"{done:,} of {total:,} images, {speed:.1f}/s{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _print(summary: Summary, out: Path) -> None:
+    text = (
+        f"{out}: {summary.images:,} images, {summary.faces:,} faces, "
+        f"{summary.without_face:,} without a face, {summary.errors.total():,} errors"
+    )
+    if summary.errors:
+        text += f" ({', '.join(f'{code} {n:,}' for code, n in summary.errors.most_common())})"
+    typer.echo(text)
