@@ -16,7 +16,8 @@ class NetworkConfig:
     """Architecture, and the framing of the face in its input.
 
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``.
-    ``init`` is "random", "faceres", or the path of a checkpoint of the same architecture.
+    ``init`` is "random", "faceres", or the path of a checkpoint (``.pt``) or an export (``.onnx``)
+    of the same architecture.
     """
 
     backbone: str = "mobilenet_v1"

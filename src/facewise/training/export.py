@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,16 +76,19 @@ def export_onnx(
     module = ServingNetwork(load_checkpoint(config, checkpoint)).eval()
     out.parent.mkdir(parents=True, exist_ok=True)
     size = config.network.size_px
-    torch.onnx.export(
-        module.to(memory_format=torch.contiguous_format),
-        (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
-        str(out),
-        input_names=["image"],
-        output_names=["ages", "vector"],
-        dynamic_axes={"image": {0: "N"}, "ages": {0: "N"}, "vector": {0: "N"}},
-        opset_version=OPSET,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # The newer exporter needs onnxscript and gains nothing for a network of plain layers.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module.to(memory_format=torch.contiguous_format),
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+            str(out),
+            input_names=["image"],
+            output_names=["ages", "vector"],
+            dynamic_axes={"image": {0: "N"}, "ages": {0: "N"}, "vector": {0: "N"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
     graph = onnx.load(str(out))
     if fp16:
         store_half(graph)

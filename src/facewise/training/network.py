@@ -108,3 +108,24 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
         head.output.weight[AGES + 1, :256] = 0.0
         head.output.bias[AGES] = stored["gender"]["bias"][0]
         head.output.bias[AGES + 1] = 0.0
+
+
+def load_exported(network: AttributeNetwork, path: Path) -> None:
+    """Start from an ONNX file that ``facewise export`` wrote, weights stored in half included.
+
+    Raises:
+        OptionError: the file holds another architecture.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    state: dict[str, Tensor] = {}
+    for tensor in onnx.load(str(path)).graph.initializer:
+        name = tensor.name.removesuffix(".half")
+        if name.startswith("network."):
+            array = numpy_helper.to_array(tensor).astype("float32")
+            state[name.removeprefix("network.")] = torch.from_numpy(array)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise OptionError(f"{path}: not an export of this architecture: {error}") from error

@@ -14,7 +14,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,11 +26,14 @@ from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import TrainConfig
 from facewise.training.data import LabelTable, make_loader, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeNetwork, load_faceres, split_logits
+from facewise.training.network import AttributeNetwork, load_exported, load_faceres, split_logits
 from facewise.training.score import headline, score
 from facewise.types import FloatArray
 
 log = logging.getLogger("facewise")
+
+LOG_EVERY: Final = 50
+"""Steps between two lines in a log file, where no progress bar can be drawn."""
 
 
 def make_network(config: TrainConfig) -> AttributeNetwork:
@@ -44,6 +47,8 @@ def make_network(config: TrainConfig) -> AttributeNetwork:
     )
     if network.init == "faceres":
         load_faceres(model, Path("cache/faceres.pt"))
+    elif network.init.endswith(".onnx"):
+        load_exported(model, Path(network.init))
     elif network.init != "random":
         model.load_state_dict(torch.load(network.init, weights_only=True)["model"])
     return model.to(memory_format=torch.channels_last)
@@ -265,6 +270,8 @@ def _run_epoch(
             step += 1
             rate = len(losses) * config.optim.batch_size / (time.monotonic() - begun)
             progress.update(task, advance=1, rate=rate)
+            if not progress.console.is_terminal and len(losses) % LOG_EVERY == 0:
+                log.info("step %d of %d, %.0f images/s", len(losses), len(loader), rate)
     seconds = time.monotonic() - begun
     return step, {
         "train_loss": float(np.mean(losses)),

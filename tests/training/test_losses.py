@@ -1,0 +1,68 @@
+"""Losses against cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from facewise.training.config import LossConfig  # noqa: E402
+from facewise.training.losses import (  # noqa: E402
+    Labels,
+    age_distribution_loss,
+    distillation_loss,
+    total_loss,
+)
+
+UNIFORM = torch.zeros(1, 120)
+
+
+def ages(first: int, last: int) -> torch.Tensor:
+    return torch.tensor([[first, last]])
+
+
+def test_an_age_group_costs_the_probability_it_was_not_given() -> None:
+    loss = age_distribution_loss(UNIFORM, ages(20, 29), sigma_years=2.0, l1=0.2)
+    assert float(loss) == pytest.approx(-math.log(10 / 120), abs=1e-5)
+
+
+def test_an_exact_age_costs_the_divergence_from_its_bell_and_the_distance_of_the_mean() -> None:
+    years = torch.arange(1, 121).float()
+    bell = torch.softmax(-0.5 * ((years - 40) / 2) ** 2, dim=0)
+    divergence = float(torch.xlogy(bell, bell * 120).sum())
+    without = age_distribution_loss(UNIFORM, ages(40, 40), sigma_years=2.0, l1=0.0)
+    assert float(without) == pytest.approx(divergence, abs=1e-4)
+    # The uniform mean is 60.5; smooth L1 beyond one year is the distance less a half.
+    with_distance = age_distribution_loss(UNIFORM, ages(40, 40), sigma_years=2.0, l1=0.2)
+    assert float(with_distance - without) == pytest.approx(0.2 * (20.5 - 0.5), abs=1e-4)
+
+
+def test_the_right_distribution_costs_nothing() -> None:
+    years = torch.arange(1, 121).float()
+    logits = (-0.5 * ((years - 40) / 2) ** 2)[None]
+    loss = age_distribution_loss(logits, ages(40, 40), sigma_years=2.0, l1=1.0)
+    assert float(loss) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_an_unknown_age_costs_nothing_and_does_not_dilute_the_known() -> None:
+    both = torch.cat([ages(20, 29), ages(0, 0)])
+    loss = age_distribution_loss(UNIFORM.repeat(2, 1), both, sigma_years=2.0, l1=0.2)
+    assert float(loss) == pytest.approx(-math.log(10 / 120), abs=1e-5)
+
+
+def test_unknown_labels_are_left_out() -> None:
+    logits = torch.zeros(2, 127)
+    logits[1, 120] = 9.0  # wrong, were its label known
+    known = Labels(torch.zeros(2, 2).long(), torch.tensor([1, -1]), torch.tensor([-1, -1]))
+    loss = total_loss(logits, known, LossConfig(label_smoothing=0.0))
+    assert float(loss) == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
+    logits = torch.randn(4, 127, generator=torch.Generator().manual_seed(0))
+    parts = logits.split([120, 2, 5], dim=-1)
+    teacher = torch.cat([part.softmax(-1) for part in parts], dim=-1)
+    assert float(distillation_loss(logits, teacher)) == pytest.approx(0.0, abs=1e-5)
+    assert float(distillation_loss(logits + torch.randn(4, 127), teacher)) > 0.05

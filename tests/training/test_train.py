@@ -1,0 +1,132 @@
+"""The loop on a tiny run: it learns, resumes to the bit, exports, and refuses to mix runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from facewise.attributes import AttributeModel  # noqa: E402
+from facewise.errors import OptionError  # noqa: E402
+from facewise.models import load_spec  # noqa: E402
+from facewise.training.cache import FaceCache  # noqa: E402
+from facewise.training.config import (  # noqa: E402
+    NetworkConfig,
+    OptimConfig,
+    TrainConfig,
+    load_config,
+)
+from facewise.training.data import plain_crops  # noqa: E402
+from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
+from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
+from facewise.training.train import predict, train  # noqa: E402
+
+TINY = TrainConfig(
+    name="tiny",
+    datasets=("csv",),
+    network=NetworkConfig(backbone="mobilenet_v1", size_px=32, hidden_dim=256),
+    optim=OptimConfig(epochs=2, batch_size=8, warmup_steps=1, bfloat16=False, frozen_stages=0),
+)
+
+
+def run(cache: FaceCache, runs: Path, config: TrainConfig = TINY, **limits: float) -> Path:
+    return train(
+        config, cache_folder=cache.folder, runs_folder=runs, workers=0, threads=1, **limits
+    )
+
+
+def log_of(run_folder: Path) -> list[dict[str, str]]:
+    with (run_folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(cache: FaceCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(cache, tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_leaves_a_log_a_curve_and_checkpoints(finished: Path) -> None:
+    rows = log_of(finished)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[0]["images_per_second"]) > 0
+    assert {p.name for p in finished.iterdir()} >= {"curve.png", "last.pt", "best.pt"}
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    run(cache, tmp_path, minutes=0.0)  # stops after its first epoch
+    assert len(log_of(tmp_path / "tiny")) == 1
+    run(cache, tmp_path)
+    whole = torch.load(finished / "last.pt", weights_only=True)["average"]
+    resumed = torch.load(tmp_path / "tiny/last.pt", weights_only=True)["average"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_folder_holds_one_run_only(cache: FaceCache, finished: Path) -> None:
+    other = dataclasses.replace(TINY, datasets=("csv", "utkface"))
+    with pytest.raises(OptionError, match="another config"):
+        run(cache, finished.parent, other)
+
+
+def test_training_fits_what_it_sees(cache: FaceCache, tmp_path: Path) -> None:
+    """Twelve epochs of a few faces at a low resolution: the loss must fall by a good part."""
+    optim = dataclasses.replace(TINY.optim, epochs=12, lr_head=3e-3)
+    folder = run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
+    losses = [float(row["train_loss"]) for row in log_of(folder)]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_the_exported_model_says_what_pytorch_says(
+    cache: FaceCache, finished: Path, tmp_path: Path, fp16: bool
+) -> None:
+    rows = np.arange(len(cache))
+    crops = plain_crops(cache, TINY, rows)
+    path = tmp_path / "tiny.onnx"
+    digest = export_onnx(TINY, finished / "best.pt", path, crops=crops, fp16=fp16)
+    spec_path = write_spec(
+        TINY, path, digest, name="tiny", version="1", description="", licence="test", data=[]
+    )
+    served = AttributeModel(load_spec(spec_path), threads=1)
+    ages, vector = served.predict(crops)
+    network = load_checkpoint(TINY, finished / "best.pt")
+    expected = predict(network, cache, TINY, rows)
+    tolerance = 5e-3 if fp16 else 1e-4
+    assert np.abs(ages - expected[:, :120]).max() < tolerance
+    assert np.abs(vector[:, 12:] - expected[:, 120:]).max() < tolerance
+    assert np.abs(vector[:, :12] - ages.reshape(-1, 12, 10).sum(-1)).max() < 1e-5
+
+
+def test_training_can_start_from_an_export(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    crops = plain_crops(cache, TINY, np.arange(4))
+    export_onnx(TINY, finished / "best.pt", path, crops=crops, fp16=True)
+    network = AttributeNetwork("mobilenet_v1", hidden_dim=256, dropout=0.2)
+    load_exported(network, path)
+    stored = torch.load(finished / "best.pt", weights_only=True)["model"]
+    assert all(
+        torch.allclose(value, stored[name], atol=1e-3, rtol=1e-3)
+        for name, value in network.state_dict().items()
+    )
+    with pytest.raises(OptionError, match="architecture"):
+        load_exported(AttributeNetwork("mobilenet_v1", hidden_dim=64, dropout=0.2), path)
+
+
+def test_committed_configs_can_be_read() -> None:
+    for path in (Path(__file__).parents[2] / "configs").glob("*.toml"):
+        assert load_config(path).datasets
+
+
+def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "slip.toml"
+    path.write_text("[optim]\nlearning_rate = 1\n")
+    with pytest.raises(OptionError, match="unknown learning_rate"):
+        load_config(path)
