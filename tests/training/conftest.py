@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
-
-from facewise.datasets import read_csv  # noqa: E402
-from facewise.training.cache import FaceCache, build_cache, open_cache  # noqa: E402
+if TYPE_CHECKING:
+    from facewise.training.cache import FaceCache
 
 
 @pytest.fixture(scope="session")
 def cache(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceCache:
     """23 faces with made-up labels of every kind: years, ranges, and unknown ones."""
+    from facewise.datasets import read_csv
+    from facewise.training.cache import build_cache, open_cache
+
     folder = tmp_path_factory.mktemp("faces")
     lines = ["path,age,gender,ethnicity,split"]
     for index, path in enumerate(sorted((pictures / "faces").glob("*.webp"))):

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from facewise.align import make_template, similarity_transform, warp  # noqa: E402
-from facewise.training.augment import augment, random_transform  # noqa: E402
-from facewise.training.cache import FaceCache  # noqa: E402
-from facewise.training.config import AugmentConfig  # noqa: E402
+from facewise.align import make_template, similarity_transform, warp
+from facewise.training.augment import augment, random_transform
+from facewise.training.cache import FaceCache
+from facewise.training.config import AugmentConfig
 
 SIZE = 96
 TEMPLATE = make_template(SIZE, 0.36, 0.36)

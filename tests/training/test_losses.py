@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,12 @@ from facewise.training.losses import (  # noqa: E402
     total_loss,
 )
 
+Tensor = Any
+
 UNIFORM = torch.zeros(1, 120)
 
 
-def ages(first: int, last: int) -> torch.Tensor:
+def ages(first: int, last: int) -> Tensor:
     return torch.tensor([[first, last]])
 
 
