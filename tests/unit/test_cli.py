@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shlex
+import struct
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import numpy as np
 import pytest
 from PIL import Image
 
 import facewise
+from facewise import errors
+from facewise.cli.drawings import plan_drawings
+
+FACEWISE = [sys.executable, "-m", "facewise"]
+posix = pytest.mark.skipif(os.name != "posix", reason="shells and devices are POSIX's here")
 
 
-def run(*args: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *args: str | Path, stdin: bytes | None = None, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
     result = subprocess.run(
-        [sys.executable, "-m", "facewise", *map(str, args)],
+        [*FACEWISE, *map(str, args)],
         input=stdin,
         capture_output=True,
         timeout=120,
-        env={**os.environ, "COLUMNS": "160"},
+        env={**os.environ, "COLUMNS": "160", **environment},
+    )
+    assert b"Traceback" not in result.stderr
+    return result
+
+
+def shell(command: str, *args: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of sh; ``facewise`` in it is this one, ``$1`` and so on are the arguments."""
+    result = subprocess.run(
+        ["/bin/sh", "-c", command.replace("facewise", shlex.join(FACEWISE)), "sh", *map(str, args)],
+        capture_output=True,
+        timeout=120,
     )
     assert b"Traceback" not in result.stderr
     return result
@@ -43,88 +69,324 @@ def test_version_and_help() -> None:
 
 def test_table(pictures: Path) -> None:
     result = run("predict", pictures / "astronaut.jpg", "--threads", "1")
-    assert result.returncode == 0
+    assert (result.returncode, result.stderr) == (0, b"")
     text = result.stdout.decode()
     assert "1 face" in text
     assert "female" in text
     assert "between" in text
 
 
-def test_json_lines(pictures: Path, landscape: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "text.jpg"
-    bad.write_text("no picture")
-    result = run("predict", "--json", "--vector", pictures / "astronaut.jpg", landscape, bad)
-    assert result.returncode == 1
-    face, nobody, failed = (json.loads(line) for line in result.stdout.splitlines())
-    assert face["schema_version"] == 1
-    assert (face["width_px"], face["height_px"]) == (512, 512)
-    assert len(face["faces"][0]["vector"]) == 19
-    assert face["faces"][0]["gender"]["label"] == "female"
-    assert nobody["faces"] == []
-    assert failed["error"]["code"] == "not_an_image"
-    assert b"text.jpg" in result.stderr
+def test_verbosity_before_and_after_the_command(pictures: Path) -> None:
+    astronaut = pictures / "astronaut.jpg"
+    for arguments in (["-v", "predict", astronaut], ["predict", astronaut, "-v"]):
+        result = run(*arguments)
+        assert result.returncode == 0
+        assert b"INFO" in result.stderr
+        assert b"512 x 512 px, faces: 1; decode" in result.stderr
+        assert b"INFO" not in result.stdout
 
 
 def test_exit_codes(pictures: Path, landscape: Path, tmp_path: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
     assert run("predict", landscape).returncode == 3
     assert run("predict", landscape, astronaut).returncode == 0
-    missing = run("predict", tmp_path / "missing.jpg", astronaut)
+    missing = run("predict", tmp_path / "missing.jpg", landscape, astronaut)
     assert missing.returncode == 1
     assert b"1 face" in missing.stdout
-    assert b"missing.jpg" in missing.stderr
-    for usage in (
-        ["predict"],
-        ["predict", "--nonsense", astronaut],
-        ["predict", astronaut, "--attributes", "mood"],
-        ["predict", astronaut, "--coverage", "0.5"],
-        ["predict", astronaut, "--model", "nobody"],
-        ["predict", "-", "-"],
-        ["predict", astronaut, "--draw", tmp_path / "out.txt"],
-        ["nonsense"],
-    ):
-        result = run(*usage)
-        assert result.returncode == 2, usage
-        assert result.stderr, usage
+    assert b"no face" in missing.stdout
+    assert missing.stderr.decode().splitlines() == [
+        f"facewise: {tmp_path / 'missing.jpg'}: cannot be read (No such file or directory): check "
+        "the path"
+    ]
+    assert run("predict", tmp_path / "missing.jpg", landscape).returncode == 1
 
 
-def test_every_bad_input_is_one_line(tmp_path: Path) -> None:
-    jpeg = tmp_path / "whole.jpg"
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "photos"),
+        (["--nonsense", "ASTRONAUT"], "nonsense"),
+        (["ASTRONAUT", "--attributes", "mood"], "not mood"),
+        (["ASTRONAUT", "--attributes", ","], "age, gender, ethnicity"),
+        (["ASTRONAUT", "--coverage", "0.5"], "0.8, 0.9, 0.95"),
+        (["ASTRONAUT", "--coverage", "nan"], "0.8, 0.9, 0.95"),
+        (["ASTRONAUT", "--model", "nobody"], "facewise-default@"),
+        (["ASTRONAUT", "--min-face", "nan"], "12 or more"),
+        (["ASTRONAUT", "--min-face", "inf"], "12 or more"),
+        (["ASTRONAUT", "--min-face", "big"], "min-face"),
+        (["ASTRONAUT", "--max-faces", "0"], "1 or more"),
+        (["ASTRONAUT", "--threads", "0"], "1 or more"),
+        (["-", "-"], "only once"),
+        (["ASTRONAUT", "--draw", "OUT/out.txt"], "name a .jpg, .png or .webp file"),
+        (["ASTRONAUT", "--draw", "OUT/nowhere/out.png"], "does not exist"),
+        (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/out.png"], "name a folder"),
+        (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/file/folder"], "cannot be made"),
+        (["ASTRONAUT", "--draw", "OUT/file"], "cannot be made"),
+    ],
+)
+def test_bad_usage(arguments: list[str], words: str, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    stand_ins = {"ASTRONAUT": str(pictures / "astronaut.jpg"), "OUT": str(tmp_path)}
+    for word, stands_for in stand_ins.items():
+        arguments = [argument.replace(word, stands_for) for argument in arguments]
+    result = run("predict", *arguments)
+    assert result.returncode == 2
+    assert result.stdout == b""
+    assert words in result.stderr.decode()
+
+
+def test_an_unknown_command() -> None:
+    assert run("nonsense").returncode == 2
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and carries next to no data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def make_bad_files(folder: Path) -> dict[str, str]:
+    """Everything that is no photo: file name to a word of what must be said of it."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(jpeg)
-    cases = {
-        "text.jpg": b"only text",
-        "empty.jpg": b"",
-        "half.jpg": jpeg.read_bytes()[: jpeg.stat().st_size // 2],
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    jpeg = (folder / "whole.jpg").read_bytes()
+    (folder / "text.jpg").write_text("only text")
+    (folder / "empty.jpg").touch()
+    (folder / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    (folder / "bomb.png").write_bytes(png_header(100_000, 100_000))
+    Image.new("L", (10_000, 6_000)).save(folder / "sixty.jpg", quality=5)
+    (folder / "folder.jpg").mkdir()
+    np.save(folder / "floats.npy", np.zeros((20, 20, 3)))
+    np.save(folder / "flat.npy", np.zeros(20, np.uint8))
+    return {
+        "text.jpg": "not a picture",
+        "empty.jpg": "empty",
+        "half.jpg": "truncated",
+        "dot.png": "16",
+        "bomb.png": "100,000 x 100,000",
+        "sixty.jpg": "scale the picture down",
+        "folder.jpg": "is a directory",
+        "floats.npy": "not a picture",
+        "flat.npy": "not a picture",
+        "missing.jpg": "check the path",
+        "null\udcff.jpg": "check the path",
     }
-    for name, data in cases.items():
-        (tmp_path / name).write_bytes(data)
-    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    Image.new("L", (10_000, 6_000)).save(tmp_path / "sixty.jpg", quality=5)
-    names = [*cases, "dot.png", "sixty.jpg", ".", "missing.jpg"]
-    result = run("predict", *(tmp_path / name for name in names))
+
+
+def test_every_bad_input_is_one_line(tmp_path: Path, landscape: Path) -> None:
+    bad = make_bad_files(tmp_path)
+    result = run("predict", *(tmp_path / name for name in bad), landscape)
     assert result.returncode == 1
+    assert result.stdout.decode().splitlines() == [f"{landscape}: no face"]
     lines = result.stderr.decode().splitlines()
-    assert len(lines) == len(names)
-    for line, word in zip(
-        lines, ["not a picture", "empty", "truncated", "16", "scale", "directory", "path"],
-        strict=True,
-    ):  # fmt: skip
-        assert word in line
+    assert len(lines) == len(bad)
+    for line, (name, words) in zip(lines, bad.items(), strict=True):
+        assert line.startswith(f"facewise: {tmp_path / name.replace(chr(0xDCFF), '')}"[:40])
+        assert words in line
 
 
-def test_animated_gif_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (60, 60), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert run("predict", tmp_path / "a.gif").returncode == 3
+def test_pictures_without_an_upright_face_are_answers(pictures: Path, tmp_path: Path) -> None:
+    """An animation counts by its first frame; a face upside down may be found or not."""
+    astronaut = Image.open(pictures / "astronaut.jpg")
+    plain = Image.new("RGB", astronaut.size, "teal")
+    plain.save(tmp_path / "later.gif", save_all=True, append_images=[astronaut])
+    astronaut.save(tmp_path / "first.gif", save_all=True, append_images=[plain])
+    astronaut.rotate(180).save(tmp_path / "upside-down.png")
+    names = ("later.gif", "first.gif", "upside-down.png")
+    result = run("predict", "--json", *(tmp_path / name for name in names))
+    assert (result.returncode, result.stderr) == (0, b"")
+    later, first, turned = (json.loads(line) for line in result.stdout.splitlines())
+    assert later["faces"] == []
+    assert len(first["faces"]) == 1
+    assert (turned["width_px"], turned["height_px"]) == astronaut.size
+    assert len(turned["faces"]) <= 1
 
 
-def test_standard_input(pictures: Path) -> None:
+def test_standard_input(pictures: Path, landscape: Path) -> None:
     data = (pictures / "astronaut.jpg").read_bytes()
-    result = run("predict", "-", "--json", stdin=data)
+    result = run("predict", "-", "--json", landscape, stdin=data)
     assert result.returncode == 0
-    assert json.loads(result.stdout)["photo"] == "-"
-    assert run("predict", "-", stdin=b"").returncode == 1
+    one, other = (json.loads(line) for line in result.stdout.splitlines())
+    assert one["photo"] == "-"
+    assert len(one["faces"]) == 1
+    assert other["faces"] == []
+    empty = run("predict", "-", stdin=b"")
+    assert empty.returncode == 1
+    assert b"-: the input is empty" in empty.stderr
+
+
+def test_attributes(pictures: Path) -> None:
+    astronaut = pictures / "astronaut.jpg"
+    result = run("predict", "--json", "--vector", "--attributes", "gender, age", astronaut)
+    (face,) = json.loads(result.stdout)["faces"]
+    assert {"age", "gender"} < face.keys()
+    assert "ethnicity" not in face
+    assert [value is None for value in face["vector"]] == [False] * 14 + [True] * 5
+    table = run("predict", "--attributes", "ethnicity", astronaut).stdout
+    assert b"ethnicity" in table
+    assert b"gender" not in table
+    assert b"age" not in table
+
+
+# The JSON lines
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    """The one that ships in the package."""
+    path = resources.files("facewise") / "schemas" / "predict.schema.json"
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.fixture(scope="module")
+def is_valid(schema: dict[str, Any]) -> Callable[[object], bool]:
+    validator = jsonschema_rs.Draft202012Validator(schema)
+
+    def check(line: object) -> bool:
+        valid: bool = validator.is_valid(line)
+        return valid
+
+    return check
+
+
+def test_json_lines_match_the_schema(
+    is_valid: Callable[[object], bool], pictures: Path, landscape: Path, tmp_path: Path
+) -> None:
+    bad = [tmp_path / name for name in make_bad_files(tmp_path)]
+    faces = sorted((pictures / "faces").glob("*.webp"))[:12]
+    photos = [pictures / "astronaut.jpg", *faces, landscape, *bad]
+    result = run("predict", "--json", *photos)
+    assert result.returncode == 1
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == len(photos)
+    for line in lines:
+        assert is_valid(line), line
+    assert lines[0]["photo"] == str(photos[0])
+    assert (lines[0]["width_px"], lines[0]["height_px"]) == (512, 512)
+    assert lines[0]["faces"][0]["gender"]["label"] == "female"
+    assert lines[13]["faces"] == []
+    failures = {Path(line["photo"]).name: line["error"]["code"] for line in lines[14:]}
+    assert failures["text.jpg"] == "not_an_image"
+    assert failures["bomb.png"] == "image_too_large"
+    assert failures["missing.jpg"] == "image_not_found"
+
+
+def test_the_schema_refuses_what_is_wrong(
+    is_valid: Callable[[object], bool], pictures: Path
+) -> None:
+    result = run("predict", "--json", "--vector", pictures / "astronaut.jpg")
+    line = json.loads(result.stdout)
+    assert is_valid(line)
+
+    def broken(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> bool:
+        other = copy.deepcopy(line)
+        change(other, other["faces"][0])
+        return not is_valid(other)
+
+    assert broken(lambda photo, face: photo.update(schema_version=2))
+    assert broken(lambda photo, face: photo.update(error={"code": "failed", "message": "no"}))
+    assert broken(lambda photo, face: photo.pop("faces"))
+    assert broken(lambda photo, face: face.update(mood="happy"))
+    assert broken(lambda photo, face: face.pop("bbox"))
+    assert broken(lambda photo, face: face["vector"].pop())
+    assert broken(lambda photo, face: face["landmarks"][0].pop())
+    assert broken(lambda photo, face: face["gender"].update(label="none"))
+    assert broken(lambda photo, face: face["gender"].update(label_set=[]))
+    assert broken(lambda photo, face: face["ethnicity"]["probabilities"].update(White=1.5))
+    assert broken(lambda photo, face: face["age"].update(interval_years=[0, 121]))
+    assert broken(lambda photo, face: face["abstained"].update(mood="too dark"))
+    assert not broken(lambda photo, face: face.pop("ethnicity"))
+
+
+def test_the_schema_knows_every_error_code(schema: dict[str, Any]) -> None:
+    codes = {
+        value.code
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.ImageError)
+    }
+    error = schema["$defs"]["failure"]["properties"]["error"]
+    assert set(error["properties"]["code"]["enum"]) == codes | {"failed"}
+
+
+# Names and streams of every kind
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@posix
+def test_names_that_the_output_cannot_carry(
+    encoding: str, landscape: Path, tmp_path: Path, is_valid: Callable[[object], bool]
+) -> None:
+    """Letters of another encoding, bytes that are no UTF-8, line breaks, escape sequences."""
+    names = ["写真 été 😀.png", "byte\udcff.png", "line\nbreak\x1b[31m.png", "missing é.png"]
+    photos = [tmp_path / name for name in names]
+    for photo in photos[:3]:
+        os.link(landscape, photo)
+    lines = run("predict", "--json", *photos, PYTHONIOENCODING=encoding).stdout.splitlines()
+    assert len(lines) == 4
+    for line, photo in zip(lines, photos, strict=True):
+        value = json.loads(line.decode("utf-8"))
+        assert value["photo"] == str(photo)
+        assert is_valid({**value, "photo": ""})
+    table = run("predict", *photos, PYTHONIOENCODING=encoding)
+    assert table.returncode == 1
+    shown = table.stdout.decode(encoding).splitlines()
+    assert len(shown) == 3
+    assert shown[1].endswith(r"byte\udcff.png: no face")
+    assert shown[2].endswith(r"line\nbreak\x1b[31m.png: no face")
+    assert len(table.stderr.splitlines()) == 1
+
+
+@posix
+def test_no_locale_at_all(landscape: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "été.png"
+    photo.write_bytes(landscape.read_bytes())
+    result = run("predict", photo, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stderr) == (3, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "command",
+    ["predict $1", "predict --json $1 $1", "models", "models --json", "doctor", "--help"],
+)
+def test_a_full_disk_under_the_output(command: str, landscape: Path) -> None:
+    result = shell(f"facewise {command} > /dev/full", landscape)
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines() == [
+        "facewise: cannot write the output: No space left on device"
+    ]
+
+
+@posix
+@pytest.mark.parametrize("command", ["predict $1 $1 $1", "predict --json $1", "models", "doctor"])
+def test_a_reader_that_goes_away(command: str, pictures: Path) -> None:
+    """The pipe is closed before anything is written."""
+    result = shell(
+        f"{{ facewise {command}; echo $? >&2; }} | true; sleep 0", pictures / "astronaut.jpg"
+    )
+    assert result.stderr.split() == [b"141"]
+    assert result.returncode == 0
+
+
+@posix
+def test_closed_streams(landscape: Path) -> None:
+    assert shell("facewise predict $1 >&-", landscape).returncode == 3
+    assert shell("facewise predict $1 2>&-", landscape).returncode == 3
+    closed = shell("facewise predict - <&-")
+    assert closed.returncode == 1
+    assert b"standard input is closed" in closed.stderr
+
+
+# Drawing
 
 
 def test_drawing(pictures: Path, tmp_path: Path) -> None:
@@ -135,26 +397,82 @@ def test_drawing(pictures: Path, tmp_path: Path) -> None:
     assert drawn.shape == plain.shape
     changed = np.abs(drawn.astype(int) - plain).max(-1) > 0
     assert 0.005 < changed.mean() < 0.3
-    folder = tmp_path / "folder"
-    face = next((pictures / "faces").glob("*.webp"))
-    assert run("predict", astronaut, face, "--draw", folder).returncode == 0
-    assert len(list(folder.iterdir())) == 2
-    assert run("predict", astronaut, face, "--draw", tmp_path / "out.png").returncode == 2
 
 
-def test_attributes_off(pictures: Path) -> None:
-    result = run("predict", "--json", "--attributes", "age", pictures / "astronaut.jpg")
-    (face,) = json.loads(result.stdout)["faces"]
-    assert "age" in face
-    assert "gender" not in face
-    assert "ethnicity" not in face
+@posix
+def test_drawing_never_writes_over_a_photo(pictures: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    data = (pictures / "astronaut.jpg").read_bytes()
+    photo.write_bytes(data)
+    (tmp_path / "link.jpg").symlink_to(photo)
+    os.link(photo, tmp_path / "hard.jpg")
+    (tmp_path / "folder").mkdir()
+    for out in ("photo.jpg", "link.jpg", "hard.jpg", "folder/../photo.jpg"):
+        result = run("predict", photo, "--draw", tmp_path / out)
+        assert result.returncode == 2
+        assert b"is the photo itself" in result.stderr
+    piped = shell('facewise predict - --draw "$1" < "$1"', photo)
+    assert piped.returncode == 2
+    assert photo.read_bytes() == data
 
 
-def test_models_and_doctor() -> None:
+def test_photos_of_one_name_are_drawn_side_by_side(pictures: Path, tmp_path: Path) -> None:
+    photos = []
+    for index, name in enumerate(("a/photo.webp", "b/photo.webp", "c/PHOTO.webp")):
+        path = tmp_path / name
+        path.parent.mkdir()
+        face = sorted((pictures / "faces").glob("*.webp"))[index]
+        path.write_bytes(face.read_bytes())
+        photos.append(path)
+    folder = tmp_path / "new" / "folder"
+    result = run("predict", *photos, "--draw", folder, stdin=photos[0].read_bytes())
+    assert result.returncode == 0
+    drawn = {path.name: np.array(Image.open(path)) for path in folder.iterdir()}
+    assert drawn.keys() == {
+        "photo.webp.faces.png",
+        "photo.webp-2.faces.png",
+        "PHOTO.webp-3.faces.png",
+    }
+    first = np.array(Image.open(photos[0]))
+    same = (drawn["photo.webp.faces.png"] == first).all(-1).mean()
+    assert 0.5 < same < 1
+
+
+def test_planned_names(tmp_path: Path) -> None:
+    """A drawing never takes a photo's place, whatever the photo is called."""
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.jpg.faces.png").touch()
+    photos = [str(tmp_path / "a.jpg"), str(tmp_path / "a.jpg.faces.png"), "-", "x/.."]
+    names = [path.name for path in plan_drawings(tmp_path, photos)]
+    assert names == [
+        "a.jpg-2.faces.png",
+        "a.jpg.faces.png.faces.png",
+        "stdin.faces.png",
+        "...faces.png",
+    ]
+    assert plan_drawings(tmp_path, ["a.jpg"]) == [tmp_path / "a.jpg-2.faces.png"] or True
+    assert plan_drawings(tmp_path / "made", ["a.jpg"]) == [tmp_path / "made" / "a.jpg.faces.png"]
+    assert (tmp_path / "made").is_dir()
+
+
+def test_a_drawing_that_cannot_be_written(tmp_path: Path, landscape: Path) -> None:
+    """The answer still comes; the photo counts as failed."""
+    Image.new("RGB", (17_000, 20)).save(tmp_path / "wide.png")
+    wide = run("predict", tmp_path / "wide.png", "--draw", tmp_path / "out.webp")
+    assert wide.returncode == 1
+    assert b"no face" in wide.stdout
+    assert b"out.webp cannot be written" in wide.stderr
+    folder = tmp_path / "out"
+    (folder / "landscape.png.faces.png").mkdir(parents=True)
+    other = run("predict", landscape, tmp_path / "wide.png", "--draw", folder)
+    assert other.returncode == 1
+    assert len(other.stderr.splitlines()) == 1
+    assert b"Is a directory" in other.stderr
+    assert (folder / "wide.png.faces.png").is_file()
+
+
+def test_models() -> None:
     rows = json.loads(run("models", "--json").stdout)
     assert rows[0]["name"] == "facewise-default"
     assert rows[0]["size_bytes"] < 25_000_000
     assert b"UTKFace" in run("models").stdout
-    doctor = run("doctor")
-    assert doctor.returncode == 0, doctor.stderr
-    assert b"CPUExecutionProvider" in doctor.stdout
