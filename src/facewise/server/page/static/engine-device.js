@@ -1,0 +1,84 @@
+// The engine that runs on this device: the pipeline in a worker (web/src), the models beside it.
+// It exports what engine-server.js does; describe() also loads the models and says how far it is.
+import { EngineError } from "./engine-error.js";
+
+const waiting = new Map();
+let worker = null, loaded = null, count = 0;
+// What is analysed unless a call says otherwise.
+let usual = null;
+
+/** A frame of the camera goes to the worker as it is: no encoding, no decoding. */
+export const takesBitmaps = true;
+
+function dead() {
+  const error = new EngineError("model_unavailable", "The models could not be started", "Reload the page; if it stays, use another browser, or one that is newer.");
+  for (const { reject } of waiting.values()) reject(error);
+  waiting.clear();
+  worker?.terminate();
+  worker = loaded = null;
+}
+
+function receive({ data }) {
+  const { resolve, reject, onProgress } = waiting.get(data.id) ?? {};
+  if (data.progress !== undefined) {
+    onProgress?.(data.progress);
+    return;
+  }
+  waiting.delete(data.id);
+  if (data.error) reject?.(new EngineError(data.error.code, data.error.title, data.error.detail));
+  else resolve?.(data.value);
+}
+
+function ask(message, { onProgress = null, transfer = [] } = {}) {
+  if (!worker) {
+    worker = new Worker(new URL("./device/worker.js", import.meta.url), { type: "module" });
+    worker.addEventListener("message", receive);
+    worker.addEventListener("error", dead);
+  }
+  const id = ++count;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject, onProgress });
+    worker.postMessage({ id, ...message }, transfer);
+  });
+}
+
+/** Load what has to be loaded, once; `within` is what a server allows, on its own page. */
+export async function describe({ onProgress = () => {}, within = null } = {}) {
+  loaded ??= ask({ kind: "load" }, { onProgress });
+  let answer;
+  try {
+    answer = await loaded;
+  } catch (error) {
+    loaded = null;
+    throw error;
+  }
+  const { spec, threads } = answer;
+  const attributes = within?.attributes ?? spec.attributes;
+  usual = { attributes, coverage: within?.coverage ?? spec.coverage };
+  return {
+    attributes,
+    // Sorting people by ethnicity as they walk past a camera is never this page's business.
+    liveAttributes: attributes.filter((name) => name !== "ethnicity"),
+    coverage: usual.coverage,
+    limits: spec.limits,
+    model: spec.model,
+    cardUrl: within?.cardUrl ?? new URL("card.html", document.baseURI).href,
+    formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
+    privacy: "Photos are analysed on this device: they are not sent anywhere.",
+    threads,
+    curl: null,
+  };
+}
+
+/** Analyse a file or an ImageBitmap, which is used up; describe() must have come first. */
+export async function analyze(source, { attributes = null, signal = null, years = true, coverage = null } = {}) {
+  const options = { attributes: attributes ?? usual.attributes, coverage: coverage ?? usual.coverage, years };
+  const transfer = source instanceof ImageBitmap ? [source] : [];
+  const work = ask({ kind: "analyze", source, options }, { transfer });
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(new EngineError("aborted", "Stopped", "The photo was removed.")));
+    work.then(resolve, reject);
+  });
+}
+

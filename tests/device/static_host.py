@@ -1,0 +1,94 @@
+"""A plain static host: files under a sub-path, with or without the isolation headers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ISOLATION = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+
+
+class Host(ThreadingHTTPServer):
+    """Serves ``folder`` under ``prefix``; it can go down and come back, and keeps a list of paths.
+
+    It also is a proxy that forwards nothing: a browser told to use it for everything shows every
+    request it makes, wherever to. Those for other hosts land in ``foreign``.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, prefix: str, headers: dict[str, str]) -> None:
+        self.prefix, self.headers = prefix, headers
+        self.requested: list[str] = []
+        self.foreign: list[str] = []
+        self.is_down = False
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}{self.prefix}/"
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: Host
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def do_CONNECT(self) -> None:
+        self.server.foreign.append(self.path)
+        self.send_error(403)
+
+    def do_POST(self) -> None:
+        self.server.foreign.append(f"POST {self.path}")
+        self.send_error(405)
+
+    def do_GET(self) -> None:
+        host = self.server
+        if host.is_down:
+            self.close_connection = True
+            self.connection.close()
+            return
+        path = self.path
+        if "://" in path:  # asked as a proxy
+            if not path.startswith(host.origin + "/"):
+                host.foreign.append(path)
+                self.send_error(403)
+                return
+            path = path.removeprefix(host.origin)
+        host.requested.append(path)
+        if not path.startswith(host.prefix + "/"):
+            self.send_error(404)
+            return
+        self.path = path.removeprefix(host.prefix)
+        super().do_GET()
+
+
+@contextmanager
+def serve(folder: Path, prefix: str = "", headers: dict[str, str] | None = None) -> Iterator[Host]:
+    host = Host(folder, prefix, headers or {})
+    thread = threading.Thread(target=host.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield host
+    finally:
+        host.shutdown()
+        host.server_close()
+        thread.join()

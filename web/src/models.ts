@@ -1,0 +1,97 @@
+// Fetching weight files, checking their hashes, opening them in ONNX Runtime Web.
+import * as ort from "onnxruntime-web/wasm";
+import { ModelError } from "./errors.ts";
+import type { NetworkFile } from "./spec.ts";
+
+export interface Output {
+  readonly data: Float32Array;
+  readonly dims: readonly number[];
+}
+
+/** One network: a picture or batch of pictures in, named float outputs out. */
+export interface Network {
+  run(
+    data: Float32Array | Uint8Array,
+    dims: readonly number[],
+  ): Promise<Record<string, Output>>;
+}
+
+/** Where the WebAssembly lies, and how many threads it may use. */
+export function setUp(base: URL): number {
+  ort.env.logLevel = "error";
+  ort.env.wasm.wasmPaths = {
+    mjs: new URL("ort-wasm-simd-threaded.mjs", base).href,
+    wasm: new URL("ort-wasm-simd-threaded.wasm", base).href,
+  };
+  // Shared memory, and so threads, only where the host sends the isolation headers.
+  const cores = globalThis.crossOriginIsolated ? (navigator.hardwareConcurrency ?? 1) : 1;
+  ort.env.wasm.numThreads = Math.min(4, Math.max(1, cores));
+  return ort.env.wasm.numThreads;
+}
+
+/** The bytes of a file of the page, counted while they come. */
+export async function fetchBytes(
+  url: URL,
+  onBytes: (count: number) => void,
+): Promise<Uint8Array<ArrayBuffer>> {
+  let answer: Response;
+  try {
+    answer = await fetch(url);
+  } catch {
+    throw new ModelError("Check that you are online, then try again.");
+  }
+  if (!answer.ok || !answer.body) {
+    throw new ModelError(`${url.pathname.split("/").pop()} answered ${answer.status}: the page is incomplete; build and copy it again.`);
+  }
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  const reader = answer.body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => {
+      throw new ModelError("The connection broke: check that you are online, then try again.");
+    });
+    if (done) break;
+    parts.push(value);
+    length += value.length;
+    onBytes(value.length);
+  }
+  const out = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+async function sha256(data: Uint8Array<ArrayBuffer>): Promise<string> {
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Fetch a weight file, check its hash and open it. */
+export async function openNetwork(
+  base: URL,
+  network: NetworkFile,
+  onBytes: (count: number) => void,
+): Promise<Network> {
+  const data = await fetchBytes(new URL(network.file, base), onBytes);
+  // Browsers hash in secure contexts only; plain HTTP could swap this very check as well.
+  if (globalThis.crypto?.subtle && (await sha256(data)) !== network.sha256) {
+    throw new ModelError(`${network.file} is damaged or from another build: reload the page; if it stays, build it again.`);
+  }
+  const session = await ort.InferenceSession.create(data, {
+    executionProviders: ["wasm"],
+    graphOptimizationLevel: "all",
+    enableMemPattern: false,
+  });
+  return {
+    async run(input, dims) {
+      const tensor = new ort.Tensor(input instanceof Uint8Array ? "uint8" : "float32", input, dims);
+      const outputs = await session.run({ image: tensor });
+      return Object.fromEntries(
+        Object.entries(outputs).map(([name, { data, dims }]) => [name, { data: data as Float32Array, dims }]),
+      );
+    },
+  };
+}

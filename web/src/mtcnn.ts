@@ -1,0 +1,218 @@
+// MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py.
+import { nonMaximumSuppression, refine, take, toSquares } from "./boxes.ts";
+import type { Network } from "./models.ts";
+import { cropArea, integralImage, resizeArea } from "./resample.ts";
+import type { Integral } from "./resample.ts";
+import type { MtcnnSpec } from "./spec.ts";
+import type { Face, Photo } from "./types.ts";
+
+const f = Math.fround;
+const RNET_PX = 24;
+const ONET_PX = 48;
+
+/** Boxes between two stages. */
+interface Candidates {
+  boxes: Float32Array; // N * 4
+  scores: Float32Array; // N
+}
+
+export interface Networks {
+  pnet: Network;
+  rnet: Network;
+  onet: Network;
+}
+
+/** Scales of the pyramid's levels, the finest first. */
+export function pyramidScales(spec: MtcnnSpec, width: number, height: number): number[] {
+  const shortSide = Math.min(width, height);
+  const smallest = Math.max(spec.min_face.px, spec.min_face.share_of_short_side * shortSide);
+  const scales: number[] = [];
+  for (
+    let scale = spec.cell_px / smallest;
+    shortSide * scale >= spec.cell_px;
+    scale *= spec.pyramid_factor
+  ) {
+    scales.push(scale);
+  }
+  return scales;
+}
+
+function join(parts: readonly Float32Array[]): Float32Array {
+  const out = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** Indices of the scores above a threshold. */
+function above(scores: Float32Array, threshold: number): number[] {
+  const limit = f(threshold);
+  const out: number[] = [];
+  scores.forEach((score, i) => {
+    if (score > limit) out.push(i);
+  });
+  return out;
+}
+
+export class MTCNN {
+  constructor(
+    private readonly spec: MtcnnSpec,
+    private readonly networks: Networks,
+  ) {}
+
+  /** Find faces, the largest first. */
+  async detect(photo: Photo): Promise<Face[]> {
+    const image = integralImage(photo);
+    const proposed = await this.propose(image);
+    const refined = await this.refine(image, proposed);
+    return this.output(image, refined);
+  }
+
+  /** Stage one: P-net over the pyramid. */
+  private async propose(image: Integral): Promise<Candidates> {
+    const { width, height } = image;
+    const boxes: Float32Array[] = [];
+    const scores: Float32Array[] = [];
+    const offsets: Float32Array[] = [];
+    for (const scale of pyramidScales(this.spec, width, height)) {
+      const columns = Math.trunc(width * scale + 1);
+      const rows = Math.trunc(height * scale + 1);
+      const level = resizeArea(image, columns, rows);
+      const outputs = await this.networks.pnet.run(level, [1, rows, columns, 3]);
+      const [, h, w] = outputs.face_probability.dims;
+      const found = this.windows(
+        outputs.face_probability.data,
+        outputs.box_regression.data,
+        w,
+        h,
+        scale,
+      );
+      const keep = nonMaximumSuppression(found.boxes, found.scores, this.spec.nms.level);
+      boxes.push(take(found.boxes, keep, 4));
+      scores.push(take(found.scores, keep, 1));
+      offsets.push(take(found.offsets, keep, 4));
+    }
+    const all = { boxes: join(boxes), scores: join(scores) };
+    const keep = nonMaximumSuppression(all.boxes, all.scores, this.spec.nms.photo);
+    const kept = { boxes: take(all.boxes, keep, 4), scores: take(all.scores, keep, 1) };
+    refine(kept.boxes, take(join(offsets), keep, 4), 0);
+    toSquares(kept.boxes);
+    return kept;
+  }
+
+  /** Windows of one level that may hold a face: maps of `w * h` to N boxes. */
+  private windows(
+    probability: Float32Array,
+    regression: Float32Array,
+    w: number,
+    h: number,
+    scale: number,
+  ): Candidates & { offsets: Float32Array } {
+    const limit = f(this.spec.thresholds[0]);
+    const single = f(scale);
+    const { stride_px: stride, cell_px: cell } = this.spec;
+    const hits: number[] = [];
+    for (let i = 0; i < w * h; i++) if (probability[i] >= limit) hits.push(i);
+    const boxes = new Float32Array(hits.length * 4);
+    const offsets = new Float32Array(hits.length * 4);
+    hits.forEach((hit, i) => {
+      const x = (hit % w) * stride;
+      const y = Math.floor(hit / w) * stride;
+      boxes[i * 4] = Math.floor(f((x + 1) / single));
+      boxes[i * 4 + 1] = Math.floor(f((y + 1) / single));
+      boxes[i * 4 + 2] = Math.floor(f((x + cell) / single));
+      boxes[i * 4 + 3] = Math.floor(f((y + cell) / single));
+      for (let k = 0; k < 4; k++) offsets[i * 4 + k] = regression[k * w * h + hit];
+    });
+    return { boxes, offsets, scores: take(probability, hits, 1) };
+  }
+
+  /** Stage two: R-net over the candidates. */
+  private async refine(image: Integral, proposed: Candidates): Promise<Candidates> {
+    const outputs = await this.runCrops(this.networks.rnet, image, proposed.boxes, RNET_PX);
+    const passed = above(outputs.face_probability, this.spec.thresholds[1]);
+    const boxes = take(proposed.boxes, passed, 4);
+    const scores = take(outputs.face_probability, passed, 1);
+    const keep = nonMaximumSuppression(boxes, scores, this.spec.nms.rnet);
+    const kept = { boxes: take(boxes, keep, 4), scores: take(scores, keep, 1) };
+    refine(kept.boxes, take(take(outputs.box_regression, passed, 4), keep, 4), 1);
+    toSquares(kept.boxes);
+    return kept;
+  }
+
+  /** Stage three: O-net over what is left, to faces. */
+  private async output(image: Integral, refined: Candidates): Promise<Face[]> {
+    const outputs = await this.runCrops(this.networks.onet, image, refined.boxes, ONET_PX);
+    const passed = above(outputs.face_probability, this.spec.thresholds[2]);
+    const boxes = take(refined.boxes, passed, 4);
+    const scores = take(outputs.face_probability, passed, 1);
+    const points = take(outputs.landmarks, passed, 10);
+    const landmarks = new Float32Array(points.length);
+    for (let i = 0; i < passed.length; i++) {
+      const width = f(f(boxes[i * 4 + 2] - boxes[i * 4]) + 1); // inclusive pixels
+      const height = f(f(boxes[i * 4 + 3] - boxes[i * 4 + 1]) + 1);
+      // O-net gives five x, then five y, as shares of the box; the weights' own origin is (1, 1).
+      for (let k = 0; k < 5; k++) {
+        const x = f(f(points[i * 10 + k] * width) + boxes[i * 4]);
+        const y = f(f(points[i * 10 + 5 + k] * height) + boxes[i * 4 + 1]);
+        landmarks[i * 10 + k * 2] = x - 1;
+        landmarks[i * 10 + k * 2 + 1] = y - 1;
+      }
+    }
+    refine(boxes, take(outputs.box_regression, passed, 4), 1);
+    const area = (i: number): number =>
+      f(f(boxes[i * 4 + 2] - boxes[i * 4]) * f(boxes[i * 4 + 3] - boxes[i * 4 + 1]));
+    return nonMaximumSuppression(boxes, scores, this.spec.nms.onet, "smaller")
+      .sort((i, j) => area(j) - area(i))
+      .map((i) => ({
+        bbox: boxes.slice(i * 4, i * 4 + 4),
+        landmarks: landmarks.slice(i * 10, i * 10 + 10),
+        detection_score: scores[i],
+      }));
+  }
+
+  /** Run R- or O-net on every candidate, in batches; each output as one flat array. */
+  private async runCrops(
+    network: Network,
+    image: Integral,
+    boxes: Float32Array,
+    size: number,
+  ): Promise<Record<"face_probability" | "box_regression" | "landmarks", Float32Array>> {
+    const parts: Record<string, Float32Array[]> = {
+      face_probability: [],
+      box_regression: [],
+      landmarks: [],
+    };
+    const most = this.spec.batch_size;
+    for (let start = 0; start < boxes.length / 4; start += most) {
+      const batch = boxes.subarray(start * 4, (start + most) * 4);
+      const crops = cutSquares(image, batch, size);
+      const outputs = await network.run(crops, [batch.length / 4, size, size, 3]);
+      for (const [name, { data }] of Object.entries(outputs)) parts[name].push(data);
+    }
+    return {
+      face_probability: join(parts.face_probability),
+      box_regression: join(parts.box_regression),
+      landmarks: join(parts.landmarks),
+    };
+  }
+}
+
+/**
+ * Cut boxes out of a picture and average them down to squares. A box that reaches past the picture
+ * is cut off at its edge, not filled up: the networks were trained so. Coordinates count from 1 and
+ * include their last pixel.
+ */
+export function cutSquares(image: Integral, boxes: Float32Array, size: number): Float32Array {
+  const corners = new Int32Array(boxes.length);
+  for (let i = 0; i < boxes.length; i += 4) {
+    corners[i] = Math.max(Math.trunc(boxes[i]), 1) - 1;
+    corners[i + 1] = Math.max(Math.trunc(boxes[i + 1]), 1) - 1;
+    corners[i + 2] = Math.min(Math.trunc(boxes[i + 2]), image.width);
+    corners[i + 3] = Math.min(Math.trunc(boxes[i + 3]), image.height);
+  }
+  return cropArea(image, corners, size);
+}

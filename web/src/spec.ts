@@ -1,0 +1,66 @@
+// device.json: the models' specs, and the constants that the Python pipeline states, written by
+// scripts/make_page.py. Nothing of it is typed a second time here.
+import type { StoredCalibration } from "./calibration.ts";
+
+export interface NetworkFile {
+  file: string;
+  sha256: string;
+  bytes: number;
+}
+
+export interface MtcnnSpec {
+  networks: { pnet: NetworkFile; rnet: NetworkFile; onet: NetworkFile };
+  thresholds: [number, number, number];
+  pyramid_factor: number;
+  nms: { level: number; photo: number; rnet: number; onet: number };
+  min_face: { px: number; share_of_short_side: number };
+  cell_px: number;
+  stride_px: number;
+  batch_size: number;
+}
+
+export interface AttributeSpec extends NetworkFile {
+  name: string;
+  version: string;
+  description: string;
+  input: { size_px: number; template: [number, number][] };
+  calibration: StoredCalibration;
+  figures: Record<string, unknown>;
+  batch_size: number;
+}
+
+export interface QualityConstants {
+  sharpness_size_px: number;
+  inner_px: [number, number];
+  nose_depth: number;
+  face_height: number;
+  min_deviation: number;
+}
+
+export interface Labels {
+  decades: string[];
+  gender: string[];
+  ethnicity: string[];
+}
+
+export interface Limits {
+  max_bytes: number;
+  max_pixels: number;
+  min_side_px: number;
+}
+
+export interface DeviceSpec {
+  schema_version: string;
+  facewise_version: string;
+  attributes: string[];
+  coverage: number;
+  gate_coverage: number;
+  border: number;
+  min_std_years: number;
+  reasons: Record<string, [string, string]>;
+  labels: Labels;
+  limits: Limits;
+  quality: QualityConstants;
+  detector: MtcnnSpec;
+  model: AttributeSpec;
+}

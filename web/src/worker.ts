@@ -1,0 +1,63 @@
+// The pipeline in a worker of its own, so that the page stays responsive.
+//
+// In: {id, kind: "load"} or {id, kind: "analyze", source, options}.
+// Out: {id, value}, {id, error}, and while it loads {id, progress} from 0 to 1.
+import { Analyzer } from "./analyzer.ts";
+import type { Options } from "./analyzer.ts";
+import { ModelError } from "./errors.ts";
+import { fetchBytes, openNetwork, setUp } from "./models.ts";
+import type { DeviceSpec } from "./spec.ts";
+
+type Request =
+  | { id: number; kind: "load" }
+  | { id: number; kind: "analyze"; source: Blob | ImageBitmap; options: Options };
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+const base = new URL("./", import.meta.url);
+let analyzer: Analyzer | null = null;
+
+async function load(onProgress: (part: number) => void): Promise<object> {
+  const threads = setUp(base);
+  const text = new TextDecoder().decode(await fetchBytes(new URL("device.json", base), () => {}));
+  const spec = JSON.parse(text) as DeviceSpec;
+  const { pnet, rnet, onet } = spec.detector.networks;
+  const files = [pnet, rnet, onet, spec.model];
+  const total = files.reduce((sum, file) => sum + file.bytes, 0);
+  let come = 0;
+  const onBytes = (count: number): void => {
+    come += count;
+    onProgress(Math.min(1, come / total));
+  };
+  // One after the other: ONNX Runtime starts once, and the first failure is the one reported.
+  const [p, r, o, attributes] = [
+    await openNetwork(base, pnet, onBytes),
+    await openNetwork(base, rnet, onBytes),
+    await openNetwork(base, onet, onBytes),
+    await openNetwork(base, spec.model, onBytes),
+  ];
+  analyzer = new Analyzer(spec, { pnet: p, rnet: r, onet: o, attributes });
+  return { spec, threads };
+}
+
+scope.onmessage = async ({ data }: MessageEvent<Request>) => {
+  const { id } = data;
+  try {
+    if (data.kind === "load") {
+      const value = await load((progress) => scope.postMessage({ id, progress }));
+      scope.postMessage({ id, value });
+    } else {
+      if (!analyzer) throw new ModelError("Load the models first.");
+      scope.postMessage({ id, value: await analyzer.analyze(data.source, data.options) });
+    }
+  } catch (error) {
+    const known = error as { code?: string; title?: string; detail?: string; message?: string };
+    scope.postMessage({
+      id,
+      error: {
+        code: known.code ?? "internal_error",
+        title: known.title ?? "The analysis failed",
+        detail: known.detail ?? `Reload the page and try again. (${known.message ?? "unknown"})`,
+      },
+    });
+  }
+};
