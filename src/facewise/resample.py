@@ -12,7 +12,8 @@ and the second pass picks whole rows, so that both copy long runs instead of sin
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ Integers = NDArray[np.int64]
 
 DETAIL: Final = 2
 """A crop is read from the reduced picture where that still has so many pixels for each of its."""
+
+CACHE_BYTES: Final = 400_000
+"""Of sums that are turned at a time: a processor core's own cache is a megabyte or so."""
 
 
 class AreaSource:
@@ -47,6 +51,7 @@ class AreaSource:
                 cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8
             )
         self._sums = _integral(rgb)
+        self._buffers: dict[str, NDArray[Any]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,21 +59,48 @@ class AreaSource:
         return self._rgb.shape[1], self._rgb.shape[0]
 
     def level(self, width: int, height: int) -> FloatArray:
-        """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255."""
+        """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255.
+
+        The array is overwritten by the next call.
+        """
         import cv2
 
-        zero = np.zeros(1, np.int64)
-        left, right = _edges(zero, zero + self._sums.shape[0] - 1, width)[:, 0]
-        top, bottom = _edges(zero, zero + self._sums.shape[1] - 1, height)[:, 0]
-        columns = self._sums[right]
-        columns -= self._sums[left]  # (width, H+1, 3)
-        turned = np.asarray(cv2.transpose(columns)).reshape(-1, width * 3)
-        sums = turned[bottom]
-        sums -= turned[top]
-        mean = sums.astype(np.float32)  # (height, width * 3)
-        mean *= _reciprocal(bottom - top)[:, None]
-        mean *= np.repeat(_reciprocal(right - left), 3)
+        sums, zero = self._sums, np.zeros(1, np.int64)
+        left, right = _edges(zero, zero + sums.shape[0] - 1, width)[:, 0]
+        top, bottom = _edges(zero, zero + sums.shape[1] - 1, height)[:, 0]
+        down = _reciprocal(bottom - top)[:, None]
+        across = np.repeat(_reciprocal(right - left), 3)
+        mean = self._scratch("mean", (height, width * 3), np.float32)
+        # So many columns at a time as the processor's cache holds.
+        step = min(width, max(8, CACHE_BYTES // (12 * sums.shape[1])))
+        columns = self._scratch("columns", (step, sums.shape[1], 3), np.int32)
+        others = self._scratch("others", columns.shape, np.int32)
+        turned = self._scratch("turned", (sums.shape[1], step, 3), np.int32)
+        part = self._scratch("part", (height, step * 3), np.int32)
+        subtracted = self._scratch("subtracted", part.shape, np.int32)
+        for first in range(0, width, step):
+            first = min(first, width - step)
+            piece = slice(first, first + step)
+            # "clip" spares a check of each index and a copy of the whole.
+            np.take(sums, right[piece], axis=0, out=columns, mode="clip")
+            np.take(sums, left[piece], axis=0, out=others, mode="clip")
+            np.subtract(columns, others, out=columns)
+            cv2.transpose(columns, dst=turned)
+            rows = turned.reshape(-1, step * 3)
+            np.take(rows, bottom, axis=0, out=part, mode="clip")
+            np.take(rows, top, axis=0, out=subtracted, mode="clip")
+            np.subtract(part, subtracted, out=part)
+            target = mean[:, 3 * first : 3 * (first + step)]
+            np.multiply(part, down, out=target, casting="unsafe", dtype=np.float32)
+            np.multiply(target, across[3 * first : 3 * (first + step)], out=target)
         return mean.reshape(height, width, 3)
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        """An array of any content, of memory that is taken once: new pages are dear."""
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(size, dtype)
+        return self._buffers[name][:size].reshape(shape)
 
     def crops(self, corners: Integers, size_px: int) -> FloatArray:
         """Parts of the picture as squares.

@@ -11,7 +11,13 @@ import pytest
 
 from facewise.attributes import AttributeModel
 from facewise.errors import ModelIntegrityError, ModelNotFoundError
-from facewise.models import WEIGHTS_FOLDER, list_models, load_spec, read_spec
+from facewise.models import (
+    WEIGHTS_FOLDER,
+    import_onnxruntime,
+    list_models,
+    load_spec,
+    read_spec,
+)
 
 
 @pytest.fixture
@@ -82,3 +88,47 @@ def test_a_spec_without_a_field(copied: Path, field: str) -> None:
 def test_all_weights_together_stay_small() -> None:
     total = sum(path.stat().st_size for path in WEIGHTS_FOLDER.glob("*.onnx"))
     assert total < 30_000_000
+
+
+def test_padding_folds_into_convolutions() -> None:
+    """A graph that pads in nodes of its own, as PyTorch writes it, answers as before without."""
+    onnx = pytest.importorskip("onnx")
+    from facewise.training.simplify import fold_padding
+
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["plain"], to=floats),
+        helper.make_node("Transpose", ["plain"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Add", ["zeros", "below"], ["widths"]),
+        helper.make_node("Pad", ["x", "widths"], ["padded"]),
+        helper.make_node("Conv", ["padded", "w"], ["y"], strides=[2, 2], pads=[0, 0, 0, 0]),
+    ]
+    constants = {
+        "zeros": np.zeros(8, np.int64),
+        "below": np.array([0, 0, 0, 0, 0, 0, 1, 2], np.int64),
+        "w": weights,
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["N", 16, 16, 3])],
+        [helper.make_tensor_value_info("y", floats, ["N", 4, None, None])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    picture = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+
+    def answer() -> np.ndarray:
+        ort = import_onnxruntime()
+        session = ort.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        return np.asarray(session.run(None, {"image": picture})[0])
+
+    before = answer()
+    assert fold_padding(model, 16) == 1
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Transpose", "Conv"]
+    np.testing.assert_allclose(answer(), before, atol=1e-3)
+    assert fold_padding(model, 16) == 0

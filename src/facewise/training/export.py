@@ -22,6 +22,7 @@ from facewise.errors import FacewiseError
 from facewise.models import SPEC_KIND, open_session
 from facewise.training.config import TrainConfig
 from facewise.training.network import AttributeNetwork, split_logits
+from facewise.training.simplify import fold_padding
 from facewise.training.train import make_network
 from facewise.types import ImageArray
 
@@ -90,6 +91,7 @@ def export_onnx(
             dynamo=False,
         )
     graph = onnx.load(str(out))
+    fold_padding(graph, size)
     if fp16:
         store_half(graph)
     graph.producer_name, graph.producer_version, graph.doc_string = "facewise", "", ""
