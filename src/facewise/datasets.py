@@ -92,6 +92,17 @@ def _index(source: Path) -> dict[str, tuple[Path, int, int]]:
         ) from error
 
 
+def read_pictures(source: Path) -> DataSet:
+    """All pictures of a folder or tar, without labels; keys are their paths in it.
+
+    Raises:
+        OptionError: the source cannot be read.
+    """
+    places = _index(source)
+    samples = (Sample(key, "csv", "", None, None, None, key) for key in places)
+    return DataSet(tuple(samples), (), places)
+
+
 _UTKFACE_NAME: Final = re.compile(r"^(\d{1,3})_(\d)_(?:(\d)_)?(\d{8,})\s*\.?jpg(\.chip\.jpg)?$")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from facewise._version import __version__
-from facewise.cli import annotate, doctor, evaluate, models, predict, serve, train
+from facewise.cli import annotate, dedupe, doctor, evaluate, models, predict, serve, train
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose
 from facewise.cli.streams import give_up, prepare_streams, printable, reason
@@ -30,6 +30,7 @@ app.command("models")(models.models)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("dedupe")(dedupe.dedupe)
 app.command("export")(train.export)
 
 

@@ -1,0 +1,358 @@
+"""Near-duplicate pictures: the same photo again, re-encoded, resized, recoloured or mirrored.
+
+Two definitions, one inside the other:
+
+- *hash*: 16 x 16 difference hashes within 20 bits of 256. Fast, and what the shared list of splits
+  is made by; it misses photos that were tilted, cropped or mirrored, and it takes some that only
+  resemble each other.
+- *confirmed*: two thumbnails that, brought onto each other, agree in their fine detail. Candidates
+  come from looser hashes and from the correlation of thumbnails, both also mirrored, and from any
+  vectors of the faces that a caller brings along.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.datasets import DataSet
+from facewise.errors import ImageError, OptionError
+from facewise.images import load_photo
+from facewise.types import FloatArray, ImageArray
+
+log = logging.getLogger("facewise")
+
+HASH_SIDE: Final = 16
+HASH_BITS: Final = HASH_SIDE * HASH_SIDE
+THUMB_PX: Final = 64
+
+NEAR_BITS: Final = 20
+"""Hashes that differ in so many bits or fewer are one picture."""
+
+LOOSE_BITS: Final = 28
+"""Hashes within so many bits are worth a closer look."""
+
+NEAR_CORRELATION: Final = 0.9
+"""Thumbnails that correlate so much are worth a closer look."""
+
+CONFIRMED: Final = 0.9
+"""Correlation of fine detail from which two pictures are one photo. Chosen by looking: of
+UTKFace's pairs above it nearly all are one photo, between 0.8 and 0.9 shots of one session are
+mixed in, and pairs of different people reach 0.85."""
+
+DETAIL_SIGMA_PX: Final = 4.0
+"""Larger shapes than this are taken out of a thumbnail: all frontal faces share those."""
+
+SHIFT_PX: Final = 8
+BLOCK_CELLS: Final = 2**24
+"""Similarities held at once."""
+
+BoolArray = NDArray[np.bool_]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fingerprints:
+    """Pictures made small.
+
+    Attributes:
+        names: file names, no two alike, sorted.
+        bits: bool ``(N, 16, 16)``, the difference hashes.
+        thumbs: uint8 ``(N, 64, 64)``, grey.
+        unreadable: name and reason of each picture that is in none of the arrays.
+    """
+
+    names: tuple[str, ...]
+    bits: BoolArray
+    thumbs: NDArray[np.uint8]
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures that may be one.
+
+    Attributes:
+        first: row of the one.
+        second: row of the other, the larger.
+        bits: in how many the hashes differ, of the better orientation.
+        mirrored: the second is the first's mirror image.
+        likeness: correlation of fine detail, -1 to 1.
+        found_by: "hash", "loose hash", "thumbnail" or "vectors", the first that finds it.
+    """
+
+    first: int
+    second: int
+    bits: int
+    mirrored: bool
+    likeness: float
+    found_by: str
+
+    @property
+    def confirmed(self) -> bool:
+        return self.likeness >= CONFIRMED
+
+
+def difference_hash(rgb: ImageArray) -> BoolArray:
+    """Whether each cell of a 16 x 16 grid is darker than its right neighbour, ``(16, 16)``.
+
+    The picture, in grey, is resized to 17 x 16 with Pillow's bilinear filter, which averages when
+    it makes smaller; another filter gives other bits (hashes as in Krawetz, "Kind of like that",
+    2013).
+    """
+    from PIL import Image
+
+    grey = Image.fromarray(rgb).convert("L")
+    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR))
+    rises: BoolArray = small[:, 1:] > small[:, :-1]
+    return rises
+
+
+def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
+    """Grey, 64 x 64, whatever the picture's shape."""
+    from PIL import Image
+
+    grey = Image.fromarray(rgb).convert("L")
+    return np.asarray(grey.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR), np.uint8)
+
+
+def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerprints:
+    """Read and shrink every picture.
+
+    A picture is called by its file name, or by its whole path where that name occurs twice.
+
+    Raises:
+        OptionError: there is no picture that can be read.
+    """
+    from rich.progress import track
+
+    rows = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
+    names = unique_names([sample.key for _, sample in rows])
+    order = sorted(range(len(rows)), key=names.__getitem__)
+
+    def shrink(row: int) -> tuple[BoolArray, NDArray[np.uint8]] | str:
+        data_set, sample = rows[row]
+        try:
+            rgb = load_photo(data_set.read(sample)).rgb
+        except ImageError as error:
+            return str(error)
+        return difference_hash(rgb), thumbnail(rgb)
+
+    kept, bits, thumbs, unreadable = [], [], [], []
+    with ThreadPoolExecutor(threads) as pool:
+        results = track(pool.map(shrink, order), description="pictures", total=len(order))
+        for row, result in zip(order, results, strict=True):
+            if isinstance(result, str):
+                log.warning("%s left out: %s", names[row], result)
+                unreadable.append((names[row], result))
+            else:
+                kept.append(names[row])
+                bits.append(result[0])
+                thumbs.append(result[1])
+    if not kept:
+        raise OptionError("there is no picture that can be read: check the source")
+    return Fingerprints(tuple(kept), np.array(bits), np.array(thumbs), tuple(unreadable))
+
+
+def unique_names(keys: Sequence[str]) -> list[str]:
+    """Each key without its folders, or as it is where that is not unique.
+
+    Raises:
+        OptionError: the same key twice, as two sources of the same layout have.
+    """
+    short = [key.rsplit("/", 1)[-1] for key in keys]
+    if len(set(short)) == len(short):
+        return short
+    if len(set(keys)) < len(keys):
+        raise OptionError("two sources hold files of the same name: dedupe their parent folder")
+    return list(keys)
+
+
+def similar(left: FloatArray, right: FloatArray, least: float) -> tuple[Ints, Ints]:
+    """Rows i < j with ``left[i] @ right[j] >= least``, in blocks of matrix products.
+
+    Exact, and quadratic with a small factor: 20,000 pictures take seconds, 200,000 minutes.
+
+    Args:
+        left: ``(N, D)``.
+        right: ``(N, D)``, the same pictures, perhaps mirrored.
+        least: smallest product.
+    """
+    found_i, found_j = [], []
+    step = max(1, BLOCK_CELLS // len(left))
+    for start in range(0, len(left), step):
+        block = left[start : start + step] @ right[start:].T
+        i, j = np.nonzero(block >= least)
+        upper = i < j
+        found_i.append(i[upper] + start)
+        found_j.append(j[upper] + start)
+    return np.concatenate(found_i), np.concatenate(found_j)
+
+
+def hash_vectors(bits: BoolArray) -> FloatArray:
+    """Hashes as rows of 1 and -1: their product is 256 - 2 x differing bits, exactly."""
+    return bits.reshape(len(bits), -1).astype(np.float32) * 2 - 1
+
+
+def mirrored_bits(bits: BoolArray) -> BoolArray:
+    """Hashes of the mirrored pictures: what rises to the right then falls."""
+    flipped: BoolArray = ~bits[:, :, ::-1]
+    return flipped
+
+
+def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
+    """Thumbnails at 32 x 32 as rows of mean 0 and length 1: their product is a correlation."""
+    n, half = len(thumbs), THUMB_PX // 2
+    rows = thumbs.reshape(n, half, 2, half, 2).mean((2, 4), dtype=np.float32).reshape(n, -1)
+    rows -= rows.mean(1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors: FloatArray = rows / np.maximum(lengths, np.float32(1e-6))
+    return vectors
+
+
+def find_pairs(
+    prints: Fingerprints,
+    *,
+    near_bits: int = NEAR_BITS,
+    thorough: bool = False,
+    vectors: FloatArray | None = None,
+    least_cosine: float = 1.0,
+    threads: int = 2,
+) -> list[Pair]:
+    """Pairs within ``near_bits`` and, if thorough, all others that are confirmed.
+
+    Args:
+        prints: the pictures.
+        near_bits: of 256.
+        thorough: look also for mirrored, tilted, cropped and recoloured copies.
+        vectors: ``(N, D)`` of length 1, rows of 0 where there is none; further candidates.
+        least_cosine: product of vectors from which a pair is a candidate.
+        threads: for confirming.
+    """
+    from rich.progress import track
+
+    upright = hash_vectors(prints.bits)
+    found: dict[tuple[int, int, bool], str] = {}
+
+    def add(pairs: tuple[Ints, Ints], mirrored: bool, by: str) -> None:
+        for i, j in zip(*(rows.tolist() for rows in pairs), strict=True):
+            found.setdefault((i, j, mirrored), by)
+
+    def within(bits: int) -> float:
+        return float(HASH_BITS - 2 * bits)
+
+    add(similar(upright, upright, within(near_bits)), False, "hash")
+    if thorough:
+        flipped = hash_vectors(mirrored_bits(prints.bits))
+        add(similar(upright, upright, within(LOOSE_BITS)), False, "loose hash")
+        add(similar(upright, flipped, within(LOOSE_BITS)), True, "loose hash")
+        thumbs = thumb_vectors(prints.thumbs)
+        add(similar(thumbs, thumbs, NEAR_CORRELATION), False, "thumbnail")
+        turned = thumb_vectors(prints.thumbs[:, :, ::-1])
+        add(similar(thumbs, turned, NEAR_CORRELATION), True, "thumbnail")
+        if vectors is not None:
+            candidates = similar(vectors, vectors, least_cosine)
+            add(candidates, False, "vectors")
+            add(candidates, True, "vectors")
+
+    def measure(item: tuple[tuple[int, int, bool], str]) -> Pair:
+        (i, j, mirrored), by = item
+        first, second, bits = prints.thumbs[i], prints.thumbs[j], prints.bits[j]
+        if mirrored:
+            second, bits = second[:, ::-1], mirrored_bits(bits[None])[0]
+        differing = int((prints.bits[i] != bits).sum())
+        return Pair(i, j, differing, mirrored, likeness(first, second), by)
+
+    with ThreadPoolExecutor(threads) as pool:
+        measured = track(pool.map(measure, found.items()), description="pairs", total=len(found))
+        pairs = [pair for pair in measured if pair.found_by == "hash" or pair.confirmed]
+    best: dict[tuple[int, int], Pair] = {}
+    for pair in pairs:
+        # A symmetric face resembles its mirror image: one orientation is enough.
+        held = best.get((pair.first, pair.second))
+        if held is None or (held.found_by != "hash" and pair.likeness > held.likeness):
+            best[pair.first, pair.second] = pair
+    return [best[key] for key in sorted(best)]
+
+
+def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Correlation of the fine detail of two thumbnails, at the best shift or the best fit.
+
+    The shift forgives a border; the fit, an affine one (Evangelidis and Psarakis, 2008), a tilt or
+    another crop. Large shapes are taken out first, because all frontal faces share them.
+
+    Args:
+        first: ``(64, 64)``.
+        second: ``(64, 64)``.
+    """
+    import cv2
+
+    a, b = (np.ascontiguousarray(thumb, np.float32) for thumb in (first, second))
+    if a.std() < 1 or b.std() < 1:
+        return 0.0  # nothing in it that could be compared
+    fine_a, fine_b = _detail(a), _detail(b)
+    inner = np.ascontiguousarray(fine_b[SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX])
+    shifted = float(cv2.matchTemplate(fine_a, inner, cv2.TM_CCOEFF_NORMED).max())
+    return max(shifted if np.isfinite(shifted) else 0.0, _fitted(a, b))
+
+
+def _detail(grey: Any, smooth_px: float = 0.0) -> Any:
+    import cv2
+
+    fine = cv2.GaussianBlur(grey, (0, 0), smooth_px) if smooth_px else grey
+    return fine - cv2.GaussianBlur(grey, (0, 0), DETAIL_SIGMA_PX)
+
+
+def _fitted(a: Any, b: Any) -> float:
+    """Correlation of detail after an affine fit; 0 where there is none, or a far-fetched one."""
+    import cv2
+
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
+    transform = np.eye(2, 3, dtype=np.float32)
+    everywhere = np.ones(a.shape, np.uint8)
+    try:
+        cv2.findTransformECC(a, b, transform, cv2.MOTION_AFFINE, stop, everywhere, 3)
+    except cv2.error:
+        return 0.0  # it did not converge
+    stretch = np.linalg.svd(transform[:, :2], compute_uv=False)
+    if not 2 / 3 < stretch[1] <= stretch[0] < 1.5:
+        return 0.0
+    flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (THUMB_PX, THUMB_PX)
+    moved = cv2.warpAffine(b, transform, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(np.ones_like(b), transform, size, flags=flags) > 0.99
+    shared = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    if shared.mean() < 0.4:
+        return 0.0
+    # A slight blur on both sides: one of the two is often the sharper copy.
+    x, y = _detail(a, 1.0)[shared], _detail(moved, 1.0)[shared]
+    if x.std() < 1e-3 or y.std() < 1e-3:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def join(count: int, pairs: Iterable[Pair]) -> list[list[int]]:
+    """Groups of two rows or more that pairs connect, each sorted, in order of their first row."""
+    parent = list(range(count))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for pair in pairs:
+        a, b = root(pair.first), root(pair.second)
+        parent[max(a, b)] = min(a, b)
+    groups: dict[int, list[int]] = {}
+    for row in range(count):
+        groups.setdefault(root(row), []).append(row)
+    return [rows for rows in groups.values() if len(rows) > 1]

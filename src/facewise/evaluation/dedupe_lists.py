@@ -1,0 +1,218 @@
+"""Lists of files beside their near-duplicate groups: labels, splits, what a list misses."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from facewise.datasets import parse_utkface_name
+from facewise.errors import OptionError
+from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS
+
+SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
+"""A picture is left out of the later split when its duplicate is in an earlier one."""
+
+LABEL_COLUMNS: Final = ("age", "gender", "ethnicity")
+
+Row = dict[str, str]
+
+
+def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
+    """File name to its row, of CSVs with a column ``file``; folders are cut off its names.
+
+    Raises:
+        OptionError: a list cannot be read, or names a file twice.
+    """
+    rows: dict[str, Row] = {}
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                if "file" not in (reader.fieldnames or ()):
+                    raise OptionError(f"{path} lacks the column file")
+                for row in reader:
+                    name = row["file"].rsplit("/", 1)[-1]
+                    if name in rows:
+                        raise OptionError(f"{path} names {name} twice, or another list does")
+                    rows[name] = {k: v or "" for k, v in row.items() if isinstance(k, str)}
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise OptionError(f"{path} cannot be read as CSV: {error}") from error
+    return rows
+
+
+def labels_of(name: str, row: Row | None) -> Row:
+    """Age, gender and ethnicity of a file by its row of a list or else by UTKFace's file names.
+
+    FairFace's races are mapped to the five of the contract. What is unknown is absent.
+    """
+    short = name.rsplit("/", 1)[-1]
+    parsed = parse_utkface_name(short)
+    out: Row = {}
+    if not isinstance(parsed, str):
+        age, gender, ethnicity = parsed
+        out = {"age": str(age), "gender": GENDER_LABELS[gender]}
+        if ethnicity is not None:
+            out["ethnicity"] = ETHNICITY_LABELS[ethnicity]
+    if row:
+        race = row.get("race", "")
+        given = {**row, "ethnicity": row.get("ethnicity") or FAIRFACE_RACES.get(race, race)}
+        # Male in one list and male in another are no disagreement.
+        given["gender"] = given.get("gender", "").lower()
+        out |= {name: given[name] for name in LABEL_COLUMNS if given.get(name)}
+    return out
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Shares by name, of 1, from a text such as "train=0.8,test=0.2".
+
+    Raises:
+        OptionError: it is not that, or does not sum to 1.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([\w-]+)\s*=\s*([0-9.]+)\s*", part)
+        try:
+            name, share = (match[1], float(match[2])) if match else ("", -1.0)
+        except ValueError:
+            name, share = "", -1.0
+        if not name or share <= 0 or name in shares:
+            raise OptionError(f"--shares {text!r} must read like train=0.8,val=0.1,test=0.1")
+        shares[name] = share
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise OptionError(f"--shares {text!r} sum to {sum(shares.values()):g}, not to 1")
+    return shares
+
+
+def make_splits(
+    names: Sequence[str], groups: Sequence[Sequence[str]], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """File to split; a group is never taken apart.
+
+    Groups and single pictures are shuffled by a hash of the seed and their first file's name, then
+    dealt out: each goes to the split that lacks most of its share.
+    """
+    units = [tuple(group) for group in groups]
+    grouped = {name for unit in units for name in unit}
+    units += [(name,) for name in names if name not in grouped]
+    units.sort(key=lambda unit: hashlib.sha256(f"{seed}:{unit[0]}".encode()).digest())
+    held = dict.fromkeys(shares, 0)
+    out: dict[str, str] = {}
+    for unit in units:
+        split = max(shares, key=lambda name: shares[name] * (len(out) + len(unit)) - held[name])
+        held[split] += len(unit)
+        out |= dict.fromkeys(unit, split)
+    return out
+
+
+def compare_with_list(
+    groups: Sequence[Sequence[str]], rows: Mapping[str, Row], names: Sequence[str]
+) -> dict[str, Any]:
+    """Which of a list's groups were found, and which groups say more than the list.
+
+    A listed group is found when all of its files that were read are in one group.
+    """
+    have = set(names)
+    listed: dict[str, list[str]] = defaultdict(list)
+    for name, row in rows.items():
+        if row.get("duplicate_group"):
+            listed[row["duplicate_group"]].append(name)
+    owner = {name: index for index, group in enumerate(groups) for name in group}
+    found, exact, missed, absent = 0, 0, [], 0
+    for members in listed.values():
+        read = [name for name in members if name in have]
+        if len(read) < 2:
+            absent += 1
+            continue
+        homes = {owner.get(name) for name in read}
+        if len(homes) == 1 and None not in homes:
+            found += 1
+            exact += set(groups[owner[read[0]]]) == set(read)
+        else:
+            missed.append(sorted(read))
+    judged = len(listed) - absent
+    beyond = [
+        list(group)
+        for group in groups
+        if len({rows.get(name, {}).get("duplicate_group") or name for name in group}) > 1
+    ]
+    return {
+        "listed": len(listed),
+        "not_there": absent,
+        "found": found,
+        "share_found": found / judged if judged else None,
+        "exactly": exact,
+        "missed": missed,
+        "beyond": beyond,
+    }
+
+
+def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """Groups whose files the list puts into different splits, and which files to leave out."""
+    out = []
+    for group in groups:
+        splits = {name: rows[name]["split"] for name in group if rows.get(name, {}).get("split")}
+        if len(set(splits.values())) > 1:
+            first = min(splits.values(), key=_rank)
+            out.append(
+                {"files": splits, "leave_out": sorted(n for n in splits if splits[n] != first)}
+            )
+    return out
+
+
+def _rank(split: str) -> int:
+    return SPLIT_ORDER.index(split) if split in SPLIT_ORDER else -1
+
+
+def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """What an evaluation leaves out: a row a file, with the duplicate that it is left out for."""
+    out = []
+    for group in crossing:
+        splits = group["files"]
+        first = min(splits.values(), key=_rank)
+        keeper = min(name for name in splits if splits[name] == first)
+        out += [
+            {
+                "file": name,
+                "split": splits[name],
+                "duplicate_of": keeper,
+                "in_split": first,
+            }
+            for name in group["leave_out"]
+        ]
+    return sorted(out, key=lambda row: (-_rank(row["split"]), row["file"]))
+
+
+def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> list[Row]:
+    """Rows of the groups whose labels disagree, with the columns that do."""
+    out = []
+    for group in groups:
+        differ = [
+            column
+            for column in LABEL_COLUMNS
+            if len({labels[name][column] for name in group if column in labels[name]}) > 1
+        ]
+        if differ:
+            out += [
+                {
+                    "duplicate_group": group[0],
+                    "file": name,
+                    **{column: labels[name].get(column, "") for column in LABEL_COLUMNS},
+                    "disagree": " ".join(differ),
+                }
+                for name in group
+            ]
+    return out
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows as CSV with plain line ends, the header in any case."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

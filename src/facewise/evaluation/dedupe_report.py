@@ -1,0 +1,344 @@
+"""What was found, as plain numbers, as Markdown, and as pairs of pictures to look at."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from facewise.datasets import DataSet
+from facewise.evaluation.dedupe import CONFIRMED, Fingerprints, Pair, join, unique_names
+from facewise.evaluation.dedupe_lists import (
+    Row,
+    across_splits,
+    compare_with_list,
+    conflicts,
+    exclusions,
+)
+from facewise.evaluation.noise import label_noise
+from facewise.reporting.report import Report
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TILE_PX: Final = 112
+CAPTION_PX: Final = 30
+COLUMNS: Final = 6
+PAIRS_A_SHEET: Final = 90
+
+
+def named_groups(prints: Fingerprints, pairs: Sequence[Pair]) -> list[list[str]]:
+    """Groups as file names, the first file first."""
+    return [[prints.names[row] for row in rows] for rows in join(len(prints), pairs)]
+
+
+def summarise(
+    prints: Fingerprints,
+    pairs: Sequence[Pair],
+    labels: Mapping[str, Row],
+    listed: Mapping[str, Row],
+    *,
+    near_bits: int,
+    thorough: bool,
+) -> dict[str, Any]:
+    """Everything that was found, without a picture.
+
+    Args:
+        prints: the pictures.
+        pairs: as ``find_pairs`` gives them.
+        labels: file name to labels.
+        listed: file name to its row of a list to compare with; empty for none.
+        near_bits: the threshold that the pairs were found with.
+        thorough: whether confirmed pairs beyond it were looked for.
+    """
+    names = prints.names
+    by_hash = named_groups(prints, [p for p in pairs if p.found_by == "hash"])
+    groups = named_groups(prints, pairs)
+    out: dict[str, Any] = {
+        "pictures": len(prints),
+        "unreadable": [list(row) for row in prints.unreadable],
+        "near_bits": near_bits,
+        "thorough": thorough,
+        "by_hash": _sizes(by_hash) | {"pairs": sum(p.found_by == "hash" for p in pairs)},
+        "all": _sizes(groups) | {"pairs": len(pairs)},
+        "hash_pairs_not_confirmed": _listing(
+            prints, [p for p in pairs if p.found_by == "hash" and not p.confirmed]
+        ),
+    }
+    if thorough:
+        beyond = [p for p in pairs if p.found_by != "hash"]
+        counts = Counter((p.found_by, p.mirrored) for p in beyond)
+        out["beyond_hash"] = {
+            "pairs": len(beyond),
+            "by": [
+                {"found_by": by, "mirrored": mirrored, "pairs": n}
+                for (by, mirrored), n in sorted(counts.items())
+            ],
+            "list": _listing(prints, beyond),
+        }
+    if listed:
+        out["list"] = {
+            "by_hash": compare_with_list(by_hash, listed, names),
+            "all": compare_with_list(groups, listed, names),
+        }
+        crossing = across_splits(groups, listed)
+        hash_crossing = across_splits(by_hash, listed)
+        left_out = exclusions(crossing)
+        out["across_splits"] = {
+            "groups": len(crossing),
+            "groups_by_hash": len(hash_crossing),
+            "left_out": dict(Counter(row["split"] for row in left_out)),
+            "list": crossing,
+        }
+    same = named_groups(prints, [p for p in pairs if p.confirmed])
+    rows = conflicts(same, labels)
+    kinds = {row["duplicate_group"]: row["disagree"].split() for row in rows}
+    out["conflicts"] = {
+        "groups": len(kinds),
+        **{
+            column: sum(column in kind for kind in kinds.values())
+            for column in ("age", "gender", "ethnicity")
+        },
+        "age_by_more_than_5_years": sum(
+            _spread([labels[name].get("age", "") for name in group]) > 5 for group in same
+        ),
+        "of_confirmed_groups": len(same),
+    }
+    out["label_noise"] = label_noise([[_numbers(labels[name]) for name in group] for group in same])
+    return out
+
+
+def _sizes(groups: Sequence[Sequence[str]]) -> dict[str, int]:
+    return {
+        "groups": len(groups),
+        "pictures": sum(map(len, groups)),
+        "largest": max(map(len, groups), default=0),
+    }
+
+
+def _listing(prints: Fingerprints, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    return [
+        {
+            "files": [prints.names[p.first], prints.names[p.second]],
+            "bits": p.bits,
+            "likeness": round(p.likeness, 3),
+            "mirrored": p.mirrored,
+            "found_by": p.found_by,
+        }
+        for p in pairs
+    ]
+
+
+def _spread(ages: Sequence[str]) -> int:
+    years = [int(age) for age in ages if age.isdigit()]
+    return max(years) - min(years) if years else 0
+
+
+def _numbers(row: Row) -> dict[str, int | None]:
+    """Labels as numbers; classes by any number that is the same for the same word."""
+    age = row.get("age", "")
+    return {
+        "age": int(age) if age.isdigit() else None,
+        **{
+            name: sum(ord(c) << (8 * i) for i, c in enumerate(row[name])) if name in row else None
+            for name in ("gender", "ethnicity")
+        },
+    }
+
+
+def report(summary: Mapping[str, Any], title: str) -> Report:
+    """The summary as a page."""
+    page = Report(title)
+    rows = [
+        ["pictures", summary["pictures"]],
+        ["that could not be read", len(summary["unreadable"])],
+        [f"groups by hash ({summary['near_bits']} bits of 256)", summary["by_hash"]["groups"]],
+        ["pictures in them", summary["by_hash"]["pictures"]],
+        [
+            f"pairs within them whose detail does not agree ({CONFIRMED} or more)",
+            len(summary["hash_pairs_not_confirmed"]),
+        ],
+    ]
+    if summary["thorough"]:
+        rows += [
+            ["further pairs, confirmed", summary["beyond_hash"]["pairs"]],
+            ["groups with them", summary["all"]["groups"]],
+            ["pictures in them", summary["all"]["pictures"]],
+        ]
+    page.table(["", "n"], rows)
+    if summary["thorough"]:
+        page.text("The further pairs, by what found them first:")
+        page.table(
+            ["found by", "mirrored", "pairs"],
+            [
+                [row["found_by"], "yes" if row["mirrored"] else "no", row["pairs"]]
+                for row in summary["beyond_hash"]["by"]
+            ],
+        )
+    if "list" in summary:
+        _list_part(page, summary)
+    _noise_part(page, summary)
+    return page
+
+
+def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
+    page.heading("Beside the list")
+    page.table(
+        ["", "by hash", "with confirmed pairs"],
+        [
+            [name, *(_shown(summary["list"][kind][key]) for kind in ("by_hash", "all"))]
+            for name, key in (
+                ("groups that the list has", "listed"),
+                ("found", "found"),
+                ("share", "share_found"),
+                ("exactly the same files", "exactly"),
+                ("groups that say more than the list", "beyond"),
+            )
+        ],
+    )
+    across = summary["across_splits"]
+    page.heading("Across splits", 3)
+    left = ", ".join(f"{n} of {split}" for split, n in across["left_out"].items())
+    page.text(
+        f"Groups whose files lie in different splits: {across['groups']}, of them "
+        f"{across['groups_by_hash']} by hash alone. Left out of the later split: {left or 'none'}."
+    )
+    page.table(
+        ["file left out", "its split", "same photo in"],
+        [
+            [f"`{name}`", group["files"][name], _others(group, name)]
+            for group in across["list"]
+            for name in group["leave_out"]
+        ],
+    )
+
+
+def _others(group: Mapping[str, Any], name: str) -> str:
+    kept = [n for n in group["files"] if n not in group["leave_out"]]
+    return ", ".join(f"`{n}` ({group['files'][n]})" for n in kept)
+
+
+def _shown(value: Any) -> object:
+    if isinstance(value, list):
+        return len(value)
+    return f"{value:.1%}" if isinstance(value, float) else value
+
+
+def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
+    held, noise = summary["conflicts"], summary["label_noise"]
+    page.heading("Labels that disagree")
+    page.text(
+        f"Of {held['of_confirmed_groups']} groups whose detail agrees, {held['groups']} have "
+        f"labels that disagree: age in {held['age']} (by more than five years in "
+        f"{held['age_by_more_than_5_years']}), gender in {held['gender']}, ethnicity in "
+        f"{held['ethnicity']}."
+    )
+    for name in ("gender", "ethnicity"):
+        if noise[name]["n_groups"]:
+            page.bullets(
+                [
+                    f"{name}: pairs disagree in {_share(noise[name]['pairs_disagree'])} of the "
+                    "cases; two independent labellers would each be wrong in "
+                    f"{_share(noise[name]['error_if_independent'])}."
+                ]
+            )
+    if not noise["age"]["n_groups"]:
+        return
+    page.heading("Age: noise of a label", 3)
+    page.text(
+        "Two labels of one photo are two draws of the same noise. Half the mean difference is the "
+        "least that a label's mean error can be, the mean difference the most; normal errors "
+        "would put it at the difference by 1.41, Laplace errors at the difference by 1.5. That is "
+        "the mean absolute error that would remain for a model that knew every apparent age."
+    )
+    page.table(
+        [
+            "age",
+            "pairs",
+            "disagree",
+            "by more than 5 years",
+            "mean difference",
+            "floor of MAE, normal",
+            "floor, Laplace",
+            "bounds",
+            "sd, robust",
+            "sd",
+        ],
+        [
+            _noise_row(name, row)
+            for name, row in {"all": noise["age"], **noise["age"]["by_age"]}.items()
+        ],
+    )
+
+
+def _noise_row(name: str, row: Mapping[str, Any]) -> list[object]:
+    low, high = row["mae_floor_bounds_years"]
+    return [
+        name,
+        row["n_pairs"],
+        _share(row["share_that_disagrees"]),
+        _share(row["share_over_5_years"]),
+        _years(row["mean_difference_years"]),
+        _years(row["mae_floor_normal_years"]),
+        _years(row["mae_floor_laplace_years"]),
+        f"{low:.2f} to {high:.2f}",
+        f"{row['label_sd_robust_years']['value']:.2f}",
+        f"{row['label_sd_years']['value']:.2f}",
+    ]
+
+
+def _share(f: Mapping[str, float]) -> str:
+    return f"{f['value']:.1%} ({f['low']:.1%} to {f['high']:.1%})"
+
+
+def _years(f: Mapping[str, float]) -> str:
+    return f"{f['value']:.2f} ({f['low']:.2f} to {f['high']:.2f})"
+
+
+def worth_looking_at(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that only the closer look found, then the others; the least alike first."""
+    return sorted(pairs, key=lambda p: (p.found_by == "hash", p.likeness))
+
+
+def contact_sheets(
+    prints: Fingerprints, pairs: Sequence[Pair], data_sets: Sequence[DataSet], *, most: int = 4
+) -> list[Image.Image]:
+    """Sheets of pairs side by side, with what was measured under each.
+
+    Args:
+        prints: the pictures.
+        pairs: in the order in which they should be looked at.
+        data_sets: where the pictures are, the same as for the fingerprints.
+        most: sheets.
+    """
+    from PIL import Image, ImageDraw
+
+    samples = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
+    names = unique_names([sample.key for _, sample in samples])
+    places = dict(zip(names, samples, strict=True))
+
+    def tile(row: int) -> Image.Image:
+        data_set, sample = places[prints.names[row]]
+        with Image.open(io.BytesIO(data_set.read(sample))) as picture:
+            return picture.convert("RGB").resize((TILE_PX, TILE_PX))
+
+    sheets = []
+    for start in range(0, min(len(pairs), most * PAIRS_A_SHEET), PAIRS_A_SHEET):
+        part = pairs[start : start + PAIRS_A_SHEET]
+        rows = -(-len(part) // COLUMNS)
+        width, height = 2 * TILE_PX + 12, TILE_PX + CAPTION_PX
+        sheet = Image.new("RGB", (COLUMNS * width, rows * height), "white")
+        pen = ImageDraw.Draw(sheet)
+        for index, pair in enumerate(part):
+            x, y = index % COLUMNS * width, index // COLUMNS * height
+            sheet.paste(tile(pair.first), (x, y))
+            sheet.paste(tile(pair.second), (x + TILE_PX, y))
+            mirrored = ", mirrored" if pair.mirrored else ""
+            text = (
+                f"{pair.bits} bits, alike {pair.likeness:.2f}{mirrored}\n"
+                f"{prints.names[pair.first][:17]} | {prints.names[pair.second][:17]}"
+            )
+            pen.multiline_text((x + 2, y + TILE_PX + 2), text, "black", spacing=1)
+        sheets.append(sheet)
+    return sheets

@@ -1,0 +1,219 @@
+"""How wrong the labels are: from pictures that were labelled twice, and from the model's surprise.
+
+Two labels of one photo are two draws of the same noise. Their difference needs no model, so it
+says how small an error can get that is measured against such labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
+from facewise.reporting.bootstrap import GroupBootstrap, figure
+from facewise.types import FloatArray
+
+MAD_TO_SD: Final = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+
+BANDS: Final = ((1, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
+MIN_PAIRS: Final = 30
+NEAR_YEARS: Final = 2
+"""A label counts as probable as the years so near to it are together."""
+
+Labels = Mapping[str, int | None]
+"""age, gender and ethnicity of one picture; None where unknown."""
+
+
+def age_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Noise of exact ages, from groups of labels of one photo.
+
+    Every pair of labels in a group is a difference of two errors; a group counts once, however
+    many pairs it has. If errors are independent and alike, the mean error of a label lies between
+    half the mean difference and all of it (triangle inequality, Jensen's inequality); for normal
+    errors it is the mean difference by the root of 2, for Laplace errors by 1.5. That is the mean
+    absolute error a model would still have that knew every apparent age. Labels copied from each
+    other with their picture agree for no merit of theirs, which makes these figures too small.
+
+    Args:
+        groups: ages in years, two or more a group.
+
+    Returns:
+        ``n_groups``, ``n_pairs``, figures with bootstrap intervals over groups, and ``by_age``
+        (by the group's median), each band of 30 pairs or more.
+    """
+    differences, weights, owner, middle = [], [], [], []
+    for index, ages in enumerate(groups):
+        pairs = [(a, b) for i, a in enumerate(ages) for b in ages[i + 1 :]]
+        for a, b in pairs:
+            differences.append(abs(a - b))
+            weights.append(1 / len(pairs))
+            owner.append(index)
+            middle.append(float(np.median(ages)))
+    if not differences:
+        return {"n_groups": 0, "n_pairs": 0}
+    d, w = np.array(differences, np.float64), np.array(weights)
+    names = np.array([str(i) for i in owner])
+    out: dict[str, Any] = {"n_groups": len(set(owner)), "n_pairs": len(d)}
+    out |= _noise(d, w, names)
+    by_age, middles = {}, np.array(middle)
+    for first, last in BANDS:
+        mine = (middles >= first) & (middles < last + 1)
+        if mine.sum() >= MIN_PAIRS:
+            by_age[f"{first}-{last}"] = {"n_pairs": int(mine.sum())} | _noise(
+                d[mine], w[mine], names[mine]
+            )
+    return out | {"by_age": by_age}
+
+
+def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[str, Any]:
+    boot = GroupBootstrap(names)
+    total = boot.sums(w)
+
+    def mean(values: NDArray[Any]) -> dict[str, float]:
+        drawn = boot.sums(values * w) / total
+        return figure(float((values * w).sum() / w.sum()), drawn, len(d))
+
+    difference = mean(d)
+    square = mean(d * d)
+    robust = boot.statistic(lambda rows: MAD_TO_SD * _median(d[rows], w[rows]) / np.sqrt(2))
+    return {
+        "share_that_disagrees": mean(d > 0),
+        "share_over_5_years": mean(d > 5),
+        "mean_difference_years": difference,
+        "label_sd_years": _map(square, lambda v: float(np.sqrt(v / 2))),
+        "label_sd_robust_years": robust,
+        "mae_floor_normal_years": _map(difference, lambda v: v / np.sqrt(2)),
+        "mae_floor_laplace_years": _map(difference, lambda v: v / 1.5),
+        "mae_floor_bounds_years": [difference["value"] / 2, difference["value"]],
+    }
+
+
+def _map(f: Mapping[str, float], function: Any) -> dict[str, float]:
+    """A figure under a monotone function."""
+    return {k: v if k == "n" else float(function(v)) for k, v in f.items()}
+
+
+def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
+
+
+def class_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """How often two labels of one photo disagree, a group counting once.
+
+    ``error_if_independent`` is the share of wrong labels that two independent labellers of equal
+    skill would need for it, at the least: 2 e (1 - e) = the share of pairs that disagree.
+    """
+    shares = []
+    for labels in groups:
+        pairs = [a != b for i, a in enumerate(labels) for b in labels[i + 1 :]]
+        if pairs:
+            shares.append(float(np.mean(pairs)))
+    if not shares:
+        return {"n_groups": 0}
+    boot = GroupBootstrap(np.array([str(i) for i in range(len(shares))]))
+    disagree = boot.mean(np.array(shares))
+    error = _map(disagree, lambda v: (1 - np.sqrt(max(0.0, 1 - 2 * v))) / 2)
+    return {"n_groups": len(shares), "pairs_disagree": disagree, "error_if_independent": error}
+
+
+def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
+    """Noise of age, gender and ethnicity labels, from groups of pictures that are one photo."""
+
+    def column(name: str) -> list[list[int]]:
+        known = [[r[name] for r in group if r.get(name) is not None] for group in groups]
+        return [values for values in known if len(values) > 1]  # type: ignore[misc]
+
+    return {
+        "age": age_noise(column("age")),
+        "gender": class_noise(column("gender")),
+        "ethnicity": class_noise(column("ethnicity")),
+    }
+
+
+def suspect_labels(
+    keys: Sequence[str],
+    *,
+    age_ranges: NDArray[np.integer[Any]],
+    genders: NDArray[np.integer[Any]],
+    ethnicities: NDArray[np.integer[Any]],
+    age_probabilities: FloatArray,
+    gender_probabilities: FloatArray,
+    ethnicity_probabilities: FloatArray,
+    top: int = 200,
+) -> list[dict[str, Any]]:
+    """The labels that surprise the model most, for somebody to look at.
+
+    Surprise is the logarithm of how much likelier the model's answer is than the label (the
+    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age counts with
+    the two years on either side. Some of these are the model's errors: it is a list to check, not
+    a verdict. Pass calibrated probabilities, of faces that were found and that the model was not
+    trained on.
+
+    Args:
+        keys: file names ``(N,)``.
+        age_ranges: ``(N, 2)``, first and last year; 0, 0 where unknown.
+        genders: ``(N,)``, -1 where unknown.
+        ethnicities: ``(N,)``, -1 where unknown.
+        age_probabilities: ``(N, 120)``, ages 1 to 120.
+        gender_probabilities: ``(N, 2)``.
+        ethnicity_probabilities: ``(N, 5)``.
+        top: how many.
+
+    Returns:
+        Rows of file, attribute, label, answer, the probabilities of both and surprise, the most
+        surprising first.
+    """
+    rows: list[dict[str, Any]] = []
+    row: int
+    near = _within(age_probabilities, NEAR_YEARS)
+    answers = near.argmax(-1)
+    running = np.concatenate([np.zeros((len(near), 1)), np.cumsum(age_probabilities, -1)], 1)
+    for row in np.flatnonzero(age_ranges[:, 0] > 0).tolist():
+        first, last = (int(v) for v in age_ranges[row])
+        low, high = max(first - NEAR_YEARS, 1), min(last + NEAR_YEARS, 120)
+        own = float(running[row, high] - running[row, low - 1])
+        # A range is wide: it must be beaten by the likeliest run of years as wide as itself.
+        width = last - first
+        best = near[row].max() if width == 0 else _likeliest(running[row], high - low + 1)
+        label = str(first) if first == last else f"{first}-{last}"
+        rows.append(_suspect(keys[row], "age", label, str(int(answers[row]) + 1), own, float(best)))
+    for name, labels, p, names in (
+        ("gender", genders, gender_probabilities, GENDER_LABELS),
+        ("ethnicity", ethnicities, ethnicity_probabilities, ETHNICITY_LABELS),
+    ):
+        for row in np.flatnonzero((labels >= 0) & (labels != p.argmax(-1))).tolist():
+            told, said = int(labels[row]), int(p[row].argmax())
+            own, best = float(p[row, told]), float(p[row, said])
+            rows.append(_suspect(keys[row], name, names[told], names[said], own, best))
+    rows.sort(key=lambda r: (-r["surprise"], r["file"], r["attribute"]))
+    return rows[:top]
+
+
+def _within(p: FloatArray, years: int) -> NDArray[np.float64]:
+    """Probability of each year with its neighbours, ``(N, 120)``."""
+    padded = np.pad(p.astype(np.float64), ((0, 0), (years, years)))
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * years + 1, axis=1).sum(-1)
+
+
+def _likeliest(running: NDArray[np.float64], width: int) -> float:
+    return float((running[width:] - running[:-width]).max())
+
+
+def _suspect(
+    file: str, attribute: str, label: str, answer: str, own: float, best: float
+) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "attribute": attribute,
+        "label": label,
+        "answer": answer,
+        "p_label": round(own, 5),
+        "p_answer": round(best, 5),
+        "surprise": round(float(np.log(max(best, 1e-9) / max(own, 1e-9))), 4),
+    }

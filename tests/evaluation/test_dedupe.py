@@ -1,0 +1,310 @@
+"""Duplicates made by hand are found, and different pictures are not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from typer.testing import CliRunner
+
+from facewise.cli import app
+from facewise.datasets import read_pictures
+from facewise.errors import OptionError
+from facewise.evaluation.dedupe import (
+    Fingerprints,
+    Pair,
+    difference_hash,
+    find_pairs,
+    fingerprints,
+    hash_vectors,
+    join,
+    likeness,
+    mirrored_bits,
+    similar,
+    thumb_vectors,
+    thumbnail,
+)
+from facewise.evaluation.dedupe_lists import (
+    across_splits,
+    compare_with_list,
+    conflicts,
+    exclusions,
+    labels_of,
+    make_splits,
+    parse_shares,
+    read_lists,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def drawn(seed: int, side: int = 160) -> Image.Image:
+    """A picture with shapes of all sizes, unlike that of any other seed."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for cells, weight in ((4, 1.0), (9, 0.7), (20, 0.5), (40, 0.3)):
+        grid = rng.uniform(0, 255, (cells, cells, 3)).astype(np.uint8)
+        big = Image.fromarray(grid).resize((side, side), Image.Resampling.BICUBIC)
+        layers.append(np.asarray(big, np.float32) * weight)
+    mixed = np.sum(layers, 0) / 2.5
+    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Ten photos; of three of them a re-encoded, a resized and a mirrored copy, and one tilted."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for seed in range(10):
+        drawn(seed).save(folder / f"{20 + seed}_0_1_201701{seed:02}.jpg", quality=95)
+    drawn(0).save(folder / "31_0_1_20170200.jpg", quality=35)
+    drawn(1).resize((73, 73)).save(folder / "21_1_1_20170201.jpg")
+    ImageOps.mirror(drawn(2)).save(folder / "22_0_2_20170202.jpg", quality=80)
+    tilted = drawn(3).rotate(5, Image.Resampling.BICUBIC).crop((10, 10, 150, 150))
+    ImageEnhance.Brightness(tilted).enhance(0.7).save(folder / "23_0_1_20170203.jpg", quality=90)
+    return folder
+
+
+RE_ENCODED = ["20_0_1_20170100.jpg", "31_0_1_20170200.jpg"]
+RESIZED = ["21_0_1_20170101.jpg", "21_1_1_20170201.jpg"]
+MIRRORED = ["22_0_1_20170102.jpg", "22_0_2_20170202.jpg"]
+TILTED = ["23_0_1_20170103.jpg", "23_0_1_20170203.jpg"]
+
+
+def groups(prints: Fingerprints, pairs: Sequence[Pair]) -> list[list[str]]:
+    return [[prints.names[row] for row in rows] for rows in join(len(prints), pairs)]
+
+
+def test_hash_of_a_picture_known_by_heart() -> None:
+    rising = np.tile(np.arange(0, 170, dtype=np.uint8)[None, :, None], (160, 1, 3))
+    assert difference_hash(rising).all()
+    assert not difference_hash(rising[:, ::-1].copy()).any()
+    assert not difference_hash(np.full((40, 40, 3), 90, np.uint8)).any()
+
+
+def test_mirrored_hash_is_the_hash_of_the_mirrored_picture() -> None:
+    rgb = np.asarray(drawn(5))
+    own, turned = difference_hash(rgb), difference_hash(rgb[:, ::-1].copy())
+    # Neighbours that are equal rise in neither direction; all others turn round.
+    assert (mirrored_bits(own[None])[0] != turned).sum() <= 12
+    assert (own != turned).sum() > 60
+
+
+def test_hash_finds_copies_and_nothing_else(album: Path) -> None:
+    prints = fingerprints([read_pictures(album)])
+    pairs = find_pairs(prints)
+    assert groups(prints, pairs) == [RE_ENCODED, RESIZED]
+    assert all(pair.confirmed and pair.found_by == "hash" for pair in pairs)
+
+
+def test_closer_look_finds_mirrored_and_tilted_copies(album: Path) -> None:
+    prints = fingerprints([read_pictures(album)])
+    # The tilted copy is too far for hashes; what a caller brings along makes it a candidate.
+    vectors = np.zeros((len(prints), 2), np.float32)
+    vectors[[prints.names.index(name) for name in TILTED], 0] = 1
+    pairs = find_pairs(prints, thorough=True, vectors=vectors, least_cosine=0.9)
+    assert groups(prints, pairs) == [RE_ENCODED, RESIZED, MIRRORED, TILTED]
+    assert [pair.mirrored for pair in pairs] == [False, False, True, False]
+
+
+def test_likeness_tells_one_photo_from_another() -> None:
+    photo = drawn(7)
+    small, other = thumbnail(np.asarray(photo)), thumbnail(np.asarray(drawn(8)))
+    brighter = thumbnail(np.asarray(ImageEnhance.Contrast(photo).enhance(0.5)))
+    assert likeness(small, small) == pytest.approx(1, abs=1e-3)
+    assert likeness(small, brighter) > 0.95
+    assert likeness(small, other) < 0.5
+    assert likeness(small, np.full_like(small, 80)) == 0
+
+
+@pytest.mark.parametrize("blocks", [2**24, 700])
+def test_similar_equals_the_plain_count(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facewise.evaluation.dedupe.BLOCK_CELLS", blocks)
+    rng = np.random.default_rng(1)
+    bits = rng.random((60, 16, 16)) < 0.5
+    bits[41] = bits[7]
+    bits[41, 0, :9] ^= True
+    bits[50] = bits[20]
+    bits[50, :2] ^= True
+    near = {(i, j) for i in range(60) for j in range(i + 1, 60) if (bits[i] != bits[j]).sum() <= 9}
+    rows = similar(hash_vectors(bits), hash_vectors(bits), 256 - 2 * 9)
+    assert set(zip(*(r.tolist() for r in rows), strict=True)) == near == {(7, 41)}
+
+
+def test_thumb_vectors_correlate_as_numpy_says() -> None:
+    thumbs = np.stack([thumbnail(np.asarray(drawn(seed))) for seed in range(3)])
+    vectors = thumb_vectors(thumbs)
+    halves = thumbs.reshape(3, 32, 2, 32, 2).mean((2, 4)).reshape(3, -1)
+    assert vectors @ vectors.T == pytest.approx(np.corrcoef(halves), abs=1e-4)
+
+
+def test_a_chain_is_one_group() -> None:
+    chain = [Pair(0, 3, 0, False, 1.0, "hash"), Pair(3, 5, 0, False, 1.0, "hash")]
+    assert join(6, chain) == [[0, 3, 5]]
+
+
+def test_groups_never_cross_splits_and_shares_hold() -> None:
+    names = [f"{n:04}" for n in range(1000)]
+    grouped = [names[n : n + 4] for n in range(0, 400, 8)]
+    shares = {"train": 0.7, "val": 0.1, "test": 0.2}
+    splits = make_splits(names, grouped, shares, seed=3)
+    assert sorted(splits) == names
+    assert all(len({splits[name] for name in group}) == 1 for group in grouped)
+    for split, share in shares.items():
+        assert list(splits.values()).count(split) == pytest.approx(1000 * share, abs=4)
+    assert splits == make_splits(names, grouped, shares, seed=3)
+    assert splits != make_splits(names, grouped, shares, seed=4)
+
+
+def test_shares_must_make_sense() -> None:
+    assert parse_shares("a=0.5, b=0.5") == {"a": 0.5, "b": 0.5}
+    for text in ("", "train", "train=0.5", "a=0.5,a=0.5", "a=1.2,b=-0.2", "a=..,b=1"):
+        with pytest.raises(OptionError, match="shares"):
+            parse_shares(text)
+
+
+LIST = {
+    "a": {"split": "train", "duplicate_group": "a"},
+    "b": {"split": "train", "duplicate_group": "a"},
+    "c": {"split": "test", "duplicate_group": "c"},
+    "d": {"split": "test", "duplicate_group": "c"},
+    "e": {"split": "calibration", "duplicate_group": ""},
+    "f": {"split": "test", "duplicate_group": ""},
+    "g": {"split": "train", "duplicate_group": ""},
+    "gone": {"split": "test", "duplicate_group": "gone"},
+    "gone too": {"split": "test", "duplicate_group": "gone"},
+}
+
+
+def test_comparison_with_a_list_counts_what_was_found_missed_and_new() -> None:
+    result = compare_with_list([["a", "b"], ["c", "f"]], LIST, list("abcdefg"))
+    assert (result["listed"], result["not_there"]) == (3, 1)
+    assert (result["found"], result["exactly"], result["share_found"]) == (1, 1, 0.5)
+    assert result["missed"] == [["c", "d"]]
+    assert result["beyond"] == [["c", "f"]]
+
+
+def test_the_later_split_loses_the_duplicate() -> None:
+    crossing = across_splits([["a", "b"], ["c", "e"], ["f", "g"]], LIST)
+    assert [group["leave_out"] for group in crossing] == [["c"], ["f"]]
+    assert exclusions(crossing) == [
+        {"file": "c", "split": "test", "duplicate_of": "e", "in_split": "calibration"},
+        {"file": "f", "split": "test", "duplicate_of": "g", "in_split": "train"},
+    ]
+
+
+def test_labels_come_from_lists_or_names_and_conflicts_are_told_apart() -> None:
+    rows = {"1.webp": {"age": "20-29", "gender": "Male", "race": "East Asian"}}
+    assert labels_of("1.webp", rows["1.webp"]) == {
+        "age": "20-29",
+        "gender": "male",
+        "ethnicity": "Asian",
+    }
+    assert labels_of("some.png", None) == {}
+    names = ["26_0_1_20170100.jpg", "31_1_1_20170200.jpg", "31_0_1_20170201.jpg"]
+    labels = {name: labels_of(name, None) for name in names}
+    (first, second) = conflicts([names[:2]], labels)
+    assert first["disagree"] == second["disagree"] == "age gender"
+    assert [first["age"], second["age"]] == ["26", "31"]
+    assert conflicts([[names[1], names[1]]], labels) == []
+
+
+def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
+    bad = tmp_path / "list.csv"
+    bad.write_text("name,split\na,train\n")
+    with pytest.raises(OptionError, match="lacks the column file"):
+        read_lists([bad])
+    bad.write_text("file,split\na,train\nx/a,test\n")
+    with pytest.raises(OptionError, match="twice"):
+        read_lists([bad])
+    with pytest.raises(OptionError, match="cannot be read"):
+        read_lists([tmp_path / "none.csv"])
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "facewise", "dedupe", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> None:
+    (album / "broken.jpg").write_bytes(b"no picture")
+    listed = tmp_path / "list.csv"
+    names = sorted(path.name for path in album.iterdir())
+    later = {RESIZED[1]: "test", MIRRORED[1]: "test"}
+    lines = [
+        f"{name},{later.get(name, 'train')},{RE_ENCODED[0] if name in RE_ENCODED else ''}"
+        for name in names
+    ]
+    listed.write_text("\n".join(["file,split,duplicate_group", *lines]) + "\n")
+    out = tmp_path / "out"
+    result = run(
+        album, "--out", out, "--embedding", "--list", listed, "--shares", "train=0.5,test=0.5"
+    )
+    assert result.returncode == 0, result.stderr
+
+    splits = {row["file"]: row for row in read(out / "splits.csv")}
+    assert len(splits) == 14
+    for group in (RE_ENCODED, RESIZED, MIRRORED):
+        assert {splits[name]["duplicate_group"] for name in group} == {group[0]}
+        assert len({splits[name]["split"] for name in group}) == 1
+    assert splits["24_0_1_20170104.jpg"]["duplicate_group"] == ""
+
+    found = json.loads((out / "dedupe.json").read_text())
+    assert [name for name, _ in found["unreadable"]] == ["broken.jpg"]
+    assert found["list"]["all"]["share_found"] == 1
+    assert found["across_splits"]["left_out"] == {"test": 2}
+    assert found["conflicts"]["age_by_more_than_5_years"] == 1
+    assert found["label_noise"]["age"]["n_pairs"] >= 3
+    left_out = {row["file"]: row["duplicate_of"] for row in read(out / "exclusions.csv")}
+    assert left_out == {RESIZED[1]: RESIZED[0], MIRRORED[1]: MIRRORED[0]}
+    disagree = {row["duplicate_group"]: row["disagree"] for row in read(out / "conflicts.csv")}
+    assert disagree[RE_ENCODED[0]] == "age"
+    assert disagree[RESIZED[0]] == "gender"
+    assert "Near-duplicates" in (out / "dedupe.md").read_text()
+    with Image.open(out / "pairs-1.png") as sheet:
+        assert sheet.width > 1000
+
+
+def test_command_with_nothing_to_read_says_so(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for source, message in ((empty, "no pictures"), (tmp_path / "none", "neither a folder")):
+        result = CliRunner().invoke(app, ["dedupe", str(source), "--out", str(tmp_path / "out")])
+        assert isinstance(result.exception, OptionError)
+        assert message in str(result.exception)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_finds_the_groups_that_the_shared_list_has(shared_data: Path) -> None:
+    """A twentieth of the list's groups, with as many other pictures."""
+    rows = read_lists([shared_data / "utkface_splits.csv"])
+    grouped = sorted({row["duplicate_group"] for row in rows.values()} - {""})[::20]
+    wanted = {n for n, row in rows.items() if row["duplicate_group"] in grouped}
+    alone = [n for n, row in rows.items() if not row["duplicate_group"]][::250]
+    data_set = read_pictures(shared_data / "utkface.tar")
+    some = tuple(s for s in data_set.samples if s.key.rsplit("/", 1)[-1] in wanted | set(alone))
+    prints = fingerprints([type(data_set)(some, (), data_set.places)])
+    part = {n: rows[n] for n in prints.names}
+    result = compare_with_list(groups(prints, find_pairs(prints)), part, prints.names)
+    assert result["listed"] == len(grouped)
+    assert result["share_found"] >= 0.95
+    assert result["beyond"] == []

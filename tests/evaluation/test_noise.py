@@ -1,0 +1,101 @@
+"""Noise of labels: known noise is found again, and planted errors come first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from facewise.evaluation.noise import age_noise, class_noise, label_noise, suspect_labels
+
+
+def test_age_noise_of_a_case_done_by_hand() -> None:
+    # Differences 2 | 0 | 4, 6, 2 of weight 1/3 each: means 2, 0, 4 a group, 2 over groups.
+    noise = age_noise([[20, 22], [30, 30], [40, 44, 38]])
+    assert (noise["n_groups"], noise["n_pairs"]) == (3, 5)
+    assert noise["mean_difference_years"]["value"] == pytest.approx(2)
+    assert noise["mae_floor_bounds_years"] == pytest.approx([1, 2])
+    assert noise["mae_floor_normal_years"]["value"] == pytest.approx(2 / math.sqrt(2))
+    assert noise["mae_floor_laplace_years"]["value"] == pytest.approx(2 / 1.5)
+    squares = (4 + 0 + (16 + 36 + 4) / 3) / 3
+    assert noise["label_sd_years"]["value"] == pytest.approx(math.sqrt(squares / 2))
+    assert noise["label_sd_robust_years"]["value"] == pytest.approx(1.4826 * 2 / math.sqrt(2))
+    assert noise["share_that_disagrees"]["value"] == pytest.approx(2 / 3)
+    assert noise["share_over_5_years"]["value"] == pytest.approx(1 / 9)
+    assert noise["by_age"] == {}
+
+
+@pytest.mark.parametrize(
+    ("draw", "floor"),
+    [("normal", "mae_floor_normal_years"), ("laplace", "mae_floor_laplace_years")],
+)
+def test_known_noise_is_found_again(draw: str, floor: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(20, 70, 3000)
+    error = getattr(rng, draw)(0, 4, (3000, 2))
+    noise = age_noise(np.rint(truth[:, None] + error).astype(int).tolist())
+    low, high = noise[floor]["low"], noise[floor]["high"]
+    assert low < np.abs(error).mean() < high
+    assert high - low < 0.4
+    bound_low, bound_high = noise["mae_floor_bounds_years"]
+    assert bound_low < np.abs(error).mean() < bound_high
+    assert set(noise["by_age"]) == {"13-19", "20-29", "30-39", "40-49", "50-64", "65-120"}
+
+
+def test_class_noise() -> None:
+    noise = class_noise([[0, 0], [0, 1], [1, 1], [1, 1, 0], [2]])
+    assert noise["n_groups"] == 4
+    assert noise["pairs_disagree"]["value"] == pytest.approx((0 + 1 + 0 + 2 / 3) / 4)
+    error = noise["error_if_independent"]["value"]
+    assert 2 * error * (1 - error) == pytest.approx(noise["pairs_disagree"]["value"])
+
+
+def test_unknown_labels_are_nobodys_disagreement() -> None:
+    noise = label_noise(
+        [
+            [{"age": 30, "gender": 1, "ethnicity": None}, {"age": 33, "gender": 1}],
+            [{"age": None, "gender": 0}, {"age": 50, "gender": 0}],
+        ]
+    )
+    assert noise["age"]["n_groups"] == 1
+    assert noise["gender"]["pairs_disagree"]["value"] == 0
+    assert noise["ethnicity"] == {"n_groups": 0}
+
+
+def test_planted_errors_are_the_most_suspect() -> None:
+    n = 40
+    ages = np.full((n, 120), 0.1 / 120, np.float32)
+    ages[:, 29] += 0.9  # surely 30
+    genders = np.tile(np.array([0.9, 0.1], np.float32), (n, 1))
+    ethnicities = np.tile(np.array([0.6, 0.1, 0.1, 0.1, 0.1], np.float32), (n, 1))
+    ranges = np.full((n, 2), 30)
+    ranges[3] = 80, 80  # wrong
+    ranges[4] = 31, 31  # near enough
+    ranges[5] = 20, 29  # a group, and near enough
+    ranges[6] = 50, 59  # wrong
+    ranges[7] = 0, 0  # unknown
+    true_genders, true_ethnicities = np.zeros(n, int), np.zeros(n, int)
+    true_genders[11], true_ethnicities[12] = 1, 4
+    true_genders[13] = -1
+    rows = suspect_labels(
+        [f"{k}.jpg" for k in range(n)],
+        age_ranges=ranges,
+        genders=true_genders,
+        ethnicities=true_ethnicities,
+        age_probabilities=ages,
+        gender_probabilities=genders,
+        ethnicity_probabilities=ethnicities,
+        top=5,
+    )
+    assert len(rows) == 5
+    found = [(row["file"], row["attribute"], row["label"], row["answer"]) for row in rows[:4]]
+    assert found[0] == ("3.jpg", "age", "80", "28")
+    assert set(found[1:]) == {
+        ("6.jpg", "age", "50-59", "28"),
+        ("11.jpg", "gender", "female", "male"),
+        ("12.jpg", "ethnicity", "Others", "White"),
+    }
+    assert rows[0]["p_answer"] > 0.9 > 0.1 > rows[0]["p_label"]
+    assert [row["surprise"] for row in rows] == sorted((r["surprise"] for r in rows), reverse=True)
+    assert rows[4]["surprise"] == pytest.approx(0, abs=1e-3)
