@@ -296,7 +296,8 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
 def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
     """By input and attribute: share found, abstained from and answered, and the error of that.
 
-    ``clean`` comes first. ``within`` says whether the error of what is answered is at most twice
+    ``clean`` comes first. ``relative`` is the error of what is answered over that of the answered
+    clean faces; ``within`` says whether the error of what is answered is at most twice
     that of the answered clean faces; None where fewer than 30 are answered, or nothing is there
     to be right about.
     """
@@ -314,14 +315,16 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
                 "answered": float(answered.mean()),
                 "error": None,
                 "error_of_all_found": None,
+                "relative": None,
                 "within": None,
             }
             if row not in NOT_FACES and rows.any():
                 cell["error"] = float(error[rows].mean())
                 cell["error_of_all_found"] = float(np.nanmean(error))
-                if rows.sum() >= MIN_ANSWERED:
-                    limit = RISK_LIMIT * table.get("clean", {}).get(name, cell)["error"]
-                    cell["within"] = bool(cell["error"] <= limit)
+                clean_error = table.get("clean", {}).get(name, cell)["error"]
+                if rows.sum() >= MIN_ANSWERED and clean_error:
+                    cell["relative"] = cell["error"] / clean_error
+                    cell["within"] = bool(cell["relative"] <= RISK_LIMIT)
             table[row][name] = cell
         some = np.any([scored.abstained[name] for name in ATTRIBUTES], axis=0)
         table[row]["abstained_from_any"] = float(some[found].mean()) if found.any() else None

@@ -1,0 +1,159 @@
+"""Coverage, on data that is exchangeable by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facewise.calibration import LEVELS, Calibration, apply_temperature
+from facewise.evaluation.coverage import coverage_table, fit_baseline
+from facewise.evaluation.fit import (
+    age_mask,
+    class_mask,
+    fit_calibration,
+    fit_temperature,
+    joined_bands,
+    mondrian_thresholds,
+)
+from facewise.evaluation.outcomes import Outcomes
+from facewise.evaluation.scoring import Scored
+from facewise.types import FloatArray
+
+from .made import made, scored, years
+
+
+def bells(centres: np.ndarray, widths: np.ndarray) -> FloatArray:
+    """Bell-shaped age distributions ``(N, 120)``."""
+    z = (np.arange(1, 121) - centres[:, None]) / widths[:, None]
+    p = np.exp(-0.5 * z**2)
+    return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def population(n: int, seed: int) -> Outcomes:
+    """Faces that are harder the older they are, in years the network half knows of; the old are
+    also taken for younger than they are. Gender and ethnicity are noisy.
+    """
+    rng = np.random.default_rng(seed)
+    age = rng.integers(1, 91, n)
+    hardness = 1 + age / 12
+    guess = age + rng.normal(0, hardness) - 0.1 * np.maximum(age - 50, 0)
+    said = bells(np.clip(guess, 1, 100), np.sqrt(hardness) + rng.uniform(0, 2, n))
+    gender, ethnicity = rng.integers(0, 2, n), rng.choice(5, n, p=[0.4, 0.2, 0.2, 0.15, 0.05])
+
+    def noisy(truth: np.ndarray, count: int) -> FloatArray:
+        logits = rng.normal(0, 1.5, (n, count)) + 2.0 * np.eye(count)[truth]
+        return apply_temperature(np.exp(logits).astype(np.float32), 0.5)  # surer than it should be
+
+    return made(
+        n,
+        age=age.tolist(),
+        said_ages=list(said),
+        gender=gender.tolist(),
+        said_genders=noisy(gender, 2).tolist(),
+        ethnicity=ethnicity.tolist(),
+        said_ethnicities=noisy(ethnicity, 5).tolist(),
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Calibration:
+    return Calibration.from_dict(fit_calibration(population(1500, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def unseen(fitted: Calibration) -> Scored:
+    return Scored(population(2400, seed=2), fitted)
+
+
+def test_intervals_cover_unseen_faces_by_predicted_and_by_true_age(
+    fitted: Calibration, unseen: Scored
+) -> None:
+    table = coverage_table(unseen, fit_baseline(Scored(population(1500, seed=1), fitted)))
+    for level in LEVELS:
+        row = table[str(level)]
+        assert level - 0.01 < row["intervals"]["value"] < level + 0.035
+        cells = row["interval_groups"]
+        assert {c.split(":")[0] for c in cells} >= {"predicted age", "age", "gender", "ethnicity"}
+        missed = [name for name, cell in cells.items() if not cell["reaches"]]
+        assert len(missed) <= 0.1 * len(cells), missed
+        # One width for all covers the old too seldom, which is what the bands are for.
+        assert len(row["baseline"]["groups_missed"]) > len(missed)
+
+
+def test_intervals_are_wide_where_the_face_is_hard(unseen: Scored) -> None:
+    width = np.diff(unseen.intervals(0.9), axis=1)[:, 0]
+    young, old = unseen.true_age < 10, unseen.true_age > 70
+    assert width[old].mean() > 3 * width[young].mean()
+
+
+def test_label_sets_cover_every_label_and_are_never_empty(unseen: Scored) -> None:
+    for level in LEVELS:
+        for name in ("gender", "ethnicity"):
+            hit = unseen.set_hit(name, level)
+            assert hit.mean() > level - 0.02
+            for label in range(2 if name == "gender" else 5):
+                mine = unseen.truth[name] == label
+                assert hit[mine].mean() > level - 0.08
+            assert unseen.set_members(name, level).sum(1).min() >= 1
+
+
+def test_a_fit_on_too_sure_a_network_warms_it(fitted: Calibration) -> None:
+    assert fitted.temperatures["gender"] == pytest.approx(2 * 1.5**2 / 2 / 1, rel=0.3)
+
+
+def test_temperature_by_hand() -> None:
+    # Says 0.9, is right 3 times of 4: log 9 / T = log 3.
+    p = np.tile(np.array([0.9, 0.1], np.float32), (400, 1))
+    truth = np.array([0, 0, 0, 1] * 100)
+    assert fit_temperature(p, class_mask(truth, 2)) == pytest.approx(2, abs=1e-3)
+    np.testing.assert_array_equal(
+        age_mask(np.array([[3, 5]]))[0].nonzero()[0] + 1, [3, 4, 5], "years of an age group"
+    )
+
+
+def test_mondrian_thresholds_by_hand() -> None:
+    # Of 10 scores, at 80 %: the 9th smallest, as (10 + 1) * 0.8 = 8.8; a bin without any holds all.
+    scores = np.array([0.95, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    t = mondrian_thresholds(scores, np.zeros(10, np.intp), 2, 0.8)
+    np.testing.assert_allclose(t, [0.9, 1.0])
+
+
+def test_bands_with_few_faces_are_joined() -> None:
+    values = np.array([2] * 70 + [8] * 10 + [15] * 20 + [40] * 90)
+    assert joined_bands(values, (1, 4, 13, 20), least=60) == (1, 20)
+    assert joined_bands(values, (1, 4, 13, 20), least=30) == (1, 4, 20)
+    assert joined_bands(values[:5], (1, 4, 13, 20), least=60) == (1,)
+
+
+def test_coverage_table_by_hand() -> None:
+    calibration = {
+        "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}},
+        "label_sets": {"gender": {str(v): 0.7 for v in LEVELS}},
+    }
+    # 22 +- (2 + 0.5): 20 to 24. Right, right, wrong, not found.
+    rows = scored(
+        4,
+        calibration,
+        age=[20, 24, 25, 22],
+        said_ages=[years(20, 24)] * 4,
+        gender=[0, 1, 1, 0],
+        said_genders=[[0.6, 0.4], [0.6, 0.4], [0.8, 0.2], [0.9, 0.1]],
+        found=[True, True, True, False],
+    )
+    row = coverage_table(rows)["0.9"]
+    assert (row["intervals"]["value"], row["intervals"]["n"]) == (0.5, 4)
+    assert row["intervals"]["mean_width_years"] == 4
+    assert row["gender_sets"]["value"] == 0.5  # {0, 1}, {0, 1}, {0} without the label, not found
+    assert row["gender_sets"]["mean_size"] == pytest.approx(5 / 3)
+    assert row["gender_sets"]["empty"] == 0
+    assert "ethnicity_sets" not in row
+
+
+def test_age_groups_count_as_touched_not_as_covered() -> None:
+    calibration = {
+        "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}}
+    }
+    rows = scored(2, calibration, age=[(20, 29), (30, 39)], said_ages=[years(20, 24)] * 2)
+    row = coverage_table(rows)["0.9"]
+    assert "intervals" not in row
+    assert row["intervals_touching_age_groups"]["value"] == 0.5

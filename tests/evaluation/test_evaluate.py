@@ -1,0 +1,168 @@
+"""``facewise evaluate``, from a CSV to its file of results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from facewise.calibration import Calibration
+from facewise.cli import app
+from facewise.datasets import read_csv
+from facewise.errors import FacewiseError
+from facewise.evaluation.outcomes import collect
+from facewise.evaluation.results import score_model, spec_figures, write_results, write_spec
+from facewise.models import load_spec, read_spec
+
+from .made import made, years
+
+LEVELS = ("0.8", "0.9", "0.95")
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of committed faces, one file that is missing and one that is no picture.
+
+    The labels are made up: what is tested is the path from file to figure.
+    """
+    folder = tmp_path_factory.mktemp("faces")
+    sources = sorted((Path(__file__).parent.parent / "data" / "faces").glob("*.webp"))[:6]
+    rows = []
+    for index, source in enumerate(sources):
+        shutil.copy(source, folder / source.name)
+        rows.append([source.name, "20-29" if index else "41", "Female", "white", "pair"])
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    rows += [["missing.jpg", "30", "male", "", ""], ["broken.jpg", "30", "male", "", ""]]
+    rows += [["odd.jpg", "130", "male", "", ""]]
+    with (folder / "faces.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "age", "gender", "ethnicity", "group"])
+        writer.writerows(rows)
+    return folder / "faces.csv"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path, "--workers", 1)
+    text = run(*options, "--degraded", 0)
+    path = tmp_path / f"{load_spec().name}.json"
+    results: dict[str, Any] = json.loads(path.read_text())
+    assert results["data"]["faces"] == {"csv": 8}
+    assert results["data"]["not_found"] == {"csv": ["broken.jpg", "missing.jpg"]}
+    assert results["data"]["skipped"] == [["odd.jpg", "age '130' is not within 1 to 120"]]
+    row = results["overall"]["csv"]
+    assert row["gender_accuracy"]["n"] == 8
+    assert row["gender_accuracy"]["value"] <= 6 / 8
+    assert row["age_mae_years"]["n"] == 3
+    assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 2]
+    assert results["model"]["sha256"] == load_spec().sha256
+    assert "faces not found: 2" in text
+    # What is scored is what facewise says of the same picture.
+    outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
+    assert outcomes.found.tolist() == [True] * 6 + [False] * 2
+    np.testing.assert_allclose(outcomes.ages[:6].sum(1), 1, atol=1e-3)
+    # A second run reads what the first one stored, and says the same.
+    stored = list((tmp_path / "store").glob("*.npz"))
+    assert len(stored) == 1
+    before = stored[0].stat().st_mtime_ns
+    path.unlink()
+    run(*options, "--degraded", 0)
+    assert json.loads(path.read_text()) == results
+    assert stored[0].stat().st_mtime_ns == before
+
+
+def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:
+    sets = [read_csv(faces)]
+    first = collect(
+        "default", sets, "", store=tmp_path, workers=1, sample=3, degradation="noise-40"
+    )
+    (outcomes,) = tmp_path.glob("*.npz")
+    outcomes.unlink()
+    again = collect(
+        "default", sets, "", store=tmp_path, workers=1, sample=3, degradation="noise-40"
+    )
+    np.testing.assert_array_equal(again.ages, first.ages)
+    np.testing.assert_array_equal(again.quality, first.quality)
+    assert len(first) == 3
+
+
+def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "leave.csv").write_text("file\nmissing.jpg\nelsewhere.jpg\n")
+    run(
+        *("--data", faces, "--store", tmp_path, "--out", tmp_path, "--workers", 1),
+        *("--degraded", 0, "--exclude", tmp_path / "leave.csv"),
+    )
+    results = json.loads((tmp_path / f"{load_spec().name}.json").read_text())
+    assert results["data"]["excluded"] == ["missing.jpg"]
+    assert results["data"]["faces"] == {"csv": 7}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fit"], "--fit needs the splits calibration and val"),
+        (["--exclude", "{faces}"], "must be a CSV with a column file"),
+        (["--model", "none-such"], "no model 'none-such'"),
+    ],
+)
+def test_errors_say_what_to_do(
+    arguments: list[str], message: str, faces: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FacewiseError, match=message):
+        run(
+            *("--data", faces, "--store", tmp_path, "--out", tmp_path, "--degraded", 0),
+            *(a.format(faces=faces) for a in arguments),
+        )
+
+
+def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FacewiseError, match="pass --labels for FairFace"):
+        run("--data", tmp_path, "--store", tmp_path, "--out", tmp_path)
+
+
+def test_figures_for_the_spec(tmp_path: Path) -> None:
+    n = 200
+    said = [years(20 + i % 5) for i in range(n)]
+    outcomes = made(n, age=[22] * n, said_ages=said, gender=[0] * n, said_genders=[[0.9, 0.1]] * n)
+    spec = load_spec()
+    results = score_model(spec, outcomes, "test")
+    figures = spec_figures(results)
+    assert figures["utkface_age_mae_years"] == pytest.approx((2 + 1 + 0 + 1 + 2) / 5)
+    assert figures["utkface_gender_accuracy"] == 1
+    assert set(figures["coverage"]) == set(LEVELS)
+    row = figures["coverage"]["0.9"]["intervals"]  # as the web page reads it
+    assert row["n"] == n
+    assert 0 <= row["low"] <= row["coverage"] <= row["high"] <= 1
+    shutil.copy(spec.path, tmp_path / "copy.json")
+    write_spec(tmp_path / "copy.json", figures=figures)
+    copy = read_spec(tmp_path / "copy.json")
+    assert copy.figures == figures
+    assert copy.calibration == spec.calibration
+    assert Calibration.from_dict(copy.calibration).coverages == (0.8, 0.9, 0.95)
+    write_results(results, tmp_path / "results.json")
+    assert "NaN" not in (tmp_path / "results.json").read_text()
+
+
+def test_results_are_json_even_where_nothing_was_found(tmp_path: Path) -> None:
+    blank = [np.zeros(120, np.float32)] * 2
+    outcomes = made(
+        2, age=[30, 40], gender=[0, 1], said_ages=blank, said_genders=[[0, 0]] * 2,
+        said_ethnicities=[[0] * 5] * 2, found=[False] * 2,
+    )  # fmt: skip
+    results = score_model(load_spec(), outcomes, "test")
+    write_results(results, tmp_path / "results.json")
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["overall"]["utkface"]["gender_accuracy"]["value"] == 0
+    assert read["overall"]["utkface"]["age_mae_years"]["value"] == 5  # 33 against 30 and 40
+    assert read["coverage"]["0.9"]["intervals"]["value"] == 0

@@ -1,0 +1,133 @@
+"""Gates: chosen where the error is, paid for with few clean faces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facewise.calibration import Calibration
+from facewise.errors import OptionError
+from facewise.evaluation.degrade import DEGRADATIONS, NOT_FACES, degrade
+from facewise.evaluation.gates import (
+    CLEAN_BUDGET,
+    degraded_table,
+    fit_gates,
+    gate_curves,
+    risk_coverage,
+    with_gates,
+)
+from facewise.evaluation.scoring import Scored
+from facewise.types import ImageArray
+
+from .made import GOOD_QUALITY, made, years
+
+SHARP = 1
+
+
+def faces(n: int, *, sharpness: float, error_years: int, seed: int) -> Scored:
+    rng = np.random.default_rng(seed)
+    quality = np.tile(GOOD_QUALITY, (n, 1))
+    quality[:, SHARP] = sharpness * rng.uniform(0.8, 1.2, n)
+    off = rng.integers(0, 2 * error_years + 1, n)
+    return Scored(
+        made(n, age=[40] * n, said_ages=[years(40 + d) for d in off], quality=quality),
+        Calibration(),
+    )
+
+
+def test_risk_coverage_by_hand() -> None:
+    curve = risk_coverage(np.array([0.9, 0.5, 0.7, 0.6]), np.array([0.0, 1.0, 0.0, 1.0]))
+    assert curve == [(0.25, 0.0), (0.5, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
+
+
+def test_the_gate_falls_between_sharp_and_blurred() -> None:
+    clean = faces(400, sharpness=1.0, error_years=3, seed=1)
+    blurred = faces(200, sharpness=0.2, error_years=20, seed=2)
+    soft = faces(200, sharpness=0.6, error_years=4, seed=3)  # no worse than it may be
+    gates = fit_gates(clean, {"blurred": blurred, "soft": soft})
+    assert set(gates["quality"]) == {"age"}, "there are no other labels"
+    assert 0.24 <= gates["quality"]["age"]["sharpness"]["min"] <= 0.6
+    calibration = with_gates({}, gates)
+    table = degraded_table(
+        Scored(clean.outcomes, calibration),
+        {
+            "blurred": Scored(blurred.outcomes, calibration),
+            "soft": Scored(soft.outcomes, calibration),
+        },
+    )
+    assert table["clean"]["abstained_from_any"] <= CLEAN_BUDGET
+    assert table["blurred"]["age"]["abstained"] > 0.99
+    assert table["soft"]["age"]["abstained"] < 0.1
+    assert table["soft"]["age"]["within"] is True
+
+
+def test_nothing_is_turned_away_without_need_but_the_least_certain() -> None:
+    clean = faces(400, sharpness=1.0, error_years=3, seed=1)
+    gates = fit_gates(clean, {"same": faces(200, sharpness=1.0, error_years=3, seed=4)})
+    assert gates["quality"]["age"] == {}
+
+
+def test_degraded_table_by_hand() -> None:
+    calibration = Calibration.from_dict(
+        {"gates": {"quality": {"gender": {"sharpness": {"min": 0.5}}}}}
+    )
+    n = 80
+    quality = np.tile(GOOD_QUALITY, (n, 1))
+    quality[:40, SHARP] = 0.1
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+    clean = Scored(made(n, gender=[0] * n, said_genders=([right] * 9 + [wrong]) * 8), calibration)
+    # Half are blurred; of the others 12 are wrong, 8 were not found.
+    said = [wrong] * 40 + [wrong] * 12 + [right] * 28
+    bad = Scored(
+        made(
+            n, gender=[0] * n, said_genders=said, quality=quality, found=[i < 72 for i in range(n)]
+        ),
+        calibration,
+    )
+    table = degraded_table(clean, {"bad": bad, NOT_FACES[0]: bad})
+    assert table["clean"]["gender"]["error"] == pytest.approx(0.1)
+    assert table["clean"]["gender"]["abstained"] == 0
+    row = table["bad"]
+    assert row["found"] == pytest.approx(72 / 80)
+    assert row["gender"]["abstained"] == pytest.approx(40 / 72)
+    assert row["gender"]["answered"] == pytest.approx(32 / 80)
+    assert row["gender"]["error"] == pytest.approx(12 / 32)
+    assert row["gender"]["error_of_all_found"] == pytest.approx(52 / 72)
+    assert row["gender"]["relative"] == pytest.approx(3.75)
+    assert row["gender"]["within"] is False
+    assert row["age"]["error"] is None
+    assert table[NOT_FACES[0]]["gender"]["error"] is None, "there is nothing to be right about"
+
+
+def test_curves_hold_the_chosen_point() -> None:
+    n = 100
+    calibration = Calibration.from_dict(
+        {"gates": {"certainty": {"gender": {"min_probability": 0.7}}}}
+    )
+    said = [[0.6, 0.4]] * 20 + [[0.9, 0.1]] * 80
+    rows = Scored(made(n, gender=[1] * 20 + [0] * 80, said_genders=said), calibration)
+    curves = gate_curves(rows, {})
+    assert curves["gender"]["chosen"] == (0.8, 0.0)
+    assert curves["gender"]["clean"][-1] == (1.0, pytest.approx(0.2))
+    assert "age" not in curves
+
+
+@pytest.mark.parametrize("name", sorted(DEGRADATIONS))
+def test_degradations_change_the_picture_always_alike(name: str) -> None:
+    rng = np.random.default_rng(0)
+    picture: ImageArray = rng.integers(40, 200, (170, 170, 3), dtype=np.uint8)
+    before = picture.copy()
+    worse = degrade(picture, name, seed=3)
+    assert worse.dtype == np.uint8
+    assert worse.ndim == 3
+    np.testing.assert_array_equal(picture, before, "the picture given stays as it was")
+    np.testing.assert_array_equal(degrade(picture, name, seed=3), worse)
+    assert worse.shape != picture.shape or (worse != picture).any()
+    assert 5 < worse.mean() < 250
+
+
+def test_no_degradation_and_no_such_degradation() -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    assert degrade(picture, None, seed=0) is picture
+    with pytest.raises(OptionError, match="no degradation 'fog'"):
+        degrade(picture, "fog", seed=0)

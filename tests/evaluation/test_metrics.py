@@ -1,0 +1,149 @@
+"""Each figure against a case worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facewise.evaluation.metrics import confusions, figures, mae_by_decade
+from facewise.evaluation.reliability import (
+    calibration_errors,
+    expected_calibration_error,
+    reliability,
+)
+from facewise.reporting.bootstrap import GroupBootstrap, share, wilson
+
+from .made import scored, years
+
+
+def value(row: dict[str, object], name: str) -> float:
+    cell = row[name]
+    assert isinstance(cell, dict)
+    return float(cell["value"])
+
+
+def test_age_errors_by_hand() -> None:
+    # Errors: 0, +4, -6, +13; the last face was not found, so it counts as 33.
+    rows = scored(
+        4,
+        age=[30, 20, 70, 20],
+        said_ages=[years(30), years(22, 26), years(64), np.zeros(120, np.float32)],
+        found=[True, True, True, False],
+    )
+    row = figures(rows)
+    assert value(row, "age_mae_years") == pytest.approx((0 + 4 + 6 + 13) / 4)
+    assert value(row, "age_median_error_years") == pytest.approx(5)
+    assert value(row, "age_bias_years") == pytest.approx((4 - 6 + 13) / 4)
+    assert [value(row, f"age_cs{n}") for n in (3, 5, 10)] == [0.25, 0.5, 0.75]
+    assert row["not_found"] == 1
+    decades = mae_by_decade(rows)
+    assert set(decades) == {"11-20", "21-30", "61-70"}  # 20 lies in 11 to 20, 30 in 21 to 30
+    assert decades["11-20"]["value"] == pytest.approx((4 + 13) / 2)
+
+
+def test_age_groups_by_hand() -> None:
+    # FairFace's groups: right, one off, two off, right but not found.
+    rows = scored(
+        4,
+        age=[(20, 29), (20, 29), (20, 29), (30, 39)],
+        said_ages=[years(25), years(31), years(45), years(33)],
+        found=[True, True, True, False],
+    )
+    row = figures(rows)
+    assert value(row, "age_groups_exact") == pytest.approx(1 / 4)
+    assert value(row, "age_groups_within_one") == pytest.approx(2 / 4)
+    assert "age_mae_years" not in row
+
+
+def test_the_largest_group_decides_not_the_expected_age() -> None:
+    # Expected age 28, but the most probable group is 30-39.
+    p = 0.6 * years(32) + 0.4 * years(22)
+    row = figures(scored(1, age=[(30, 39)], said_ages=[p]))
+    assert value(row, "age_groups_exact") == 1
+
+
+def test_classes_by_hand() -> None:
+    # Men: right, right, wrong. Women: right, not found.
+    rows = scored(
+        6,
+        gender=[0, 0, 0, 1, 1, -1],
+        said_genders=[[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [0.0, 0.0], [1.0, 0.0]],
+        found=[True, True, True, True, False, True],
+    )
+    row = figures(rows)
+    assert value(row, "gender_accuracy") == pytest.approx(3 / 5)
+    assert value(row, "gender_balanced_accuracy") == pytest.approx((2 / 3 + 1 / 2) / 2)
+    # F1 of men: precision 2/2, recall 2/3, 0.8; of women: precision 1/2, recall 1/2, 0.5.
+    assert value(row, "gender_macro_f1") == pytest.approx((0.8 + 0.5) / 2)
+    assert confusions(rows)["gender"] == [[2, 1, 0], [0, 1, 1]]
+    assert "ethnicity_accuracy" not in row
+
+
+def test_intervals_of_balanced_accuracy_and_f1_are_of_the_same_figures() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 400)
+    p = rng.dirichlet(np.ones(5), 400)
+    p[np.arange(400), truth] += 0.5
+    p /= p.sum(1, keepdims=True)
+    row = figures(scored(400, ethnicity=truth.tolist(), said_ethnicities=p))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        cell = row[f"ethnicity_{name}"]
+        assert cell["low"] < cell["value"] < cell["high"]
+        assert cell["high"] - cell["low"] == pytest.approx(4 * 0.5 * 400**-0.5, rel=0.5)
+
+
+def test_duplicates_are_drawn_together() -> None:
+    values = np.array([0.0, 0.0, 1.0, 1.0])
+    alone = GroupBootstrap(np.array(["a", "b", "c", "d"])).mean(values)
+    assert alone["low"] < 0.5 < alone["high"]
+    # One group: every draw is the whole, and says nothing of how it might have been.
+    together = GroupBootstrap(np.array(["a"] * 4)).mean(values)
+    assert together["low"] == together["value"] == together["high"] == 0.5
+    # Copies add no certainty.
+    many = np.tile(values, 50)
+    copies = GroupBootstrap(np.array(["a", "b", "c", "d"] * 50)).mean(many)
+    assert (copies["low"], copies["high"]) == (alone["low"], alone["high"])
+    assert GroupBootstrap(np.arange(200).astype(str)).mean(many)["low"] > 0.4
+
+
+def test_wilson_by_hand() -> None:
+    # 8 of 10: centre (0.8 + 3.8415 / 20) / 1.38415, half 1.95996 / 1.38415 * sqrt(0.025604).
+    low, high = wilson(8, 10)
+    np.testing.assert_allclose((low, high), (0.4902, 0.9433), atol=1e-4)
+    assert wilson(0, 0) == (0, 1)
+    assert share(np.array([True] * 8 + [False] * 2))["low"] == pytest.approx(low)
+
+
+def test_calibration_error_by_hand() -> None:
+    top = np.array([0.95, 0.95, 0.55, 0.55])
+    right = np.array([True, True, True, False])
+    # Bins of a tenth: |0.95 - 1| on two of four, |0.55 - 0.5| on two of four.
+    assert expected_calibration_error(top, right, bins=10) == pytest.approx(0.05)
+    points = reliability(top, right, bins=10)
+    assert [n for _, _, n in points] == [2, 2]
+    np.testing.assert_allclose(points, [(0.55, 0.5, 2), (0.95, 1.0, 2)])
+    assert expected_calibration_error(np.array([1.0]), np.array([True])) == 0
+
+
+def test_calibration_error_before_and_after_and_by_group() -> None:
+    # A network that says 0.9 and is right 8 times of 10: temperature log 9 / log 4 makes it honest.
+    n = 400
+    said = [[0.9, 0.1]] * n
+    gender = [0 if i % 10 < 8 else 1 for i in range(n)]
+    calibration = {"temperatures": {"gender": float(np.log(9) / np.log(4))}}
+    row = calibration_errors(
+        scored(n, calibration, gender=gender, said_genders=said, ethnicity=[1] * n)
+    )["gender"]
+    assert row["before"]["ece"] == pytest.approx(0.1, abs=1e-6)
+    assert row["after"]["ece"] == pytest.approx(0, abs=1e-6)
+    group = row["groups"]["ethnicity: Black"]
+    assert (group["n"], round(group["before"], 6), round(group["after"], 6)) == (n, 0.1, 0)
+    # Men alone are always right, women never.
+    assert row["groups"]["gender: male"]["before"] == pytest.approx(0.1, abs=1e-6)
+    assert "gender: female" not in row["groups"], "80 are too few"
+
+
+def test_faces_not_found_are_not_calibrated() -> None:
+    rows = scored(2, gender=[0, 0], said_genders=[[1, 0], [0, 0]], found=[True, False])
+    row = calibration_errors(rows)["gender"]
+    assert (row["n"], row["before"]["ece"]) == (1, 0)
