@@ -22,7 +22,13 @@ $(VENV)/.dev: pyproject.toml
 app: $(VENV)/.app  ## set up and open the web app at http://127.0.0.1:8000
 	$(BIN)/facewise serve
 
+web/node_modules/.done: web/package-lock.json $(VENV)/.dev
+	cd web && $(abspath $(BIN))/python ../scripts/node.py npm ci --ignore-scripts
+	touch $@
+
+# Without Node.js or its registry the tests of the page are skipped, and say why.
 test: $(VENV)/.dev  ## set up and run all tests
+	-@test -f web/node_modules/.done || $(MAKE) --silent web/node_modules/.done
 	$(BIN)/python -m pytest
 
 $(VENV)/.train: $(VENV)/.dev
@@ -41,10 +47,16 @@ check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+page: web/node_modules/.done  ## build the page that analyses on the visitor's device: dist/page
+	$(BIN)/python scripts/make_page.py
+
+parity-page: web/node_modules/.done  ## compare that page with the Python pipeline on 200 faces
+	$(BIN)/python scripts/page_parity.py --faces 200 --write
+
 load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs/results/load.*
 	$(BIN)/python scripts/load_test.py
 
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: help app test check train evaluate load check-deploy
+.PHONY: help app page parity-page test check train evaluate load check-deploy

@@ -169,10 +169,11 @@ def card() -> str:
     return replaced(text, "</main>", f"{section}\n</main>")
 
 
-def build_static(out: Path) -> None:
+def build_static(out: Path, device: Path) -> None:
     """The whole page as a folder that works from any host and under any path."""
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(PAGE / "static", out / "static")
+    shutil.copytree(PAGE / "static", out / "static", ignore=lambda *_: ["device"])
+    shutil.copytree(device, out / "static/device")
     for name in ("docs.js", "engine-server.js"):
         (out / "static" / name).unlink()
     shutil.copy(WEB / "page/offline.js", out / "static/offline.js")
@@ -199,14 +200,15 @@ def packed_bytes(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attributes", default=os.environ.get("ATTRIBUTES") or ",".join(PUBLISHED))
-    parser.add_argument("--out", type=Path, default=ROOT / "dist/page")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist/page", help="the static folder")
+    parser.add_argument("--device", type=Path, default=DEVICE, help="the server's part of it")
     options = parser.parse_args()
     names = tuple(options.attributes.split(","))
     if not set(names) <= set(labels.ATTRIBUTES):
         sys.exit(f"--attributes: name some of {','.join(labels.ATTRIBUTES)}")
     names = tuple(name for name in labels.ATTRIBUTES if name in names)
-    build_device(DEVICE, names)
-    build_static(options.out)
+    build_device(options.device, names)
+    build_static(options.out, options.device)
     size = packed_bytes(options.out)
     print(f"{options.out}: {size / 1e6:.2f} MB as tar.gz; attributes: {', '.join(names)}")
     if "ethnicity" not in names:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
         default=None, ge=1, description="photos a minute, a client"
     )
     cors_origins: CommaSeparated = ()
+    device_folder: Path | None = Field(
+        default=None, description="files of `make page` for analysing in the browser; the package's"
+    )
     root_path: str = Field(
         default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
@@ -21,7 +22,7 @@ from facewise.server.access import Access
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
 from facewise.server.middleware import Envelope
-from facewise.server.pages import PAGE
+from facewise.server.pages import PAGE, device_files
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
@@ -83,7 +84,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     app.state.facewise = state
     app.include_router(routes.router)
     app.include_router(info.router)
-    _add_page(app)
+    _add_page(app, device_files(settings.device_folder))
     problems.install(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     openapi.install(app, state, schemas.build(inference.attributes))
@@ -108,7 +109,7 @@ async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, device: Path | None) -> None:
     async def index() -> Response:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
@@ -117,6 +118,8 @@ def _add_page(app: FastAPI) -> None:
 
     for path, handler in (("/", index), ("/docs", docs)):
         app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
+    if device is not None:
+        app.mount("/static/device", _Static(directory=device), name="device")
     app.mount("/static", _Static(directory=PAGE / "static"), name="static")
 
 

@@ -12,7 +12,7 @@ from facewise._version import __version__
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
-from facewise.server.pages import has_device_files
+from facewise.server.pages import device_files
 from facewise.server.problems import ProblemError
 from facewise.server.schemas import SCHEMA_VERSION, Health, Models
 from facewise.server.state import Shared, State, allowed
@@ -59,7 +59,7 @@ async def models(state: Shared) -> Any:
             "max_batch_photos": settings.max_batch_photos,
         },
         "needs_key": state.access.needs_key,
-        "on_device": has_device_files(),
+        "on_device": device_files(settings.device_folder) is not None,
     }
 
 

@@ -10,6 +10,14 @@ DEVICE: Final = PAGE / "static" / "device"
 """Written by ``make page``: the pipeline in WebAssembly and its models."""
 
 
-def has_device_files() -> bool:
-    """Whether the page can offer to analyse on the visitor's own device."""
-    return (DEVICE / "device.json").is_file()
+def device_files(folder: Path | None) -> Path | None:
+    """Where the files lie with which the page analyses on the visitor's own device.
+
+    Args:
+        folder: the operator's choice; None means the package's own.
+
+    Returns:
+        The folder, or None where nothing is installed.
+    """
+    chosen = DEVICE if folder is None else folder
+    return chosen if (chosen / "device.json").is_file() else None
