@@ -26,7 +26,17 @@ from typing import Any
 import onnx
 from pack_model import pack
 
-from facewise import align, analyzer, attributes, calibration, images, labels, mtcnn, quality
+from facewise import (
+    align,
+    analyzer,
+    attributes,
+    calibration,
+    images,
+    labels,
+    mtcnn,
+    quality,
+    resample,
+)
 from facewise._version import __version__
 from facewise.models import WEIGHTS_FOLDER, load_spec
 from facewise.server.cards import card_page
@@ -71,7 +81,13 @@ def write_models(folder: Path) -> dict[str, Any]:
 def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Everything that the pipeline in the browser has to know."""
     models["detector"].update(
-        cell_px=mtcnn.CELL_PX, stride_px=mtcnn.STRIDE_PX, batch_size=mtcnn.BATCH_SIZE
+        cell_px=mtcnn.CELL_PX,
+        stride_px=mtcnn.STRIDE_PX,
+        batch_size=mtcnn.BATCH_SIZE,
+        band_area_px=mtcnn.BAND_AREA_PX,
+        min_band_px=mtcnn.MIN_BAND_PX,
+        pixels_a_cell=mtcnn.PIXELS_A_CELL,
+        detail=resample.DETAIL,
     )
     models["model"]["batch_size"] = attributes.BATCH_SIZE
     return {

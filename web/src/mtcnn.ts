@@ -1,8 +1,7 @@
 // MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py.
 import { nonMaximumSuppression, refine, take, toSquares } from "./boxes.ts";
 import type { Network } from "./models.ts";
-import { cropArea, integralImage, resizeArea } from "./resample.ts";
-import type { Integral } from "./resample.ts";
+import { AreaSource } from "./resample.ts";
 import type { MtcnnSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
 
@@ -37,6 +36,27 @@ export function pyramidScales(spec: MtcnnSpec, width: number, height: number): n
   return scales;
 }
 
+/** Side of the blocks of pixels that P-net needs no detail of. */
+export function blockSide(spec: MtcnnSpec, width: number, height: number): number {
+  const [finest] = pyramidScales(spec, width, height);
+  return finest ? Math.max(1, Math.trunc(1 / (spec.pixels_a_cell * finest))) : 1;
+}
+
+/** Top row and number of rows of pieces of a level that stay in the processor's cache. */
+export function bands(spec: MtcnnSpec, width: number, height: number): [number, number][] {
+  const stride = spec.stride_px;
+  const overlap = spec.cell_px - stride;
+  const even = Math.floor(Math.floor(spec.band_area_px / width) / stride) * stride;
+  const step = Math.max(spec.min_band_px, even);
+  const out: [number, number][] = [];
+  for (let top = 0; top < Math.max(1, height - overlap); top += step) {
+    const isLast = height - top - step < spec.cell_px;
+    out.push([top, isLast ? height - top : step + overlap]);
+    if (isLast) break;
+  }
+  return out;
+}
+
 function join(parts: readonly Float32Array[]): Float32Array {
   const out = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
@@ -65,14 +85,15 @@ export class MTCNN {
 
   /** Find faces, the largest first. */
   async detect(photo: Photo): Promise<Face[]> {
-    const image = integralImage(photo);
+    const reduction = blockSide(this.spec, photo.width, photo.height);
+    const image = new AreaSource(photo, { reduction, detail: this.spec.detail });
     const proposed = await this.propose(image);
     const refined = await this.refine(image, proposed);
     return this.output(image, refined);
   }
 
   /** Stage one: P-net over the pyramid. */
-  private async propose(image: Integral): Promise<Candidates> {
+  private async propose(image: AreaSource): Promise<Candidates> {
     const { width, height } = image;
     const boxes: Float32Array[] = [];
     const scores: Float32Array[] = [];
@@ -80,16 +101,7 @@ export class MTCNN {
     for (const scale of pyramidScales(this.spec, width, height)) {
       const columns = Math.trunc(width * scale + 1);
       const rows = Math.trunc(height * scale + 1);
-      const level = resizeArea(image, columns, rows);
-      const outputs = await this.networks.pnet.run(level, [1, rows, columns, 3]);
-      const [, h, w] = outputs.face_probability.dims;
-      const found = this.windows(
-        outputs.face_probability.data,
-        outputs.box_regression.data,
-        w,
-        h,
-        scale,
-      );
+      const found = await this.windows(image.level(columns, rows), columns, rows, scale);
       const keep = nonMaximumSuppression(found.boxes, found.scores, this.spec.nms.level);
       boxes.push(take(found.boxes, keep, 4));
       scores.push(take(found.scores, keep, 1));
@@ -103,35 +115,45 @@ export class MTCNN {
     return kept;
   }
 
-  /** Windows of one level that may hold a face: maps of `w * h` to N boxes. */
-  private windows(
-    probability: Float32Array,
-    regression: Float32Array,
-    w: number,
-    h: number,
+  /** Windows of one level that may hold a face. */
+  private async windows(
+    level: Float32Array<ArrayBuffer>,
+    width: number,
+    height: number,
     scale: number,
-  ): Candidates & { offsets: Float32Array } {
+  ): Promise<Candidates & { offsets: Float32Array }> {
     const limit = f(this.spec.thresholds[0]);
     const single = f(scale);
     const { stride_px: stride, cell_px: cell } = this.spec;
-    const hits: number[] = [];
-    for (let i = 0; i < w * h; i++) if (probability[i] >= limit) hits.push(i);
-    const boxes = new Float32Array(hits.length * 4);
-    const offsets = new Float32Array(hits.length * 4);
-    hits.forEach((hit, i) => {
-      const x = (hit % w) * stride;
-      const y = Math.floor(hit / w) * stride;
-      boxes[i * 4] = Math.floor(f((x + 1) / single));
-      boxes[i * 4 + 1] = Math.floor(f((y + 1) / single));
-      boxes[i * 4 + 2] = Math.floor(f((x + cell) / single));
-      boxes[i * 4 + 3] = Math.floor(f((y + cell) / single));
-      for (let k = 0; k < 4; k++) offsets[i * 4 + k] = regression[k * w * h + hit];
-    });
-    return { boxes, offsets, scores: take(probability, hits, 1) };
+    const boxes: number[] = [];
+    const scores: number[] = [];
+    const offsets: number[] = [];
+    for (const [from, rows] of bands(this.spec, width, height)) {
+      const band = level.subarray(from * width * 3, (from + rows) * width * 3);
+      const outputs = await this.networks.pnet.run(band, [1, rows, width, 3]);
+      const { data: probability, dims } = outputs.face_probability;
+      const regression = outputs.box_regression.data;
+      const [, h, w] = dims;
+      for (let i = 0; i < w * h; i++) {
+        if (probability[i] < limit) continue;
+        const x = (i % w) * stride;
+        const y = Math.floor(i / w) * stride + from;
+        for (const edge of [x + 1, y + 1, x + cell, y + cell]) {
+          boxes.push(Math.floor(f(edge / single)));
+        }
+        scores.push(probability[i]);
+        for (let k = 0; k < 4; k++) offsets.push(regression[k * w * h + i]);
+      }
+    }
+    return {
+      boxes: Float32Array.from(boxes),
+      scores: Float32Array.from(scores),
+      offsets: Float32Array.from(offsets),
+    };
   }
 
   /** Stage two: R-net over the candidates. */
-  private async refine(image: Integral, proposed: Candidates): Promise<Candidates> {
+  private async refine(image: AreaSource, proposed: Candidates): Promise<Candidates> {
     const outputs = await this.runCrops(this.networks.rnet, image, proposed.boxes, RNET_PX);
     const passed = above(outputs.face_probability, this.spec.thresholds[1]);
     const boxes = take(proposed.boxes, passed, 4);
@@ -144,7 +166,7 @@ export class MTCNN {
   }
 
   /** Stage three: O-net over what is left, to faces. */
-  private async output(image: Integral, refined: Candidates): Promise<Face[]> {
+  private async output(image: AreaSource, refined: Candidates): Promise<Face[]> {
     const outputs = await this.runCrops(this.networks.onet, image, refined.boxes, ONET_PX);
     const passed = above(outputs.face_probability, this.spec.thresholds[2]);
     const boxes = take(refined.boxes, passed, 4);
@@ -177,7 +199,7 @@ export class MTCNN {
   /** Run R- or O-net on every candidate, in batches; each output as one flat array. */
   private async runCrops(
     network: Network,
-    image: Integral,
+    image: AreaSource,
     boxes: Float32Array,
     size: number,
   ): Promise<Record<"face_probability" | "box_regression" | "landmarks", Float32Array>> {
@@ -206,7 +228,7 @@ export class MTCNN {
  * is cut off at its edge, not filled up: the networks were trained so. Coordinates count from 1 and
  * include their last pixel.
  */
-export function cutSquares(image: Integral, boxes: Float32Array, size: number): Float32Array {
+export function cutSquares(image: AreaSource, boxes: Float32Array, size: number): Float32Array {
   const corners = new Int32Array(boxes.length);
   for (let i = 0; i < boxes.length; i += 4) {
     corners[i] = Math.max(Math.trunc(boxes[i]), 1) - 1;
@@ -214,5 +236,5 @@ export function cutSquares(image: Integral, boxes: Float32Array, size: number): 
     corners[i + 2] = Math.min(Math.trunc(boxes[i + 2]), image.width);
     corners[i + 3] = Math.min(Math.trunc(boxes[i + 3]), image.height);
   }
-  return cropArea(image, corners, size);
+  return image.crops(corners, size);
 }

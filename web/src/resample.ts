@@ -1,16 +1,129 @@
 // Exact area means of any part of a picture, from one integral image; see resample.py.
 import type { Photo } from "./types.ts";
 
-/** Sums of all pixels above and to the left, three channels: `(height + 1) * (width + 1) * 3`. */
-export interface Integral {
-  readonly sums: Int32Array;
-  readonly width: number;
-  readonly height: number;
+interface Options {
+  /** Side of the blocks of pixels that are put together first; 1 is exact. */
+  reduction: number;
+  /** Pixels of the reduced picture that each pixel of a crop must still find in it. */
+  detail: number;
+}
+
+/** RGB or RGBA bytes. */
+interface Pixels {
+  data: Uint8ClampedArray | Uint8Array;
+  width: number;
+  height: number;
+  channels: number;
+}
+
+/** Sums of all pixels above and to the left: `(height + 1) * (width + 1) * 3`. */
+interface Integral {
+  sums: Int32Array;
+  width: number;
+  height: number;
+}
+
+/** First and one-past-last pixel of each window. */
+type Edges = readonly [Int32Array, Int32Array];
+
+/** A picture ready to be read at any scale. */
+export class AreaSource {
+  private readonly integral: Integral;
+
+  constructor(
+    private readonly photo: Photo,
+    private readonly options: Options = { reduction: 1, detail: 2 },
+  ) {
+    const { rgba: data, width, height } = photo;
+    const whole = { data, width, height, channels: 4 };
+    const { reduction } = options;
+    this.integral = integralImage(reduction > 1 ? blocks(whole, reduction) : whole);
+  }
+
+  get width(): number {
+    return this.photo.width;
+  }
+
+  get height(): number {
+    return this.photo.height;
+  }
+
+  /** The whole picture at another size: `height * width * 3` floats, 0 to 255. */
+  level(width: number, height: number): Float32Array<ArrayBuffer> {
+    const out = new Float32Array(width * height * 3);
+    const { integral } = this;
+    means(integral, edges(0, integral.width, width), edges(0, integral.height, height), out, 0);
+    return out;
+  }
+
+  /**
+   * Parts of the picture as squares, black where a part is empty: `N * size * size * 3` floats.
+   *
+   * @param corners left, top, right, bottom a part, whole pixels inside the picture.
+   */
+  crops(corners: Int32Array, size: number): Float32Array<ArrayBuffer> {
+    const { reduction, detail } = this.options;
+    const count = corners.length / 4;
+    const out = new Float32Array(count * size * size * 3);
+    for (let i = 0; i < count; i++) {
+      const part = Array.from(corners.subarray(i * 4, i * 4 + 4));
+      const at = i * size * size * 3;
+      const side = Math.min(part[2] - part[0], part[3] - part[1]);
+      if (reduction === 1) square(this.integral, part, size, out, at);
+      else if (side >= detail * size * reduction) {
+        square(this.integral, part.map((v) => roundHalfEven(v / reduction)), size, out, at);
+      } else if (side > 0) {
+        const [left, top, right, bottom] = part;
+        const fine = integralImage(cut(this.photo, left, top, right, bottom));
+        square(fine, [0, 0, right - left, bottom - top], size, out, at);
+      }
+    }
+    return out;
+  }
+}
+
+function roundHalfEven(value: number): number {
+  const rounded = Math.round(value);
+  return Math.abs(value % 1) === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
+}
+
+function cut(photo: Photo, left: number, top: number, right: number, bottom: number): Pixels {
+  const [width, height] = [right - left, bottom - top];
+  const data = new Uint8Array(width * height * 4);
+  for (let y = 0; y < height; y++) {
+    const from = ((top + y) * photo.width + left) * 4;
+    data.set(photo.rgba.subarray(from, from + width * 4), y * width * 4);
+  }
+  return { data, width, height, channels: 4 };
+}
+
+/** Means of blocks of `side * side` RGBA pixels, RGB; what is left over at the edges falls away. */
+function blocks(source: Pixels, side: number): Pixels {
+  const width = Math.floor(source.width / side);
+  const height = Math.floor(source.height / side);
+  const data = new Uint8Array(width * height * 3);
+  const line = new Uint32Array(width * 3);
+  const half = (side * side) / 2;
+  for (let y = 0; y < height; y++) {
+    line.fill(0);
+    for (let dy = 0; dy < side; dy++) {
+      let from = (y * side + dy) * source.width * 4;
+      for (let x = 0; x < line.length; x += 3) {
+        for (let dx = 0; dx < side; dx++, from += 4) {
+          line[x] += source.data[from];
+          line[x + 1] += source.data[from + 1];
+          line[x + 2] += source.data[from + 2];
+        }
+      }
+    }
+    const to = y * width * 3;
+    for (let x = 0; x < line.length; x++) data[to + x] = Math.floor((line[x] + half) / (side * side));
+  }
+  return { data, width, height, channels: 3 };
 }
 
 /** Sums of a large photo wrap at 2^31; differences wrap back. */
-export function integralImage(photo: Photo): Integral {
-  const { rgba, width, height } = photo;
+function integralImage({ data, width, height, channels }: Pixels): Integral {
   const stride = (width + 1) * 3;
   const sums = new Int32Array((height + 1) * stride);
   for (let y = 0, from = 0, to = stride; y < height; y++) {
@@ -18,10 +131,10 @@ export function integralImage(photo: Photo): Integral {
     let g = 0;
     let b = 0;
     to += 3;
-    for (let x = 0; x < width; x++, from += 4, to += 3) {
-      r += rgba[from];
-      g += rgba[from + 1];
-      b += rgba[from + 2];
+    for (let x = 0; x < width; x++, from += channels, to += 3) {
+      r += data[from];
+      g += data[from + 1];
+      b += data[from + 2];
       sums[to] = sums[to - stride] + r;
       sums[to + 1] = sums[to + 1 - stride] + g;
       sums[to + 2] = sums[to + 2 - stride] + b;
@@ -31,10 +144,10 @@ export function integralImage(photo: Photo): Integral {
 }
 
 /**
- * First and one-past-last pixel of each of `count` windows over `length` pixels from `start`.
- * Windows of fractional size reach outwards to whole pixels, so neighbours may share one.
+ * `count` windows over `length` pixels from `start`. Windows of fractional size reach outwards to
+ * whole pixels, so neighbours may share one.
  */
-export function edges(start: number, length: number, count: number): [Int32Array, Int32Array] {
+export function edges(start: number, length: number, count: number): Edges {
   const first = new Int32Array(count);
   const last = new Int32Array(count);
   for (let k = 0; k < count; k++) {
@@ -44,57 +157,42 @@ export function edges(start: number, length: number, count: number): [Int32Array
   return [first, last];
 }
 
-/**
- * Area means of the windows between two sets of edges, written to `out` from `at` on, row by row,
- * three floats a pixel, 0 to 255.
- */
-function means(
+function square(
   integral: Integral,
-  [left, right]: [Int32Array, Int32Array],
-  [top, bottom]: [Int32Array, Int32Array],
+  [left, top, right, bottom]: number[],
+  size: number,
   out: Float32Array,
   at: number,
 ): void {
-  const { sums } = integral;
-  const stride = (integral.width + 1) * 3;
+  if (right <= left || bottom <= top) return;
+  means(integral, edges(left, right - left, size), edges(top, bottom - top, size), out, at);
+}
+
+/** Area means of the windows between two sets of edges, written to `out` from `at` on. */
+function means(
+  { sums, width }: Integral,
+  [left, right]: Edges,
+  [top, bottom]: Edges,
+  out: Float32Array,
+  at: number,
+): void {
+  const stride = (width + 1) * 3;
   const columns = left.length;
   for (let j = 0; j < top.length; j++) {
     const above = top[j] * stride;
     const below = bottom[j] * stride;
     const rows = bottom[j] - top[j];
     for (let k = 0; k < columns; k++, at += 3) {
-      const a = above + left[k] * 3;
-      const b = above + right[k] * 3;
-      const c = below + left[k] * 3;
-      const d = below + right[k] * 3;
-      const pixels = rows * (right[k] - left[k]);
-      out[at] = ((sums[d] - sums[b] - sums[c] + sums[a]) | 0) / pixels;
-      out[at + 1] = ((sums[d + 1] - sums[b + 1] - sums[c + 1] + sums[a + 1]) | 0) / pixels;
-      out[at + 2] = ((sums[d + 2] - sums[b + 2] - sums[c + 2] + sums[a + 2]) | 0) / pixels;
+      const x0 = left[k] * 3;
+      const x1 = right[k] * 3;
+      const a = above + x0;
+      const b = above + x1;
+      const c = below + x0;
+      const d = below + x1;
+      const share = 1 / (rows * (right[k] - left[k]));
+      out[at] = ((sums[d] - sums[b] - sums[c] + sums[a]) | 0) * share;
+      out[at + 1] = ((sums[d + 1] - sums[b + 1] - sums[c + 1] + sums[a + 1]) | 0) * share;
+      out[at + 2] = ((sums[d + 2] - sums[b + 2] - sums[c + 2] + sums[a + 2]) | 0) * share;
     }
   }
-}
-
-/** The whole picture at another size: `height * width * 3` floats. */
-export function resizeArea(integral: Integral, width: number, height: number): Float32Array {
-  const out = new Float32Array(width * height * 3);
-  means(integral, edges(0, integral.width, width), edges(0, integral.height, height), out, 0);
-  return out;
-}
-
-/**
- * Parts of the picture as squares, black where a part is empty.
- *
- * @param corners left, top, right, bottom a part, whole pixels inside the picture.
- */
-export function cropArea(integral: Integral, corners: Int32Array, size: number): Float32Array {
-  const count = corners.length / 4;
-  const out = new Float32Array(count * size * size * 3);
-  for (let i = 0; i < count; i++) {
-    const [left, top, right, bottom] = corners.subarray(i * 4, i * 4 + 4);
-    if (right <= left || bottom <= top) continue;
-    const columns = edges(left, right - left, size);
-    means(integral, columns, edges(top, bottom - top, size), out, i * size * size * 3);
-  }
-  return out;
 }

@@ -17,6 +17,10 @@ export interface MtcnnSpec {
   cell_px: number;
   stride_px: number;
   batch_size: number;
+  band_area_px: number;
+  min_band_px: number;
+  pixels_a_cell: number;
+  detail: number;
 }
 
 export interface AttributeSpec extends NetworkFile {
