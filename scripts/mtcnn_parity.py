@@ -187,7 +187,7 @@ def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
 
 
 def compare(folder: Path, out: Path) -> None:
-    detector = MTCNN(threads=2, min_face_px=MIN_FACE_PX)
+    detector = MTCNN(threads=2, min_face_px=MIN_FACE_PX, second_look=False)
     reference = np.load(folder / "reference.npz")
     table: dict[str, dict[str, int]] = {}
     for path in sorted(folder.glob("*.png")):

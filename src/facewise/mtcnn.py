@@ -62,7 +62,10 @@ class MTCNN:
     Args:
         min_face_px: smallest face looked for, pixels of the photo; None grows with the photo:
             2.5 % of its shorter side, but 20 or more.
-        thresholds: least probability of a face after P-, R- and O-net.
+        thresholds: least probability of a face after P-, R- and O-net; None for the spec's.
+        second_look: where nothing was found in a photo, look again at what P-net proposed, with
+            lower thresholds: profiles, turned and covered faces. None for yes, unless thresholds
+            were given; False is how other implementations of MTCNN look, once.
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
         threads: of one inference; all cores if None.
@@ -78,6 +81,7 @@ class MTCNN:
         *,
         min_face_px: float | None = None,
         thresholds: tuple[float, float, float] | None = None,
+        second_look: bool | None = None,
         pyramid_factor: float | None = None,
         max_faces: int | None = None,
         threads: int | None = None,
@@ -86,6 +90,11 @@ class MTCNN:
         spec = _read_spec()
         self.min_face_px = min_face_px
         self.thresholds: tuple[float, float, float] = thresholds or tuple(spec["thresholds"])
+        # P-net's proposals serve both looks, so it has one threshold.
+        self.spec_second_look: list[float] = spec["second_look"]
+        second = (self.thresholds[0], *self.spec_second_look)
+        wanted = thresholds is None if second_look is None else second_look
+        self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
         self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
         self.max_faces = max_faces
         self._nms: dict[str, float] = spec["nms"]
@@ -121,8 +130,26 @@ class MTCNN:
             return []
         images = [AreaSource(photo.rgb, self._reduction(photo)) for photo in photos]
         proposed = [self._propose(image) for image in images]
-        refined = self._refine(images, proposed)
-        return self._output(images, refined)
+        found = self._find(images, proposed, self.thresholds)
+        if self.second_thresholds is not None:
+            again = [i for i, faces in enumerate(found) if not faces and len(proposed[i].boxes)]
+            if again:
+                picked = [images[i] for i in again], [proposed[i] for i in again]
+                for i, faces in zip(
+                    again, self._find(*picked, self.second_thresholds), strict=True
+                ):
+                    found[i] = faces
+        return found
+
+    def _find(
+        self,
+        images: Sequence[AreaSource],
+        proposed: Sequence[_Candidates],
+        thresholds: tuple[float, float, float],
+    ) -> list[tuple[Face, ...]]:
+        """Stages two and three."""
+        refined = self._refine(images, proposed, thresholds[1])
+        return self._output(images, refined, thresholds[2])
 
     def pyramid_scales(self, width_px: int, height_px: int) -> list[float]:
         """Scales of the pyramid's levels, the finest first."""
@@ -183,32 +210,37 @@ class MTCNN:
         return _Candidates(boxes, np.concatenate(scores)), np.concatenate(regressions)
 
     def _refine(
-        self, images: Sequence[AreaSource], proposed: Sequence[_Candidates]
+        self, images: Sequence[AreaSource], proposed: Sequence[_Candidates], threshold: float
     ) -> list[_Candidates]:
         """Stage two: R-net over the candidates of all photos."""
         probability, regression = self._run_crops("rnet", images, proposed, 24)
         results = []
         for candidates, p, offsets in zip(proposed, probability, regression, strict=True):
-            passed = p > self.thresholds[1]
+            passed = p > threshold
             boxes, p, offsets = candidates.boxes[passed], p[passed], offsets[passed]
             keep = non_maximum_suppression(boxes, p, self._nms["rnet"])
             results.append(_Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
         return results
 
     def _output(
-        self, images: Sequence[AreaSource], refined: Sequence[_Candidates]
+        self, images: Sequence[AreaSource], refined: Sequence[_Candidates], threshold: float
     ) -> list[tuple[Face, ...]]:
         """Stage three: O-net over what is left, to faces."""
         outputs = self._run_crops("onet", images, refined, 48)
         return [
-            self._faces(candidates.boxes, p, offsets, points)
+            self._faces(candidates.boxes, p, offsets, points, threshold)
             for candidates, p, offsets, points in zip(refined, *outputs, strict=True)
         ]
 
     def _faces(
-        self, boxes: FloatArray, p: FloatArray, offsets: FloatArray, points: FloatArray
+        self,
+        boxes: FloatArray,
+        p: FloatArray,
+        offsets: FloatArray,
+        points: FloatArray,
+        threshold: float,
     ) -> tuple[Face, ...]:
-        passed = p > self.thresholds[2]
+        passed = p > threshold
         boxes, p, offsets, points = boxes[passed], p[passed], offsets[passed], points[passed]
         sizes = boxes[:, 2:] - boxes[:, :2] + 1  # inclusive pixels
         # O-net gives five x, then five y, as shares of the box; the weights' own origin is (1, 1).
