@@ -1,0 +1,68 @@
+"""Compare the page's pipeline with the Python one, in Chromium, on montages of the fixture faces.
+
+    python scripts/page_parity.py --faces 200 [--write]
+
+Fails where they differ by more than the page promises: from PNG files 2 px and a probability of
+0.01, the same faces and the same abstentions; from JPEG files, whose decoders differ, 99 % of
+probabilities within 0.03. ``--write`` keeps the figures in docs/results/page-parity.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from facewise import Analyzer
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.browser.parity import compare  # noqa: E402
+from tests.browser.static_host import serve  # noqa: E402
+
+RESULT = ROOT / "docs/results/page-parity.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=int, default=200)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("no Chromium here: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        out = Path(name)
+        build = [sys.executable, ROOT / "scripts/make_page.py"]
+        build += ["--out", out / "page", "--device", out / "device"]
+        subprocess.run(build, check=True)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        with serve(out / "page") as host:
+            page = browser.new_page()
+            page.goto(host.url)
+            page.wait_for_selector("html[data-ready]", timeout=120_000)
+            folder = ROOT / "tests/data/faces"
+            differences = compare(page, Analyzer(threads=1), folder, options.faces)
+        version = browser.version
+        browser.close()
+    result = {kind: found.summary() for kind, found in differences.items()}
+    print(json.dumps(result, indent=1))
+    if options.write:
+        RESULT.write_text(json.dumps({"chromium": version, **result}, indent=1) + "\n")
+    complaints = [
+        f"{kind}: {line}" for kind, found in differences.items() for line in found.complaints(kind)
+    ]
+    if complaints:
+        sys.exit("\n".join(complaints))
+
+
+if __name__ == "__main__":
+    main()
