@@ -137,12 +137,12 @@ def main() -> None:
     lines = [
         f"Of {len(rows)} bordered FairFace train pictures, one look at the spec's thresholds finds "
         f"nothing in {len(missed)}, {len(missed) / len(rows):.2%}; lost at P-net {stages['pnet']}, "
-        f"at R-net {stages['rnet']}, at O-net {stages['onet']}. On pictures without a face it finds "
+        f"at R-net {stages['rnet']}, at O-net {stages['onet']}. Without a face, it finds "
         f"one in {first['drawn']} of {len(faceless)} drawn and {first['blanked']} of {len(empty)} "
         "blanked ones. A second look, only where nothing was found:",
         "",
         "| R-net | O-net | recovered | share | found elsewhere | more false, drawn "
-        f"| more false, blanked |\n|---|---|---|---|---|---|---|",
+        "| more false, blanked |\n|---|---|---|---|---|---|---|",
     ]
     for i, look in enumerate(SECOND_LOOKS):
         share = right[i] / max(1, len(missed))
