@@ -1,0 +1,78 @@
+"""The guard of speed: multiply-adds on fixed scenes, which no busy machine can change.
+
+After a change that is meant to cost more: ``python bench/cost.py --write``, and say why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from facewise import Photo
+from facewise.models import WEIGHTS_FOLDER, list_models
+
+pytest.importorskip("onnx")
+
+ALLOWED_GROWTH = 1.1
+MOST_A_CROP = 600_000_000
+"""Of an attribute network: a MobileNet v1 at 224 px has 570 million."""
+
+
+@pytest.fixture(scope="module")
+def cost() -> ModuleType:
+    path = Path(__file__).parent.parent.parent / "bench" / "cost.py"
+    spec = importlib.util.spec_from_file_location("bench_cost", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def too_dear(measured: dict[str, int], budget: dict[str, int]) -> list[str]:
+    return [
+        name for name in ("pnet", "rnet", "onet") if measured[name] > budget[name] * ALLOWED_GROWTH
+    ]
+
+
+def test_no_scene_costs_more_than_its_budget(cost: ModuleType) -> None:
+    budget = json.loads(cost.BUDGET.read_text())
+    measured = cost.measure()
+    assert measured.keys() == budget.keys()
+    for name, counts in measured.items():
+        assert counts["faces"] >= budget[name]["faces"], name
+        assert too_dear(counts, budget[name]) == [], name
+
+
+def test_a_smaller_smallest_face_is_noticed(cost: ModuleType) -> None:
+    """The guard can fail: twice the detail is four times the work."""
+    budget = json.loads(cost.BUDGET.read_text())["640 x 480, 1 face"]
+    _, counts = cost.detect_counted(Photo(cost.scene(640, 480, 1)), min_face_px=14)
+    assert "pnet" in too_dear(counts, budget)
+
+
+def test_multiply_adds_by_hand(cost: ModuleType) -> None:
+    """R-net on one crop, every layer counted by hand, channels filled up to blocks of 16."""
+    layers = [
+        22 * 22 * 32 * (27 + 2),  # first convolution, and the two slopes of PReLU
+        9 * 9 * 48 * (9 * 32 + 2),
+        3 * 3 * 64 * (4 * 48 + 2),
+        576 * 128,
+        128 * 5,
+    ]
+    assert cost.multiply_adds(WEIGHTS_FOLDER / "mtcnn-rnet.onnx", 1, 24, 24, 3) == sum(layers)
+
+
+def test_attribute_models_stay_small(cost: ModuleType) -> None:
+    for spec in list_models():
+        size = spec.size_px
+        one = cost.multiply_adds(spec.weights_path, 1, size, size, 3)
+        assert 10_000_000 < one < MOST_A_CROP, spec.name
+        assert np.isclose(
+            cost.multiply_adds(spec.weights_path, 4, size, size, 3), 4 * one, rtol=0.01
+        )
