@@ -1,0 +1,186 @@
+"""Model cards: a hand-written part, with every number taken from a results file.
+
+Headings follow Mitchell et al., "Model cards for model reporting" (2019). ``weights/cards/card.md``
+is what is true of every attribute model; ``cards/NAME.md`` beside the model's spec has the sections
+"Training" and "Failures" of one. Neither holds a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from facewise.errors import OptionError
+from facewise.evaluation import report_tables as tables
+from facewise.evaluation.report import noise_sentence
+from facewise.models import WEIGHTS_FOLDER, ModelSpec
+from facewise.reporting.report import Report
+
+TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
+SINGLE: Final = ("ethnicity", "gender", "age")
+_BLANK: Final = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
+
+
+def write_card(spec: ModelSpec, results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write a model's card beside its spec, as Markdown and as HTML.
+
+    Args:
+        spec: of the model.
+        results: as read from a results file, or as ``score_model`` returns them.
+        folder: where the results file is; ``dedupe.json`` there tells of the noise of labels.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OptionError: the results are of other weights, or the hand-written part cannot be used.
+    """
+    if results["model"]["sha256"] != spec.sha256:
+        raise OptionError(
+            f"the results are of weights {results['model']['sha256'][:12]}, the spec of "
+            f"{spec.sha256[:12]}: evaluate first"
+        )
+    beside = folder / "dedupe.json"
+    dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    card = build_card(results, hand_written(spec), dedupe=dedupe)
+    path = spec.path.with_suffix(".md")
+    path.write_text(card.markdown(), encoding="utf-8")
+    path.with_suffix(".html").write_text(card.html(), encoding="utf-8")
+    return [path, path.with_suffix(".html")]
+
+
+def hand_written(spec: ModelSpec) -> dict[str, str]:
+    """The sections "Training" and "Failures" of a model, by their names in lower case.
+
+    Raises:
+        OptionError: there is no such file, or it lacks a section.
+    """
+    path = spec.path.parent / "cards" / f"{spec.name}.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(
+            f"{spec.name} has no hand-written part of its card at {path} ({error}): write one with "
+            "the headings '## Training' and '## Failures', as cards/facewise-default.md has"
+        ) from error
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    found = {
+        name.strip().lower(): body.strip()
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    if lacking := {"training", "failures"} - {name for name, body in found.items() if body}:
+        raise OptionError(f"{path} lacks the section {' and '.join(sorted(lacking))}")
+    return found
+
+
+def build_card(
+    results: Mapping[str, Any],
+    written: Mapping[str, str],
+    *,
+    dedupe: Mapping[str, Any] | None = None,
+) -> Report:
+    """The card: the template with its blanks filled in.
+
+    Args:
+        results: plain numbers, as a results file holds them.
+        written: "training" and "failures", Markdown.
+        dedupe: as ``facewise dedupe`` wrote them.
+    """
+    model = results["model"]
+    blanks = {**_model(results), **_analyses(results), **written}
+    blanks["noise"] = noise_sentence(results, dedupe) if _has_noise(dedupe) else ""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    text = _BLANK.sub(lambda match: blanks[match[1]], template)
+    card = Report(f"{model['name']} {model['version']}: model card")
+    card.text(re.sub(r"\n{3,}", "\n\n", text))
+    return card
+
+
+def _has_noise(dedupe: Mapping[str, Any] | None) -> bool:
+    return bool(dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups"))
+
+
+def _model(results: Mapping[str, Any]) -> dict[str, str]:
+    model, data = results["model"], results["data"]
+    faces = [
+        f"{name}: {n} faces of the {results['split']} split, "
+        f"{len(data['not_found'][name])} of them not found"
+        for name, n in data["faces"].items()
+    ]
+    left_out = len(data["excluded"])
+    faces.append(
+        f"left out as near-duplicates of pictures in another split: {left_out}"
+        if left_out
+        else "no near-duplicate of another split was left in them to leave out"
+    )
+    return {
+        "description": model["description"],
+        "summary": _summary(results),
+        "details": _bullets(
+            [
+                f"name and version: `{model['name']}@{model['version']}`",
+                f"SHA-256 of the weights: `{model['sha256']}`",
+                f"{model['size_bytes'] / 1e6:.1f} MB of ONNX; input: an aligned face of "
+                f"{model['size_px']} x {model['size_px']} px, RGB",
+                "outputs: probabilities of 120 single years of age, and of the 19 classes of the "
+                "contract (12 decades, two genders, five ethnicities)",
+                "numbers on this page: `facewise evaluate --fit --card`, nothing typed by hand",
+            ]
+        ),
+        "data": _bullets(faces),
+        "sources": _bullets(model["data"]),
+        "licences": f"{model['licence']}.",
+    }
+
+
+def _summary(results: Mapping[str, Any]) -> str:
+    lines = []
+    for dataset, row in results["head"]["overall"].items():
+        figures = [
+            f"{tables.name_of(metric)} {tables.cell(metric, cell)}"
+            for metric, cell in row.items()
+            if isinstance(cell, Mapping)
+        ]
+        lines.append(f"**{dataset}**: {'; '.join(figures)}.")
+    return _bullets(lines)
+
+
+def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
+    single, crossed = [], []
+    for dataset, groupings in results["groups"].items():
+        for grouping, table in groupings.items():
+            block = f"#### {dataset}, by {grouping}\n\n{_table(*tables.group_table(table))}"
+            (single if grouping in SINGLE else crossed).append(block)
+    nist = [tables.nist_mae(results), tables.challenge_25(results)]
+    return {
+        "worst": _table(*tables.worst(results["head"]["worst_groups"])),
+        "overall": _table(*tables.overall(results)),
+        "groups": "\n\n".join(single),
+        "crossings": "\n\n".join(crossed),
+        "coverage": _table(*tables.coverage(results)),
+        "missed": _table(*tables.missed(results)),
+        "calibration": "\n\n".join(
+            [
+                "Expected calibration error before and after temperature.",
+                _table(*tables.calibration(results)),
+                _table(*tables.calibration_by_group(results)),
+            ]
+        ),
+        "abstention": _table(*tables.abstention(results)),
+        "nist": "\n\n".join(_table(*t) for t in nist) or tables.NONE,
+    }
+
+
+def _bullets(items: Sequence[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """As ``Report.table`` writes it; a line in words where it would have no rows."""
+    page = Report("")
+    page.table(header, rows)
+    text = page.markdown().removeprefix("# \n").strip()
+    return text or "Too few labelled faces."

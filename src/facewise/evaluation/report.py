@@ -1,0 +1,313 @@
+"""A results file as a page for people: what is worst stands first."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from facewise.evaluation import report_tables as tables
+from facewise.reporting import plots
+from facewise.reporting.report import Report
+
+SUSPECTS_SHOWN: Final = 20
+COVERAGE_LEVEL: Final = "0.9"
+
+
+def render_report(
+    results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
+    """The report as one HTML page that needs no other file, and as Markdown.
+
+    Args:
+        results: as a results file holds them; see docs/evaluation.md.
+        dedupe: as ``facewise dedupe`` wrote them, for the noise of labels.
+    """
+    page = build_report(results, dedupe=dedupe)
+    return page.html(), page.markdown()
+
+
+def write_reports(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the report beside its results file, as Markdown with figures and as HTML.
+
+    The suspect labels become a CSV of their own; ``dedupe.json`` in the same folder, if it is
+    there, tells of the noise of labels.
+
+    Args:
+        results: as ``facewise.evaluation.results.score_model`` returns them, or read from a file.
+        folder: where the results file is.
+
+    Returns:
+        What was written.
+    """
+    from facewise.evaluation.results import write_results
+
+    path = folder / f"{results['model']['name']}.json"
+    if not path.exists():
+        write_results(results, path)
+    # What is read back is what any reader sees: rounded, and None where there is no number.
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    beside = folder / "dedupe.json"
+    dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    page = build_report(stored, dedupe=dedupe)
+    page.write(path)
+    written = [path.with_suffix(".md"), path.with_suffix(".html")]
+    if rows := stored.get("suspect_labels"):
+        listing = folder / f"{path.stem}-suspects.csv"
+        with listing.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        written.append(listing)
+    return written
+
+
+def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None) -> Report:
+    """The report, block by block."""
+    model = results["model"]
+    page = Report(f"{model['name']}@{model['version']} on the {results['split']} split")
+    page.text(
+        f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
+        f"{model['size_px']} px. Apparent age, gender and ethnicity, through detection and "
+        "alignment. A face that is not found is wrong in every classification, counts as age 33 "
+        "and lies outside its interval and sets. In brackets stand 95 % intervals, by a bootstrap "
+        "that draws near-duplicates together."
+    )
+    _head(page, results)
+    _groups(page, results)
+    _confusions(page, results)
+    _calibration(page, results)
+    _coverage(page, results)
+    _abstention(page, results)
+    _nist(page, results)
+    _noise(page, results, dedupe)
+    _left_out(page, results)
+    return page
+
+
+def _head(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("Worst groups and gaps")
+    page.text(
+        "Of each metric the grouping with the widest gap, among ethnicity, gender, age, and "
+        "ethnicity by gender; groups of 30 faces or more."
+    )
+    page.table(*tables.worst(results["head"]["worst_groups"]))
+    page.heading("Over all")
+    page.table(*tables.overall(results))
+    shares = results["head"]["abstained_clean"]
+    page.bullets(
+        [
+            "abstained from, of the clean faces that were found: "
+            + ", ".join(f"{n} {tables.number('', s)}" for n, s in shares.items()),
+            *(
+                f"age intervals at {float(level):.0%}: {len(row['missed'])} of {row['of']} groups "
+                "of 150 faces or more are surely covered less"
+                for level, row in results["head"]["groups_missed"].items()
+                if row["of"]
+            ),
+        ]
+    )
+    for dataset, decades in results["age_by_decade"].items():
+        if decades:
+            page.heading(f"Age error by decade, {dataset}", 3)
+            page.figure(
+                f"age-by-decade-{dataset}",
+                plots.intervals(
+                    decades,
+                    title="age MAE by the label's decade (n)",
+                    x_label="years",
+                    line=results["overall"][dataset]["age_mae_years"]["value"],
+                ),
+                f"Mean absolute age error by decade of the label on {dataset}, with 95 % "
+                "intervals; the dashed line is the error over all.",
+            )
+            page.table(
+                ["decade", "age MAE, years", "n"],
+                [[d, tables.cell("_years", f), f["n"]] for d, f in decades.items()],
+            )
+
+
+def _groups(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("By group")
+    page.text(
+        "Groups of 30 faces or more. Intervals of small groups are wide: read them before the "
+        "values."
+    )
+    for dataset, groupings in results["groups"].items():
+        for grouping, table in groupings.items():
+            page.heading(f"{dataset}, by {grouping}", 3)
+            page.table(*tables.group_table(table))
+
+
+def _confusions(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("Confusions")
+    for dataset, matrices in results["confusions"].items():
+        for name, matrix in matrices.items():
+            title = tables.OUTPUTS.get(name, name)
+            page.figure(
+                f"confusion-{dataset}-{name.replace('_', '-')}",
+                plots.confusion(matrix["n"], matrix["labels"], matrix["answers"]),
+                f"Confusion matrix of {title} on {dataset}: {_read_out(matrix)}.",
+            )
+
+
+def _read_out(matrix: Mapping[str, Any]) -> str:
+    """The share of each label that is answered rightly, in words."""
+    shares = []
+    for index, (label, row) in enumerate(zip(matrix["labels"], matrix["n"], strict=True)):
+        if sum(row):
+            shares.append(f"{label} {row[index] / sum(row):.0%}")
+    return "right of " + ", ".join(shares)
+
+
+def _calibration(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("Calibration")
+    page.text("Expected calibration error, 15 bins, before and after one temperature an output.")
+    page.table(*tables.calibration(results))
+    for name, row in results["calibration_error"].items():
+        title = tables.OUTPUTS.get(name, name)
+        page.figure(
+            f"reliability-{name.replace('_', '-')}",
+            plots.reliability(
+                {kind: row[kind]["points"] for kind in ("before", "after")}, f"reliability: {title}"
+            ),
+            f"Reliability of {title}: stated probability against share right; calibration error "
+            f"{row['before']['ece']:.3f} before temperature, {row['after']['ece']:.3f} after.",
+        )
+    page.heading("Calibration error by group", 3)
+    page.text("Groups of 150 faces or more, the worst first.")
+    page.table(*tables.calibration_by_group(results))
+
+
+def _coverage(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("Intervals and label sets")
+    page.text(
+        "Conformal, fitted on the calibration split; beside them plain split conformal prediction, "
+        "one threshold for everybody. An age that is known as a group only can but be touched."
+    )
+    page.table(*tables.coverage(results))
+    page.heading("Groups that are covered less", 3)
+    page.text("Groups of 150 faces or more whose 95 % Wilson interval does not reach the level.")
+    page.table(*tables.missed(results))
+    groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
+    if groups:
+        page.figure(
+            "coverage-by-group",
+            plots.intervals(
+                groups,
+                title="coverage of 90 % age intervals (n)",
+                x_label="share",
+                line=float(COVERAGE_LEVEL),
+            ),
+            "Share of ages inside their 90 % interval by group, with 95 % Wilson intervals; the "
+            "dashed line is 90 %. The same as a table:",
+        )
+        page.table(
+            ["group", "covers", "mean width", "n"],
+            [
+                [group, tables.cell("", f), f"{f['mean_size']:.1f} years", f["n"]]
+                for group, f in groups.items()
+            ],
+        )
+
+
+def _abstention(page: Report, results: Mapping[str, Any]) -> None:
+    page.heading("Abstention")
+    page.text(
+        "Gates are chosen on val, from curves of error against the share that is answered. Clean "
+        "test faces and the same faces made worse on purpose:"
+    )
+    page.table(*tables.abstention(results))
+    for split, attributes in results["risk_coverage"].items():
+        for name, curves in attributes.items():
+            lines = {n: curves[n] for n in ("clean", "with degraded") if curves.get(n)}
+            chosen = curves.get("chosen")
+            mark = f"; the gate chosen answers {chosen[0]:.1%} of the clean faces" if chosen else ""
+            page.figure(
+                f"risk-coverage-{split}-{name}",
+                plots.lines(
+                    lines,
+                    title=f"{name}, {split}",
+                    x_label="share answered, the surest first",
+                    y_label="mean error, years" if name == "age" else "share wrong",
+                    marks={"clean": chosen} if chosen else None,
+                ),
+                f"Error of what is answered against the share answered: {name} on {split}{mark}.",
+            )
+
+
+def _nist(page: Report, results: Mapping[str, Any]) -> None:
+    mae, challenge = tables.nist_mae(results), tables.challenge_25(results)
+    if not mae[1] and not challenge[1]:
+        return
+    page.heading("As NIST reports age estimation")
+    page.text(
+        "**Information about the model, and not a fitness for age checks:** facewise is not for "
+        "deciding who is old enough for anything."
+    )
+    page.table(*mae)
+    page.table(*challenge)
+
+
+def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] | None) -> None:
+    suspects: Sequence[Mapping[str, Any]] = results.get("suspect_labels") or ()
+    noise = (dedupe or {}).get("label_noise", {}).get("age", {})
+    if not suspects and not noise.get("n_groups"):
+        return
+    page.heading("How much of the error is the labels'")
+    if dedupe and noise.get("n_groups"):
+        page.text(noise_sentence(results, dedupe))
+        page.table(*tables.age_noise(dedupe))
+    if suspects:
+        page.heading("Suspect labels", 3)
+        page.text(
+            f"The {len(suspects)} labels that surprise the model most are in "
+            f"`{results['model']['name']}-suspects.csv`, for a reader to check; some are the "
+            f"model's errors. The first {min(SUSPECTS_SHOWN, len(suspects))}:"
+        )
+        page.table(*tables.suspects(suspects[:SUSPECTS_SHOWN]))
+
+
+def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
+    """What near-duplicates say of the labels, beside the model's own error."""
+    noise = dedupe["label_noise"]
+    floor = noise["age"]["mae_floor_normal_years"]
+    text = (
+        f"Of {noise['age']['n_groups']} photos that UTKFace holds more than once, "
+        f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree, by "
+        f"{noise['age']['mean_difference_years']['value']:.1f} years on average. If errors are "
+        f"normal and independent, a label is off by {tables.cell('_years', floor)} years on "
+        "average: an error that a model would keep that knew every apparent age."
+    )
+    mae = results["overall"].get("utkface", {}).get("age_mae_years")
+    if mae:
+        text += f" The model's is {tables.cell('_years', mae)}."
+    for name in ("gender", "ethnicity"):
+        if noise[name]["n_groups"]:
+            text += f" Labels of {name} disagree in {noise[name]['pairs_disagree']['value']:.1%}."
+    return text
+
+
+def _left_out(page: Report, results: Mapping[str, Any]) -> None:
+    data = results["data"]
+    page.heading("What was not scored, and what was not found")
+    page.bullets(
+        [
+            f"left out as near-duplicates of pictures in another split: {_names(data['excluded'])}",
+            f"skipped by the readers: {_names([f'{n}: {why}' for n, why in data['skipped']], 10)}",
+            *(
+                f"{dataset}, faces not found (scored as wrong): {_names(names)}"
+                for dataset, names in data["not_found"].items()
+            ),
+        ]
+    )
+
+
+def _names(names: Sequence[str], most: int = 60) -> str:
+    if not names:
+        return "none"
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)}: {shown}{more}"

@@ -1,0 +1,285 @@
+"""Rows of tables, from a results file; shared by the report and the model card.
+
+A results file is what ``facewise.evaluation.results.write_results`` wrote: plain numbers, None
+where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+METRICS: Final[dict[str, str]] = {
+    "age_mae_years": "age MAE, years",
+    "age_median_error_years": "age median error, years",
+    "age_bias_years": "age bias, years",
+    "age_cs3": "age within 3 years",
+    "age_cs5": "age within 5 years",
+    "age_cs10": "age within 10 years",
+    "age_groups_exact": "nine age groups, exact",
+    "age_groups_within_one": "nine age groups, within one",
+    "gender_accuracy": "gender accuracy",
+    "gender_balanced_accuracy": "gender balanced accuracy",
+    "gender_macro_f1": "gender macro F1",
+    "ethnicity_accuracy": "ethnicity accuracy",
+    "ethnicity_balanced_accuracy": "ethnicity balanced accuracy",
+    "ethnicity_macro_f1": "ethnicity macro F1",
+    "interval_coverage_90": "90 % age interval holds it",
+    "gender_set_coverage_90": "90 % gender set holds it",
+    "ethnicity_set_coverage_90": "90 % ethnicity set holds it",
+    "age_abstained": "abstained, age",
+    "gender_abstained": "abstained, gender",
+    "ethnicity_abstained": "abstained, ethnicity",
+    "gender_calibration_error": "gender calibration error",
+    "ethnicity_calibration_error": "ethnicity calibration error",
+}
+"""Metric of a results file to its name in words, in the order of columns."""
+
+GROUP_COLUMNS: Final = (
+    "age_mae_years",
+    "age_bias_years",
+    "age_cs5",
+    "age_groups_exact",
+    "age_groups_within_one",
+    "gender_accuracy",
+    "ethnicity_accuracy",
+    "interval_coverage_90",
+    "age_abstained",
+)
+SETS: Final = {
+    "intervals": "age interval",
+    "intervals_touching_age_groups": "age interval touches the age group",
+    "gender_sets": "gender set",
+    "ethnicity_sets": "ethnicity set",
+}
+OUTPUTS: Final = {"age_decade": "age decade", "age_group": "nine age groups"}
+ATTRIBUTES: Final = ("age", "gender", "ethnicity")
+NONE: Final = "-"
+
+Row = list[object]
+
+
+def number(metric: str, value: float | None) -> str:
+    """A value in the unit of its metric: years, or per cent."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if metric.endswith("_years") else f"{value:.1%}"
+
+
+def cell(metric: str, figure: Mapping[str, Any] | None) -> str:
+    """A value with its 95 % interval, where it has one."""
+    if figure is None or figure.get("value") is None:
+        return NONE
+    value = number(metric, figure["value"])
+    if figure.get("low") is None or figure.get("high") is None:
+        return value
+    return f"{value} ({number(metric, figure['low'])} to {number(metric, figure['high'])})"
+
+
+def name_of(metric: str) -> str:
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def overall(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Every figure a row, every data set a column."""
+    sets = list(results["overall"])
+    rows: list[Row] = [["faces", *(results["overall"][s]["n"] for s in sets)]]
+    rows.append(["of them not found", *(results["overall"][s]["not_found"] for s in sets)])
+    for metric in METRICS:
+        cells = [results["overall"][s].get(metric) for s in sets]
+        if any(cells):
+            rows.append([name_of(metric), *(cell(metric, f) for f in cells)])
+    return ["", *sets], rows
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
+    """The worst group of each metric, with the gap to the best."""
+    header = ["data", "metric", "groups by", "worst", "", "n", "best", "", "gap"]
+    out: list[Row] = []
+    for row in rows:
+        metric, bad, good = row["metric"], row["worst_figure"], row["best_figure"]
+        out.append(
+            [
+                row["dataset"],
+                name_of(metric),
+                row["grouping"],
+                f"**{row['worst']}**",
+                cell(metric, bad),
+                bad["n"],
+                row["best"],
+                cell(metric, good),
+                number(metric, row["gap"]),
+            ]
+        )
+    return header, out
+
+
+def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
+    """A group a row, a metric a column; n is the largest of its metrics'."""
+    metrics = [m for m in GROUP_COLUMNS if any(m in row for row in table.values())]
+    rows: list[Row] = [
+        [
+            group,
+            max((f["n"] for f in row.values()), default=0),
+            *(cell(metric, row.get(metric)) for metric in metrics),
+        ]
+        for group, row in table.items()
+    ]
+    return ["group", "n", *map(name_of, metrics)], rows
+
+
+def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Level and output a row: coverage and size, beside plain conformal prediction's."""
+    out: list[Row] = []
+    for level, row in results["coverage"].items():
+        plain = row.get("baseline") or {}
+        for key, label in SETS.items():
+            if key not in row:
+                continue
+            figure, other = row[key], plain.get(key)
+            out.append(
+                [
+                    f"{float(level):.0%}",
+                    label,
+                    cell(key, figure),
+                    size(figure),
+                    f"{figure.get('empty', 0)}" if "mean_size" in figure else NONE,
+                    cell(key, other),
+                    size(other) if other else NONE,
+                    f"{other.get('empty', 0)}" if other and "mean_size" in other else NONE,
+                    figure["n"],
+                ]
+            )
+    header = ["level", "what", "covers", "mean size", "empty sets"]
+    return [*header, "plain: covers", "plain: mean size", "plain: empty", "n"], out
+
+
+def size(figure: Mapping[str, Any]) -> str:
+    """Width of an interval or number of labels in a set."""
+    if figure.get("mean_width_years") is not None:
+        return f"{figure['mean_width_years']:.1f} years"
+    if figure.get("mean_size") is not None:
+        return f"{figure['mean_size']:.2f}"
+    return NONE
+
+
+def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Groups of 150 faces or more whose coverage is surely under the level."""
+    out: list[Row] = []
+    for level, row in results["coverage"].items():
+        parts = {
+            "age interval": row.get("interval_groups", {}),
+            "gender set": row.get("gender_sets", {}).get("groups", {}),
+            "ethnicity set": row.get("ethnicity_sets", {}).get("groups", {}),
+        }
+        for label, groups in parts.items():
+            if groups:
+                names = [
+                    f"{group} ({cell('', figure)}, n {figure['n']})"
+                    for group, figure in groups.items()
+                    if not figure["reaches"]
+                ]
+                count = f"{len(names)} of {len(groups)}"
+                out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
+    return ["level", "what", "groups under it", "which"], out
+
+
+def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Expected calibration error of each output, before and after temperature."""
+    rows: list[Row] = [
+        [OUTPUTS.get(name, name), f"{r['before']['ece']:.4f}", f"{r['after']['ece']:.4f}", r["n"]]
+        for name, r in results["calibration_error"].items()
+    ]
+    return ["output", "before", "after", "n"], rows
+
+
+def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """The same of each group of 150 faces or more, the worst first."""
+    rows: list[tuple[float, Row]] = []
+    for name, outputs in results["calibration_error"].items():
+        for group, r in outputs.get("groups", {}).items():
+            line: Row = [OUTPUTS.get(name, name), group]
+            line += [f"{r['before']:.4f}", f"{r['after']:.4f}", r["n"]]
+            rows.append((r["after"], line))
+    rows.sort(key=lambda row: -row[0])
+    return ["output", "group", "before", "after", "n"], [row for _, row in rows]
+
+
+def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Input by input and attribute: who is answered, and how wrong those answers are."""
+    out: list[Row] = []
+    for name, row in results["abstention"].items():
+        for attribute in ATTRIBUTES:
+            held = row[attribute]
+            within = held["within"]
+            metric = "age_mae_years" if attribute == "age" else "share"
+            out.append(
+                [
+                    name,
+                    attribute,
+                    number("", row["found"]),
+                    number("", held["abstained"]),
+                    number("", held["answered"]),
+                    number(metric, held["error"]),
+                    number(metric, held["error_of_all_found"]),
+                    NONE if within is None else ("yes" if within else "**no**"),
+                    row["n"],
+                ]
+            )
+    return [
+        "input",
+        "attribute",
+        "found",
+        "abstained, of those found",
+        "answered, of all",
+        "error of what is answered",
+        "error of all found",
+        "at most twice the clean error",
+        "n",
+    ], out
+
+
+def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """MAE for ages 18 to 30, by ethnicity and gender."""
+    rows: list[Row] = [
+        [group, cell("age_mae_years", f), f["n"]]
+        for group, f in results["nist"].get("mae_18_to_30", {}).items()
+    ]
+    return ["group", "age MAE, years", "n"], rows
+
+
+def challenge_25(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """How often 14 to 17 is called 25 or more."""
+    rows: list[Row] = [
+        [group, cell("", f), f["n"]] for group, f in results["nist"].get("challenge_25", {}).items()
+    ]
+    return ["labelled 14 to 17", "called 25 or more", "n"], rows
+
+
+def suspects(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
+    """Labels that surprise the model, the most surprising first."""
+    out: list[Row] = [
+        [f"`{r['file']}`", r["attribute"], r["label"], r["answer"], r["p_label"], r["p_answer"]]
+        for r in rows
+    ]
+    return ["file", "attribute", "label", "answer", "p of label", "p of answer"], out
+
+
+def age_noise(dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Floor of the age error that labels of one photo imply, all and by age."""
+    noise = dedupe["label_noise"]["age"]
+    out: list[Row] = []
+    for name, row in {"all": noise, **noise.get("by_age", {})}.items():
+        low, high = row["mae_floor_bounds_years"]
+        out.append(
+            [
+                name,
+                row["n_pairs"],
+                cell("", row["share_that_disagrees"]),
+                cell("_years", row["mean_difference_years"]),
+                cell("_years", row["mae_floor_normal_years"]),
+                f"{low:.2f} to {high:.2f}",
+            ]
+        )
+    header = ["age", "pairs", "labels disagree", "mean difference, years"]
+    return [*header, "MAE floor, years", "its bounds"], out

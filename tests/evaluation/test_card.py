@@ -1,0 +1,97 @@
+"""Model cards: the hand-written part is there, and every number comes from the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facewise.errors import OptionError
+from facewise.evaluation.card import TEMPLATE, build_card, hand_written, write_card
+from facewise.models import ModelSpec, load_spec
+
+WRITTEN = {"training": "Trained so.", "failures": "- Fails here."}
+
+HEADINGS = (
+    "Model details",
+    "Intended use",
+    "Out of scope",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Known failures",
+    "Caveats and recommendations",
+    "Data and licences",
+)
+
+
+def sections(markdown: str) -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", markdown, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_card_states_its_use_and_tells_every_group(
+    results: dict[str, Any],
+    dedupe: dict[str, Any],
+) -> None:
+    text = build_card(results, WRITTEN, dedupe=dedupe).markdown()
+    found = sections(text)
+    assert tuple(found) == HEADINGS
+    assert "apparent" in found["Intended use"]
+    assert "age assur" in found["Out of scope"] or "assuring anybody's age" in found["Out of scope"]
+    assert "surveillance" in found["Out of scope"]
+    assert "Trained so." in found["Model details"]
+    assert "Fails here." in found["Known failures"]
+    assert results["model"]["sha256"] in found["Model details"]
+    assert "photos that UTKFace holds more than once" in found["Training data"]
+    analyses = found["Quantitative analyses"]
+    for dataset, groupings in results["groups"].items():
+        for grouping, table in groupings.items():
+            block = analyses.split(f"#### {dataset}, by {grouping}\n")[1].split("\n#")[0]
+            for group, row in table.items():
+                value = f"{row['gender_accuracy']['value']:.1%}"
+                lines = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
+                assert len(lines) == 1
+                assert value in lines[0]
+                assert f"| {row['gender_accuracy']['n']} |" in lines[0]
+    assert "{{" not in text
+
+
+def test_hand_written_parts_hold_no_figures() -> None:
+    written = hand_written(load_spec("default"))
+    own = [*written.values(), TEMPLATE.read_text(encoding="utf-8")]
+    for text in own:
+        # Levels, years of papers and articles of law are no results.
+        assert re.findall(r"\d+\.\d|\d+ ?%", text.replace("95 %", "")) == []
+
+
+def test_card_is_written_beside_the_spec_and_only_of_its_own_weights(
+    results: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    shipped = load_spec("default")
+    spec: ModelSpec = dataclasses.replace(shipped, path=tmp_path / "weights" / "m.json", name="m")
+    spec.path.parent.mkdir()
+    with pytest.raises(OptionError, match="hand-written"):
+        write_card(spec, results, tmp_path)
+    cards = spec.path.parent / "cards"
+    cards.mkdir()
+    (cards / "m.md").write_text("## Training\n\nSo.\n")
+    with pytest.raises(OptionError, match="lacks the section failures"):
+        write_card(spec, results, tmp_path)
+    shutil.copy(shipped.path.parent / "cards" / f"{shipped.name}.md", cards / "m.md")
+    paths = write_card(spec, results, tmp_path)
+    assert [path.name for path in paths] == ["m.md", "m.html"]
+    html = paths[1].read_text(encoding="utf-8")
+    assert "<h2>Intended use</h2>" in html
+    assert html.count("<table>") > 10
+    other = dataclasses.replace(spec, sha256="0" * 64)
+    with pytest.raises(OptionError, match="evaluate first"):
+        write_card(other, results, tmp_path)

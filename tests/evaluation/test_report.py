@@ -1,0 +1,117 @@
+"""The report, rendered from the results of outcomes made at random."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facewise.evaluation.report import render_report, write_reports
+from facewise.evaluation.results import score_model, write_results
+from facewise.models import load_spec
+
+from .made import made
+
+
+@pytest.fixture(scope="module")
+def rendered(results: dict[str, Any], dedupe: dict[str, Any]) -> tuple[str, str]:
+    return render_report(results, dedupe=dedupe)
+
+
+class Page(HTMLParser):
+    """Collects what a page loads, its pictures' names, and its tables' first cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.pictures: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        held = dict(attrs)
+        if tag in ("img", "script", "link", "iframe"):
+            self.loads.append(held.get("src") or held.get("href") or tag)
+        if held.get("role") == "img":
+            self.pictures.append(held.get("aria-label") or "")
+
+
+def figure_text(value: float, *, years: bool = False) -> str:
+    return f"{value:.2f}" if years else f"{value:.1%}"
+
+
+def test_report_holds_the_figures_of_its_results(
+    results: dict[str, Any], dedupe: dict[str, Any], rendered: tuple[str, str]
+) -> None:
+    html, markdown = rendered
+    mae = results["overall"]["utkface"]["age_mae_years"]
+    for text in (html, markdown):
+        assert f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})" in text
+        assert figure_text(results["overall"]["fairface"]["gender_accuracy"]["value"]) in text
+        widest = results["head"]["worst_groups"][0]
+        assert widest["worst"] in text
+        assert figure_text(results["coverage"]["0.9"]["intervals"]["value"]) in text
+        assert f"{results['calibration_error']['gender']['after']['ece']:.4f}" in text
+        assert "left-out.jpg" in text
+        assert "not a fitness for age checks" in text
+        assert "blur-7%" in text
+        floor = dedupe["label_noise"]["age"]["mae_floor_normal_years"]["value"]
+        assert figure_text(floor, years=True) in text
+    for group, row in results["groups"]["utkface"]["ethnicity x gender"].items():
+        block = markdown.split("### utkface, by ethnicity x gender\n")[1].split("\n#")[0]
+        (line,) = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
+        assert figure_text(row["gender_accuracy"]["value"]) in line
+
+
+def test_worst_groups_come_first(rendered: tuple[str, str]) -> None:
+    _, markdown = rendered
+    headings = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
+    assert headings[:3] == ["Worst groups and gaps", "Over all", "By group"]
+    assert len(headings) == len(set(headings))
+
+
+def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[str, str]) -> None:
+    page = Page(rendered[0])
+    assert page.loads == []
+    assert all(len(words) > 30 for words in page.pictures)
+    shown = " ".join(page.pictures)
+    for words in (
+        "Confusion matrix of ethnicity on fairface",
+        "Reliability of gender",
+        "Share of ages inside their 90 % interval",
+        "Error of what is answered against the share answered: age",
+        "age error by decade",
+    ):
+        assert words in shown
+
+
+def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:
+    """A data set without ages, and no degraded input, noise or suspects."""
+    outcomes = made(40, gender=[0, 1] * 20, said_genders=[[0.8, 0.2], [0.4, 0.6]] * 20)
+    small = score_model(load_spec("default"), outcomes, "all")
+    html, markdown = render_report(json.loads(json.dumps(small)))
+    assert "gender accuracy" in markdown
+    assert "Suspect labels" not in markdown
+    assert "NIST" not in markdown
+    assert "<table>" in html
+
+
+def test_reports_are_written_beside_the_results(
+    results: dict[str, Any], dedupe: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "dedupe.json").write_text(json.dumps(dedupe))
+    name = results["model"]["name"]
+    write_results(results, tmp_path / f"{name}.json")
+    written = write_reports(results, tmp_path)
+    assert [path.name for path in written] == [f"{name}.md", f"{name}.html", f"{name}-suspects.csv"]
+    markdown = written[0].read_text()
+    pictures = re.findall(r"\]\((\S+\.svg)\)", markdown)
+    assert len(pictures) > 10
+    assert all((tmp_path / picture).read_text().startswith("<svg") for picture in pictures)
+    assert "photos that UTKFace holds more than once" in markdown
+    with written[2].open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 30
