@@ -88,8 +88,22 @@ export class MTCNN {
     const reduction = blockSide(this.spec, photo.width, photo.height);
     const image = new AreaSource(photo, { reduction, detail: this.spec.detail });
     const proposed = await this.propose(image);
-    const refined = await this.refine(image, proposed);
-    return this.output(image, refined);
+    const [, rnet, onet] = this.spec.thresholds;
+    const found = await this.find(image, proposed, rnet, onet);
+    if (found.length > 0 || proposed.scores.length === 0) return found;
+    // A second look, less strict: profiles, turned and covered faces.
+    const [secondRnet, secondOnet] = this.spec.second_look;
+    return this.find(image, proposed, secondRnet, secondOnet);
+  }
+
+  /** Stages two and three, with their thresholds. */
+  private async find(
+    image: AreaSource,
+    proposed: Candidates,
+    rnet: number,
+    onet: number,
+  ): Promise<Face[]> {
+    return this.output(image, await this.refine(image, proposed, rnet), onet);
   }
 
   /** Stage one: P-net over the pyramid. */
@@ -153,9 +167,13 @@ export class MTCNN {
   }
 
   /** Stage two: R-net over the candidates. */
-  private async refine(image: AreaSource, proposed: Candidates): Promise<Candidates> {
+  private async refine(
+    image: AreaSource,
+    proposed: Candidates,
+    threshold: number,
+  ): Promise<Candidates> {
     const outputs = await this.runCrops(this.networks.rnet, image, proposed.boxes, RNET_PX);
-    const passed = above(outputs.face_probability, this.spec.thresholds[1]);
+    const passed = above(outputs.face_probability, threshold);
     const boxes = take(proposed.boxes, passed, 4);
     const scores = take(outputs.face_probability, passed, 1);
     const keep = nonMaximumSuppression(boxes, scores, this.spec.nms.rnet);
@@ -166,9 +184,13 @@ export class MTCNN {
   }
 
   /** Stage three: O-net over what is left, to faces. */
-  private async output(image: AreaSource, refined: Candidates): Promise<Face[]> {
+  private async output(
+    image: AreaSource,
+    refined: Candidates,
+    threshold: number,
+  ): Promise<Face[]> {
     const outputs = await this.runCrops(this.networks.onet, image, refined.boxes, ONET_PX);
-    const passed = above(outputs.face_probability, this.spec.thresholds[2]);
+    const passed = above(outputs.face_probability, threshold);
     const boxes = take(refined.boxes, passed, 4);
     const scores = take(outputs.face_probability, passed, 1);
     const points = take(outputs.landmarks, passed, 10);

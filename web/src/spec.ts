@@ -11,6 +11,7 @@ export interface NetworkFile {
 export interface MtcnnSpec {
   networks: { pnet: NetworkFile; rnet: NetworkFile; onet: NetworkFile };
   thresholds: [number, number, number];
+  second_look: [number, number];
   pyramid_factor: number;
   nms: { level: number; photo: number; rnet: number; onet: number };
   min_face: { px: number; share_of_short_side: number };
