@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import logging
 import os
 import shlex
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,35 +25,63 @@ from PIL import Image
 
 import facewise
 from facewise import errors
+from facewise.cli import main
 from facewise.cli.drawings import plan_drawings
 
 FACEWISE = [sys.executable, "-m", "facewise"]
 posix = pytest.mark.skipif(os.name != "posix", reason="shells and devices are POSIX's here")
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
 def run(
-    *args: str | Path, stdin: bytes | None = None, **environment: str
-) -> subprocess.CompletedProcess[bytes]:
-    result = subprocess.run(
-        [*FACEWISE, *map(str, args)],
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "160", **environment},
-    )
-    assert b"Traceback" not in result.stderr
-    return result
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Iterator[Run]:
+    """Run a command in this process, as the console script does: quicker than a new one."""
+    logger = logging.getLogger("facewise")
+    level = logger.level
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run_main(*args: str | Path, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["facewise", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert isinstance(stop.value.code, int)
+        return Result(int(stop.value.code), *capfdbinary.readouterr())
+
+    yield run_main
+    logger.setLevel(level)
 
 
-def shell(command: str, *args: str | Path) -> subprocess.CompletedProcess[bytes]:
+def spawn(*args: str | Path, **environment: str) -> Result:
+    """Run a command in a process of its own, for what depends on its environment."""
+    return _result([*FACEWISE, *map(str, args)], COLUMNS="160", **environment)
+
+
+def shell(command: str, *args: str | Path) -> Result:
     """Run a line of sh; ``facewise`` in it is this one, ``$1`` and so on are the arguments."""
-    result = subprocess.run(
-        ["/bin/sh", "-c", command.replace("facewise", shlex.join(FACEWISE)), "sh", *map(str, args)],
-        capture_output=True,
-        timeout=120,
+    line = command.replace("facewise", shlex.join(FACEWISE))
+    return _result(["/bin/sh", "-c", line, "sh", *map(str, args)])
+
+
+def _result(command: list[str], **environment: str) -> Result:
+    ended = subprocess.run(
+        command, capture_output=True, timeout=300, env={**os.environ, **environment}
     )
-    assert b"Traceback" not in result.stderr
-    return result
+    assert b"Traceback" not in ended.stderr
+    return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
 @pytest.fixture
@@ -62,13 +93,13 @@ def landscape(tmp_path: Path) -> Path:
     return path
 
 
-def test_version_and_help() -> None:
+def test_version_and_help(run: Run) -> None:
     assert run("--version").stdout.decode().strip() == f"facewise {facewise.__version__}"
     assert b"predict" in run("--help").stdout
 
 
 def test_table(pictures: Path) -> None:
-    result = run("predict", pictures / "astronaut.jpg", "--threads", "1")
+    result = spawn("predict", pictures / "astronaut.jpg", "--threads", "1")
     assert (result.returncode, result.stderr) == (0, b"")
     text = result.stdout.decode()
     assert "1 face" in text
@@ -78,15 +109,16 @@ def test_table(pictures: Path) -> None:
 
 def test_verbosity_before_and_after_the_command(pictures: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
-    for arguments in (["-v", "predict", astronaut], ["predict", astronaut, "-v"]):
-        result = run(*arguments)
+    orders: list[list[str | Path]] = [["-v", "predict", astronaut], ["predict", astronaut, "-v"]]
+    for arguments in orders:
+        result = spawn(*arguments)
         assert result.returncode == 0
         assert b"INFO" in result.stderr
         assert b"512 x 512 px, faces: 1; decode" in result.stderr
         assert b"INFO" not in result.stdout
 
 
-def test_exit_codes(pictures: Path, landscape: Path, tmp_path: Path) -> None:
+def test_exit_codes(run: Run, pictures: Path, landscape: Path, tmp_path: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
     assert run("predict", landscape).returncode == 3
     assert run("predict", landscape, astronaut).returncode == 0
@@ -124,7 +156,9 @@ def test_exit_codes(pictures: Path, landscape: Path, tmp_path: Path) -> None:
         (["ASTRONAUT", "--draw", "OUT/file"], "cannot be made"),
     ],
 )
-def test_bad_usage(arguments: list[str], words: str, pictures: Path, tmp_path: Path) -> None:
+def test_bad_usage(
+    run: Run, arguments: list[str], words: str, pictures: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     stand_ins = {"ASTRONAUT": str(pictures / "astronaut.jpg"), "OUT": str(tmp_path)}
     for word, stands_for in stand_ins.items():
@@ -135,7 +169,7 @@ def test_bad_usage(arguments: list[str], words: str, pictures: Path, tmp_path: P
     assert words in result.stderr.decode()
 
 
-def test_an_unknown_command() -> None:
+def test_an_unknown_command(run: Run) -> None:
     assert run("nonsense").returncode == 2
 
 
@@ -183,7 +217,7 @@ def make_bad_files(folder: Path) -> dict[str, str]:
 
 def test_every_bad_input_is_one_line(tmp_path: Path, landscape: Path) -> None:
     bad = make_bad_files(tmp_path)
-    result = run("predict", *(tmp_path / name for name in bad), landscape)
+    result = spawn("predict", *(tmp_path / name for name in bad), landscape)
     assert result.returncode == 1
     assert result.stdout.decode().splitlines() == [f"{landscape}: no face"]
     lines = result.stderr.decode().splitlines()
@@ -193,7 +227,9 @@ def test_every_bad_input_is_one_line(tmp_path: Path, landscape: Path) -> None:
         assert words in line
 
 
-def test_pictures_without_an_upright_face_are_answers(pictures: Path, tmp_path: Path) -> None:
+def test_pictures_without_an_upright_face_are_answers(
+    run: Run, pictures: Path, tmp_path: Path
+) -> None:
     """An animation counts by its first frame; a face upside down may be found or not."""
     astronaut = Image.open(pictures / "astronaut.jpg")
     plain = Image.new("RGB", astronaut.size, "teal")
@@ -210,7 +246,7 @@ def test_pictures_without_an_upright_face_are_answers(pictures: Path, tmp_path: 
     assert len(turned["faces"]) <= 1
 
 
-def test_standard_input(pictures: Path, landscape: Path) -> None:
+def test_standard_input(run: Run, pictures: Path, landscape: Path) -> None:
     data = (pictures / "astronaut.jpg").read_bytes()
     result = run("predict", "-", "--json", landscape, stdin=data)
     assert result.returncode == 0
@@ -223,7 +259,7 @@ def test_standard_input(pictures: Path, landscape: Path) -> None:
     assert b"-: the input is empty" in empty.stderr
 
 
-def test_attributes(pictures: Path) -> None:
+def test_attributes(run: Run, pictures: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
     result = run("predict", "--json", "--vector", "--attributes", "gender, age", astronaut)
     (face,) = json.loads(result.stdout)["faces"]
@@ -259,7 +295,7 @@ def is_valid(schema: dict[str, Any]) -> Callable[[object], bool]:
 
 
 def test_json_lines_match_the_schema(
-    is_valid: Callable[[object], bool], pictures: Path, landscape: Path, tmp_path: Path
+    run: Run, is_valid: Callable[[object], bool], pictures: Path, landscape: Path, tmp_path: Path
 ) -> None:
     bad = [tmp_path / name for name in make_bad_files(tmp_path)]
     faces = sorted((pictures / "faces").glob("*.webp"))[:12]
@@ -281,7 +317,7 @@ def test_json_lines_match_the_schema(
 
 
 def test_the_schema_refuses_what_is_wrong(
-    is_valid: Callable[[object], bool], pictures: Path
+    run: Run, is_valid: Callable[[object], bool], pictures: Path
 ) -> None:
     result = run("predict", "--json", "--vector", pictures / "astronaut.jpg")
     line = json.loads(result.stdout)
@@ -330,13 +366,13 @@ def test_names_that_the_output_cannot_carry(
     photos = [tmp_path / name for name in names]
     for photo in photos[:3]:
         os.link(landscape, photo)
-    lines = run("predict", "--json", *photos, PYTHONIOENCODING=encoding).stdout.splitlines()
+    lines = spawn("predict", "--json", *photos, PYTHONIOENCODING=encoding).stdout.splitlines()
     assert len(lines) == 4
     for line, photo in zip(lines, photos, strict=True):
         value = json.loads(line.decode("utf-8"))
         assert value["photo"] == str(photo)
         assert is_valid({**value, "photo": ""})
-    table = run("predict", *photos, PYTHONIOENCODING=encoding)
+    table = spawn("predict", *photos, PYTHONIOENCODING=encoding)
     assert table.returncode == 1
     shown = table.stdout.decode(encoding).splitlines()
     assert len(shown) == 3
@@ -349,14 +385,14 @@ def test_names_that_the_output_cannot_carry(
 def test_no_locale_at_all(landscape: Path, tmp_path: Path) -> None:
     photo = tmp_path / "été.png"
     photo.write_bytes(landscape.read_bytes())
-    result = run("predict", photo, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    result = spawn("predict", photo, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (result.returncode, result.stderr) == (3, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize(
     "command",
-    ["predict $1", "predict --json $1 $1", "models", "models --json", "doctor", "--help"],
+    ["predict $1", "models --json", "--help"],
 )
 def test_a_full_disk_under_the_output(command: str, landscape: Path) -> None:
     result = shell(f"facewise {command} > /dev/full", landscape)
@@ -366,21 +402,23 @@ def test_a_full_disk_under_the_output(command: str, landscape: Path) -> None:
     ]
 
 
-@posix
-@pytest.mark.parametrize("command", ["predict $1 $1 $1", "predict --json $1", "models", "doctor"])
+@pytest.mark.parametrize("command", ["predict", "models"])
 def test_a_reader_that_goes_away(command: str, pictures: Path) -> None:
-    """The pipe is closed before anything is written."""
-    result = shell(
-        f"{{ facewise {command}; echo $? >&2; }} | true; sleep 0", pictures / "astronaut.jpg"
-    )
-    assert result.stderr.split() == [b"141"]
-    assert result.returncode == 0
+    photos = [pictures / "astronaut.jpg"] * 2 if command == "predict" else []
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [*FACEWISE, command, *photos], stdout=writer, stderr=subprocess.PIPE, timeout=300
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 @posix
 def test_closed_streams(landscape: Path) -> None:
-    assert shell("facewise predict $1 >&-", landscape).returncode == 3
-    assert shell("facewise predict $1 2>&-", landscape).returncode == 3
+    assert shell("facewise predict $1 >&- 2>&-", landscape).returncode == 3
     closed = shell("facewise predict - <&-")
     assert closed.returncode == 1
     assert b"standard input is closed" in closed.stderr
@@ -389,7 +427,7 @@ def test_closed_streams(landscape: Path) -> None:
 # Drawing
 
 
-def test_drawing(pictures: Path, tmp_path: Path) -> None:
+def test_drawing(run: Run, pictures: Path, tmp_path: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
     assert run("predict", astronaut, "--draw", tmp_path / "out.png").returncode == 0
     drawn = np.array(Image.open(tmp_path / "out.png"))
@@ -400,7 +438,7 @@ def test_drawing(pictures: Path, tmp_path: Path) -> None:
 
 
 @posix
-def test_drawing_never_writes_over_a_photo(pictures: Path, tmp_path: Path) -> None:
+def test_drawing_never_writes_over_a_photo(run: Run, pictures: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     data = (pictures / "astronaut.jpg").read_bytes()
     photo.write_bytes(data)
@@ -416,7 +454,9 @@ def test_drawing_never_writes_over_a_photo(pictures: Path, tmp_path: Path) -> No
     assert photo.read_bytes() == data
 
 
-def test_photos_of_one_name_are_drawn_side_by_side(pictures: Path, tmp_path: Path) -> None:
+def test_photos_of_one_name_are_drawn_side_by_side(
+    run: Run, pictures: Path, tmp_path: Path
+) -> None:
     photos = []
     for index, name in enumerate(("a/photo.webp", "b/photo.webp", "c/PHOTO.webp")):
         path = tmp_path / name
@@ -425,7 +465,7 @@ def test_photos_of_one_name_are_drawn_side_by_side(pictures: Path, tmp_path: Pat
         path.write_bytes(face.read_bytes())
         photos.append(path)
     folder = tmp_path / "new" / "folder"
-    result = run("predict", *photos, "--draw", folder, stdin=photos[0].read_bytes())
+    result = run("predict", *photos, "--draw", folder)
     assert result.returncode == 0
     drawn = {path.name: np.array(Image.open(path)) for path in folder.iterdir()}
     assert drawn.keys() == {
@@ -455,7 +495,7 @@ def test_planned_names(tmp_path: Path) -> None:
     assert (tmp_path / "made").is_dir()
 
 
-def test_a_drawing_that_cannot_be_written(tmp_path: Path, landscape: Path) -> None:
+def test_a_drawing_that_cannot_be_written(run: Run, tmp_path: Path, landscape: Path) -> None:
     """The answer still comes; the photo counts as failed."""
     Image.new("RGB", (17_000, 20)).save(tmp_path / "wide.png")
     wide = run("predict", tmp_path / "wide.png", "--draw", tmp_path / "out.webp")
@@ -471,7 +511,7 @@ def test_a_drawing_that_cannot_be_written(tmp_path: Path, landscape: Path) -> No
     assert (folder / "wide.png.faces.png").is_file()
 
 
-def test_models() -> None:
+def test_models(run: Run) -> None:
     rows = json.loads(run("models", "--json").stdout)
     assert rows[0]["name"] == "facewise-default"
     assert rows[0]["size_bytes"] < 25_000_000
