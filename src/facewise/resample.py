@@ -25,6 +25,9 @@ Integers = NDArray[np.int64]
 DETAIL: Final = 2
 """A crop is read from the reduced picture where that still has so many pixels for each of its."""
 
+SHORT_PIXELS: Final = 257
+"""The sum of so many bytes fits 16 bits, and differences of wrapped sums wrap back."""
+
 CACHE_BYTES: Final = 400_000
 """Of sums that are turned at a time: a processor core's own cache is a megabyte or so."""
 
@@ -51,7 +54,8 @@ class AreaSource:
                 cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8
             )
         self._sums = _integral(rgb)
-        self._buffers: dict[str, NDArray[Any]] = {}
+        self._short: NDArray[np.uint16] | None = None
+        self._buffers: dict[str, NDArray[np.uint8]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,19 +69,23 @@ class AreaSource:
         """
         import cv2
 
-        sums, zero = self._sums, np.zeros(1, np.int64)
+        sums: NDArray[Any] = self._sums
+        zero = np.zeros(1, np.int64)
         left, right = _edges(zero, zero + sums.shape[0] - 1, width)[:, 0]
         top, bottom = _edges(zero, zero + sums.shape[1] - 1, height)[:, 0]
+        if int((right - left).max() * (bottom - top).max()) <= SHORT_PIXELS:
+            sums = self._short_sums()
         down = _reciprocal(bottom - top)[:, None]
         across = np.repeat(_reciprocal(right - left), 3)
         mean = self._scratch("mean", (height, width * 3), np.float32)
         # So many columns at a time as the processor's cache holds.
-        step = min(width, max(8, CACHE_BYTES // (12 * sums.shape[1])))
-        columns = self._scratch("columns", (step, sums.shape[1], 3), np.int32)
-        others = self._scratch("others", columns.shape, np.int32)
-        turned = self._scratch("turned", (sums.shape[1], step, 3), np.int32)
-        part = self._scratch("part", (height, step * 3), np.int32)
-        subtracted = self._scratch("subtracted", part.shape, np.int32)
+        dtype = sums.dtype.type
+        step = min(width, max(8, CACHE_BYTES // (3 * sums.itemsize * sums.shape[1])))
+        columns = self._scratch("columns", (step, sums.shape[1], 3), dtype)
+        others = self._scratch("others", columns.shape, dtype)
+        turned = self._scratch("turned", (sums.shape[1], step, 3), dtype)
+        part = self._scratch("part", (height, step * 3), dtype)
+        subtracted = self._scratch("subtracted", part.shape, dtype)
         for first in range(0, width, step):
             first = min(first, width - step)
             piece = slice(first, first + step)
@@ -95,12 +103,18 @@ class AreaSource:
             np.multiply(target, across[3 * first : 3 * (first + step)], out=target)
         return mean.reshape(height, width, 3)
 
+    def _short_sums(self) -> NDArray[np.uint16]:
+        """The sums' lower halves, half the bytes to move: enough for windows of few pixels."""
+        if self._short is None:
+            self._short = self._sums.astype(np.uint16)
+        return self._short
+
     def _scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
         """An array of any content, of memory that is taken once: new pages are dear."""
-        size = math.prod(shape)
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(size, dtype)
-        return self._buffers[name][:size].reshape(shape)
+            self._buffers[name] = np.empty(size, np.uint8)
+        return self._buffers[name][:size].view(dtype).reshape(shape)
 
     def crops(self, corners: Integers, size_px: int) -> FloatArray:
         """Parts of the picture as squares.

@@ -12,6 +12,7 @@ from facewise import MTCNN, Photo, load_photo
 from facewise.boxes import box_overlap, non_maximum_suppression, to_squares
 from facewise.errors import OptionError
 from facewise.protocol import add_border, nearest_to_centre
+from facewise.resample import AreaSource
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,73 @@ def test_suppression_by_hand() -> None:
     np.testing.assert_allclose(
         to_squares(np.array([[0, 0, 10, 20]], np.float32)), [[-5, 0, 15, 20]]
     )
+
+
+def mean_by_hand(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Each pixel the mean of all that it touches, in loops."""
+    rows, columns = rgb.shape[:2]
+    out = np.empty((height, width, 3))
+    for y in range(height):
+        for x in range(width):
+            top, bottom = y * rows // height, -(-(y + 1) * rows // height)
+            left, right = x * columns // width, -(-(x + 1) * columns // width)
+            out[y, x] = rgb[top:bottom, left:right].mean(axis=(0, 1))
+    return out
+
+
+@pytest.mark.parametrize("size", [(61, 40), (23, 31), (4, 3), (1, 1)])
+def test_area_means_are_exact(size: tuple[int, int]) -> None:
+    """Fine and coarse levels (windows of more than 257 pixels go another way), and crops."""
+    rgb = np.random.default_rng(0).integers(0, 256, (83, 97, 3), dtype=np.uint8)
+    source = AreaSource(rgb)
+    np.testing.assert_allclose(source.level(*size), mean_by_hand(rgb, *size), atol=1e-3)
+    corners = np.array([[0, 0, 97, 83], [10, 5, 40, 61], [3, 3, 3, 9]])
+    whole, part, empty = source.crops(corners, 24)
+    np.testing.assert_allclose(whole, mean_by_hand(rgb, 24, 24), atol=1e-3)
+    np.testing.assert_allclose(part, mean_by_hand(rgb[5:61, 10:40], 24, 24), atol=1e-3)
+    assert not empty.any()
+
+
+def test_blocks_of_pixels_change_little() -> None:
+    smooth = np.asarray(
+        Image.fromarray(
+            np.random.default_rng(1).integers(100, 150, (12, 16, 3), dtype=np.uint8)
+        ).resize((640, 480), Image.Resampling.BICUBIC)
+    )
+    plain, blocks = AreaSource(smooth), AreaSource(smooth, 3)
+    assert blocks.size == plain.size
+    np.testing.assert_allclose(blocks.level(90, 70), plain.level(90, 70), atol=4)
+    corners = np.array([[10, 20, 300, 310], [10, 20, 60, 70], [5, 5, 5, 5]])
+    fine, coarse = plain.crops(corners, 24), blocks.crops(corners, 24)
+    np.testing.assert_allclose(coarse[0], fine[0], atol=4)
+    np.testing.assert_array_equal(coarse[1:], fine[1:])  # small ones come from the photo itself
+
+
+def test_bands_give_the_windows_of_the_whole(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = load_photo(pictures / "astronaut.jpg")
+    detector = MTCNN(threads=1)
+    (whole,) = detector.detect(photo)
+    for area in (1, 7_000, 10**9):
+        monkeypatch.setattr("facewise.mtcnn.BAND_AREA_PX", area)
+        (face,) = detector.detect(photo)
+        np.testing.assert_allclose(face.bbox, whole.bbox, atol=1e-3)
+        assert abs(face.detection_score - whole.detection_score) < 1e-5
+
+
+def test_a_second_look_only_where_the_first_finds_nothing(pictures: Path) -> None:
+    image = np.asarray(load_photo(pictures / "astronaut.jpg").rgb)
+    covered = image.copy()
+    covered[92:132, 180:270] = 60  # the eyes
+    once, twice = MTCNN(threads=1, second_look=False), MTCNN(threads=1)
+    assert once.detect(Photo(covered)) == ()
+    (face,) = twice.detect(Photo(covered))
+    assert 0.3 < face.detection_score <= 0.7
+    np.testing.assert_allclose((face.bbox[:2] + face.bbox[2:]) / 2, [225, 130], atol=20)
+    # Beside a face that the first look finds, the covered one stays unseen.
+    both = Photo(np.concatenate([image, covered], axis=1))
+    assert len(twice.detect(both)) == len(once.detect(both)) == 1
+    assert MTCNN(threads=1, thresholds=(0.6, 0.7, 0.7)).detect(Photo(covered)) == ()
+    loose = MTCNN(threads=1, thresholds=(0.6, 0.7, 0.3), second_look=True)
+    assert len(loose.detect(Photo(covered))) == 1
