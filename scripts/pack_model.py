@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-LEAST_WEIGHTS = 20_000
-"""Smaller tensors stay as they are: the first and the depthwise layers, a few per cent of all
-weights, are the most sensitive."""
+LEAST_WEIGHTS = 70_000
+"""Smaller tensors stay as they are: the first and last and the depthwise layers, a few per cent of
+all weights, are the most sensitive."""
 
 
 def quantise(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

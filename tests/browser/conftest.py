@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
+ROOT = Path(__file__).parents[2]
+ARTIFACTS = ROOT / "artifacts" / "browser"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -99,3 +104,26 @@ def shoot(page: Any, name: str) -> None:
     """Keep a picture of a state for people to look at."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What ``make page`` writes."""
+
+    page: Path
+    device: Path
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The page for the visitor's own device, built anew."""
+    if not (ROOT / "web/node_modules/esbuild").is_dir():
+        pytest.skip("web/node_modules is missing: `make test` or `make page` installs it (Node.js)")
+    folder = tmp_path_factory.mktemp("build")
+    made = Build(folder / "page", folder / "device")
+    command = [sys.executable, str(ROOT / "scripts/make_page.py")]
+    command += ["--out", str(made.page), "--device", str(made.device)]
+    environment = {key: value for key, value in os.environ.items() if key != "ATTRIBUTES"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -48,11 +50,13 @@ def montages(folder: Path, seed: int = 8) -> Iterator[Image.Image]:
             turn = float(rng.uniform(-15, 15))
             face = face.rotate(turn, Image.Resampling.BICUBIC, fillcolor=grey)
             corner = (CELL_PX - side) // 2
-            sheet.paste(face, (place % 3 * CELL_PX + corner, place // 3 * CELL_PX + corner))
+            sheet.paste(
+                face, (place % COLUMNS * CELL_PX + corner, place // COLUMNS * CELL_PX + corner)
+            )
         yield sheet
 
 
-def encoded(picture: Image.Image, kind: Literal["PNG", "JPEG"]) -> bytes:
+def encoded(picture: Image.Image, kind: str) -> bytes:
     out = io.BytesIO()
     picture.save(out, kind, **({"quality": 90} if kind == "JPEG" else {}))
     return out.getvalue()
@@ -156,12 +160,21 @@ def _distances(some: Iterable[float], others: Iterable[float]) -> list[float]:
     return [abs(a - b) for a, b in zip(some, others, strict=True)]
 
 
+def page_model(device: Path, folder: Path) -> Path:
+    """The page's own, packed model as a spec that the Python pipeline can open."""
+    spec = json.loads((device / "device.json").read_text(encoding="utf-8"))["model"]
+    shutil.copy(device / spec["file"], folder / spec["file"])
+    path = folder / "page-model.json"
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    return path
+
+
 def compare(page: Any, analyzer: Analyzer, folder: Path, faces: int) -> dict[str, Differences]:
     """Ask both about the same montages, as PNG and as JPEG, until ``faces`` were compared."""
     differences = {"PNG": Differences(), "JPEG": Differences()}
     for sheet in montages(folder):
         for kind in ("PNG", "JPEG"):
-            data = encoded(sheet, kind)  # type: ignore[arg-type]
+            data = encoded(sheet, kind)
             differences[kind].add(ask_python(analyzer, data), ask_page(page, data))
         if differences["PNG"].faces >= faces:
             return differences

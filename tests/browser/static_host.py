@@ -28,9 +28,14 @@ class Host(ThreadingHTTPServer):
     def __init__(self, folder: Path, prefix: str, headers: dict[str, str]) -> None:
         self.prefix, self.headers = prefix, headers
         self.requested: list[str] = []
-        self.foreign: list[str] = []
+        self._foreign: list[str] = []
         self.is_down = False
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+
+    @property
+    def foreign(self) -> list[str]:
+        """Requests to other hosts, less what Chromium asks its maker for of its own accord."""
+        return [path for path in self._foreign if not path.endswith(".googleapis.com:443")]
 
     @property
     def origin(self) -> str:
@@ -53,11 +58,11 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def do_CONNECT(self) -> None:
-        self.server.foreign.append(self.path)
+        self.server._foreign.append(self.path)
         self.send_error(403)
 
     def do_POST(self) -> None:
-        self.server.foreign.append(f"POST {self.path}")
+        self.server._foreign.append(f"POST {self.path}")
         self.send_error(405)
 
     def do_GET(self) -> None:
@@ -69,7 +74,7 @@ class _Handler(SimpleHTTPRequestHandler):
         path = self.path
         if "://" in path:  # asked as a proxy
             if not path.startswith(host.origin + "/"):
-                host.foreign.append(path)
+                host._foreign.append(path)
                 self.send_error(403)
                 return
             path = path.removeprefix(host.origin)

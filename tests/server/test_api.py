@@ -188,7 +188,7 @@ def _third_party(text: str) -> list[str]:
 
 async def test_pages_name_no_other_host(serve: Serve) -> None:
     """No script, style, font or picture comes from elsewhere."""
-    from facewise.server.app import PAGE
+    from facewise.server.pages import PAGE
 
     for path in PAGE.rglob("*"):
         if path.suffix in (".html", ".css", ".js"):

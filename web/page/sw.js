@@ -26,7 +26,8 @@ self.addEventListener("fetch", (event) => {
     if (url.protocol !== "blob:" && url.protocol !== "data:") event.respondWith(Response.error());
     return;
   }
-  if (event.request.method !== "GET") return;
+  // "reload" asks for a file anew: the page found the one that was kept to be damaged.
+  if (event.request.method !== "GET" || event.request.cache === "reload") return;
   event.respondWith(
     caches.open(CACHE).then((cache) => cache.match(event.request, { ignoreSearch: true })).then((kept) => kept ?? fetch(event.request)),
   );

@@ -33,10 +33,11 @@ export function setUp(base: URL): number {
 export async function fetchBytes(
   url: URL,
   onBytes: (count: number) => void,
+  cache: RequestCache = "default",
 ): Promise<Uint8Array<ArrayBuffer>> {
   let answer: Response;
   try {
-    answer = await fetch(url);
+    answer = await fetch(url, { cache });
   } catch {
     throw new ModelError("Check that you are online, then try again.");
   }
@@ -75,9 +76,14 @@ export async function openNetwork(
   network: NetworkFile,
   onBytes: (count: number) => void,
 ): Promise<Network> {
-  const data = await fetchBytes(new URL(network.file, base), onBytes);
+  const url = new URL(network.file, base);
   // Browsers hash in secure contexts only; plain HTTP could swap this very check as well.
-  if (globalThis.crypto?.subtle && (await sha256(data)) !== network.sha256) {
+  const isOther = async (bytes: Uint8Array<ArrayBuffer>): Promise<boolean> =>
+    Boolean(globalThis.crypto?.subtle) && (await sha256(bytes)) !== network.sha256;
+  let data = await fetchBytes(url, onBytes);
+  // What a cache kept may be damaged or from an older build: once past it.
+  if (await isOther(data)) data = await fetchBytes(url, () => {}, "reload");
+  if (await isOther(data)) {
     throw new ModelError(`${network.file} is damaged or from another build: reload the page; if it stays, build it again.`);
   }
   const session = await ort.InferenceSession.create(data, {
