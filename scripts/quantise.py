@@ -1,0 +1,144 @@
+"""Static int8 of the default attribute model: is it faster here, and what does it cost on val?
+
+    python scripts/quantise.py cache/faces --out docs/results [--keep int8.onnx]
+
+Ranges come from 256 val faces, the figures from the rest of val, through the cache's landmarks and
+the shipping template. Nothing is kept unless ``--keep`` says so: the file would need a calibration,
+a spec and a name of its own. Needs the train extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from facewise.align import similarity_transform, warp
+from facewise.labels import ETHNICITY, GENDER
+from facewise.models import ModelSpec, import_onnxruntime, load_spec
+from facewise.training.cache import FaceCache, open_cache
+from facewise.training.score import score
+from facewise.training.simplify import fold_padding
+from facewise.types import ImageArray
+
+CALIBRATION_FACES = 256
+ROUNDS = 41
+
+
+def crops_of(cache: FaceCache, rows: np.ndarray, spec: ModelSpec) -> ImageArray:
+    return np.stack(
+        [
+            warp(
+                np.array(cache.image(row)),
+                similarity_transform(cache.landmarks[row], spec.template),
+                spec.size_px,
+            )
+            for row in rows
+        ]
+    )
+
+
+class Faces(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, crops: ImageArray) -> None:
+        self._parts: Iterator[ImageArray] = iter(np.split(crops, len(crops) // 16))
+
+    def get_next(self) -> dict[str, ImageArray] | None:
+        part = next(self._parts, None)
+        return None if part is None else {"image": part}
+
+
+def session(path: Path, optimised: Path | None = None) -> Any:
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if optimised is not None:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(optimised)
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def quantise(spec: ModelSpec, crops: ImageArray, out: Path, method: CalibrationMethod) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        plain = Path(name) / "plain.onnx"
+        model = onnx.load(str(spec.weights_path))
+        fold_padding(model, spec.size_px)
+        onnx.save(model, str(plain))
+        folded = Path(name) / "folded.onnx"  # weights stored in half become constants again
+        session(plain, folded)
+        quantize_static(
+            str(folded),
+            str(out),
+            Faces(crops),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Clip"],
+            calibrate_method=method,
+        )
+
+
+def times(sessions: dict[str, Any], crops: ImageArray) -> dict[str, float]:
+    """Processor milliseconds a crop, medians, in turns."""
+    runs: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(ROUNDS):
+        for name, each in sessions.items():
+            started = time.process_time()
+            each.run(None, {"image": crops})
+            runs[name].append((time.process_time() - started) * 1e3 / len(crops))
+    return {name: round(statistics.median(values[1:]), 3) for name, values in runs.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--keep", type=Path, help="write the int8 file here")
+    args = parser.parse_args()
+    spec, cache = load_spec(), open_cache(args.cache)
+    rows = np.random.default_rng(0).permutation(cache.rows("val"))
+    fitted, judged = rows[:CALIBRATION_FACES], rows[CALIBRATION_FACES:]
+    crops = crops_of(cache, judged, spec)
+    result: dict[str, Any] = {"model": f"{spec.name}@{spec.version}", "faces": len(judged)}
+    with tempfile.TemporaryDirectory() as name:
+        sessions = {"fp32": session(spec.weights_path)}
+        for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile):
+            path = args.keep or Path(name) / f"{method.name}.onnx"
+            quantise(spec, crops_of(cache, fitted, spec), path, method)
+            sessions[f"int8, {method.name}"] = session(path)
+            result[f"bytes int8, {method.name}"] = path.stat().st_size
+        result["figures"] = {}
+        for label, each in sessions.items():
+            parts = [
+                each.run(["ages", "vector"], {"image": crops[start : start + 32]})
+                for start in range(0, len(crops), 32)
+            ]
+            ages, vector = (np.concatenate(part) for part in zip(*parts, strict=True))
+            figures = score(cache, judged, ages, vector[:, GENDER], vector[:, ETHNICITY])
+            result["figures"][label] = {key: round(value, 5) for key, value in figures.items()}
+        result["milliseconds_a_crop"] = {
+            f"batch {count}": times(sessions, crops[:count]) for count in (1, 16)
+        }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "int8.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
