@@ -1,0 +1,27 @@
+"""The TypeScript of the page: checked strictly, and its own tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NODE = [sys.executable, str(ROOT / "scripts/node.py"), "node"]
+
+
+def run(*arguments: str) -> None:
+    if not (ROOT / "web/node_modules/vitest").is_dir():
+        pytest.skip("web/node_modules is missing: `make test` or `make page` installs it (Node.js)")
+    done = subprocess.run([*NODE, *arguments], cwd=ROOT / "web", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_types() -> None:
+    run("node_modules/typescript/bin/tsc", "--noEmit")
+
+
+def test_units() -> None:
+    run("node_modules/vitest/vitest.mjs", "run")

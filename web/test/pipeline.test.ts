@@ -1,0 +1,185 @@
+import { describe, expect, it } from "vitest";
+import { resizeMean, similarityTransform, warp } from "../src/align.ts";
+import { nonMaximumSuppression, refine, take, toSquares } from "../src/boxes.ts";
+import { agesToDecades, expectedAge } from "../src/labels.ts";
+import { bands, blockSide, cutSquares, pyramidScales } from "../src/mtcnn.ts";
+import { AreaSource, edges } from "../src/resample.ts";
+import type { MtcnnSpec } from "../src/spec.ts";
+import type { Photo } from "../src/types.ts";
+
+function photo(width: number, height: number, value: (x: number, y: number, k: number) => number): Photo {
+  const rgba = new Uint8ClampedArray(width * height * 4);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let k = 0; k < 4; k++) rgba[(y * width + x) * 4 + k] = k === 3 ? 255 : value(x, y, k);
+    }
+  }
+  return { rgba, width, height };
+}
+
+const noise = (x: number, y: number, k: number): number => (x * 73 + y * 151 + k * 31 + x * y) % 256;
+
+/** Means by adding every pixel up: what an integral image must agree with. */
+function byHand(source: Photo, box: number[], columns: number, rows: number): number[] {
+  const [left, top, right, bottom] = box;
+  const out: number[] = [];
+  for (let j = 0; j < rows; j++) {
+    const y0 = top + Math.floor((j * (bottom - top)) / rows);
+    const y1 = top + Math.ceil(((j + 1) * (bottom - top)) / rows);
+    for (let k = 0; k < columns; k++) {
+      const x0 = left + Math.floor((k * (right - left)) / columns);
+      const x1 = left + Math.ceil(((k + 1) * (right - left)) / columns);
+      for (let c = 0; c < 3; c++) {
+        let sum = 0;
+        for (let y = y0; y < y1; y++) {
+          for (let x = x0; x < x1; x++) sum += source.rgba[(y * source.width + x) * 4 + c];
+        }
+        out.push(sum / ((y1 - y0) * (x1 - x0)));
+      }
+    }
+  }
+  return out;
+}
+
+const spec = {
+  cell_px: 12,
+  stride_px: 2,
+  min_face: { px: 20, share_of_short_side: 0.025 },
+  pyramid_factor: 0.5,
+  pixels_a_cell: 2,
+  band_area_px: 600,
+  min_band_px: 24,
+} as MtcnnSpec;
+
+describe("area means", () => {
+  const source = photo(37, 29, noise);
+
+  it("are those of all pixels that a window touches", () => {
+    const level = new AreaSource(source).level(11, 7);
+    const expected = byHand(source, [0, 0, 37, 29], 11, 7);
+    expected.forEach((value, i) => expect(level[i]).toBeCloseTo(value, 3));
+  });
+
+  it("of parts are too; an empty part is black", () => {
+    const corners = Int32Array.from([3, 4, 30, 25, 5, 5, 5, 9]);
+    const crops = new AreaSource(source).crops(corners, 4);
+    const expected = byHand(source, [3, 4, 30, 25], 4, 4);
+    expected.forEach((value, i) => expect(crops[i]).toBeCloseTo(value, 3));
+    expect(Math.max(...crops.subarray(48))).toBe(0);
+  });
+
+  it("of a reduced picture come from its blocks, and of a small part from the picture itself", () => {
+    const large = photo(60, 60, (x, y) => (Math.floor(x / 3) + Math.floor(y / 3)) % 256);
+    const reduced = new AreaSource(large, { reduction: 3, detail: 2 });
+    expect(Array.from(reduced.level(20, 20).subarray(0, 6))).toEqual([0, 0, 0, 1, 1, 1]);
+    const small = reduced.crops(Int32Array.from([3, 3, 15, 15]), 4);
+    byHand(large, [3, 3, 15, 15], 4, 4).forEach((v, i) => expect(small[i]).toBeCloseTo(v, 3));
+  });
+
+  it("keep right when sums pass 2^31", () => {
+    const bright = photo(4000, 2500, () => 255);
+    const level = new AreaSource(bright).level(16, 10);
+    expect(Math.min(...level)).toBe(255);
+  });
+
+  it("windows of fractional size share pixels", () => {
+    const [first, last] = edges(10, 5, 3);
+    expect(Array.from(first)).toEqual([10, 11, 13]);
+    expect(Array.from(last)).toEqual([12, 14, 15]);
+  });
+});
+
+describe("boxes", () => {
+  const boxes = Float32Array.from([0, 0, 10, 10, 1, 1, 11, 11, 20, 20, 30, 30, 2, 2, 8, 8]);
+  const scores = Float32Array.from([0.8, 0.9, 0.7, 0.6]);
+
+  it("that overlap a better one fall away", () => {
+    expect(nonMaximumSuppression(boxes, scores, 0.5)).toEqual([1, 2, 3]);
+    expect(nonMaximumSuppression(boxes, scores, 0.5, "smaller")).toEqual([1, 2]);
+  });
+
+  it("move by shares of their size and become squares", () => {
+    const moved = Float32Array.from([0, 0, 10, 20]);
+    refine(moved, Float32Array.from([0.1, 0, 0, -0.1]), 0);
+    expect(Array.from(moved)).toEqual([1, 0, 10, 18]);
+    toSquares(moved);
+    expect(Array.from(moved)).toEqual([-3.5, 0, 14.5, 18]);
+  });
+
+  it("are picked by row", () => {
+    expect(Array.from(take(boxes, [2], 4))).toEqual([20, 20, 30, 30]);
+  });
+});
+
+describe("the pyramid", () => {
+  it("begins at the smallest face and ends at one window", () => {
+    expect(pyramidScales(spec, 100, 80)).toEqual([0.6, 0.3, 0.15]);
+    expect(pyramidScales(spec, 16, 16)).toEqual([]);
+  });
+
+  it("reads large photos from blocks", () => {
+    expect(blockSide(spec, 640, 480)).toBe(1);
+    expect(blockSide(spec, 4000, 3000)).toBe(3);
+  });
+
+  it("is looked at in bands whose windows are those of the whole", () => {
+    for (const height of [12, 13, 34, 61, 62, 63, 200]) {
+      const tops: number[] = [];
+      for (const [top, rows] of bands(spec, 20, height)) {
+        for (let y = top; y + 12 <= top + rows; y += 2) tops.push(y);
+      }
+      const whole = Array.from({ length: Math.floor((height - 12) / 2) + 1 }, (_, i) => i * 2);
+      expect(tops).toEqual(whole);
+    }
+  });
+
+  it("cuts squares off at the picture's edge", () => {
+    const source = photo(20, 20, noise);
+    const squares = cutSquares(new AreaSource(source), Float32Array.from([-5.5, 1, 10.9, 30]), 5);
+    byHand(source, [0, 0, 10, 20], 5, 5).forEach((v, i) => expect(squares[i]).toBeCloseTo(v, 3));
+  });
+});
+
+describe("alignment", () => {
+  it("finds the similarity that moved the template", () => {
+    const template: [number, number][] = [[10, 10], [30, 10], [20, 22], [13, 33], [27, 33]];
+    const [scale, turn] = [2, 0.3];
+    const points = template.flatMap(([x, y]) => [
+      scale * (x * Math.cos(turn) - y * Math.sin(turn)) + 7,
+      scale * (x * Math.sin(turn) + y * Math.cos(turn)) - 4,
+    ]);
+    const [a, b, c, d, e, g] = similarityTransform(points, template);
+    template.forEach(([u, v], k) => {
+      expect(a * points[k * 2] + b * points[k * 2 + 1] + c).toBeCloseTo(u, 6);
+      expect(d * points[k * 2] + e * points[k * 2 + 1] + g).toBeCloseTo(v, 6);
+    });
+  });
+
+  it("cuts out what lies there, and grey where nothing does", () => {
+    const source = photo(16, 16, noise);
+    const crop = warp(source, [1, 0, 2, 0, 1, 0], 8, 127);
+    expect(crop[0]).toBe(127);
+    for (let k = 0; k < 3; k++) expect(crop[(3 * 8 + 5) * 3 + k]).toBe(noise(3, 3, k));
+  });
+
+  it("averages before it makes small", () => {
+    const stripes = photo(80, 80, (x) => (x % 2 ? 255 : 0));
+    const crop = warp(stripes, [0.1, 0, 0, 0, 0.1, 0], 8, 127);
+    for (const value of crop.subarray(3 * 3 * 8, 3 * 4 * 8 - 3)) expect(Math.abs(value - 128)).toBeLessThan(2);
+  });
+
+  it("weighs pixels by the share a window covers", () => {
+    const three = { data: Uint8Array.from([0, 0, 0, 90, 90, 90, 30, 30, 30]), width: 3, height: 1, channels: 3 };
+    expect(Array.from(resizeMean(three, 2, 1).data)).toEqual([30, 30, 30, 50, 50, 50]);
+  });
+});
+
+describe("ages", () => {
+  it("sum to decades and to their mean", () => {
+    const ages = new Float32Array(120);
+    ages[9] = 0.25; // ten years old: the first decade
+    ages[10] = 0.75;
+    expect(expectedAge(ages)).toBeCloseTo(10.75);
+    expect(Array.from(agesToDecades(ages).subarray(0, 3))).toEqual([0.25, 0.75, 0]);
+  });
+});
