@@ -1,11 +1,13 @@
-"""Choose the framing of the face on val with frozen features: minutes, not hours.
+"""Choose by val with frozen features: minutes, not hours.
 
-    python scripts/sweep_frozen.py --cache cache/faces --out docs/results/sweep-framing.json
+    python scripts/sweep_frozen.py framing --out docs/results/sweep-framing.json
+    python scripts/sweep_frozen.py head --out docs/results/ablation-head.json
 
-For each framing (distance and height of the eyes, input size) the face-pretrained backbone's
-features of train and of val are computed once, and a head is trained on them. Val is small (a
-standard error of 0.7 points on gender), so a sixth of train, whole duplicate groups, is kept from
-the head and judged with it: the frozen backbone has seen neither.
+``framing`` computes the face-pretrained backbone's features for each framing of the face (input
+size, distance and height of the eyes) and trains one head on each; ``head`` computes them once and
+takes one ingredient of the head's training away at a time. A Markdown table is written beside the
+JSON. Val is small (a standard error of 0.7 points on gender), so a sixth of train, whole duplicate
+groups, is kept from the head and judged with it: the frozen backbone has seen neither.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from facewise.training.cache import batches, open_cache
+from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
@@ -30,74 +34,156 @@ from facewise.training.train import make_network
 FRAMINGS = (
     # size_px, eye_distance, eye_height
     (160, 0.36, 0.36),
-    (192, 0.30, 0.40),
+    (192, 0.31, 0.40),
     (192, 0.36, 0.36),
-    (224, 0.30, 0.40),
+    (224, 0.31, 0.40),
 )
+RECIPE = LossConfig(age_l1=0.4, gender=2.0, label_smoothing=0.0)
+HEADS: dict[str, tuple[LossConfig, dict[str, object]]] = {
+    "the recipe": (RECIPE, {}),
+    "expected age not pulled (age_l1 = 0)": (dataclasses.replace(RECIPE, age_l1=0.0), {}),
+    "a sharper bell (sigma = 1 year)": (dataclasses.replace(RECIPE, age_sigma_years=1.0), {}),
+    "a wider bell (sigma = 4 years)": (dataclasses.replace(RECIPE, age_sigma_years=4.0), {}),
+    "gender weighs 1": (dataclasses.replace(RECIPE, gender=1.0), {}),
+    "labels smoothed by 0.05": (dataclasses.replace(RECIPE, label_smoothing=0.05), {}),
+    "without FairFace": (RECIPE, {"datasets": ("utkface",)}),
+    "without UTKFace": (RECIPE, {"datasets": ("fairface",)}),
+    "without the pretrained head": (RECIPE, {"init": "random"}),
+}
 EPOCHS = 14
+BATCH = 128
+
+
+def features(cache: FaceCache, network: NetworkConfig, rows: NDArray[np.intp]) -> Tensor:
+    """Pooled features of the face-pretrained backbone, ``(N, 1024)``."""
+    config = TrainConfig(name="sweep", network=network)
+    model = make_network(config).eval()
+    out = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for part in batches(rows, 64):
+            x = to_tensor(plain_crops(cache, config, part))
+            x = x.contiguous(memory_format=torch.channels_last)
+            out.append(model.backbone((x - model.mean) / model.std).float())
+    return torch.cat(out).clone()
+
+
+def fit_head(
+    cache: FaceCache,
+    network: NetworkConfig,
+    known: Tensor,
+    train: NDArray[np.intp],
+    judge: NDArray[np.intp],
+    loss_config: LossConfig,
+    *,
+    fresh: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train a head on the features of ``train`` and score it on those of ``judge``.
+
+    Args:
+        known: features of the whole cache by row; rows that neither list names are not read.
+        fresh: a head of random weights in place of the pretrained one.
+    """
+    torch.manual_seed(seed)
+    model = make_network(TrainConfig(name="sweep", network=network))
+    if fresh:
+        for layer in (model.head.hidden, model.head.output):
+            layer.reset_parameters()
+    head = model.head.train()
+    table = LabelTable(cache)
+    steps = EPOCHS * (len(train) // BATCH)
+    optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+    rows = torch.from_numpy(train)
+    for _ in range(EPOCHS):
+        order = torch.randperm(len(rows))[: len(rows) // BATCH * BATCH].view(-1, BATCH)
+        for index in order:
+            loss = total_loss(head(known[rows[index]]), table[rows[index]], loss_config)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    with torch.inference_mode():
+        parts = split_logits(head.eval()(known[torch.from_numpy(judge)]))
+    p = [part.softmax(-1).numpy() for part in (parts.ages, parts.gender, parts.ethnicity)]
+    figures = score(cache, judge, *p)
+    return {**figures, "headline": headline(figures)}
+
+
+def split(cache: FaceCache, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to learn from and rows to judge by."""
+    train = np.random.default_rng(0).permutation(cache.rows("train"))[:count]
+    kept = np.array([zlib.crc32(group.encode()) % 6 == 0 for group in cache.groups[train]])
+    return train[~kept], np.concatenate([cache.rows("val"), train[kept]])
+
+
+def markdown(rows: list[dict[str, object]], judged: str) -> str:
+    names = ["variant", "utkface_mae", "utkface_cs5", "utkface_gender", "utkface_ethnicity"]
+    names += ["fairface_gender", "fairface_ages", "fairface_ages_within_one", "fairface_ethnicity"]
+    lines = [
+        "| " + " | ".join(n.replace("_", " ") for n in names) + " |",
+        "|---" * len(names) + "|",
+    ]
+    for row in rows:
+        cells = [
+            str(row[n]) if n == "variant" else f"{row[n]:.2f}" if "mae" in n else f"{row[n]:.1%}"
+            for n in names
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([judged, "", *lines, ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("framing", "head"))
     parser.add_argument("--cache", type=Path, default=Path("cache/faces"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--train", type=int, default=24000, help="faces of train, to learn and judge"
-    )
+    parser.add_argument("--faces", type=int, default=24000, help="of train, to learn and to judge")
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     cache = open_cache(args.cache)
-    rng = np.random.default_rng(0)
-    train = np.concatenate(
-        [
-            rng.permutation(cache.rows("train", name))[: args.train // 2]
-            for name in ("utkface", "fairface")
-        ]
+    train, judge = split(cache, args.faces)
+    both = np.concatenate([train, judge])
+    results: list[dict[str, object]] = []
+
+    def known_for(network: NetworkConfig) -> Tensor:
+        known = torch.zeros(len(cache), 1024)
+        known[torch.from_numpy(both)] = features(cache, network, both)
+        return known
+
+    def note(variant: str, figures: dict[str, float]) -> None:
+        results.append({"variant": variant, **{k: round(v, 4) for k, v in figures.items()}})
+        print(results[-1], flush=True)
+
+    if args.what == "framing":
+        for size, distance, height in FRAMINGS:
+            network = NetworkConfig(
+                init="faceres", size_px=size, eye_distance=distance, eye_height=height
+            )
+            known = known_for(network)
+            figures = fit_head(cache, network, known, train, judge, RECIPE)
+            note(f"{size} px, eyes {distance:g} apart, {height:g} down", figures)
+    else:
+        network = NetworkConfig(init="faceres", size_px=192, eye_distance=0.31, eye_height=0.40)
+        known = known_for(network)
+        for variant, (loss, changes) in HEADS.items():
+            datasets = changes.get("datasets", ("utkface", "fairface"))
+            mine = train[np.isin(cache.datasets[train], datasets)]
+            fresh = changes.get("init") == "random"
+            note(variant, fit_head(cache, network, known, mine, judge, loss, fresh=fresh))
+        for seed in (1, 2):
+            figures = fit_head(cache, network, known, train, judge, RECIPE, seed=seed)
+            note(f"the recipe, seed {seed}", figures)
+    counts = {n: int((cache.datasets[judge] == n).sum()) for n in ("utkface", "fairface")}
+    judged = (
+        f"Frozen face-pretrained features, a head trained on {len(train)} faces, judged on val and "
+        f"faces kept from train: {counts['utkface']} of UTKFace, {counts['fairface']} of FairFace."
     )
-    kept = np.array([zlib.crc32(group.encode()) % 6 == 0 for group in cache.groups[train]])
-    val = np.concatenate([cache.rows("val"), train[kept]])
-    train = train[~kept]
-    rows = np.concatenate([train, val])
-    table = LabelTable(cache)
-    results = []
-    for size, distance, height in FRAMINGS:
-        network = NetworkConfig(
-            init="faceres", size_px=size, eye_distance=distance, eye_height=height
-        )
-        config = TrainConfig(name="sweep", network=network)
-        torch.manual_seed(0)
-        model = make_network(config).eval()
-        features = []
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            for part in batches(rows, 64):
-                x = to_tensor(plain_crops(cache, config, part))
-                x = x.contiguous(memory_format=torch.channels_last)
-                features.append(model.backbone((x - model.mean) / model.std).float())
-        known = torch.cat(features).clone()
-        fit, judge = known[: len(train)], known[len(train) :]
-        head = model.head.train()
-        optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, 1e-3, total_steps=EPOCHS * (len(train) // 128)
-        )
-        for _ in range(EPOCHS):
-            order = torch.randperm(len(train))[: len(train) // 128 * 128].view(-1, 128)
-            for index in order:
-                loss = total_loss(
-                    head(fit[index]), table[torch.from_numpy(train)[index]], LossConfig()
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-        with torch.inference_mode():
-            parts = split_logits(head.eval()(judge))
-        p = [part.softmax(-1).numpy() for part in (parts.ages, parts.gender, parts.ethnicity)]
-        figures = score(cache, val, *p)
-        row = {**dataclasses.asdict(network), **figures, "headline": headline(figures)}
-        results.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-        print(size, distance, height, {k: round(v, 4) for k, v in figures.items()}, flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    args.out.write_text(json.dumps({"judged": judged, "rows": results}, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(markdown(results, judged))
 
 
 if __name__ == "__main__":
