@@ -55,7 +55,7 @@ check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/lint-imports
 
 page: web/node_modules/.done  ## build the page that analyses on the visitor's device: dist/page
-	$(BIN)/python scripts/make_page.py
+	ATTRIBUTES="$(ATTRIBUTES)" $(BIN)/python scripts/make_page.py
 
 parity-page: web/node_modules/.done  ## compare that page with the Python pipeline on 200 faces
 	$(BIN)/python scripts/page_parity.py --faces 200 --write

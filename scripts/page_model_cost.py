@@ -1,0 +1,123 @@
+"""What storing the default model in 12 bits a weight, as the page has it, costs on the val faces.
+
+    python scripts/page_model_cost.py    # writes docs/results/page-model.json; needs the data
+
+Each face is found and cut out once; the shipped and the packed model see the same crops. For
+comparison the same with 8 bits. Figures are those of the network itself, before calibration; faces
+that are not found are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from pack_model import pack
+from PIL import Image
+
+from facewise.align import crop_faces
+from facewise.attributes import AttributeModel
+from facewise.datasets import read_fairface, read_utkface
+from facewise.labels import ETHNICITY, FAIRFACE_AGE_GROUPS, GENDER, ages_to_fairface_groups
+from facewise.labels import expected_age as mean_age
+from facewise.models import load_spec, read_spec
+from facewise.mtcnn import MTCNN
+from facewise.protocol import add_border, nearest_to_centre
+from facewise.types import Photo
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("FACEWISE_DATA", ROOT.parent / "shared/data"))
+RESULT = ROOT / "docs/results/page-model.json"
+
+
+def packed_model(folder: Path, bits: int) -> AttributeModel:
+    """The default model in so many bits, opened as any other."""
+    spec = load_spec()
+    data = pack(onnx.load(spec.weights_path), bits).SerializeToString()
+    (folder / f"{bits}.onnx").write_bytes(data)
+    raw = json.loads(spec.path.read_text(encoding="utf-8"))
+    raw |= {"file": f"{bits}.onnx", "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / f"{bits}.json").write_text(json.dumps(raw), encoding="utf-8")
+    return AttributeModel(read_spec(folder / f"{bits}.json"), threads=1)
+
+
+def figures(labels: list[tuple], ages: np.ndarray, vector: np.ndarray) -> dict[str, float]:
+    """Scores of one model; ``labels`` are (data set, first and last year, gender, ethnicity)."""
+    of = np.array([row[0] for row in labels])
+    years = np.array([row[1] for row in labels])
+    gender = np.array([row[2] for row in labels])
+    ethnicity = np.array([row[3] for row in labels])
+    groups = list(FAIRFACE_AGE_GROUPS.values())
+    group = np.array([groups.index(tuple(y)) if tuple(y) in groups else -1 for y in years])
+    out = {}
+    utk, fair = of == "utkface", of == "fairface"
+    exact = utk & (years[:, 0] == years[:, 1])
+    out["UTKFace, age MAE, years"] = float(np.abs(mean_age(ages) - years[:, 0])[exact].mean())
+    right = ages_to_fairface_groups(ages).argmax(1) == group
+    out["FairFace, 9 age groups, %"] = 100 * float(right[fair].mean())
+    for title, rows in (("UTKFace", utk), ("FairFace", fair)):
+        right = vector[:, GENDER].argmax(1) == gender
+        out[f"{title}, gender, %"] = 100 * float(right[rows & (gender >= 0)].mean())
+        right = vector[:, ETHNICITY].argmax(1) == ethnicity
+        out[f"{title}, ethnicity, %"] = 100 * float(right[rows & (ethnicity >= 0)].mean())
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, help="faces of each set; all if left out")
+    options = parser.parse_args()
+    spec, detector = load_spec(), MTCNN(threads=1)
+    shipped = AttributeModel(spec, threads=1)
+    sets = {
+        "utkface": read_utkface(DATA / "utkface.tar", DATA / "utkface_splits.csv"),
+        "fairface": read_fairface(DATA / "fairface.tar", DATA / "fairface_labels.csv"),
+    }
+    labels, crops = [], []
+    for name, data in sets.items():
+        samples = [s for s in data.samples if s.split == "val"][: options.limit]
+        for sample in samples:
+            rgb = np.asarray(Image.open(io.BytesIO(data.read(sample))).convert("RGB"))
+            photo = Photo(add_border(rgb)[0])
+            face = nearest_to_centre(detector.detect(photo), photo)
+            if face is None or sample.age_range is None:
+                continue
+            crops.append(crop_faces(photo, [face], spec.template, spec.size_px)[0])
+            classes = [-1 if v is None else v for v in (sample.gender, sample.ethnicity)]
+            labels.append((name, sample.age_range, *classes))
+    batch = np.stack(crops)
+    with tempfile.TemporaryDirectory() as name:
+        models = {12: packed_model(Path(name), 12), 8: packed_model(Path(name), 8)}
+        sizes = {bits: model.spec.size_bytes for bits, model in models.items()}
+        answers = {bits: model.predict(batch) for bits, model in models.items()}
+    reference = shipped.predict(batch)
+    scores = figures(labels, *reference)
+    by_bits = {bits: figures(labels, *answer) for bits, answer in answers.items()}
+    result = {
+        "model": f"{spec.name}@{spec.version}",
+        "faces": len(labels),
+        "bits": 12,
+        "bytes": sizes[12],
+        "largest_difference_of_a_probability": round(
+            max(float(np.abs(a - b).max()) for a, b in zip(reference, answers[12], strict=True)), 5
+        ),
+        "figures": {key: [round(v, 4), round(by_bits[12][key], 4)] for key, v in scores.items()},
+        "eight_bits": {
+            "bytes": sizes[8],
+            "figures": {key: round(value, 4) for key, value in by_bits[8].items()},
+        },
+    }
+    print(json.dumps(result, indent=1))
+    if options.limit is None:
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
