@@ -1,0 +1,242 @@
+"""A table to one dictionary of figures, naive and corrected; docs/audit.md describes it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from facewise.audit.confusions import DEFAULT_SOURCE, LABELS, Confusions, Floats
+from facewise.audit.prevalence import (
+    METHODS,
+    Shares,
+    estimate,
+    naive_shares,
+    rake,
+    same_picture,
+)
+from facewise.audit.table import Faces
+from facewise.errors import OptionError
+from facewise.models import ModelSpec
+from facewise.reporting.bootstrap import wilson
+
+FORMAT: Final = 1
+CROSSING_ROUNDS: Final = 100
+Estimates = dict[str, dict[str, Shares]]
+"""Attribute to "naive" and, where confusions are known, "corrected"."""
+
+
+def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
+    """Data set of calibration faces to attribute to confusions; empty where none were fitted."""
+    stored: Mapping[str, Any] = spec.calibration.get("confusions", {})
+    return {
+        source: {name: Confusions.from_dict(c) for name, c in attributes.items()}
+        for source, attributes in stored.items()
+    }
+
+
+def choose_source(known: Mapping[str, Any], wanted: str | None) -> str | None:
+    """Which calibration faces the data are taken to be like.
+
+    Raises:
+        OptionError: the model has none of that name.
+    """
+    if wanted is not None and wanted not in known:
+        have = ", ".join(known) or "none: run facewise evaluate --fit"
+        raise OptionError(f"the model knows no confusions of {wanted!r}; it has {have}")
+    return wanted or (DEFAULT_SOURCE if DEFAULT_SOURCE in known else next(iter(known), None))
+
+
+def estimate_all(
+    faces: Faces, confusions: Mapping[str, Confusions], method: str = "em"
+) -> Estimates:
+    """Shares of every attribute that the table holds."""
+    if method not in METHODS:
+        raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    out: Estimates = {}
+    if len(faces) == 0:
+        return out
+    pictures = _pictures(faces)
+    for name, p in faces.probabilities.items():
+        out[name] = {"naive": naive_shares(p, pictures)}
+        if name in confusions:
+            out[name]["corrected"] = estimate([p], [confusions[name]], pictures, method=method)
+    return out
+
+
+def _pictures(faces: Faces) -> Any:
+    every = np.concatenate(list(faces.probabilities.values()), axis=1)
+    return same_picture(faces.pictures, every)
+
+
+def audit(
+    faces: Faces,
+    known: Mapping[str, Mapping[str, Confusions]],
+    *,
+    source: str | None = None,
+    method: str = "em",
+    crossings: bool = True,
+) -> tuple[dict[str, Any], Estimates]:
+    """Figures of one table.
+
+    Args:
+        faces: the table.
+        known: confusions by data set; see ``read_confusions``.
+        source: the data set whose confusions to use; ``choose_source``'s choice if None.
+        method: one of ``METHODS``.
+        crossings: also count attributes against each other.
+
+    Returns:
+        The figures, ready for JSON, and the shares behind them with their draws.
+    """
+    chosen = choose_source(known, source)
+    confusions = known[chosen] if chosen is not None else {}
+    shares = estimate_all(faces, confusions, method)
+    n = len(faces)
+    figures: dict[str, Any] = {
+        "format": FORMAT,
+        "model": {"name": faces.model[0], "sha256": faces.model[1]},
+        "confusions_from": chosen,
+        "method": method,
+        "images": faces.images,
+        "faces": n,
+        "without_face": _part(faces.without_face, faces.images),
+        "errors": _part(faces.errors.total(), faces.images),
+        "error_codes": dict(sorted(faces.errors.items())),
+        "abstained": {name: _part(count, n) for name, count in faces.abstained.items()},
+        "attributes": {name: _attribute(name, s, n) for name, s in shares.items()},
+        "other_sources": {
+            other: {
+                name: estimate_all_values(faces, name, own[name]) for name in shares if name in own
+            }
+            for other, own in known.items()
+            if other != chosen and n
+        },
+        "crossings": _crossings(faces, confusions, shares) if crossings and n else {},
+    }
+    return figures, shares
+
+
+def estimate_all_values(faces: Faces, name: str, confusions: Confusions) -> dict[str, float]:
+    """Corrected shares alone, for the comparison of calibration faces."""
+    p = faces.probabilities[name]
+    value = estimate([p], [confusions], np.arange(len(p)), rounds=2).value
+    return dict(zip(LABELS[name], value.tolist(), strict=True))
+
+
+def _part(count: int, n: int) -> dict[str, float]:
+    low, high = wilson(count, n)
+    return {"n": count, "share": count / n if n else 0.0, "low": low, "high": high}
+
+
+def _attribute(name: str, shares: Mapping[str, Shares], n: int) -> list[dict[str, Any]]:
+    rows = []
+    for k, label in enumerate(LABELS[name]):
+        row: dict[str, Any] = {"label": label}
+        for kind, s in shares.items():
+            low, high = s.interval()[k]
+            row[kind] = {
+                "share": float(s.value[k]),
+                "low": float(low),
+                "high": float(high),
+                "count": float(s.value[k] * n),
+            }
+        rows.append(row)
+    return rows
+
+
+def _crossings(
+    faces: Faces, confusions: Mapping[str, Confusions], shares: Estimates
+) -> dict[str, list[dict[str, Any]]]:
+    """Every pair of attributes, and all three; corrected cells add up to the corrected margins."""
+    out = {}
+    names = list(faces.probabilities)
+    pictures = _pictures(faces)
+    sets = [c for size in (2, 3) for c in itertools.combinations(names, size)]
+    for chosen in sets:
+        p = [faces.probabilities[name] for name in chosen]
+        shape = [part.shape[1] for part in p]
+        code = np.ravel_multi_index([part.argmax(1) for part in p], shape)
+        naive = np.bincount(code, minlength=int(np.prod(shape))) / len(faces)
+        corrected = None
+        if set(chosen) <= set(confusions):
+            corrected = estimate(
+                p, [confusions[name] for name in chosen], pictures, rounds=CROSSING_ROUNDS
+            )
+            margins = {i: shares[name]["corrected"].value for i, name in enumerate(chosen)}
+            corrected = Shares(
+                rake(corrected.value.reshape(shape), margins).ravel(), corrected.drawn
+            )
+        out[" x ".join(chosen)] = _cells(chosen, naive, corrected, len(faces))
+    return out
+
+
+def _cells(
+    names: tuple[str, ...], naive: Floats, corrected: Shares | None, n: int
+) -> list[dict[str, Any]]:
+    ends = None if corrected is None else corrected.interval()
+    rows = []
+    for k, labels in enumerate(itertools.product(*(LABELS[name] for name in names))):
+        row: dict[str, Any] = {
+            "labels": list(labels),
+            "naive": {"share": float(naive[k]), "count": round(float(naive[k]) * n)},
+        }
+        if corrected is not None and ends is not None:
+            row["corrected"] = {
+                "share": float(corrected.value[k]),
+                "low": float(ends[k, 0]),
+                "high": float(ends[k, 1]),
+                "count": float(corrected.value[k] * n),
+            }
+        rows.append(row)
+    return rows
+
+
+def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any]]]:
+    """Second table minus first, by attribute and label, with 95 % intervals.
+
+    Both used the same draws of the calibration faces, so that the model's errors, which both
+    share, cancel in part as they do in the change itself.
+    """
+    out: dict[str, list[dict[str, Any]]] = {}
+    for name in before.keys() & after.keys():
+        kind = "corrected" if "corrected" in before[name].keys() & after[name].keys() else "naive"
+        first, second = before[name][kind], after[name][kind]
+        moved = Shares(second.value - first.value, second.drawn - first.drawn)
+        out[name] = [
+            {
+                "label": label,
+                "kind": kind,
+                "change": float(value),
+                "low": float(a),
+                "high": float(b),
+            }
+            for label, value, (a, b) in zip(
+                LABELS[name], moved.value, moved.interval(), strict=True
+            )
+        ]
+    return {name: out[name] for name in LABELS if name in out}
+
+
+def against(
+    figures: Mapping[str, Any], reference: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Shares minus a reference population's, whose own uncertainty is not known."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for name, wanted in reference.items():
+        for row in figures["attributes"].get(name, []):
+            kind = "corrected" if "corrected" in row else "naive"
+            share, own = wanted[row["label"]], row[kind]
+            out.setdefault(name, []).append(
+                {
+                    "label": row["label"],
+                    "kind": kind,
+                    "reference": share,
+                    "change": own["share"] - share,
+                    "low": own["low"] - share,
+                    "high": own["high"] - share,
+                }
+            )
+    return out

@@ -1,0 +1,199 @@
+"""How a model confuses classes: fitted on calibration faces, kept in the spec, drawn anew.
+
+What is kept for an attribute and a data set of calibration faces::
+
+    {"labels": ["male", "female"], "n": [1050, 977],
+     "counts": [[946, 104], [127, 850]],          # rows are labels, columns answers
+     "offsets": [0.02, -0.02],
+     "covariance": [[...], [...]]}
+
+``offsets`` turn a calibrated probability into a likelihood ratio: P(face | class k) is
+proportional to p_k exp(offset_k). An offset is a bias that makes the probabilities right on
+average in each class (bias-corrected calibration; Alexandari, Kundaje and Shrikumar, 2020), minus
+the log of the class's share of the calibration faces. ``covariance`` is that of the offsets over
+draws of the calibration faces, each class drawn by itself and near-duplicates together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.errors import ModelIntegrityError
+from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+from facewise.types import FloatArray
+
+Floats = NDArray[np.float64]
+
+LABELS: Final[dict[str, tuple[str, ...]]] = {
+    "age": DECADE_LABELS,
+    "gender": GENDER_LABELS,
+    "ethnicity": ETHNICITY_LABELS,
+}
+DEFAULT_SOURCE: Final = "fairface"
+"""Pictures as people take them; UTKFace's are of the web's portraits (docs/audit.md)."""
+
+RIDGE: Final = 1.0
+"""Pulls biases of classes with hardly a face towards 0, as one face would."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confusions:
+    """Of one attribute; K classes.
+
+    Attributes:
+        n: calibration faces of each class, ``(K,)``.
+        counts: labels by answers, ``(K, K)``.
+        offsets: log likelihood ratio minus log probability, ``(K,)``.
+        covariance: of the offsets, ``(K, K)``.
+    """
+
+    n: Floats
+    counts: Floats
+    offsets: Floats
+    covariance: Floats
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Confusions:
+        """Read what ``fit_confusions`` wrote.
+
+        Raises:
+            ModelIntegrityError: it is malformed.
+        """
+        try:
+            k = len(stored["labels"])
+            arrays = [np.array(stored[name], np.float64) for name in cls.__dataclass_fields__]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelIntegrityError(_MALFORMED.format(error)) from error
+        if [a.shape for a in arrays] != [(k,), (k, k), (k,), (k, k)]:
+            raise ModelIntegrityError(_MALFORMED.format("wrong shapes"))
+        return cls(*arrays)
+
+    def draw_offsets(self, rounds: int, rng: np.random.Generator) -> Floats:
+        """Offsets that other calibration faces would have given, ``(rounds, K)``."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        drawn: Floats = self.offsets + rng.standard_normal((rounds, len(self.n))) @ root.T
+        return drawn
+
+    def shares(self) -> Floats:
+        """P(answer | class) with half a face added to each cell's right answer: ``(K, K)``."""
+        padded = self.counts + 0.5 * np.eye(len(self.n))
+        out: Floats = padded / padded.sum(1, keepdims=True)
+        return out
+
+    def draw_shares(self, rounds: int, rng: np.random.Generator) -> Floats:
+        """``shares`` that other calibration faces would have given, ``(rounds, K, K)``."""
+        alpha = self.counts + 0.5 * np.eye(len(self.n))
+        drawn = rng.gamma(np.maximum(alpha, 1e-9), size=(rounds, *alpha.shape))
+        out: Floats = drawn / np.maximum(drawn.sum(-1, keepdims=True), 1e-300)
+        return out
+
+
+_MALFORMED: Final = (
+    "the model's confusions are malformed ({}): reinstall facewise, or run facewise evaluate --fit"
+)
+
+
+def class_masses(
+    probabilities: FloatArray, labels: NDArray[np.integer[Any]]
+) -> tuple[FloatArray, FloatArray]:
+    """Probabilities ``(N, K)`` and, of each row, the part that agrees with its class."""
+    inside = np.where(labels[:, None] == np.arange(probabilities.shape[1]), probabilities, 0)
+    return probabilities, inside.astype(np.float32)
+
+
+def decade_masses(
+    ages: FloatArray, ranges: NDArray[np.integer[Any]]
+) -> tuple[FloatArray, FloatArray]:
+    """Decades' probabilities ``(N, 12)`` and, of each row, the part that agrees with its label.
+
+    Args:
+        ages: distributions over years ``(N, 120)``.
+        ranges: first and last year of the label, ``(N, 2)``: equal, or an age group.
+    """
+    years = np.arange(1, 121)
+    allowed = (years >= ranges[:, :1]) & (years <= ranges[:, 1:])
+    decades = ages.reshape(-1, 12, 10).sum(-1)
+    return decades, (ages * allowed).reshape(-1, 12, 10).sum(-1)
+
+
+def fit_confusions(
+    probabilities: FloatArray,
+    inside: FloatArray,
+    labels: Sequence[str],
+    groups: NDArray[np.str_] | None = None,
+) -> dict[str, Any]:
+    """Fit one attribute on calibration faces; the form of the result is this module's docstring.
+
+    Args:
+        probabilities: calibrated, ``(N, K)``.
+        inside: the part of each that agrees with the face's label, ``(N, K)``: see
+            ``class_masses`` and ``decade_masses``. An age group may reach into two decades.
+        labels: names of the K classes.
+        groups: near-duplicates share one, ``(N,)``.
+    """
+    p = np.maximum(probabilities.astype(np.float64), 1e-9)
+    mass = np.where(inside > 0, np.maximum(inside.astype(np.float64), 1e-9), 0)
+    bias = _fit_bias(p, mass)
+    member, said = _normal(mass * np.exp(bias)), _normal(p * np.exp(bias))  # (N, K)
+    n = member.sum(0)
+    hard = np.eye(len(labels))[p.argmax(1)]
+    share = np.maximum(n, 0.5) / np.maximum(n, 0.5).sum()
+    return {
+        "labels": list(labels),
+        "n": [round(float(v), 1) for v in n],
+        "counts": np.round(member.T @ hard, 1).tolist(),
+        "offsets": np.round(bias - np.log(share), 4).tolist(),
+        "covariance": np.round(_covariance(member, said, groups), 6).tolist(),
+    }
+
+
+def _normal(weights: Floats) -> Floats:
+    out: Floats = weights / weights.sum(1, keepdims=True)
+    return out
+
+
+def _information(said: Floats) -> Floats:
+    """Curvature of the likelihood in the biases, the ridge included."""
+    k = said.shape[1]
+    out: Floats = np.diag(said.sum(0)) - said.T @ said + RIDGE * np.eye(k)
+    return out
+
+
+def _fit_bias(p: Floats, mass: Floats) -> Floats:
+    """Biases with the largest likelihood, summing to about 0: Newton steps, each of which gains.
+
+    The curvature of the labels' own part is left out: that makes steps shorter, never too long.
+    """
+    bias = np.zeros(p.shape[1])
+    for _ in range(200):
+        said = _normal(p * np.exp(bias))
+        gradient = (_normal(mass * np.exp(bias)) - said).sum(0) - RIDGE * bias
+        step = np.clip(np.linalg.solve(_information(said), gradient), -1, 1)
+        bias = bias + step
+        if np.abs(step).max() < 1e-6:
+            break
+    return bias
+
+
+def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -> Floats:
+    """Sandwich estimate: draws of near-duplicate groups, within each class by itself.
+
+    Shares of classes among the calibration faces are not what a user's data have, so they are held
+    fixed; were they drawn too, biases and shares would move together and cancel.
+    """
+    label = member.argmax(1)
+    codes = np.arange(len(member)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    gradients = member - said
+    for k in np.unique(label):
+        gradients[label == k] -= gradients[label == k].mean(0)
+    sums = np.zeros((codes.max() + 1, member.shape[1]))
+    np.add.at(sums, codes, gradients)
+    bread = np.linalg.inv(_information(said))
+    out: Floats = bread @ (sums.T @ sums) @ bread
+    return out

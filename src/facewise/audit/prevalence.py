@@ -1,0 +1,256 @@
+"""Shares of classes in a data set from what a model said of its faces, with 95 % intervals.
+
+Two corrections, both of which suppose that faces of a class look to the model as the calibration
+faces of that class did, whatever the shares (label shift):
+
+- ``em``: the shares under which the calibrated probabilities are the likeliest, by expectation
+  maximisation (Saerens, Latinne and Decaestecker, 2002);
+- ``adjusted``: adjusted counts, the shares under which the confusion matrix makes the counted
+  answers the likeliest (Forman, 2008; no share below 0).
+
+Each round of the bootstrap draws the data set's pictures and the calibration faces anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.audit.confusions import Confusions, Floats
+
+ROUNDS: Final = 300
+MOST_DRAWN: Final = 20_000
+"""Faces in a round of the bootstrap; of larger data sets, so many at random stand for all."""
+
+CELLS_DRAWN: Final = 400_000
+"""Faces times cells in a round: crossings have many cells."""
+
+METHODS: Final = ("em", "adjusted")
+_STEPS: Final = 1000
+_STILL: Final = 2e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """Shares of K cells, summing to 1.
+
+    Attributes:
+        value: ``(K,)``.
+        drawn: the same in each round of the bootstrap, ``(rounds, K)``.
+    """
+
+    value: Floats
+    drawn: Floats
+
+    def interval(self, level: float = 0.95) -> Floats:
+        """``(K, 2)``: lower and upper ends."""
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        ends: Floats = np.quantile(self.drawn, tails, axis=0).T
+        # A share that sits at 0 in most rounds must lie in its own interval all the same.
+        ends[:, 0] = np.minimum(ends[:, 0], self.value)
+        ends[:, 1] = np.maximum(ends[:, 1], self.value)
+        return ends
+
+
+def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
+    """Mixture shares with the largest likelihood, by expectation maximisation, for many rounds.
+
+    Args:
+        ratios: P(face | class) up to a factor a face, ``(N, K)``.
+        weights: of each face in each round, ``(N, rounds)``.
+        scales: factors of the classes' ratios in each round, ``(K, rounds)``.
+
+    Returns:
+        ``(K, rounds)``, each column summing to 1.
+    """
+    shares = np.full(scales.shape, 1 / len(scales))
+    total = weights.sum(0)
+    # Steps of the plain algorithm are short where classes overlap: two of them, then a leap along
+    # their direction (SQUAREM; Varadhan and Roland, 2008), kept inside the simplex.
+    for _ in range(_STEPS // 3):
+        first = _step(ratios, weights, scales, total, shares)
+        second = _step(ratios, weights, scales, total, first)
+        r, v = first - shares, second - 2 * first + shares
+        if np.abs(second - first).max() < _STILL:
+            return second
+        length = np.sqrt((r * r).sum(0) / np.maximum((v * v).sum(0), 1e-30))
+        length = np.clip(length, 1.0, 64.0)
+        leapt = np.maximum(shares + 2 * length * r + length * length * v, 1e-12)
+        shares = _step(ratios, weights, scales, total, leapt / leapt.sum(0))
+    return shares
+
+
+def _step(
+    ratios: NDArray[Any], weights: Floats, scales: Floats, total: Floats, shares: Floats
+) -> Floats:
+    scaled = shares * scales  # (K, rounds)
+    mixed = np.maximum(ratios @ scaled, 1e-30)  # (N, rounds)
+    out: Floats = scaled * (ratios.T @ (weights / mixed)) / total
+    out /= out.sum(0)
+    return out
+
+
+def draw_weights(
+    pictures: NDArray[np.integer[Any]],
+    rounds: int,
+    rng: np.random.Generator,
+    most: int = MOST_DRAWN,
+) -> tuple[NDArray[np.intp], Floats]:
+    """Rows that take part in the bootstrap, and how much each weighs in each round.
+
+    Faces of one picture are drawn together. Where only ``most`` faces stand for more, weights
+    vary about 1 by as much less as a larger sample's would.
+
+    Args:
+        pictures: number of each face's picture, ``(N,)``.
+        rounds: R.
+        rng: of the draws.
+        most: faces in a round.
+
+    Returns:
+        Row indices ``(M,)`` and weights ``(M, R)``.
+    """
+    n = len(pictures)
+    rows = np.arange(n)
+    if n > most:
+        rows = np.sort(rng.choice(n, most, replace=False))
+    _, codes = np.unique(pictures[rows], return_inverse=True)
+    count = int(codes.max()) + 1
+    times = rng.multinomial(count, np.full(count, 1 / count), size=rounds).T  # (pictures, R)
+    shrink = np.sqrt(len(rows) / n)
+    weights: Floats = 1 + shrink * (times[codes].astype(np.float64) - 1)
+    return rows.astype(np.intp), weights
+
+
+def naive_shares(
+    probabilities: NDArray[Any], pictures: NDArray[np.integer[Any]], *, rounds: int = ROUNDS
+) -> Shares:
+    """Shares of the most probable labels, as if the model never erred."""
+    hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
+    rows, weights = draw_weights(pictures, rounds, np.random.default_rng(0))
+    drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
+    # Centred on all faces, where a sample of them stood for all in the rounds.
+    value = hard.mean(0)
+    return Shares(value, np.clip(drawn + value - hard[rows].mean(0), 0, 1))
+
+
+def estimate(
+    probabilities: Sequence[NDArray[Any]],
+    confusions: Sequence[Confusions],
+    pictures: NDArray[np.integer[Any]],
+    *,
+    method: str = "em",
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> Shares:
+    """Corrected shares of one attribute, or of the crossing of several.
+
+    In a crossing, the model's errors in one attribute count as independent of those in another,
+    given the face's own classes.
+
+    Args:
+        probabilities: calibrated, one ``(N, K_a)`` an attribute.
+        confusions: of the same attributes.
+        pictures: number of each face's picture, ``(N,)``.
+        method: one of ``METHODS``; crossings know ``em`` only.
+        rounds: of the bootstrap.
+        seed: of its draws; the same attributes and seed draw the same calibration faces.
+
+    Returns:
+        Shares of the K_1 K_2 ... cells, the last attribute's classes varying fastest.
+    """
+    rng = np.random.default_rng(seed)
+    if method == "adjusted":
+        return _adjusted(probabilities[0], confusions[0], pictures, rounds, rng)
+    drawn = [c.draw_offsets(rounds, rng) - c.offsets for c in confusions]
+    scales = np.exp(_crossed_sums(drawn)).T  # (K, R)
+    cells = len(scales)
+    ratios = _crossed(
+        [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
+    )
+    one = np.ones((len(pictures), 1))
+    value = likeliest_shares(ratios, one, np.ones((cells, 1)))[:, 0]
+    rows, weights = draw_weights(pictures, rounds, rng, min(MOST_DRAWN, CELLS_DRAWN // cells * 5))
+    part = ratios[rows]
+    rounds_shares = likeliest_shares(part, weights, scales).T
+    if len(rows) < len(pictures):
+        middle = likeliest_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
+        rounds_shares = np.clip(rounds_shares + value - middle, 0, 1)
+    return Shares(value, rounds_shares)
+
+
+def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Row-wise outer products: ``(N, K_1), (N, K_2)`` to ``(N, K_1 K_2)``; rows scaled to 1."""
+    out = parts[0]
+    for part in parts[1:]:
+        out = (out[:, :, None] * part[:, None, :]).reshape(len(out), -1)
+    scaled: NDArray[np.float32] = (out / out.max(1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def _crossed_sums(parts: Sequence[Floats]) -> Floats:
+    out = parts[0]
+    for part in parts[1:]:
+        out = (out[:, :, None] + part[:, None, :]).reshape(len(out), -1)
+    return out
+
+
+def _adjusted(
+    probabilities: NDArray[Any],
+    confusions: Confusions,
+    pictures: NDArray[np.integer[Any]],
+    rounds: int,
+    rng: np.random.Generator,
+) -> Shares:
+    """Adjusted counts: answers take the place of faces, so N is K."""
+    k = probabilities.shape[1]
+    hard = np.eye(k)[probabilities.argmax(1)]
+    one = np.ones((k, 1))
+    value = likeliest_shares(confusions.shares().T, hard.sum(0)[:, None], one)[:, 0]
+    rows, weights = draw_weights(pictures, rounds, rng)
+    counts = hard[rows].T @ weights  # (K, R)
+    matrices = confusions.draw_shares(rounds, rng)
+    drawn = np.array(
+        [
+            likeliest_shares(matrix.T, counts[:, r, None], one)[:, 0]
+            for r, matrix in enumerate(matrices)
+        ]
+    )
+    return Shares(value, drawn)
+
+
+def rake(cells: Floats, margins: Mapping[int, Floats]) -> Floats:
+    """Cells scaled until they add up to the margins (iterative proportional fitting).
+
+    Args:
+        cells: shares of a crossing, one axis an attribute.
+        margins: axis to the attribute's own shares.
+    """
+    out = np.maximum(cells, 1e-9)
+    for _ in range(100):
+        for axis, wanted in margins.items():
+            others = tuple(a for a in range(out.ndim) if a != axis)
+            have = out.sum(others)
+            shape = [-1 if a == axis else 1 for a in range(out.ndim)]
+            out = out * (wanted / np.maximum(have, 1e-12)).reshape(shape)
+    return out
+
+
+def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of each face's picture; faces with the very same answers are copies of one picture.
+
+    Args:
+        names: ``image_id``, ``(N,)``.
+        probabilities: all answers, ``(N, K)``; no two pictures have them alike by chance.
+    """
+    _, picture = np.unique(names, return_inverse=True)
+    rows = np.ascontiguousarray(probabilities)
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, copy_of = np.unique(keys, return_index=True, return_inverse=True)
+    # A copy takes its first one's picture; pictures of several faces that are copies agree on it.
+    out: NDArray[np.int64] = picture[first][copy_of].astype(np.int64)
+    return out

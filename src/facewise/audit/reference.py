@@ -1,0 +1,38 @@
+"""A population to compare with: a CSV of ``attribute,label,share``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from facewise.audit.confusions import LABELS
+from facewise.errors import OptionError
+
+
+def read_reference(path: Path) -> dict[str, dict[str, float]]:
+    """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
+
+    Raises:
+        OptionError: the file cannot be read, or says something else.
+    """
+    out: dict[str, dict[str, float]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                name, label, share = row["attribute"], row["label"], float(row["share"])
+                if label not in LABELS.get(name, ()):
+                    known = "; ".join(f"{n}: {', '.join(labels)}" for n, labels in LABELS.items())
+                    raise OptionError(f"{path}: no {label!r} of {name!r}; there are {known}")
+                out.setdefault(name, dict.fromkeys(LABELS[name], 0.0))[label] = share
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(
+            f"{path} must be a CSV with the columns attribute, label, share: {error!r}"
+        ) from error
+    for name, shares in out.items():
+        if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 0.005:
+            raise OptionError(
+                f"{path}: the shares of {name} sum to {sum(shares.values()):.3f}, not 1"
+            )
+    return out

@@ -1,0 +1,106 @@
+"""``facewise audit TABLE``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from facewise.audit.table import Faces
+
+
+def audit(
+    table: Annotated[Path, typer.Argument(help="Folder that facewise annotate wrote.")],
+    against: Annotated[
+        Path | None, typer.Option(help="A second table (the change to it), or a reference CSV.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Name of the report; .html and .json are written.")
+    ] = None,
+    confusions: Annotated[
+        str | None, typer.Option(help="Calibration faces yours resemble: fairface, utkface.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Correction: em or adjusted.")] = "em",
+    model: Annotated[
+        str | None, typer.Option(help="Spec with the confusions; else the table's model.")
+    ] = None,
+    crossings: Annotated[bool, typer.Option(help="Also cross the attributes.")] = True,
+) -> None:
+    """Who is in a data set: shares corrected for the model's known errors, with intervals."""
+    from facewise.audit.audit import against as compare
+    from facewise.audit.audit import audit as run
+    from facewise.audit.audit import changes, estimate_all
+    from facewise.audit.reference import read_reference
+    from facewise.audit.report import make_report, summary
+    from facewise.audit.table import read_faces
+
+    is_csv = against is not None and against.suffix.lower() == ".csv"
+    reference = read_reference(against) if against is not None and is_csv else None
+    faces = read_faces(table)
+    known, notes = _known(faces, model)
+    figures, shares = run(faces, known, source=confusions, method=method, crossings=crossings)
+    if reference is not None:
+        figures["against_reference"] = compare(figures, reference)
+    elif against is not None:
+        second = read_faces(against)
+        if second.model != faces.model:
+            notes.append("the two tables are of different models: the change holds theirs, too")
+        own, _ = _known(second, model)
+        source = figures["confusions_from"]
+        figures["second"], _ = run(second, own, source=source, method=method, crossings=False)
+        figures["change"] = changes(shares, estimate_all(second, own.get(source, {}), method))
+    figures["notes"] = [*notes, *_notes(figures)]
+    typer.echo(summary(figures, str(table)))
+    if out is not None:
+        page = make_report(figures, table.name).html()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".html").write_text(page, encoding="utf-8")
+        text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        out.with_suffix(".json").write_text(text, encoding="utf-8")
+        typer.echo(f"all of it: {out.with_suffix('.html')}, {out.with_suffix('.json')}")
+
+
+def _known(faces: Faces, model: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Confusions of the table's model, and why there are none where that is so."""
+    from facewise.audit.audit import read_confusions
+    from facewise.errors import ModelNotFoundError
+    from facewise.models import load_spec
+
+    naive = "shares are counted, not corrected"
+    try:
+        spec = load_spec(model or faces.model[0] or "default")
+    except ModelNotFoundError as error:
+        return {}, [f"{naive}: {error} (name the spec with --model)"]
+    if faces.model[1] and spec.sha256 != faces.model[1]:
+        return {}, [f"{naive}: {spec.name}@{spec.version} here has other weights than the table's"]
+    known = read_confusions(spec)
+    return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]
+
+
+def _notes(figures: dict[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    source = figures["confusions_from"]
+    notes = ["faces that were not found are in no share"]
+    if source is None:
+        return notes
+    notes.append(
+        f"the correction supposes that the model errs on these faces as on {source}'s; intervals "
+        "do not allow for it erring otherwise"
+    )
+    for other, attributes in figures["other_sources"].items():
+        for name, values in attributes.items():
+            rows = {row["label"]: row["corrected"] for row in figures["attributes"][name]}
+            apart = [
+                label
+                for label, v in values.items()
+                if not rows[label]["low"] - 0.02 <= v <= rows[label]["high"] + 0.02
+            ]
+            if apart:
+                notes.append(
+                    f"{name} with {other}'s errors would differ by more than the interval for "
+                    f"{', '.join(apart)}: choose by what your pictures are like"
+                )
+    return notes
