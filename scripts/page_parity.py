@@ -5,7 +5,8 @@
 Fails where they differ by more than the page promises: from PNG files 2 px and a probability of
 0.01, the same faces and the same abstentions; from JPEG files, whose decoders differ, 99 % of
 probabilities within 0.03. Both run the page's model; the model as shipped, in 16 instead of 12 bits
-a weight, is compared as well, for the record. ``--write`` keeps the figures in docs/results/page-parity.json.
+a weight, is compared as well, for the record. ``--write`` keeps the figures in
+docs/results/page-parity.json.
 """
 
 from __future__ import annotations

@@ -224,7 +224,8 @@ def test_parity_with_the_python_pipeline(
     differences = compare(page, analyzer, pictures / "faces", count)
     complaints = {kind: found.complaints(kind) for kind, found in differences.items()}
     assert complaints == {"PNG": [], "JPEG": []}
-    assert differences["PNG"].abstentions > 0, "no abstention was compared"
+    if analyzer.calibration.quality_gates:
+        assert differences["PNG"].abstentions > 0, "no abstention was compared"
     # The negative control: what is as much off as one pixel box or one answer would be told.
     found = differences["PNG"]
     found.pixels.append(2.5)
