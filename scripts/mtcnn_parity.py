@@ -4,6 +4,10 @@
     REFENV/bin/python scripts/mtcnn_reference.py DIR     # facenet-pytorch's own environment
     python scripts/mtcnn_parity.py compare DIR --out docs/results
 
+    python scripts/mtcnn_parity.py golden-scenes DIR     # the same for tests/golden/mtcnn.json
+    REFENV/bin/python scripts/mtcnn_reference.py DIR
+    python scripts/mtcnn_parity.py golden DIR
+
 Scenes are made from seeds: FairFace test faces on larger canvases, montages of 4 to 30 faces,
 faces turned by up to 20 degrees, darkened, blurred; and 200 pictures without a face.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +30,18 @@ from facewise.images import load_photo
 from facewise.mtcnn import MTCNN
 from facewise.types import ImageArray, Photo
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from golden.scenes import scenes as golden_scenes
+
 SCENES_A_KIND = 64
 FACELESS = 200
 MIN_FACE_PX = 20
 RECALL_SCENES = 30
+REFERENCE = "facenet-pytorch 2.6.0, thresholds 0.6 0.7 0.7, factor 0.709, min_face 20"
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden" / "mtcnn.json"
+PAGE = ROOT / "docs" / "mtcnn.md"
+TABLE_START, TABLE_END = "<!-- parity -->", "<!-- end of parity -->"
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> ImageArray:
@@ -206,7 +219,7 @@ def compare(folder: Path, out: Path) -> None:
     matched = sum(row["matched"] for row in faces.values())
     theirs_total = sum(row["theirs"] for row in faces.values())
     result = {
-        "reference": "facenet-pytorch 2.6.0, thresholds 0.6 0.7 0.7, factor 0.709, min_face 20",
+        "reference": REFERENCE,
         "kinds": table,
         "matched_share": matched / theirs_total,
         "false_faces": {"ours": table["faceless"]["ours"], "theirs": table["faceless"]["theirs"]},
@@ -226,7 +239,42 @@ def compare(folder: Path, out: Path) -> None:
         f"found at the default smallest face: {hits} of {total}, {hits / total:.1%}.",
     ]
     (out / "mtcnn-parity.md").write_text("\n".join(lines) + "\n")
+    write_table("\n".join(lines))
     print("\n".join(lines))
+
+
+def write_table(table: str) -> None:
+    """Put the results between the marks of ``docs/mtcnn.md``."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(TABLE_START)
+    _, after = rest.split(TABLE_END)
+    PAGE.write_text(f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}", encoding="utf-8")
+
+
+def make_golden_scenes(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in golden_scenes():
+        image.save(folder / f"{name}.png")
+
+
+def make_golden(folder: Path) -> None:
+    """Store the reference's answers on the golden's scenes, rounded to a hundredth of a pixel."""
+    found: dict[str, list[dict[str, object]]] = {}
+    with np.load(folder / "reference.npz") as reference:
+        for name, _ in golden_scenes():
+            boxes, points = reference[f"{name}/boxes"], reference[f"{name}/landmarks"]
+            found[name] = [
+                {"bbox": np.round(box, 2).tolist(), "landmarks": np.round(five, 2).tolist()}
+                for box, five in zip(boxes.astype(float), points.astype(float), strict=True)
+            ]
+    scenes_text = ",\n".join(
+        f'  "{name}": [' + ",".join(f"\n   {json.dumps(face)}" for face in faces) + "]"
+        for name, faces in found.items()
+    )
+    text = f'{{\n "reference": {json.dumps(REFERENCE)},\n "scenes": {{\n{scenes_text}\n }}\n}}\n'
+    json.loads(text)
+    GOLDEN.write_text(text, encoding="utf-8")
+    print(f"{sum(map(len, found.values()))} faces in {GOLDEN}")
 
 
 def main() -> None:
@@ -239,11 +287,17 @@ def main() -> None:
     judge = commands.add_parser("compare")
     judge.add_argument("folder", type=Path)
     judge.add_argument("--out", type=Path, default=Path("docs/results"))
+    for name in ("golden-scenes", "golden"):
+        commands.add_parser(name).add_argument("folder", type=Path)
     args = parser.parse_args()
     if args.command == "scenes":
         make_scenes(args.fairface, args.labels, args.folder)
-    else:
+    elif args.command == "compare":
         compare(args.folder, args.out)
+    elif args.command == "golden-scenes":
+        make_golden_scenes(args.folder)
+    else:
+        make_golden(args.folder)
 
 
 if __name__ == "__main__":

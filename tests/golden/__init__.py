@@ -1,0 +1,1 @@
+"""Small committed results of reference implementations."""

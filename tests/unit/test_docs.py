@@ -1,0 +1,34 @@
+"""What the documents say must be what files and code say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from facewise.cli.exits import Exit
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_detectors_page_has_the_measured_table() -> None:
+    """``scripts/mtcnn_parity.py compare`` writes both."""
+    page = (ROOT / "docs/mtcnn.md").read_text(encoding="utf-8")
+    table = page.split("<!-- parity -->")[1].split("<!-- end of parity -->")[0]
+    assert table.strip() == (ROOT / "docs/results/mtcnn-parity.md").read_text().strip()
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/mtcnn.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    table = page.split("## Exit codes")[1].split("##")[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", table)} == {int(code) for code in Exit}
