@@ -12,6 +12,7 @@ import pytest
 
 from facewise.errors import OptionError
 from facewise.evaluation.card import TEMPLATE, build_card, hand_written, write_card
+from facewise.evaluation.results import write_results
 from facewise.models import ModelSpec, load_spec
 
 WRITTEN = {"training": "Trained so.", "failures": "- Fails here."}
@@ -79,19 +80,20 @@ def test_card_is_written_beside_the_spec_and_only_of_its_own_weights(
     shipped = load_spec("default")
     spec: ModelSpec = dataclasses.replace(shipped, path=tmp_path / "weights" / "m.json", name="m")
     spec.path.parent.mkdir()
+    write_results(results, tmp_path / "m.json")
     with pytest.raises(OptionError, match="hand-written"):
-        write_card(spec, results, tmp_path)
+        write_card(spec, tmp_path)
     cards = spec.path.parent / "cards"
     cards.mkdir()
     (cards / "m.md").write_text("## Training\n\nSo.\n")
     with pytest.raises(OptionError, match="lacks the section failures"):
-        write_card(spec, results, tmp_path)
+        write_card(spec, tmp_path)
     shutil.copy(shipped.path.parent / "cards" / f"{shipped.name}.md", cards / "m.md")
-    paths = write_card(spec, results, tmp_path)
+    paths = write_card(spec, tmp_path)
     assert [path.name for path in paths] == ["m.md", "m.html"]
     html = paths[1].read_text(encoding="utf-8")
     assert "<h2>Intended use</h2>" in html
     assert html.count("<table>") > 10
     other = dataclasses.replace(spec, sha256="0" * 64)
     with pytest.raises(OptionError, match="evaluate first"):
-        write_card(other, results, tmp_path)
+        write_card(other, tmp_path)

@@ -106,7 +106,7 @@ def test_reports_are_written_beside_the_results(
     (tmp_path / "dedupe.json").write_text(json.dumps(dedupe))
     name = results["model"]["name"]
     write_results(results, tmp_path / f"{name}.json")
-    written = write_reports(results, tmp_path)
+    written = write_reports(tmp_path, name)
     assert [path.name for path in written] == [f"{name}.md", f"{name}.html", f"{name}-suspects.csv"]
     markdown = written[0].read_text()
     pictures = re.findall(r"\]\((\S+\.svg)\)", markdown)

@@ -7,7 +7,6 @@ is what is true of every attribute model; ``cards/NAME.md`` beside the model's s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
-from facewise.evaluation.report import noise_sentence
+from facewise.evaluation.report import noise_sentence, read_results
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.report import Report
 
@@ -24,13 +23,12 @@ SINGLE: Final = ("ethnicity", "gender", "age")
 _BLANK: Final = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
 
 
-def write_card(spec: ModelSpec, results: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
     """Write a model's card beside its spec, as Markdown and as HTML.
 
     Args:
         spec: of the model.
-        results: as read from a results file, or as ``score_model`` returns them.
-        folder: where the results file is; ``dedupe.json`` there tells of the noise of labels.
+        folder: where its results file is; ``dedupe.json`` there tells of the noise of labels.
 
     Returns:
         What was written.
@@ -38,13 +36,12 @@ def write_card(spec: ModelSpec, results: Mapping[str, Any], folder: Path) -> lis
     Raises:
         OptionError: the results are of other weights, or the hand-written part cannot be used.
     """
+    results, dedupe = read_results(folder, spec.name)
     if results["model"]["sha256"] != spec.sha256:
         raise OptionError(
             f"the results are of weights {results['model']['sha256'][:12]}, the spec of "
             f"{spec.sha256[:12]}: evaluate first"
         )
-    beside = folder / "dedupe.json"
-    dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
     card = build_card(results, hand_written(spec), dedupe=dedupe)
     path = spec.path.with_suffix(".md")
     path.write_text(card.markdown(), encoding="utf-8")
@@ -91,16 +88,14 @@ def build_card(
     """
     model = results["model"]
     blanks = {**_model(results), **_analyses(results), **written}
-    blanks["noise"] = noise_sentence(results, dedupe) if _has_noise(dedupe) else ""
+    blanks["noise"] = ""
+    if dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups"):
+        blanks["noise"] = noise_sentence(results, dedupe)
     template = TEMPLATE.read_text(encoding="utf-8")
     text = _BLANK.sub(lambda match: blanks[match[1]], template)
     card = Report(f"{model['name']} {model['version']}: model card")
     card.text(re.sub(r"\n{3,}", "\n\n", text))
     return card
-
-
-def _has_noise(dedupe: Mapping[str, Any] | None) -> bool:
-    return bool(dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups"))
 
 
 def _model(results: Mapping[str, Any]) -> dict[str, str]:
@@ -149,7 +144,8 @@ def _summary(results: Mapping[str, Any]) -> str:
 
 
 def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
-    single, crossed = [], []
+    single: list[str] = []
+    crossed: list[str] = []
     for dataset, groupings in results["groups"].items():
         for grouping, table in groupings.items():
             block = f"#### {dataset}, by {grouping}\n\n{_table(*tables.group_table(table))}"

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
 from facewise.reporting.bootstrap import GroupBootstrap, figure
 from facewise.types import FloatArray
@@ -193,6 +194,22 @@ def suspect_labels(
             rows.append(_suspect(keys[row], name, names[told], names[said], own, best))
     rows.sort(key=lambda r: (-r["surprise"], r["file"], r["attribute"]))
     return rows[:top]
+
+
+def suspects_of(scored: Scored, top: int = 200) -> list[dict[str, Any]]:
+    """The most suspect labels of outcomes under their calibration, of faces that were found."""
+    part = scored.take(scored.outcomes.found)
+    o = part.outcomes
+    return suspect_labels(
+        o.keys.tolist(),
+        age_ranges=o.age_ranges,
+        genders=o.true_genders,
+        ethnicities=o.true_ethnicities,
+        age_probabilities=part.ages,
+        gender_probabilities=part.probabilities["gender"],
+        ethnicity_probabilities=part.probabilities["ethnicity"],
+        top=top,
+    )
 
 
 def _within(p: FloatArray, years: int) -> NDArray[np.float64]:

@@ -29,33 +29,31 @@ def render_report(
     return page.html(), page.markdown()
 
 
-def write_reports(results: Mapping[str, Any], folder: Path) -> list[Path]:
+def read_results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A model's results file, and ``dedupe.json`` if that is in the same folder."""
+    beside = folder / "dedupe.json"
+    dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), dedupe
+
+
+def write_reports(folder: Path, name: str) -> list[Path]:
     """Write the report beside its results file, as Markdown with figures and as HTML.
 
-    The suspect labels become a CSV of their own; ``dedupe.json`` in the same folder, if it is
-    there, tells of the noise of labels.
+    The suspect labels become a CSV of their own.
 
     Args:
-        results: as ``facewise.evaluation.results.score_model`` returns them, or read from a file.
         folder: where the results file is.
+        name: of the model, and of the file.
 
     Returns:
         What was written.
     """
-    from facewise.evaluation.results import write_results
-
-    path = folder / f"{results['model']['name']}.json"
-    if not path.exists():
-        write_results(results, path)
-    # What is read back is what any reader sees: rounded, and None where there is no number.
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    beside = folder / "dedupe.json"
-    dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
-    page = build_report(stored, dedupe=dedupe)
-    page.write(path)
+    results, dedupe = read_results(folder, name)
+    path = folder / f"{name}.json"
+    build_report(results, dedupe=dedupe).write(path)
     written = [path.with_suffix(".md"), path.with_suffix(".html")]
-    if rows := stored.get("suspect_labels"):
-        listing = folder / f"{path.stem}-suspects.csv"
+    if rows := results.get("suspect_labels"):
+        listing = folder / f"{name}-suspects.csv"
         with listing.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
