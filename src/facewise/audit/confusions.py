@@ -197,3 +197,39 @@ def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -
     bread = np.linalg.inv(_information(said))
     out: Floats = bread @ (sums.T @ sums) @ bread
     return out
+
+
+def fit_sources(
+    datasets: NDArray[np.str_],
+    found: NDArray[np.bool_],
+    groups: NDArray[np.str_],
+    ages: FloatArray,
+    age_ranges: NDArray[np.integer[Any]],
+    classes: Mapping[str, tuple[FloatArray, NDArray[np.integer[Any]]]],
+) -> dict[str, dict[str, Any]]:
+    """The ``confusions`` of a spec's calibration: data set to attribute to ``fit_confusions``.
+
+    Args:
+        datasets: of each face, ``(N,)``.
+        found: faces to use.
+        groups: near-duplicates share one.
+        ages: calibrated distributions over years ``(N, 120)``.
+        age_ranges: first and last year of each label, 0 where it is unknown.
+        classes: gender and ethnicity to calibrated probabilities and labels, -1 unknown.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for source in np.unique(datasets):
+        mine = found & (datasets == source)
+        rows = mine & (age_ranges[:, 0] > 0)
+        fitted = {}
+        if rows.any():
+            p, inside = decade_masses(ages[rows], age_ranges[rows])
+            fitted["age"] = fit_confusions(p, inside, LABELS["age"], groups[rows])
+        for name, (probabilities, labels) in classes.items():
+            rows = mine & (labels >= 0)
+            if rows.any():
+                p, inside = class_masses(probabilities[rows], labels[rows])
+                fitted[name] = fit_confusions(p, inside, LABELS[name], groups[rows])
+        if fitted:
+            out[str(source)] = fitted
+    return out
