@@ -8,7 +8,7 @@ down, the origin at the top-left corner of the top-left pixel; boxes are ``xyxy`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -197,6 +197,11 @@ class Prediction:
             raise ValueError(f"Prediction.vector must be (19,), not {self.vector.shape}")
         object.__setattr__(self, "vector", _frozen(self.vector))
         object.__setattr__(self, "abstained", MappingProxyType(dict(self.abstained)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle, and copy, by the fields: a read-only mapping does neither by itself."""
+        values = [getattr(self, item.name) for item in fields(self)]
+        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
     def to_dict(self, *, vector: bool = False, years: bool = False) -> dict[str, Any]:
         """Plain JSON-ready values; attributes that are off are absent.
