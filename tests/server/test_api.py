@@ -191,7 +191,9 @@ async def test_pages_name_no_other_host(serve: Serve) -> None:
     from facewise.server.pages import PAGE
 
     for path in PAGE.rglob("*"):
-        if path.suffix in (".html", ".css", ".js"):
+        # What `make page` put there holds a library with addresses in its messages; that none is
+        # asked, tests/browser/test_device.py records.
+        if "device" not in path.parts and path.suffix in (".html", ".css", ".js"):
             text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not _third_party(text), path.name
             assert "style=" not in text, f"{path.name}: the CSP forbids inline styles"
@@ -207,7 +209,7 @@ async def test_security_headers_everywhere(serve: Serve) -> None:
     for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
-        assert "unsafe" not in policy
+        assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")  # WebAssembly alone
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["x-frame-options"] == "DENY"
