@@ -296,8 +296,9 @@ def analyze(photo: PhotoSource, **options: object) -> tuple[Prediction, ...]:
         A prediction a face, the largest face first; empty where there is no face.
     """
     color_order = options.pop("color_order", "rgb")
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     key = tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
+        (name, frozenset(value) if isinstance(value, set) else value)
         for name, value in sorted(options.items())
     )
     if key not in _default:

@@ -193,3 +193,9 @@ def test_the_public_surface_is_what_is_listed() -> None:
     assert facewise.__all__ == sorted(facewise.__all__, key=lambda n: (not n.isupper(), n))
     for name in facewise.__all__:
         assert getattr(facewise, name) is not None
+
+
+def test_attributes_may_be_any_collection(pictures: Path) -> None:
+    for chosen in (["age"], ("age",), {"age"}):
+        (person,) = facewise.analyze(pictures / "astronaut.jpg", attributes=chosen, threads=1)
+        assert person.gender is None
