@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from facewise.datasets import DataSet
     from facewise.evaluation.outcomes import Outcomes
 
+EXCLUSIONS = Path(__file__).parent.parent / "evaluation" / "exclusions.csv"
+"""Pictures of the shared data sets whose photo is in an earlier split, too; see docs/dedupe.md."""
+
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
@@ -38,8 +41,15 @@ def evaluate(
         int, typer.Option(help="Faces of each data set to worsen on purpose; 0 for none.")
     ] = 150,
     exclude: Annotated[
-        Path | None, typer.Option(help="CSV with a column file: pictures to leave out, named.")
+        Path | None,
+        typer.Option(
+            help="CSV with a column file: pictures to leave out, named. If not given, what "
+            "facewise dedupe found across the splits of the shared data sets."
+        ),
     ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write the model's card beside its spec, too.")
+    ] = False,
     store: Annotated[Path, typer.Option(help="Outcomes kept for scoring again.")] = Path(
         "cache/outcomes"
     ),
@@ -54,11 +64,14 @@ def evaluate(
     except ImportError as error:
         raise MissingExtraError("evaluation", "evaluate") from error
     from facewise.calibration import Calibration
+    from facewise.evaluation.card import write_card
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
     from facewise.evaluation.fit import fit_calibration
     from facewise.evaluation.gates import fit_gates, gate_curves, with_gates
+    from facewise.evaluation.noise import suspects_of
     from facewise.evaluation.outcomes import collect
+    from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import (
         score_model,
         spec_figures,
@@ -70,7 +83,10 @@ def evaluate(
     from facewise.models import load_spec
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    sets, excluded = _read(data, labels), _excluded(exclude)
+    sets = _read(data, labels)
+    if exclude is None and (data / "utkface_splits.csv").exists():
+        exclude = EXCLUSIONS
+    excluded = _excluded(exclude)
     splits = {sample.split for data_set in sets for sample in data_set.samples}
     if splits == {""}:
         split = ""
@@ -111,9 +127,10 @@ def evaluate(
         curves["val"] = gate_curves(
             Scored(val, gated), {n: Scored(o, gated) for n, o in worsened.items()}
         )
+    outcomes = run(split)
     results = score_model(
         spec,
-        run(split),
+        outcomes,
         split or "all",
         degraded={name: run(split, name) for name in DEGRADATIONS if degraded},
         baseline=baseline,
@@ -121,12 +138,18 @@ def evaluate(
         data_sets=sets,
         excluded=sorted(excluded & {s.key for d in sets for s in d.samples}),
     )
+    results["suspect_labels"] = suspects_of(
+        Scored(outcomes, Calibration.from_dict(spec.calibration))
+    )
     path = out / f"{spec.name}.json"
     write_results(results, path)
     if fit:
         write_spec(spec.path, figures=spec_figures(results))
     typer.echo(summary(results))
-    typer.echo(f"all of it: {path}")
+    written = [path, *write_reports(out, spec.name)]
+    if card:
+        written += write_card(spec, out)
+    typer.echo(f"all of it: {', '.join(map(str, written))}")
 
 
 def _read(data: Path, labels: Path | None) -> list[DataSet]:
