@@ -46,7 +46,7 @@ train: $(VENV)/.train  ## make the default model: two stages, export, calibratio
 	$(MAKE) evaluate
 
 evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
-	$(BIN)/facewise evaluate --fit --exclude src/facewise/evaluation/exclusions.csv
+	$(BIN)/facewise evaluate --fit --card
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests scripts
