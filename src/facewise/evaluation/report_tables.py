@@ -6,6 +6,7 @@ where there is none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -123,9 +124,15 @@ def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
             max((f["n"] for f in row.values()), default=0),
             *(cell(metric, row.get(metric)) for metric in metrics),
         ]
-        for group, row in table.items()
+        for group, row in sorted(table.items(), key=lambda item: _natural(item[0]))
     ]
     return ["group", "n", *map(name_of, metrics)], rows
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 4-12 before 13-19."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
