@@ -69,15 +69,19 @@ def test_intervals_cover_unseen_faces_by_predicted_and_by_true_age(
     fitted: Calibration, unseen: Scored
 ) -> None:
     table = coverage_table(unseen, fit_baseline(Scored(population(1500, seed=1), fitted)))
+    judged, missed, plain = 0, 0, 0
     for level in LEVELS:
         row = table[str(level)]
         assert level - 0.01 < row["intervals"]["value"] < level + 0.035
         cells = row["interval_groups"]
         assert {c.split(":")[0] for c in cells} >= {"predicted age", "age", "gender", "ethnicity"}
-        missed = [name for name, cell in cells.items() if not cell["reaches"]]
-        assert len(missed) <= 0.1 * len(cells), missed
-        # One width for all covers the old too seldom, which is what the bands are for.
-        assert len(row["baseline"]["groups_missed"]) > len(missed)
+        judged += len(cells)
+        missed += sum(not cell["reaches"] for cell in cells.values())
+        plain += len(row["baseline"]["groups_missed"])
+        # None lies far under: the faces a fit saw are a sample, and no more than that.
+        assert min(cell["value"] for cell in cells.values()) > level - 0.1
+    assert missed < 0.15 * judged
+    assert plain > missed, "one width for all covers the old too seldom"
 
 
 def test_intervals_are_wide_where_the_face_is_hard(unseen: Scored) -> None:
