@@ -1,0 +1,73 @@
+"""Known confusions and known shares: what corrections must recover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facewise.audit.confusions import Confusions, class_masses, fit_confusions
+from facewise.audit.prevalence import estimate, naive_shares, rake, same_picture
+
+NAMES = ("a", "b", "c")
+CENTRES = 1.1 * np.eye(3)
+
+
+def faces(counts, rng):
+    """Classes, and exactly calibrated probabilities under even shares, of three Gaussians."""
+    labels = np.repeat(np.arange(3), counts)
+    seen = CENTRES[labels] + rng.standard_normal((len(labels), 3)) * 0.8
+    density = np.exp(-((seen[:, None] - CENTRES) ** 2).sum(-1) / (2 * 0.8**2))
+    return labels, (density / density.sum(1, keepdims=True)).astype(np.float32)
+
+
+def fitted(n, rng):
+    labels, p = faces([n] * 3, rng)
+    return Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
+
+
+@pytest.mark.parametrize("method", ["em", "adjusted"])
+def test_known_shares_are_recovered(method):
+    rng = np.random.default_rng(1)
+    confusions = fitted(20_000, rng)
+    _, p = faces([16_000, 3_600, 400], rng)
+    pictures = np.arange(len(p))
+    shares = estimate([p], [confusions], pictures, method=method, rounds=10)
+    assert np.abs(shares.value - [0.8, 0.18, 0.02]).max() < 0.02
+    assert np.abs(naive_shares(p, pictures, rounds=10).value - [0.8, 0.18, 0.02]).max() > 0.06
+
+
+def test_adjusted_counts_invert_a_matrix_exactly():
+    counts = np.array([[9e6, 1e6], [2e6, 8e6]])
+    confusions = Confusions(counts.sum(1), counts, np.zeros(2), np.zeros((2, 2)))
+    said_a = round(1000 * (0.3 * 0.9 + 0.7 * 0.2))
+    p = np.repeat(np.array([[1, 0], [0, 1]], np.float32), [said_a, 1000 - said_a], axis=0)
+    shares = estimate([p], [confusions], np.arange(1000), method="adjusted", rounds=5)
+    assert shares.value == pytest.approx([0.3, 0.7], abs=1e-3)
+
+
+def test_intervals_hold_the_truth_and_count_the_calibration_faces():
+    hits, widths = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        _, p = faces([420, 150, 30], rng)
+        ends = estimate([p], [fitted(60, rng)], np.arange(600), rounds=100).interval()
+        hits.append((ends[:, 0] <= [0.7, 0.25, 0.05]) & ([0.7, 0.25, 0.05] <= ends[:, 1]))
+        widths.append(np.diff(ends).mean())
+    assert np.mean(hits) >= 0.9
+    rng = np.random.default_rng(0)
+    _, p = faces([420, 150, 30], rng)
+    sure = estimate([p], [fitted(20_000, rng)], np.arange(600), rounds=100).interval()
+    assert np.diff(sure).mean() < np.mean(widths)
+
+
+def test_copies_of_a_picture_are_drawn_together():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]], np.float32)
+    first, other, copy = same_picture(np.array(["x", "y", "z"]), p)
+    assert first == copy != other
+
+
+def test_raked_cells_add_up_to_margins():
+    cells = np.array([[0.2, 0.3], [0.4, 0.1]])
+    out = rake(cells, {0: np.array([0.6, 0.4]), 1: np.array([0.5, 0.5])})
+    assert out.sum(1) == pytest.approx([0.6, 0.4], abs=1e-6)
+    assert out.sum(0) == pytest.approx([0.5, 0.5], abs=1e-6)
