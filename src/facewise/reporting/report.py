@@ -21,7 +21,8 @@ body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem aut
 table { border-collapse: collapse; font-size: .9rem; margin: 1rem 0 }
 th, td { border-bottom: 1px solid #8886; padding: .3rem .7rem; text-align: left }
 td { font-variant-numeric: tabular-nums }
-.figure { display: block; margin: 1.5rem 0 } .figure svg { max-width: 100%; height: auto; background: #fff }
+.figure { display: block; margin: 1.5rem 0 }
+.figure svg { max-width: 100%; height: auto; background: #fff }
 code { font-size: .9em }
 </style>
 </head>
