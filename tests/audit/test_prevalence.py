@@ -51,7 +51,7 @@ def test_intervals_hold_the_truth_and_count_the_calibration_faces():
         rng = np.random.default_rng(seed)
         _, p = faces([420, 150, 30], rng)
         ends = estimate([p], [fitted(60, rng)], np.arange(600), rounds=100).interval()
-        hits.append((ends[:, 0] <= [0.7, 0.25, 0.05]) & ([0.7, 0.25, 0.05] <= ends[:, 1]))
+        hits.append((ends[:, 0] <= [0.7, 0.25, 0.05]) & (ends[:, 1] >= [0.7, 0.25, 0.05]))
         widths.append(np.diff(ends).mean())
     assert np.mean(hits) >= 0.9
     rng = np.random.default_rng(0)

@@ -63,6 +63,7 @@ def evaluate(
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("evaluation", "evaluate") from error
+    from facewise.audit.confusions import fit_sources
     from facewise.calibration import Calibration
     from facewise.evaluation.card import write_card
     from facewise.evaluation.coverage import fit_baseline
@@ -121,7 +122,12 @@ def evaluate(
             Scored(val, ungated), {n: Scored(o, ungated) for n, o in worsened.items()}
         )
         gated = with_gates(fitted, gates)
-        write_spec(spec.path, calibration={**fitted, "gates": gates})
+        c = Scored(calibration, ungated)
+        classes = {name: (p, c.truth[name]) for name, p in c.probabilities.items()}
+        o = c.outcomes
+        confusions = fit_sources(o.datasets, o.found, o.groups, c.ages, o.age_ranges, classes)
+        stored = {**fitted, "gates": gates, "confusions": confusions}
+        write_spec(spec.path, calibration=stored)
         spec = load_spec(model)
         baseline = fit_baseline(Scored(calibration, gated))
         curves["val"] = gate_curves(
