@@ -18,7 +18,7 @@ from facewise.batch.sources import Skipped, check, list_items
 from facewise.batch.table import TableFolder, encode_part
 from facewise.errors import OptionError, TableError
 
-Engine = Callable[[Iterable[Task], Job, int], Generator[Result, None, None]]
+Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
 """Runs tasks on so many workers; results in any order, tasks taken only as there is room."""
 
 Progress = Callable[[int, int], None]
@@ -100,15 +100,8 @@ def annotate(
             open_plan(folder, manifest["plan"]["sha256"], job.shard_size)
         ) as plan:
             return _Run(folder, plan, manifest, job, progress, note).finish(
-                run, workers or cores(), retry_errors
+                run, workers, retry_errors
             )
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _engine(name: str) -> Engine:
@@ -170,7 +163,7 @@ class _Run:
         self._schema = arrow_schema(job.photo_attributes)
         self._open: dict[int, dict[int, Result]] = {}
 
-    def finish(self, engine: Engine, workers: int, retry_errors: bool) -> Summary:
+    def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
         done, damaged = self._folder.finished_parts()
         for name in damaged:
             self._note(f"{name} is missing or damaged: it is made again")
@@ -198,13 +191,14 @@ class _Run:
         return self._summary(done, before)
 
     def _annotate(
-        self, engine: Engine, workers: int, missing: list[int], done: dict[int, dict[str, Any]]
+        self,
+        engine: Engine,
+        workers: int | None,
+        missing: list[int],
+        done: dict[int, dict[str, Any]],
     ) -> None:
         images = sum(self._plan.size(shard) for shard in done)
-        tasks = sum(self._plan.chunks(shard) for shard in missing)
-        with contextlib.closing(
-            engine(self._plan.tasks(missing), self._job, min(workers, tasks))
-        ) as results:
+        with contextlib.closing(engine(self._plan.tasks(missing), self._job, workers)) as results:
             for result in results:
                 images += result.images
                 parts = self._open.setdefault(result.shard, {})

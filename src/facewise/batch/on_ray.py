@@ -1,11 +1,109 @@
-"""The Ray runner."""
+"""The Ray runner: the local runner's worker function in model actors over a cluster.
+
+Ray Data moves tasks out and rows back, keeps back what the actors or this driver cannot take, and
+grows and shrinks the pool of actors. The driver alone writes the table.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 from collections.abc import Generator, Iterable
+from itertools import islice
+from typing import Any, Final
 
 from facewise.batch.job import Job, Result, Task
+from facewise.errors import FacewiseError, MissingExtraError
+
+TASKS_PER_BLOCK: Final = 4
+"""What an actor is handed at once: small enough to share out the end of a wave."""
+
+WAVE: Final = 512
+"""Tasks an actor in one Ray Data pipeline: bounds what the driver lists ahead, and keeps the
+seconds that a pipeline takes to start and end small beside its work."""
 
 
-def run(tasks: Iterable[Task], job: Job, workers: int) -> Generator[Result, None, None]:
-    yield from ()
+class _Actor:
+    """A model actor: a worker that Ray starts where there is a core, or a GPU."""
+
+    def __init__(self, job: Job) -> None:
+        from facewise.batch.work import Annotator
+
+        self._annotator = Annotator(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        results = [self._annotator(pickle.loads(task)) for task in batch["task"]]  # noqa: S301
+        return {"result": [pickle.dumps(result) for result in results]}
+
+
+def run(
+    tasks: Iterable[Task], job: Job, workers: int | None = None
+) -> Generator[Result, None, None]:
+    """Run tasks over a cluster; results in any order.
+
+    Connects to the cluster that RAY_ADDRESS names, or to the one this process is connected to, or
+    starts one on this machine for as long as the run takes.
+
+    Args:
+        tasks: taken a wave at a time.
+        job: settings.
+        workers: most actors; as many as the cluster has cores, or GPUs, if None.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        FacewiseError: the cluster fails.
+    """
+    # Ray's reports of use are for who turns them on.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("--engine ray", "ray") from error
+    source = iter(tasks)
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+            stack.callback(ray.shutdown)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # ours counts images
+        actors = workers or _size(ray, job)
+        try:
+            while wave := list(islice(source, WAVE * actors)):
+                yield from _run_wave(ray, wave, job, actors)
+        except ray.exceptions.RayError as error:
+            raise FacewiseError(
+                f"the cluster failed ({_first_line(error)}): finished parts are kept; run the "
+                "same command again, or finish the table with --engine local"
+            ) from error
+
+
+def _run_wave(ray: Any, wave: list[Task], job: Job, actors: int) -> Generator[Result, None, None]:
+    rows = [{"task": pickle.dumps(task)} for task in wave]
+    blocks = -(-len(rows) // TASKS_PER_BLOCK) if len(rows) > actors * TASKS_PER_BLOCK else len(rows)
+    resources = {"num_gpus": 1} if uses_gpu(job) else {"num_cpus": 1}
+    results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _Actor,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(wave))),
+        **resources,
+    )
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for value in batch.column("result"):
+            yield pickle.loads(value.as_py())  # noqa: S301  made by our own actors
+
+
+def uses_gpu(job: Job) -> bool:
+    """Whether actors want a GPU each rather than a core."""
+    return any(name.startswith(("CUDA", "Tensorrt", "ROCM")) for name in job.providers or ())
+
+
+def _size(ray: Any, job: Job) -> int:
+    """Actors that the cluster has room for now; a cluster that grows can be given --workers."""
+    return max(1, int(ray.cluster_resources().get("GPU" if uses_gpu(job) else "CPU", 1)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

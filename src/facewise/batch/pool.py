@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
@@ -63,18 +64,30 @@ class _Worker:
         return 1 if any(a.tries or a.whole for a in self.attempts) else QUEUED
 
 
-def run(tasks: Iterable[Task], job: Job, workers: int) -> Generator[Result, None, None]:
+def run(
+    tasks: Iterable[Task], job: Job, workers: int | None = None
+) -> Generator[Result, None, None]:
     """Run tasks over processes; results come as they are finished, in any order.
 
-    Tasks are taken from the iterable only as workers have room for them.
+    Args:
+        tasks: taken only as workers have room for them.
+        job: settings.
+        workers: processes; as many as cores if None.
 
     Raises:
         FacewiseError: a worker cannot start.
     """
-    with contextlib.ExitStack() as stack:
-        pool = _Pool(job, workers)
-        stack.callback(pool.close)
-        yield from pool.run(iter(tasks))
+    waiting = iter(tasks)
+    first = list(islice(waiting, workers or cores()))
+    with contextlib.closing(_Pool(job, len(first))) as pool:  # no more workers than tasks
+        yield from pool.run(chain(first, waiting))
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Pool:
