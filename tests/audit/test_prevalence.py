@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ NAMES = ("a", "b", "c")
 CENTRES = 1.1 * np.eye(3)
 
 
-def faces(counts, rng):
+def faces(counts: list[int], rng: np.random.Generator) -> tuple[Any, Any]:
     """Classes, and exactly calibrated probabilities under even shares, of three Gaussians."""
     labels = np.repeat(np.arange(3), counts)
     seen = CENTRES[labels] + rng.standard_normal((len(labels), 3)) * 0.8
@@ -20,13 +22,13 @@ def faces(counts, rng):
     return labels, (density / density.sum(1, keepdims=True)).astype(np.float32)
 
 
-def fitted(n, rng):
+def fitted(n: int, rng: np.random.Generator) -> Confusions:
     labels, p = faces([n] * 3, rng)
     return Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
 
 
 @pytest.mark.parametrize("method", ["em", "adjusted"])
-def test_known_shares_are_recovered(method):
+def test_known_shares_are_recovered(method: str) -> None:
     rng = np.random.default_rng(1)
     confusions = fitted(20_000, rng)
     _, p = faces([16_000, 3_600, 400], rng)
@@ -36,7 +38,7 @@ def test_known_shares_are_recovered(method):
     assert np.abs(naive_shares(p, pictures, rounds=10).value - [0.8, 0.18, 0.02]).max() > 0.06
 
 
-def test_adjusted_counts_invert_a_matrix_exactly():
+def test_adjusted_counts_invert_a_matrix_exactly() -> None:
     counts = np.array([[9e6, 1e6], [2e6, 8e6]])
     confusions = Confusions(counts.sum(1), counts, np.zeros(2), np.zeros((2, 2)))
     said_a = round(1000 * (0.3 * 0.9 + 0.7 * 0.2))
@@ -45,7 +47,7 @@ def test_adjusted_counts_invert_a_matrix_exactly():
     assert shares.value == pytest.approx([0.3, 0.7], abs=1e-3)
 
 
-def test_intervals_hold_the_truth_and_count_the_calibration_faces():
+def test_intervals_hold_the_truth_and_count_the_calibration_faces() -> None:
     hits, widths = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -60,13 +62,13 @@ def test_intervals_hold_the_truth_and_count_the_calibration_faces():
     assert np.diff(sure).mean() < np.mean(widths)
 
 
-def test_copies_of_a_picture_are_drawn_together():
+def test_copies_of_a_picture_are_drawn_together() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]], np.float32)
     first, other, copy = same_picture(np.array(["x", "y", "z"]), p)
     assert first == copy != other
 
 
-def test_raked_cells_add_up_to_margins():
+def test_raked_cells_add_up_to_margins() -> None:
     cells = np.array([[0.2, 0.3], [0.4, 0.1]])
     out = rake(cells, {0: np.array([0.6, 0.4]), 1: np.array([0.5, 0.5])})
     assert out.sum(1) == pytest.approx([0.6, 0.4], abs=1e-6)
