@@ -1,0 +1,309 @@
+"""``facewise annotate`` on every kind of source, through kills, damage and a full disk."""
+
+from __future__ import annotations
+
+import io
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from facewise.batch.annotate import Summary, annotate
+from facewise.batch.job import Job
+from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
+from facewise.batch.table import TableFolder
+from facewise.errors import OptionError, TableError
+
+AGE = Job(attributes=("age",), shard_size=4)
+
+
+@pytest.fixture
+def photos(pictures: Path, tmp_path: Path) -> Path:
+    """Eleven faces, a portrait, a picture without a face, and three files that are broken."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for index, path in enumerate(sorted((pictures / "faces").glob("*.webp"))[:11]):
+        shutil.copy(path, folder / ("sub" if index % 2 else ".") / path.name)
+    shutil.copy(pictures / "astronaut.jpg", folder / "naïve 人.jpg")
+    from PIL import Image
+
+    Image.new("RGB", (200, 120), "navy").save(folder / "wall.png")
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not a picture")
+    half = (pictures / "astronaut.jpg").read_bytes()
+    (folder / "half.jpg").write_bytes(half[: len(half) // 2])
+    return folder
+
+
+def rows(table: Path) -> list[dict[str, Any]]:
+    return list(pq.read_table(table).to_pylist())
+
+
+def parts(table: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(table.glob("part-*.parquet"))}
+
+
+def run(source: Path | str, table: Path, job: Job = AGE, **options: Any) -> Summary:
+    return annotate([str(source)], table, job, workers=1, **options)
+
+
+def by_name(table: Path) -> dict[str, list[dict[str, Any]]]:
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in rows(table):
+        out.setdefault(row["image_id"].rpartition("/")[2], []).append(row)
+    return out
+
+
+def test_a_folder_becomes_a_row_a_face_and_a_row_a_failure(photos: Path, tmp_path: Path) -> None:
+    summary = run(photos, tmp_path / "t", Job(shard_size=4))
+    found = by_name(tmp_path / "t")
+    assert summary.images == len(found) == 16
+    (astronaut,) = found["naïve 人.jpg"]
+    assert astronaut["face_index"] == 0
+    assert astronaut["gender"] == "female"
+    assert sum(astronaut[f"p_{name}"] for name in ("male", "female")) == pytest.approx(1, abs=1e-5)
+    assert astronaut["age_low_years"] <= astronaut["age_years"] + 0.5
+    (wall,) = found["wall.png"]
+    assert wall["face_index"] is None
+    assert wall["error_code"] is None
+    for name in ("empty.jpg", "text.jpg", "half.jpg"):
+        (row,) = found[name]
+        assert row["error_code"]
+        assert row["error_message"]
+        assert str(tmp_path) not in row["error_message"]
+    assert summary.errors.total() == 3
+    assert summary.without_face >= 1
+    schema = pq.read_schema(tmp_path / "t" / "part-00000000.parquet")
+    assert schema.names[:2] == ["image_id", "face_index"]
+    assert schema.names == list(columns())
+    assert schema.metadata[b"facewise_schema_version"] == str(SCHEMA_VERSION).encode()
+    assert schema.equals(arrow_schema())
+
+
+def test_left_out_attributes_have_no_columns(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "t")
+    names = pq.read_schema(tmp_path / "t" / "part-00000000.parquet").names
+    assert "age_years" in names
+    assert not {"gender", "ethnicity", "p_male", "p_white"} & set(names)
+
+
+def answers(table: Path) -> list[tuple[str, Any, Any]]:
+    """What each picture got, whatever its source called it."""
+    out = []
+    for row in rows(table):
+        name = row["image_id"].replace("::", "/").rpartition("/")[2]
+        out.append((name, row["age_years"], row["error_code"]))
+    return sorted(out, key=str)
+
+
+def test_every_kind_of_source_gives_the_same_answers(photos: Path, tmp_path: Path) -> None:
+    files = sorted(p for p in photos.rglob("*") if p.is_file())
+    run(photos, tmp_path / "folder")
+    expected = answers(tmp_path / "folder")
+
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(photos, "photos")
+    listing = tmp_path / "list.txt"
+    listing.write_text("\n".join(str(p.relative_to(tmp_path)) for p in files), encoding="utf-8")
+    table = pa.table({"id": [p.name for p in files], "image": [p.read_bytes() for p in files]})
+    pq.write_table(table, tmp_path / "images.parquet", row_group_size=5)
+
+    run(tmp_path / "photos.tar", tmp_path / "tar")
+    run(listing, tmp_path / "list")
+    run(f"{photos}/**/*.*", tmp_path / "glob")
+    keyed = Job(attributes=("age",), shard_size=4, image_column="image", id_column="id")
+    run(tmp_path / "images.parquet", tmp_path / "table", keyed)
+    for kind in ("tar", "list", "glob", "table"):
+        assert answers(tmp_path / kind) == expected, kind
+
+
+def test_a_url_is_a_source(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    run(photos, tmp_path / "folder")
+    run(photos.as_uri(), tmp_path / "url")
+    assert [a[1:] for a in answers(tmp_path / "url")] == [
+        a[1:] for a in answers(tmp_path / "folder")
+    ]
+
+
+def test_links_to_files_are_followed_and_loops_end(photos: Path, tmp_path: Path) -> None:
+    (photos / "loop").symlink_to(photos, target_is_directory=True)
+    (photos / "link.jpg").symlink_to(photos / "naïve 人.jpg")
+    (photos / "nowhere.jpg").symlink_to(photos / "gone.jpg")
+    run(photos, tmp_path / "t")
+    found = by_name(tmp_path / "t")
+    assert found["link.jpg"][0]["face_index"] == 0
+    assert found["nowhere.jpg"][0]["error_code"] == "image_not_found"
+    assert len(found) == 18
+
+
+def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
+    photos: Path, tmp_path: Path
+) -> None:
+    run(photos, tmp_path / "t")
+    before = parts(tmp_path / "t")
+    said: list[str] = []
+    assert run(photos, tmp_path / "t", note=said.append).annotated == 0
+    assert any("nothing is left" in text for text in said)
+    assert parts(tmp_path / "t") == before
+    with pytest.raises(TableError, match="attributes"):
+        run(photos, tmp_path / "t", Job(attributes=("gender",), shard_size=4))
+
+
+def test_a_part_lost_or_cut_by_a_power_failure_is_made_again(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "t")
+    before = parts(tmp_path / "t")
+    names = sorted(before)
+    (tmp_path / "t" / names[0]).write_bytes(before[names[0]][:500])
+    (tmp_path / "t" / names[2]).unlink()
+    said: list[str] = []
+    assert run(photos, tmp_path / "t", note=said.append).annotated == 8
+    assert sum("damaged" in text for text in said) == 2
+    assert parts(tmp_path / "t") == before
+
+
+def test_workers_do_not_change_a_byte(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "one")
+    annotate([str(photos)], tmp_path / "two", AGE, workers=2)
+    assert parts(tmp_path / "one") == parts(tmp_path / "two")
+
+
+def test_a_file_that_vanishes_is_a_row(photos: Path, tmp_path: Path) -> None:
+    def remove(done: int, total: int) -> None:
+        (photos / "wall.png").unlink(missing_ok=True)
+
+    run(photos, tmp_path / "t", Job(attributes=("age",), shard_size=1), progress=remove)
+    (row,) = by_name(tmp_path / "t")["wall.png"]
+    assert row["error_code"] == "image_not_found"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("nowhere", "no such file"), ("photos.tar.gz", "compressed"), ("photos.zip", "unpack")],
+)
+def test_a_source_that_cannot_be_read_says_what_to_do(
+    source: str, message: str, tmp_path: Path
+) -> None:
+    if source != "nowhere":
+        (tmp_path / source).write_bytes(b"x")
+    with pytest.raises(OptionError, match=message):
+        run(tmp_path / source, tmp_path / "t")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(OptionError, match="no picture"):
+        run(tmp_path / "bare", tmp_path / "t2")
+
+
+def command(source: Path, table: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "facewise", "annotate", str(source), "--out", str(table)),
+        *("--attributes", "age", "--shard-size", "4", "--workers", "1", *more),
+    ]
+
+
+def wait_for_part(table: Path, process: subprocess.Popen[bytes], count: int) -> None:
+    """Until a run has written so many parts, or ended."""
+    while process.poll() is None and len(list(table.glob("part-*.parquet"))) < count:
+        time.sleep(0.005)
+
+
+def test_killed_runs_end_in_the_table_of_one_that_was_not(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "quiet")
+    table, killed = tmp_path / "killed", 0
+    for count in (0, 1, 2):
+        process = subprocess.Popen(
+            command(photos, table), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_part(table, process, count)
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed >= 2
+    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert parts(table) == parts(tmp_path / "quiet")
+
+
+def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t"
+    process = subprocess.Popen(
+        command(photos, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for_part(table, process, 1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert b"goes on from there" in said
+    assert b"Traceback" not in said
+    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len({row["image_id"] for row in rows(table)}) == 16
+
+
+def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_path: Path) -> None:
+    with TableFolder(tmp_path / "t"), pytest.raises(TableError, match="is being written by"):
+        run(photos, tmp_path / "t")
+    assert run(photos, tmp_path / "t").annotated == 16
+
+
+def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: writing fails in the middle."""
+    table = tmp_path / "t"
+    run(photos, tmp_path / "quiet")
+    limit = max(len(data) for data in parts(tmp_path / "quiet").values()) // 2
+
+    def full() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    failed = subprocess.run(
+        command(photos, table), capture_output=True, text=True, preexec_fn=full, check=False
+    )
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert "cannot be written" in failed.stderr or "space" in failed.stderr
+    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert parts(table) == parts(tmp_path / "quiet")
+
+
+def test_strict_ends_with_one_where_a_row_has_an_error(photos: Path, tmp_path: Path) -> None:
+    loose = subprocess.run(
+        command(photos, tmp_path / "t"), capture_output=True, text=True, check=False
+    )
+    assert loose.returncode == 0
+    assert "3 errors" in loose.stdout
+    strict = subprocess.run(command(photos, tmp_path / "t", "--strict"), check=False)
+    assert strict.returncode == 1
+
+
+def test_video_rows_share_the_answers_of_their_track(pictures: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    import numpy as np
+    from PIL import Image
+
+    rgb = np.asarray(Image.open(io.BytesIO((pictures / "astronaut.jpg").read_bytes())))
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
+        for shift in range(30):
+            frame = av.VideoFrame.from_ndarray(np.roll(rgb, shift, axis=1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    run(tmp_path / "clip.mp4", tmp_path / "t", Job(frames_per_second=2.0))
+    found = rows(tmp_path / "t")
+    assert sorted({row["frame_index"] for row in found}) == [0, 5, 10, 15, 20, 25]
+    # The portrait is one person throughout; a doubtful second face must not join the track.
+    mine = [row for row in found if row["track_id"] == found[0]["track_id"]]
+    assert [row["frame_index"] for row in mine] == [0, 5, 10, 15, 20, 25]
+    assert len({row["age_years"] for row in mine}) == 1
+    assert mine[0]["bbox"][0] < mine[-1]["bbox"][0] - 15
+    assert found[0]["ethnicity"] is None  # of video, only where it is asked for
