@@ -50,9 +50,9 @@ def choose_source(known: Mapping[str, Any], wanted: str | None) -> str | None:
 
 
 def estimate_all(
-    faces: Faces, confusions: Mapping[str, Confusions], method: str = "em"
+    faces: Faces, confusions: Mapping[str, Confusions], method: str = "em", *, sample: int = 0
 ) -> Estimates:
-    """Shares of every attribute that the table holds."""
+    """Shares of every attribute that the table holds; ``sample`` as in ``estimate``."""
     if method not in METHODS:
         raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
     out: Estimates = {}
@@ -60,9 +60,11 @@ def estimate_all(
         return out
     pictures = _pictures(faces)
     for name, p in faces.probabilities.items():
-        out[name] = {"naive": naive_shares(p, pictures)}
+        out[name] = {"naive": naive_shares(p, pictures, sample=sample)}
         if name in confusions:
-            out[name]["corrected"] = estimate([p], [confusions[name]], pictures, method=method)
+            out[name]["corrected"] = estimate(
+                [p], [confusions[name]], pictures, method=method, sample=sample
+            )
     return out
 
 

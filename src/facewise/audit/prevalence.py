@@ -127,11 +127,15 @@ def draw_weights(
 
 
 def naive_shares(
-    probabilities: NDArray[Any], pictures: NDArray[np.integer[Any]], *, rounds: int = ROUNDS
+    probabilities: NDArray[Any],
+    pictures: NDArray[np.integer[Any]],
+    *,
+    rounds: int = ROUNDS,
+    sample: int = 0,
 ) -> Shares:
-    """Shares of the most probable labels, as if the model never erred."""
+    """Shares of the most probable labels, as if the model never erred; see ``estimate``."""
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
-    rows, weights = draw_weights(pictures, rounds, np.random.default_rng(0))
+    rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
     drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
     # Centred on all faces, where a sample of them stood for all in the rounds.
     value = hard.mean(0)
@@ -146,6 +150,7 @@ def estimate(
     method: str = "em",
     rounds: int = ROUNDS,
     seed: int = 0,
+    sample: int = 0,
 ) -> Shares:
     """Corrected shares of one attribute, or of the crossing of several.
 
@@ -158,14 +163,16 @@ def estimate(
         pictures: number of each face's picture, ``(N,)``.
         method: one of ``METHODS``; crossings know ``em`` only.
         rounds: of the bootstrap.
-        seed: of its draws; the same attributes and seed draw the same calibration faces.
+        seed: of the draws of calibration faces: the same attributes and seed draw the same.
+        sample: of the draws of pictures; tables that are compared need a number each, or equally
+            many pictures would be drawn alike and the change would look surer than it is.
 
     Returns:
         Shares of the K_1 K_2 ... cells, the last attribute's classes varying fastest.
     """
-    rng = np.random.default_rng(seed)
+    rng, pictures_rng = np.random.default_rng(seed), np.random.default_rng((sample, 2))
     if method == "adjusted":
-        return _adjusted(probabilities[0], confusions[0], pictures, rounds, rng)
+        return _adjusted(probabilities[0], confusions[0], pictures, rounds, rng, pictures_rng)
     drawn = [c.draw_offsets(rounds, rng) - c.offsets for c in confusions]
     scales = np.exp(_crossed_sums(drawn)).T  # (K, R)
     cells = len(scales)
@@ -174,7 +181,8 @@ def estimate(
     )
     one = np.ones((len(pictures), 1))
     value = likeliest_shares(ratios, one, np.ones((cells, 1)))[:, 0]
-    rows, weights = draw_weights(pictures, rounds, rng, min(MOST_DRAWN, CELLS_DRAWN // cells * 5))
+    most = min(MOST_DRAWN, CELLS_DRAWN // cells * 5)
+    rows, weights = draw_weights(pictures, rounds, pictures_rng, most)
     part = ratios[rows]
     rounds_shares = likeliest_shares(part, weights, scales).T
     if len(rows) < len(pictures):
@@ -205,13 +213,14 @@ def _adjusted(
     pictures: NDArray[np.integer[Any]],
     rounds: int,
     rng: np.random.Generator,
+    pictures_rng: np.random.Generator,
 ) -> Shares:
     """Adjusted counts: answers take the place of faces, so N is K."""
     k = probabilities.shape[1]
     hard = np.eye(k)[probabilities.argmax(1)]
     one = np.ones((k, 1))
     value = likeliest_shares(confusions.shares().T, hard.sum(0)[:, None], one)[:, 0]
-    rows, weights = draw_weights(pictures, rounds, rng)
+    rows, weights = draw_weights(pictures, rounds, pictures_rng)
     counts = hard[rows].T @ weights  # (K, R)
     matrices = confusions.draw_shares(rounds, rng)
     drawn = np.array(

@@ -51,7 +51,8 @@ def audit(
         own, _ = _known(second, model)
         source = figures["confusions_from"]
         figures["second"], _ = run(second, own, source=source, method=method, crossings=False)
-        figures["change"] = changes(shares, estimate_all(second, own.get(source, {}), method))
+        after = estimate_all(second, own.get(source, {}), method, sample=1)
+        figures["change"] = changes(shares, after)
     figures["notes"] = [*notes, *_notes(figures)]
     typer.echo(summary(figures, str(table)))
     if out is not None:
