@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from facewise._version import __version__
-from facewise.cli import annotate, audit, dedupe, doctor, evaluate, models, predict, serve, train
+from facewise.cli import (
+    annotate,
+    audit,
+    dedupe,
+    doctor,
+    evaluate,
+    models,
+    predict,
+    serve,
+    thumbs,
+    train,
+)
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose
 from facewise.cli.streams import give_up, prepare_streams, printable, reason
@@ -26,6 +37,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("annotate")(annotate.annotate)
 app.command("audit")(audit.audit)
+app.command("thumbs")(thumbs.thumbs)
 app.command("doctor")(doctor.doctor)
 app.command("models")(models.models)
 app.command("serve")(serve.serve)

@@ -1,0 +1,37 @@
+"""``facewise thumbs TABLE --by COLUMN --out SHEET``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facewise.cli.streams import printable
+from facewise.errors import MissingExtraError, OptionError
+
+
+def thumbs(
+    table: Annotated[Path, typer.Argument(help="Folder that facewise annotate wrote.")],
+    by: Annotated[
+        str, typer.Option(help='A column, "interval" (its width) or "abstentions" (how many).')
+    ],
+    out: Annotated[Path, typer.Option(help="PNG to write; it holds faces: mind who sees it.")],
+    count: Annotated[int, typer.Option(help="Faces at most.")] = 60,
+    largest: Annotated[
+        bool, typer.Option("--largest", help="The largest first, not the smallest.")
+    ] = False,
+) -> None:
+    """A contact sheet of faces in the order of any column, and their names."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading a table", "batch") from error
+    from facewise.batch.thumbs import make_sheet
+
+    if out.suffix.lower() != ".png":
+        raise OptionError(f"{out}: the sheet is a PNG; name it so")
+    sheet, chosen = make_sheet(table, by, count=count, largest=largest)
+    sheet.save(out)
+    for number, face in enumerate(chosen, start=1):
+        typer.echo(printable(f"{number}\t{face.value}\t{face.image_id}\t{face.face_index}"))
