@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from facewise import Analyzer
 
@@ -142,7 +143,7 @@ def test_live(visit: Visit) -> None:
     page.locator("#live-rate", has_text="frames a second").wait_for(timeout=60_000)
     shoot(page, "device-live")
     page.click("#camera-close")
-    assert page.locator(".live-box").count() == 0
+    expect(page.locator(".live-box")).to_have_count(0)
 
 
 def test_what_is_no_picture_gets_a_sentence(visit: Visit) -> None:

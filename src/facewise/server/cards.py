@@ -52,4 +52,6 @@ def card_page(spec: ModelSpec) -> str:
     # Without this, a picture or link of a card could name another host.
     renderer.disable("image")
     body = renderer.render(card_markdown(spec))
+    # A wide table scrolls within itself: the keyboard must be able to reach it, too.
+    body = body.replace("<table>", '<table tabindex="0">')
     return _PAGE.substitute(title=html.escape(f"{spec.name}: model card"), body=body)
