@@ -237,7 +237,11 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
         shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
     table = tmp_path / "t"
     process = subprocess.Popen(
-        command(photos, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command(photos, table),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for_part(table, process, 1)
     process.send_signal(signal.SIGINT)
