@@ -88,6 +88,7 @@ def main():
         "model": spec.info.to_dict(),
         "draws": args.draws,
         "size": args.size,
+        "rounds": args.rounds,
         "faces": {},
         "splits": {},
     }
