@@ -73,3 +73,16 @@ def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: 
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
     assert audit(tmp_path).returncode == 2
+
+
+def test_without_the_extra_it_says_what_to_install(table: Path) -> None:
+    script = "import sys; sys.modules['pyarrow'] = None; from facewise.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "audit", str(table)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "facewise[batch]" in done.stderr
+    assert "Traceback" not in done.stderr

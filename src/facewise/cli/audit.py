@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facewise.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from facewise.audit.table import Faces
 
@@ -30,6 +32,10 @@ def audit(
     crossings: Annotated[bool, typer.Option(help="Also cross the attributes.")] = True,
 ) -> None:
     """Who is in a data set: shares corrected for the model's known errors, with intervals."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading a table", "batch") from error
     from facewise.audit.audit import against as compare
     from facewise.audit.audit import audit as run
     from facewise.audit.audit import changes, estimate_all
