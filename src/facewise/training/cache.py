@@ -29,7 +29,7 @@ from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
 
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 CHUNK: Final = 64
 
 

@@ -33,7 +33,8 @@ class NetworkConfig:
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
     """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
-    below it; ``ema_decay`` averages weights for evaluation and export.
+    below it; ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a
+    backbone of plain convolutions batch norms to learn by; see ``facewise.training.renorm``.
     """
 
     epochs: int = 10
@@ -47,6 +48,7 @@ class OptimConfig:
     ema_decay: float = 0.998
     gradient_clip: float = 5.0
     bfloat16: bool = True
+    batch_norm: bool = False
     seed: int = 0
 
 

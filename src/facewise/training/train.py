@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import itertools
 import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ from facewise.training.config import TrainConfig
 from facewise.training.data import LabelTable, make_loader, plain_crops, to_tensor
 from facewise.training.losses import total_loss
 from facewise.training.network import AttributeNetwork, load_exported, load_faceres, split_logits
+from facewise.training.renorm import add_batch_norm, folded_state
 from facewise.training.score import headline, score
 from facewise.types import FloatArray
 
@@ -34,6 +37,9 @@ log = logging.getLogger("facewise")
 
 LOG_EVERY: Final = 50
 """Steps between two lines in a log file, where no progress bar can be drawn."""
+
+NORM_BATCHES: Final = 32
+"""Batches on which the statistics of a new batch norm are measured."""
 
 
 def make_network(config: TrainConfig) -> AttributeNetwork:
@@ -141,7 +147,10 @@ class Average:
         mine, theirs = list(self.model.parameters()), list(model.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for buffer, source in zip(self.model.buffers(), model.buffers(), strict=True):
-            buffer.copy_(source)
+            if buffer.is_floating_point():
+                buffer.lerp_(source, 1 - decay)
+            else:
+                buffer.copy_(source)
 
 
 def train(
@@ -187,6 +196,8 @@ def train(
 
     model = make_network(config)
     model.backbone.freeze_stages(config.optim.frozen_stages)
+    if config.optim.batch_norm:
+        add_batch_norm(model.backbone, _normalised(model, loader))
     average = Average(model, config.optim.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
     steps, step, first_epoch, best = len(sampler) * config.optim.epochs, 0, 0, math.inf
@@ -212,7 +223,7 @@ def train(
         log.info("epoch %d %s", epoch + 1, {k: round(v, 4) for k, v in figures.items()})
         if figures["headline"] < best:
             best = figures["headline"]
-            _save(folder / "best.pt", {"model": average.model.state_dict(), "figures": figures})
+            _save(folder / "best.pt", {"model": folded_state(average.model), "figures": figures})
         _save(
             folder / "last.pt",
             {
@@ -230,6 +241,15 @@ def train(
             break
     plot_curve(folder)
     return folder
+
+
+def _normalised(model: AttributeNetwork, loader: Any) -> Iterator[Tensor]:
+    """What the backbone gets of a run's first batches."""
+    assert isinstance(model.mean, Tensor)
+    for pictures, _ in itertools.islice(loader, NORM_BATCHES):
+        yield (pictures.float().contiguous(memory_format=torch.channels_last) - model.mean) / (
+            model.std
+        )
 
 
 def _run_epoch(
