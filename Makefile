@@ -65,6 +65,7 @@ load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs
 
 bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-bench); writes docs/results/bench.*
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/batch.py
 
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
