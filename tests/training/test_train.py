@@ -24,6 +24,7 @@ from facewise.training.config import (  # noqa: E402
 from facewise.training.data import plain_crops  # noqa: E402
 from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
 from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
+from facewise.training.teach import ask, write_teacher  # noqa: E402
 from facewise.training.train import predict, train  # noqa: E402
 
 TINY = TrainConfig(
@@ -130,3 +131,40 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
     path.write_text("[optim]\nlearning_rate = 1\n")
     with pytest.raises(OptionError, match="unknown learning_rate"):
         load_config(path)
+
+
+def test_with_batch_norm_a_run_resumes_and_leaves_a_plain_network(
+    cache: FaceCache, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, batch_norm=True))
+    whole = run(cache, tmp_path / "a", config)
+    run(cache, tmp_path / "b", config, minutes=0.0)
+    resumed = run(cache, tmp_path / "b", config)
+    states = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, resumed)]
+    assert any("norm" in name for name in states[0]["average"])
+    assert all(
+        torch.equal(value, states[1]["average"][name])
+        for name, value in states[0]["average"].items()
+    )
+    network = load_checkpoint(TINY, whole / "best.pt")  # strict: no batch norm is left in it
+    assert np.isfinite(predict(network, cache, TINY, np.arange(4))).all()
+
+
+def test_a_teacher_is_the_mean_of_its_views_and_a_student_learns_from_it(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    member = (TINY, finished / "best.pt")
+    train_rows = cache.rows("train")
+    once = ask([member], cache, train_rows, [1.0])
+    network = load_checkpoint(*member)
+    assert np.allclose(once, predict(network, cache, TINY, train_rows, flip=True), atol=1e-6)
+    assert np.allclose(ask([member, member], cache, train_rows, [1.0]), once, atol=1e-6)
+    assert not np.allclose(ask([member], cache, train_rows), once, atol=1e-3)
+    out = tmp_path / "teacher.npz"
+    figures = write_teacher([member], cache, out)
+    assert set(figures) > {"csv_mae", "csv_gender"}
+    with np.load(out) as stored:
+        assert stored["probabilities"].shape == (len(cache), 127)
+    loss = dataclasses.replace(TINY.loss, teacher=str(out), distill=0.5)
+    student = run(cache, tmp_path, dataclasses.replace(TINY, name="student", loss=loss))
+    assert len(log_of(student)) == 2

@@ -44,6 +44,7 @@ app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("dedupe")(dedupe.dedupe)
+app.command("teach")(train.teach)
 app.command("export")(train.export)
 
 

@@ -1,4 +1,4 @@
-"""``facewise train`` and ``facewise export``."""
+"""``facewise train``, ``facewise teach`` and ``facewise export``."""
 
 from __future__ import annotations
 
@@ -76,6 +76,31 @@ def train(
         minutes=minutes,
     )
     typer.echo(str(folder))
+
+
+def teach(
+    configs: Annotated[list[Path], typer.Argument(help="TOML files of finished runs.")],
+    out: Annotated[Path, typer.Option(help="The .npz file that [loss] teacher names.")],
+    cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
+    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+) -> None:
+    """Write what finished runs, averaged over views, say of the training faces."""
+    _need_torch()
+    from facewise.training.cache import open_cache
+    from facewise.training.config import load_config
+    from facewise.training.teach import write_teacher
+
+    logging.getLogger("facewise").setLevel(logging.INFO)
+    if out.suffix != ".npz":
+        raise OptionError(f"--out {out}: name a .npz file")
+    members = [
+        (settings, runs / settings.name / "best.pt") for settings in map(load_config, configs)
+    ]
+    for settings, checkpoint in members:
+        if not checkpoint.exists():
+            raise OptionError(f"{checkpoint} is missing: train {settings.name} first")
+    write_teacher(members, open_cache(cache), out)
+    typer.echo(str(out))
 
 
 def export(

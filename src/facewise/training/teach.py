@@ -1,0 +1,81 @@
+"""A teacher's answers: several runs, each asked about several views of a face, averaged.
+
+What a student learns from them (``[loss] teacher`` and ``distill`` in its config) is what one
+network in one pass cannot say by itself (Hinton et al., 2015).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facewise.training.cache import FaceCache
+from facewise.training.config import TrainConfig
+from facewise.training.export import load_checkpoint
+from facewise.training.network import OUTPUTS
+from facewise.training.score import score
+from facewise.training.train import predict
+from facewise.types import FloatArray
+
+log = logging.getLogger("facewise")
+
+SCALES: Final = (0.94, 1.0, 1.06)
+"""Of the face in the crop, each seen as it is and mirrored."""
+
+
+def ask(
+    members: Sequence[tuple[TrainConfig, Path]],
+    cache: FaceCache,
+    rows: NDArray[np.intp],
+    scales: Sequence[float] = SCALES,
+) -> FloatArray:
+    """Mean probabilities ``(N, 127)`` of some faces: 120 ages, 2 genders, 5 ethnicities.
+
+    Args:
+        members: a config and a checkpoint each; sizes and framings may differ.
+        cache: where the faces lie.
+        rows: which of them.
+        scales: how large the face is cut, times the config's own framing.
+    """
+    total = np.zeros((len(rows), OUTPUTS), np.float32)
+    for config, checkpoint in members:
+        model = load_checkpoint(config, checkpoint)
+        for scale in scales:
+            network = dataclasses.replace(
+                config.network, eye_distance=config.network.eye_distance * scale
+            )
+            view = dataclasses.replace(config, network=network)
+            total += predict(model, cache, view, rows, flip=True)
+            log.info("%s at %.2f: %d faces", config.name, scale, len(rows))
+    return total / np.float32(len(members) * len(scales))
+
+
+def write_teacher(
+    members: Sequence[tuple[TrainConfig, Path]],
+    cache: FaceCache,
+    out: Path,
+    scales: Sequence[float] = SCALES,
+) -> dict[str, float]:
+    """Write what ``[loss] teacher`` reads: a row a face of the cache, zeros outside of train.
+
+    Returns:
+        The teacher's own figures on val, as a run logs them.
+    """
+    val = cache.rows("val")
+    p = ask(members, cache, val, scales)
+    figures = score(cache, val, p[:, :120], p[:, 120:122], p[:, 122:])
+    log.info("on val %s", {name: round(value, 4) for name, value in figures.items()})
+    train = cache.rows("train")
+    probabilities = np.zeros((len(cache), OUTPUTS), np.float16)
+    probabilities[train] = ask(members, cache, train, scales)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial.npz")
+    np.savez(partial, probabilities=probabilities)
+    partial.replace(out)
+    return figures
