@@ -13,7 +13,7 @@ import numpy as np
 from facewise.align import crop_faces
 from facewise.attributes import AttributeModel
 from facewise.calibration import Calibration
-from facewise.errors import OptionError
+from facewise.errors import OptionError, check_count
 from facewise.images import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_PIXELS,
@@ -110,11 +110,8 @@ class Analyzer:
         self.calibration = Calibration.from_dict(self.spec.calibration)
         self.calibration.check_coverage(coverage)
         self.coverage = coverage
-        self._limits = {
-            "max_bytes": max_bytes,
-            "max_pixels": max_pixels,
-            "min_side_px": min_side_px,
-        }
+        limits = {"max_bytes": max_bytes, "max_pixels": max_pixels, "min_side_px": min_side_px}
+        self._limits = {name: check_count(name, limit) for name, limit in limits.items()}
         self.detector = MTCNN(
             min_face_px=min_face_px, max_faces=max_faces, threads=threads, providers=providers
         )

@@ -118,3 +118,18 @@ class MissingExtraError(FacewiseError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra: pip install 'facewise[{extra}]'")
         self.extra = extra
+
+
+def check_count(name: str, value: float) -> int:
+    """An option that counts something: a whole number, 1 or more.
+
+    Raises:
+        OptionError: it is anything else, NaN and infinity included, which compare as if there were
+            no limit.
+    """
+    try:
+        if value >= 1 and int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):  # of no number; int's of NaN; int's of infinity
+        pass
+    raise OptionError(f"{name} must be a whole number, 1 or more, not {value!r}")

@@ -21,6 +21,7 @@ from facewise.errors import (
     ImageTooSmallError,
     InvalidArrayError,
     OptionError,
+    check_count,
 )
 from facewise.formats import PILLOWS_LIMIT, open_picture, quiet_pillow
 from facewise.types import ImageArray, Photo
@@ -74,7 +75,8 @@ def load_photo(
         min_side_px: shortest side allowed.
 
     Raises:
-        ImageNotFoundError: the path is missing, a directory, or cannot be read.
+        ImageNotFoundError: the path is missing, a directory, or cannot be read; or reading the
+            file object failed.
         EmptyImageError: no bytes.
         NotAnImageError: the bytes are no image.
         UnsupportedFormatError: an image format that is not read here.
@@ -82,12 +84,15 @@ def load_photo(
         ImageTooLargeError: too many bytes or pixels.
         ImageTooSmallError: a side below ``min_side_px``.
         InvalidArrayError: an array or object that is no picture.
-        OptionError: ``color_order`` is neither "rgb" nor "bgr".
+        OptionError: ``color_order`` is neither "rgb" nor "bgr", or a limit is no whole number.
     """
     from PIL import Image
 
     if color_order not in ("rgb", "bgr"):
         raise OptionError(f'color_order must be "rgb" or "bgr", not {color_order!r}')
+    max_bytes = check_count("max_bytes", max_bytes)
+    max_pixels = check_count("max_pixels", max_pixels)
+    min_side_px = check_count("min_side_px", min_side_px)
     if isinstance(source, Photo):
         return source
     if isinstance(source, np.ndarray):
@@ -112,7 +117,14 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
     elif isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(memoryview(source).cast("B")[: max_bytes + 1])
     elif hasattr(source, "read"):
-        data = _read_stream(source, max_bytes)
+        try:
+            data = _read_stream(source, max_bytes)
+        except OSError as error:  # a disk or a connection that failed
+            raise ImageNotFoundError(
+                error.errno or errno.EIO,
+                f"cannot be read ({error.strerror or error}): open it again",
+                str(getattr(source, "name", "the file object")),
+            ) from error
     else:
         raise InvalidArrayError(
             f"cannot read a picture from {type(source).__name__}: pass a path, bytes, a binary "

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError
+from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError, check_count
 from facewise.types import FloatArray, ModelInfo
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def open_session(
         OptionError: a provider that this ONNX Runtime does not have, or fewer than one thread.
     """
     ort = import_onnxruntime()
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads must be 1 or more, not {threads}")
+    if threads is not None:
+        threads = check_count("threads", threads)
     chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
     available = ort.get_available_providers()
     missing = [name for name in chosen if name not in available]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from facewise.boxes import non_maximum_suppression, refine, to_squares
-from facewise.errors import ModelIntegrityError, OptionError
+from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.models import WEIGHTS_FOLDER, open_session
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
@@ -113,8 +113,8 @@ class MTCNN:
     def _check_options(self) -> None:
         if self.min_face_px is not None and not CELL_PX <= self.min_face_px < np.inf:  # nor NaN
             raise OptionError(f"min_face_px must be {CELL_PX} or more, not {self.min_face_px}")
-        if self.max_faces is not None and self.max_faces < 1:
-            raise OptionError(f"max_faces must be 1 or more, not {self.max_faces}")
+        if self.max_faces is not None:
+            self.max_faces = check_count("max_faces", self.max_faces)
         if not 0.1 <= self.pyramid_factor <= 0.95:
             raise OptionError(f"pyramid_factor must be 0.1 to 0.95, not {self.pyramid_factor}")
         if len(self.thresholds) != 3 or not all(0 < t < 1 for t in self.thresholds):

@@ -6,13 +6,15 @@ a photo is summed once and every level and crop is read from the same sums. (Res
 level, or rounding to bytes between, moves boxes and landmarks by several per cent: measured by
 ``scripts/mtcnn_parity.py``.)
 
-The sums lie column by column: one pass then picks whole columns, a transposition turns the result,
-and the second pass picks whole rows, so that both copy long runs instead of single pixels.
+A level is read row by row: two rows of sums give a row of windows summed downwards, and OpenCV's
+nearest-neighbour resize picks the columns at the windows' edges out of it, faster than an index.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +31,10 @@ SHORT_PIXELS: Final = 257
 """The sum of so many bytes fits 16 bits, and differences of wrapped sums wrap back."""
 
 CACHE_BYTES: Final = 400_000
-"""Of sums that are turned at a time: a processor core's own cache is a megabyte or so."""
+"""Of sums that are worked on at a time: a processor core's own cache is a megabyte or so."""
+
+MOST_MENDED: Final = 8
+"""One in so many columns may have to be looked up by itself, or all of them are."""
 
 
 class AreaSource:
@@ -67,40 +72,32 @@ class AreaSource:
 
         The array is overwritten by the next call.
         """
-        import cv2
-
-        sums: NDArray[Any] = self._sums
-        zero = np.zeros(1, np.int64)
-        left, right = _edges(zero, zero + sums.shape[0] - 1, width)[:, 0]
-        top, bottom = _edges(zero, zero + sums.shape[1] - 1, height)[:, 0]
-        if int((right - left).max() * (bottom - top).max()) <= SHORT_PIXELS:
-            sums = self._short_sums()
-        down = _reciprocal(bottom - top)[:, None]
-        across = np.repeat(_reciprocal(right - left), 3)
+        rows, columns = self._sums.shape[0] - 1, self._sums.shape[1] - 1
+        x, y = _windows(columns, width), _windows(rows, height)
+        if x.longest * y.longest > SHORT_PIXELS:
+            return _means(self._sums, *(v[None] for v in (x.first, y.first, x.end, y.end)))[0]
+        across, down = np.repeat(x.reciprocal, 3), y.reciprocal[:, None]
+        sums = self._short_sums().reshape(rows + 1, -1)
         mean = self._scratch("mean", (height, width * 3), np.float32)
-        # So many columns at a time as the processor's cache holds.
-        dtype = sums.dtype.type
-        step = min(width, max(8, CACHE_BYTES // (3 * sums.itemsize * sums.shape[1])))
-        columns = self._scratch("columns", (step, sums.shape[1], 3), dtype)
-        others = self._scratch("others", columns.shape, dtype)
-        turned = self._scratch("turned", (sums.shape[1], step, 3), dtype)
-        part = self._scratch("part", (height, step * 3), dtype)
-        subtracted = self._scratch("subtracted", part.shape, dtype)
-        for first in range(0, width, step):
-            first = min(first, width - step)
-            piece = slice(first, first + step)
+        # So many rows at a time as the processor's cache holds.
+        step = min(height, max(8, CACHE_BYTES // sums[0].nbytes))
+        below = self._scratch("below", (step, columns + 1, 3), np.uint16)
+        above = self._scratch("above", below.shape, np.uint16)
+        picked = (
+            self._scratch("first", (step, width, 3), np.uint16),
+            self._scratch("end", (step, width, 3), np.uint16),
+        )
+        for start in range(0, height, step):
+            start = min(start, height - step)
+            piece = slice(start, start + step)
             # "clip" spares a check of each index and a copy of the whole.
-            np.take(sums, right[piece], axis=0, out=columns, mode="clip")
-            np.take(sums, left[piece], axis=0, out=others, mode="clip")
-            np.subtract(columns, others, out=columns)
-            cv2.transpose(columns, dst=turned)
-            rows = turned.reshape(-1, step * 3)
-            np.take(rows, bottom, axis=0, out=part, mode="clip")
-            np.take(rows, top, axis=0, out=subtracted, mode="clip")
-            np.subtract(part, subtracted, out=part)
-            target = mean[:, 3 * first : 3 * (first + step)]
-            np.multiply(part, down, out=target, casting="unsafe", dtype=np.float32)
-            np.multiply(target, across[3 * first : 3 * (first + step)], out=target)
+            np.take(sums, y.end[piece], axis=0, out=below.reshape(step, -1), mode="clip")
+            np.take(sums, y.first[piece], axis=0, out=above.reshape(step, -1), mode="clip")
+            np.subtract(below, above, out=below)
+            target = mean[piece]
+            np.copyto(target, _subtract_columns(below, x, *picked).reshape(step, -1))
+            target *= across
+            target *= down[piece]
         return mean.reshape(height, width, 3)
 
     def _short_sums(self) -> NDArray[np.uint16]:
@@ -145,14 +142,14 @@ class AreaSource:
 
 
 def _integral(rgb: ImageArray) -> NDArray[np.int32]:
-    """Sums of all pixels above and to the left: uint8 ``(H, W, 3)`` to int32 ``(W+1, H+1, 3)``.
+    """Sums of all pixels above and to the left: uint8 ``(H, W, 3)`` to int32 ``(H+1, W+1, 3)``.
 
     Sums of a large photo pass 2**31 and wrap; differences wrap back, as long as a single window
     holds fewer than 8 million pixels.
     """
     import cv2
 
-    return np.asarray(cv2.integral(cv2.transpose(rgb), sdepth=cv2.CV_32S), np.int32)
+    return np.asarray(cv2.integral(rgb, sdepth=cv2.CV_32S), np.int32)
 
 
 def _edges(start: Integers, length: Integers, count: int) -> Integers:
@@ -171,26 +168,99 @@ def _reciprocal(count: Integers) -> FloatArray:
     return np.float32(1) / count.astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The windows along one side of a level.
+
+    Attributes:
+        first: their first pixels.
+        end: one past their last ones.
+        reciprocal: of their lengths.
+        longest: most pixels of one.
+        mended: those that ``_subtract_columns`` must look up by themselves.
+    """
+
+    first: Integers
+    end: Integers
+    reciprocal: FloatArray
+    longest: int
+    mended: Integers
+
+
+@lru_cache(maxsize=256)
+def _windows(length: int, count: int) -> _Windows:
+    import cv2
+
+    zero = np.zeros(1, np.int64)
+    first, end = _edges(zero, zero + length, count)[:, 0]
+    numbers = np.arange(length, dtype=np.float32)[None]
+    picked = cv2.resize(numbers, (count, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.int64)
+    next_ones = np.append(picked[1:] + 1, -1)
+    mended = np.flatnonzero((picked != first) | (next_ones != end))
+    return _Windows(first, end, _reciprocal(end - first), int((end - first).max()), mended)
+
+
+def _subtract_columns(
+    sums: NDArray[np.uint16], x: _Windows, first: NDArray[np.uint16], end: NDArray[np.uint16]
+) -> NDArray[np.uint16]:
+    """Differences of columns, each window's end minus its first, ``(rows, width, 3)``.
+
+    Nearest-neighbour resizing picks each window's first pixel, ``floor(k * length / count)``. One
+    pixel further is where the window before ends, but for the few that end between two pixels, and
+    the last one: these are looked up.
+
+    Args:
+        sums: ``(rows, length + 1, 3)``.
+        x: the windows.
+        first: to work in, ``(rows, width, 3)``; the result.
+        end: another.
+    """
+    import cv2
+
+    mended = x.mended
+    if len(mended) * MOST_MENDED > len(x.first):
+        return np.asarray(sums[:, x.end] - sums[:, x.first], np.uint16)
+    size = (len(x.first), len(sums))
+    cv2.resize(sums[:, :-1], size, dst=first, interpolation=cv2.INTER_NEAREST)
+    cv2.resize(sums[:, 1:], size, dst=end, interpolation=cv2.INTER_NEAREST)
+    # As one long row, which is faster; what runs over from row to row is the last window.
+    np.subtract(end.reshape(-1)[3:], first.reshape(-1)[:-3], out=first.reshape(-1)[:-3])
+    first[:, mended] = sums[:, x.end[mended]] - sums[:, x.first[mended]]
+    return first
+
+
 def _crops(sums: NDArray[np.int32], corners: Integers, size_px: int) -> FloatArray:
     """``AreaSource.crops`` from sums alone."""
     left, top, right, bottom = corners.T
     empty = (right <= left) | (bottom <= top)
     x0, x1 = _edges(np.where(empty, 0, left), np.where(empty, 1, right - left), size_px)
     y0, y1 = _edges(np.where(empty, 0, top), np.where(empty, 1, bottom - top), size_px)
+    squares = _means(sums, x0, y0, x1, y1)
+    squares[empty] = 0
+    return squares
+
+
+def _means(
+    sums: NDArray[np.int32], left: Integers, top: Integers, right: Integers, bottom: Integers
+) -> FloatArray:
+    """Means of windows between columns ``(N, width)`` and rows ``(N, height)``, one by one.
+
+    Returns:
+        float32 ``(N, height, width, 3)``.
+    """
     # A pixel's three sums are copied as one thing, by its place in the flat array.
     pixels = sums.reshape(-1).view("V12")
-    column0, column1 = (x[:, None] * sums.shape[1] for x in (x0, x1))  # (N, 1, S)
-    row0, row1 = y0[..., None], y1[..., None]  # (N, S, 1)
+    column0, column1 = left[:, None], right[:, None]  # (N, 1, width)
+    row0, row1 = (y[..., None] * sums.shape[1] for y in (top, bottom))  # (N, height, 1)
 
     def look_up(rows: Integers, columns: Integers) -> NDArray[np.int32]:
-        return pixels.take(rows + columns).view(np.int32)  # (N, S, 3 S)
+        return pixels.take(rows + columns).view(np.int32)  # (N, height, 3 width)
 
     part = look_up(row1, column1)
     part -= look_up(row0, column1)
     part -= look_up(row1, column0)
     part += look_up(row0, column0)
     mean = part.astype(np.float32)
-    mean *= _reciprocal(y1 - y0)[..., None]
-    mean *= np.repeat(_reciprocal(x1 - x0), 3, axis=1)[:, None]
-    mean[empty] = 0
-    return mean.reshape(len(corners), size_px, size_px, 3)
+    mean *= _reciprocal(bottom - top)[..., None]
+    mean *= np.repeat(_reciprocal(right - left), 3, axis=1)[:, None]
+    return mean.reshape(*mean.shape[:2], left.shape[1], 3)

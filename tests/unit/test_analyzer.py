@@ -168,6 +168,13 @@ def test_the_module_level_call(pictures: Path) -> None:
         ({"providers": ["FancyProvider"]}, OptionError, "FancyProvider"),
         ({"min_face_px": 5}, OptionError, "12"),
         ({"max_faces": 0}, OptionError, "max_faces"),
+        ({"max_faces": 1.5}, OptionError, "max_faces must be a whole number"),
+        ({"max_faces": "3"}, OptionError, "max_faces must be a whole number"),
+        ({"threads": 1.5}, OptionError, "threads must be a whole number"),
+        ({"max_pixels": float("nan")}, OptionError, "max_pixels must be a whole number"),
+        ({"max_pixels": float("inf")}, OptionError, "max_pixels must be a whole number"),
+        ({"max_bytes": -1}, OptionError, "max_bytes must be a whole number"),
+        ({"min_side_px": float("nan")}, OptionError, "min_side_px must be a whole number"),
     ],
 )
 def test_bad_options(options: dict[str, object], error: type[Exception], advice: str) -> None:

@@ -348,11 +348,45 @@ def test_limits_are_arguments() -> None:
         load_photo(Image.fromarray(picture()), min_side_px=41)
 
 
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "min_side_px"])
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), 0, -1, 10.5, "10", None])
+def test_limits_are_whole_numbers(name: str, limit: object) -> None:
+    """NaN above all, which is neither more nor less than anything: no limit."""
+    for source in (PNG, picture(), Image.fromarray(picture())):
+        with pytest.raises(errors.OptionError, match=name):
+            load_photo(source, **{name: limit})  # type: ignore[arg-type]
+    assert load_photo(PNG, max_pixels=1e6, max_bytes=np.int32(10**6))  # type: ignore[arg-type]
+
+
 def test_file_objects_are_read_no_further_than_the_limit() -> None:
     file = io.BytesIO(b"\xff" * (DEFAULT_MAX_BYTES + 1000))
     with pytest.raises(errors.ImageTooLargeError):
         load_photo(file)
     assert file.tell() == DEFAULT_MAX_BYTES + 1
+
+
+class Broken(io.BytesIO):
+    """A connection that breaks off."""
+
+    name = "photo.jpg"
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return super().read(10)
+
+
+def test_file_objects_that_break_off() -> None:
+    with pytest.raises(errors.ImageNotFoundError, match=r"photo.jpg: .*reset by peer") as caught:
+        load_photo(Broken(PNG))
+    assert caught.value.errno == 104
+
+    class Bare:
+        def read(self, size: int) -> bytes:
+            raise OSError("out of paper")
+
+    with pytest.raises(errors.ImageNotFoundError, match="out of paper"):
+        load_photo(Bare())  # type: ignore[arg-type]
 
 
 def test_file_objects_that_cannot_be_read() -> None:

@@ -108,7 +108,9 @@ def mean_by_hand(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("size", [(61, 40), (23, 31), (4, 3), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(98, 84), (97, 83), (61, 40), (48, 41), (23, 31), (12, 81), (9, 9), (4, 3), (1, 1)]
+)
 def test_area_means_are_exact(size: tuple[int, int]) -> None:
     """Fine and coarse levels (windows of more than 257 pixels go another way), and crops."""
     rgb = np.random.default_rng(0).integers(0, 256, (83, 97, 3), dtype=np.uint8)
@@ -119,6 +121,19 @@ def test_area_means_are_exact(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(whole, mean_by_hand(rgb, 24, 24), atol=1e-3)
     np.testing.assert_allclose(part, mean_by_hand(rgb[5:61, 10:40], 24, 24), atol=1e-3)
     assert not empty.any()
+
+
+@pytest.mark.parametrize("size", [(600, 450), (300, 240), (150, 120), (601, 200), (437, 331)])
+def test_whole_ratios_and_long_rows(size: tuple[int, int]) -> None:
+    """Windows that end between two pixels, and levels that are read in several pieces."""
+    rgb = np.random.default_rng(2).integers(0, 256, (480, 600, 3), dtype=np.uint8)
+    level = AreaSource(rgb).level(*size)
+    for y in (0, 1, size[1] // 2, size[1] - 1):
+        rows = rgb[y * 480 // size[1] : -(-(y + 1) * 480 // size[1])].mean(axis=0)
+        for x in (0, 1, 2, size[0] // 2, size[0] - 2, size[0] - 1):
+            right = -(-(x + 1) * 600 // size[0])
+            expected = rows[x * 600 // size[0] : right].mean(axis=0)
+            np.testing.assert_allclose(level[y, x], expected, atol=1e-3)
 
 
 def test_blocks_of_pixels_change_little() -> None:
