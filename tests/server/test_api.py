@@ -186,6 +186,35 @@ def _third_party(text: str) -> list[str]:
     return [word for word in ("http://", "https://", 'src="//', "@import") if word in text]
 
 
+async def test_metrics_take_no_label_from_a_client(serve: Serve) -> None:
+    """Labels are kept for good: a client that invents them would fill the memory."""
+    async with serve(root_path="/faces") as running:
+        for method, path in (
+            ("INVENTED", "/v1/models"),
+            ("GET", "/invented"),
+            ("GET", "/v1/models/invented/card"),
+            ("GET", "/v1/models/invented/card/"),
+            ("GET", "/faces/static/invented/"),
+        ):
+            answer = await running.client.request(method, path)
+            assert answer.status_code in (404, 405)
+            assert answer.headers["content-type"] == "application/problem+json"
+        text = (await running.client.get("/metrics")).text
+    assert "nvented" not in text.lower()
+    assert 'handler="/v1/models/{name}/card",method="GET",status="4xx"' in text
+
+
+async def test_head_is_get_without_the_body(serve: Serve) -> None:
+    paths = ("/", "/docs", "/healthz", "/readyz", "/v1/models", "/static/app.js", "/nothing")
+    async with serve() as running:
+        for path in paths:
+            get, head = await running.client.get(path), await running.client.head(path)
+            assert head.status_code == get.status_code == (404 if path == "/nothing" else 200)
+            assert head.headers["content-type"] == get.headers["content-type"]
+            assert head.content == b""
+        assert (await running.client.head("/v1/analyze")).headers["allow"] == "POST"
+
+
 async def test_pages_name_no_other_host(serve: Serve) -> None:
     """No script, style, font or picture comes from elsewhere."""
     from facewise.server.pages import PAGE
@@ -226,7 +255,13 @@ async def test_cors_only_where_named(serve: Serve) -> None:
         other = await running.client.options(
             "/v1/analyze", headers={**ask, "Origin": "https://b.example"}
         )
+        refused = await running.client.post("/v1/analyze", headers={"Origin": ask["Origin"]})
     assert "access-control-allow-origin" not in closed.headers
+    assert (opened.status_code, other.status_code, other.content) == (204, 204, b"")
+    # An error can be read there, too, with when to come back.
+    assert refused.status_code == 415
+    assert refused.headers["access-control-allow-origin"] == "https://a.example"
+    assert "Retry-After" in refused.headers["access-control-expose-headers"]
     assert opened.headers["access-control-allow-origin"] == "https://a.example"
     assert "access-control-allow-origin" not in other.headers
 
@@ -239,8 +274,13 @@ async def test_behind_a_prefix(serve: Serve, portrait: bytes) -> None:
         index = (await running.client.get("/")).text
         stripped = await running.client.get("/static/app.js")
         kept = await running.client.get("/faces/static/app.js")
+        bare = await running.client.get("/faces")
+        follow = await running.client.get("/faces", follow_redirects=True)
         answer = await running.client.post("/faces/v1/analyze", files={"file": portrait})
     assert stripped.status_code == kept.status_code == answer.status_code == 200
+    assert (bare.status_code, bare.headers["location"]) == (308, "/faces/")
+    assert bare.headers["x-content-type-options"] == "nosniff"
+    assert follow.text == index
     assert contract["servers"] == [{"url": "/faces"}]
     assert problem["type"] == "/faces/docs#not_found"
     assert 'src="/' not in index

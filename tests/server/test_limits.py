@@ -253,6 +253,13 @@ async def test_the_key(serve: Serve, portrait: bytes) -> None:
     assert contract["paths"]["/v1/analyze"]["post"]["security"] == [{"key": []}]
 
 
+async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
+    async with serve(api_key="schlüssel über") as running:
+        for key, status in (("schlüssel über", 200), ("schlussel uber", 401)):
+            answer = await running.client.get("/v1/models", headers=[(b"X-API-Key", key.encode())])
+            assert answer.status_code == status
+
+
 def _request(client: str) -> Request:
     return Request({"type": "http", "headers": [], "client": (client, 1)})
 
@@ -289,3 +296,16 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             assert answer.status_code == status
     check(answer, 429, "rate_limited")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+async def test_the_rate_limit_behind_a_proxy(serve: Serve, portrait: bytes) -> None:
+    """Who asks is what the proxy added at the end, not what the client wrote before it."""
+    async with serve(rate_limit_per_minute=1, trusted_proxies=("127.0.0.0/8",)) as running:
+        seen = []
+        for forwarded in ("9.9.9.9", "1.1.1.1, 9.9.9.9", "9.9.9.8"):
+            answer = await running.client.post(
+                "/v1/analyze", files={"file": portrait}, headers={"X-Forwarded-For": forwarded}
+            )
+            seen.append(answer.status_code)
+    assert seen == [200, 429, 200]

@@ -61,6 +61,8 @@ async def test_bad_pictures(kind: str, serve: Serve, portrait: bytes) -> None:
     for answer in (multipart, raw):
         detail = check(answer, status, code)
         assert "max_pixels" not in detail, "advice that only a caller of the library can follow"
+        assert detail[0].isupper() or detail[0].isdigit()
+        assert detail.endswith(".")
 
 
 async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
@@ -84,7 +86,15 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
         check(await post(f"{url}?attributes=", files=file), 422, "invalid_option")
         detail = check(await running.client.get(url), 405, "method_not_allowed")
         assert "POST" in detail
+        for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "INVENTED"):
+            answer = await running.client.request(method, url)
+            check(answer, 405, "method_not_allowed")
+            assert answer.headers["allow"] == "POST"
+        answer = await running.client.post("/static/app.js")
+        assert "GET" in check(answer, 405, "method_not_allowed")
         check(await running.client.get("/wp-admin"), 404, "not_found")
+        for path in ("/static", "/static/", "/static/examples", "/static/examples/", "/docs/"):
+            check(await running.client.get(path), 404, "not_found")
         for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py"):
             check(await running.client.get(path), 404, "not_found")
 

@@ -42,7 +42,8 @@ class Access:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else ""
         given = given or request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._key):
+        # Headers are decoded as Latin-1; their bytes are what was sent.
+        if not hmac.compare_digest(given.encode("latin-1", "replace"), self._key):
             raise ProblemError(
                 401,
                 "unauthorized",

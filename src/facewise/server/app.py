@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -79,6 +80,8 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        # A redirect from any address with a slash more would make the address a metric's label.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.facewise = state
@@ -91,7 +94,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     state.metrics.instrument(app)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
@@ -102,6 +105,17 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path
     )
     return app
+
+
+class _Cors(CORSMiddleware):
+    """A preflight that is not granted is no error: the browser sees that nothing is allowed."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        headers = {
+            name: value for name, value in answer.headers.items() if not name.startswith("content")
+        }
+        return Response(status_code=204, headers=headers)
 
 
 async def _gone(request: Request, error: Exception) -> Response:

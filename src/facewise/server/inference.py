@@ -3,8 +3,8 @@
 One photo (or batch) has one thread, and ONNX Runtime one thread inside it: on a busy server that
 gives the most faces a CPU-second. A request that waits holds a place in the queue; one that finds
 the queue full is turned away at once; one whose client goes away leaves it. Requests do not share
-batches: on a CPU that gives no more faces a CPU-second (docs/results/load.md), and they would wait
-for each other.
+batches: on a CPU that gives hardly more faces a CPU-second (docs/results/load.md), and they would
+wait for each other.
 """
 
 from __future__ import annotations

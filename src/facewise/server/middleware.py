@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 from starlette.datastructures import MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facewise.server.problems import internal_error
@@ -46,6 +47,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 DRAIN_SECONDS: Final = 10.0
 DRAIN_BYTES: Final = 256_000_000
@@ -73,14 +75,25 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # Answered as GET is; uvicorn, which knows better, leaves the body out.
+            scope = {**scope, "method": "GET"}
+        elif method not in _METHODS:
+            # A client's own words must become no label of the metrics, which are kept for good.
+            scope = {**scope, "method": "OTHER"}
+        app = self.app
         if self.root_path:
             path = scope["path"]
-            if not path.startswith(self.root_path + "/"):
+            if path == self.root_path and scope["method"] == "GET":
+                # The page's addresses are relative: without the slash they would miss.
+                app = RedirectResponse(self.root_path + "/", 308)
+            elif not path.startswith(self.root_path + "/"):
                 path = self.root_path + path
             scope = {**scope, "root_path": self.root_path, "path": path}
         exchange = _Exchange(scope, receive, send, self.headers)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await app(scope, exchange.receive, exchange.send)
         except Exception as error:
             # Lines, not the exception's message: that could quote the request.
             trace = "".join(traceback.format_tb(error.__traceback__))
@@ -153,13 +166,13 @@ class _Exchange:
                 count += len(message.get("body", b""))
 
     def log(self) -> None:
-        """One line, of which nothing was chosen by the client but the method and the id."""
+        """One line, of which nothing was chosen by the client but the id."""
         route: Any = self._scope.get("route")
         path = getattr(route, "path", "") or "(no route)"
         logger.info(
             "id=%s %s %s %s %.0f ms, %d bytes in",
             self.request_id,
-            self._scope["method"] if self._scope["method"].isalpha() else "?",
+            self._scope["method"],
             path,
             self._status or "no answer",
             (time.perf_counter() - self._began) * 1e3,

@@ -191,7 +191,7 @@ def batch_example(state: State) -> dict[str, Any]:
     error = {
         "code": "not_an_image",
         "title": "This is not a picture",
-        "detail": "not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file",
+        "detail": "Not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file.",
     }
     photo = {"index": 0, "width_px": 512, "height_px": 512, "faces": [_example_face(state)]}
     return {**_common(state), "photos": [photo, {"index": 1, "error": error}]}

@@ -74,7 +74,7 @@ class Problem(BaseModel):
                 "type": "/docs#image_too_small",
                 "title": "The picture is too small",
                 "status": 422,
-                "detail": "8 x 8 pixels: a picture needs 16 on its shorter side",
+                "detail": "8 x 8 pixels: a picture needs 16 on its shorter side.",
                 "code": "image_too_small",
                 "request_id": "4f0c2ad1b7e94f3d",
             }
@@ -112,7 +112,10 @@ def problem_of(error: FacewiseError) -> ProblemError:
 
 def _sentence(error: Exception) -> str:
     """The error's own words, less the advice that only a caller of the library can follow."""
-    return re.sub(r", or raise max_\w+", "", str(error))
+    if isinstance(error, EmptyImageError):
+        return "The file has no bytes: choose the picture again, or save it anew."
+    words = re.sub(r", or raise max_\w+", "", str(error))
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _internal() -> ProblemError:
@@ -186,6 +189,8 @@ def _of_http(error: HTTPException) -> ProblemError:
     if error.status_code == 404:
         return ProblemError(404, "not_found", "Nothing is at this address; see /docs.", headers)
     if error.status_code == 405:
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
         allowed = headers.get("Allow", "another method")
         return ProblemError(
             405, "method_not_allowed", f"This address takes {allowed} only; see /docs.", headers

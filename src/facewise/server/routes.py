@@ -77,8 +77,8 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     Send the picture as the multipart field `file`, or as a raw `image/*` body. A photo without a
     face is a good answer with an empty list.
     """
+    state.inference.check_room()  # first: who is turned away has not used up a photo
     state.access.check_rate(request)
-    state.inference.check_room()
     async with state.uploads.place() as place:
         data = await state.uploads.one(request, place)
         result, times = await _while_connected(
@@ -110,8 +110,8 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
 
     A photo that cannot be read has an `error` in its place; the others are answered all the same.
     """
+    state.inference.check_room()  # first: who is turned away has not used up a photo
     state.access.check_rate(request)
-    state.inference.check_room()
     async with state.uploads.place() as place:
         items = await state.uploads.several(request, place)
         state.access.charge(request, len(items) - 1)
