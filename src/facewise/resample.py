@@ -129,6 +129,9 @@ class AreaSource:
         fine = sides < DETAIL * size_px * self._reduction
         squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
         coarse = np.round(corners[~fine] / self._reduction).astype(np.int64)
+        # What is left over beside the last whole block may round up to a block that is not there.
+        width, height = self._sums.shape[1] - 1, self._sums.shape[0] - 1
+        coarse = np.minimum(coarse, (width, height, width, height))
         squares[~fine] = _crops(self._sums, coarse, size_px)
         for index in np.flatnonzero(fine):
             left, top, right, bottom = (int(v) for v in corners[index])
