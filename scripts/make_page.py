@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from flat_network import flatten, layers_of
 from pack_model import pack
 
 from facewise import (
@@ -62,12 +63,13 @@ def entry(file: str, data: bytes) -> dict[str, Any]:
 
 
 def write_models(folder: Path) -> dict[str, Any]:
-    """The detector as it is, the attribute model packed; their specs."""
+    """The detector for the page's kernels, the attribute model packed; their specs."""
     detector = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
     for network in detector["networks"].values():
-        data = (WEIGHTS_FOLDER / network["file"]).read_bytes()
-        (folder / network["file"]).write_bytes(data)
-        network.update(entry(network["file"], data))
+        source = WEIGHTS_FOLDER / network["file"]
+        data, layers = flatten(layers_of(onnx.load(source)))
+        (folder / source.with_suffix(".bin").name).write_bytes(data)
+        network.update(entry(source.with_suffix(".bin").name, data), layers=layers)
     spec = load_spec()
     packed = pack(onnx.load(spec.weights_path)).SerializeToString()
     if len(packed) > LIMIT_BYTES["model"]:
@@ -75,7 +77,8 @@ def write_models(folder: Path) -> dict[str, Any]:
     (folder / spec.file).write_bytes(packed)
     model = json.loads(spec.path.read_text(encoding="utf-8"))
     model.update(entry(spec.file, packed))
-    return {"detector": detector, "model": model}
+    kernels = entry("kernels.wasm", (folder / "kernels.wasm").read_bytes())
+    return {"kernels": kernels, "detector": detector, "model": model}
 
 
 def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

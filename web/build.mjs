@@ -2,6 +2,7 @@
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { compileKernels } from "./build-kernels.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const out = process.argv[2];
@@ -20,6 +21,7 @@ await build({
   legalComments: "none",
   banner: { js: "/*! facewise: MIT. Holds ONNX Runtime Web: MIT, see NOTICES.txt. */" },
 });
+await writeFile(`${out}/kernels.wasm`, await compileKernels());
 for (const name of ["ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
   await copyFile(`${runtime}dist/${name}`, `${out}/${name}`);
 }

@@ -70,12 +70,12 @@ async function sha256(data: Uint8Array<ArrayBuffer>): Promise<string> {
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Fetch a weight file, check its hash and open it. */
-export async function openNetwork(
+/** Fetch a file of the build and check its hash. */
+export async function fetchFile(
   base: URL,
   network: NetworkFile,
   onBytes: (count: number) => void,
-): Promise<Network> {
+): Promise<Uint8Array<ArrayBuffer>> {
   const url = new URL(network.file, base);
   // Browsers hash in secure contexts only; plain HTTP could swap this very check as well.
   const isOther = async (bytes: Uint8Array<ArrayBuffer>): Promise<boolean> =>
@@ -86,6 +86,11 @@ export async function openNetwork(
   if (await isOther(data)) {
     throw new ModelError(`${network.file} is damaged or from another build: reload the page; if it stays, build it again.`);
   }
+  return data;
+}
+
+/** Open a network in ONNX Runtime Web, in WebAssembly. */
+export async function openNetwork(data: Uint8Array): Promise<Network> {
   const session = await ort.InferenceSession.create(data, {
     executionProviders: ["wasm"],
     graphOptimizationLevel: "all",

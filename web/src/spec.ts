@@ -8,8 +8,28 @@ export interface NetworkFile {
   bytes: number;
 }
 
+/** A layer of a network for the kernels; `at` counts float32 numbers from the start of its file. */
+export type FlatLayer = PoolLayer | WeighedLayer;
+
+export interface PoolLayer {
+  kind: "pool";
+  size: number;
+}
+
+export interface WeighedLayer {
+  kind: "conv" | "dense";
+  size: number;
+  inputs: number;
+  outputs: number;
+  at: number;
+}
+
+export interface FlatFile extends NetworkFile {
+  layers: FlatLayer[];
+}
+
 export interface MtcnnSpec {
-  networks: { pnet: NetworkFile; rnet: NetworkFile; onet: NetworkFile };
+  networks: { pnet: FlatFile; rnet: FlatFile; onet: FlatFile };
   thresholds: [number, number, number];
   second_look: [number, number];
   pyramid_factor: number;
@@ -55,6 +75,7 @@ export interface Limits {
 }
 
 export interface DeviceSpec {
+  kernels: NetworkFile;
   schema_version: string;
   facewise_version: string;
   attributes: string[];

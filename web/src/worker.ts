@@ -5,8 +5,9 @@
 import { Analyzer } from "./analyzer.ts";
 import type { Options } from "./analyzer.ts";
 import { ModelError } from "./errors.ts";
-import { fetchBytes, openNetwork, setUp } from "./models.ts";
-import type { DeviceSpec } from "./spec.ts";
+import { Kernels, openFlat } from "./kernels.ts";
+import { fetchBytes, fetchFile, openNetwork, setUp } from "./models.ts";
+import type { DeviceSpec, FlatFile } from "./spec.ts";
 
 type Request =
   | { id: number; kind: "load" }
@@ -21,21 +22,19 @@ async function load(onProgress: (part: number) => void): Promise<object> {
   const text = new TextDecoder().decode(await fetchBytes(new URL("device.json", base), () => {}));
   const spec = JSON.parse(text) as DeviceSpec;
   const { pnet, rnet, onet } = spec.detector.networks;
-  const files = [pnet, rnet, onet, spec.model];
+  const files = [spec.kernels, pnet, rnet, onet, spec.model];
   const total = files.reduce((sum, file) => sum + file.bytes, 0);
   let come = 0;
   const onBytes = (count: number): void => {
     come += count;
     onProgress(Math.min(1, come / total));
   };
-  // One after the other: ONNX Runtime starts once, and the first failure is the one reported.
-  const [p, r, o, attributes] = [
-    await openNetwork(base, pnet, onBytes),
-    await openNetwork(base, rnet, onBytes),
-    await openNetwork(base, onet, onBytes),
-    await openNetwork(base, spec.model, onBytes),
-  ];
-  analyzer = new Analyzer(spec, { pnet: p, rnet: r, onet: o, attributes });
+  // One after the other: the first failure is the one reported.
+  const kernels = await Kernels.open(await fetchFile(base, spec.kernels, onBytes));
+  const open = async (file: FlatFile) => openFlat(kernels, file.layers, await fetchFile(base, file, onBytes));
+  const networks = { pnet: await open(pnet), rnet: await open(rnet), onet: await open(onet) };
+  const attributes = await openNetwork(await fetchFile(base, spec.model, onBytes));
+  analyzer = new Analyzer(spec, { ...networks, attributes });
   return { spec, threads };
 }
 
