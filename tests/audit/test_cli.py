@@ -10,16 +10,6 @@ from typing import Any
 
 import pytest
 
-from facewise.batch.annotate import annotate
-from facewise.batch.job import Job
-
-
-@pytest.fixture(scope="module")
-def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("audit") / "faces.table"
-    annotate([str(pictures)], out, Job(), workers=1)
-    return out
-
 
 def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

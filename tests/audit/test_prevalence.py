@@ -70,6 +70,7 @@ def test_copies_of_a_picture_are_drawn_together() -> None:
 
 def test_raked_cells_add_up_to_margins() -> None:
     cells = np.array([[0.2, 0.3], [0.4, 0.1]])
-    out = rake(cells, {0: np.array([0.6, 0.4]), 1: np.array([0.5, 0.5])})
-    assert out.sum(1) == pytest.approx([0.6, 0.4], abs=1e-6)
-    assert out.sum(0) == pytest.approx([0.5, 0.5], abs=1e-6)
+    rows, columns = np.array([[0.6, 0.4], [0.1, 0.9]]), np.array([[0.5, 0.5], [0.7, 0.3]])
+    out = rake(np.array([cells, cells]), [rows, columns])
+    assert out.sum(2) == pytest.approx(rows, abs=1e-6)
+    assert out.sum(1) == pytest.approx(columns, abs=1e-6)

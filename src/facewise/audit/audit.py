@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facewise.audit.confusions import DEFAULT_SOURCE, LABELS, Confusions, Floats
 from facewise.audit.prevalence import (
@@ -15,7 +16,6 @@ from facewise.audit.prevalence import (
     estimate,
     naive_shares,
     rake,
-    same_picture,
 )
 from facewise.audit.table import Faces
 from facewise.errors import OptionError
@@ -56,21 +56,17 @@ def estimate_all(
     if method not in METHODS:
         raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
     out: Estimates = {}
-    if len(faces) == 0:
-        return out
-    pictures = _pictures(faces)
-    for name, p in faces.probabilities.items():
-        out[name] = {"naive": naive_shares(p, pictures, sample=sample)}
+    for name in faces.probabilities:
+        (p,), pictures = faces.kept([name])
+        if len(p) == 0:
+            continue
+        counts = faces.count([name])
+        out[name] = {"naive": naive_shares(p, pictures, counts=counts, sample=sample)}
         if name in confusions:
             out[name]["corrected"] = estimate(
                 [p], [confusions[name]], pictures, method=method, sample=sample
             )
     return out
-
-
-def _pictures(faces: Faces) -> Any:
-    every = np.concatenate(list(faces.probabilities.values()), axis=1)
-    return same_picture(faces.pictures, every)
 
 
 def audit(
@@ -96,7 +92,7 @@ def audit(
     chosen = choose_source(known, source)
     confusions = known[chosen] if chosen is not None else {}
     shares = estimate_all(faces, confusions, method)
-    n = len(faces)
+    n = faces.faces
     figures: dict[str, Any] = {
         "format": FORMAT,
         "model": {"name": faces.model[0], "sha256": faces.model[1]},
@@ -108,7 +104,10 @@ def audit(
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),
         "abstained": {name: _part(count, n) for name, count in faces.abstained.items()},
-        "attributes": {name: _attribute(name, s, n) for name, s in shares.items()},
+        "faces_that_stand_for_all": len(faces.pictures),
+        "attributes": {
+            name: _attribute(name, s, int(faces.count([name]).sum())) for name, s in shares.items()
+        },
         "other_sources": {
             other: {
                 name: estimate_all_values(faces, name, own[name]) for name in shares if name in own
@@ -123,8 +122,8 @@ def audit(
 
 def estimate_all_values(faces: Faces, name: str, confusions: Confusions) -> dict[str, float]:
     """Corrected shares alone, for the comparison of calibration faces."""
-    p = faces.probabilities[name]
-    value = estimate([p], [confusions], np.arange(len(p)), rounds=2).value
+    p, pictures = faces.kept([name])
+    value = estimate(p, [confusions], pictures, rounds=2).value
     return dict(zip(LABELS[name], value.tolist(), strict=True))
 
 
@@ -154,36 +153,40 @@ def _crossings(
 ) -> dict[str, list[dict[str, Any]]]:
     """Every pair of attributes, and all three; corrected cells add up to the corrected margins."""
     out = {}
-    names = list(faces.probabilities)
-    pictures = _pictures(faces)
-    sets = [c for size in (2, 3) for c in itertools.combinations(names, size)]
+    sets = [c for size in (2, 3) for c in itertools.combinations(shares, size)]
     for chosen in sets:
-        p = [faces.probabilities[name] for name in chosen]
-        shape = [part.shape[1] for part in p]
-        code = np.ravel_multi_index([part.argmax(1) for part in p], shape)
-        naive = np.bincount(code, minlength=int(np.prod(shape))) / len(faces)
+        p, pictures = faces.kept(chosen)
+        counts = faces.count(chosen)
         corrected = None
-        if set(chosen) <= set(confusions):
-            corrected = estimate(
-                p, [confusions[name] for name in chosen], pictures, rounds=CROSSING_ROUNDS
-            )
-            margins = {i: shares[name]["corrected"].value for i, name in enumerate(chosen)}
+        if set(chosen) <= set(confusions) and len(p[0]):
+            known = [confusions[name] for name in chosen]
+            free = estimate(p, known, pictures, rounds=CROSSING_ROUNDS)
+            margins = [shares[name]["corrected"] for name in chosen]
             corrected = Shares(
-                rake(corrected.value.reshape(shape), margins).ravel(), corrected.drawn
+                _raked(free.value[None], [m.value[None] for m in margins])[0],
+                # Round for round: the same draws of calibration faces made both.
+                _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in margins]),
             )
-        out[" x ".join(chosen)] = _cells(chosen, naive, corrected, len(faces))
+        out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
+    return out
+
+
+def _raked(cells: Floats, margins: list[Floats]) -> Floats:
+    shape = [margin.shape[1] for margin in margins]
+    out: Floats = rake(cells.reshape(-1, *shape), margins).reshape(cells.shape)
     return out
 
 
 def _cells(
-    names: tuple[str, ...], naive: Floats, corrected: Shares | None, n: int
+    names: tuple[str, ...], counts: NDArray[np.int64], corrected: Shares | None
 ) -> list[dict[str, Any]]:
+    n = max(int(counts.sum()), 1)
     ends = None if corrected is None else corrected.interval()
     rows = []
     for k, labels in enumerate(itertools.product(*(LABELS[name] for name in names))):
         row: dict[str, Any] = {
             "labels": list(labels),
-            "naive": {"share": float(naive[k]), "count": round(float(naive[k]) * n)},
+            "naive": {"share": float(counts[k]) / n, "count": int(counts[k])},
         }
         if corrected is not None and ends is not None:
             row["corrected"] = {

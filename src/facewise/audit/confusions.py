@@ -10,8 +10,11 @@ What is kept for an attribute and a data set of calibration faces::
 ``offsets`` turn a calibrated probability into a likelihood ratio: P(face | class k) is
 proportional to p_k exp(offset_k). An offset is a bias that makes the probabilities right on
 average in each class (bias-corrected calibration; Alexandari, Kundaje and Shrikumar, 2020), minus
-the log of the class's share of the calibration faces. ``covariance`` is that of the offsets over
-draws of the calibration faces, each class drawn by itself and near-duplicates together.
+the log of the class's share of the calibration faces. ``covariance`` is that of the offsets, for
+three reasons: over draws of the calibration faces, each class drawn by itself and near-duplicates
+together; what the ridge leaves open of a class with hardly a face; and over make-ups of the
+calibration faces. Were the probabilities right but for a bias, the offsets would be the same
+whatever the make-up; so far as they are not, no data set's offsets are known any better.
 """
 
 from __future__ import annotations
@@ -94,6 +97,13 @@ class Confusions:
         return out
 
 
+MAKE_UPS: Final = 40
+"""Over which the offsets' dependence on the shares of the calibration faces is measured."""
+
+LEAST_SHARE, MOST_SHARE = 0.02, 0.8
+MOST_WEIGHT: Final = 8.0
+"""Of a calibration face in a make-up: a class of two or three cannot stand for most of it."""
+
 _MALFORMED: Final = (
     "the model's confusions are malformed ({}): reinstall facewise, or run facewise evaluate --fit"
 )
@@ -139,18 +149,50 @@ def fit_confusions(
     """
     p = np.maximum(probabilities.astype(np.float64), 1e-9)
     mass = np.where(inside > 0, np.maximum(inside.astype(np.float64), 1e-9), 0)
-    bias = _fit_bias(p, mass)
+    even = np.ones(len(p))
+    bias = _fit_bias(p, mass, even)
     member, said = _normal(mass * np.exp(bias)), _normal(p * np.exp(bias))  # (N, K)
     n = member.sum(0)
     hard = np.eye(len(labels))[p.argmax(1)]
-    share = np.maximum(n, 0.5) / np.maximum(n, 0.5).sum()
+    covariance = _covariance(member, said, groups) + _across_make_ups(p, mass, member.argmax(1))
     return {
         "labels": list(labels),
         "n": [round(float(v), 1) for v in n],
         "counts": np.round(member.T @ hard, 1).tolist(),
-        "offsets": np.round(bias - np.log(share), 4).tolist(),
-        "covariance": np.round(_covariance(member, said, groups), 6).tolist(),
+        "offsets": np.round(_offsets(bias, mass, even), 4).tolist(),
+        "covariance": np.round(covariance, 6).tolist(),
     }
+
+
+def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
+    n = np.maximum(weights @ _normal(mass * np.exp(bias)), 0.5)
+    out: Floats = bias - np.log(n / n.sum())
+    return out
+
+
+def _across_make_ups(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
+    """Covariance of the offsets over make-ups of the calibration faces, log-uniform shares.
+
+    Args:
+        p: probabilities ``(N, K)``.
+        mass: the part of each that agrees with the label.
+        labels: classes to weigh by, ``(N,)``.
+    """
+    rng = np.random.default_rng(0)
+    faces = np.bincount(labels, minlength=p.shape[1])
+    held = faces > 0
+    found = []
+    for _ in range(MAKE_UPS):
+        drawn = rng.uniform(np.log(LEAST_SHARE), np.log(MOST_SHARE), len(faces))
+        shares = np.where(held, np.exp(drawn), 0)
+        shares = np.minimum(shares / shares.sum(), MOST_WEIGHT * faces / len(p))
+        weights = (shares / np.maximum(faces, 1))[labels]
+        weights *= len(p) / weights.sum()
+        offsets = _offsets(_fit_bias(p, mass, weights), mass, weights)
+        # What all have in common changes no share; shares of classes without a face are not known.
+        found.append(np.where(held, offsets - offsets[held].mean(), 0))
+    out: Floats = np.cov(np.array(found).T)
+    return out
 
 
 def _normal(weights: Floats) -> Floats:
@@ -158,23 +200,28 @@ def _normal(weights: Floats) -> Floats:
     return out
 
 
-def _information(said: Floats) -> Floats:
+def _information(said: Floats, weights: Floats) -> Floats:
     """Curvature of the likelihood in the biases, the ridge included."""
-    k = said.shape[1]
-    out: Floats = np.diag(said.sum(0)) - said.T @ said + RIDGE * np.eye(k)
+    weighted = said * weights[:, None]
+    out: Floats = np.diag(weighted.sum(0)) - weighted.T @ said + RIDGE * np.eye(said.shape[1])
     return out
 
 
-def _fit_bias(p: Floats, mass: Floats) -> Floats:
+def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
     """Biases with the largest likelihood, summing to about 0: Newton steps, each of which gains.
 
     The curvature of the labels' own part is left out: that makes steps shorter, never too long.
+
+    Args:
+        p: probabilities ``(N, K)``.
+        mass: the part of each that agrees with the label.
+        weights: of the faces, ``(N,)``.
     """
     bias = np.zeros(p.shape[1])
     for _ in range(200):
         said = _normal(p * np.exp(bias))
-        gradient = (_normal(mass * np.exp(bias)) - said).sum(0) - RIDGE * bias
-        step = np.clip(np.linalg.solve(_information(said), gradient), -1, 1)
+        gradient = weights @ (_normal(mass * np.exp(bias)) - said) - RIDGE * bias
+        step = np.clip(np.linalg.solve(_information(said, weights), gradient), -1, 1)
         bias = bias + step
         if np.abs(step).max() < 1e-6:
             break
@@ -194,8 +241,10 @@ def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -
         gradients[label == k] -= gradients[label == k].mean(0)
     sums = np.zeros((codes.max() + 1, member.shape[1]))
     np.add.at(sums, codes, gradients)
-    bread = np.linalg.inv(_information(said))
-    out: Floats = bread @ (sums.T @ sums) @ bread
+    bread = np.linalg.inv(_information(said, np.ones(len(said))))
+    # Seen as a prior the ridge stands for variance, too: a class that no calibration face is of
+    # would otherwise pass for the best known of all.
+    out: Floats = bread @ (sums.T @ sums + RIDGE * np.eye(member.shape[1])) @ bread
     return out
 
 

@@ -8,12 +8,13 @@ faces of that class did, whatever the shares (label shift):
 - ``adjusted``: adjusted counts, the shares under which the confusion matrix makes the counted
   answers the likeliest (Forman, 2008; no share below 0).
 
-Each round of the bootstrap draws the data set's pictures and the calibration faces anew.
+Each round of the bootstrap draws the data set's pictures and the calibration faces anew, and allows
+for offsets that depend on the make-up of the calibration faces (``facewise.audit.confusions``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +29,12 @@ MOST_DRAWN: Final = 20_000
 
 CELLS_DRAWN: Final = 400_000
 """Faces times cells in a round: crossings have many cells."""
+
+CELLS_HELD: Final = 6_000_000
+"""Faces times cells of the estimate itself; of more faces, so many at random stand for all."""
+
+NO_SHARE: Final = 0.002
+"""Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
 
 METHODS: Final = ("em", "adjusted")
 _STEPS: Final = 1000
@@ -53,6 +60,7 @@ class Shares:
         # A share that sits at 0 in most rounds must lie in its own interval all the same.
         ends[:, 0] = np.minimum(ends[:, 0], self.value)
         ends[:, 1] = np.maximum(ends[:, 1], self.value)
+        ends[(ends[:, 0] > 0) & (ends[:, 0] < NO_SHARE), 0] = 0
         return ends
 
 
@@ -68,19 +76,26 @@ def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> F
         ``(K, rounds)``, each column summing to 1.
     """
     shares = np.full(scales.shape, 1 / len(scales))
+    going = np.arange(scales.shape[1])  # rounds that have not come to rest
     total = weights.sum(0)
     # Steps of the plain algorithm are short where classes overlap: two of them, then a leap along
     # their direction (SQUAREM; Varadhan and Roland, 2008), kept inside the simplex.
     for _ in range(_STEPS // 3):
-        first = _step(ratios, weights, scales, total, shares)
+        now = shares[:, going]
+        first = _step(ratios, weights, scales, total, now)
         second = _step(ratios, weights, scales, total, first)
-        r, v = first - shares, second - 2 * first + shares
-        if np.abs(second - first).max() < _STILL:
-            return second
+        moving = np.abs(second - first).max(0) >= _STILL
+        r, v = first - now, second - 2 * first + now
         length = np.sqrt((r * r).sum(0) / np.maximum((v * v).sum(0), 1e-30))
         length = np.clip(length, 1.0, 64.0)
-        leapt = np.maximum(shares + 2 * length * r + length * length * v, 1e-12)
-        shares = _step(ratios, weights, scales, total, leapt / leapt.sum(0))
+        leapt = np.maximum(now + 2 * length * r + length * length * v, 1e-12)
+        third = _step(ratios, weights, scales, total, leapt / leapt.sum(0))
+        shares[:, going] = np.where(moving, third, second)
+        if not moving.any():
+            break
+        if moving.mean() < 0.7:  # a few rounds go on long after the rest
+            going, weights = going[moving], weights[:, moving]
+            scales, total = scales[:, moving], total[moving]
     return shares
 
 
@@ -130,16 +145,27 @@ def naive_shares(
     probabilities: NDArray[Any],
     pictures: NDArray[np.integer[Any]],
     *,
+    counts: NDArray[np.integer[Any]] | None = None,
     rounds: int = ROUNDS,
     sample: int = 0,
 ) -> Shares:
-    """Shares of the most probable labels, as if the model never erred; see ``estimate``."""
+    """Shares of the most probable labels, as if the model never erred; see ``estimate``.
+
+    Args:
+        probabilities: ``(N, K)``.
+        pictures: number of each face's picture.
+        counts: answers of all faces, where the N are a sample of them, ``(K,)``.
+        rounds: of the bootstrap.
+        sample: of the draws of pictures.
+    """
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
     drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
     # Centred on all faces, where a sample of them stood for all in the rounds.
-    value = hard.mean(0)
-    return Shares(value, np.clip(drawn + value - hard[rows].mean(0), 0, 1))
+    counts = hard.sum(0) if counts is None else counts
+    value = counts / counts.sum()
+    shrink = np.sqrt(len(hard) / counts.sum())
+    return Shares(value, np.clip(value + shrink * (drawn - hard[rows].mean(0)), 0, 1))
 
 
 def estimate(
@@ -170,12 +196,21 @@ def estimate(
     Returns:
         Shares of the K_1 K_2 ... cells, the last attribute's classes varying fastest.
     """
-    rng, pictures_rng = np.random.default_rng(seed), np.random.default_rng((sample, 2))
+    pictures_rng = np.random.default_rng((sample, 2))
+    # A stream an attribute, told by its classes: a crossing draws as its attributes do alone.
+    streams = [np.random.default_rng((seed, len(c.n))) for c in confusions]
     if method == "adjusted":
-        return _adjusted(probabilities[0], confusions[0], pictures, rounds, rng, pictures_rng)
-    drawn = [c.draw_offsets(rounds, rng) - c.offsets for c in confusions]
+        return _adjusted(
+            probabilities[0], confusions[0], pictures, rounds, streams[0], pictures_rng
+        )
+    drawn = [
+        c.draw_offsets(rounds, rng) - c.offsets for c, rng in zip(confusions, streams, strict=True)
+    ]
     scales = np.exp(_crossed_sums(drawn)).T  # (K, R)
     cells = len(scales)
+    if len(pictures) > (most := CELLS_HELD // cells):
+        held = np.sort(np.random.default_rng((sample, 3)).choice(len(pictures), most, False))
+        probabilities, pictures = [p[held] for p in probabilities], pictures[held]
     ratios = _crossed(
         [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
     )
@@ -232,20 +267,21 @@ def _adjusted(
     return Shares(value, drawn)
 
 
-def rake(cells: Floats, margins: Mapping[int, Floats]) -> Floats:
+def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:
     """Cells scaled until they add up to the margins (iterative proportional fitting).
 
     Args:
-        cells: shares of a crossing, one axis an attribute.
-        margins: axis to the attribute's own shares.
+        cells: shares of a crossing, ``(rounds, K_1, K_2, ...)``, one axis an attribute.
+        margins: the attributes' own shares in the same rounds, ``(rounds, K_a)`` each.
     """
     out = np.maximum(cells, 1e-9)
     for _ in range(100):
-        for axis, wanted in margins.items():
-            others = tuple(a for a in range(out.ndim) if a != axis)
-            have = out.sum(others)
-            shape = [-1 if a == axis else 1 for a in range(out.ndim)]
-            out = out * (wanted / np.maximum(have, 1e-12)).reshape(shape)
+        for axis, wanted in enumerate(margins, start=1):
+            others = tuple(a for a in range(1, out.ndim) if a != axis)
+            have = out.sum(others, keepdims=True)
+            shape = [-1 if a in (0, axis) else 1 for a in range(out.ndim)]
+            shape[0] = len(out)
+            out = out * (wanted.reshape(shape) / np.maximum(have, 1e-12))
     return out
 
 
@@ -253,9 +289,11 @@ def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np
     """Number of each face's picture; faces with the very same answers are copies of one picture.
 
     Args:
-        names: ``image_id``, ``(N,)``.
+        names: of pictures, ``(N,)``.
         probabilities: all answers, ``(N, K)``; no two pictures have them alike by chance.
     """
+    if len(names) == 0 or probabilities.shape[1] == 0:
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
     _, picture = np.unique(names, return_inverse=True)
     rows = np.ascontiguousarray(probabilities)
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

@@ -1,8 +1,14 @@
-"""An annotated table as arrays: what an audit needs of it."""
+"""An annotated table as an audit needs it, read batch by batch: memory does not grow with rows.
+
+What can be added up is added up over all rows: pictures, errors, and answers, each attribute's and
+their crossings'. The corrections need the faces' probabilities: of a large table those of a sample
+of its pictures are kept.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.audit.prevalence import same_picture
 from facewise.errors import MissingExtraError, TableError
-from facewise.labels import ATTRIBUTES
 from facewise.types import FloatArray
 
 PARTS: Final = "part-*.parquet"
@@ -22,6 +28,13 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The table's columns of probabilities, as docs/annotate.md has them."""
 
+BATCH: Final = 16_384
+"""Rows read at a time."""
+
+MOST_KEPT: Final = 100_000
+"""Faces whose probabilities are kept: they tell a share of one half to 0.3 points, far closer than
+the calibration faces tell how the model errs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
@@ -29,24 +42,41 @@ class Faces:
 
     Attributes:
         images: pictures, and frames of video.
+        faces: of all of them.
         without_face: pictures in which none was found.
         errors: pictures by error code.
-        pictures: ``image_id`` of each face, ``(N,)``.
-        probabilities: attribute to ``(N, K)``, for those that the table holds.
+        answers: faces by their most probable labels, an axis an attribute in the order of
+            ``probabilities``; the last index of an axis counts those without that attribute.
+        pictures: number of the picture of each face that was kept, ``(N,)``; copies share one.
+        probabilities: attribute to ``(N, K)``, for those that the table holds; NaN where a face
+            lacks it, as faces on video may lack ethnicity.
         abstained: attribute to faces abstained from.
         model: name@version, and hash; empty where there is no row.
     """
 
     images: int
+    faces: int
     without_face: int
     errors: Counter[str]
-    pictures: NDArray[Any]
+    answers: NDArray[np.int64]
+    pictures: NDArray[np.int64]
     probabilities: dict[str, FloatArray]
     abstained: dict[str, int]
     model: tuple[str, str]
 
-    def __len__(self) -> int:
-        return len(self.pictures)
+    def count(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """All faces by their answers to some attributes, those without one of them left out."""
+        every = list(self.probabilities)
+        others = tuple(axis for axis, name in enumerate(every) if name not in names)
+        known = tuple(slice(0, -1) for _ in names)
+        counts: NDArray[np.int64] = self.answers.sum(axis=others)[known]
+        return counts
+
+    def kept(self, names: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.int64]]:
+        """Probabilities of some attributes, and pictures, of the kept faces that have them all."""
+        parts = [self.probabilities[name] for name in names]
+        rows = ~np.any([np.isnan(part[:, 0]) for part in parts], axis=0)
+        return [part[rows] for part in parts], self.pictures[rows]
 
 
 def part_files(table: Path) -> list[Path]:
@@ -61,8 +91,8 @@ def part_files(table: Path) -> list[Path]:
     return files
 
 
-def read_columns(table: Path, columns: list[str] | None = None) -> Any:
-    """Columns of a table as a ``pyarrow.Table``; those that it lacks are left out.
+def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """A table's record batches with those of some columns that it has, one in memory at a time.
 
     Raises:
         TableError: it is not there, is damaged, or is no table of facewise.
@@ -73,50 +103,183 @@ def read_columns(table: Path, columns: list[str] | None = None) -> Any:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("reading a table", "batch") from error
-    parts = []
+    first: list[str] | None = None
     for path in part_files(table):
         try:
-            names = pq.read_schema(path).names
-            if not {"image_id", "face_index", "error_code"} <= set(names):
-                raise TableError(f"{path} lacks image_id or face_index: not facewise annotate's")
-            wanted = names if columns is None else [name for name in columns if name in names]
-            parts.append(pq.ParquetFile(path).read(columns=wanted))
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                names = file.schema_arrow.names
+                if not {"image_id", "face_index", "error_code"} <= set(names):
+                    raise TableError(
+                        f"{path} lacks image_id or face_index: not facewise annotate's"
+                    )
+                wanted = [name for name in columns if name in names]
+                first = first or wanted
+                if wanted != first:
+                    raise TableError(
+                        f"{path} has other columns than the parts before it: annotate them alike"
+                    )
+                yield from file.iter_batches(BATCH, columns=wanted, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise TableError(f"{path} cannot be read ({error}): annotate again") from error
-    return pa.concat_tables(parts, promote_options="default")
 
 
-def read_faces(table: Path) -> Faces:
-    """Read what an audit needs.
+def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:
+    """Read what an audit needs; a picture's rows stand together, as annotate writes them.
+
+    Args:
+        table: folder, or one Parquet file.
+        most_kept: faces whose probabilities are kept.
 
     Raises:
-        TableError: as ``read_columns``; or several models made the rows.
+        TableError: as ``read_batches``; or several models made the rows.
     """
-    import pyarrow.compute as pc
-
     every = [name for names in COLUMNS.values() for name in names]
     keys = ["image_id", "face_index", "error_code", "abstained", "model", "model_sha256"]
-    rows = read_columns(table, keys + every)
-    models = rows.select(["model", "model_sha256"]).group_by(["model", "model_sha256"])
-    made_by = models.aggregate([]).to_pylist()
-    if len(made_by) > 1:
-        names = ", ".join(sorted(str(row["model"]) for row in made_by))
-        raise TableError(f"{table} has rows of several models ({names}): audit one at a time")
-    faces = rows.filter(pc.is_valid(rows["face_index"]))
-    rest = rows.filter(pc.is_null(rows["face_index"]))
-    errors = Counter(code for code in rest["error_code"].to_pylist() if code is not None)
-    probabilities = {
-        name: np.stack([faces[c].to_numpy() for c in columns], axis=1).astype(np.float32)
-        for name, columns in COLUMNS.items()
-        if set(columns) <= set(rows.column_names)
-    }
-    said = pc.list_flatten(faces["abstained"]).to_pylist()
-    return Faces(
-        images=pc.count_distinct(rows["image_id"]).as_py(),
-        without_face=len(rest) - errors.total(),
-        errors=errors,
-        pictures=faces["image_id"].to_numpy(),
-        probabilities=probabilities,
-        abstained={n: said.count(n) for n in ATTRIBUTES if n in probabilities},
-        model=(made_by[0]["model"], made_by[0]["model_sha256"]) if made_by else ("", ""),
-    )
+    tally: _Tally | None = None
+    for batch in read_batches(table, keys + every):
+        if tally is None:
+            tally = _Tally(table, set(batch.schema.names), most_kept)
+        tally.add(batch)
+    return (tally or _Tally(table, set(), most_kept)).result()
+
+
+class _Tally:
+    """Sums over the batches so far, and the sample of faces."""
+
+    def __init__(self, table: Path, names: set[str], most_kept: int) -> None:
+        self._table = table
+        self._attributes = [name for name, parts in COLUMNS.items() if set(parts) <= names]
+        self._sizes = [len(COLUMNS[name]) for name in self._attributes]
+        self._answers = np.zeros([size + 1 for size in self._sizes], np.int64)
+        self._errors: Counter[str] = Counter()
+        self._abstained: Counter[str] = Counter()
+        self._models: set[tuple[str, str]] = set()
+        self._images = self._without_face = self._faces = self._pictures = 0
+        self._sample = _Sample(most_kept)
+        self._last_name: str | None = None
+
+    def add(self, batch: Any) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
+        for row in made_by.group_by(["model", "model_sha256"]).aggregate([]).to_pylist():
+            self._models.add((str(row["model"]), str(row["model_sha256"])))
+        if len(self._models) > 1:
+            names = ", ".join(sorted(name for name, _ in self._models))
+            raise TableError(
+                f"{self._table} has rows of several models ({names}): audit one at a time"
+            )
+        rest = batch.filter(pc.is_null(batch["face_index"]))
+        codes = rest["error_code"].drop_null().value_counts().to_pylist()
+        self._errors.update({row["values"]: row["counts"] for row in codes})
+        self._without_face += rest["error_code"].null_count
+        faces = batch.filter(pc.is_valid(batch["face_index"]))
+        # Every picture has either a row without a face, or one face that is its first.
+        firsts = pc.sum(pc.equal(faces["face_index"], 0)).as_py() or 0
+        self._images += rest.num_rows + firsts
+        if faces.num_rows:
+            self._add_faces(faces)
+
+    def _add_faces(self, faces: Any) -> None:
+        self._faces += faces.num_rows
+        said = faces["abstained"].flatten().value_counts().to_pylist()
+        self._abstained.update({row["values"]: row["counts"] for row in said})
+        probabilities = np.concatenate(
+            [_matrix(faces, COLUMNS[name]) for name in self._attributes]
+            or [np.empty((faces.num_rows, 0), np.float32)],
+            axis=1,
+        )
+        codes = []
+        for part, size in zip(self._split(probabilities), self._sizes, strict=True):
+            missing = np.isnan(part[:, 0])
+            codes.append(np.where(missing, size, np.nan_to_num(part).argmax(1)))
+        if codes:
+            shape = self._answers.shape
+            flat = np.ravel_multi_index(codes, shape)
+            self._answers += np.bincount(flat, minlength=self._answers.size).reshape(shape)
+        self._sample.add(self._number(faces["image_id"]), probabilities)
+
+    def _number(self, names: Any) -> NDArray[np.int64]:
+        """Pictures counted through, a batch that begins in the middle of one included."""
+        import pyarrow.compute as pc
+
+        new = np.ones(len(names), bool)
+        new[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+        new[0] = names[0].as_py() != self._last_name
+        numbers: NDArray[np.int64] = self._pictures + np.cumsum(new)
+        self._pictures = int(numbers[-1])
+        self._last_name = names[-1].as_py()
+        return numbers
+
+    def _split(self, probabilities: FloatArray) -> list[FloatArray]:
+        return np.split(probabilities, np.cumsum(self._sizes)[:-1], axis=1) if self._sizes else []
+
+    def result(self) -> Faces:
+        pictures, probabilities = self._sample.result(sum(self._sizes))
+        return Faces(
+            images=self._images,
+            faces=self._faces,
+            without_face=self._without_face,
+            errors=self._errors,
+            answers=self._answers,
+            pictures=same_picture(pictures, probabilities),
+            probabilities=dict(zip(self._attributes, self._split(probabilities), strict=True)),
+            abstained={name: self._abstained[name] for name in self._attributes},
+            model=next(iter(self._models), ("", "")),
+        )
+
+
+def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
+    """float32 ``(rows, columns)``, NaN for null."""
+    stacked = [faces[column].to_numpy(zero_copy_only=False) for column in columns]
+    return np.stack(stacked, axis=1).astype(np.float32)
+
+
+class _Sample:
+    """Faces of pictures drawn at random, whole pictures at a time; the same table, the same ones.
+
+    Each picture gets a random number; those with the smallest stay.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rng = np.random.default_rng(0)
+        self._lots: list[NDArray[np.float64]] = []
+        self._pictures: list[NDArray[np.int64]] = []
+        self._probabilities: list[FloatArray] = []
+        self._held = 0
+        self._limit = 1.0
+        self._last = (-1, 0.0)  # picture and lot with which the batch before ended
+
+    def add(self, pictures: NDArray[np.int64], probabilities: FloatArray) -> None:
+        numbers, position = np.unique(pictures, return_inverse=True)
+        lots = self._rng.random(len(numbers))
+        if numbers[0] == self._last[0]:
+            lots[0] = self._last[1]
+        self._last = (int(numbers[-1]), float(lots[-1]))
+        lots = lots[position]
+        stays = lots < self._limit
+        self._lots.append(lots[stays])
+        self._pictures.append(pictures[stays])
+        self._probabilities.append(probabilities[stays])
+        self._held += int(stays.sum())
+        if self._held > 2 * self._most:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        if self._held <= self._most:
+            return
+        lots = np.concatenate(self._lots)
+        self._limit = float(np.partition(lots, self._most)[self._most])
+        stays = lots < self._limit
+        self._lots = [lots[stays]]
+        self._pictures = [np.concatenate(self._pictures)[stays]]
+        self._probabilities = [np.concatenate(self._probabilities)[stays]]
+        self._held = int(stays.sum())
+
+    def result(self, columns: int) -> tuple[NDArray[np.int64], FloatArray]:
+        self._shrink()
+        if not self._lots:
+            return np.empty(0, np.int64), np.empty((0, columns), np.float32)
+        return np.concatenate(self._pictures), np.concatenate(self._probabilities)

@@ -93,6 +93,10 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     notes = ["faces that were not found are in no share"]
     if source is None:
         return notes
+    if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
+        notes.append(f"counts are of all faces; {kept:,} of them stand for all in the corrections")
+    if "age" in figures["attributes"]:
+        notes.append("neighbouring decades are hard to tell apart: trust the intervals of ages")
     notes.append(
         f"the correction supposes that the model errs on these faces as on {source}'s; intervals "
         "do not allow for it erring otherwise"

@@ -1,0 +1,48 @@
+"""The SQL of the pages, run by DuckDB on a table that annotate wrote."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def queries(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    return [query.strip() for block in blocks for query in block.split(";") if query.strip()]
+
+
+def run(query: str, table: Path) -> list[tuple[Any, ...]]:
+    duckdb = pytest.importorskip("duckdb")
+    assert "'faces.table/" in query
+    answer: list[tuple[Any, ...]] = duckdb.sql(
+        query.replace("'faces.table/", f"'{table}/")
+    ).fetchall()
+    return answer
+
+
+@pytest.mark.parametrize("page", ["annotate.md", "audit.md"])
+def test_every_query_runs_and_finds_something(page: str, table: Path) -> None:
+    found = [run(query, table) for query in queries(page)]
+    assert found
+    assert all(found)
+
+
+def test_counts_by_gender_are_the_tables(table: Path) -> None:
+    (query,) = queries("annotate.md")
+    faces = pq.read_table(table).filter(pc.is_valid(pc.field("face_index")))
+    counted = faces["gender"].value_counts().to_pylist()
+    assert dict(run(query, table)) == {row["values"]: row["counts"] for row in counted}
+
+
+def test_shares_of_pictures_add_up(table: Path) -> None:
+    query = next(query for query in queries("audit.md") if "without_face" in query)
+    ((pictures, with_face, without_face, errors),) = run(query, table)
+    assert pictures == with_face + without_face + errors == 24

@@ -1,0 +1,159 @@
+"""Tables made up by the test: what is counted, what is kept, and how much memory that takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from facewise.audit.audit import audit
+from facewise.audit.confusions import LABELS, Confusions
+from facewise.audit.table import COLUMNS, read_faces
+from facewise.batch.schema import arrow_schema
+from facewise.errors import TableError
+
+GROUP = 18_000  # a multiple of the turns below, and more than a batch
+
+SAID = pa.array([["age"], [], [], [], None, None], pa.list_(pa.string()))
+
+
+def part(rows: int, seed: int, *, ethnicity: bool = True) -> pa.Table:
+    """Pictures with three faces, one face, none, and an error, in turn; the rest as it falls."""
+    schema = arrow_schema()
+    rng = np.random.default_rng(seed)
+    turn = np.arange(rows) % 6
+    face = turn < 4
+    index = pa.array(np.where(turn < 3, turn, 0).astype(np.int32), mask=~face)
+    names = np.char.add(
+        f"s3://bucket/{seed}/", (np.arange(rows) // 6 * 6 + turn.clip(2)).astype(str)
+    )
+    columns: dict[str, Any] = {
+        "image_id": pa.array(names),
+        "face_index": index,
+        "error_code": pa.array(np.full(rows, "image_corrupt"), mask=turn != 5),
+        "abstained": SAID.take(pa.array(turn)),
+        "model": pa.array(["made-up@1"] * rows),
+        "model_sha256": pa.array(["0" * 64] * rows),
+    }
+    for name, parts in COLUMNS.items():
+        p = rng.dirichlet(np.full(len(parts), 0.3), rows).astype(np.float32)
+        absent = ~face | (name == "ethnicity" and not ethnicity)
+        columns |= {c: pa.array(p[:, k], mask=absent) for k, c in enumerate(parts)}
+    arrays = [columns.get(f.name, pa.nulls(rows, f.type)).cast(f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def write(folder: Path, rows: int, **options: Any) -> Path:
+    folder.mkdir()
+    for number, start in enumerate(range(0, rows, GROUP)):
+        table = part(min(GROUP, rows - start), number, **options)
+        pq.write_table(table, folder / f"part-{number:08d}.parquet", compression="none")
+    return folder
+
+
+@contextmanager
+def peak_bytes() -> Iterator[list[int]]:
+    """What Arrow and NumPy held together at most, added up."""
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    out: list[int] = []
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        yield out
+        out.append(pool.max_memory() + tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+
+
+def test_rows_are_counted_as_they_are(tmp_path: Path) -> None:
+    table = write(tmp_path / "t", 6_000)
+    faces = read_faces(table)
+    assert faces.images == 4_000
+    assert faces.faces == len(faces.pictures) == 4_000
+    assert faces.without_face == 1_000
+    assert faces.errors == {"image_corrupt": 1_000}
+    assert faces.abstained == {"age": 1_000, "gender": 0, "ethnicity": 0}
+    assert len(np.unique(faces.pictures)) == 2_000
+    assert (faces.pictures[:3] == faces.pictures[0]).all()
+    rows = pq.read_table(table, filters=[("face_index", ">=", 0)])
+    p = np.stack([rows[c].to_numpy() for c in COLUMNS["ethnicity"]], axis=1)
+    assert faces.probabilities["ethnicity"] == pytest.approx(p)
+    assert (faces.count(["ethnicity"]) == np.bincount(p.argmax(1), minlength=5)).all()
+    assert faces.count(["age", "gender"]).shape == (12, 2)
+    assert faces.count(["age", "gender"]).sum() == 4_000
+
+
+def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
+    peaks, kept = [], []
+    for name, rows in (("small", 2 * GROUP), ("large", 8 * GROUP)):
+        table = write(tmp_path / name, rows)
+        with peak_bytes() as peak:
+            faces = read_faces(table, most_kept=5_000)
+        peaks += peak
+        kept.append(len(faces.pictures))
+        assert faces.faces == faces.answers.sum() == rows * 4 // 6
+    assert 4_900 <= min(kept) <= max(kept) <= 5_000
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_sample_stands_for_all_and_counts_stay_whole(tmp_path: Path) -> None:
+    table = write(tmp_path / "t", 30_000)
+    whole, some = read_faces(table), read_faces(table, most_kept=2_000)
+    assert (some.answers == whole.answers).all()
+    assert (some.images, some.errors, some.abstained) == (
+        whole.images, whole.errors, whole.abstained
+    )  # fmt: skip
+    # Pictures are kept whole: those with three faces stay three.
+    sizes = np.bincount(np.unique(some.pictures, return_inverse=True)[1])
+    assert set(sizes) == {1, 3}
+    assert np.bincount(sizes)[3] / len(sizes) == pytest.approx(0.5, abs=0.06)
+    means = [faces.probabilities["age"].mean(0) for faces in (some, whole)]
+    assert np.abs(means[0] - means[1]).max() < 0.02
+
+
+def test_faces_that_lack_an_attribute_are_left_out_of_it_alone(tmp_path: Path) -> None:
+    table = write(tmp_path / "t", 3_000)
+    more = part(3_000, 7, ethnicity=False)
+    pq.write_table(more, table / "part-00000001.parquet")
+    faces = read_faces(table)
+    assert faces.count(["gender"]).sum() == 4_000
+    assert faces.count(["ethnicity"]).sum() == 2_000
+    assert len(faces.kept(["gender", "ethnicity"])[1]) == 2_000
+    figures, _ = audit(faces, {})
+    assert sum(r["naive"]["share"] for r in figures["attributes"]["ethnicity"]) == pytest.approx(1)
+
+
+def test_crossings_add_up_to_the_attributes_with_intervals(tmp_path: Path) -> None:
+    known = {}
+    for name, labels in LABELS.items():
+        k = len(labels)
+        counts = np.eye(k) * 80 + 5
+        known[name] = Confusions(counts.sum(1), counts, np.zeros(k), np.eye(k) * 0.02)
+    faces = read_faces(write(tmp_path / "t", 600))
+    figures, shares = audit(faces, {"made up": known})
+    cells = figures["crossings"]["gender x ethnicity"]
+    women = [cell for cell in cells if cell["labels"][0] == "female"]
+    total = shares["gender"]["corrected"].value[1]
+    assert sum(cell["corrected"]["share"] for cell in women) == pytest.approx(total, abs=1e-6)
+    for cell in cells:
+        own = cell["corrected"]
+        assert own["low"] <= own["share"] <= own["high"]
+        assert own["low"] < own["high"]
+
+
+def test_rows_of_two_models_are_refused(tmp_path: Path) -> None:
+    table = write(tmp_path / "t", 60)
+    other = part(60, 1)
+    position = other.schema.get_field_index("model")
+    other = other.set_column(position, "model", pa.array(["another@1"] * 60))
+    pq.write_table(other, table / "part-00000001.parquet")
+    with pytest.raises(TableError, match=r"another@1, made-up@1"):
+        read_faces(table)
