@@ -2,9 +2,11 @@
 
     python scripts/check_deploy.py            # everything
     python scripts/check_deploy.py --files    # only read the files
+    python scripts/check_deploy.py --write    # everything, and put the figures into the docs
 
 Reads Dockerfile, compose.yaml, nginx.conf and Procfile against rules like hadolint's, then
-runs the Dockerfile's own build steps in a clean folder, starts its own command there, sends photos,
+runs the Dockerfile's own build steps in a clean folder, starts its own command there with the
+settings that docs/deploy-heroku.md tells to set, sends photos up to the largest that those let in,
 and compares the size on disk and the memory with a small host's: 500 MB and 512 MB.
 """
 
@@ -25,7 +27,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SLUG_LIMIT_MB, MEMORY_LIMIT_MB = 500, 512
-PHOTOS, CLIENTS = 200, 8
+PHOTOS, CLIENTS, LARGEST_EVERY = 60, 8, 10
+FIGURES = ROOT / "docs/results/deploy.json"
+HEROKU = ROOT / "docs/deploy-heroku.md"
+SENTENCE = re.compile(r"\d+ MB on disk \(of 500\),\s+\d+ MB peak memory \(of 512\)")
+LARGE_PHOTO = """
+import io, math, sys
+from PIL import Image
+side = math.isqrt(int(sys.argv[2]))
+picture = Image.open(sys.argv[1]).convert("RGB").resize((side, side))
+picture.save(sys.stdout.buffer, "JPEG", quality=90)
+"""
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -46,6 +58,11 @@ def problems() -> list[str]:
     nginx = (ROOT / "deploy/nginx.conf").read_text()
     procfile = (ROOT / "Procfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text()
+    titles = (ROOT / "src/facewise/server/problems.py").read_text()
+    refusals = [
+        (int(status), json.loads(body))
+        for status, body in re.findall(r"return (\d+) '(.+)';", nginx)
+    ]
     rules = {
         "every base image has a tag other than latest (DL3006, DL3007)": all(
             ":" in base and not base.endswith(":latest") for base in bases
@@ -74,7 +91,16 @@ def problems() -> list[str]:
         ),
         "nginx does not buffer bodies": "proxy_request_buffering off;" in nginx,
         "nginx: TLS and rate limits": "listen 443 ssl" in nginx and "limit_req zone" in nginx,
+        "nginx's own refusals are problem documents of the app's codes": [
+            status for status, _ in refusals
+        ]
+        == [413, 429, 503]
+        and all(
+            body["status"] == status and f'"{body["code"]}": "{body["title"]}"' in titles
+            for status, body in refusals
+        ),
         "nginx: braces balance": nginx.count("{") == nginx.count("}"),
+        "docs/deploy-heroku.md says what docs/results/deploy.json does": docs_agree(),
         "Procfile binds the host's port": "--port $PORT" in procfile and "0.0.0.0" in procfile,
         "one Python everywhere": all(
             f":{(ROOT / '.python-version').read_text().strip()}-" in base for base in bases
@@ -119,14 +145,34 @@ def memory_mb(pid: int) -> float:
     return int(match.group(1)) * 1024 / 1e6
 
 
+def heroku_settings() -> dict[str, str]:
+    """What docs/deploy-heroku.md sets."""
+    text = HEROKU.read_text().replace("\\\n", " ")
+    match = re.search(r"heroku config:set (.+)", text)
+    assert match is not None
+    return dict(pair.split("=", 1) for pair in match.group(1).split())
+
+
+def sentence(figures: dict[str, int]) -> str:
+    slug, peak = figures["slug_mb"], figures["peak_memory_mb"]
+    return f"{slug} MB on disk (of 500), {peak} MB peak memory (of 512)"
+
+
+def docs_agree() -> bool:
+    """Whether the page says what the last run wrote."""
+    found = SENTENCE.search(HEROKU.read_text())
+    written = sentence(json.loads(FIGURES.read_text()))
+    return found is not None and " ".join(found.group().split()) == written
+
+
 def try_it(target: Path, folder: Path) -> float:
     """Start the image's command as it would start there, send photos; peak memory, megabytes."""
+    settings = heroku_settings()
     environment = {
+        **settings,
         "PATH": f"{target / 'bin'}:/usr/bin:/bin",
         "FACEWISE_HOST": "0.0.0.0",
         "FACEWISE_PORT": "0",
-        "FACEWISE_THREADS": "2",
-        "MALLOC_ARENA_MAX": "2",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": str(folder / "nowhere"),
         "TMPDIR": str(folder / "nowhere"),
@@ -144,17 +190,21 @@ def try_it(target: Path, folder: Path) -> float:
         match = re.search(r":(\d+)/", process.stdout.readline())
         assert match is not None, "the command did not start"
         url = f"http://127.0.0.1:{match.group(1)}"
-        bodies = [
-            (ROOT / "tests/data/astronaut.jpg").read_bytes(),
-            (ROOT / "src/facewise/server/page/static/examples/six-ways.jpg").read_bytes(),
-        ]
+        portrait = ROOT / "tests/data/astronaut.jpg"
+        six = ROOT / "src/facewise/server/page/static/examples/six-ways.jpg"
+        python, pixels = str(target / "bin/python"), settings["FACEWISE_MAX_PIXELS"]
+        large = subprocess.run(
+            [python, "-c", LARGE_PHOTO, str(portrait), pixels], capture_output=True, check=True
+        ).stdout
+        bodies = [(portrait.read_bytes(), 1), (six.read_bytes(), 6), (large, 1)]
 
         def send(number: int) -> None:
+            data, faces = bodies[2 if number % LARGEST_EVERY == 0 else number % 2]
             request = urllib.request.Request(
-                f"{url}/v1/analyze", bodies[number % 2], {"Content-Type": "image/jpeg"}
+                f"{url}/v1/analyze", data, {"Content-Type": "image/jpeg"}
             )
-            answer = json.load(urllib.request.urlopen(request, timeout=60))
-            assert len(answer["faces"]) == (1, 6)[number % 2]
+            answer = json.load(urllib.request.urlopen(request, timeout=300))
+            assert len(answer["faces"]) == faces
             assert "ethnicity" not in answer["faces"][0], "published: it must be off"
 
         with ThreadPoolExecutor(CLIENTS) as pool:
@@ -170,7 +220,7 @@ def try_it(target: Path, folder: Path) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the deploying files.")
     parser.add_argument("--files", action="store_true", help="only read them")
-    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/")
     arguments = parser.parse_args()
     failed = problems()
     if not arguments.files:
@@ -187,15 +237,16 @@ def main() -> int:
             failed.append("slug size")
         if peak > MEMORY_LIMIT_MB:
             failed.append("memory")
-        if arguments.out:
+        if arguments.write:
             figures = {
                 "slug_mb": round(slug),
                 "peak_memory_mb": round(peak),
                 "photos": PHOTOS,
+                "of_which_largest": len(range(0, PHOTOS, LARGEST_EVERY)),
                 "clients": CLIENTS,
             }
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+            FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+            HEROKU.write_text(SENTENCE.sub(sentence(figures), HEROKU.read_text()))
     print("FAILED: " + ", ".join(failed) if failed else "all well")
     return 1 if failed else 0
 

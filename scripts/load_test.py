@@ -7,7 +7,8 @@ as fast as it answers (after a 503 they wait as long as Retry-After says), and w
 docs/results/load.json and load.md. The bare pipeline is ``Analyzer.analyze`` in as many threads as
 the server has, in a process of its own; faces a CPU-second are compared, since CPU time is what a
 server costs and a busy machine distorts the clock.
-The last figure tells whether requests should share batches: as long as it is no higher, they don't.
+The last of them tells whether requests should share batches: while it is within a few per cent of
+the pipeline's without, they don't, because they would wait for each other.
 """
 
 from __future__ import annotations
