@@ -27,7 +27,7 @@ from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import split_logits
+from facewise.training.network import AttributeNetwork, split_logits
 from facewise.training.score import headline, score
 from facewise.training.train import make_network
 
@@ -67,18 +67,17 @@ def features(cache: FaceCache, network: NetworkConfig, rows: NDArray[np.intp]) -
     return torch.cat(out).clone()
 
 
-def fit_head(
+def train_head(
     cache: FaceCache,
     network: NetworkConfig,
     known: Tensor,
     train: NDArray[np.intp],
-    judge: NDArray[np.intp],
     loss_config: LossConfig,
     *,
     fresh: bool = False,
     seed: int = 0,
-) -> dict[str, float]:
-    """Train a head on the features of ``train`` and score it on those of ``judge``.
+) -> AttributeNetwork:
+    """A network whose head was trained on the features of ``train``, and nothing else of it.
 
     Args:
         known: features of the whole cache by row; rows that neither list names are not read.
@@ -103,8 +102,24 @@ def fit_head(
             loss.backward()
             optimizer.step()
             schedule.step()
+    return model.eval()
+
+
+def fit_head(
+    cache: FaceCache,
+    network: NetworkConfig,
+    known: Tensor,
+    train: NDArray[np.intp],
+    judge: NDArray[np.intp],
+    loss_config: LossConfig,
+    *,
+    fresh: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train a head on the features of ``train`` and score it on those of ``judge``."""
+    model = train_head(cache, network, known, train, loss_config, fresh=fresh, seed=seed)
     with torch.inference_mode():
-        parts = split_logits(head.eval()(known[torch.from_numpy(judge)]))
+        parts = split_logits(model.head(known[torch.from_numpy(judge)]))
     p = [part.softmax(-1).numpy() for part in (parts.ages, parts.gender, parts.ethnicity)]
     figures = score(cache, judge, *p)
     return {**figures, "headline": headline(figures)}

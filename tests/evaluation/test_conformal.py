@@ -12,8 +12,17 @@ from facewise.evaluation.fit import (
     class_mask,
     fit_calibration,
     fit_temperature,
-    joined_bands,
     mondrian_thresholds,
+)
+from facewise.evaluation.intervals import (
+    MARGIN,
+    Faces,
+    Recipe,
+    fit_intervals,
+    fit_thresholds,
+    interval_scores,
+    joined_bands,
+    memberships,
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
@@ -127,6 +136,73 @@ def test_bands_with_few_faces_are_joined() -> None:
     assert joined_bands(values, (1, 4, 13, 20), least=60) == (1, 20)
     assert joined_bands(values, (1, 4, 13, 20), least=30) == (1, 4, 20)
     assert joined_bands(values[:5], (1, 4, 13, 20), least=60) == (1,)
+
+
+def uneven(n: int, seed: int) -> Faces:
+    """Faces of 25 to 34, of which every sixth belongs to people who look older than they are."""
+    rng = np.random.default_rng(seed)
+    age, older = rng.integers(25, 35, n), rng.random(n) < 1 / 6
+    centres = age + np.where(older, 3.0, -0.5) + rng.normal(0, 2.5, n)
+    names = np.array([f"{i}.jpg" for i in range(n)])
+    return Faces(bells(centres, np.full(n, 2.5)), age, names, memberships([older.astype(str)]))
+
+
+def test_groups_are_covered_though_nothing_at_hand_tells_them_apart() -> None:
+    most, rest = uneven(900, seed=1), uneven(6000, seed=2)
+
+    def coverage(recipe: Recipe) -> tuple[float, float]:
+        calibration = Calibration.from_dict({"age_intervals": fit_intervals(most, 1.0, recipe)})
+        first, last = calibration.age_intervals(rest.ages, 0.9).T
+        inside = (rest.truth >= first) & (rest.truth <= last)
+        return float(inside[rest.members[1]].mean()), float(inside.mean())
+
+    group, everybody = coverage(Recipe(margin=0, min_group=None))
+    assert group < 0.86
+    assert everybody == pytest.approx(0.9, abs=0.02)
+    group_then, everybody_then = coverage(Recipe(margin=0))
+    assert group_then > group + 0.01, "the group is looked after"
+    assert everybody_then == pytest.approx(0.9, abs=0.02), "and nobody pays for it in coverage"
+    # A group that is too small to be looked after changes nothing.
+    assert coverage(Recipe(margin=0, min_group=10_000)) == (group, everybody)
+
+
+def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
+    most, rest = uneven(1500, seed=3), uneven(6000, seed=4)
+    calibration = Calibration.from_dict({"age_intervals": fit_intervals(most, 1.0)})
+    first, last = calibration.age_intervals(rest.ages, 0.8).T
+    inside = (rest.truth >= first) & (rest.truth <= last)
+    assert inside.mean() == pytest.approx(0.8 + MARGIN, abs=0.025)
+    # Faces that the detector misses lie outside: those that are left are covered the more.
+    wider = Calibration.from_dict({"age_intervals": fit_intervals(most, 0.95)})
+    more = np.diff(wider.age_intervals(rest.ages, 0.8), axis=1).mean()
+    assert more > (last - first).mean()
+
+
+def test_thresholds_are_those_of_a_quantile_regression() -> None:
+    from sklearn.linear_model import QuantileRegressor
+
+    faces = uneven(300, seed=5)
+    scores = interval_scores(faces.ages, faces.truth)
+    old = (faces.truth >= 30).astype(np.float64)
+    band, age = fit_thresholds(faces, (1,), (1, 30), 0.8, 0.8, None)
+    known = QuantileRegressor(quantile=0.8, alpha=0, solver="highs").fit(old[:, None], scores)
+
+    def loss(t: np.ndarray) -> float:
+        return float(np.maximum(0.8 * (scores - t), 0.2 * (t - scores)).sum())
+
+    assert loss(band[0] + age[old.astype(int)]) == pytest.approx(
+        loss(known.predict(old[:, None])), rel=1e-6
+    )
+    assert loss(band[0] + age[old.astype(int)] + 0.1) > loss(band[0] + age[old.astype(int)])
+
+
+def test_memberships_by_hand() -> None:
+    columns = [np.array(["a", "b", "a"]), np.array(["x", "x", "x"])]
+    assert memberships(columns).tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [True, True, True],
+    ]
 
 
 def test_coverage_table_by_hand() -> None:

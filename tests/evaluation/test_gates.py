@@ -94,6 +94,7 @@ def test_degraded_table_by_hand() -> None:
     assert row["gender"]["error"] == pytest.approx(12 / 32)
     assert row["gender"]["error_of_all_found"] == pytest.approx(52 / 72)
     assert row["gender"]["relative"] == pytest.approx(3.75)
+    assert row["gender"]["judged"] == 32
     assert row["gender"]["within"] is False
     assert row["age"]["error"] is None
     assert table[NOT_FACES[0]]["gender"]["error"] is None, "there is nothing to be right about"

@@ -8,6 +8,7 @@ import pytest
 from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.reliability import (
     calibration_errors,
+    chance_error,
     expected_calibration_error,
     reliability,
 )
@@ -125,6 +126,16 @@ def test_calibration_error_by_hand() -> None:
     assert expected_calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
+def test_error_by_chance_by_hand() -> None:
+    # One answer stated at one half is off by one half, right or wrong.
+    assert chance_error(np.array([0.5])) == 0.5
+    # Of two: both right or both wrong, off by one half; one of each, not at all.
+    assert chance_error(np.array([0.5, 0.5]), rounds=20_000) == pytest.approx(0.25, abs=0.01)
+    # The more answers, the less; sure answers are never off.
+    assert chance_error(np.full(5000, 0.5)) < 0.01
+    assert chance_error(np.ones(9)) == 0
+
+
 def test_calibration_error_before_and_after_and_by_group() -> None:
     # A network that says 0.9 and is right 8 times of 10: temperature log 9 / log 4 makes it honest.
     n = 400
@@ -136,6 +147,7 @@ def test_calibration_error_before_and_after_and_by_group() -> None:
     )["gender"]
     assert row["before"]["ece"] == pytest.approx(0.1, abs=1e-6)
     assert row["after"]["ece"] == pytest.approx(0, abs=1e-6)
+    assert row["by_chance"] == pytest.approx(0.4 / 20 * np.sqrt(2 / np.pi), rel=0.2)
     group = row["groups"]["ethnicity: Black"]
     assert (group["n"], round(group["before"], 6), round(group["after"], 6)) == (n, 0.1, 0)
     # Men alone are always right, women never.

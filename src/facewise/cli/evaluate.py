@@ -39,7 +39,7 @@ def evaluate(
     ] = False,
     degraded: Annotated[
         int, typer.Option(help="Faces of each data set to worsen on purpose; 0 for none.")
-    ] = 150,
+    ] = 450,
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +69,7 @@ def evaluate(
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
     from facewise.evaluation.fit import fit_calibration
-    from facewise.evaluation.gates import fit_gates, gate_curves, with_gates
+    from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
     from facewise.evaluation.noise import suspects_of
     from facewise.evaluation.outcomes import collect
     from facewise.evaluation.report import write_reports
@@ -94,7 +94,8 @@ def evaluate(
     spec = load_spec(model)
 
     def run(part: str, degradation: str | None = None) -> Outcomes:
-        sample = degraded if degradation else None
+        worsened = degraded if part == split else min(degraded, GATE_FACES)
+        sample = worsened if degradation else None
         everything = collect(
             model,
             sets,

@@ -46,6 +46,20 @@ def expected_calibration_error(
     return sum(n * abs(stated - share) for stated, share, n in points) / len(right)
 
 
+def chance_error(
+    top_probability: NDArray[np.floating[Any]], bins: int = ECE_BINS, rounds: int = 200
+) -> float:
+    """The mean error that answers would show which are right exactly as often as they state.
+
+    By drawing, ``rounds`` times, whether each is right: an error near this one is none that could
+    be told from chance, and none that another calibration could take away.
+    """
+    index = np.minimum((top_probability * bins).astype(int), bins - 1)
+    drawn = np.random.default_rng(0).random((rounds, len(index))) < top_probability
+    gaps = (top_probability - drawn) @ np.eye(bins)[index]  # (rounds, bins), times their sizes
+    return float(np.abs(gaps).sum(axis=1).mean() / len(index))
+
+
 def calibration_errors(scored: Scored) -> dict[str, Any]:
     """Expected calibration error and reliability of each output, before and after temperature.
 
@@ -53,7 +67,8 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
     FairFace's groups wherever a group is known.
 
     Returns:
-        Output to "n", "before" and "after" with "ece" and "points", and "groups" with the two
+        Output to "n", "before" and "after" with "ece" and "points", "by_chance" with the error that
+        probabilities as they are after would show if they were exact, and "groups" with the three
         errors of each group of 150 faces or more.
     """
     raw = Scored(scored.outcomes, Calibration())
@@ -67,6 +82,7 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
             "n": int(rows.sum()),
             "before": _judged(top_before[rows], right_before[rows]),
             "after": _judged(top_after[rows], right_after[rows]),
+            "by_chance": chance_error(top_after[rows]),
             "groups": {},
         }
         for grouping, names in groupings.items():
@@ -77,6 +93,7 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
                         "n": int(mine.sum()),
                         "before": expected_calibration_error(top_before[mine], right_before[mine]),
                         "after": expected_calibration_error(top_after[mine], right_after[mine]),
+                        "by_chance": chance_error(top_after[mine]),
                     }
     return out
 

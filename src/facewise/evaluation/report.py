@@ -162,7 +162,10 @@ def _read_out(matrix: Mapping[str, Any]) -> str:
 
 def _calibration(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Calibration")
-    page.text("Expected calibration error, 15 bins, before and after one temperature an output.")
+    page.text(
+        "Expected calibration error, 15 bins, before and after one temperature an output; beside "
+        "them what probabilities that are exactly right would show by chance on as many faces."
+    )
     page.table(*tables.calibration(results))
     for name, row in results["calibration_error"].items():
         title = tables.OUTPUTS.get(name, name)

@@ -192,12 +192,23 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Expected calibration error of each output, before and after temperature."""
+    """Expected calibration error of each output: before and after temperature, and by chance."""
     rows: list[Row] = [
-        [OUTPUTS.get(name, name), f"{r['before']['ece']:.4f}", f"{r['after']['ece']:.4f}", r["n"]]
+        [
+            OUTPUTS.get(name, name),
+            f"{r['before']['ece']:.4f}",
+            f"{r['after']['ece']:.4f}",
+            _by_chance(r),
+            r["n"],
+        ]
         for name, r in results["calibration_error"].items()
     ]
-    return ["output", "before", "after", "n"], rows
+    return ["output", "before", "after", "by chance", "n"], rows
+
+
+def _by_chance(row: Mapping[str, Any]) -> str:
+    """What exact probabilities would show; files of older versions do not say."""
+    return f"{row['by_chance']:.4f}" if row.get("by_chance") is not None else NONE
 
 
 def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
@@ -206,10 +217,11 @@ def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Ro
     for name, outputs in results["calibration_error"].items():
         for group, r in outputs.get("groups", {}).items():
             line: Row = [OUTPUTS.get(name, name), group]
-            line += [f"{r['before']:.4f}", f"{r['after']:.4f}", r["n"]]
+            line += [f"{r['before']:.4f}", f"{r['after']:.4f}", _by_chance(r), r["n"]]
             rows.append((r["after"], line))
     rows.sort(key=lambda row: -row[0])
-    return ["output", "group", "before", "after", "n"], [row for _, row in rows]
+    header = ["output", "group", "before", "after", "by chance", "n"]
+    return header, [row for _, row in rows]
 
 
 def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
@@ -218,7 +230,6 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     for name, row in results["abstention"].items():
         for attribute in ATTRIBUTES:
             held = row[attribute]
-            within = held["within"]
             metric = "age_mae_years" if attribute == "age" else "share"
             out.append(
                 [
@@ -229,7 +240,7 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
                     number("", held["answered"]),
                     number(metric, held["error"]),
                     number(metric, held["error_of_all_found"]),
-                    NONE if within is None else ("yes" if within else "**no**"),
+                    _verdict(held),
                     row["n"],
                 ]
             )
@@ -244,6 +255,12 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         "at most twice the clean error",
         "n",
     ], out
+
+
+def _verdict(held: Mapping[str, Any]) -> str:
+    if held["within"] is None:
+        return f"only {held['judged']} answers" if held.get("judged") else NONE
+    return "yes" if held["within"] else "**no**"
 
 
 def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:

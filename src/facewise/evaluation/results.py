@@ -150,7 +150,12 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
         missed = [group for group, cell in cells.items() if not cell["reaches"]]
         out["groups_missed"][level] = {"of": len(cells), "missed": missed}
     out["calibration_error"] = {
-        name: {"before": row["before"]["ece"], "after": row["after"]["ece"], "n": row["n"]}
+        name: {
+            "before": row["before"]["ece"],
+            "after": row["after"]["ece"],
+            "by_chance": row["by_chance"],
+            "n": row["n"],
+        }
         for name, row in results["calibration_error"].items()
     }
     clean = results["abstention"]["clean"]
@@ -244,7 +249,8 @@ def summary(results: Mapping[str, Any]) -> str:
             names = "; ".join(missed["missed"]) or "none"
             lines.append(f"  groups under it: {len(missed['missed'])} of {missed['of']}: {names}")
     lines += [
-        f"calibration error of {name}: {row['before']:.4f} before, {row['after']:.4f} after"
+        f"calibration error of {name}: {row['before']:.4f} before, {row['after']:.4f} after, "
+        f"{row['by_chance']:.4f} by chance"
         for name, row in top["calibration_error"].items()
     ]
     shares = ", ".join(

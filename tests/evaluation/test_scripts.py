@@ -1,0 +1,99 @@
+"""Tables that scripts write, from what they are written of."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facewise.calibration import LEVELS
+from facewise.evaluation.intervals import Faces, Recipe, memberships
+from facewise.reporting.bootstrap import share
+
+from .test_conformal import bells
+
+SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # scripts import one another
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_recipes_are_judged_on_faces_that_they_have_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits = script("compare_fits", monkeypatch)
+    rng = np.random.default_rng(0)
+    age = rng.integers(20, 40, 600)
+    # The second half is taken for six years older: 90 % of all hold few of them.
+    older = np.arange(600) % 4 == 0
+    names = np.array([f"{i}.jpg" for i in range(600)])
+    said = bells(age + np.where(older, 6.0, 0.0) + rng.normal(0, 1, 600), np.full(600, 2.0))
+    faces = Faces(said, age, names, memberships([older.astype(str)]))
+    judged = memberships([older.astype(str)])
+    plain = fits.judge(faces, judged, Recipe(margin=0, min_group=None), 1, 600)
+    widest = fits.judge(faces, judged, Recipe(margin=0, min_group=90), 1, 600)
+    for level in map(str, LEVELS):
+        assert plain[level]["groups_judged"] == 2
+        assert 0 <= plain[level]["none_missed"] <= 1
+    assert plain["0.8"]["groups_missed"] == 1
+    assert plain["0.8"]["none_missed"] == 0
+    assert plain["0.8"]["coverage"] == pytest.approx(0.8, abs=0.06)
+    assert widest["0.8"]["groups_missed"] <= plain["0.8"]["groups_missed"]
+    assert plain["0.95"]["mean_width_years"] > plain["0.8"]["mean_width_years"]
+
+
+def test_wilson_as_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = script("compare_fits", monkeypatch)
+    hits = np.array([True] * 130 + [False] * 20)
+    high = fits.wilson_high(np.array([130.0]), np.array([150.0]))[0]
+    assert high == pytest.approx(share(hits)["high"], abs=1e-6)
+
+
+def test_decades_reweighed_are_as_frequent_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = script("compare_fits", monkeypatch)
+    truth = np.array([25] * 300 + [35] * 100)
+    said = bells(np.full(400, 30.5), np.full(400, 6.0))  # says twenties and thirties alike
+    after = fits.decades_reweighed(said, truth, said)
+    assert after[:, 20:30].sum(1).mean() > said[:, 20:30].sum(1).mean() + 0.1
+    np.testing.assert_allclose(after.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(fits.unchanged(said, truth, said), said)
+
+
+def test_table_across_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    across = script("across_datasets", monkeypatch)
+
+    def results(mae: float, accuracy: float) -> dict[str, Any]:
+        def figure(value: float) -> dict[str, float]:
+            return {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 90}
+
+        gender = {"gender_accuracy": figure(accuracy), "not_found": 2}
+        return {
+            "model": {"name": "m", "version": "1", "sha256": "0", "size_px": 192},
+            "data": {"faces": {"utkface": 100, "fairface": 90}},
+            "overall": {"utkface": {"age_mae_years": figure(mae), **gender}, "fairface": gender},
+        }
+
+    rows = {
+        "UTKFace": across.figures_of(results(4.5, 0.9)),
+        "FairFace": across.figures_of(results(5.5, 0.8)),
+    }
+    text = across.markdown(rows)
+    utkface, fairface = text.split("## Tested on ")[1:]
+    assert utkface.startswith("UTKFace, 100 faces")
+    assert "| FairFace | 5.50 (5.49 to 5.51) | 80.0% (79.0% to 81.0%) | 2 |" in utkface
+    assert "age MAE" not in fairface, "its ages are known as groups only"
+    assert "| UTKFace | 90.0% (89.0% to 91.0%) | 2 |" in fairface
