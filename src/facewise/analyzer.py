@@ -208,7 +208,11 @@ class Analyzer:
         genders = calibration.temper(vectors[:, GENDER], "gender")
         ethnicities = calibration.temper(vectors[:, ETHNICITY], "ethnicity")
         intervals = calibration.age_intervals(ages, self.coverage)
-        gate_intervals = calibration.age_intervals(ages, GATE_COVERAGE)
+        gate_intervals = (
+            intervals
+            if self.coverage == GATE_COVERAGE
+            else calibration.age_intervals(ages, GATE_COVERAGE)
+        )
         gender_sets = calibration.label_sets(genders, "gender", self.coverage)
         ethnicity_sets = calibration.label_sets(ethnicities, "ethnicity", self.coverage)
         years = expected_age(ages)

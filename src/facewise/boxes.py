@@ -75,6 +75,8 @@ def non_maximum_suppression(
     Returns:
         Indices of the boxes kept, best first.
     """
+    if len(boxes) <= 1:
+        return np.arange(len(boxes), dtype=np.intp)
     order = np.argsort(-detection_scores, kind="stable")
     kept: list[int] = []
     while len(order):

@@ -8,6 +8,7 @@ under; ``docs/mtcnn.md`` lists them.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ BAND_AREA_PX: Final = 60_000
 MIN_BAND_PX: Final = 24
 """Least step from one band to the next, however wide the level."""
 
+MAPS_AT_ONCE: Final = 500_000
+"""Windows that wait to be looked through: all levels together, unless the photo is huge."""
+
 PIXELS_A_CELL: Final = 2
 """Photo pixels that each pixel of the finest level averages, in either direction, if more are there
 than that: what is finer is put together into blocks first, in photos whose smallest face to be
@@ -54,6 +58,23 @@ class _Candidates:
 
     def take(self, keep: Any) -> _Candidates:
         return _Candidates(self.boxes[keep], self.detection_scores[keep])
+
+
+@dataclass(slots=True)
+class _Map:
+    """What P-net gives for a band of a level.
+
+    Attributes:
+        probability: ``(1, h, w)``.
+        regression: ``(1, 4, h, w)``.
+        top: the band's first row.
+        scale: the level's.
+    """
+
+    probability: FloatArray
+    regression: FloatArray
+    top: int
+    scale: float
 
 
 class MTCNN:
@@ -172,42 +193,30 @@ class MTCNN:
     def _propose(self, image: AreaSource) -> _Candidates:
         """Stage one: P-net over the pyramid of one photo."""
         width, height = image.size
-        levels = [_Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))]
-        regressions = [np.empty((0, 4), np.float32)]
-        for scale in self.pyramid_scales(width, height):
+        found: list[_Candidates] = []
+        regressions: list[FloatArray] = []
+        maps: list[_Map] = []
+        scales = self.pyramid_scales(width, height)
+        for scale in scales:
             level_image = image.level(int(width * scale + 1), int(height * scale + 1))
-            candidates, offsets = self._windows(level_image, scale)
-            keep = non_maximum_suppression(
-                candidates.boxes, candidates.detection_scores, self._nms["level"]
-            )
-            levels.append(candidates.take(keep))
-            regressions.append(offsets[keep])
-        found = _Candidates(
-            np.concatenate([level.boxes for level in levels]),
-            np.concatenate([level.detection_scores for level in levels]),
-        )
-        keep = non_maximum_suppression(found.boxes, found.detection_scores, self._nms["photo"])
-        found = found.take(keep)
-        found.boxes = to_squares(refine(found.boxes, np.concatenate(regressions)[keep], extent=0.0))
-        return found
-
-    def _windows(self, level_image: FloatArray, scale: float) -> tuple[_Candidates, FloatArray]:
-        """Windows of one level that may hold a face, N boxes with their regressions ``(N, 4)``."""
-        corners, scores, regressions = [], [], []
-        for top, band in _bands(level_image):
-            probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
-            rows, columns = np.nonzero(probability[0] >= self.thresholds[0])
-            corners.append(np.stack([columns * STRIDE_PX, rows * STRIDE_PX + top], axis=1))
-            scores.append(probability[0, rows, columns])
-            regressions.append(regression[0][:, rows, columns].T)
-        corner = np.concatenate(corners).astype(np.float32)  # (N, 2)
-        boxes = np.hstack(
-            [
-                np.floor((corner + 1) / np.float32(scale)),
-                np.floor((corner + CELL_PX) / np.float32(scale)),
-            ]
-        )
-        return _Candidates(boxes, np.concatenate(scores)), np.concatenate(regressions)
+            for top, band in _bands(level_image):
+                outputs = self._networks["pnet"].run(None, {"image": band[None]})
+                maps.append(_Map(*outputs, top=top, scale=scale))
+            if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
+                for candidates, offsets in _windows(maps, self.thresholds[0]):
+                    keep = non_maximum_suppression(
+                        candidates.boxes, candidates.detection_scores, self._nms["level"]
+                    )
+                    found.append(candidates.take(keep))
+                    regressions.append(offsets[keep])
+                maps.clear()
+        if not found:
+            return _Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
+        boxes = np.concatenate([level.boxes for level in found])
+        scores = np.concatenate([level.detection_scores for level in found])
+        keep = non_maximum_suppression(boxes, scores, self._nms["photo"])
+        moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
+        return _Candidates(to_squares(moved), scores[keep])
 
     def _refine(
         self, images: Sequence[AreaSource], proposed: Sequence[_Candidates], threshold: float
@@ -309,6 +318,36 @@ def _bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
         yield top, level_image[top:] if last else level_image[top : top + step + overlap]
         if last:
             return
+
+
+def _windows(maps: Sequence[_Map], threshold: float) -> Iterator[tuple[_Candidates, FloatArray]]:
+    """Windows that may hold a face, level by level, with their regressions ``(N, 4)``.
+
+    All maps are looked through at once: with few faces, numpy's calls are the cost.
+    """
+    scores = np.concatenate([m.probability.ravel() for m in maps])
+    hits = np.flatnonzero(scores >= threshold)
+    if len(hits) == 0:
+        return
+    sizes = np.array([m.probability.size for m in maps])
+    ends = np.cumsum(sizes)
+    owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
+    place = hits - (ends - sizes)[owner]
+    row, column = np.divmod(place, np.array([m.probability.shape[2] for m in maps])[owner])
+    top = np.array([m.top for m in maps])[owner]
+    scale = np.array([m.scale for m in maps], np.float32)[owner]
+    corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
+    boxes = np.hstack(
+        [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
+    )
+    regression = np.empty((len(hits), 4), np.float32)
+    for index in np.unique(owner).tolist():
+        own = owner == index
+        regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
+    edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
+    for first, last in itertools.pairwise(edges):
+        level = slice(first, last)
+        yield _Candidates(boxes[level], scores[hits[level]]), regression[level]
 
 
 def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int) -> FloatArray:

@@ -96,8 +96,8 @@ class AreaSource:
             np.subtract(below, above, out=below)
             target = mean[piece]
             np.copyto(target, _subtract_columns(below, x, *picked).reshape(step, -1))
-            target *= across
             target *= down[piece]
+            target *= across
         return mean.reshape(height, width, 3)
 
     def _short_sums(self) -> NDArray[np.uint16]:
