@@ -68,7 +68,8 @@ def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> F
     """Mixture shares with the largest likelihood, by expectation maximisation, for many rounds.
 
     Args:
-        ratios: P(face | class) up to a factor a face, ``(N, K)``.
+        ratios: P(face | class) up to a factor a face, ``(N, K)``, or ``(rounds, N, K)`` where
+            rounds have their own.
         weights: of each face in each round, ``(N, rounds)``.
         scales: factors of the classes' ratios in each round, ``(K, rounds)``.
 
@@ -96,6 +97,7 @@ def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> F
         if moving.mean() < 0.7:  # a few rounds go on long after the rest
             going, weights = going[moving], weights[:, moving]
             scales, total = scales[:, moving], total[moving]
+            ratios = ratios if ratios.ndim == 2 else ratios[moving]
     return shares
 
 
@@ -103,8 +105,13 @@ def _step(
     ratios: NDArray[Any], weights: Floats, scales: Floats, total: Floats, shares: Floats
 ) -> Floats:
     scaled = shares * scales  # (K, rounds)
-    mixed = np.maximum(ratios @ scaled, 1e-30)  # (N, rounds)
-    out: Floats = scaled * (ratios.T @ (weights / mixed)) / total
+    if ratios.ndim == 2:
+        mixed = np.maximum(ratios @ scaled, 1e-30)  # (N, rounds)
+        gained = ratios.T @ (weights / mixed)
+    else:
+        mixed = np.maximum((ratios @ scaled.T[..., None])[..., 0].T, 1e-30)
+        gained = (ratios.swapaxes(1, 2) @ (weights / mixed).T[..., None])[..., 0].T
+    out: Floats = scaled * gained / total
     out /= out.sum(0)
     return out
 
@@ -257,13 +264,8 @@ def _adjusted(
     value = likeliest_shares(confusions.shares().T, hard.sum(0)[:, None], one)[:, 0]
     rows, weights = draw_weights(pictures, rounds, pictures_rng)
     counts = hard[rows].T @ weights  # (K, R)
-    matrices = confusions.draw_shares(rounds, rng)
-    drawn = np.array(
-        [
-            likeliest_shares(matrix.T, counts[:, r, None], one)[:, 0]
-            for r, matrix in enumerate(matrices)
-        ]
-    )
+    matrices = confusions.draw_shares(rounds, rng).swapaxes(1, 2)
+    drawn = likeliest_shares(matrices, counts, np.ones((k, rounds))).T
     return Shares(value, drawn)
 
 
