@@ -87,7 +87,8 @@ def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
     """JPEGs of 2 to 12 megapixels, one to six faces each, of 5 to 30 % of the shorter side."""
     folder.mkdir()
     grain = np.random.default_rng(0).normal(0, 6, (1024, 1024, 3))
-    grain = cv2.GaussianBlur(grain, (0, 0), 0.8).astype(np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), 0.8)
+    lighter, darker = grain.clip(0, 255).astype(np.uint8), (-grain).clip(0, 255).astype(np.uint8)
     pasted = [path for path in faces if path.parent.name != "utkface"]
 
     def make(number: int) -> Path:
@@ -102,8 +103,8 @@ def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
         for top in range(0, height, 1024):  # a sensor's grain: smooth pictures decode too fast
             for left in range(0, width, 1024):
                 part = canvas[top : top + 1024, left : left + 1024]
-                grown = part + grain[: part.shape[0], : part.shape[1]]
-                part[:] = np.clip(grown, 0, 255).astype(np.uint8)
+                size = np.s_[: part.shape[0], : part.shape[1]]
+                part[:] = cv2.subtract(cv2.add(part, lighter[size]), darker[size])
         for _ in range(int(rng.integers(1, 7))):
             face = cv2.imread(str(pasted[int(rng.integers(len(pasted)))]))
             side = int(min(width, height) * rng.uniform(0.05, 0.3))

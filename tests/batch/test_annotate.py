@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import resource
 import shutil
 import signal
@@ -287,6 +288,7 @@ def test_strict_ends_with_one_where_a_row_has_an_error(photos: Path, tmp_path: P
     )
     assert loose.returncode == 0
     assert "3 errors" in loose.stdout
+    assert re.search(r"16 of 16 images, [\d.]+/s", loose.stderr)
     strict = subprocess.run(command(photos, tmp_path / "t", "--strict"), check=False)
     assert strict.returncode == 1
 

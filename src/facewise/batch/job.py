@@ -17,8 +17,11 @@ from facewise.errors import OptionError
 from facewise.labels import ATTRIBUTES
 from facewise.models import WEIGHTS_FOLDER, load_spec
 
-CHUNK: Final = 32
-"""Pictures of a task; a task is what a worker takes at a time and never crosses a shard."""
+CHUNK: Final = 8
+"""Pictures of a task; a task is what a worker takes at a time and never crosses a shard.
+
+A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
+do not depend on it."""
 
 PIPELINE: Final = 1
 """Goes up whenever this package would give other rows for the same settings."""

@@ -16,10 +16,10 @@ from typing import Any, Final
 from facewise.batch.job import Job, Result, Task
 from facewise.errors import FacewiseError, MissingExtraError
 
-TASKS_PER_BLOCK: Final = 4
+TASKS_PER_BLOCK: Final = 16
 """What an actor is handed at once: small enough to share out the end of a wave."""
 
-WAVE: Final = 512
+WAVE: Final = 2048
 """Tasks an actor in one Ray Data pipeline: bounds what the driver lists ahead, and keeps the
 seconds that a pipeline takes to start and end small beside its work."""
 
@@ -52,7 +52,7 @@ def run(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        FacewiseError: the cluster fails.
+        FacewiseError: the cluster cannot be reached, or fails.
     """
     # Ray's reports of use are for who turns them on.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,7 +64,7 @@ def run(
     source = iter(tasks)
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
+            _connect(ray)
             stack.callback(ray.shutdown)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # ours counts images
@@ -77,6 +77,18 @@ def run(
                 f"the cluster failed ({_first_line(error)}): finished parts are kept; run the "
                 "same command again, or finish the table with --engine local"
             ) from error
+
+
+def _connect(ray: Any) -> None:
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    except Exception as error:  # Ray raises bare ones where a node does not come up
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise FacewiseError(
+            f"no Ray could be reached or started ({_first_line(error)}): check RAY_ADDRESS and "
+            "that this machine is not overloaded, or use --engine local"
+        ) from error
 
 
 def _run_wave(ray: Any, wave: list[Task], job: Job, actors: int) -> Generator[Result, None, None]:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from facewise.batch import storage
-from facewise.batch.job import CHUNK, PROBLEM, ROW, Item, Job, file_item
+from facewise.batch.job import PROBLEM, ROW, Item, Job, file_item
 from facewise.errors import EmptyImageError, ImageNotFoundError, MissingExtraError, OptionError
 
 PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 ENDINGS: Final = PARQUET + ARROW
+READ_ROWS: Final = 32
+"""Rows with pictures that are read at a time."""
+
 PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filename", "url")
 """Columns of strings that are taken for paths where none is named."""
 
@@ -127,7 +130,7 @@ class _Parquet:
 
     def batches(self, group: int, column: str) -> Iterator[Any]:
         yield from self._file.iter_batches(
-            CHUNK, row_groups=[group], columns=[column], use_threads=False
+            READ_ROWS, row_groups=[group], columns=[column], use_threads=False
         )
 
 
@@ -168,8 +171,8 @@ class _Ipc:
 
     def batches(self, group: int, column: str) -> Iterator[Any]:
         _, batch = next(self._groups(group))
-        for start in range(0, batch.num_rows, CHUNK):
-            yield batch.select([column]).slice(start, CHUNK)
+        for start in range(0, batch.num_rows, READ_ROWS):
+            yield batch.select([column]).slice(start, READ_ROWS)
 
 
 class RowReader:

@@ -1,0 +1,108 @@
+"""Shards, tables of other kinds, and disks that are really full."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+from facewise.batch.annotate import annotate
+from facewise.batch.job import Job
+
+AGE = Job(attributes=("age",), shard_size=2)
+
+
+@pytest.fixture
+def faces(pictures: Path) -> list[Path]:
+    return sorted((pictures / "faces").glob("*.webp"))[:4]
+
+
+def ages(sources: list[Path | str], table: Path, job: Job = AGE) -> list[Any]:
+    annotate([str(source) for source in sources], table, job, workers=1)
+    rows = pq.read_table(table)
+    assert rows["error_code"].null_count == len(rows)
+    return list(rows["age_years"].to_pylist())
+
+
+def test_shards_of_a_webdataset(faces: list[Path], tmp_path: Path) -> None:
+    """Pictures with captions beside them; a shard that was cut off costs what comes after."""
+    for shard in (0, 1):
+        with tarfile.open(tmp_path / f"shard-{shard:03d}.tar", "w") as tar:
+            for face in faces[2 * shard : 2 * shard + 2]:
+                tar.add(face, face.name)
+                caption = tmp_path / f"{face.stem}.txt"
+                caption.write_text("a face")
+                tar.add(caption, caption.name)
+    found = ages([*faces, f"{tmp_path}/shard-{{000..001}}.tar"], tmp_path / "both")
+    expected = found[:4]
+    assert found == 2 * expected
+    names = pq.read_table(tmp_path / "both")["image_id"].to_pylist()
+    assert names[4] == f"{tmp_path}/shard-000.tar::{faces[0].name}"
+    last = tmp_path / "shard-001.tar"
+    with tarfile.open(last) as tar:
+        end = tar.getmember(faces[3].name).offset_data + 100
+    last.write_bytes(last.read_bytes()[:end])
+    annotate([f"{tmp_path}/shard-*.tar"], tmp_path / "cut", AGE, workers=1)
+    rows = pq.read_table(tmp_path / "cut").to_pylist()
+    assert [row["age_years"] for row in rows[:3]] == expected[:3]
+    assert rows[3:]
+    assert all(row["error_code"] for row in rows[3:])
+
+
+def test_arrow_tables_and_columns_of_paths(faces: list[Path], tmp_path: Path) -> None:
+    held = pa.table({"image": [{"bytes": f.read_bytes(), "path": f.name} for f in faces]})
+    with pa.ipc.new_stream(str(tmp_path / "stream.arrow"), held.schema) as writer:
+        writer.write_table(held, max_chunksize=3)
+    pyarrow.feather.write_feather(held, tmp_path / "file.feather")
+    for face in faces:
+        shutil.copy(face, tmp_path)
+    pq.write_table(pa.table({"path": [f.name for f in faces]}), tmp_path / "paths.parquet")
+    kinds = [tmp_path / name for name in ("stream.arrow", "file.feather", "paths.parquet")]
+    found = ages([*faces, *kinds], tmp_path / "t")
+    assert len(found) == 16
+    assert found == 4 * found[:4]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few hundred kilobytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip(
+            "only root may mount a small disk; the limit on files' size is tested all the same"
+        )
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_says_so_and_room_lets_it_go_on(
+    faces: list[Path], tiny_disk: Path
+) -> None:
+    table = tiny_disk / "t"
+    command = [
+        *(sys.executable, "-m", "facewise", "annotate", *map(str, faces), "--out", str(table)),
+        *("--attributes", "age", "--shard-size", "2", "--workers", "1"),
+    ]
+    ballast = tiny_disk / "ballast"
+    ballast.write_bytes(b"x" * 140_000)
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert "the disk is full" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    ballast.unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(table)
+    assert rows["image_id"].to_pylist() == [str(face) for face in faces]
+    assert rows["error_code"].null_count == 4
