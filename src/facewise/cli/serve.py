@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,8 @@ def serve(
     def announce(url: str) -> None:
         print(f"facewise is at {url}  (Ctrl+C stops it)", flush=True)
         if open_page and not settings.is_published and _has_desktop():
-            webbrowser.open(url)
+            # Some browsers return only when they are closed; the page needs the server meanwhile.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     run(settings, announce)
 
