@@ -25,6 +25,7 @@ from typing import Any
 
 import onnx
 from flat_network import flatten, layers_of
+from gpu_plan import UnknownGraphError, gpu_plan
 from pack_model import pack
 
 from facewise import (
@@ -77,6 +78,10 @@ def write_models(folder: Path) -> dict[str, Any]:
     (folder / spec.file).write_bytes(packed)
     model = json.loads(spec.path.read_text(encoding="utf-8"))
     model.update(entry(spec.file, packed))
+    try:
+        model["gpu"] = gpu_plan(packed, spec.size_px)
+    except UnknownGraphError as error:
+        print(f"without WebGPU: {error}")
     kernels = entry("kernels.wasm", (folder / "kernels.wasm").read_bytes())
     return {"kernels": kernels, "detector": detector, "model": model}
 

@@ -106,3 +106,20 @@ export async function openNetwork(data: Uint8Array): Promise<Network> {
     },
   };
 }
+
+/** Use a network until it fails, which a graphics processor may do at any time; then another for good. */
+export function fallingBack(first: Network, open: () => Promise<Network>): Network {
+  let other: Promise<Network> | null = null;
+  return {
+    async run(input, dims) {
+      if (!other) {
+        try {
+          return await first.run(input, dims);
+        } catch {
+          other = open();
+        }
+      }
+      return (await other).run(input, dims);
+    },
+  };
+}

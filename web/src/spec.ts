@@ -44,7 +44,36 @@ export interface MtcnnSpec {
   detail: number;
 }
 
+/** Where a tensor lies in the attribute model's file, in bytes. */
+export type GpuTensor =
+  | { type: "float32" | "float16"; at: number }
+  | { type: "packed12"; high: number; low: number; scale: number };
+
+export interface GpuLayer {
+  kind: "conv" | "depthwise" | "pointwise";
+  inputs: number;
+  outputs: number;
+  size: number;
+  stride: number;
+  pad: number;
+  pad_end: number;
+  weights: GpuTensor;
+  bias: GpuTensor;
+  low: number | null;
+  high: number | null;
+}
+
+/** The attribute network for the shaders of webgpu.ts, with an answer to check them by. */
+export interface GpuPlan {
+  shift: number[];
+  scale: number;
+  layers: (GpuLayer | { kind: "mean" })[];
+  check: { ages: number[]; vector: number[] };
+}
+
 export interface AttributeSpec extends NetworkFile {
+  /** Missing where the network has layers that the shaders don't know. */
+  gpu?: GpuPlan;
   name: string;
   version: string;
   description: string;

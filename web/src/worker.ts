@@ -1,23 +1,26 @@
 // The pipeline in a worker of its own, so that the page stays responsive.
 //
-// In: {id, kind: "load"} or {id, kind: "analyze", source, options}.
+// In: {id, kind: "load", webgpu} or {id, kind: "analyze", source, options}. `webgpu` is "auto", "off"
+// or "any", which takes a software adapter, too: slower than WebAssembly, but there to be tested.
 // Out: {id, value}, {id, error}, and while it loads {id, progress} from 0 to 1.
 import { Analyzer } from "./analyzer.ts";
 import type { Options } from "./analyzer.ts";
 import { ModelError } from "./errors.ts";
 import { Kernels, openFlat } from "./kernels.ts";
-import { fetchBytes, fetchFile, openNetwork, setUp } from "./models.ts";
+import { fallingBack, fetchBytes, fetchFile, openNetwork, setUp } from "./models.ts";
 import type { DeviceSpec, FlatFile } from "./spec.ts";
+import { openOnGpu } from "./webgpu.ts";
 
+type Choice = "auto" | "any" | "off";
 type Request =
-  | { id: number; kind: "load" }
+  | { id: number; kind: "load"; webgpu: Choice }
   | { id: number; kind: "analyze"; source: Blob | ImageBitmap; options: Options };
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const base = new URL("./", import.meta.url);
 let analyzer: Analyzer | null = null;
 
-async function load(onProgress: (part: number) => void): Promise<object> {
+async function load(webgpu: Choice, onProgress: (part: number) => void): Promise<object> {
   const threads = setUp(base);
   const text = new TextDecoder().decode(await fetchBytes(new URL("device.json", base), () => {}));
   const spec = JSON.parse(text) as DeviceSpec;
@@ -33,16 +36,19 @@ async function load(onProgress: (part: number) => void): Promise<object> {
   const kernels = await Kernels.open(await fetchFile(base, spec.kernels, onBytes));
   const open = async (file: FlatFile) => openFlat(kernels, file.layers, await fetchFile(base, file, onBytes));
   const networks = { pnet: await open(pnet), rnet: await open(rnet), onet: await open(onet) };
-  const attributes = await openNetwork(await fetchFile(base, spec.model, onBytes));
+  const model = await fetchFile(base, spec.model, onBytes);
+  const { gpu: plan, input } = spec.model;
+  const gpu = plan && webgpu !== "off" ? await openOnGpu(plan, model, input.size_px, webgpu === "any") : null;
+  const attributes = gpu ? fallingBack(gpu, () => openNetwork(model)) : await openNetwork(model);
   analyzer = new Analyzer(spec, { ...networks, attributes });
-  return { spec, threads };
+  return { spec, threads, engine: gpu ? "webgpu" : "wasm" };
 }
 
 scope.onmessage = async ({ data }: MessageEvent<Request>) => {
   const { id } = data;
   try {
     if (data.kind === "load") {
-      const value = await load((progress) => scope.postMessage({ id, progress }));
+      const value = await load(data.webgpu, (progress) => scope.postMessage({ id, progress }));
       scope.postMessage({ id, value });
     } else {
       if (!analyzer) throw new ModelError("Load the models first.");

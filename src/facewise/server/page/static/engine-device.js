@@ -42,9 +42,15 @@ function ask(message, { onProgress = null, transfer = [] } = {}) {
   });
 }
 
+/** The page's address may say ?webgpu=off, or =any for an adapter in software, which is slow. */
+function wantedGpu() {
+  const wanted = new URLSearchParams(location.search).get("webgpu");
+  return wanted === "off" || wanted === "any" ? wanted : "auto";
+}
+
 /** Load what has to be loaded, once; `within` is what a server allows, on its own page. */
 export async function describe({ onProgress = () => {}, within = null } = {}) {
-  loaded ??= ask({ kind: "load" }, { onProgress });
+  loaded ??= ask({ kind: "load", webgpu: wantedGpu() }, { onProgress });
   let answer;
   try {
     answer = await loaded;
@@ -52,7 +58,7 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
     loaded = null;
     throw error;
   }
-  const { spec, threads } = answer;
+  const { spec, threads, engine } = answer;
   const attributes = within?.attributes ?? spec.attributes;
   usual = { attributes, coverage: within?.coverage ?? spec.coverage };
   return {
@@ -66,6 +72,7 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
     formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
     privacy: "Photos are analysed on this device: they are not sent anywhere.",
     threads,
+    engine,
     curl: null,
   };
 }
