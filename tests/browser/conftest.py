@@ -80,6 +80,7 @@ def open_page(chromium: Any, server: Any) -> Iterator[Open]:
             )
             stack.callback(context.close)
             page = context.new_page()
+            page.set_default_timeout(120_000)  # a busy machine is no failure
 
             def on_request(request: Any) -> None:
                 if not request.url.startswith((url, "blob:")):

@@ -8,13 +8,14 @@ import io
 import json
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from facewise import Analyzer
 
@@ -43,6 +44,14 @@ def drop(page: Any, data: bytes, name: str, kind: str) -> None:
 
 def choose(page: Any, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
     page.set_input_files("#files", [{"name": name, "mimeType": kind, "buffer": data}])
+
+
+def throttle(page: Any, bytes_per_second: int) -> None:
+    """Let the page upload no faster than this."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+    session.send("Network.emulateNetworkConditions", {"offline": False, **limits})
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +92,11 @@ def test_drop_a_photo_and_read_the_card(
         assert part in text
     assert page.inner_text(".bars .top").split("\n")[0].lower() == expected.gender.top
     page.click("summary")
-    assert "90 in 100" in page.inner_text("details")
+    explanation = page.inner_text("details")
+    assert "90 in 100" in explanation
+    tested = analyzer.spec.figures["coverage"]["0.9"]["intervals"]
+    assert f"{tested['n']:,} test faces with an exact age (UTKFace)" in explanation
+    assert f"{tested['coverage']:.1%}".replace("%", " %") in explanation
     assert page.locator("svg.chart rect.interval").count() == 1
     # The box lies where the face is, whatever the photo's size on the screen.
     shown, box = page.locator(".frame img").bounding_box(), page.locator(".box").bounding_box()
@@ -97,6 +110,27 @@ def test_drop_a_photo_and_read_the_card(
     page.hover(".card")
     assert "on" in page.get_attribute(".box", "class").split()
     shoot(page, "one-face")
+
+
+def test_the_reason_where_facewise_abstains(
+    open_page: Open, portrait: bytes, analyzer: Analyzer
+) -> None:
+    """On a blurred photo: each attribute's own reason, and bars that look as unsure as they are."""
+    picture = Image.open(io.BytesIO(portrait)).convert("RGB").filter(ImageFilter.GaussianBlur(4))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    [expected] = analyzer.analyze(out.getvalue())
+    assert expected.abstained
+    page = open_page()
+    choose(page, out.getvalue(), "blurred.png", "image/png")
+    page.wait_for_selector(".card")
+    shown = page.locator(".abstain").all_inner_texts()
+    for name, reason in expected.abstained.items():
+        assert any("can't tell" in text and name in text and reason in text for text in shown)
+    unsure = page.locator(".bars.unsure h4").all_inner_texts()
+    assert unsure == [f"Apparent {name}" for name in expected.abstained if name != "age"]
+    assert "(unsure)" in page.get_attribute(".box", "aria-label")
+    shoot(page, "unsure")
 
 
 def test_twelve_faces(open_page: Open, twelve: bytes) -> None:
@@ -144,9 +178,11 @@ def test_not_an_image(open_page: Open) -> None:
     shoot(page, "not-an-image")
 
 
-def test_a_25_mb_file(open_page: Open) -> None:
+def test_a_25_mb_file(open_page: Open, tmp_path: Path) -> None:
     page = open_page()
-    choose(page, b"\xff\xd8\xff" + bytes(25_000_000), "huge.jpg")
+    path = tmp_path / "huge.jpg"
+    path.write_bytes(b"\xff\xd8\xff" + bytes(25_000_000))
+    page.set_input_files("#files", path)
     page.get_by_role("heading", name="The picture is too large").wait_for()
     text = page.inner_text("#message")
     assert "25 MB" in text
@@ -219,6 +255,24 @@ def test_the_camera(open_page: Open) -> None:
     assert "camera.jpg" in page.inner_text("#caption")
 
 
+def test_the_camera_is_forbidden(open_page: Open) -> None:
+    """This Chromium says yes to every camera, so the visitor's no is said in its place."""
+    page = open_page()
+    page.evaluate(
+        """() => {
+            navigator.mediaDevices.getUserMedia = async () => {
+                throw new DOMException("Permission denied", "NotAllowedError");
+            };
+        }"""
+    )
+    page.click("#camera-open")
+    page.wait_for_selector("#camera-error:not([hidden])")
+    assert "allow it in the address bar" in page.inner_text("#camera-error")
+    assert page.locator("#shoot").is_disabled()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#camera", state="hidden")
+
+
 def test_live_frames_ask_for_no_ethnicity(open_page: Open) -> None:
     page = open_page()
     page.click("#camera-open")
@@ -238,8 +292,10 @@ def test_the_server_dies_in_the_middle(
     page = open_page(own.url, tolerant=True)
     choose(page, portrait)
     page.wait_for_selector(".card")
+    throttle(page, 10_000)
+    choose(page, portrait + bytes(400_000), "second.jpg")
+    page.get_by_text("Uploading, ").wait_for()
     own.kill()
-    choose(page, portrait, "second.jpg")
     page.get_by_role("heading", name="The server cannot be reached").wait_for()
     assert "try again" in page.inner_text("[role=alert]")
     assert page.get_by_role("button", name="Try again").is_visible()
@@ -248,6 +304,30 @@ def test_the_server_dies_in_the_middle(
 
 
 def test_a_busy_server_says_so_and_can_be_asked_again(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    own = start_server(uploads=1)
+    page = open_page(own.url, tolerant=True)
+    port = int(own.url.split(":")[2].strip("/"))
+    with socket.create_connection(("127.0.0.1", port)) as other:
+        # Its body never comes: it holds the only place.
+        head = "POST /v1/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        other.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
+        choose(page, portrait)
+        page.get_by_role("heading", name="The server is busy").wait_for()
+        assert "Try again in a second" in page.inner_text("[role=alert]")
+        assert page.locator("progress").count() == 0
+    # The place is free as soon as the server sees that the other went away.
+    for _ in range(50):
+        page.get_by_role("button", name="Try again").click()
+        page.wait_for_selector(".card, #message .problem")
+        if page.locator(".card").count():
+            break
+    assert page.locator(".card").count() == 1
+
+
+def test_too_many_photos_in_a_minute(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:
     own = start_server(rate_limit_per_minute=1)
@@ -259,31 +339,70 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
     assert page.get_by_role("button", name="Try again").is_visible()
 
 
+@pytest.mark.parametrize("what", ["analyze", "models"])
+def test_a_proxy_that_answers_instead(what: str, open_page: Open, portrait: bytes) -> None:
+    """A sign-in page with status 200: a sentence, and no spinner that never ends."""
+    page = open_page(tolerant=True)
+
+    def sign_in(route: Any) -> None:
+        route.fulfill(status=200, content_type="text/html", body="<h1>Sign in</h1>")
+
+    page.route(f"**/v1/{what}*", sign_in)
+    if what == "models":
+        page.reload()
+    else:
+        choose(page, portrait)
+    page.get_by_role("heading", name="Something else answered").wait_for()
+    assert "try again" in page.inner_text("[role=alert]")
+    assert page.locator("progress").count() == 0
+    page.unroute(f"**/v1/{what}*")
+    page.get_by_role("button", name="Try again").click()
+    if what == "models":
+        page.wait_for_selector("html[data-ready]")
+    else:
+        page.wait_for_selector(".card")
+
+
 def test_a_slow_upload_shows_how_far_it_is(open_page: Open, portrait: bytes) -> None:
     page = open_page()
-    session = page.context.new_cdp_session(page)
-    session.send("Network.enable")
-    session.send(
-        "Network.emulateNetworkConditions",
-        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 60_000},
-    )
-    choose(page, portrait)
-    page.get_by_text(re.compile(r"Uploading, \d+ %|Looking for faces")).wait_for()
+    throttle(page, 150_000)
+    choose(page, portrait + bytes(400_000))  # what follows a JPEG's end is no part of it
+    page.get_by_text(re.compile(r"Uploading, [1-9]\d? %")).wait_for()
+    assert 0 < page.evaluate("document.querySelector('#bar').value") < 1
     page.wait_for_selector(".card")
 
 
 def test_a_server_with_a_key_asks_for_it(
-    open_page: Open, start_server: Callable[..., Any], chromium: Any, portrait: bytes
+    open_page: Open,
+    start_server: Callable[..., Any],
+    chromium: Any,
+    portrait: bytes,
+    tmp_path: Path,
 ) -> None:
-    own = start_server(api_key="correct horse")
+    """Under a prefix, too: the curl command repeats the request, less the key itself."""
+    own = start_server(api_key="correct höse", root_path="/faces")
     page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(own.url)
-    page.get_by_label("This server asks for an API key").fill("correct horse")
-    page.keyboard.press("Enter")
+    for key in ("wrong horse", "correct höse"):
+        page.get_by_label("This server asks for an API key").fill(key)
+        page.keyboard.press("Enter")
+        if key == "wrong horse":
+            page.get_by_text("The server does not know this key").wait_for()
     page.wait_for_selector("html[data-ready]")
-    choose(page, portrait)
+    choose(page, portrait, "a;b, c.jpg")
     page.wait_for_selector(".card")
+    page.click("#copy-curl")
+    page.get_by_role("button", name="Copied").wait_for()
+    text = page.evaluate("navigator.clipboard.readText()")
     page.close()
+    assert "correct" not in text
+    assert "/faces/v1/analyze" in text
+    (tmp_path / "a;b, c.jpg").write_bytes(portrait)
+    command = shlex.split(text.replace("YOUR-KEY", "correct höse"))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["faces"]) == 1
 
 
 def test_what_is_off_is_not_on_the_page(

@@ -45,7 +45,12 @@ async function add(files) {
   $("trouble")?.remove();
   if (!about) {
     early.push(...files);
-    if (engine && !$("key-form").hidden) $("key").focus();
+    if (engine && !$("key-form").hidden) {
+      announce("The photo waits for the API key.");
+      $("key").focus();
+      return;
+    }
+    if (!$("loading").hasChildNodes()) $("loading").replaceChildren(el("p", { class: "hint" }, ["One moment: getting ready."]));
     announce("One moment: getting ready.");
     if (failed) start();
     return;
@@ -143,6 +148,8 @@ async function copyCurl() {
     announce("The curl command is on the clipboard.");
   } catch {
     // Without permission (or over plain HTTP) the command is shown to be copied by hand.
+    $("message").querySelector("pre")?.remove();
+    announce("The curl command is shown above the results, to be copied by hand.");
     $("message").prepend(el("pre", { class: "calm", tabindex: "0" }, [text]));
   }
   setTimeout(() => { button.textContent = "Copy as curl"; }, 2000);

@@ -7,9 +7,9 @@ const LIVE_SIDE_PX = 640;
 const $ = (id) => document.getElementById(id);
 
 const REASONS = {
-  NotAllowedError: "The browser has no permission to use the camera: allow it in the address bar, then try again.",
+  NotAllowedError: "The browser has no permission to use the camera: allow it in the address bar, then open the camera again.",
   NotFoundError: "No camera was found: connect one, or choose a photo.",
-  NotReadableError: "The camera is used by another program: close it there, then try again.",
+  NotReadableError: "The camera is used by another program: close it there, then open the camera again.",
 };
 
 /** @param current gives {engine, about} as they are now: the engine can change while the page is open. */

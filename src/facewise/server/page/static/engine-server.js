@@ -11,7 +11,8 @@ import { EngineError } from "./engine-error.js";
 const root = new URL("./", document.baseURI);
 const KEY = "facewise-api-key";
 
-export const setKey = (key) => sessionStorage.setItem(KEY, key);
+/** Headers hold bytes: letters beyond ASCII go as UTF-8, as curl sends them. */
+export const setKey = (key) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(key.trim())));
 
 const headers = () => {
   const key = sessionStorage.getItem(KEY);
@@ -23,11 +24,24 @@ const unreachable = () => new EngineError(
   "Check that facewise is still running and that you are online, then try again.",
 );
 
-function fromProblem(status, text, retryAfter) {
+const foreign = () => new EngineError(
+  "foreign_answer", "Something else answered",
+  "Not facewise, but a proxy or a network's sign-in page: open this page anew, then try again.",
+);
+
+/** The JSON of an answer, or null where it is none. */
+function parsed(text) {
   try {
-    const problem = JSON.parse(text);
-    if (problem.code) return new EngineError(problem.code, problem.title, problem.detail, Number(retryAfter) || null);
-  } catch { /* not ours: a proxy answered */ }
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function fromProblem(status, text, retryAfter) {
+  const problem = parsed(text);
+  if (problem?.code) return new EngineError(problem.code, problem.title, problem.detail, Number(retryAfter) || null);
+  // Not ours: a proxy answered.
   if (status === 413) return new EngineError("image_too_large", "The picture is too large", "The server takes smaller files: scale the picture down and try again.");
   if (status === 429 || status === 503 || status === 502 || status === 504) {
     return new EngineError("busy", "The server is busy", "Wait a moment, then try again.", Number(retryAfter) || null);
@@ -36,15 +50,17 @@ function fromProblem(status, text, retryAfter) {
 }
 
 export async function describe() {
-  let answer;
+  let answer, text;
   try {
-    answer = await fetch(new URL("v1/models", root), { headers: headers() });
+    answer = await fetch(new URL("v1/models", root), { headers: headers(), signal: AbortSignal.timeout(30_000) });
+    text = await answer.text();
   } catch {
     throw unreachable();
   }
-  if (!answer.ok) throw fromProblem(answer.status, await answer.text(), answer.headers.get("Retry-After"));
-  const about = await answer.json();
-  const model = about.models.find((entry) => entry.serving);
+  if (!answer.ok) throw fromProblem(answer.status, text, answer.headers.get("Retry-After"));
+  const about = parsed(text);
+  const model = about?.models?.find((entry) => entry.serving);
+  if (!model) throw foreign();
   return {
     attributes: about.attributes,
     liveAttributes: about.live_attributes,
@@ -72,7 +88,9 @@ export function analyze(blob, { attributes = null, onProgress = () => {}, signal
     request.upload.addEventListener("progress", (event) => onProgress(event.lengthComputable ? event.loaded / event.total : null));
     request.upload.addEventListener("load", () => onProgress(1));
     request.addEventListener("load", () => {
-      if (request.status === 200) resolve(JSON.parse(request.responseText));
+      const answer = request.status === 200 ? parsed(request.responseText) : null;
+      if (answer?.faces) resolve(answer);
+      else if (request.status === 200) reject(foreign());
       else reject(fromProblem(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     });
     request.addEventListener("error", () => reject(unreachable()));
