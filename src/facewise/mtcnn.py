@@ -200,8 +200,8 @@ class MTCNN:
         for scale in scales:
             level_image = image.level(int(width * scale + 1), int(height * scale + 1))
             for top, band in _bands(level_image):
-                outputs = self._networks["pnet"].run(None, {"image": band[None]})
-                maps.append(_Map(*outputs, top=top, scale=scale))
+                probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
+                maps.append(_Map(probability, regression, top, scale))
             if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
                 for candidates, offsets in _windows(maps, self.thresholds[0]):
                     keep = non_maximum_suppression(
