@@ -62,6 +62,23 @@ def test_intervals_hold_the_truth_and_count_the_calibration_faces() -> None:
     assert np.diff(sure).mean() < np.mean(widths)
 
 
+def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
+    rng = np.random.default_rng(3)
+    labels, p = faces([400, 400, 400], rng)
+    known = Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
+    # A class that no calibration face is of
+    mine = labels < 2
+    two = Confusions.from_dict(fit_confusions(*class_masses(p[mine], labels[mine]), NAMES))
+    spread = np.var(two.draw_offsets(500, rng) @ [-0.5, -0.5, 1])
+    assert spread > 10 * np.var(known.draw_offsets(500, rng) @ [-0.5, -0.5, 1])
+    # Probabilities that are wrong in more than a bias: the offsets depend on the make-up.
+    sure = p**3 / (p**3).sum(1, keepdims=True)
+    wrong = Confusions.from_dict(fit_confusions(*class_masses(sure, labels), NAMES))
+    assert np.var(wrong.draw_offsets(500, rng) @ [-1, 1, 0]) > 1.5 * np.var(
+        known.draw_offsets(500, rng) @ [-1, 1, 0]
+    )
+
+
 def test_copies_of_a_picture_are_drawn_together() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]], np.float32)
     first, other, copy = same_picture(np.array(["x", "y", "z"]), p)

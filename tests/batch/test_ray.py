@@ -18,7 +18,7 @@ RAY = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # or it writes a token into the home folder
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of what it will do one day
 }
 
 
@@ -52,6 +52,8 @@ def test_a_local_ray_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
         env=environment | RAY,
         check=False,
     )
+    if "no Ray could be reached or started" in done.stderr:  # it gives itself a few seconds
+        pytest.skip(f"Ray does not start on this machine: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "local").glob("part-*.parquet"))
     assert len(names) == 3
