@@ -69,3 +69,17 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     teacher = torch.cat([part.softmax(-1) for part in parts], dim=-1)
     assert float(distillation_loss(logits, teacher)) == pytest.approx(0.0, abs=1e-5)
     assert float(distillation_loss(logits + torch.randn(4, 127), teacher)) > 0.05
+
+
+def test_the_binary_loss_is_nineteen_sigmoids() -> None:
+    decades = torch.tensor([[2.0] + [-3.0] * 11, [0.0] * 12])
+    rest = torch.tensor([[1.0, -1.0, 0.5, 0, 0, 0, 0], [0.0] * 7])
+    logits = torch.cat([decades.repeat_interleave(10, dim=1), rest], dim=1)
+    labels = Labels(torch.tensor([[10, 10], [11, 11]]), torch.tensor([0, -1]), torch.tensor([0, 4]))
+    vector = torch.cat([decades, rest], dim=1).sigmoid()
+    target = torch.zeros(2, 19)
+    target[0, [0, 12, 14]] = 1  # 10 is of the first decade, 11 of the second
+    target[1, [1, 18]] = 1
+    expected = -(target * vector.log() + (1 - target) * (1 - vector).log()).mean()
+    found = total_loss(logits, labels, LossConfig(kind="binary"))
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)

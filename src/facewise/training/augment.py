@@ -49,6 +49,9 @@ def random_transform(
     if rng.random() < 0.5:
         combined[0] *= -1
         combined[0, 2] += size_px - 1
+    if config.upside_down and rng.random() < config.upside_down:
+        combined[1] *= -1
+        combined[1, 2] += size_px - 1
     return combined
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from facewise.errors import OptionError
 
@@ -17,7 +17,8 @@ class NetworkConfig:
 
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``.
     ``init`` is "random", "faceres", or the path of a checkpoint (``.pt``) or an export (``.onnx``)
-    of the same architecture.
+    of the same architecture. ``ages`` is what the head learns: a distribution over "years", or the
+    original app's "decades", even within each.
     """
 
     backbone: str = "mobilenet_v1"
@@ -28,6 +29,7 @@ class NetworkConfig:
     dropout: float = 0.2
     init: str = "random"
     pixel_std: float = 1.0
+    ages: Literal["years", "decades"] = "years"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,18 @@ class AugmentConfig:
     jpeg: float = 0.15
     noise: float = 0.08
     erase: float = 0.15
+    upside_down: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """Weights of the parts; ``age_sigma_years`` widens an exact age into a distribution."""
+    """Weights of the parts; ``age_sigma_years`` widens an exact age into a distribution.
 
+    ``kind`` "binary" is the original app's: 19 sigmoids, each right or wrong by itself; it wants
+    ``ages = "decades"`` and exact ages, and the weights of the parts are not used.
+    """
+
+    kind: Literal["distribution", "binary"] = "distribution"
     age_sigma_years: float = 2.0
     age: float = 1.0
     age_l1: float = 0.2
@@ -129,4 +137,6 @@ def load_config(path: Path) -> TrainConfig:
     if "datasets" in values:
         values["datasets"] = tuple(values["datasets"])
     config: TrainConfig = _build(TrainConfig, values, str(path))
+    if config.loss.kind == "binary" and config.network.ages != "decades":
+        raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
     return config

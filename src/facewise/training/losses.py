@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from facewise.training.config import LossConfig
-from facewise.training.network import AGES, split_logits
+from facewise.training.network import AGES, DECADES, split_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,37 @@ def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     return total
 
 
+def binary_loss(logits: Tensor, labels: Labels) -> Tensor:
+    """The original app's: binary cross-entropy of 19 sigmoids, for faces with all three labels.
+
+    Args:
+        logits: ``(N, 127)`` of a head that learns decades, so that a decade's ten are equal.
+        labels: exact ages; a face without a gender or an ethnicity has zeros there.
+    """
+    years = AGES // DECADES
+    parts = split_logits(logits)
+    vector = torch.cat([parts.ages[:, ::years], parts.gender, parts.ethnicity], dim=1)  # (N, 19)
+    decade = (labels.age_ranges[:, 0] - 1).clamp(min=0) // years
+    target = torch.cat(
+        [
+            functional.one_hot(decade, DECADES),
+            *(
+                functional.one_hot(label.clamp(min=0), part.shape[1]) * (label >= 0)[:, None]
+                for label, part in (
+                    (labels.gender, parts.gender),
+                    (labels.ethnicity, parts.ethnicity),
+                )
+            ),
+        ],
+        dim=1,
+    )
+    return functional.binary_cross_entropy_with_logits(vector, target.to(vector.dtype))
+
+
 def total_loss(logits: Tensor, labels: Labels, config: LossConfig) -> Tensor:
     """Weighted sum of all parts over a batch, ``(N, 127)`` logits to a scalar."""
+    if config.kind == "binary":
+        return binary_loss(logits, labels)
     parts = split_logits(logits)
     loss = config.age * age_distribution_loss(
         parts.ages, labels.age_ranges, sigma_years=config.age_sigma_years, l1=config.age_l1

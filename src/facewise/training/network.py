@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from facewise.errors import OptionError
-from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
+from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.training.backbones import make_backbone
 
 AGES: Final = 120
 GENDERS: Final = len(GENDER_LABELS)
 ETHNICITIES: Final = len(ETHNICITY_LABELS)
+DECADES: Final = len(DECADE_LABELS)
 OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
 
 MEAN_RGB: Final = (123.68, 116.779, 103.939)
@@ -32,17 +33,28 @@ class Logits:
 
 
 class AttributeHead(nn.Module):
-    """Features to 127 logits through one hidden layer: ``(N, F)`` to ``(N, 127)``."""
+    """Features to 127 logits through one hidden layer: ``(N, F)`` to ``(N, 127)``.
 
-    def __init__(self, feature_dim: int, hidden_dim: int, dropout: float) -> None:
+    With ``by_decade``, each of twelve age logits stands for all the years of its decade.
+    """
+
+    def __init__(
+        self, feature_dim: int, hidden_dim: int, dropout: float, *, by_decade: bool = False
+    ) -> None:
         super().__init__()
+        self.by_decade = by_decade
+        outputs = DECADES + GENDERS + ETHNICITIES if by_decade else OUTPUTS
         self.hidden = nn.Linear(feature_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(hidden_dim, OUTPUTS)
+        self.output = nn.Linear(hidden_dim, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         hidden: Tensor = self.dropout(torch.relu(self.hidden(self.dropout(features))))
-        return self.output(hidden)
+        logits: Tensor = self.output(hidden)
+        if self.by_decade:
+            decades, rest = logits[:, :DECADES], logits[:, DECADES:]
+            logits = torch.cat([decades.repeat_interleave(AGES // DECADES, dim=1), rest], dim=1)
+        return logits
 
 
 class AttributeNetwork(nn.Module):
@@ -60,10 +72,13 @@ class AttributeNetwork(nn.Module):
         dropout: float = 0.2,
         mean: tuple[float, float, float] = MEAN_RGB,
         std: float = 1.0,
+        by_decade: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = make_backbone(backbone)
-        self.head = AttributeHead(int(self.backbone.feature_dim), hidden_dim, dropout)
+        self.head = AttributeHead(
+            int(self.backbone.feature_dim), hidden_dim, dropout, by_decade=by_decade
+        )
         self.std = std
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
 

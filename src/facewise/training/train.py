@@ -50,6 +50,7 @@ def make_network(config: TrainConfig) -> AttributeNetwork:
         hidden_dim=network.hidden_dim,
         dropout=network.dropout,
         std=network.pixel_std,
+        by_decade=network.ages == "decades",
     )
     if network.init == "faceres":
         load_faceres(model, Path("cache/faceres.pt"))
