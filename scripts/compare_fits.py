@@ -13,6 +13,7 @@ beside the error that chance alone would show.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, Calibration, age_band, apply_temperature
+from facewise.cli.evaluate import EXCLUSIONS
 from facewise.cli.train import data_sets
 from facewise.evaluation.coverage import MIN_GROUP, thresholds
 from facewise.evaluation.fit import age_mask, faces_of, fit_temperature
@@ -55,13 +57,15 @@ Intervals = NDArray[np.int64]
 
 
 def pooled(model: str, data: Path, store: Path) -> Outcomes:
-    """Found faces of calibration and val with an exact age."""
+    """Found faces of calibration and val with an exact age; none whose photo is in train, too."""
+    with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
+        excluded = frozenset(row["file"] for row in csv.DictReader(file))
     parts = [
         collect(model, data_sets(data), split, store=store) for split in ("calibration", "val")
     ]
     names = [field.name for field in dataclasses.fields(Outcomes)]
     both = Outcomes(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
-    return both.take(both.exact & both.found)
+    return both.take(both.exact & both.found).without(excluded)
 
 
 def folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.intp]:

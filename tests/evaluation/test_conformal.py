@@ -167,7 +167,7 @@ def test_groups_are_covered_though_nothing_at_hand_tells_them_apart() -> None:
 
 
 def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
-    most, rest = uneven(1500, seed=3), uneven(6000, seed=4)
+    most, rest = uneven(900, seed=3), uneven(6000, seed=4)
     calibration = Calibration.from_dict({"age_intervals": fit_intervals(most, 1.0)})
     first, last = calibration.age_intervals(rest.ages, 0.8).T
     inside = (rest.truth >= first) & (rest.truth <= last)
