@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from facewise import Analyzer
 
 from .conftest import Serve
+from .pictures import every_format
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +169,29 @@ async def test_models_cards_and_pages(serve: Serve, analyzer: Analyzer) -> None:
     assert wrong.status_code == 404
     assert wrong.json()["code"] == "model_not_found"
     assert docs.status_code == index.status_code == head.status_code == 200
+
+
+async def test_it_reads_the_formats_that_it_names(
+    serve: Serve, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HEIC, which needs an extra, is named where that is installed only."""
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'facewise[heif]'")
+    samples = {kind.lower(): data for kind, data in every_format(pictures).items()}
+    out = io.BytesIO()
+    heif.from_pillow(Image.open(io.BytesIO(samples["png"]))).save(out, format="HEIF")
+    samples["heic"] = out.getvalue()
+    async with serve() as running:
+        get, post = running.client.get, running.client.post
+        named = (await get("/v1/models")).json()["formats"]
+        assert sorted(map(str.lower, named)) == sorted(samples)
+        for data in samples.values():
+            assert (await post("/v1/analyze", files={"file": data})).status_code == 200
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        fewer = (await get("/v1/models")).json()["formats"]
+        refused = await post("/v1/analyze", files={"file": samples["heic"]})
+    assert set(named) - set(fewer) == {"HEIC"}
+    assert refused.status_code == 415
+    assert refused.json()["detail"] == "HEIC is not read here: save the picture as JPEG."
 
 
 async def test_operations(serve: Serve, portrait: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from PIL import features
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from facewise._version import __version__
@@ -58,6 +60,7 @@ async def models(state: Shared) -> Any:
             "max_batch_bytes": settings.max_batch_bytes,
             "max_batch_photos": settings.max_batch_photos,
         },
+        "formats": _formats(),
         "needs_key": state.access.needs_key,
         "on_device": device_files(settings.device_folder) is not None,
     }
@@ -128,6 +131,13 @@ async def readyz(state: Shared) -> Any:
 async def metrics(state: Shared) -> Response:
     """Requests, photos, faces, stages and the queue, as counts and durations."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _formats() -> list[str]:
+    """What can be read with what is installed."""
+    present = {"HEIC": find_spec("pillow_heif"), "AVIF": features.check("avif")}
+    names = ("JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF")
+    return [name for name in names if present.get(name, True)]
 
 
 def _specs(state: State) -> list[ModelSpec]:

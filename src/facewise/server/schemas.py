@@ -84,6 +84,7 @@ class Models(Strict):
     coverage: float
     limits: Limits
     needs_key: bool
+    formats: list[str] = Field(description="kinds of pictures that are read here")
     on_device: bool = Field(description="whether the page can analyse in the browser itself")
 
 

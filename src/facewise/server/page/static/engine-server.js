@@ -68,7 +68,7 @@ export async function describe() {
     limits: about.limits,
     model,
     cardUrl: new URL(model.card, root).href,
-    formats: ["JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF"],
+    formats: about.formats,
     privacy: "Photos are analysed in memory and forgotten.",
     onDevice: about.on_device,
     curl: (name) => curl(name, about.needs_key),
