@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import re
 import resource
 import shutil
@@ -253,6 +255,29 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len({row["image_id"] for row in rows(table)}) == 116
+
+
+def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
+    photos: Path, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill(done: int, total: int) -> None:
+        if not killed:
+            killed.extend(child.pid or 0 for child in multiprocessing.active_children())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    said: list[str] = []
+    twice = [str(photos), str(photos)]
+    summary = annotate(twice, tmp_path / "t", AGE, workers=1, progress=kill, note=said.append)
+    assert killed
+    assert summary.images == len(by_name(tmp_path / "t")) == 16
+    assert any("16 pictures were named more than once" in text for text in said)
+    assert sorted(summary.errors) == sorted(
+        {row["error_code"] for row in rows(tmp_path / "t")} - {None}
+    )
+    assert "worker_crashed" not in summary.errors
 
 
 def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_path: Path) -> None:
