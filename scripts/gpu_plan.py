@@ -70,6 +70,8 @@ def _shape(plan: _Plan, name: str) -> list[int]:
 
 
 def _convolution(plan: _Plan, node: onnx.NodeProto) -> dict[str, Any]:
+    if len(node.input) < 3:
+        raise UnknownGraphError("a convolution without a bias")
     outputs, inputs, size, _ = _shape(plan, node.input[1])
     pads, stride = _attribute(node, "pads"), _attribute(node, "strides")[0]
     groups = _attribute(node, "group")

@@ -162,12 +162,12 @@ def test_what_is_no_picture_gets_a_sentence(visit: Visit) -> None:
 def test_a_damaged_model_says_so(visit: Visit, build: Build, tmp_path: Path) -> None:
     folder = tmp_path / "page"
     shutil.copytree(build.page, folder)
-    model = folder / "static/device/mtcnn-rnet.onnx"
+    model = folder / "static/device/mtcnn-rnet.bin"
     sound = model.read_bytes()
     model.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     page, _ = visit(folder=folder, ready=False)
     page.get_by_role("heading", name="The models could not be loaded").wait_for(timeout=60_000)
-    assert "mtcnn-rnet.onnx" in page.inner_text("[role=alert]")
+    assert "mtcnn-rnet.bin" in page.inner_text("[role=alert]")
     assert page.locator("progress").count() == 0
     model.write_bytes(sound)
     page.get_by_role("button", name="Try again").click()
