@@ -22,7 +22,7 @@ class ImageError(FacewiseError, ValueError):
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
-    """The path does not exist, cannot be read, or is a directory.
+    """The path does not exist, cannot be read, or is a directory; or reading a file object failed.
 
     Has the fields of an OSError: ``errno``, ``strerror``, ``filename``.
     """
