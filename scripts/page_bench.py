@@ -1,11 +1,11 @@
-"""Size and speed of the page that runs on the visitor's own device, beside the Python pipeline.
+"""Size and speed of the page that runs on the visitor's own device, beside Python and face-api.
 
-    python scripts/page_bench.py [--repeats 15] [--face-api FOLDER]
+    python scripts/page_bench.py [--rounds 5] [--repeats 3] [--without-face-api]
 
 Chromium runs the page from a static host, with the isolation headers (threads) and without (one
-thread); Python runs the same pictures with one thread and with all. ``--face-api`` names an
-unpacked ``@vladmandic/face-api`` package (``npm pack @vladmandic/face-api@1.7.15``): its tiny
-detector, landmarks, age and gender on its WebAssembly backend are timed on the same pictures.
+thread); Python runs the same pictures with one thread and with all; face-api (web/bench, installed
+by its own lock file) runs its tiny detector, landmarks, age and gender on its WebAssembly backend,
+one thread. All take turns, round after round, so that what else the machine does falls on all.
 Medians of warm runs, milliseconds. Writes docs/results/page.json and page.md.
 """
 
@@ -20,6 +20,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from make_page import packed_bytes  # noqa: E402
 from tests.browser.static_host import ISOLATION, serve  # noqa: E402
 
 RESULT = ROOT / "docs/results/page"
+BENCH = ROOT / "web/bench"
 EXAMPLES = ROOT / "src/facewise/server/page/static/examples"
 PICTURES = {
     "portrait, 512 x 512": ROOT / "tests/data/astronaut.jpg",
@@ -42,91 +45,136 @@ PICTURES = {
 STAGES = ("decode", "detect", "align", "attributes", "calibrate", "total")
 FLAGS = ["--no-sandbox", "--disable-gpu"]
 
-RUN = """async ([text, repeats]) => {
+PAGE = """async ([text, repeats]) => {
     const engine = await import(new URL("static/engine-device.js", document.baseURI));
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const times = [];
-    for (let i = 0; i < repeats + 3; i++) {
-        const answer = await engine.analyze(new Blob([bytes]), {});
-        if (i >= 3) times.push(answer.timings_ms);
+    for (let i = 0; i < repeats; i++) {
+        times.push((await engine.analyze(new Blob([bytes]), {})).timings_ms);
     }
-    return {times, threads: (await engine.describe()).threads};
+    return times;
 }"""
-
-FACE_API = """async ([text, repeats]) => {
-    const api = window.faceapi;
+THREADS = """async () => {
+    const engine = await import(new URL("static/engine-device.js", document.baseURI));
+    return (await engine.describe()).threads;
+}"""
+FACE_API_LOAD = """async (tiny) => {
+    const peer = await import(new URL("face-api.mjs", document.baseURI));
+    return await peer.load(tiny);
+}"""
+FACE_API = """async ([text, repeats, tiny]) => {
+    const peer = await import(new URL("face-api.mjs", document.baseURI));
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    const options = new api.TinyFaceDetectorOptions({inputSize: 224});
     const times = [];
-    let faces = 0;
-    for (let i = 0; i < repeats + 3; i++) {
-        const started = performance.now();
-        const bitmap = await createImageBitmap(new Blob([bytes]));
-        const canvas = document.createElement("canvas");
-        [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-        canvas.getContext("2d").drawImage(bitmap, 0, 0);
-        const found = await api.detectAllFaces(canvas, options).withFaceLandmarks()
-            .withAgeAndGender();
-        faces = found.length;
-        if (i >= 3) times.push(performance.now() - started);
-    }
-    return {times, faces, backend: api.tf.getBackend()};
+    for (let i = 0; i < repeats; i++) times.push(await peer.analyze(bytes, tiny));
+    return times;
 }"""
 
+Times = list[dict[str, float]]
+Contestant = Callable[[Path, int], Times]
 
-def medians(times: list[dict[str, float]]) -> dict[str, float]:
-    return {stage: round(statistics.median(t[stage] for t in times), 1) for stage in STAGES}
+
+def text_of(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
-def python_times(path: Path, threads: int, repeats: int) -> dict[str, float]:
+def in_python(threads: int) -> Contestant:
     analyzer = Analyzer(threads=threads)
-    data, rows = path.read_bytes(), []
-    for index in range(repeats + 3):
-        timings = Timings()
-        analyzer.analyze(data, timings=timings)
-        if index >= 3:
+
+    def run(path: Path, repeats: int) -> Times:
+        data, rows = path.read_bytes(), []
+        for _ in range(repeats):
+            timings = Timings()
+            analyzer.analyze(data, timings=timings)
             rows.append({**timings, "total": sum(timings.values())})
-    return medians(rows)
+        return rows
+
+    return run
 
 
-def page_times(browser: Any, folder: Path, path: Path, repeats: int, isolated: bool) -> Any:
-    text = base64.b64encode(path.read_bytes()).decode()
-    with serve(folder, headers=ISOLATION if isolated else None) as host:
-        page = browser.new_page()
-        page.goto(host.url)
-        page.wait_for_selector("html[data-ready]", timeout=120_000)
-        found = page.evaluate(RUN, [text, repeats])
-        page.close()
-    return found["threads"], medians(found["times"])
+def in_page(browser: Any, url: str) -> tuple[int, Contestant]:
+    page = browser.new_page()
+    page.goto(url)
+    page.wait_for_selector("html[data-ready]", timeout=300_000)
+
+    def run(path: Path, repeats: int) -> Times:
+        page.bring_to_front()
+        times: Times = page.evaluate(PAGE, [text_of(path), repeats])
+        return times
+
+    return page.evaluate(THREADS), run
 
 
-def face_api_times(browser: Any, package: Path, path: Path, repeats: int) -> dict[str, Any]:
-    """One thread: the package's bundle has TensorFlow.js and its backends in it."""
-    text = base64.b64encode(path.read_bytes()).decode()
-    with serve(package) as host:
-        page = browser.new_page()
-        (package / "bench.html").write_text(
-            "<!doctype html><script src='dist/face-api.js'></script>"
-        )
-        page.goto(host.url + "bench.html")
-        page.evaluate(
-            """async () => {
-                const api = window.faceapi;
-                if (api.tf.setWasmPaths) api.tf.setWasmPaths("wasm/");
-                // Its plain JavaScript backend is many times slower: no fair comparison.
-                if (!(await api.tf.setBackend("wasm").catch(() => false))) {
-                    throw new Error("this bundle has no WebAssembly backend: build it in");
-                }
-                await api.tf.ready();
-                for (const net of ["tinyFaceDetector", "faceLandmark68Net", "ageGenderNet"]) {
-                    await api.nets[net].loadFromUri("model");
-                }
-            }"""
-        )
-        found = page.evaluate(FACE_API, [text, repeats])
-        page.close()
-    total = round(statistics.median(found["times"]), 1)
-    return {"backend": found["backend"], "faces": found["faces"], "total": total}
+def in_face_api(browser: Any, url: str, tiny: bool) -> Contestant:
+    """One thread: its WebAssembly has threads only on hosts with isolation headers."""
+    page = browser.new_page()
+    page.goto(url)
+    page.evaluate(FACE_API_LOAD, tiny)
+
+    def run(path: Path, repeats: int) -> Times:
+        page.bring_to_front()
+        times: Times = page.evaluate(FACE_API, [text_of(path), repeats, tiny])
+        return times
+
+    return run
+
+
+def install_face_api() -> bool:
+    """Its packages, by their lock file; nothing of them is published."""
+    if (BENCH / "node_modules/@vladmandic/face-api").is_dir():
+        return True
+    command = [sys.executable, ROOT / "scripts/node.py", "npm", "ci", "--ignore-scripts"]
+    return subprocess.run(command, cwd=BENCH).returncode == 0
+
+
+def plural(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def contestants(stack: ExitStack, playwright: Any, page_folder: Path, peer: bool) -> Any:
+    """Name to contestant; a browser of its own for each."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("no Chromium here: apt-get install chromium")
+
+    def launch() -> Any:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        stack.callback(browser.close)
+        return browser
+
+    found: dict[str, Contestant] = {}
+    for headers in (None, ISOLATION):
+        host = stack.enter_context(serve(page_folder, headers=headers))
+        browser = launch()
+        count, run = in_page(browser, host.url)
+        found[f"page, {plural(count)}"] = run
+    for count in sorted({1, os.cpu_count() or 1}):
+        found[f"Python, {plural(count)}"] = in_python(count)
+    if peer:
+        host = stack.enter_context(serve(BENCH))
+        for tiny, words in ((False, "landmarks"), (True, "tiny landmarks")):
+            found[f"face-api 1.7.15, tiny detector, {words}, 1 thread"] = in_face_api(
+                launch(), host.url, tiny
+            )
+    return browser.version, found
+
+
+def measure(found: dict[str, Contestant], rounds: int, repeats: int) -> dict[str, Any]:
+    pictures: dict[str, Any] = {}
+    for title, path in PICTURES.items():
+        times: dict[str, Times] = {name: [] for name in found}
+        for run in found.values():
+            run(path, 3)  # warm
+        for _ in range(rounds):
+            for name, run in found.items():
+                times[name] += run(path, repeats)
+        pictures[title] = {name: medians(rows) for name, rows in times.items()}
+    return pictures
+
+
+def medians(rows: Times) -> dict[str, float]:
+    found = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+    return {key: round(found[key], 1) for key in (*STAGES, "faces") if key in found}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -134,8 +182,8 @@ def table(result: dict[str, Any]) -> str:
         "# The page on the visitor's own device: size and speed",
         "",
         f"Written by `scripts/page_bench.py`; {result['cores']} cores, Chromium "
-        f"{result['chromium']}, medians of {result['repeats']} warm runs, milliseconds. Load of "
-        f"the machine before: {result['load_before']}.",
+        f"{result['chromium']}, medians of {result['repeats']} warm runs that took turns, "
+        f"milliseconds. Load of the machine before: {result['load_before']}.",
         "",
         f"The whole folder is {result['folder_bytes'] / 1e6:.2f} MB as tar.gz; the attribute model "
         f"{result['model_bytes'] / 1e6:.2f} MB.",
@@ -149,6 +197,8 @@ def table(result: dict[str, Any]) -> str:
             "|---|" + "--:|" * len(STAGES),
         ]
         for name, row in rows.items():
+            if "faces" in row:
+                name = f"{name}: {row['faces']:.0f} found"
             cells = [f"{row[stage]:.1f}" if stage in row else "" for stage in STAGES]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
@@ -157,42 +207,31 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--face-api", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each a round")
+    parser.add_argument("--without-face-api", action="store_true")
     options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("no Chromium here: apt-get install chromium")
     load = round(os.getloadavg()[0], 1)
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+    peer = not options.without_face_api and install_face_api()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        sync_playwright() as playwright,
+        ExitStack() as stack,
+    ):
         out = Path(name)
         build = [sys.executable, ROOT / "scripts/make_page.py"]
         subprocess.run([*build, "--out", out / "page", "--device", out / "device"], check=True)
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        version, found = contestants(stack, playwright, out / "page", peer)
         spec = json.loads((out / "device/device.json").read_text(encoding="utf-8"))
-        pictures: dict[str, dict[str, Any]] = {}
-        cores = os.cpu_count() or 1
-        for title, path in PICTURES.items():
-            rows = pictures.setdefault(title, {})
-            for isolated in (False, True):
-                count, row = page_times(browser, out / "page", path, options.repeats, isolated)
-                rows[f"page, {count} thread{'s' if count > 1 else ''}"] = row
-            for count in sorted({1, cores}):
-                row = python_times(path, count, options.repeats)
-                rows[f"Python, {count} thread{'s' if count > 1 else ''}"] = row
-            if options.face_api:
-                row = face_api_times(browser, options.face_api, path, options.repeats)
-                rows[f"face-api 1.7.15, {row['backend']}, {row['faces']} faces found"] = row
         result = {
-            "chromium": browser.version,
-            "cores": cores,
+            "chromium": version,
+            "cores": os.cpu_count() or 1,
             "load_before": load,
-            "repeats": options.repeats,
+            "repeats": options.rounds * options.repeats,
             "folder_bytes": packed_bytes(out / "page"),
             "model_bytes": spec["model"]["bytes"],
-            "pictures": pictures,
+            "pictures": measure(found, options.rounds, options.repeats),
         }
-        browser.close()
     RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     text = table(result)
     RESULT.with_suffix(".md").write_text(text, encoding="utf-8")
