@@ -160,11 +160,13 @@ export function softmax(logits: Float32Array): Float32Array {
   return powers.map((v) => v / sum);
 }
 
-/** The soft stripes of check_image in gpu_plan.py. */
+/** The rings of check_image in gpu_plan.py. */
 function checkImage(size: number): Uint8Array {
   const out = new Uint8Array(size * size * 3);
   for (let y = 0, at = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) for (let k = 0; k < 3; k++, at++) out[at] = (x * (k + 1) + 2 * y) % 256;
+    for (let x = 0; x < size; x++) {
+      for (let k = 0; k < 3; k++, at++) out[at] = Math.floor(((x - 96) ** 2 + (y - 110) ** 2) / (30 + k)) % 256;
+    }
   }
   return out;
 }
