@@ -25,7 +25,7 @@ from facewise.training.data import plain_crops  # noqa: E402
 from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
 from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
 from facewise.training.teach import ask, write_teacher  # noqa: E402
-from facewise.training.train import predict, train  # noqa: E402
+from facewise.training.train import blended, predict, train  # noqa: E402
 
 TINY = TrainConfig(
     name="tiny",
@@ -194,3 +194,9 @@ def test_the_binary_loss_wants_decades(tmp_path: Path) -> None:
     path.write_text('[loss]\nkind = "binary"\n')
     with pytest.raises(OptionError, match="decades"):
         load_config(path)
+
+
+def test_kept_weights_lie_between_the_start_and_the_run() -> None:
+    run_state, start = {"w": torch.tensor([1.0, 5.0])}, {"w": torch.tensor([3.0, 5.0])}
+    assert blended(run_state, start, 0.25)["w"].tolist() == [1.5, 5.0]
+    assert torch.equal(blended(run_state, start, 0.0)["w"], run_state["w"])

@@ -37,6 +37,7 @@ class OptimConfig:
     """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
     below it; ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a
     backbone of plain convolutions batch norms to learn by; see ``facewise.training.renorm``.
+    ``start_share`` of the weights that a run started from is mixed into those that it keeps.
     """
 
     epochs: int = 10
@@ -51,6 +52,7 @@ class OptimConfig:
     gradient_clip: float = 5.0
     bfloat16: bool = True
     batch_norm: bool = False
+    start_share: float = 0.0
     seed: int = 0
 
 

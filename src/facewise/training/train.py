@@ -198,6 +198,8 @@ def train(
     loader, sampler = make_loader(cache, config, train_rows, workers)
 
     model = make_network(config)
+    kept = copy.deepcopy(model)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.backbone.freeze_stages(config.optim.frozen_stages)
     if config.optim.batch_norm:
         add_batch_norm(model.backbone, _normalised(model, loader))
@@ -220,13 +222,14 @@ def train(
         step, figures = _run_epoch(
             model, average, optimizer, loader, labels, config, step, steps, epoch
         )
-        figures |= evaluate(average.model, cache, config, val_rows)
+        kept.load_state_dict(blended(folded_state(average.model), start, config.optim.start_share))
+        figures |= evaluate(kept, cache, config, val_rows)
         figures["headline"] = headline(figures)
         _log_row(folder / "log.csv", {"epoch": epoch + 1, **figures})
         log.info("epoch %d %s", epoch + 1, {k: round(v, 4) for k, v in figures.items()})
         if figures["headline"] < best + TIE:
             best = min(best, figures["headline"])
-            _save(folder / "best.pt", {"model": folded_state(average.model), "figures": figures})
+            _save(folder / "best.pt", {"model": kept.state_dict(), "figures": figures})
         _save(
             folder / "last.pt",
             {
@@ -244,6 +247,13 @@ def train(
             break
     plot_curve(folder)
     return folder
+
+
+def blended(
+    state: dict[str, Tensor], start: dict[str, Tensor], start_share: float
+) -> dict[str, Tensor]:
+    """Weights between a run's and those it started from (WiSE-FT; Wortsman et al., 2022)."""
+    return {name: torch.lerp(tensor, start[name], start_share) for name, tensor in state.items()}
 
 
 def _normalised(model: AttributeNetwork, loader: Any) -> Iterator[Tensor]:
