@@ -152,15 +152,23 @@ class Calibration:
         Returns:
             int64 ``(N, 2)``: first and last year, inclusive, within 1 to 120. With thresholds,
             each holds the expected age rounded to a year; without any, it is the distribution's
-            own central interval.
+            own central interval. The one of a higher coverage never lacks a year of a lower one's.
         """
         self.check_coverage(coverage)
         if not self.interval_thresholds:
             return _central_intervals(ages, coverage)
         mean, std = expected_age(ages), age_std(ages)
-        by_band, by_age = (np.array(t) for t in self.interval_thresholds[coverage])
+        bands = age_band(mean, self.band_starts_years)
         years = age_band(AGES, self.age_starts_years)
-        t = by_band[age_band(mean, self.band_starts_years)][:, None] + by_age[years]
+        # Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
+        t = np.max(
+            [
+                np.array(by_band)[bands][:, None] + np.array(by_age)[years]
+                for level, (by_band, by_age) in self.interval_thresholds.items()
+                if level <= coverage
+            ],
+            axis=0,
+        )
         distance = np.maximum(np.abs(AGES - mean[:, None]) - 0.5, 0) / std[:, None]
         inside = distance <= np.maximum(t, 0)  # (N, 120); the expected age lies at distance 0
         first = inside.argmax(axis=1) + 1

@@ -89,17 +89,19 @@ export class Calibration {
   /** Conformal interval of a tempered distribution: first and last year, inclusive. */
   ageInterval(ages: Float32Array, coverage: number): [number, number] {
     const intervals = this.stored.age_intervals;
-    const thresholds = level(intervals?.thresholds, coverage);
-    if (!thresholds) return centralInterval(ages, coverage);
+    if (!level(intervals?.thresholds, coverage)) return centralInterval(ages, coverage);
+    const upTo = Object.entries(intervals?.thresholds ?? {}).filter(([stored]) => Number(stored) <= coverage);
     const mean = expectedAge(ages);
     let variance = -mean * mean;
     for (let i = 0; i < AGES; i++) variance += ages[i] * (i + 1) ** 2;
     const std = Math.max(Math.sqrt(Math.max(variance, 0)), this.minStdYears);
-    const own = at(thresholds.band, ageBand(mean, intervals?.band_starts_years ?? [1]));
+    const band = ageBand(mean, intervals?.band_starts_years ?? [1]);
     let first = 0;
     let last = 0;
     for (let year = 1; year <= AGES; year++) {
-      const t = own + at(thresholds.age, ageBand(year, intervals?.age_starts_years ?? [1]));
+      const age = ageBand(year, intervals?.age_starts_years ?? [1]);
+      // Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
+      const t = Math.max(...upTo.map(([, by]) => at(by.band, band) + at(by.age, age)));
       if (Math.max(Math.abs(year - mean) - 0.5, 0) / std <= Math.max(t, 0)) {
         if (!first) first = year;
         last = year;

@@ -253,7 +253,10 @@ def blended(
     state: dict[str, Tensor], start: dict[str, Tensor], start_share: float
 ) -> dict[str, Tensor]:
     """Weights between a run's and those it started from (WiSE-FT; Wortsman et al., 2022)."""
-    return {name: torch.lerp(tensor, start[name], start_share) for name, tensor in state.items()}
+    return {
+        name: torch.lerp(tensor, start[name], start_share) if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
 
 
 def _normalised(model: AttributeNetwork, loader: Any) -> Iterator[Tensor]:
