@@ -46,6 +46,7 @@ LEVELS: Final = (0.8, 0.9, 0.95)
 """Coverages that are fitted, and that a model without a fit accepts."""
 
 Thresholds = tuple[float, ...]
+FloatArray64 = NDArray[np.float64]
 _LABELS: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
 
 _REASONS: Final = {
@@ -102,6 +103,18 @@ class Calibration:
     set_thresholds: Mapping[str, Mapping[float, Thresholds]] = field(default_factory=dict)
     quality_gates: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     certainty_gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    _reach: Mapping[float, FloatArray64] = field(init=False)
+    """Coverage to the threshold of each band of the expected age and each year: ``(B, 120)``."""
+
+    def __post_init__(self) -> None:
+        years = age_band(AGES, self.age_starts_years)
+        reach: dict[float, FloatArray64] = {}
+        largest: Any = 0.0  # no interval is narrower than the expected age itself
+        # Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
+        for level, (by_band, by_age) in sorted(self.interval_thresholds.items()):
+            largest = np.maximum(largest, np.array(by_band)[:, None] + np.array(by_age)[years])
+            reach[level] = largest
+        object.__setattr__(self, "_reach", reach)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Calibration:
@@ -159,18 +172,8 @@ class Calibration:
             return _central_intervals(ages, coverage)
         mean, std = expected_age(ages), age_std(ages)
         bands = age_band(mean, self.band_starts_years)
-        years = age_band(AGES, self.age_starts_years)
-        # Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
-        t = np.max(
-            [
-                np.array(by_band)[bands][:, None] + np.array(by_age)[years]
-                for level, (by_band, by_age) in self.interval_thresholds.items()
-                if level <= coverage
-            ],
-            axis=0,
-        )
         distance = np.maximum(np.abs(AGES - mean[:, None]) - 0.5, 0) / std[:, None]
-        inside = distance <= np.maximum(t, 0)  # (N, 120); the expected age lies at distance 0
+        inside = distance <= self._reach[coverage][bands]  # (N, 120); the expected age is at 0
         first = inside.argmax(axis=1) + 1
         last = len(AGES) - inside[:, ::-1].argmax(axis=1)
         return np.stack([first, last], axis=1).astype(np.int64)

@@ -40,6 +40,10 @@ BAND_AREA_PX: Final = 60_000
 MIN_BAND_PX: Final = 24
 """Least step from one band to the next, however wide the level."""
 
+LEVELS_AT_ONCE_PX: Final = 1_000_000
+"""Pixels of the levels that are read before P-net looks at them: one run of P-net drives the photo
+out of the processor's cache."""
+
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
 
@@ -197,8 +201,7 @@ class MTCNN:
         regressions: list[FloatArray] = []
         maps: list[_Map] = []
         scales = self.pyramid_scales(width, height)
-        for scale in scales:
-            level_image = image.level(int(width * scale + 1), int(height * scale + 1))
+        for scale, level_image in self._levels(image, scales):
             for top, band in _bands(level_image):
                 probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
                 maps.append(_Map(probability, regression, top, scale))
@@ -217,6 +220,21 @@ class MTCNN:
         keep = non_maximum_suppression(boxes, scores, self._nms["photo"])
         moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
         return _Candidates(to_squares(moved), scores[keep])
+
+    def _levels(
+        self, image: AreaSource, scales: Sequence[float]
+    ) -> Iterator[tuple[float, FloatArray]]:
+        """Scales and levels, some levels ahead."""
+        width, height = image.size
+        ahead: list[tuple[float, FloatArray]] = []
+        for scale in scales:
+            ahead.append((scale, image.level(int(width * scale + 1), int(height * scale + 1))))
+            if (
+                scale == scales[-1]
+                or sum(level[..., 0].size for _, level in ahead) > LEVELS_AT_ONCE_PX
+            ):
+                yield from ahead
+                ahead.clear()
 
     def _refine(
         self, images: Sequence[AreaSource], proposed: Sequence[_Candidates], threshold: float
@@ -291,8 +309,11 @@ class MTCNN:
             session.run(None, {"image": stacked[start : start + BATCH_SIZE]})
             for start in range(0, max(1, len(stacked)), BATCH_SIZE)
         ]
-        ends = np.cumsum([len(c) for c in crops])[:-1]
-        return [np.split(np.concatenate(output), ends) for output in zip(*parts, strict=True)]
+        ends = [0, *itertools.accumulate(len(c) for c in crops)]
+        return [
+            [whole[first:last] for first, last in itertools.pairwise(ends)]
+            for whole in map(np.concatenate, zip(*parts, strict=True))
+        ]
 
 
 def _read_spec() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ class AreaSource:
             )
         self._sums = _integral(rgb)
         self._short: NDArray[np.uint16] | None = None
-        self._buffers: dict[str, NDArray[np.uint8]] = {}
+        self._buffers: dict[str, NDArray[np.uint16]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,25 +68,19 @@ class AreaSource:
         return self._rgb.shape[1], self._rgb.shape[0]
 
     def level(self, width: int, height: int) -> FloatArray:
-        """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255.
-
-        The array is overwritten by the next call.
-        """
+        """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255."""
         rows, columns = self._sums.shape[0] - 1, self._sums.shape[1] - 1
         x, y = _windows(columns, width), _windows(rows, height)
         if x.longest * y.longest > SHORT_PIXELS:
             return _means(self._sums, *(v[None] for v in (x.first, y.first, x.end, y.end)))[0]
         across, down = np.repeat(x.reciprocal, 3), y.reciprocal[:, None]
         sums = self._short_sums().reshape(rows + 1, -1)
-        mean = self._scratch("mean", (height, width * 3), np.float32)
+        mean = np.empty((height, width * 3), np.float32)
         # So many rows at a time as the processor's cache holds.
         step = min(height, max(8, CACHE_BYTES // sums[0].nbytes))
-        below = self._scratch("below", (step, columns + 1, 3), np.uint16)
-        above = self._scratch("above", below.shape, np.uint16)
-        picked = (
-            self._scratch("first", (step, width, 3), np.uint16),
-            self._scratch("end", (step, width, 3), np.uint16),
-        )
+        below = self._scratch("below", (step, columns + 1, 3))
+        above = self._scratch("above", below.shape)
+        picked = (self._scratch("first", (step, width, 3)), self._scratch("end", (step, width, 3)))
         for start in range(0, height, step):
             start = min(start, height - step)
             piece = slice(start, start + step)
@@ -106,12 +100,12 @@ class AreaSource:
             self._short = self._sums.astype(np.uint16)
         return self._short
 
-    def _scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    def _scratch(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint16]:
         """An array of any content, of memory that is taken once: new pages are dear."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].size < size:
-            self._buffers[name] = np.empty(size, np.uint8)
-        return self._buffers[name][:size].view(dtype).reshape(shape)
+            self._buffers[name] = np.empty(size, np.uint16)
+        return self._buffers[name][:size].reshape(shape)
 
     def crops(self, corners: Integers, size_px: int) -> FloatArray:
         """Parts of the picture as squares.
