@@ -49,6 +49,9 @@ DEFAULT_MIN_SIDE_PX: Final = 16
 
 _ORIENTATION: Final = 0x0112
 _ROWS_AT_ONCE: Final = 256
+_STRIP_PIXELS: Final = 500_000
+_LARGE_PIXELS: Final = 4_000_000
+"""Smaller photos fit into memory that the process has already."""
 
 
 def load_photo(
@@ -233,7 +236,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
             picture.load()
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
-            return np.asarray(_to_rgb(_upright(picture)), dtype=np.uint8)
+            return _pixels(_to_rgb(_upright(picture)))
     except ImageTooLargeError:
         raise
     except MemoryError as error:
@@ -244,6 +247,24 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
         raise CorruptImageError(
             "the picture is truncated or damaged: copy, download or export it again"
         ) from error
+
+
+def _pixels(picture: Image.Image) -> ImageArray:
+    """An RGB picture as an array.
+
+    Pillow hands out an image's bytes in many small pieces and joins them: of a large photo, that is
+    twice its size in new memory pages, which cost more than the copying. So strips of it are copied
+    one after another into the one array.
+    """
+    width, height = picture.size
+    if width * height <= _LARGE_PIXELS:
+        return np.asarray(picture, dtype=np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        rgb[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+    return rgb
 
 
 def _upright(picture: Image.Image) -> Image.Image:

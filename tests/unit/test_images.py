@@ -148,6 +148,21 @@ def test_orientations_agree(kind: str) -> None:
             assert difference <= limit, (kind, orientation, type(source))
 
 
+@pytest.mark.parametrize("strip_pixels", [1, 131, 10_000])
+def test_large_photos_are_copied_in_strips(
+    strip_pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.fromarray(
+        np.random.default_rng(3).integers(0, 256, (53, 41, 3), dtype=np.uint8)
+    )
+    picture.getexif()[0x0112] = 6
+    expected = load_photo(picture).rgb
+    monkeypatch.setattr("facewise.images._LARGE_PIXELS", 0)
+    monkeypatch.setattr("facewise.images._STRIP_PIXELS", strip_pixels)
+    np.testing.assert_array_equal(load_photo(picture).rgb, expected)
+    assert load_photo(picture).rgb.flags.c_contiguous
+
+
 def test_broken_exif_counts_as_none() -> None:
     data = encode(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0MM\0*garbage")
     assert load_photo(data).rgb.shape == (40, 64, 3)
