@@ -166,8 +166,8 @@ def detect(detector: MTCNN, image: ImageArray) -> dict[str, np.ndarray]:
     }
 
 
-def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
-    """Faces 40 px wide in 1080p pictures that the default ``min_face_px`` finds, of how many.
+def small_faces(faces: np.ndarray) -> Iterator[tuple[ImageArray, list[tuple[float, float]]]]:
+    """1080p pictures with faces 40 px wide, and the faces' centres.
 
     Only faces that are found at their own size count; each is scaled until its box is 40 px wide.
     """
@@ -180,7 +180,6 @@ def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
             width = found[0].bbox[2] - found[0].bbox[0]
             size = round(face.shape[0] * 40 / width)
             scaled.append(cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA))
-    hits = total = 0
     for index in range(RECALL_SCENES):
         rng = np.random.default_rng([index, 40])
         canvas = background(rng, 1080, 1920)
@@ -191,6 +190,14 @@ def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
             y += int(rng.integers(0, 300))
             canvas[y : y + face.shape[0], x : x + face.shape[1]] = face
             centres.append((x + face.shape[1] / 2, y + face.shape[0] / 2))
+        yield canvas, centres
+
+
+def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
+    """How many of ``small_faces`` the default ``min_face_px`` finds, of how many."""
+    detector = MTCNN(threads=1)
+    hits = total = 0
+    for canvas, centres in small_faces(faces):
         boxes = np.array([f.bbox for f in detector.detect(Photo(canvas))]).reshape(-1, 4)
         middles = (boxes[:, :2] + boxes[:, 2:]) / 2
         for centre in centres:

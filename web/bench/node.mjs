@@ -81,14 +81,14 @@ async function human() {
 }
 
 const run = await { "face-api": faceApi, human }[process.argv[2]]();
-const pictures = new Map();
+const warm = new Set();
 for await (const line of createInterface({ input: process.stdin })) {
   const { job, pixels, width, height } = JSON.parse(line);
-  const key = `${job} ${pixels}`;
-  const isNew = !pictures.has(key);
-  if (isNew) pictures.set(key, new Uint8Array(await readFile(pixels)));
-  const call = () => run(job, pictures.get(key), [height, width, 3]);
-  if (isNew) for (let i = 0; i < 3; i++) await call(); // warm
+  const picture = new Uint8Array(await readFile(pixels));
+  const call = () => run(job, picture, [height, width, 3]);
+  const kind = `${job} ${width} ${height}`;
+  if (!warm.has(kind)) for (let i = 0; i < 3; i++) await call();
+  warm.add(kind);
   const cpu = process.cpuUsage();
   const wall = performance.now();
   const boxes = await call();
