@@ -3,13 +3,15 @@
     python bench/detectors.py [--data ../shared/data]
 
 Candidates under licences that allow shipping: libfacedetection (3-clause BSD, PyPI yuface; YuNet's
-networks), at full, half and a third of the size; OpenCV's Haar cascade (Apache-2.0, PyPI opencv-python);
-MediaPipe's BlazeFace (Apache-2.0) in npm @vladmandic/human; face-api's tiny detector (MIT). Each
-runs with one thread in a process of its own, in its own environment (.venv-bench/, web/bench).
+networks), at full, half and a third of the size; OpenCV's Haar cascade (Apache-2.0, PyPI
+opencv-python); MediaPipe's BlazeFace (Apache-2.0) in npm @vladmandic/human; face-api's tiny
+detector (MIT). Each runs with one thread in a process of its own, in its own environment
+(.venv-bench/, web/bench).
 
 Recall is measured as this project is judged, on FairFace's val faces in a grey border, the first
-300 of them: found is a box over the middle that is neither tiny nor the whole picture. Besides: faces 40 px wide in 1080p
-pictures, and false faces, on 200 pictures that show none, both as in scripts/mtcnn_parity.py.
+300 of them: found is a box over the middle that is neither tiny nor the whole picture. Besides:
+faces 40 px wide in 1080p pictures, and false faces, on 200 pictures that show none, both as in
+scripts/mtcnn_parity.py.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ first one exactly.
 
 The networks are rewritten into equal ones that ONNX Runtime computes at twice the speed. Its fast
 convolutions keep channels in blocks of 16 and must leave that layout at every PReLU, which it has
-for plain layout only. So PReLU becomes what the layout knows, slope * x + (1 - slope) * relu(x),
-as two depthwise convolutions of one pixel; channels are filled up to whole blocks with zeros; and
-P-net's first PReLU, on its largest picture, is computed after the pooling that follows it.
+for plain layout only. So PReLU becomes what the layout knows, slope * x + (1 - slope) * relu(x), as
+a depthwise convolution of one pixel to which relu(x) is added, the factor 1 - slope being left to
+the next layer; channels are filled up to whole blocks with zeros; P-net's first PReLU, on its
+largest picture, is computed after the pooling that follows it; and its last is part of the heads.
 Each graph is compared with the plain network in PyTorch, and the script ends with an error where
 they differ.
 """
@@ -131,15 +132,23 @@ def convolution(weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> 
 
 
 class BentLine(nn.Module):
-    """PReLU as a line and a bend: ``slope * x + (1 - slope) * relu(x)``, channel by channel."""
+    """PReLU as a line and a bend: ``slope * x + (1 - slope) * relu(x)``, channel by channel.
+
+    ``scale`` is what the next layer has to multiply by: 1 - slope where all slopes are below 1 (it
+    must be positive, or the maximum of a pooling between would not pass through it), else 1.
+    """
 
     def __init__(self, slopes: Tensor) -> None:
         super().__init__()
-        slopes = slopes.view(-1, 1, 1, 1)
-        self.line = convolution(slopes, groups=len(slopes))
-        self.bend = convolution(1 - slopes, groups=len(slopes))
+        self.is_scaled = bool(slopes.max() < 1)
+        self.scale = 1 - slopes if self.is_scaled else torch.ones_like(slopes)
+        self.line = convolution((slopes / self.scale).view(-1, 1, 1, 1), groups=len(slopes))
+        if not self.is_scaled:
+            self.bend = convolution((1 - slopes).view(-1, 1, 1, 1), groups=len(slopes))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_scaled:
+            return self.line(x) + x.relu()
         return self.bend(x.relu()) + self.line(x)
 
 
@@ -148,7 +157,8 @@ class PooledPReLU(nn.Module):
 
     Where a slope is positive, PReLU rises, and the maximum passes through it. Where it is negative,
     the maximum of PReLU is the greater of max(x) and -slope * max(-x); the convolution gives -x as
-    further channels. Both are max(x) plus a relu of something linear, so 1 x 1 convolutions do.
+    further channels. Both are something linear plus a relu of something linear, so 1 x 1
+    convolutions do.
     """
 
     def __init__(self, conv: nn.Conv2d, slopes: Tensor) -> None:
@@ -159,21 +169,35 @@ class PooledPReLU(nn.Module):
         bias = torch.cat([conv.bias.data, -conv.bias.data[falling]])
         inner, outputs = blocks(len(bias)), blocks(len(slopes))
         self.conv = convolution(fill(weight, inner, 0), fill(bias, inner, 0))
-        before, line, bend = (torch.zeros(outputs, inner, 1, 1) for _ in range(3))
-        bend = bend[:, :outputs]
+        before, line = torch.zeros(outputs, inner, 1, 1), torch.zeros(outputs, inner, 1, 1)
+        self.scale = torch.ones(outputs)
         for channel, slope in enumerate(slopes):
             if slope >= 0:
-                before[channel, channel] = 1
-                line[channel, channel], bend[channel, channel] = slope, 1 - slope
+                # Above 1 it bends downwards, which no relu does: the next layer gets the negative.
+                sign = self.scale[channel] = -1 if slope > 1 else 1
+                line[channel, channel], before[channel, channel] = sign * slope, abs(1 - slope)
             else:
                 negated = len(slopes) + int((falling == channel).nonzero())
                 before[channel, negated], before[channel, channel] = -slope, -1
-                line[channel, channel] = bend[channel, channel] = 1
-        self.before, self.line, self.bend = (convolution(w) for w in (before, line, bend))
+                line[channel, channel] = 1
+        self.before, self.line = convolution(before), convolution(line)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.max_pool2d(self.conv(x), 2, 2, ceil_mode=True)
-        return self.bend(self.before(x).relu()) + self.line(x)
+        return self.line(x) + self.before(x).relu()
+
+
+class BentHeads(nn.Module):
+    """PReLU and the heads after it, which are linear: of x and of relu(x)."""
+
+    def __init__(self, slopes: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        slopes = slopes.view(1, -1, 1, 1)
+        self.line = convolution(weight * slopes, bias)
+        self.bend = convolution(weight * (1 - slopes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bend(x.relu()) + self.line(x)
 
 
 def fill(weight: Tensor, size: int, dim: int) -> Tensor:
@@ -192,27 +216,33 @@ class FastStage(nn.Module):
         layers = list(stage.trunk)
         fast: list[nn.Module] = []
         channels, side = 3, 0  # channels so far, filled up; pixels of a side before the dense layer
+        scale = torch.ones(channels)  # what these channels are still to be multiplied by
         while layers:
             layer = layers.pop(0)
             if isinstance(layer, nn.Conv2d):
                 assert layer.bias is not None
                 slopes = layers.pop(0).weight.data
-                weight = fill(layer.weight.data, channels, 1)
+                weight = fill(layer.weight.data, channels, 1) * scale.view(1, -1, 1, 1)
                 channels = blocks(len(weight))
                 following = layers[0] if layers else None
                 if not fast and isinstance(following, nn.MaxPool2d) and following.kernel_size == 2:
                     layers.pop(0)
                     fast.append(PooledPReLU(layer, slopes))
+                    scale = fast[-1].scale
                     continue
                 fast.append(
                     convolution(fill(weight, channels, 0), fill(layer.bias.data, channels, 0))
                 )
-                fast.append(BentLine(fill(slopes, channels, 0)))
+                slopes = fill(slopes, channels, 0)
+                if layers or stage.heads[0].weight.data.ndim < 4:
+                    fast.append(BentLine(slopes))
+                    scale = fast[-1].scale
             elif isinstance(layer, Flatten):  # the order of pixels moves into the dense weights
                 dense = layers.pop(0)
                 rows = dense.weight.data
                 side = round((rows.shape[1] // channels) ** 0.5)
-                rows = rows.view(-1, side, side, channels).permute(0, 3, 2, 1).flatten(1)
+                rows = rows.view(-1, side, side, channels) * scale
+                rows = rows.permute(0, 3, 2, 1).flatten(1)
                 fast += [nn.Flatten(), nn.Linear(rows.shape[1], len(rows))]
                 fast[-1].weight.data, fast[-1].bias.data = rows.contiguous(), dense.bias.data
             else:
@@ -223,7 +253,7 @@ class FastStage(nn.Module):
         weight = torch.cat([first[0][1:] - first[0][:1], *(w for w, _ in others)])
         bias = torch.cat([first[1][1:] - first[1][:1], *(b for _, b in others)])
         if weight.ndim == 4:
-            self.head: nn.Module = convolution(weight, bias)
+            self.head: nn.Module = BentHeads(slopes, weight, bias)
         else:
             self.head = nn.Linear(weight.shape[1], len(weight))
             self.head.weight.data, self.head.bias.data = weight, bias

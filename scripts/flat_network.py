@@ -1,8 +1,9 @@
 """Lay MTCNN's networks out for the page's own WebAssembly kernels (web/kernels).
 
 The shipped graphs are written for ONNX Runtime's native layout: channels filled up to blocks of 16,
-PReLU as a line and a bend (``scripts/convert_mtcnn.py``). The kernels know PReLU and channels in
-fours, so this takes the rewriting back: plain layers, the same numbers.
+PReLU as a line and a bend, a factor left to the next layer (``scripts/convert_mtcnn.py``). The
+kernels know PReLU and channels in fours, so this takes the rewriting back: plain layers, the same
+numbers.
 
 A network becomes one file of float32 and a list of layers. A layer of ``outputs`` channels (filled
 up to a multiple of four) is its biases, its slopes of PReLU (1 is a straight line) and its weights:
@@ -52,23 +53,28 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     layers: list[Layer] = []
     extra: dict[str, Array] = {}  # 1 x 1 layers without a bias: parts of a PReLU
+    factor = np.ones(3, np.float32)  # takes back what the next layer was multiplied by
     for node in model.graph.node:
         found = [tensors[name] for name in node.input if name in tensors]
         if node.op_type == "Conv" and len(found) == 2:
             weights, bias = found
+            weights = weights * factor[:, None, None]
             layers.append(Convolution(weights, bias, np.ones_like(bias)))
+            factor = np.ones(len(bias), np.float32)
         elif node.op_type == "Conv" and len(found) == 1:
             [name] = [name for name in node.input if name in tensors]
             extra[name.split(".")[-2]] = found[0][:, :, 0, 0]
         elif node.op_type == "Gemm":
             layers.append(_dense(found[0], found[1], layers))
+            layers[-1].weights = layers[-1].weights * factor[:, None, None]
+            factor = np.ones(len(found[1]), np.float32)
         elif node.op_type == "PRelu":
             _last_convolution(layers).slopes = found[0].ravel()
         elif node.op_type == "MaxPool":
             [size, _] = next(a.ints for a in node.attribute if a.name == "kernel_shape")
             layers.append(Pool(size))
         elif node.op_type == "Add":
-            _bend(_last_convolution(layers), extra)
+            factor = _bend(layers, extra)
             extra = {}
         elif node.op_type not in {"Transpose", "Relu", "Flatten", "Constant", "Split", "Sigmoid",
                                   "Gather"}:  # fmt: skip
@@ -87,21 +93,33 @@ def _dense(weights: Array, bias: Array, layers: list[Layer]) -> Convolution:
     return Convolution(kernel, bias, np.ones_like(bias), is_dense=True)
 
 
-def _bend(layer: Convolution, parts: dict[str, Array]) -> None:
-    """Slopes from ``line * x + bend * relu(before * x)``."""
-    line, bend = parts["line"], parts["bend"]
-    if "before" not in parts:
-        layer.slopes = line.ravel()
-        if not np.allclose(line + bend, 1, atol=1e-6):
+def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
+    """Put the slopes of a PReLU where they belong; factors for the next layer's weights."""
+    layer = _last_convolution(layers)
+    if parts.keys() == {"line"}:  # line * x + relu(x), a (1 - slope)th of PReLU
+        line = parts["line"].ravel()
+        layer.slopes = line / (1 + line)
+        return 1 + line
+    if parts.keys() == {"line", "bend"}:  # line * x + bend * relu(x)
+        layer.slopes = parts["line"].ravel()
+        if not np.allclose(parts["line"] + parts["bend"], 1, atol=1e-6):
             raise UnknownGraphError("a PReLU is of another form: adapt scripts/flat_network.py")
-        return
-    # Behind the pooling; a falling PReLU has the negated channels at the end.
-    before = parts["before"]
+        return np.ones_like(layer.slopes)
+    if parts.keys() == {"bend"}:  # the heads, of x in the layer itself and of relu(x)
+        whole = layer.weights[:, :, 0, 0] + parts["bend"]
+        surest = np.abs(whole).argmax(axis=0)[None]
+        slopes = np.take_along_axis(layer.weights[:, :, 0, 0] / whole, surest, axis=0)[0]
+        layer.weights = whole[:, :, None, None]
+        _last_convolution(layers[:-1]).slopes = slopes
+        return np.ones_like(layer.bias)
+    # line * x + relu(before * x), behind the pooling. A falling PReLU has the negated channels at
+    # the end; of one steeper than 1, the next layer gets the negative.
+    line, before = parts["line"], parts["before"]
     count = int(np.count_nonzero(line.any(axis=1)))
-    own = np.diag(before)[:count]
-    slopes = np.where(own > 0, np.diag(line)[:count], before[:count, count:].sum(axis=1) * own)
+    own, falling = np.diag(line)[:count], np.diag(before)[:count] < 0
     layer.weights, layer.bias = layer.weights[:count], layer.bias[:count]
-    layer.slopes = slopes.astype(np.float32)
+    layer.slopes = np.where(falling, -before[:count, count:].sum(axis=1), np.abs(own))
+    return np.where(np.diag(line[:, : len(line)]) < 0, np.float32(-1), np.float32(1))
 
 
 def _without_filling(layers: list[Layer]) -> list[Layer]:

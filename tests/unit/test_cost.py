@@ -59,9 +59,9 @@ def test_a_smaller_smallest_face_is_noticed(cost: ModuleType) -> None:
 def test_multiply_adds_by_hand(cost: ModuleType) -> None:
     """R-net on one crop, every layer counted by hand, channels filled up to blocks of 16."""
     layers = [
-        22 * 22 * 32 * (27 + 2),  # first convolution, and the two slopes of PReLU
-        9 * 9 * 48 * (9 * 32 + 2),
-        3 * 3 * 64 * (4 * 48 + 2),
+        22 * 22 * 32 * (27 + 2),  # first convolution, and the two factors of PReLU
+        9 * 9 * 48 * (9 * 32 + 1),  # one factor is the next layer's
+        3 * 3 * 64 * (4 * 48 + 1),
         576 * 128,
         128 * 5,
     ]
