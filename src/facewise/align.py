@@ -120,8 +120,10 @@ def _shrink(
     top = int(np.clip(np.floor(region[1].min()) - factor, 0, height - 1))
     right = int(np.clip(np.ceil(region[0].max()) + factor, left + 1, width))
     bottom = int(np.clip(np.ceil(region[1].max()) + factor, top + 1, height))
-    part = rgb[top:bottom, left:right]
     columns, rows = max(1, (right - left) // factor), max(1, (bottom - top) // factor)
+    # Whole blocks only, which OpenCV averages three times faster; what is left over is margin.
+    right, bottom = min(right, left + columns * factor), min(bottom, top + rows * factor)
+    part = rgb[top:bottom, left:right]
     small = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
     across, down = (right - left) / columns, (bottom - top) / rows
     # Pixel centres, not corners, correspond: small x is at photo left + (x + 0.5) * across - 0.5.

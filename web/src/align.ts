@@ -157,9 +157,11 @@ function shrink(
   const top = clip(Math.floor(Math.min(...ys)) - factor, 0, source.height - 1);
   const right = clip(Math.ceil(Math.max(...xs)) + factor, left + 1, source.width);
   const bottom = clip(Math.ceil(Math.max(...ys)) + factor, top + 1, source.height);
-  const [width, height] = [right - left, bottom - top];
-  const columns = Math.max(1, Math.floor(width / factor));
-  const rows = Math.max(1, Math.floor(height / factor));
+  const columns = Math.max(1, Math.floor((right - left) / factor));
+  const rows = Math.max(1, Math.floor((bottom - top) / factor));
+  // Whole blocks only, as in Python; what is left over is margin.
+  const width = Math.min(right - left, columns * factor);
+  const height = Math.min(bottom - top, rows * factor);
   const { channels } = source;
   const part = new Uint8Array(width * height * channels);
   for (let y = 0; y < height; y++) {
