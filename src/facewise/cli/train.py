@@ -83,12 +83,15 @@ def teach(
     out: Annotated[Path, typer.Option(help="The .npz file that [loss] teacher names.")],
     cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    one_view: Annotated[
+        bool, typer.Option("--one-view", help="Ask about each face once, not six times.")
+    ] = False,
 ) -> None:
     """Write what finished runs, averaged over views, say of the training faces."""
     _need_torch()
     from facewise.training.cache import open_cache
     from facewise.training.config import load_config
-    from facewise.training.teach import write_teacher
+    from facewise.training.teach import ONE_VIEW, SIX_VIEWS, write_teacher
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     if out.suffix != ".npz":
@@ -99,7 +102,7 @@ def teach(
     for settings, checkpoint in members:
         if not checkpoint.exists():
             raise OptionError(f"{checkpoint} is missing: train {settings.name} first")
-    write_teacher(members, open_cache(cache), out)
+    write_teacher(members, open_cache(cache), out, ONE_VIEW if one_view else SIX_VIEWS)
     typer.echo(str(out))
 
 
