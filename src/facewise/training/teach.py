@@ -20,6 +20,7 @@ from facewise.training.config import TrainConfig
 from facewise.training.export import load_checkpoint
 from facewise.training.network import OUTPUTS
 from facewise.training.score import score
+from facewise.training.sources import sources
 from facewise.training.train import predict
 from facewise.types import FloatArray
 
@@ -67,6 +68,8 @@ def write_teacher(
 ) -> dict[str, float]:
     """Write what ``[loss] teacher`` reads: a row a face of the cache, zeros outside of train.
 
+    What is behind the members goes with it, for the spec of whoever learns from them.
+
     Returns:
         The teacher's own figures on val, as a run logs them.
     """
@@ -79,6 +82,7 @@ def write_teacher(
     probabilities[train] = ask(members, cache, train, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
-    np.savez(partial, probabilities=probabilities)
+    behind = dict.fromkeys(source for config, _ in members for source in sources(config))
+    np.savez(partial, probabilities=probabilities, sources=np.array(list(behind), np.str_))
     partial.replace(out)
     return figures
