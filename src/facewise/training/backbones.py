@@ -31,7 +31,22 @@ class Backbone(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-class SameConv(nn.Conv2d):
+class Conv(nn.Conv2d):
+    """A convolution that learns in single precision where bfloat16 is slow.
+
+    On CPUs, PyTorch's backward pass in bfloat16 through a depthwise convolution takes several times
+    as long as the one in float32 if it has a stride or a kernel larger than 3 x 3; otherwise less.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = self.groups > 1 and (self.stride[0] > 1 or self.kernel_size[0] > 3)
+        if odd and self.weight.requires_grad and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
+class SameConv(Conv):
     """A convolution padded as TensorFlow pads: with stride 2, below and right first.
 
     The padding depends on the parity of the input: with a kernel of 3, an even side gets (0, 1) and
@@ -106,7 +121,7 @@ def _conv_bn(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
 ) -> list[nn.Module]:
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        Conv(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     return [*layers, nn.ReLU6()] if act else layers
