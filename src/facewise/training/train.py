@@ -198,7 +198,7 @@ def train(
     _claim(folder, config)
     cache = open_cache(cache_folder)
     train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
-    val_rows = cache.rows("val")
+    val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
     teacher = None
     if config.loss.teacher:
         with np.load(config.loss.teacher) as stored:
