@@ -73,6 +73,8 @@ def write_teacher(
     Returns:
         The teacher's own figures on val, as a run logs them.
     """
+    # First, so that a member that cannot say it is told before hours of asking.
+    behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     val = cache.rows("val")
     p = ask(members, cache, val, views)
     figures = score(cache, val, p[:, :120], p[:, 120:122], p[:, 122:])
@@ -82,7 +84,6 @@ def write_teacher(
     probabilities[train] = ask(members, cache, train, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
-    behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     np.savez(partial, probabilities=probabilities, sources=np.array(list(behind), np.str_))
     partial.replace(out)
     return figures
