@@ -8,10 +8,8 @@ under; ``docs/mtcnn.md`` lists them.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,24 +19,13 @@ from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.models import WEIGHTS_FOLDER, open_session
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
+from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-CELL_PX: Final = 12
-"""Side of P-net's window."""
-
-STRIDE_PX: Final = 2
-"""Step of P-net's window."""
-
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
-
-BAND_AREA_PX: Final = 60_000
-"""Pixels of a level that P-net sees at a time; see ``_bands``."""
-
-MIN_BAND_PX: Final = 24
-"""Least step from one band to the next, however wide the level."""
 
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
@@ -47,34 +34,6 @@ PIXELS_A_CELL: Final = 2
 """Photo pixels that each pixel of the finest level averages, in either direction, if more are there
 than that: what is finer is put together into blocks first, in photos whose smallest face to be
 found is 48 px or more."""
-
-
-@dataclass(slots=True)
-class _Candidates:
-    """Boxes between two stages."""
-
-    boxes: FloatArray  # (N, 4)
-    detection_scores: FloatArray  # (N,)
-
-    def take(self, keep: Any) -> _Candidates:
-        return _Candidates(self.boxes[keep], self.detection_scores[keep])
-
-
-@dataclass(slots=True)
-class _Map:
-    """What P-net gives for a band of a level.
-
-    Attributes:
-        probability: ``(1, h, w)``.
-        regression: ``(1, 4, h, w)``.
-        top: the band's first row.
-        scale: the level's.
-    """
-
-    probability: FloatArray
-    regression: FloatArray
-    top: int
-    scale: float
 
 
 class MTCNN:
@@ -165,7 +124,7 @@ class MTCNN:
     def _find(
         self,
         images: Sequence[AreaSource],
-        proposed: Sequence[_Candidates],
+        proposed: Sequence[Candidates],
         thresholds: tuple[float, float, float],
     ) -> list[tuple[Face, ...]]:
         """Stages two and three."""
@@ -190,20 +149,20 @@ class MTCNN:
         finest = self.pyramid_scales(photo.width_px, photo.height_px)[:1]
         return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
 
-    def _propose(self, image: AreaSource) -> _Candidates:
+    def _propose(self, image: AreaSource) -> Candidates:
         """Stage one: P-net over the pyramid of one photo."""
         width, height = image.size
-        found: list[_Candidates] = []
+        found: list[Candidates] = []
         regressions: list[FloatArray] = []
-        maps: list[_Map] = []
+        maps: list[Map] = []
         scales = self.pyramid_scales(width, height)
         for scale in scales:
             level_image = image.level(int(width * scale + 1), int(height * scale + 1))
-            for top, band in _bands(level_image):
+            for top, band in bands(level_image):
                 probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
-                maps.append(_Map(probability, regression, top, scale))
+                maps.append(Map(probability, regression, top, scale))
             if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
-                for candidates, offsets in _windows(maps, self.thresholds[0]):
+                for candidates, offsets in likely_windows(maps, self.thresholds[0]):
                     keep = non_maximum_suppression(
                         candidates.boxes, candidates.detection_scores, self._nms["level"]
                     )
@@ -211,16 +170,16 @@ class MTCNN:
                     regressions.append(offsets[keep])
                 maps.clear()
         if not found:
-            return _Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
+            return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
         boxes = np.concatenate([level.boxes for level in found])
         scores = np.concatenate([level.detection_scores for level in found])
         keep = non_maximum_suppression(boxes, scores, self._nms["photo"])
         moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
-        return _Candidates(to_squares(moved), scores[keep])
+        return Candidates(to_squares(moved), scores[keep])
 
     def _refine(
-        self, images: Sequence[AreaSource], proposed: Sequence[_Candidates], threshold: float
-    ) -> list[_Candidates]:
+        self, images: Sequence[AreaSource], proposed: Sequence[Candidates], threshold: float
+    ) -> list[Candidates]:
         """Stage two: R-net over the candidates of all photos."""
         probability, regression = self._run_crops("rnet", images, proposed, 24)
         results = []
@@ -228,11 +187,11 @@ class MTCNN:
             passed = p > threshold
             boxes, p, offsets = candidates.boxes[passed], p[passed], offsets[passed]
             keep = non_maximum_suppression(boxes, p, self._nms["rnet"])
-            results.append(_Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
+            results.append(Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
         return results
 
     def _output(
-        self, images: Sequence[AreaSource], refined: Sequence[_Candidates], threshold: float
+        self, images: Sequence[AreaSource], refined: Sequence[Candidates], threshold: float
     ) -> list[tuple[Face, ...]]:
         """Stage three: O-net over what is left, to faces."""
         outputs = self._run_crops("onet", images, refined, 48)
@@ -272,7 +231,7 @@ class MTCNN:
         self,
         name: str,
         images: Sequence[AreaSource],
-        candidates: Sequence[_Candidates],
+        candidates: Sequence[Candidates],
         size_px: int,
     ) -> list[list[FloatArray]]:
         """Run R- or O-net on every candidate of every photo, in batches across photos.
@@ -302,52 +261,6 @@ def _read_spec() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelIntegrityError(f"{path} cannot be read ({error}); reinstall facewise") from error
     return spec
-
-
-def _bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Top row and rows of pieces of a level, so that P-net's layers stay in the processor's cache.
-
-    Bands overlap by what a window needs, and begin at even rows, so that they give the very windows
-    of the whole level.
-    """
-    height, width = level_image.shape[:2]
-    overlap = CELL_PX - STRIDE_PX
-    step = max(MIN_BAND_PX, BAND_AREA_PX // width // STRIDE_PX * STRIDE_PX)
-    for top in range(0, max(1, height - overlap), step):
-        last = height - top - step < CELL_PX
-        yield top, level_image[top:] if last else level_image[top : top + step + overlap]
-        if last:
-            return
-
-
-def _windows(maps: Sequence[_Map], threshold: float) -> Iterator[tuple[_Candidates, FloatArray]]:
-    """Windows that may hold a face, level by level, with their regressions ``(N, 4)``.
-
-    All maps are looked through at once: with few faces, numpy's calls are the cost.
-    """
-    scores = np.concatenate([m.probability.ravel() for m in maps])
-    hits = np.flatnonzero(scores >= threshold)
-    if len(hits) == 0:
-        return
-    sizes = np.array([m.probability.size for m in maps])
-    ends = np.cumsum(sizes)
-    owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
-    place = hits - (ends - sizes)[owner]
-    row, column = np.divmod(place, np.array([m.probability.shape[2] for m in maps])[owner])
-    top = np.array([m.top for m in maps])[owner]
-    scale = np.array([m.scale for m in maps], np.float32)[owner]
-    corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
-    boxes = np.hstack(
-        [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
-    )
-    regression = np.empty((len(hits), 4), np.float32)
-    for index in np.unique(owner).tolist():
-        own = owner == index
-        regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
-    edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
-    for first, last in itertools.pairwise(edges):
-        level = slice(first, last)
-        yield _Candidates(boxes[level], scores[hits[level]]), regression[level]
 
 
 def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int) -> FloatArray:
