@@ -17,6 +17,7 @@ import numpy as np
 from facewise.boxes import non_maximum_suppression, refine, to_squares
 from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.models import WEIGHTS_FOLDER, open_session
+from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
 from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows
@@ -44,7 +45,9 @@ class MTCNN:
             2.5 % of its shorter side, but 20 or more.
         thresholds: least probability of a face after P-, R- and O-net; None for the spec's.
         second_look: where nothing was found in a photo, look again at what P-net proposed, with
-            lower thresholds: profiles, turned and covered faces. None for yes, unless thresholds
+            lower thresholds: profiles, turned and covered faces; and where that finds nothing
+            either, look for a portrait: one large face near the middle, with P-net's threshold
+            lowered as well, in the photo and in its mirror image. None for yes, unless thresholds
             were given; False is how other implementations of MTCNN look, once.
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
@@ -75,6 +78,10 @@ class MTCNN:
         second = (self.thresholds[0], *self.spec_second_look)
         wanted = thresholds is None if second_look is None else second_look
         self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
+        stored = spec["portrait"]
+        self.portrait: Portrait | None = (
+            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
+        )
         self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
         self.max_faces = max_faces
         self._nms: dict[str, float] = spec["nms"]
@@ -108,18 +115,41 @@ class MTCNN:
         """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
         if not photos:
             return []
-        images = [AreaSource(photo.rgb, self._reduction(photo)) for photo in photos]
+        images = [self._source(photo) for photo in photos]
         proposed = [self._propose(image) for image in images]
         found = self._find(images, proposed, self.thresholds)
         if self.second_thresholds is not None:
             again = [i for i, faces in enumerate(found) if not faces and len(proposed[i].boxes)]
-            if again:
-                picked = [images[i] for i in again], [proposed[i] for i in again]
-                for i, faces in zip(
-                    again, self._find(*picked, self.second_thresholds), strict=True
-                ):
-                    found[i] = faces
+            picked = [images[i] for i in again], [proposed[i] for i in again]
+            _put(found, again, self._find(*picked, self.second_thresholds))
+        if self.portrait is not None:
+            again = [i for i, faces in enumerate(found) if not faces]
+            picked = [photos[i] for i in again], [images[i] for i in again]
+            _put(found, again, self._find_portraits(*picked, self.portrait))
         return found
+
+    def _source(self, photo: Photo) -> AreaSource:
+        return AreaSource(photo.rgb, self._reduction(photo))
+
+    def _find_portraits(
+        self, photos: Sequence[Photo], images: Sequence[AreaSource], portrait: Portrait
+    ) -> list[tuple[Face, ...]]:
+        """The last look: at the coarse levels only, so it costs little.
+
+        The weights tell the two sides of a face apart, so many a face that is missed is found in
+        the mirror.
+        """
+        seen = [*images, *(self._source(mirror_photo(photo)) for photo in photos)]
+        proposed = [self._propose(image, portrait) for image in seen]
+        found = self._find(seen, proposed, portrait.thresholds)
+        return [
+            portrait.best(
+                [*faces, *(mirror_face(face, photo.width_px) for face in mirrored)], photo
+            )
+            for photo, faces, mirrored in zip(
+                photos, found[: len(photos)], found[len(photos) :], strict=True
+            )
+        ]
 
     def _find(
         self,
@@ -128,15 +158,26 @@ class MTCNN:
         thresholds: tuple[float, float, float],
     ) -> list[tuple[Face, ...]]:
         """Stages two and three."""
+        if not images:
+            return []
         refined = self._refine(images, proposed, thresholds[1])
         return self._output(images, refined, thresholds[2])
 
-    def pyramid_scales(self, width_px: int, height_px: int) -> list[float]:
-        """Scales of the pyramid's levels, the finest first."""
+    def pyramid_scales(
+        self, width_px: int, height_px: int, *, least_share: float = 0.0
+    ) -> list[float]:
+        """Scales of the pyramid's levels, the finest first.
+
+        Args:
+            width_px: of the photo.
+            height_px: of the photo.
+            least_share: of its shorter side that a face takes up at least.
+        """
         short_side = min(width_px, height_px)
         smallest = self.min_face_px or max(
             self._min_face["px"], self._min_face["share_of_short_side"] * short_side
         )
+        smallest = max(smallest, least_share * short_side)
         scales = []
         scale = CELL_PX / smallest
         while short_side * scale >= CELL_PX:
@@ -149,20 +190,22 @@ class MTCNN:
         finest = self.pyramid_scales(photo.width_px, photo.height_px)[:1]
         return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
 
-    def _propose(self, image: AreaSource) -> Candidates:
-        """Stage one: P-net over the pyramid of one photo."""
+    def _propose(self, image: AreaSource, portrait: Portrait | None = None) -> Candidates:
+        """Stage one: P-net over the pyramid of one photo, or what a portrait needs of it."""
+        threshold = portrait.thresholds[0] if portrait else self.thresholds[0]
+        least_share = portrait.share_of_short_side if portrait else 0.0
         width, height = image.size
         found: list[Candidates] = []
         regressions: list[FloatArray] = []
         maps: list[Map] = []
-        scales = self.pyramid_scales(width, height)
+        scales = self.pyramid_scales(width, height, least_share=least_share)
         for scale in scales:
             level_image = image.level(int(width * scale + 1), int(height * scale + 1))
             for top, band in bands(level_image):
                 probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
                 maps.append(Map(probability, regression, top, scale))
             if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
-                for candidates, offsets in likely_windows(maps, self.thresholds[0]):
+                for candidates, offsets in likely_windows(maps, threshold):
                     keep = non_maximum_suppression(
                         candidates.boxes, candidates.detection_scores, self._nms["level"]
                     )
@@ -252,6 +295,11 @@ class MTCNN:
         ]
         ends = np.cumsum([len(c) for c in crops])[:-1]
         return [np.split(np.concatenate(output), ends) for output in zip(*parts, strict=True)]
+
+
+def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Face, ...]]) -> None:
+    for place, some in zip(places, faces, strict=True):
+        found[place] = some
 
 
 def _read_spec() -> dict[str, Any]:
