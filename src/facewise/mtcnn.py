@@ -124,9 +124,9 @@ class MTCNN:
             _put(found, again, self._find(*picked, self.second_thresholds))
         if self.portrait is not None:
             again = [i for i, faces in enumerate(found) if not faces]
-            picked = [photos[i] for i in again], [images[i] for i in again]
-            _put(found, again, self._find_portraits(*picked, self.portrait))
-        return found
+            last = [photos[i] for i in again], [images[i] for i in again]
+            _put(found, again, self._find_portraits(*last, self.portrait))
+        return [faces[: self.max_faces] for faces in found]
 
     def _source(self, photo: Photo) -> AreaSource:
         return AreaSource(photo.rgb, self._reduction(photo))
@@ -260,7 +260,7 @@ class MTCNN:
         boxes = refine(boxes, offsets)
         keep = non_maximum_suppression(boxes, p, self._nms["onet"], relative_to="smaller")
         areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
-        keep = keep[np.argsort(-areas, kind="stable")][: self.max_faces]
+        keep = keep[np.argsort(-areas, kind="stable")]
         return tuple(
             Face(
                 bbox=boxes[i].astype(np.float32),
