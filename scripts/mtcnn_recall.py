@@ -1,19 +1,28 @@
-"""Which faces MTCNN misses, at which stage, and what lower thresholds on a second look bring.
+"""Which faces MTCNN misses, at which stage, and what further looks where nothing was found bring.
 
     facewise train ... or build_cache first: reads FairFace's train split from a face cache
     python scripts/mtcnn_parity.py scenes --fairface fairface.tar --labels fairface_labels.csv DIR
-    python scripts/mtcnn_recall.py cache/faces DIR --out docs/results
+    python scripts/mtcnn_recall.py second cache/faces DIR --out docs/results
+    python scripts/mtcnn_recall.py portrait cache/faces DIR --out docs/results
 
-False faces are counted on the parity script's 200 drawn pictures without a face, and on 500
-FairFace train pictures whose faces, all those found, were filled with the picture's mean colour:
-hair, ears and clothes round an empty middle, harder than a landscape.
+Either writes its part of mtcnn-recall.json, and mtcnn-recall.md from both. ``second`` looks at
+every picture, ``portrait`` at those in which the cache has no face, so it needs one that was made
+with two looks at most. False faces are counted on three kinds of pictures: the parity script's 200
+drawn ones; bordered FairFace train pictures whose eyes, nose and mouth were filled with the
+picture's mean colour, hair, ears and clothes round an empty middle; and patchworks of the corners
+of such pictures: skin, hair and cloth.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +30,29 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from facewise.models import load_spec
 from facewise.mtcnn import MTCNN
+from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.protocol import add_border, nearest_to_centre
 from facewise.resample import AreaSource
 from facewise.training.cache import FaceCache, open_cache
 from facewise.types import Face, FloatArray, ImageArray, Photo
 
-BLANKED = 500
+FACELESS = 200
+CORNER_PX, PATCHWORK_PX = 48, 240
 SECOND_LOOKS = [
     (0.7, 0.5), (0.7, 0.4), (0.7, 0.3), (0.7, 0.2), (0.6, 0.5), (0.6, 0.4), (0.6, 0.3),
     (0.5, 0.5), (0.5, 0.3), (0.3, 0.5), (0.3, 0.3),
 ]  # fmt: skip
+PROPOSED_AND_REFINED = [(0.6, 0.5), (0.4, 0.7), (0.4, 0.5), (0.4, 0.3)]
+"""Thresholds of P- and R-net to look for a portrait with."""
+LAST = [0.7, 0.5, 0.3]
+"""And of O-net."""
+TURN_DEGREES = 30
+TIMED = 40
+
+View = tuple[Photo, Callable[[Face], Face]]
+"""Another picture of a photo, and the way of its faces back."""
 
 
 def is_right(face: Face, usual: FloatArray, border: int, width: int) -> bool:
@@ -58,101 +79,324 @@ def lost_at(detector: MTCNN, rgb: ImageArray) -> str:
     return "onet" if covers(refined.boxes).any() else "rnet"
 
 
-def blanked(cache: FaceCache, detector: MTCNN) -> list[ImageArray]:
-    """Pictures whose found faces are filled with the mean colour."""
+def blanked(cache: FaceCache) -> list[ImageArray]:
+    """Bordered pictures without eyes, nose and mouth."""
     rows = cache.rows("train", "fairface")
-    rows = np.random.default_rng(1).choice(rows[cache.found[rows]], BLANKED, replace=False)
+    rows = np.random.default_rng(1).choice(rows[cache.found[rows]], FACELESS, replace=False)
     pictures = []
     for row in rows:
-        rgb = np.array(cache.image(row))
-        mean = rgb.reshape(-1, 3).mean(axis=0)
-        for face in detector.detect(Photo(rgb.copy())):
-            corner, opposite = face.bbox[:2], face.bbox[2:]
-            margin = 0.15 * (opposite - corner)
-            left, top = np.maximum(corner - margin, 0).astype(int)
-            right, bottom = np.maximum(opposite + margin, 0).astype(int)
-            rgb[top:bottom, left:right] = mean
+        rgb, border = add_border(cache.image(row))
+        points = cache.landmarks[row] + border
+        margin = 0.35 * np.ptp(points, axis=0).max()
+        left, top = np.maximum(points.min(axis=0) - margin, 0).astype(int)
+        right, bottom = (points.max(axis=0) + margin).astype(int)
+        rgb[top:bottom, left:right] = cache.image(row).mean(axis=(0, 1))
         pictures.append(rgb)
     return pictures
 
 
-def second_looks(detector: MTCNN, rgb: ImageArray) -> list[tuple[Face, ...]]:
-    """What each of the second looks finds where the first finds nothing."""
+def patchworks(cache: FaceCache) -> list[ImageArray]:
+    """One, four, nine or sixteen corners of pictures, side by side."""
+    rows, rng = cache.rows("train", "fairface"), np.random.default_rng(2)
+
+    def corner(row: int, side_px: int) -> ImageArray:
+        rgb = cache.image(row)
+        top, left = (int(rng.integers(2)) * (side - CORNER_PX) for side in rgb.shape[:2])
+        part = rgb[top : top + CORNER_PX, left : left + CORNER_PX]
+        return np.asarray(cv2.resize(part, (side_px, side_px), interpolation=cv2.INTER_CUBIC))
+
+    pictures = []
+    for index in range(FACELESS):
+        count = index % 4 + 1
+        chosen = rng.choice(rows, (count, count), replace=False)
+        side_px = PATCHWORK_PX // count
+        pictures.append(np.vstack([np.hstack([corner(row, side_px) for row in r]) for r in chosen]))
+    return pictures
+
+
+def as_it_is(photo: Photo) -> View:
+    return photo, lambda face: face
+
+
+def mirrored(photo: Photo) -> View:
+    return mirror_photo(photo), lambda face: mirror_face(face, photo.width_px)
+
+
+def stretched(photo: Photo) -> View:
+    """With the local contrast evened out."""
+    lab = cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(2.0, (4, 4)).apply(lab[..., 0])
+    return Photo(np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)), lambda face: face
+
+
+def stretched_and_mirrored(photo: Photo) -> View:
+    other, back = mirrored(photo)
+    return stretched(other)[0], back
+
+
+def turned(degrees: float) -> Callable[[Photo], View]:
+    def view(photo: Photo) -> View:
+        size = photo.width_px, photo.height_px
+        there = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), degrees, 1.0)
+        picture = cv2.warpAffine(photo.rgb, there, size, borderMode=cv2.BORDER_REPLICATE)
+        inverse = cv2.invertAffineTransform(there)
+
+        def back(face: Face) -> Face:
+            landmarks = face.landmarks @ inverse[:, :2].T + inverse[:, 2]
+            middle = (face.bbox[:2] + face.bbox[2:]) / 2
+            half = (face.bbox[2:] - face.bbox[:2]) / 2
+            middle = inverse[:, :2] @ middle + inverse[:, 2]
+            bbox = np.hstack([middle - half, middle + half])
+            return replace(
+                face, bbox=bbox.astype(np.float32), landmarks=landmarks.astype(np.float32)
+            )
+
+        return Photo(np.asarray(picture, np.uint8)), back
+
+    return view
+
+
+PORTRAIT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
+    "as it is": [as_it_is],
+    "mirrored": [mirrored],
+    "both": [as_it_is, mirrored],
+    f"turned by -{TURN_DEGREES} and {TURN_DEGREES} degrees": [
+        turned(-TURN_DEGREES), turned(TURN_DEGREES),
+    ],
+    "contrast stretched": [stretched],
+    "both, and both stretched": [as_it_is, mirrored, stretched, stretched_and_mirrored],
+}  # fmt: skip
+
+Looks = dict[str, tuple[Face, ...]]
+
+
+def second_looks(detector: MTCNN, rgb: ImageArray) -> Looks:
+    """What each of the second looks finds; nothing at all where the first finds a face."""
     image = [AreaSource(rgb)]
     proposed = [detector._propose(image[0])]
     if detector._find(image, proposed, detector.thresholds)[0]:
-        return [()] * len(SECOND_LOOKS)
-    return [
-        detector._find(image, proposed, (detector.thresholds[0], *look))[0] for look in SECOND_LOOKS
+        return {}
+    return {
+        str(look): detector._find(image, proposed, (detector.thresholds[0], *look))[0]
+        for look in SECOND_LOOKS
+    }
+
+
+def portrait_looks(detector: MTCNN, chosen: Portrait, rgb: ImageArray) -> Looks:
+    """What each look for a portrait finds; nothing at all where two looks find a face."""
+    photo = Photo(rgb)
+    if detector.detect(photo):
+        return {}
+
+    def look(view: Callable[[Photo], View], pnet: float, rnet: float) -> list[Face]:
+        picture, back = view(photo)
+        image, thresholds = [AreaSource(picture.rgb)], (pnet, rnet, min(LAST))
+        proposed = [detector._propose(image[0], replace(chosen, thresholds=thresholds))]
+        return [back(face) for face in detector._find(image, proposed, thresholds)[0]]
+
+    looks: Looks = {}
+    for pnet, rnet in PROPOSED_AND_REFINED:
+        usual = (pnet, rnet) == chosen.thresholds[:2]
+        names = PORTRAIT_VIEWS if usual else ["both"]
+        views = {view for name in names for view in PORTRAIT_VIEWS[name]}
+        seen = {view: look(view, pnet, rnet) for view in views}
+        for name in names:
+            faces = [face for view in PORTRAIT_VIEWS[name] for face in seen[view]]
+            for onet in LAST:  # suppression goes from the best on, so faces may be left out later
+                sure = [face for face in faces if face.detection_score > onet]
+                looks[label(name, (pnet, rnet, onet))] = chosen.best(sure, photo)
+    return looks
+
+
+def label(view: str, thresholds: tuple[float, float, float]) -> str:
+    return f"{view} | " + " | ".join(map(str, thresholds))
+
+
+Missed = tuple[ImageArray, int, FloatArray, int]
+"""Bordered picture, its border, where the landmarks lie as a rule, width without border."""
+
+
+def count(
+    looks: Iterable[Looks], missed: Sequence[Missed], false: dict[str, list[Looks]], gate: float
+) -> dict[str, dict[str, int]]:
+    """A row a look: faces recovered, found elsewhere, and false ones by kind."""
+    rows: dict[str, Counter[str]] = {}
+    for (rgb, border, usual, width), found in zip(missed, looks, strict=True):
+        for name, faces in found.items():
+            row = rows.setdefault(name, Counter())
+            face = nearest_to_centre(faces, Photo(rgb))
+            if face is not None:
+                right = is_right(face, usual, border, width)
+                row["recovered" if right else "elsewhere"] += 1
+    for kind, some in false.items():
+        for found in some:
+            for name, faces in found.items():
+                rows[name][f"more_false_{kind}"] += bool(faces)
+                rows[name]["false_above_gate"] += any(f.detection_score >= gate for f in faces)
+    columns = ["recovered", "elsewhere", *(f"more_false_{kind}" for kind in false)]
+    return {n: {c: row[c] for c in [*columns, "false_above_gate"]} for n, row in rows.items()}
+
+
+_state: dict[str, Any] = {}
+
+
+def _start(folder: Path) -> None:
+    cv2.setNumThreads(1)
+    once, twice = MTCNN(threads=1, second_look=False), MTCNN(threads=1)
+    chosen, twice.portrait = twice.portrait, None
+    _state.update(cache=open_cache(folder), once=once, twice=twice, chosen=chosen)
+
+
+def _is_found(row: int) -> bool:
+    return bool(_state["once"].detect(Photo(add_border(_state["cache"].image(row))[0])))
+
+
+def _second(rgb: ImageArray) -> Looks:
+    return second_looks(_state["once"], rgb)
+
+
+def _portrait(rgb: ImageArray) -> Looks:
+    return portrait_looks(_state["twice"], _state["chosen"], rgb)
+
+
+def bordered(cache: FaceCache, rows: Iterable[int]) -> list[Missed]:
+    usual = np.median(cache.landmarks[(cache.datasets == "fairface") & cache.found], axis=0)
+    return [(*add_border(cache.image(row)), usual, int(cache.shapes[row][1])) for row in rows]
+
+
+def part_of(
+    command: str, cache: FaceCache, drawn: list[ImageArray], pool: ProcessPoolExecutor
+) -> dict[str, Any]:
+    """What one of the two commands measures."""
+    once, full = MTCNN(threads=1, second_look=False), MTCNN(threads=1)
+    rows = cache.rows("train", "fairface")
+    if command == "second":
+        seen = np.array(list(pool.map(_is_found, rows.tolist(), chunksize=64)))
+        missed = bordered(cache, rows[~seen])
+    else:
+        missed = bordered(cache, rows[~cache.found[rows]])
+    faceless = {"drawn": drawn, "blanked": blanked(cache), "patchworks": patchworks(cache)}
+    gates = (load_spec().calibration or {})["gates"]["quality"].values()
+    gate = min(limits["detection_score"]["min"] for limits in gates)
+    looks = _second if command == "second" else _portrait
+    found = pool.map(looks, [rgb for rgb, *_ in missed], chunksize=8)
+    false = {kind: list(pool.map(looks, p, chunksize=8)) for kind, p in faceless.items()}
+    part: dict[str, Any] = {
+        "pictures": len(rows),
+        "missed": len(missed),
+        "faceless_pictures": {kind: len(pictures) for kind, pictures in faceless.items()},
+        "with_a_false_face_before": {
+            kind: sum(not found for found in some) for kind, some in false.items()
+        },
+        "gate": gate,
+        "looks": count(found, missed, false, gate),
+    }
+    if command == "second":
+        part["lost_at"] = Counter(lost_at(once, rgb) for rgb, *_ in missed)
+        part["chosen"] = str(tuple(once.spec_second_look))
+    else:
+        part["chosen"] = label("both", _thresholds(full))
+        part["processor_time_without_a_face"] = round(time_ratio(full, drawn[:TIMED]), 3)
+    return part
+
+
+def _thresholds(detector: MTCNN) -> tuple[float, float, float]:
+    assert detector.portrait is not None
+    return detector.portrait.thresholds
+
+
+def time_ratio(full: MTCNN, pictures: Sequence[ImageArray]) -> float:
+    """Processor time of all looks over that of two, where none of them finds anything."""
+    twice = MTCNN(threads=1)
+    twice.portrait = None
+    times: dict[MTCNN, list[float]] = {twice: [], full: []}
+    for rgb in pictures:
+        for detector, some in times.items():
+            started = time.thread_time()
+            faces = detector.detect(Photo(rgb))
+            if not faces:
+                some.append(time.thread_time() - started)
+    return float(np.median(times[full]) / np.median(times[twice]))
+
+
+def page(parts: dict[str, Any]) -> str:
+    """The Markdown of the parts that have been measured."""
+    lines: list[str] = []
+    if second := parts.get("second"):
+        share, lost = second["missed"] / second["pictures"], second["lost_at"]
+        lines += [
+            f"Of {second['pictures']} bordered FairFace train pictures, one look at the spec's "
+            f"thresholds finds nothing in {second['missed']}, {share:.2%}; lost at P-net "
+            f"{lost['pnet']}, at R-net {lost['rnet']}, at O-net {lost['onet']}. A second look at "
+            "the same proposals, only where nothing was found:",
+            "",
+            *rows_of(second, "R-net, O-net"),
+            "",
+        ]
+    if portrait := parts.get("portrait"):
+        share = portrait["missed"] / portrait["pictures"]
+        lines += [
+            "A last look, for a portrait, where the second finds nothing either: in "
+            f"{portrait['missed']} pictures, {share:.2%}. One large face near the middle is looked "
+            "for in views of the photo:",
+            "",
+            *rows_of(portrait, "views | P-net | R-net | O-net"),
+            "",
+            "A drawn picture in which no look finds a face takes "
+            f"{portrait['processor_time_without_a_face']:.2f} times the processor time of two "
+            "looks.",
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def rows_of(part: dict[str, Any], head: str) -> list[str]:
+    kinds = part["faceless_pictures"]
+    lines = [
+        f"| {head} | recovered | share | found elsewhere | "
+        + " | ".join(f"more false, {kind}" for kind in kinds)
+        + (" | of these not held back |" if "gate" in part else " |"),
+        "|---" * (head.count("|") + 4 + len(kinds) + ("gate" in part)) + "|",
     ]
+    for name, row in part["looks"].items():
+        bold = name == part["chosen"]
+        cells = [f"**{cell}**" if bold else cell for cell in name.split(" | ")]
+        recovered, *others = row.values()
+        cells += [str(recovered), f"{recovered / part['missed']:.0%}", *map(str, others)]
+        lines.append("| " + " | ".join(cells) + " |")
+    before = ", ".join(
+        f"{part['with_a_false_face_before'][k]} of {n} {k}" for k, n in kinds.items()
+    )
+    lines += [
+        "",
+        f"The looks before find a face in {before} pictures without one."
+        + (
+            f" Not held back: with a detection score of {part['gate']} or more, at which the "
+            "default model answers."
+            if "gate" in part
+            else ""
+        ),
+    ]
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["second", "portrait"])
     parser.add_argument("cache", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the parity script")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     cv2.setNumThreads(1)
     cache = open_cache(args.cache)
-    detector = MTCNN(threads=1, second_look=False)
-    rows = cache.rows("train", "fairface")
-    missed = []
-    for row in rows[~cache.found[rows]]:  # the cache may have been made with a second look
-        rgb, border = add_border(cache.image(row))
-        if not detector.detect(Photo(rgb)):
-            missed.append((row, rgb, border))
-    stages = Counter(lost_at(detector, rgb) for _, rgb, _ in missed)
-    right, wrong, drawn, natural = (Counter[int]() for _ in range(4))
-    for row, rgb, border in missed:
-        for index, faces in enumerate(second_looks(detector, rgb)):
-            face = nearest_to_centre(faces, Photo(rgb))
-            if face is not None:
-                usual, width = cache.landmarks[row], int(cache.shapes[row][1])
-                (right if is_right(face, usual, border, width) else wrong)[index] += 1
-    faceless = [np.asarray(Image.open(p)) for p in sorted(args.scenes.glob("faceless-*.png"))]
-    empty = blanked(cache, detector)
-    first = {
-        "drawn": sum(bool(detector.detect(Photo(p))) for p in faceless),
-        "blanked": sum(bool(detector.detect(Photo(p))) for p in empty),
-    }
-    for pictures, count in ((faceless, drawn), (empty, natural)):
-        for rgb in pictures:
-            for index, faces in enumerate(second_looks(detector, rgb)):
-                count[index] += bool(faces)
-    result: dict[str, Any] = {
-        "pictures": len(rows), "missed_by_the_first_look": len(missed), "lost_at": dict(stages),
-        "pictures_with_false_faces": {**first, "of_drawn": len(faceless), "of_blanked": len(empty)},
-        "second_looks": [
-            {
-                "rnet": look[0], "onet": look[1], "recovered": right[i], "elsewhere": wrong[i],
-                "more_false_drawn": drawn[i], "more_false_blanked": natural[i],
-            }
-            for i, look in enumerate(SECOND_LOOKS)
-        ],
-        "chosen": detector.spec_second_look,
-    }  # fmt: skip
+    drawn = [np.asarray(Image.open(p)) for p in sorted(args.scenes.glob("faceless-*.png"))]
+    stored = args.out / "mtcnn-recall.json"
+    parts = json.loads(stored.read_text()) if stored.exists() else {}
+    with ProcessPoolExecutor(os.cpu_count(), initializer=_start, initargs=(args.cache,)) as pool:
+        parts[args.part] = part_of(args.part, cache, drawn, pool)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "mtcnn-recall.json").write_text(json.dumps(result, indent=1) + "\n")
-    lines = [
-        f"Of {len(rows)} bordered FairFace train pictures, one look at the spec's thresholds finds "
-        f"nothing in {len(missed)}, {len(missed) / len(rows):.2%}; lost at P-net {stages['pnet']}, "
-        f"at R-net {stages['rnet']}, at O-net {stages['onet']}. Without a face, it finds "
-        f"one in {first['drawn']} of {len(faceless)} drawn and {first['blanked']} of {len(empty)} "
-        "blanked ones. A second look, only where nothing was found:",
-        "",
-        "| R-net | O-net | recovered | share | found elsewhere | more false, drawn "
-        "| more false, blanked |\n|---|---|---|---|---|---|---|",
-    ]
-    for i, look in enumerate(SECOND_LOOKS):
-        share = right[i] / max(1, len(missed))
-        mark = "**" if list(look) == detector.spec_second_look else ""
-        lines.append(
-            f"| {mark}{look[0]}{mark} | {mark}{look[1]}{mark} | {right[i]} | {share:.0%} "
-            f"| {wrong[i]} | {drawn[i]} | {natural[i]} |"
-        )
-    (args.out / "mtcnn-recall.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    stored.write_text(json.dumps(parts, indent=1) + "\n")
+    (args.out / "mtcnn-recall.md").write_text(page(parts))
+    print(page(parts))
 
 
 if __name__ == "__main__":

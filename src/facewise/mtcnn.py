@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,30 +18,16 @@ import numpy as np
 from facewise.boxes import non_maximum_suppression, refine, to_squares
 from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.models import WEIGHTS_FOLDER, open_session
+from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
+from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-CELL_PX: Final = 12
-"""Side of P-net's window."""
-
-STRIDE_PX: Final = 2
-"""Step of P-net's window."""
-
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
-
-BAND_AREA_PX: Final = 60_000
-"""Pixels of a level that P-net sees at a time; see ``_bands``."""
-
-MIN_BAND_PX: Final = 24
-"""Least step from one band to the next, however wide the level."""
-
-LEVELS_AT_ONCE_PX: Final = 1_000_000
-"""Pixels of the levels that are read before P-net looks at them: one run of P-net drives the photo
-out of the processor's cache."""
 
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
@@ -53,34 +38,6 @@ than that: what is finer is put together into blocks first, in photos whose smal
 found is 48 px or more."""
 
 
-@dataclass(slots=True)
-class _Candidates:
-    """Boxes between two stages."""
-
-    boxes: FloatArray  # (N, 4)
-    detection_scores: FloatArray  # (N,)
-
-    def take(self, keep: Any) -> _Candidates:
-        return _Candidates(self.boxes[keep], self.detection_scores[keep])
-
-
-@dataclass(slots=True)
-class _Map:
-    """What P-net gives for a band of a level.
-
-    Attributes:
-        probability: ``(1, h, w)``.
-        regression: ``(1, 4, h, w)``.
-        top: the band's first row.
-        scale: the level's.
-    """
-
-    probability: FloatArray
-    regression: FloatArray
-    top: int
-    scale: float
-
-
 class MTCNN:
     """The detector. Safe to use from several threads at once.
 
@@ -89,7 +46,9 @@ class MTCNN:
             2.5 % of its shorter side, but 20 or more.
         thresholds: least probability of a face after P-, R- and O-net; None for the spec's.
         second_look: where nothing was found in a photo, look again at what P-net proposed, with
-            lower thresholds: profiles, turned and covered faces. None for yes, unless thresholds
+            lower thresholds: profiles, turned and covered faces; and where that finds nothing
+            either, look for a portrait: one large face near the middle, with P-net's threshold
+            lowered as well, in the photo and in its mirror image. None for yes, unless thresholds
             were given; False is how other implementations of MTCNN look, once.
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
@@ -120,6 +79,10 @@ class MTCNN:
         second = (self.thresholds[0], *self.spec_second_look)
         wanted = thresholds is None if second_look is None else second_look
         self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
+        stored = spec["portrait"]
+        self.portrait: Portrait | None = (
+            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
+        )
         self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
         self.max_faces = max_faces
         self._nms: dict[str, float] = spec["nms"]
@@ -153,35 +116,69 @@ class MTCNN:
         """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
         if not photos:
             return []
-        images = [AreaSource(photo.rgb, self._reduction(photo)) for photo in photos]
+        images = [self._source(photo) for photo in photos]
         proposed = [self._propose(image) for image in images]
         found = self._find(images, proposed, self.thresholds)
         if self.second_thresholds is not None:
             again = [i for i, faces in enumerate(found) if not faces and len(proposed[i].boxes)]
-            if again:
-                picked = [images[i] for i in again], [proposed[i] for i in again]
-                for i, faces in zip(
-                    again, self._find(*picked, self.second_thresholds), strict=True
-                ):
-                    found[i] = faces
-        return found
+            picked = [images[i] for i in again], [proposed[i] for i in again]
+            _put(found, again, self._find(*picked, self.second_thresholds))
+        if self.portrait is not None:
+            again = [i for i, faces in enumerate(found) if not faces]
+            last = [photos[i] for i in again], [images[i] for i in again]
+            _put(found, again, self._find_portraits(*last, self.portrait))
+        return [faces[: self.max_faces] for faces in found]
+
+    def _source(self, photo: Photo) -> AreaSource:
+        return AreaSource(photo.rgb, self._reduction(photo))
+
+    def _find_portraits(
+        self, photos: Sequence[Photo], images: Sequence[AreaSource], portrait: Portrait
+    ) -> list[tuple[Face, ...]]:
+        """The last look: at the coarse levels only, so it costs little.
+
+        The weights tell the two sides of a face apart, so many a face that is missed is found in
+        the mirror.
+        """
+        seen = [*images, *(self._source(mirror_photo(photo)) for photo in photos)]
+        proposed = [self._propose(image, portrait) for image in seen]
+        found = self._find(seen, proposed, portrait.thresholds)
+        return [
+            portrait.best(
+                [*faces, *(mirror_face(face, photo.width_px) for face in mirrored)], photo
+            )
+            for photo, faces, mirrored in zip(
+                photos, found[: len(photos)], found[len(photos) :], strict=True
+            )
+        ]
 
     def _find(
         self,
         images: Sequence[AreaSource],
-        proposed: Sequence[_Candidates],
+        proposed: Sequence[Candidates],
         thresholds: tuple[float, float, float],
     ) -> list[tuple[Face, ...]]:
         """Stages two and three."""
+        if not images:
+            return []
         refined = self._refine(images, proposed, thresholds[1])
         return self._output(images, refined, thresholds[2])
 
-    def pyramid_scales(self, width_px: int, height_px: int) -> list[float]:
-        """Scales of the pyramid's levels, the finest first."""
+    def pyramid_scales(
+        self, width_px: int, height_px: int, *, least_share: float = 0.0
+    ) -> list[float]:
+        """Scales of the pyramid's levels, the finest first.
+
+        Args:
+            width_px: of the photo.
+            height_px: of the photo.
+            least_share: of its shorter side that a face takes up at least.
+        """
         short_side = min(width_px, height_px)
         smallest = self.min_face_px or max(
             self._min_face["px"], self._min_face["share_of_short_side"] * short_side
         )
+        smallest = max(smallest, least_share * short_side)
         scales = []
         scale = CELL_PX / smallest
         while short_side * scale >= CELL_PX:
@@ -194,19 +191,22 @@ class MTCNN:
         finest = self.pyramid_scales(photo.width_px, photo.height_px)[:1]
         return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
 
-    def _propose(self, image: AreaSource) -> _Candidates:
-        """Stage one: P-net over the pyramid of one photo."""
+    def _propose(self, image: AreaSource, portrait: Portrait | None = None) -> Candidates:
+        """Stage one: P-net over the pyramid of one photo, or what a portrait needs of it."""
+        threshold = portrait.thresholds[0] if portrait else self.thresholds[0]
+        least_share = portrait.share_of_short_side if portrait else 0.0
         width, height = image.size
-        found: list[_Candidates] = []
+        found: list[Candidates] = []
         regressions: list[FloatArray] = []
-        maps: list[_Map] = []
-        scales = self.pyramid_scales(width, height)
-        for scale, level_image in self._levels(image, scales):
-            for top, band in _bands(level_image):
+        maps: list[Map] = []
+        scales = self.pyramid_scales(width, height, least_share=least_share)
+        sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
+        for scale, level_image in zip(scales, image.levels(sizes), strict=True):
+            for top, band in bands(level_image):
                 probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
-                maps.append(_Map(probability, regression, top, scale))
+                maps.append(Map(probability, regression, top, scale))
             if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
-                for candidates, offsets in _windows(maps, self.thresholds[0]):
+                for candidates, offsets in likely_windows(maps, threshold):
                     keep = non_maximum_suppression(
                         candidates.boxes, candidates.detection_scores, self._nms["level"]
                     )
@@ -214,31 +214,16 @@ class MTCNN:
                     regressions.append(offsets[keep])
                 maps.clear()
         if not found:
-            return _Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
+            return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
         boxes = np.concatenate([level.boxes for level in found])
         scores = np.concatenate([level.detection_scores for level in found])
         keep = non_maximum_suppression(boxes, scores, self._nms["photo"])
         moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
-        return _Candidates(to_squares(moved), scores[keep])
-
-    def _levels(
-        self, image: AreaSource, scales: Sequence[float]
-    ) -> Iterator[tuple[float, FloatArray]]:
-        """Scales and levels, some levels ahead."""
-        width, height = image.size
-        ahead: list[tuple[float, FloatArray]] = []
-        for scale in scales:
-            ahead.append((scale, image.level(int(width * scale + 1), int(height * scale + 1))))
-            if (
-                scale == scales[-1]
-                or sum(level[..., 0].size for _, level in ahead) > LEVELS_AT_ONCE_PX
-            ):
-                yield from ahead
-                ahead.clear()
+        return Candidates(to_squares(moved), scores[keep])
 
     def _refine(
-        self, images: Sequence[AreaSource], proposed: Sequence[_Candidates], threshold: float
-    ) -> list[_Candidates]:
+        self, images: Sequence[AreaSource], proposed: Sequence[Candidates], threshold: float
+    ) -> list[Candidates]:
         """Stage two: R-net over the candidates of all photos."""
         probability, regression = self._run_crops("rnet", images, proposed, 24)
         results = []
@@ -246,11 +231,11 @@ class MTCNN:
             passed = p > threshold
             boxes, p, offsets = candidates.boxes[passed], p[passed], offsets[passed]
             keep = non_maximum_suppression(boxes, p, self._nms["rnet"])
-            results.append(_Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
+            results.append(Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
         return results
 
     def _output(
-        self, images: Sequence[AreaSource], refined: Sequence[_Candidates], threshold: float
+        self, images: Sequence[AreaSource], refined: Sequence[Candidates], threshold: float
     ) -> list[tuple[Face, ...]]:
         """Stage three: O-net over what is left, to faces."""
         outputs = self._run_crops("onet", images, refined, 48)
@@ -276,7 +261,7 @@ class MTCNN:
         boxes = refine(boxes, offsets)
         keep = non_maximum_suppression(boxes, p, self._nms["onet"], relative_to="smaller")
         areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
-        keep = keep[np.argsort(-areas, kind="stable")][: self.max_faces]
+        keep = keep[np.argsort(-areas, kind="stable")]
         return tuple(
             Face(
                 bbox=boxes[i].astype(np.float32),
@@ -290,7 +275,7 @@ class MTCNN:
         self,
         name: str,
         images: Sequence[AreaSource],
-        candidates: Sequence[_Candidates],
+        candidates: Sequence[Candidates],
         size_px: int,
     ) -> list[list[FloatArray]]:
         """Run R- or O-net on every candidate of every photo, in batches across photos.
@@ -316,6 +301,11 @@ class MTCNN:
         ]
 
 
+def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Face, ...]]) -> None:
+    for place, some in zip(places, faces, strict=True):
+        found[place] = some
+
+
 def _read_spec() -> dict[str, Any]:
     path = WEIGHTS_FOLDER / "mtcnn.json"
     try:
@@ -323,52 +313,6 @@ def _read_spec() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelIntegrityError(f"{path} cannot be read ({error}); reinstall facewise") from error
     return spec
-
-
-def _bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Top row and rows of pieces of a level, so that P-net's layers stay in the processor's cache.
-
-    Bands overlap by what a window needs, and begin at even rows, so that they give the very windows
-    of the whole level.
-    """
-    height, width = level_image.shape[:2]
-    overlap = CELL_PX - STRIDE_PX
-    step = max(MIN_BAND_PX, BAND_AREA_PX // width // STRIDE_PX * STRIDE_PX)
-    for top in range(0, max(1, height - overlap), step):
-        last = height - top - step < CELL_PX
-        yield top, level_image[top:] if last else level_image[top : top + step + overlap]
-        if last:
-            return
-
-
-def _windows(maps: Sequence[_Map], threshold: float) -> Iterator[tuple[_Candidates, FloatArray]]:
-    """Windows that may hold a face, level by level, with their regressions ``(N, 4)``.
-
-    All maps are looked through at once: with few faces, numpy's calls are the cost.
-    """
-    scores = np.concatenate([m.probability.ravel() for m in maps])
-    hits = np.flatnonzero(scores >= threshold)
-    if len(hits) == 0:
-        return
-    sizes = np.array([m.probability.size for m in maps])
-    ends = np.cumsum(sizes)
-    owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
-    place = hits - (ends - sizes)[owner]
-    row, column = np.divmod(place, np.array([m.probability.shape[2] for m in maps])[owner])
-    top = np.array([m.top for m in maps])[owner]
-    scale = np.array([m.scale for m in maps], np.float32)[owner]
-    corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
-    boxes = np.hstack(
-        [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
-    )
-    regression = np.empty((len(hits), 4), np.float32)
-    for index in np.unique(owner).tolist():
-        own = owner == index
-        regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
-    edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
-    for first, last in itertools.pairwise(edges):
-        level = slice(first, last)
-        yield _Candidates(boxes[level], scores[hits[level]]), regression[level]
 
 
 def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int) -> FloatArray:

@@ -13,6 +13,7 @@ nearest-neighbour resize picks the columns at the windows' edges out of it, fast
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -32,6 +33,9 @@ SHORT_PIXELS: Final = 257
 
 CACHE_BYTES: Final = 400_000
 """Of sums that are worked on at a time: a processor core's own cache is a megabyte or so."""
+
+AHEAD: Final = 3_000_000
+"""Numbers of levels that may be read ahead, 12 MB."""
 
 MOST_MENDED: Final = 8
 """One in so many columns may have to be looked up by itself, or all of them are."""
@@ -93,6 +97,17 @@ class AreaSource:
             target *= down[piece]
             target *= across
         return mean.reshape(height, width, 3)
+
+    def levels(self, sizes: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
+        """Levels of these widths and heights, read some ahead: what is done with a level in between
+        drives the sums out of the processor's cache.
+        """
+        ahead: list[FloatArray] = []
+        for number, size in enumerate(sizes, 1):
+            ahead.append(self.level(*size))
+            if number == len(sizes) or sum(level.size for level in ahead) > AHEAD:
+                yield from ahead
+                ahead.clear()
 
     def _short_sums(self) -> NDArray[np.uint16]:
         """The sums' lower halves, half the bytes to move: enough for windows of few pixels."""

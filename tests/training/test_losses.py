@@ -67,8 +67,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn() -> None:
     logits = torch.randn(4, 127, generator=torch.Generator().manual_seed(0))
     parts = logits.split([120, 2, 5], dim=-1)
     teacher = torch.cat([part.softmax(-1) for part in parts], dim=-1)
-    assert float(distillation_loss(logits, teacher)) == pytest.approx(0.0, abs=1e-5)
-    assert float(distillation_loss(logits + torch.randn(4, 127), teacher)) > 0.05
+    assert float(distillation_loss(logits, teacher, LossConfig())) == pytest.approx(0.0, abs=1e-5)
+    assert float(distillation_loss(logits + torch.randn(4, 127), teacher, LossConfig())) > 0.05
 
 
 def test_the_binary_loss_is_nineteen_sigmoids() -> None:

@@ -24,7 +24,7 @@ from facewise.training.config import (  # noqa: E402
 from facewise.training.data import plain_crops  # noqa: E402
 from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
 from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
-from facewise.training.teach import ask, write_teacher  # noqa: E402
+from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 from facewise.training.train import blended, predict, train  # noqa: E402
 
 TINY = TrainConfig(
@@ -155,10 +155,12 @@ def test_a_teacher_is_the_mean_of_its_views_and_a_student_learns_from_it(
 ) -> None:
     member = (TINY, finished / "best.pt")
     train_rows = cache.rows("train")
-    once = ask([member], cache, train_rows, [1.0])
+    once = ask([member], cache, train_rows, [(1.0, True)])
     network = load_checkpoint(*member)
     assert np.allclose(once, predict(network, cache, TINY, train_rows, flip=True), atol=1e-6)
-    assert np.allclose(ask([member, member], cache, train_rows, [1.0]), once, atol=1e-6)
+    assert np.allclose(ask([member, member], cache, train_rows, [(1.0, True)]), once, atol=1e-6)
+    plain = predict(network, cache, TINY, train_rows)
+    assert np.array_equal(ask([member], cache, train_rows, ONE_VIEW), plain)
     out = tmp_path / "teacher.npz"
     figures = write_teacher([member], cache, out)
     assert set(figures) >= {"csv_ages", "csv_gender", "csv_ethnicity"}

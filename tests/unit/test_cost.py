@@ -76,3 +76,17 @@ def test_attribute_models_stay_small(cost: ModuleType) -> None:
         assert np.isclose(
             cost.multiply_adds(spec.weights_path, 4, size, size, 3), 4 * one, rtol=0.01
         )
+
+
+def test_further_looks_cost_nothing_where_a_face_is_found(cost: ModuleType) -> None:
+    scene = Photo(cost.scene(640, 480, 1))
+    faces, counts = cost.detect_counted(scene)
+    assert len(faces) == 1
+    assert counts == cost.detect_counted(scene, second_look=False)[1]
+
+
+def test_a_look_for_a_portrait_costs_little(cost: ModuleType) -> None:
+    nobody = Photo(cost.scene(640, 480, 0))
+    _, once = cost.detect_counted(nobody, second_look=False)
+    _, full = cost.detect_counted(nobody)
+    assert once["pnet"] < full["pnet"] < 1.05 * once["pnet"]

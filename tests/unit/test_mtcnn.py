@@ -158,7 +158,7 @@ def test_bands_give_the_windows_of_the_whole(
     detector = MTCNN(threads=1)
     (whole,) = detector.detect(photo)
     for area in (1, 7_000, 10**9):
-        monkeypatch.setattr("facewise.mtcnn.BAND_AREA_PX", area)
+        monkeypatch.setattr("facewise.windows.BAND_AREA_PX", area)
         (face,) = detector.detect(photo)
         np.testing.assert_allclose(face.bbox, whole.bbox, atol=1e-3)
         assert abs(face.detection_score - whole.detection_score) < 1e-5

@@ -1,6 +1,7 @@
 // MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py.
 import { nonMaximumSuppression, refine, take, toSquares } from "./boxes.ts";
 import type { Network } from "./models.ts";
+import { bestPortrait, mirrorFace, mirrorPhoto } from "./portrait.ts";
 import { AreaSource } from "./resample.ts";
 import type { MtcnnSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
@@ -21,10 +22,20 @@ export interface Networks {
   onet: Network;
 }
 
-/** Scales of the pyramid's levels, the finest first. */
-export function pyramidScales(spec: MtcnnSpec, width: number, height: number): number[] {
+/**
+ * Scales of the pyramid's levels, the finest first.
+ *
+ * @param leastShare of the photo's shorter side that a face takes up at least.
+ */
+export function pyramidScales(
+  spec: MtcnnSpec,
+  width: number,
+  height: number,
+  leastShare = 0,
+): number[] {
   const shortSide = Math.min(width, height);
-  const smallest = Math.max(spec.min_face.px, spec.min_face.share_of_short_side * shortSide);
+  const share = Math.max(spec.min_face.share_of_short_side, leastShare);
+  const smallest = Math.max(spec.min_face.px, share * shortSide);
   const scales: number[] = [];
   for (
     let scale = spec.cell_px / smallest;
@@ -85,15 +96,33 @@ export class MTCNN {
 
   /** Find faces, the largest first. */
   async detect(photo: Photo): Promise<Face[]> {
+    const { spec } = this;
+    const image = this.source(photo);
+    const proposed = await this.propose(image, spec.thresholds[0]);
+    const [, rnet, onet] = spec.thresholds;
+    let found = await this.find(image, proposed, rnet, onet);
+    if (found.length === 0 && proposed.scores.length > 0) {
+      // A second look, less strict: profiles, turned and covered faces.
+      found = await this.find(image, proposed, ...spec.second_look);
+    }
+    return found.length > 0 ? found : this.findPortrait(photo, image);
+  }
+
+  private source(photo: Photo): AreaSource {
     const reduction = blockSide(this.spec, photo.width, photo.height);
-    const image = new AreaSource(photo, { reduction, detail: this.spec.detail });
-    const proposed = await this.propose(image);
-    const [, rnet, onet] = this.spec.thresholds;
-    const found = await this.find(image, proposed, rnet, onet);
-    if (found.length > 0 || proposed.scores.length === 0) return found;
-    // A second look, less strict: profiles, turned and covered faces.
-    const [secondRnet, secondOnet] = this.spec.second_look;
-    return this.find(image, proposed, secondRnet, secondOnet);
+    return new AreaSource(photo, { reduction, detail: this.spec.detail });
+  }
+
+  /** The last look, at the coarse levels of the photo and of its mirror image. */
+  private async findPortrait(photo: Photo, image: AreaSource): Promise<Face[]> {
+    const { portrait } = this.spec;
+    const [pnet, rnet, onet] = portrait.thresholds;
+    const look = async (seen: AreaSource): Promise<Face[]> =>
+      this.find(seen, await this.propose(seen, pnet, portrait.share_of_short_side), rnet, onet);
+    const faces = await look(image);
+    const mirrored = await look(this.source(mirrorPhoto(photo)));
+    const back = mirrored.map((face) => mirrorFace(face, photo.width));
+    return bestPortrait(portrait, [...faces, ...back], photo);
   }
 
   /** Stages two and three, with their thresholds. */
@@ -107,15 +136,16 @@ export class MTCNN {
   }
 
   /** Stage one: P-net over the pyramid. */
-  private async propose(image: AreaSource): Promise<Candidates> {
+  private async propose(image: AreaSource, threshold: number, leastShare = 0): Promise<Candidates> {
     const { width, height } = image;
     const boxes: Float32Array[] = [];
     const scores: Float32Array[] = [];
     const offsets: Float32Array[] = [];
-    for (const scale of pyramidScales(this.spec, width, height)) {
+    for (const scale of pyramidScales(this.spec, width, height, leastShare)) {
       const columns = Math.trunc(width * scale + 1);
       const rows = Math.trunc(height * scale + 1);
-      const found = await this.windows(image.level(columns, rows), columns, rows, scale);
+      const level = image.level(columns, rows);
+      const found = await this.windows(level, columns, rows, scale, threshold);
       const keep = nonMaximumSuppression(found.boxes, found.scores, this.spec.nms.level);
       boxes.push(take(found.boxes, keep, 4));
       scores.push(take(found.scores, keep, 1));
@@ -135,8 +165,9 @@ export class MTCNN {
     width: number,
     height: number,
     scale: number,
+    threshold: number,
   ): Promise<Candidates & { offsets: Float32Array }> {
-    const limit = f(this.spec.thresholds[0]);
+    const limit = f(threshold);
     const single = f(scale);
     const { stride_px: stride, cell_px: cell } = this.spec;
     const boxes: number[] = [];

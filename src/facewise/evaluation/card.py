@@ -89,7 +89,8 @@ def build_card(
     model = results["model"]
     blanks = {**_model(results), **_analyses(results), **written}
     blanks["noise"] = ""
-    if dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups"):
+    counted = dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups")
+    if dedupe and counted and any("UTKFace" in source for source in model["data"]):
         blanks["noise"] = noise_sentence(results, dedupe)
     template = TEMPLATE.read_text(encoding="utf-8")
     text = _BLANK.sub(lambda match: blanks[match[1]], template)

@@ -1,9 +1,11 @@
 """Backbones by name: a batch of normalised pictures to a batch of feature vectors.
 
-``mobilenet_v1`` (Howard et al., 2017) and ``mobilenet_v2`` (Sandler et al., 2018) are written out
-here; any other name is looked up in timm, where a user has it installed. ``mobilenet_v1`` carries
-a bias a convolution and no batch norm, because the face-pretrained weights it starts from
-(``scripts/convert_faceres.py``) have theirs folded in.
+``mobilenet_v1`` (Howard et al., 2017), ``mobilenet_v2`` (Sandler et al., 2018) and
+``efficientnet_lite0`` (Tan and Le, 2019, less what small devices are slow at) are written out here;
+any other name is looked up in timm, where a user has it installed. The first and the last carry a
+bias a convolution and no batch norm: the pretrained weights they start from
+(``scripts/convert_faceres.py``, ``scripts/convert_efficientnet_lite.py``) have theirs folded in,
+and ``facewise.training.renorm`` puts it back to train.
 """
 
 from __future__ import annotations
@@ -29,18 +31,39 @@ class Backbone(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-class SameConv(nn.Conv2d):
-    """A 3 x 3 convolution padded as TensorFlow pads: with stride 2, below and right first.
+class Conv(nn.Conv2d):
+    """A convolution that learns in single precision where bfloat16 is slow.
 
-    The padding depends on the parity of the input: an even side gets (0, 1), an odd one (1, 1).
+    On CPUs, PyTorch's backward pass in bfloat16 through a depthwise convolution takes several times
+    as long as the one in float32 if it has a stride or a kernel larger than 3 x 3; otherwise less.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, 3, stride, padding=stride % 2, groups=groups)
+    def forward(self, x: Tensor) -> Tensor:
+        odd = self.groups > 1 and (self.stride[0] > 1 or self.kernel_size[0] > 3)
+        if odd and self.weight.requires_grad and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
+class SameConv(Conv):
+    """A convolution padded as TensorFlow pads: with stride 2, below and right first.
+
+    The padding depends on the parity of the input: with a kernel of 3, an even side gets (0, 1) and
+    an odd one (1, 1); with a kernel of 5, (1, 2) and (2, 2).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding=padding, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] == 2:
-            x = functional.pad(x, (x.shape[-1] % 2, 1, x.shape[-2] % 2, 1))
+            after = self.kernel_size[0] // 2
+            left, top = (after - 1 + x.shape[axis] % 2 for axis in (-1, -2))
+            x = functional.pad(x, (left, after, top, after))
         return super().forward(x)
 
 
@@ -98,7 +121,7 @@ def _conv_bn(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
 ) -> list[nn.Module]:
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        Conv(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     return [*layers, nn.ReLU6()] if act else layers
@@ -158,6 +181,67 @@ class MobileNetV2(nn.Module):
         return cast(Tensor, self.stages(x)).mean(dim=(2, 3))
 
 
+class FoldedResidual(nn.Module):
+    """An inverted residual of plain convolutions, padded as TensorFlow pads."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int
+    ) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
+        self.depthwise = SameConv(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)
+        self.project = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else functional.relu6(self.expand(x))
+        y = cast(Tensor, self.project(functional.relu6(self.depthwise(y))))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and no squeeze-and-excitation.
+
+    Input ``(N, 3, H, W)``, output ``(N, 1280)``. Its ImageNet weights expect pixels less 127,
+    divided by 128.
+    """
+
+    feature_dim: Final = 1280
+    LAYOUT: Final[tuple[tuple[int, int, int, int, int], ...]] = (
+        # kernel, expansion, outputs, repeats, stride of the first
+        (3, 1, 16, 1, 1),
+        (3, 6, 24, 2, 2),
+        (5, 6, 40, 2, 2),
+        (3, 6, 80, 3, 2),
+        (5, 6, 112, 3, 1),
+        (5, 6, 192, 4, 2),
+        (3, 6, 320, 1, 1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [nn.Sequential(SameConv(3, 32, stride=2), nn.ReLU6())]
+        inputs = 32
+        for kernel, expansion, outputs, repeats, first in self.LAYOUT:
+            for stride in (first, *(1,) * (repeats - 1)):
+                stages.append(
+                    FoldedResidual(
+                        inputs, outputs, kernel=kernel, stride=stride, expansion=expansion
+                    )
+                )
+                inputs = outputs
+        stages.append(nn.Sequential(nn.Conv2d(inputs, self.feature_dim, 1), nn.ReLU6()))
+        self.stages = nn.Sequential(*stages)
+
+    def freeze_stages(self, count: int) -> None:
+        for stage in self.stages[:count]:
+            stage.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.stages(x)).mean(dim=(2, 3))  # (N, 1280)
+
+
 class TimmBackbone(nn.Module):
     """Any timm model as a feature extractor, its classifier removed."""
 
@@ -183,6 +267,7 @@ class TimmBackbone(nn.Module):
 BACKBONES: Final[dict[str, Callable[[], nn.Module]]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
+    "efficientnet_lite0": EfficientNetLite0,
 }
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from facewise.errors import OptionError
+
+MEAN_RGB: Final = (123.68, 116.779, 103.939)
+"""The channel means that the face-pretrained backbone was trained with; 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +20,11 @@ class NetworkConfig:
     """Architecture, and the framing of the face in its input.
 
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``.
-    ``init`` is "random", "faceres", or the path of a checkpoint (``.pt``) or an export (``.onnx``)
-    of the same architecture. ``ages`` is what the head learns: a distribution over "years", or the
-    original app's "decades", even within each.
+    ``init`` is "random", the name of converted weights ("faceres", "efficientnet_lite0"), or the
+    path of a checkpoint (``.pt``) or an export (``.onnx``) of the same architecture.
+    ``pixel_mean`` and ``pixel_std`` are those that the weights were pretrained with. ``ages`` is
+    what the head learns: a distribution over "years", or the original app's "decades", even within
+    each.
     """
 
     backbone: str = "mobilenet_v1"
@@ -28,6 +34,7 @@ class NetworkConfig:
     hidden_dim: int = 512
     dropout: float = 0.2
     init: str = "random"
+    pixel_mean: tuple[float, float, float] = MEAN_RGB
     pixel_std: float = 1.0
     ages: Literal["years", "decades"] = "years"
 
@@ -112,21 +119,24 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
         raise OptionError(
             f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
-    return kind(**values)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Read a run's TOML file.
+    """Read a run's TOML file, or the ``config.json`` of a run.
+
+    What a file does not say has its default: a run goes on under a version that knows more options.
 
     Raises:
-        OptionError: the file is missing, is not TOML or has a key that no one reads.
+        OptionError: the file is missing, cannot be parsed or has a key that no one reads.
     """
+    parse = json.loads if path.suffix == ".json" else tomllib.loads
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{path}: not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise OptionError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
     sections = {
         "network": NetworkConfig,
         "optim": OptimConfig,
@@ -136,8 +146,6 @@ def load_config(path: Path) -> TrainConfig:
     for name, kind in sections.items():
         values[name] = _build(kind, values.get(name, {}), f"{path} [{name}]")
     values.setdefault("name", path.stem)
-    if "datasets" in values:
-        values["datasets"] = tuple(values["datasets"])
     config: TrainConfig = _build(TrainConfig, values, str(path))
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')

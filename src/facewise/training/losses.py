@@ -55,17 +55,20 @@ def age_distribution_loss(
     return per_face.sum() / (exact + grouped).sum().clamp(min=1)
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy against the teacher's three distributions, less the teacher's own entropy."""
+def distillation_loss(logits: Tensor, teacher: Tensor, config: LossConfig) -> Tensor:
+    """Cross-entropy against the teacher's three distributions, less the teacher's own entropy.
+
+    Each counts as much as the labels of its kind do.
+    """
     parts = split_logits(logits)
     target = split_logits(teacher)
     total = logits.new_zeros(())
-    for ours, theirs in (
-        (parts.ages, target.ages),
-        (parts.gender, target.gender),
-        (parts.ethnicity, target.ethnicity),
+    for weight, ours, theirs in (
+        (config.age, parts.ages, target.ages),
+        (config.gender, parts.gender, target.gender),
+        (config.ethnicity, parts.ethnicity, target.ethnicity),
     ):
-        total = total + functional.kl_div(
+        total = total + weight * functional.kl_div(
             torch.log_softmax(ours, dim=-1), theirs, reduction="batchmean"
         )
     return total
@@ -117,6 +120,6 @@ def total_loss(logits: Tensor, labels: Labels, config: LossConfig) -> Tensor:
             )
     if labels.teacher is not None and config.distill > 0:
         loss = (1 - config.distill) * loss + config.distill * distillation_loss(
-            logits, labels.teacher
+            logits, labels.teacher, config
         )
     return loss

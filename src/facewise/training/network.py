@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from facewise.errors import OptionError
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.training.backbones import make_backbone
+from facewise.training.config import MEAN_RGB
 
 AGES: Final = 120
 GENDERS: Final = len(GENDER_LABELS)
 ETHNICITIES: Final = len(ETHNICITY_LABELS)
 DECADES: Final = len(DECADE_LABELS)
 OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
-
-MEAN_RGB: Final = (123.68, 116.779, 103.939)
-"""The channel means that the face-pretrained backbone was trained with; 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,21 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
         head.output.weight[AGES + 1, :256] = 0.0
         head.output.bias[AGES] = stored["gender"]["bias"][0]
         head.output.bias[AGES + 1] = 0.0
+
+
+def load_backbone(network: AttributeNetwork, path: Path) -> None:
+    """Start the backbone from the weights that ``scripts/convert_efficientnet_lite.py`` wrote.
+
+    The head stays random: what was pretrained knows nothing of ages.
+
+    Raises:
+        OptionError: the weights are of another backbone.
+    """
+    stored: dict[str, Any] = torch.load(path, weights_only=True)
+    try:
+        network.backbone.load_state_dict(stored["backbone"])
+    except RuntimeError as error:
+        raise OptionError(f"{path}: not of this backbone: {error}") from error
 
 
 def load_exported(network: AttributeNetwork, path: Path) -> None:

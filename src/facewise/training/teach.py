@@ -20,20 +20,24 @@ from facewise.training.config import TrainConfig
 from facewise.training.export import load_checkpoint
 from facewise.training.network import OUTPUTS
 from facewise.training.score import score
+from facewise.training.sources import sources
 from facewise.training.train import predict
 from facewise.types import FloatArray
 
 log = logging.getLogger("facewise")
 
-SCALES: Final = (0.94, 1.0, 1.06)
-"""Of the face in the crop, each seen as it is and mirrored."""
+View = tuple[float, bool]
+"""How large the face is cut, times the config's own framing, and whether it is mirrored too."""
+
+ONE_VIEW: Final[tuple[View, ...]] = ((1.0, False),)
+SIX_VIEWS: Final[tuple[View, ...]] = ((0.94, True), (1.0, True), (1.06, True))
 
 
 def ask(
     members: Sequence[tuple[TrainConfig, Path]],
     cache: FaceCache,
     rows: NDArray[np.intp],
-    scales: Sequence[float] = SCALES,
+    views: Sequence[View] = SIX_VIEWS,
 ) -> FloatArray:
     """Mean probabilities ``(N, 127)`` of some faces: 120 ages, 2 genders, 5 ethnicities.
 
@@ -41,41 +45,45 @@ def ask(
         members: a config and a checkpoint each; sizes and framings may differ.
         cache: where the faces lie.
         rows: which of them.
-        scales: how large the face is cut, times the config's own framing.
+        views: what is averaged of each member.
     """
     total = np.zeros((len(rows), OUTPUTS), np.float32)
     for config, checkpoint in members:
         model = load_checkpoint(config, checkpoint)
-        for scale in scales:
+        for scale, mirrored in views:
             network = dataclasses.replace(
                 config.network, eye_distance=config.network.eye_distance * scale
             )
             view = dataclasses.replace(config, network=network)
-            total += predict(model, cache, view, rows, flip=True)
+            total += predict(model, cache, view, rows, flip=mirrored)
             log.info("%s at %.2f: %d faces", config.name, scale, len(rows))
-    return total / np.float32(len(members) * len(scales))
+    return total / np.float32(len(members) * len(views))
 
 
 def write_teacher(
     members: Sequence[tuple[TrainConfig, Path]],
     cache: FaceCache,
     out: Path,
-    scales: Sequence[float] = SCALES,
+    views: Sequence[View] = SIX_VIEWS,
 ) -> dict[str, float]:
     """Write what ``[loss] teacher`` reads: a row a face of the cache, zeros outside of train.
+
+    What is behind the members goes with it, for the spec of whoever learns from them.
 
     Returns:
         The teacher's own figures on val, as a run logs them.
     """
+    # First, so that a member that cannot say it is told before hours of asking.
+    behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     val = cache.rows("val")
-    p = ask(members, cache, val, scales)
+    p = ask(members, cache, val, views)
     figures = score(cache, val, p[:, :120], p[:, 120:122], p[:, 122:])
     log.info("on val %s", {name: round(value, 4) for name, value in figures.items()})
     train = cache.rows("train")
     probabilities = np.zeros((len(cache), OUTPUTS), np.float16)
-    probabilities[train] = ask(members, cache, train, scales)
+    probabilities[train] = ask(members, cache, train, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
-    np.savez(partial, probabilities=probabilities)
+    np.savez(partial, probabilities=probabilities, sources=np.array(list(behind), np.str_))
     partial.replace(out)
     return figures

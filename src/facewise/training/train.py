@@ -25,10 +25,16 @@ from torch import Tensor, nn
 
 from facewise.errors import OptionError
 from facewise.training.cache import FaceCache, batches, open_cache
-from facewise.training.config import TrainConfig
+from facewise.training.config import TrainConfig, load_config
 from facewise.training.data import LabelTable, make_loader, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeNetwork, load_exported, load_faceres, split_logits
+from facewise.training.network import (
+    AttributeNetwork,
+    load_backbone,
+    load_exported,
+    load_faceres,
+    split_logits,
+)
 from facewise.training.renorm import add_batch_norm, folded_state
 from facewise.training.score import headline, score
 from facewise.types import FloatArray
@@ -51,11 +57,14 @@ def make_network(config: TrainConfig) -> AttributeNetwork:
         network.backbone,
         hidden_dim=network.hidden_dim,
         dropout=network.dropout,
+        mean=network.pixel_mean,
         std=network.pixel_std,
         by_decade=network.ages == "decades",
     )
     if network.init == "faceres":
         load_faceres(model, Path("cache/faceres.pt"))
+    elif network.init == "efficientnet_lite0":
+        load_backbone(model, Path("cache/efficientnet_lite0.pt"))
     elif network.init.endswith(".onnx"):
         load_exported(model, Path(network.init))
     elif network.init != "random":
@@ -189,7 +198,7 @@ def train(
     _claim(folder, config)
     cache = open_cache(cache_folder)
     train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
-    val_rows = cache.rows("val")
+    val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
     teacher = None
     if config.loss.teacher:
         with np.load(config.loss.teacher) as stored:
@@ -317,11 +326,10 @@ def _run_epoch(
 
 def _claim(folder: Path, config: TrainConfig) -> None:
     """Write the config into a new run, or refuse to mix two runs in one folder."""
-    mine = json.loads(json.dumps(dataclasses.asdict(config)))
     path = folder / "config.json"
-    if path.exists() and json.loads(path.read_text()) != mine:
+    if path.exists() and load_config(path) != config:
         raise OptionError(f"{folder} holds a run with another config: rename yours or remove it")
-    path.write_text(json.dumps(mine, indent=1))
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=1))
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:

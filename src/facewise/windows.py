@@ -1,0 +1,100 @@
+"""P-net's windows: the pieces of a level it looks at, and which of its windows may hold a face."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from facewise.types import FloatArray
+
+CELL_PX: Final = 12
+"""Side of P-net's window."""
+
+STRIDE_PX: Final = 2
+"""Step of P-net's window."""
+
+BAND_AREA_PX: Final = 60_000
+"""Pixels of a level that P-net sees at a time; see ``bands``."""
+
+MIN_BAND_PX: Final = 24
+"""Least step from one band to the next, however wide the level."""
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Boxes between two stages."""
+
+    boxes: FloatArray  # (N, 4)
+    detection_scores: FloatArray  # (N,)
+
+    def take(self, keep: Any) -> Candidates:
+        return Candidates(self.boxes[keep], self.detection_scores[keep])
+
+
+@dataclass(slots=True)
+class Map:
+    """What P-net gives for a band of a level.
+
+    Attributes:
+        probability: ``(1, h, w)``.
+        regression: ``(1, 4, h, w)``.
+        top: the band's first row.
+        scale: the level's.
+    """
+
+    probability: FloatArray
+    regression: FloatArray
+    top: int
+    scale: float
+
+
+def bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Top row and rows of pieces of a level, so that P-net's layers stay in the processor's cache.
+
+    Bands overlap by what a window needs, and begin at even rows, so that they give the very windows
+    of the whole level.
+    """
+    height, width = level_image.shape[:2]
+    overlap = CELL_PX - STRIDE_PX
+    step = max(MIN_BAND_PX, BAND_AREA_PX // width // STRIDE_PX * STRIDE_PX)
+    for top in range(0, max(1, height - overlap), step):
+        last = height - top - step < CELL_PX
+        yield top, level_image[top:] if last else level_image[top : top + step + overlap]
+        if last:
+            return
+
+
+def likely_windows(
+    maps: Sequence[Map], threshold: float
+) -> Iterator[tuple[Candidates, FloatArray]]:
+    """Windows that may hold a face, level by level, with their regressions ``(N, 4)``.
+
+    All maps are looked through at once: with few faces, numpy's calls are the cost.
+    """
+    scores = np.concatenate([m.probability.ravel() for m in maps])
+    hits = np.flatnonzero(scores >= threshold)
+    if len(hits) == 0:
+        return
+    sizes = np.array([m.probability.size for m in maps])
+    ends = np.cumsum(sizes)
+    owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
+    place = hits - (ends - sizes)[owner]
+    row, column = np.divmod(place, np.array([m.probability.shape[2] for m in maps])[owner])
+    top = np.array([m.top for m in maps])[owner]
+    scale = np.array([m.scale for m in maps], np.float32)[owner]
+    corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
+    boxes = np.hstack(
+        [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
+    )
+    regression = np.empty((len(hits), 4), np.float32)
+    for index in np.unique(owner).tolist():
+        own = owner == index
+        regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
+    edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
+    for first, last in itertools.pairwise(edges):
+        level = slice(first, last)
+        yield Candidates(boxes[level], scores[hits[level]]), regression[level]
