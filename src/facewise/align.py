@@ -121,7 +121,7 @@ def _shrink(
     right = int(np.clip(np.ceil(region[0].max()) + factor, left + 1, width))
     bottom = int(np.clip(np.ceil(region[1].max()) + factor, top + 1, height))
     columns, rows = max(1, (right - left) // factor), max(1, (bottom - top) // factor)
-    # Whole blocks only, which OpenCV averages three times faster; what is left over is margin.
+    # Whole blocks only, which OpenCV averages much faster; what is left over is margin.
     right, bottom = min(right, left + columns * factor), min(bottom, top + rows * factor)
     part = rgb[top:bottom, left:right]
     small = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
