@@ -19,7 +19,9 @@ MEAN_RGB: Final = (123.68, 116.779, 103.939)
 class NetworkConfig:
     """Architecture, and the framing of the face in its input.
 
-    ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``.
+    ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``. A run
+    whose weights are mixed with those of another framing (``start_share``) may learn under a third,
+    ``learnt_eye_distance`` and ``learnt_eye_height``, and see best between the two.
     ``init`` is "random", the name of converted weights ("faceres", "efficientnet_lite0"), or the
     path of a checkpoint (``.pt``) or an export (``.onnx``) of the same architecture.
     ``pixel_mean`` and ``pixel_std`` are those that the weights were pretrained with. ``ages`` is
@@ -37,6 +39,16 @@ class NetworkConfig:
     pixel_mean: tuple[float, float, float] = MEAN_RGB
     pixel_std: float = 1.0
     ages: Literal["years", "decades"] = "years"
+    learnt_eye_distance: float | None = None
+    learnt_eye_height: float | None = None
+
+    @property
+    def learnt_framing(self) -> tuple[float, float]:
+        """Distance and height of the eyes in training pictures."""
+        return (
+            self.learnt_eye_distance or self.eye_distance,
+            self.learnt_eye_height or self.eye_height,
+        )
 
 
 @dataclass(frozen=True, slots=True)

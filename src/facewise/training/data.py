@@ -27,8 +27,7 @@ class TrainingFaces(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, cache: FaceCache, config: TrainConfig) -> None:
         self.folder, self.config = cache.folder, config
-        network = config.network
-        self.template = make_template(network.size_px, network.eye_distance, network.eye_height)
+        self.template = make_template(config.network.size_px, *config.network.learnt_framing)
         self._cache: FaceCache | None = None  # opened in each worker, so that no map is pickled
 
     def __getitem__(self, item: Item) -> tuple[Tensor, int]:
