@@ -19,6 +19,15 @@ def run(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_files_mirror_the_python_rooms() -> None:
+    """Who knows one finds the way in the other; docs/device.md names what has no counterpart."""
+    python = {path.stem for path in (ROOT / "src/facewise").glob("*.py")}
+    script = {path.stem for path in (ROOT / "web/src").glob("*.ts")}
+    assert script - python == {"kernels", "spec", "webgpu", "worker"}
+    page = (ROOT / "docs/device.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in script)
+
+
 def test_types() -> None:
     run("node_modules/typescript/bin/tsc", "--noEmit")
 
