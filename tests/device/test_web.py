@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from make_page import attributes_of  # type: ignore[import-not-found]  # noqa: E402
+
 NODE = [sys.executable, str(ROOT / "scripts/node.py"), "node"]
+
+
+def test_ethnicity_is_published_only_where_it_is_named() -> None:
+    assert attributes_of("") == ("age", "gender")
+    assert attributes_of("ethnicity,age") == ("age", "ethnicity")
+    with pytest.raises(SystemExit, match="--attributes"):
+        attributes_of("race")
 
 
 def run(*arguments: str) -> None:
