@@ -15,6 +15,10 @@ the next layer; channels are filled up to whole blocks with zeros; P-net's first
 largest picture, is computed after the pooling that follows it; and its last is part of the heads.
 Each graph is compared with the plain network in PyTorch, and the script ends with an error where
 they differ.
+
+The first output is the logit of a face, not its probability. Boxes are picked by the order of their
+scores, and near 1, where the good ones crowd, float32 has one number for many logits and engines
+differ in the last bit.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ class Flatten(nn.Module):
 
 
 class Stage(nn.Module):
-    """A trunk and heads; the first head is the probability of a face, the rest regressions."""
+    """A trunk and heads; the first head is the logit of a face, the rest regressions."""
 
     def __init__(self, trunk: list[nn.Module], heads: list[nn.Module]) -> None:
         super().__init__()
@@ -61,7 +65,8 @@ class Stage(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self.trunk(image.permute(0, 3, 1, 2))
         first, *others = self.heads
-        return (first(x).softmax(dim=1)[:, 1], *(head(x) for head in others))
+        no_face, face = first(x).unbind(dim=1)
+        return (face - no_face, *(head(x) for head in others))
 
 
 def pool(size: int) -> nn.Module:
@@ -248,7 +253,7 @@ class FastStage(nn.Module):
             else:
                 fast.append(layer)
         self.trunk = nn.Sequential(*fast)
-        # Softmax over two is the logistic function of their difference.
+        # Softmax over two is the logistic function of their difference: the logit.
         first, *others = [(head.weight.data, head.bias.data) for head in stage.heads]
         weight = torch.cat([first[0][1:] - first[0][:1], *(w for w, _ in others)])
         bias = torch.cat([first[1][1:] - first[1][:1], *(b for _, b in others)])
@@ -260,16 +265,16 @@ class FastStage(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         logit, *others = self.head(self.trunk(image.permute(0, 3, 1, 2))).split(self.sizes, dim=1)
-        return (logit.sigmoid()[:, 0], *others)
+        return (logit[:, 0], *others)
 
 
 def export(name: str, stage: Stage, size: tuple[int, int], folder: Path) -> str:
-    outputs = ["face_probability", "box_regression", "landmarks"][: len(stage.heads)]
+    outputs = ["face_logit", "box_regression", "landmarks"][: len(stage.heads)]
     path = folder / f"mtcnn-{name}.onnx"
     axes: dict[str, dict[int, str]] = {key: {0: "N"} for key in ["image", *outputs]}
     if name == "pnet":
         axes["image"] |= {1: "H", 2: "W"}
-        axes["face_probability"] |= {1: "h", 2: "w"}
+        axes["face_logit"] |= {1: "h", 2: "w"}
         axes["box_regression"] |= {2: "h", 3: "w"}
     example = torch.zeros(1, *size, 3)
     fast = FastStage(stage, [1, 4, 10][: len(outputs)])

@@ -76,8 +76,7 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
         elif node.op_type == "Add":
             factor = _bend(layers, extra)
             extra = {}
-        elif node.op_type not in {"Transpose", "Relu", "Flatten", "Constant", "Split", "Sigmoid",
-                                  "Gather"}:  # fmt: skip
+        elif node.op_type not in {"Transpose", "Relu", "Flatten", "Constant", "Split", "Gather"}:
             raise UnknownGraphError(f"{node.op_type}: adapt scripts/flat_network.py")
     return _without_filling(layers)
 

@@ -222,16 +222,21 @@ def packed_bytes(folder: Path) -> int:
     return out.tell()
 
 
+def attributes_of(text: str) -> tuple[str, ...]:
+    """What ``--attributes`` names, in the usual order; nothing for PUBLISHED."""
+    names = text.split(",") if text else PUBLISHED
+    if not set(names) <= set(labels.ATTRIBUTES):
+        sys.exit(f"--attributes: name some of {','.join(labels.ATTRIBUTES)}")
+    return tuple(name for name in labels.ATTRIBUTES if name in names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attributes", default=os.environ.get("ATTRIBUTES") or ",".join(PUBLISHED))
+    parser.add_argument("--attributes", default=os.environ.get("ATTRIBUTES", ""))
     parser.add_argument("--out", type=Path, default=ROOT / "dist/page", help="the static folder")
     parser.add_argument("--device", type=Path, default=DEVICE, help="the server's part of it")
     options = parser.parse_args()
-    names = tuple(options.attributes.split(","))
-    if not set(names) <= set(labels.ATTRIBUTES):
-        sys.exit(f"--attributes: name some of {','.join(labels.ATTRIBUTES)}")
-    names = tuple(name for name in labels.ATTRIBUTES if name in names)
+    names = attributes_of(options.attributes)
     build_device(options.device, names)
     build_static(options.out, options.device)
     size = packed_bytes(options.out)

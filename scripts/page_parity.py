@@ -53,8 +53,8 @@ def main() -> None:
             page.wait_for_selector("html[data-ready]", timeout=120_000)
             folder = ROOT / "tests/data/faces"
             same = Analyzer(page_model(out / "device", out), threads=1)
-            differences = compare(page, same, folder, options.faces)
-            shipped = compare(page, Analyzer(threads=1), folder, options.faces)
+            analyzers = [same, Analyzer(threads=1)]
+            differences, shipped = compare(page, analyzers, folder, options.faces)
         version = browser.version
         browser.close()
     result = {

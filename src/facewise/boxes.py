@@ -12,6 +12,10 @@ from facewise.types import FloatArray
 AT_ONCE: Final = 32
 """Boxes that are compared with all others in one step of non-maximum suppression."""
 
+LOGIT_DECIMALS: Final = 3
+"""Places of a logit that decide which of two boxes is better. Engines and processors add up in
+different orders and differ by some 1e-5, which must not decide."""
+
 
 def box_overlap(
     boxes: FloatArray, box: FloatArray, *, relative_to: Literal["union", "smaller"] = "union"
@@ -59,16 +63,20 @@ def _overlaps(
 
 def non_maximum_suppression(
     boxes: FloatArray,
-    detection_scores: FloatArray,
+    logits: FloatArray,
     threshold: float,
     *,
     relative_to: Literal["union", "smaller"] = "union",
 ) -> NDArray[np.intp]:
     """Greedy non-maximum suppression.
 
+    Of equally good boxes the first is the better one. In a cascade that is the one which the stage
+    before preferred; any measure of the boxes themselves would bring in another float to differ by.
+
     Args:
         boxes: ``(N, 4)``.
-        detection_scores: ``(N,)``.
+        logits: ``(N,)``, of a face, rounded to ``LOGIT_DECIMALS``. Not probabilities: near 1, where
+            good boxes crowd, float32 has too few of them to tell one from another.
         threshold: a box that overlaps a better one by more is dropped.
         relative_to: see ``box_overlap``.
 
@@ -77,7 +85,7 @@ def non_maximum_suppression(
     """
     if len(boxes) <= 1:
         return np.arange(len(boxes), dtype=np.intp)
-    order = np.argsort(-detection_scores, kind="stable")
+    order = np.argsort(-np.round(logits, LOGIT_DECIMALS), kind="stable")
     kept: list[int] = []
     while len(order):
         # The best few at a time against all that is left, in one go: numpy's calls are the cost.

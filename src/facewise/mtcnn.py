@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from facewise.models import WEIGHTS_FOLDER, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
-from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows
+from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows, logit_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -203,12 +204,12 @@ class MTCNN:
         sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
         for scale, level_image in zip(scales, image.levels(sizes), strict=True):
             for top, band in bands(level_image):
-                probability, regression = self._networks["pnet"].run(None, {"image": band[None]})
-                maps.append(Map(probability, regression, top, scale))
-            if scale == scales[-1] or sum(m.probability.size for m in maps) > MAPS_AT_ONCE:
+                logit, regression = self._networks["pnet"].run(None, {"image": band[None]})
+                maps.append(Map(logit, regression, top, scale))
+            if scale == scales[-1] or sum(m.logit.size for m in maps) > MAPS_AT_ONCE:
                 for candidates, offsets in likely_windows(maps, threshold):
                     keep = non_maximum_suppression(
-                        candidates.boxes, candidates.detection_scores, self._nms["level"]
+                        candidates.boxes, candidates.logits, self._nms["level"]
                     )
                     found.append(candidates.take(keep))
                     regressions.append(offsets[keep])
@@ -216,22 +217,22 @@ class MTCNN:
         if not found:
             return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
         boxes = np.concatenate([level.boxes for level in found])
-        scores = np.concatenate([level.detection_scores for level in found])
-        keep = non_maximum_suppression(boxes, scores, self._nms["photo"])
+        logits = np.concatenate([level.logits for level in found])
+        keep = non_maximum_suppression(boxes, logits, self._nms["photo"])
         moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
-        return Candidates(to_squares(moved), scores[keep])
+        return Candidates(to_squares(moved), logits[keep])
 
     def _refine(
         self, images: Sequence[AreaSource], proposed: Sequence[Candidates], threshold: float
     ) -> list[Candidates]:
         """Stage two: R-net over the candidates of all photos."""
-        probability, regression = self._run_crops("rnet", images, proposed, 24)
+        logit, regression = self._run_crops("rnet", images, proposed, 24)
         results = []
-        for candidates, p, offsets in zip(proposed, probability, regression, strict=True):
-            passed = p > threshold
-            boxes, p, offsets = candidates.boxes[passed], p[passed], offsets[passed]
-            keep = non_maximum_suppression(boxes, p, self._nms["rnet"])
-            results.append(Candidates(to_squares(refine(boxes[keep], offsets[keep])), p[keep]))
+        for candidates, z, offsets in zip(proposed, logit, regression, strict=True):
+            passed = z > logit_of(threshold)
+            boxes, z, offsets = candidates.boxes[passed], z[passed], offsets[passed]
+            keep = non_maximum_suppression(boxes, z, self._nms["rnet"])
+            results.append(Candidates(to_squares(refine(boxes[keep], offsets[keep])), z[keep]))
         return results
 
     def _output(
@@ -240,33 +241,33 @@ class MTCNN:
         """Stage three: O-net over what is left, to faces."""
         outputs = self._run_crops("onet", images, refined, 48)
         return [
-            self._faces(candidates.boxes, p, offsets, points, threshold)
-            for candidates, p, offsets, points in zip(refined, *outputs, strict=True)
+            self._faces(candidates.boxes, z, offsets, points, threshold)
+            for candidates, z, offsets, points in zip(refined, *outputs, strict=True)
         ]
 
     def _faces(
         self,
         boxes: FloatArray,
-        p: FloatArray,
+        z: FloatArray,
         offsets: FloatArray,
         points: FloatArray,
         threshold: float,
     ) -> tuple[Face, ...]:
-        passed = p > threshold
-        boxes, p, offsets, points = boxes[passed], p[passed], offsets[passed], points[passed]
+        passed = z > logit_of(threshold)
+        boxes, z, offsets, points = boxes[passed], z[passed], offsets[passed], points[passed]
         sizes = boxes[:, 2:] - boxes[:, :2] + 1  # inclusive pixels
         # O-net gives five x, then five y, as shares of the box; the weights' own origin is (1, 1).
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1)  # (N, 5, 2)
         landmarks = landmarks * sizes[:, None] + boxes[:, None, :2] - 1
         boxes = refine(boxes, offsets)
-        keep = non_maximum_suppression(boxes, p, self._nms["onet"], relative_to="smaller")
+        keep = non_maximum_suppression(boxes, z, self._nms["onet"], relative_to="smaller")
         areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
         keep = keep[np.argsort(-areas, kind="stable")]
         return tuple(
             Face(
                 bbox=boxes[i].astype(np.float32),
                 landmarks=landmarks[i].astype(np.float32),
-                detection_score=float(p[i]),
+                detection_score=1 / (1 + math.exp(-z[i])),
             )
             for i in keep
         )

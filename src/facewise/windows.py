@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,10 +30,10 @@ class Candidates:
     """Boxes between two stages."""
 
     boxes: FloatArray  # (N, 4)
-    detection_scores: FloatArray  # (N,)
+    logits: FloatArray  # (N,), of a face
 
     def take(self, keep: Any) -> Candidates:
-        return Candidates(self.boxes[keep], self.detection_scores[keep])
+        return Candidates(self.boxes[keep], self.logits[keep])
 
 
 @dataclass(slots=True)
@@ -40,16 +41,21 @@ class Map:
     """What P-net gives for a band of a level.
 
     Attributes:
-        probability: ``(1, h, w)``.
+        logit: ``(1, h, w)``.
         regression: ``(1, 4, h, w)``.
         top: the band's first row.
         scale: the level's.
     """
 
-    probability: FloatArray
+    logit: FloatArray
     regression: FloatArray
     top: int
     scale: float
+
+
+def logit_of(probability: float) -> float:
+    """What a network must give for a probability of a face."""
+    return math.log(probability / (1 - probability))
 
 
 def bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
@@ -75,15 +81,15 @@ def likely_windows(
 
     All maps are looked through at once: with few faces, numpy's calls are the cost.
     """
-    scores = np.concatenate([m.probability.ravel() for m in maps])
-    hits = np.flatnonzero(scores >= threshold)
+    logits = np.concatenate([m.logit.ravel() for m in maps])
+    hits = np.flatnonzero(logits >= logit_of(threshold))
     if len(hits) == 0:
         return
-    sizes = np.array([m.probability.size for m in maps])
+    sizes = np.array([m.logit.size for m in maps])
     ends = np.cumsum(sizes)
     owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
     place = hits - (ends - sizes)[owner]
-    row, column = np.divmod(place, np.array([m.probability.shape[2] for m in maps])[owner])
+    row, column = np.divmod(place, np.array([m.logit.shape[2] for m in maps])[owner])
     top = np.array([m.top for m in maps])[owner]
     scale = np.array([m.scale for m in maps], np.float32)[owner]
     corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
@@ -97,4 +103,4 @@ def likely_windows(
     edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
     for first, last in itertools.pairwise(edges):
         level = slice(first, last)
-        yield Candidates(boxes[level], scores[hits[level]]), regression[level]
+        yield Candidates(boxes[level], logits[hits[level]]), regression[level]

@@ -169,13 +169,21 @@ def page_model(device: Path, folder: Path) -> Path:
     return path
 
 
-def compare(page: Any, analyzer: Analyzer, folder: Path, faces: int) -> dict[str, Differences]:
-    """Ask both about the same montages, as PNG and as JPEG, until ``faces`` were compared."""
-    differences = {"PNG": Differences(), "JPEG": Differences()}
+def compare(
+    page: Any, analyzers: Sequence[Analyzer], folder: Path, faces: int
+) -> list[dict[str, Differences]]:
+    """Ask page and analyzers about the same montages, as PNG and as JPEG.
+
+    Returns:
+        For each analyzer how the page differs from it, on ``faces`` faces or some more.
+    """
+    found = [{"PNG": Differences(), "JPEG": Differences()} for _ in analyzers]
     for sheet in montages(folder):
         for kind in ("PNG", "JPEG"):
             data = encoded(sheet, kind)
-            differences[kind].add(ask_python(analyzer, data), ask_page(page, data))
-        if differences["PNG"].faces >= faces:
-            return differences
+            shown = ask_page(page, data)
+            for analyzer, differences in zip(analyzers, found, strict=True):
+                differences[kind].add(ask_python(analyzer, data), shown)
+        if min(differences["PNG"].faces for differences in found) >= faces:
+            return found
     raise AssertionError("unreachable: montages never end")

@@ -20,7 +20,8 @@ class Host(ThreadingHTTPServer):
     """Serves ``folder`` under ``prefix``; it can go down and come back, and keeps a list of paths.
 
     It also is a proxy that forwards nothing: a browser told to use it for everything shows every
-    request it makes, wherever to. Those for other hosts land in ``foreign``.
+    request it makes, wherever to. Those for other hosts land in ``foreign``. Files whose name ends
+    in ``held`` are kept back until ``released`` is set.
     """
 
     daemon_threads = True
@@ -30,6 +31,8 @@ class Host(ThreadingHTTPServer):
         self.requested: list[str] = []
         self._foreign: list[str] = []
         self.is_down = False
+        self.held: str | None = None
+        self.released = threading.Event()
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
 
     @property
@@ -83,6 +86,8 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_error(404)
             return
         self.path = path.removeprefix(host.prefix)
+        if host.held is not None and self.path.endswith(host.held):
+            host.released.wait()
         super().do_GET()
 
 
@@ -94,6 +99,7 @@ def serve(folder: Path, prefix: str = "", headers: dict[str, str] | None = None)
     try:
         yield host
     finally:
+        host.released.set()
         host.shutdown()
         host.server_close()
         thread.join()

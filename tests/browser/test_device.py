@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,17 +15,19 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from facewise import Analyzer
 
 from .conftest import Build, shoot
-from .parity import compare, page_model
+from .parity import ask_page, compare, page_model
 from .static_host import ISOLATION, Host, serve
 
 pytestmark = pytest.mark.browser
 
-PORTRAIT = Path(__file__).parents[1] / "data/astronaut.jpg"
+ROOT = Path(__file__).parents[2]
+PORTRAIT = ROOT / "tests/data/astronaut.jpg"
 Visit = Callable[..., tuple[Any, Host]]
 
 
@@ -34,9 +37,13 @@ def visit(chromium: Any, build: Build) -> Iterator[Visit]:
     with ExitStack() as stack:
 
         def start(
-            headers: dict[str, str] | None = None, folder: Path | None = None, ready: bool = True
+            headers: dict[str, str] | None = None,
+            folder: Path | None = None,
+            ready: bool = True,
+            held: str | None = None,
         ) -> tuple[Any, Host]:
             host = stack.enter_context(serve(folder or build.page, "/some/where", headers))
+            host.held = held
             proxy = {"server": host.origin, "bypass": "<-loopback>"}
             context = chromium.new_context(viewport={"width": 1280, "height": 900}, proxy=proxy)
             stack.callback(context.close)
@@ -146,6 +153,57 @@ def test_live(visit: Visit) -> None:
     expect(page.locator(".live-box")).to_have_count(0)
 
 
+def test_ethnicity_is_never_live_even_where_the_builder_names_it(
+    visit: Visit, build: Build, tmp_path: Path
+) -> None:
+    folder = tmp_path / "page"
+    shutil.copytree(build.page, folder)
+    path = folder / "static/device/device.json"
+    spec = json.loads(path.read_text())
+    path.write_text(json.dumps({**spec, "attributes": ["age", "gender", "ethnicity"]}))
+    page, _ = visit(folder=folder)
+    assert "Apparent ethnicity" in drop_portrait(page)
+    live: list[str] = page.evaluate(
+        """async () => {
+            const engine = await import(new URL("static/engine-device.js", document.baseURI));
+            return (await engine.describe()).liveAttributes;
+        }"""
+    )
+    assert live == ["age", "gender"]
+
+
+def test_progress_while_the_models_come(visit: Visit) -> None:
+    page, host = visit(ready=False, held="mtcnn-onet.bin")
+    bar = page.locator("#loading-bar")
+    # The kernels and two networks of six files have come: some of it, and no more.
+    expect(bar).to_have_attribute("value", re.compile(r"^0\.0*[1-9]"), timeout=60_000)
+    assert 0 < bar.evaluate("(bar) => bar.value") < 0.2
+    host.released.set()
+    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert bar.count() == 0
+
+
+def test_a_photo_on_its_side_is_turned_upright(visit: Visit) -> None:
+    """By its EXIF orientation, as the library does."""
+    page, _ = visit()
+    upright = Image.open(PORTRAIT).convert("RGB").crop((0, 0, 512, 400))
+    on_its_side = upright.rotate(90, expand=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it a quarter clockwise to look at it
+    found = {}
+    for name, picture, options in (
+        ("upright", upright, {}),
+        ("turned", on_its_side, {"exif": exif}),
+        ("lying", on_its_side, {}),
+    ):
+        out = io.BytesIO()
+        picture.save(out, "PNG", **options)
+        found[name] = ask_page(page, out.getvalue())
+    [expected], [face] = found["upright"], found["turned"]
+    assert face["bbox"] == pytest.approx(expected["bbox"], abs=0.01)
+    assert [other["bbox"] for other in found["lying"]] != [face["bbox"]]
+
+
 def test_what_is_no_picture_gets_a_sentence(visit: Visit) -> None:
     page, _ = visit()
     page.set_input_files(
@@ -222,7 +280,7 @@ def test_parity_with_the_python_pipeline(
     page, _ = visit(ISOLATION)
     analyzer = Analyzer(page_model(build.device, tmp_path), threads=1)
     count = int(os.environ.get("FACEWISE_PARITY_FACES", "24"))
-    differences = compare(page, analyzer, pictures / "faces", count)
+    [differences] = compare(page, [analyzer], pictures / "faces", count)
     complaints = {kind: found.complaints(kind) for kind, found in differences.items()}
     assert complaints == {"PNG": [], "JPEG": []}
     if analyzer.calibration.quality_gates:
@@ -253,6 +311,8 @@ def test_the_folder_is_small_and_complete(build: Build, tmp_path: Path) -> None:
     assert missing == []
     for path in ("static/device/worker.js", "static/app.js", "static/device/device.json"):
         assert path in kept
+    cost = json.loads((ROOT / "docs/results/page-model.json").read_text())
+    assert f"({cost['bytes'] / 1e6:.2f} MB)" in (build.page / "card.html").read_text()
     text = (build.page / "index.html").read_text()
     assert "connect-src 'self'" in text
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text)

@@ -49,7 +49,7 @@ def test_parity_on_webgpu(gpu_browser: Any, build: Build, pictures: Path, tmp_pa
             pytest.skip("this Chromium has no WebGPU adapter in software")
         assert page.evaluate(ENGINE) == "webgpu"
         analyzer = Analyzer(page_model(build.device, tmp_path), threads=1)
-        differences = compare(page, analyzer, pictures / "faces", 6)
+        [differences] = compare(page, [analyzer], pictures / "faces", 6)
         complaints = {kind: found.complaints(kind) for kind, found in differences.items()}
         assert complaints == {"PNG": [], "JPEG": []}
         page.close()

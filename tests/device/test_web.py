@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from make_page import attributes_of  # type: ignore[import-not-found]  # noqa: E402
+
 NODE = [sys.executable, str(ROOT / "scripts/node.py"), "node"]
+
+
+def test_ethnicity_is_published_only_where_it_is_named() -> None:
+    assert attributes_of("") == ("age", "gender")
+    assert attributes_of("ethnicity,age") == ("age", "ethnicity")
+    with pytest.raises(SystemExit, match="--attributes"):
+        attributes_of("race")
 
 
 def run(*arguments: str) -> None:
@@ -17,6 +27,15 @@ def run(*arguments: str) -> None:
         pytest.skip("web/node_modules is missing: `make test` or `make page` installs it (Node.js)")
     done = subprocess.run([*NODE, *arguments], cwd=ROOT / "web", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_files_mirror_the_python_rooms() -> None:
+    """Who knows one finds the way in the other; docs/device.md names what has no counterpart."""
+    python = {path.stem for path in (ROOT / "src/facewise").glob("*.py")}
+    script = {path.stem for path in (ROOT / "web/src").glob("*.ts")}
+    assert script - python == {"kernels", "spec", "webgpu", "worker"}
+    page = (ROOT / "docs/device.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in script)
 
 
 def test_types() -> None:

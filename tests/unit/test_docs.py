@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from facewise.cli.exits import Exit
+from facewise.server.middleware import CONTENT_SECURITY_POLICY
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,11 @@ def test_links_lead_somewhere(name: str) -> None:
     assert links
     for link in links:
         assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_a_server_of_ones_own_is_told_the_servers_policy() -> None:
+    page = (ROOT / "docs/static-hosting-own.md").read_text(encoding="utf-8")
+    assert f'"{CONTENT_SECURITY_POLICY}"' in page
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -96,6 +96,17 @@ def test_suppression_by_hand() -> None:
     )
 
 
+def test_what_engines_differ_by_does_not_pick_the_box() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10]], np.float32)
+    for off in (0, 1e-5, -1e-5):
+        logits = np.array([12.8, 12.8 + off], np.float32)
+        assert list(non_maximum_suppression(boxes, logits, 0.5)) == [0]
+    # Probabilities could not tell these two apart: in float32 they are one number.
+    logits = np.array([18, 19], np.float32)
+    assert len(np.unique(1 / (1 + np.exp(-logits)))) == 1
+    assert list(non_maximum_suppression(boxes, logits, 0.5)) == [1]
+
+
 def mean_by_hand(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     """Each pixel the mean of all that it touches, in loops."""
     rows, columns = rgb.shape[:2]

@@ -3,20 +3,26 @@
 
 const f = Math.fround;
 
+/** Places of a logit that decide which of two boxes is better: engines differ by some 1e-5. */
+const LOGIT_DECIMALS = 3;
+
 /**
- * Greedy non-maximum suppression.
+ * Greedy non-maximum suppression. Of equally good boxes the first is the better one: in a cascade
+ * the one that the stage before preferred.
  *
+ * @param logits of a face; probabilities near 1 are too coarse to tell boxes apart.
  * @returns indices of the boxes kept, best first.
  */
 export function nonMaximumSuppression(
   boxes: Float32Array,
-  scores: Float32Array,
+  logits: Float32Array,
   threshold: number,
   relativeTo: "union" | "smaller" = "union",
 ): number[] {
-  const order = Array.from(scores.keys()).sort((i, j) => scores[j] - scores[i]);
-  const areas = new Float32Array(scores.length);
-  for (let i = 0; i < scores.length; i++) {
+  const ranks = Array.from(logits, (z) => Math.round(z * 10 ** LOGIT_DECIMALS));
+  const order = Array.from(ranks.keys()).sort((i, j) => ranks[j] - ranks[i]);
+  const areas = new Float32Array(logits.length);
+  for (let i = 0; i < logits.length; i++) {
     areas[i] = f(boxes[i * 4 + 2] - boxes[i * 4]) * f(boxes[i * 4 + 3] - boxes[i * 4 + 1]);
   }
   const limit = f(threshold);

@@ -6,7 +6,7 @@ import type { FlatLayer, WeighedLayer } from "./spec.ts";
 const PAGE_BYTES = 65_536;
 /** Pictures of a batch that go through the dense layers together, at least: the kernel does four. */
 const LEAST = 4;
-const NAMES = ["face_probability", "box_regression", "landmarks"];
+const NAMES = ["face_logit", "box_regression", "landmarks"];
 /** Numbers of each output. */
 const SIZES = [1, 4, 10];
 
@@ -158,9 +158,7 @@ function split(values: Float32Array, { width, height, channels }: Picture, isMap
     const data = new Float32Array(places * size);
     for (let i = 0; i < places; i++) {
       for (let j = 0; j < size; j++) {
-        const value = values[i * channels + from + j];
-        if (k === 0) data[i] = 1 / (1 + Math.exp(-value));
-        else data[isMap ? j * places + i : i * size + j] = value;
+        data[isMap ? j * places + i : i * size + j] = values[i * channels + from + j];
       }
     }
     const dims = isMap ? [1, ...(k === 0 ? [] : [size]), height, width] : [places, ...(k === 0 ? [] : [size])];

@@ -13,7 +13,7 @@ const ONET_PX = 48;
 /** Boxes between two stages. */
 interface Candidates {
   boxes: Float32Array; // N * 4
-  scores: Float32Array; // N
+  logits: Float32Array; // N, of a face
 }
 
 export interface Networks {
@@ -78,12 +78,14 @@ function join(parts: readonly Float32Array[]): Float32Array {
   return out;
 }
 
-/** Indices of the scores above a threshold. */
-function above(scores: Float32Array, threshold: number): number[] {
-  const limit = f(threshold);
+const logit = (probability: number): number => f(Math.log(probability / (1 - probability)));
+
+/** Indices of the logits above that of a probability. */
+function above(logits: Float32Array, threshold: number): number[] {
+  const limit = logit(threshold);
   const out: number[] = [];
-  scores.forEach((score, i) => {
-    if (score > limit) out.push(i);
+  logits.forEach((z, i) => {
+    if (z > limit) out.push(i);
   });
   return out;
 }
@@ -101,7 +103,7 @@ export class MTCNN {
     const proposed = await this.propose(image, spec.thresholds[0]);
     const [, rnet, onet] = spec.thresholds;
     let found = await this.find(image, proposed, rnet, onet);
-    if (found.length === 0 && proposed.scores.length > 0) {
+    if (found.length === 0 && proposed.logits.length > 0) {
       // A second look, less strict: profiles, turned and covered faces.
       found = await this.find(image, proposed, ...spec.second_look);
     }
@@ -139,21 +141,21 @@ export class MTCNN {
   private async propose(image: AreaSource, threshold: number, leastShare = 0): Promise<Candidates> {
     const { width, height } = image;
     const boxes: Float32Array[] = [];
-    const scores: Float32Array[] = [];
+    const logits: Float32Array[] = [];
     const offsets: Float32Array[] = [];
     for (const scale of pyramidScales(this.spec, width, height, leastShare)) {
       const columns = Math.trunc(width * scale + 1);
       const rows = Math.trunc(height * scale + 1);
       const level = image.level(columns, rows);
       const found = await this.windows(level, columns, rows, scale, threshold);
-      const keep = nonMaximumSuppression(found.boxes, found.scores, this.spec.nms.level);
+      const keep = nonMaximumSuppression(found.boxes, found.logits, this.spec.nms.level);
       boxes.push(take(found.boxes, keep, 4));
-      scores.push(take(found.scores, keep, 1));
+      logits.push(take(found.logits, keep, 1));
       offsets.push(take(found.offsets, keep, 4));
     }
-    const all = { boxes: join(boxes), scores: join(scores) };
-    const keep = nonMaximumSuppression(all.boxes, all.scores, this.spec.nms.photo);
-    const kept = { boxes: take(all.boxes, keep, 4), scores: take(all.scores, keep, 1) };
+    const all = { boxes: join(boxes), logits: join(logits) };
+    const keep = nonMaximumSuppression(all.boxes, all.logits, this.spec.nms.photo);
+    const kept = { boxes: take(all.boxes, keep, 4), logits: take(all.logits, keep, 1) };
     refine(kept.boxes, take(join(offsets), keep, 4), 0);
     toSquares(kept.boxes);
     return kept;
@@ -167,32 +169,32 @@ export class MTCNN {
     scale: number,
     threshold: number,
   ): Promise<Candidates & { offsets: Float32Array }> {
-    const limit = f(threshold);
+    const limit = logit(threshold);
     const single = f(scale);
     const { stride_px: stride, cell_px: cell } = this.spec;
     const boxes: number[] = [];
-    const scores: number[] = [];
+    const logits: number[] = [];
     const offsets: number[] = [];
     for (const [from, rows] of bands(this.spec, width, height)) {
       const band = level.subarray(from * width * 3, (from + rows) * width * 3);
       const outputs = await this.networks.pnet.run(band, [1, rows, width, 3]);
-      const { data: probability, dims } = outputs.face_probability;
+      const { data: map, dims } = outputs.face_logit;
       const regression = outputs.box_regression.data;
       const [, h, w] = dims;
       for (let i = 0; i < w * h; i++) {
-        if (probability[i] < limit) continue;
+        if (map[i] < limit) continue;
         const x = (i % w) * stride;
         const y = Math.floor(i / w) * stride + from;
         for (const edge of [x + 1, y + 1, x + cell, y + cell]) {
           boxes.push(Math.floor(f(edge / single)));
         }
-        scores.push(probability[i]);
+        logits.push(map[i]);
         for (let k = 0; k < 4; k++) offsets.push(regression[k * w * h + i]);
       }
     }
     return {
       boxes: Float32Array.from(boxes),
-      scores: Float32Array.from(scores),
+      logits: Float32Array.from(logits),
       offsets: Float32Array.from(offsets),
     };
   }
@@ -204,11 +206,11 @@ export class MTCNN {
     threshold: number,
   ): Promise<Candidates> {
     const outputs = await this.runCrops(this.networks.rnet, image, proposed.boxes, RNET_PX);
-    const passed = above(outputs.face_probability, threshold);
+    const passed = above(outputs.face_logit, threshold);
     const boxes = take(proposed.boxes, passed, 4);
-    const scores = take(outputs.face_probability, passed, 1);
-    const keep = nonMaximumSuppression(boxes, scores, this.spec.nms.rnet);
-    const kept = { boxes: take(boxes, keep, 4), scores: take(scores, keep, 1) };
+    const logits = take(outputs.face_logit, passed, 1);
+    const keep = nonMaximumSuppression(boxes, logits, this.spec.nms.rnet);
+    const kept = { boxes: take(boxes, keep, 4), logits: take(logits, keep, 1) };
     refine(kept.boxes, take(take(outputs.box_regression, passed, 4), keep, 4), 1);
     toSquares(kept.boxes);
     return kept;
@@ -221,9 +223,9 @@ export class MTCNN {
     threshold: number,
   ): Promise<Face[]> {
     const outputs = await this.runCrops(this.networks.onet, image, refined.boxes, ONET_PX);
-    const passed = above(outputs.face_probability, threshold);
+    const passed = above(outputs.face_logit, threshold);
     const boxes = take(refined.boxes, passed, 4);
-    const scores = take(outputs.face_probability, passed, 1);
+    const logits = take(outputs.face_logit, passed, 1);
     const points = take(outputs.landmarks, passed, 10);
     const landmarks = new Float32Array(points.length);
     for (let i = 0; i < passed.length; i++) {
@@ -240,12 +242,12 @@ export class MTCNN {
     refine(boxes, take(outputs.box_regression, passed, 4), 1);
     const area = (i: number): number =>
       f(f(boxes[i * 4 + 2] - boxes[i * 4]) * f(boxes[i * 4 + 3] - boxes[i * 4 + 1]));
-    return nonMaximumSuppression(boxes, scores, this.spec.nms.onet, "smaller")
+    return nonMaximumSuppression(boxes, logits, this.spec.nms.onet, "smaller")
       .sort((i, j) => area(j) - area(i))
       .map((i) => ({
         bbox: boxes.slice(i * 4, i * 4 + 4),
         landmarks: landmarks.slice(i * 10, i * 10 + 10),
-        detection_score: scores[i],
+        detection_score: 1 / (1 + Math.exp(-logits[i])),
       }));
   }
 
@@ -255,9 +257,9 @@ export class MTCNN {
     image: AreaSource,
     boxes: Float32Array,
     size: number,
-  ): Promise<Record<"face_probability" | "box_regression" | "landmarks", Float32Array>> {
+  ): Promise<Record<"face_logit" | "box_regression" | "landmarks", Float32Array>> {
     const parts: Record<string, Float32Array[]> = {
-      face_probability: [],
+      face_logit: [],
       box_regression: [],
       landmarks: [],
     };
@@ -269,7 +271,7 @@ export class MTCNN {
       for (const [name, { data }] of Object.entries(outputs)) parts[name].push(data);
     }
     return {
-      face_probability: join(parts.face_probability),
+      face_logit: join(parts.face_logit),
       box_regression: join(parts.box_regression),
       landmarks: join(parts.landmarks),
     };

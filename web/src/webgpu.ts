@@ -36,6 +36,15 @@ fn product(x: vec4f, row: u32, c: u32) -> vec4f {
   return x.x * weights[at] + x.y * weights[at + OUTPUTS] + x.z * weights[at + 2u * OUTPUTS] + x.w * weights[at + 3u * OUTPUTS];
 }
 
+// The input pixel under place (u, v) of an output pixel's window; negative past the edge.
+fn tap(pixel: u32, u: u32, v: u32) -> i32 {
+  let x = i32(pixel % COLUMNS * STRIDE + u) - PAD;
+  let y = i32(pixel / COLUMNS % ROWS * STRIDE + v) - PAD;
+  if (x < 0 || y < 0 || x >= i32(WIDTH) || y >= i32(HEIGHT)) { return -1; }
+  let image = i32(pixel / (COLUMNS * ROWS));
+  return (image * i32(HEIGHT) + y) * i32(WIDTH) + x;
+}
+
 // Four pixels by four channels.
 @compute @workgroup_size(${GROUP}, ${GROUP})
 fn pointwise(@builtin(global_invocation_id) id: vec3u) {
@@ -62,16 +71,12 @@ fn pointwise(@builtin(global_invocation_id) id: vec3u) {
 fn conv(@builtin(global_invocation_id) id: vec3u) {
   let c = id.x;
   if (c >= OUTPUTS || id.y >= images.x * COLUMNS * ROWS) { return; }
-  let image = id.y / (COLUMNS * ROWS);
-  let x0 = i32(id.y % COLUMNS * STRIDE) - PAD;
-  let y0 = i32(id.y / COLUMNS % ROWS * STRIDE) - PAD;
   var sum = bias[c];
   for (var v = 0u; v < SIZE; v++) {
     for (var u = 0u; u < SIZE; u++) {
-      let x = x0 + i32(u); let y = y0 + i32(v);
-      if (x < 0 || y < 0 || x >= i32(WIDTH) || y >= i32(HEIGHT)) { continue; }
-      let at = ((image * HEIGHT + u32(y)) * WIDTH + u32(x)) * INPUTS;
-      for (var i = 0u; i < INPUTS; i++) { sum += product(input[at + i], ((v * SIZE + u) * INPUTS + i) * 4u, c); }
+      let at = tap(id.y, u, v);
+      if (at < 0) { continue; }
+      for (var i = 0u; i < INPUTS; i++) { sum += product(input[u32(at) * INPUTS + i], ((v * SIZE + u) * INPUTS + i) * 4u, c); }
     }
   }
   output[id.y * OUTPUTS + c] = bounded(sum);
@@ -81,15 +86,12 @@ fn conv(@builtin(global_invocation_id) id: vec3u) {
 fn depthwise(@builtin(global_invocation_id) id: vec3u) {
   let c = id.x;
   if (c >= OUTPUTS || id.y >= images.x * COLUMNS * ROWS) { return; }
-  let image = id.y / (COLUMNS * ROWS);
-  let x0 = i32(id.y % COLUMNS * STRIDE) - PAD;
-  let y0 = i32(id.y / COLUMNS % ROWS * STRIDE) - PAD;
   var sum = bias[c];
   for (var v = 0u; v < SIZE; v++) {
     for (var u = 0u; u < SIZE; u++) {
-      let x = x0 + i32(u); let y = y0 + i32(v);
-      if (x < 0 || y < 0 || x >= i32(WIDTH) || y >= i32(HEIGHT)) { continue; }
-      sum += input[((image * HEIGHT + u32(y)) * WIDTH + u32(x)) * OUTPUTS + c] * weights[(v * SIZE + u) * OUTPUTS + c];
+      let at = tap(id.y, u, v);
+      if (at < 0) { continue; }
+      sum += input[u32(at) * OUTPUTS + c] * weights[(v * SIZE + u) * OUTPUTS + c];
     }
   }
   output[id.y * OUTPUTS + c] = bounded(sum);

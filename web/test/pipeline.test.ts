@@ -91,11 +91,24 @@ describe("area means", () => {
 
 describe("boxes", () => {
   const boxes = Float32Array.from([0, 0, 10, 10, 1, 1, 11, 11, 20, 20, 30, 30, 2, 2, 8, 8]);
-  const scores = Float32Array.from([0.8, 0.9, 0.7, 0.6]);
+  const logits = Float32Array.from([0.8, 0.9, 0.7, 0.6]);
 
   it("that overlap a better one fall away", () => {
-    expect(nonMaximumSuppression(boxes, scores, 0.5)).toEqual([1, 2, 3]);
-    expect(nonMaximumSuppression(boxes, scores, 0.5, "smaller")).toEqual([1, 2]);
+    expect(nonMaximumSuppression(boxes, logits, 0.5)).toEqual([1, 2, 3]);
+    expect(nonMaximumSuppression(boxes, logits, 0.5, "smaller")).toEqual([1, 2]);
+  });
+
+  it("that differ by what engines differ by are equally good, and the first wins", () => {
+    const pair = boxes.subarray(0, 8);
+    for (const off of [0, 1e-5, -1e-5]) {
+      expect(nonMaximumSuppression(pair, Float32Array.from([12.8, 12.8 + off]), 0.5)).toEqual([0]);
+    }
+  });
+
+  it("whose probabilities are one float are told apart by their logits", () => {
+    const probability = (z: number): number => Math.fround(1 / (1 + Math.exp(-z)));
+    expect(probability(18)).toBe(probability(19));
+    expect(nonMaximumSuppression(boxes.subarray(0, 8), Float32Array.from([18, 19]), 0.5)).toEqual([1]);
   });
 
   it("move by shares of their size and become squares", () => {

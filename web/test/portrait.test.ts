@@ -68,6 +68,8 @@ describe("the looks", () => {
   const photo = blank(200, 200);
   for (let i = 0; i < photo.rgba.length; i++) if ((i >> 2) % 200 < 100 && i % 4 < 3) photo.rgba[i] = 0;
 
+  const logit = (p: number): number => Math.log(p / (1 - p));
+
   /** Networks that see one window in the middle of each level, with such probabilities. */
   function stubs(pnet: number, rnet: number, onet: [dark: number, bright: number]) {
     let levels = 0;
@@ -76,7 +78,7 @@ describe("the looks", () => {
         const left = Array.from({ length: count }, (_, i) => data[i * size * size * 3]);
         const points = left.flatMap(() => [0.3, 0.7, 0.5, 0.35, 0.65, 0.4, 0.4, 0.6, 0.8, 0.8]);
         return {
-          face_probability: { data: Float32Array.from(left, probability), dims: [count] },
+          face_logit: { data: Float32Array.from(left, (v) => logit(probability(v))), dims: [count] },
           box_regression: { data: Float32Array.from(left.flatMap(() => [-0.1, -0.1, 0.1, 0.1])), dims: [count, 4] },
           landmarks: { data: Float32Array.from(points), dims: [count, 10] },
         };
@@ -86,10 +88,10 @@ describe("the looks", () => {
       run: async (_, [, rows, columns]) => {
         levels++;
         const [h, w] = [rows, columns].map((side) => Math.floor((side - 12) / 2) + 1);
-        const data = new Float32Array(h * w);
-        data[Math.floor(h / 2) * w + Math.floor(w / 2)] = pnet;
+        const data = new Float32Array(h * w).fill(-9);
+        data[Math.floor(h / 2) * w + Math.floor(w / 2)] = logit(pnet);
         return {
-          face_probability: { data, dims: [1, h, w] },
+          face_logit: { data, dims: [1, h, w] },
           box_regression: { data: new Float32Array(4 * h * w), dims: [1, 4, h, w] },
         };
       },
