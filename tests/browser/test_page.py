@@ -116,7 +116,7 @@ def test_the_reason_where_facewise_abstains(
     open_page: Open, portrait: bytes, analyzer: Analyzer
 ) -> None:
     """On a blurred photo: each attribute's own reason, and bars that look as unsure as they are."""
-    picture = Image.open(io.BytesIO(portrait)).convert("RGB").filter(ImageFilter.GaussianBlur(4))
+    picture = Image.open(io.BytesIO(portrait)).convert("RGB").filter(ImageFilter.GaussianBlur(7))
     out = io.BytesIO()
     picture.save(out, "PNG")
     [expected] = analyzer.analyze(out.getvalue())

@@ -74,7 +74,8 @@ def export_onnx(
     """
     import onnx
 
-    module = ServingNetwork(load_checkpoint(config, checkpoint)).eval()
+    # Without gradients: what training does for its own speed has no place in the graph.
+    module = ServingNetwork(load_checkpoint(config, checkpoint)).eval().requires_grad_(False)
     out.parent.mkdir(parents=True, exist_ok=True)
     size = config.network.size_px
     with warnings.catch_warnings():
