@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,19 @@ def _overlaps(
     np.maximum(whole, np.float32(1e-9), out=whole)
     shared /= whole
     return shared
+
+
+def apart(boxes: FloatArray, groups: NDArray[np.integer[Any]]) -> FloatArray:
+    """Boxes moved so far that those of different groups do not touch.
+
+    Args:
+        boxes: ``(N, 4)``, not negative, in whole pixels: float32 holds the moved ones exactly, for
+            250 groups in a photo of 65,000 pixels a side.
+        groups: ``(N,)``, from 0.
+    """
+    step = boxes.max(initial=0) + 1
+    moved: FloatArray = boxes + step * groups.astype(np.float32)[:, None]
+    return moved
 
 
 def non_maximum_suppression(

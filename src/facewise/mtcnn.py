@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facewise.boxes import non_maximum_suppression, refine, to_squares
+from facewise.boxes import apart, non_maximum_suppression, refine, to_squares
 from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.models import WEIGHTS_FOLDER, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
@@ -207,10 +207,11 @@ class MTCNN:
                 logit, regression = self._networks["pnet"].run(None, {"image": band[None]})
                 maps.append(Map(logit, regression, top, scale))
             if scale == scales[-1] or sum(m.logit.size for m in maps) > MAPS_AT_ONCE:
-                for candidates, offsets in likely_windows(maps, threshold):
+                for candidates, offsets, level in likely_windows(maps, threshold):
                     keep = non_maximum_suppression(
-                        candidates.boxes, candidates.logits, self._nms["level"]
+                        apart(candidates.boxes, level), candidates.logits, self._nms["level"]
                     )
+                    keep = keep[np.argsort(level[keep], kind="stable")]
                     found.append(candidates.take(keep))
                     regressions.append(offsets[keep])
                 maps.clear()

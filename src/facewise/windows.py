@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facewise.types import FloatArray
 
@@ -23,6 +24,11 @@ BAND_AREA_PX: Final = 60_000
 
 MIN_BAND_PX: Final = 24
 """Least step from one band to the next, however wide the level."""
+
+
+WINDOWS_AT_ONCE: Final = 256
+"""Levels are suppressed together while they have no more windows: each window is compared with
+those of other levels, too, for nothing."""
 
 
 @dataclass(slots=True)
@@ -76,10 +82,12 @@ def bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
 
 def likely_windows(
     maps: Sequence[Map], threshold: float
-) -> Iterator[tuple[Candidates, FloatArray]]:
-    """Windows that may hold a face, level by level, with their regressions ``(N, 4)``.
+) -> Iterator[tuple[Candidates, FloatArray, NDArray[np.intp]]]:
+    """Windows that may hold a face, some levels at a time, with their regressions ``(N, 4)`` and
+    the number of each one's level ``(N,)``, ascending.
 
-    All maps are looked through at once: with few faces, numpy's calls are the cost.
+    All maps are looked through at once, and levels with few windows come together: with few faces,
+    numpy's calls are the cost.
     """
     logits = np.concatenate([m.logit.ravel() for m in maps])
     hits = np.flatnonzero(logits >= logit_of(threshold))
@@ -100,7 +108,17 @@ def likely_windows(
     for index in np.unique(owner).tolist():
         own = owner == index
         regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
-    edges = [0, *(np.flatnonzero(np.diff(scale)) + 1).tolist(), len(hits)]
-    for first, last in itertools.pairwise(edges):
-        level = slice(first, last)
-        yield Candidates(boxes[level], logits[hits[level]]), regression[level]
+    level = np.concatenate([[0], np.cumsum(np.diff(scale) != 0)])
+    ends = np.flatnonzero(np.diff(level, append=-1)) + 1
+    for first, last in itertools.pairwise([0, *_joined(ends.tolist())]):
+        some = slice(first, last)
+        yield Candidates(boxes[some], logits[hits[some]]), regression[some], level[some]
+
+
+def _joined(ends: Sequence[int]) -> Iterator[int]:
+    """Where runs of levels end that hold ``WINDOWS_AT_ONCE`` together, or are one level."""
+    start = 0
+    for end, next_end in itertools.pairwise([*ends, math.inf]):
+        if next_end - start > WINDOWS_AT_ONCE:
+            yield int(end)
+            start = int(end)

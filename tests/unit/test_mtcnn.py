@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewise import MTCNN, Photo, load_photo
-from facewise.boxes import box_overlap, non_maximum_suppression, to_squares
+from facewise import MTCNN, Photo, load_photo, windows
+from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
 from facewise.errors import OptionError
 from facewise.protocol import add_border, nearest_to_centre
 from facewise.resample import AreaSource
@@ -94,6 +94,24 @@ def test_suppression_by_hand() -> None:
     np.testing.assert_allclose(
         to_squares(np.array([[0, 0, 10, 20]], np.float32)), [[-5, 0, 15, 20]]
     )
+
+
+def test_levels_suppressed_together_give_what_each_gives_by_itself(
+    detector: MTCNN, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = AreaSource(load_photo(pictures / "astronaut.jpg").rgb)
+    together = detector._propose(source)
+    monkeypatch.setattr(windows, "WINDOWS_AT_ONCE", 0)
+    alone = detector._propose(source)
+    assert len(alone.boxes) > 5
+    np.testing.assert_array_equal(together.boxes, alone.boxes)
+    np.testing.assert_array_equal(together.logits, alone.logits)
+
+
+def test_boxes_set_apart_only_meet_their_own() -> None:
+    boxes = np.array([[0, 0, 40_000, 40_000]] * 3, np.float32)
+    moved = apart(boxes, np.array([0, 1, 1]))
+    assert list(non_maximum_suppression(moved, np.array([1, 2, 3], np.float32), 0.5)) == [2, 0]
 
 
 def test_what_engines_differ_by_does_not_pick_the_box() -> None:
