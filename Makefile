@@ -76,6 +76,7 @@ fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on 
 
 evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
 	$(BIN)/facewise evaluate --fit --card
+	$(BIN)/python scripts/readme_figures.py
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests scripts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def test_the_detectors_page_has_the_measured_table() -> None:
     page = (ROOT / "docs/mtcnn.md").read_text(encoding="utf-8")
     table = page.split("<!-- parity -->")[1].split("<!-- end of parity -->")[0]
     assert table.strip() == (ROOT / "docs/results/mtcnn-parity.md").read_text().strip()
+
+
+def test_the_readme_has_the_measured_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    figures = importlib.import_module("readme_figures")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.split(figures.MARKS[0])[1].split(figures.MARKS[1])[0]
+    assert table.strip() == figures.table(figures.shipped())
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/mtcnn.md"])

@@ -1,0 +1,98 @@
+"""What each stage of training was worth, on val: docs/results/stages.md.
+
+    python scripts/compare_exports.py runs/*/facewise-*.json --out docs/results/stages.json
+
+Exports are scored through the cache's landmarks and each one's own template, as a run scores its
+epochs; the table has a row each, in the order given. Needs the evaluate extra and the face cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facewise.align import similarity_transform, warp
+from facewise.attributes import AttributeModel
+from facewise.labels import ETHNICITY, GENDER
+from facewise.models import ModelSpec, load_spec
+from facewise.training.cache import FaceCache, batches, open_cache
+from facewise.training.score import headline, score
+
+COLUMNS = {
+    "utkface_mae": "UTKFace age MAE",
+    "utkface_cs5": "CS@5",
+    "utkface_gender": "gender",
+    "utkface_ethnicity": "ethnicity",
+    "fairface_gender": "FairFace gender",
+    "fairface_ages": "nine ages",
+    "fairface_ages_within_one": "within one",
+    "fairface_ethnicity": "ethnicity",
+}
+
+
+def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
+    """Val's figures of one export, and the sum that runs choose their epochs by."""
+    model, rows = AttributeModel(spec), cache.rows("val")
+    ages, vectors = [], []
+    for part in batches(rows, 128):
+        crops = [
+            warp(
+                np.array(cache.image(row)),
+                similarity_transform(cache.landmarks[row], spec.template),
+                spec.size_px,
+            )
+            for row in part
+        ]
+        some_ages, some_vectors = model.predict(np.stack(crops))
+        ages.append(some_ages)
+        vectors.append(some_vectors)
+    vector = np.concatenate(vectors)
+    found = score(cache, rows, np.concatenate(ages), vector[:, GENDER], vector[:, ETHNICITY])
+    return {**found, "headline": headline(found)}
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"Val of both data sets, {rows[0]['faces']:,} faces; no stage was chosen by another split.",
+        "",
+        "| export | input | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
+    for row in rows:
+        cells = [f"{row[k]:.2f}" if k.endswith("mae") else f"{row[k]:.1%}" for k in COLUMNS]
+        name = f"{row['model']} `{row['sha256'][:8]}`"
+        lines.append(f"| {name} | {row['size_px']} px | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("specs", nargs="+", help="names of models, or JSON files of exports")
+    parser.add_argument("--cache", type=Path, default=Path("cache/faces"))
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    cache = open_cache(args.cache)
+    rows = []
+    for name in args.specs:
+        spec = load_spec(name)
+        found = {key: round(value, 5) for key, value in figures(cache, spec).items()}
+        rows.append(
+            {
+                "model": f"{spec.name}@{spec.version}",
+                "sha256": spec.sha256,
+                "size_px": spec.size_px,
+                "faces": len(cache.rows("val")),
+                **found,
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
