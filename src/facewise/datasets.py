@@ -146,6 +146,8 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
             skipped.append((name, parsed))
         elif row is None:
             skipped.append((name, "not in the list of splits"))
+        elif name in places:
+            skipped.append((path, "a second file of that name"))
         else:
             age, gender, ethnicity = parsed
             samples.append(
@@ -166,20 +168,22 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
 def read_fairface(source: Path, labels: Path) -> DataSet:
     """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
 
+    ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
+
     Raises:
         OptionError: the source or the CSV cannot be read.
     """
-    rows = {
-        row["file"].rsplit("/", 1)[-1]: row
-        for row in _read_rows(labels, ("file", "age", "gender", "race"))
-    }
+    rows = {row["file"]: row for row in _read_rows(labels, ("file", "age", "gender", "race"))}
     samples, skipped, places = [], [], {}
     for path, place in _index(source).items():
-        name = path.rsplit("/", 1)[-1]
-        row = rows.get(name)
-        if row is None:
-            skipped.append((name, "not in the list of labels"))
+        name = _listed_name(path, rows)
+        if name is None:
+            skipped.append((path, "not in the list of labels"))
             continue
+        if name in places:
+            skipped.append((path, f"a second file for the label of {name}"))
+            continue
+        row = rows[name]
         age = "70+" if row["age"].lower() == "more than 70" else row["age"]
         gender = row["gender"].lower()
         if age not in FAIRFACE_AGE_GROUPS or gender not in GENDER_LABELS:
@@ -201,6 +205,15 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
         )
         places[name] = place
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _listed_name(path: str, rows: Mapping[str, object]) -> str | None:
+    """The longest end of a path that a list has: FairFace's own says ``train/1.jpg``, and its
+    ``val/1.jpg`` is another face.
+    """
+    parts = path.split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in rows), None)
 
 
 def read_csv(path: Path) -> DataSet:

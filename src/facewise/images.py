@@ -118,7 +118,9 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
         name = os.fsdecode(source)
         data = _read_path(name, max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(memoryview(source).cast("B")[: max_bytes + 1])
+        view = memoryview(source)
+        # What is not in one piece cannot be cast; its bytes are a copy.
+        data = bytes((view.cast("B") if view.contiguous else view.tobytes())[: max_bytes + 1])
     elif hasattr(source, "read"):
         try:
             data = _read_stream(source, max_bytes)
@@ -294,7 +296,12 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     from PIL import Image
 
     if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(_to_eight_bits(np.asarray(picture))).convert("RGB")
+        samples = np.asarray(picture)
+        grey = _to_eight_bits(samples)
+        clear = picture.info.get("transparency")  # in PNG, one sample of the picture's own width
+        if isinstance(clear, int):
+            grey[samples == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
     if picture.mode == "La":  # its only way out
         picture = picture.convert("LA")
     if picture.has_transparency_data:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError, check_count
+from facewise.labels import VECTOR_LABELS
 from facewise.types import FloatArray, ModelInfo
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def read_spec(path: Path) -> ModelSpec:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if tuple(raw.get("output", {}).get("vector", VECTOR_LABELS)) != VECTOR_LABELS:
+            raise ValueError("its outputs are not in the contract's order")
         return ModelSpec(
             path=path,
             name=raw["name"],

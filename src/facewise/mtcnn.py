@@ -74,7 +74,14 @@ class MTCNN:
     ) -> None:
         spec = _read_spec()
         self.min_face_px = min_face_px
-        self.thresholds: tuple[float, float, float] = thresholds or tuple(spec["thresholds"])
+        self.thresholds: tuple[float, float, float] = (
+            tuple(spec["thresholds"]) if thresholds is None else thresholds
+        )
+        self.pyramid_factor: float = (
+            spec["pyramid_factor"] if pyramid_factor is None else pyramid_factor
+        )
+        self.max_faces = max_faces
+        self._check_options()
         # P-net's proposals serve both looks, so it has one threshold.
         self.spec_second_look: list[float] = spec["second_look"]
         second = (self.thresholds[0], *self.spec_second_look)
@@ -84,11 +91,8 @@ class MTCNN:
         self.portrait: Portrait | None = (
             Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
         )
-        self.pyramid_factor: float = pyramid_factor or spec["pyramid_factor"]
-        self.max_faces = max_faces
         self._nms: dict[str, float] = spec["nms"]
         self._min_face: dict[str, float] = spec["min_face"]
-        self._check_options()
         self._networks: dict[str, ort.InferenceSession] = {
             name: open_session(
                 WEIGHTS_FOLDER / network["file"],

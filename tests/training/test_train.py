@@ -12,8 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from facewise.attributes import AttributeModel  # noqa: E402
-from facewise.errors import OptionError  # noqa: E402
+from facewise.errors import FacewiseError, OptionError  # noqa: E402
 from facewise.models import load_spec  # noqa: E402
+from facewise.training import export  # noqa: E402
 from facewise.training.cache import FaceCache  # noqa: E402
 from facewise.training.config import (  # noqa: E402
     NetworkConfig,
@@ -69,6 +70,18 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_an_epoch_that_is_repeated_has_one_row(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    """A run that was killed between an epoch's row and its checkpoint."""
+    run(cache, tmp_path, minutes=0.0)
+    folder = tmp_path / "tiny"
+    text = (finished / "log.csv").read_text()
+    (folder / "log.csv").write_text(text)
+    run(cache, tmp_path)
+    assert [row["epoch"] for row in log_of(folder)] == ["1", "2"]
+
+
 def test_a_folder_holds_one_run_only(cache: FaceCache, finished: Path) -> None:
     other = dataclasses.replace(TINY, datasets=("csv", "utkface"))
     with pytest.raises(OptionError, match="another config"):
@@ -102,6 +115,17 @@ def test_the_exported_model_says_what_pytorch_says(
     assert np.abs(ages - expected[:, :120]).max() < tolerance
     assert np.abs(vector[:, 12:] - expected[:, 120:]).max() < tolerance
     assert np.abs(vector[:, :12] - ages.reshape(-1, 12, 10).sum(-1)).max() < 1e-5
+
+
+def test_an_export_that_differs_is_not_kept(
+    cache: FaceCache, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in half precision are compared before they are rounded."""
+    monkeypatch.setattr(export, "PARITY_TOLERANCE", -1.0)
+    crops = plain_crops(cache, TINY, np.arange(4))
+    with pytest.raises(FacewiseError, match="differs from PyTorch"):
+        export_onnx(TINY, finished / "best.pt", tmp_path / "t.onnx", crops=crops, fp16=True)
+    assert not (tmp_path / "t.onnx").exists()
 
 
 def test_training_can_start_from_an_export(

@@ -29,6 +29,16 @@ def test_the_readme_has_the_measured_figures(monkeypatch: pytest.MonkeyPatch) ->
     assert table.strip() == figures.table(figures.shipped())
 
 
+def test_the_readmes_code_runs_and_prints_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, printed = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)[0]
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/mtcnn.md"])
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name

@@ -148,6 +148,21 @@ def test_orientations_agree(kind: str) -> None:
             assert difference <= limit, (kind, orientation, type(source))
 
 
+def test_a_clear_sample_of_16_bit_grey_is_white() -> None:
+    samples = np.array([[0, 257], [514, 65535]], np.uint16).repeat(16, 0).repeat(16, 1)
+    data = encode(Image.fromarray(samples), "PNG", transparency=514)
+    rgb = load_photo(data).rgb
+    assert rgb[20, 0].tolist() == [255, 255, 255]
+    assert rgb[0, 0].tolist() == [0, 0, 0]
+    assert rgb[0, 20].tolist() == [1, 1, 1]
+
+
+def test_bytes_that_do_not_lie_in_one_piece() -> None:
+    data = encode(Image.fromarray(picture(96, 64)), "PNG")
+    apart = bytes(np.repeat(np.frombuffer(data, np.uint8), 2))
+    np.testing.assert_array_equal(load_photo(memoryview(apart)[::2]).rgb, picture(96, 64))
+
+
 @pytest.mark.parametrize("strip_pixels", [1, 131, 10_000])
 def test_large_photos_are_copied_in_strips(
     strip_pixels: int, monkeypatch: pytest.MonkeyPatch

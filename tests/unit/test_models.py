@@ -11,6 +11,7 @@ import pytest
 
 from facewise.attributes import AttributeModel
 from facewise.errors import ModelIntegrityError, ModelNotFoundError
+from facewise.labels import VECTOR_LABELS
 from facewise.models import (
     WEIGHTS_FOLDER,
     import_onnxruntime,
@@ -132,3 +133,17 @@ def test_padding_folds_into_convolutions() -> None:
     assert [node.op_type for node in model.graph.node] == ["Cast", "Transpose", "Conv"]
     np.testing.assert_allclose(answer(), before, atol=1e-3)
     assert fold_padding(model, 16) == 0
+
+
+def test_a_spec_with_outputs_in_another_order(copied: Path) -> None:
+    raw = json.loads(copied.read_text(encoding="utf-8"))
+    raw["output"] = {"vector": [*VECTOR_LABELS[1:], VECTOR_LABELS[0]]}
+    copied.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(ModelIntegrityError, match="order"):
+        read_spec(copied)
+
+
+def test_every_shipped_spec_names_its_outputs() -> None:
+    for spec in list_models():
+        raw = json.loads(spec.path.read_text(encoding="utf-8"))
+        assert tuple(raw["output"]["vector"]) == VECTOR_LABELS

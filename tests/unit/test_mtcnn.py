@@ -61,7 +61,13 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
     two = Photo(np.concatenate([photo.rgb, photo.rgb], axis=1))
     assert len(detector.detect(two)) == 2
     assert len(MTCNN(threads=1, max_faces=1).detect(two)) == 1
-    for bad in ({"pyramid_factor": 1.0}, {"thresholds": (0.5, 0.5, 2.0)}, {"min_face_px": 3}):
+    for bad in (
+        {"pyramid_factor": 1.0},
+        {"pyramid_factor": 0},
+        {"thresholds": (0.5, 0.5, 2.0)},
+        {"thresholds": ()},
+        {"min_face_px": 3},
+    ):
         with pytest.raises(OptionError):
             MTCNN(**bad)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -38,5 +39,22 @@ def models(
         typer.echo(f"  input    {spec.size_px} x {spec.size_px} px")
         typer.echo(f"  licence  {spec.licence}")
         typer.echo(f"  data     {'; '.join(spec.data)}")
-        for name, figure in spec.figures.items():
+        for name, figure in _lines(spec.figures):
             typer.echo(f"  {name:<32} {figure}")
+
+
+def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Figures as people write them: shares in per cent, years to two places."""
+    for name, figure in figures.items():
+        if isinstance(figure, Mapping):  # coverage, by level and kind
+            for level, kinds in figure.items():
+                for kind, held in kinds.items():
+                    size = held.get("mean_width_years", held.get("mean_size"))
+                    unit = "years" if "mean_width_years" in held else "labels"
+                    told = f"{held['coverage']:.1%}, {size:.1f} {unit} on average"
+                    yield f"{kind.replace('_', ' ')} at {float(level):.0%} hold", told
+        elif isinstance(figure, float):
+            is_share = not name.endswith("years")
+            yield name.replace("_", " "), f"{figure:.1%}" if is_share else f"{figure:.2f}"
+        else:
+            yield name.replace("_", " "), str(figure)

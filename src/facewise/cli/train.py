@@ -43,6 +43,19 @@ def data_sets(folder: Path) -> list[DataSet]:
     return found
 
 
+def check_splits(sets: list[DataSet]) -> None:
+    """Without faces to learn from and faces to choose by there is nothing to train."""
+    for data_set in sets:
+        splits = {sample.split for sample in data_set.samples}
+        name = next((sample.dataset for sample in data_set.samples), "a data set")
+        if not {"train", "val"} <= splits:
+            raise OptionError(
+                f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
+                "beside the pictures, and a column split into fairface_labels.csv "
+                "(docs/training.md; `facewise dedupe` writes splits)"
+            )
+
+
 def train(
     config: Annotated[Path, typer.Option(help="A TOML file, see configs/.")],
     data: Annotated[
@@ -66,6 +79,7 @@ def train(
     for data_set in sets:
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)
+    check_splits(sets)
     build_cache(cache, sets)
     folder = run(
         settings,

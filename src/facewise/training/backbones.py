@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import OptionError
 
 
 class Backbone(Protocol):
@@ -250,11 +250,14 @@ class TimmBackbone(nn.Module):
         try:
             import timm
         except ImportError as error:
-            raise MissingExtraError(f"backbone {name!r} (it is not one of ours)", "timm") from error
-        if name not in timm.list_models():
+            raise OptionError(
+                f"backbone {name!r} is not one of {', '.join(BACKBONES)}; for timm's, install timm"
+            ) from error
+        if not timm.is_model(name):
             raise OptionError(f"no backbone {name!r}: use {', '.join(BACKBONES)}, or a timm name")
         self.model = timm.create_model(name, pretrained=False, num_classes=0)
-        self.feature_dim = int(self.model.num_features)
+        # Some networks have a wider layer between their last features and the classifier.
+        self.feature_dim = int(getattr(self.model, "head_hidden_size", self.model.num_features))
 
     def freeze_stages(self, count: int) -> None:
         if count:
@@ -275,7 +278,6 @@ def make_backbone(name: str) -> nn.Module:
     """Build a backbone with random weights.
 
     Raises:
-        MissingExtraError: the name is not one of ours and timm is not installed.
-        OptionError: neither facewise nor timm knows the name.
+        OptionError: neither facewise nor timm knows the name, or timm is not installed.
     """
     return BACKBONES[name]() if name in BACKBONES else TimmBackbone(name)

@@ -137,6 +137,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
             if str(stored["fingerprint"]) == fingerprint:
                 return
     folder.mkdir(parents=True, exist_ok=True)
+    index_path.unlink(missing_ok=True)  # what it says of the pixels is true no longer
     todo = [(i, sample) for i, data_set in enumerate(data_sets) for sample in data_set.samples]
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     rows: list[dict[str, Any]] = []

@@ -339,12 +339,17 @@ def _save(path: Path, state: dict[str, Any]) -> None:
 
 
 def _log_row(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+    """Add an epoch's row; a run that stopped before its checkpoint repeats that epoch."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({k: round(v, 5) for k, v in row.items()})
+        writer.writeheader()
+        writer.writerows([*rows, {k: round(v, 5) for k, v in row.items()}])
+    partial.replace(path)
 
 
 def plot_curve(folder: Path) -> None:

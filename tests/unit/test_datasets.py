@@ -1,0 +1,139 @@
+"""Readers of UTKFace and FairFace, as folders and as tars."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from facewise.cli.train import check_splits
+from facewise.datasets import parse_utkface_name, read_fairface, read_utkface
+from facewise.errors import OptionError
+
+
+def store(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
+    """A data set of these files, as a folder or a tar."""
+    source = folder / "set"
+    for name, data in files.items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    if kind == "folder":
+        return source
+    with tarfile.open(folder / "set.tar", "w") as archive:
+        archive.add(source, arcname="set")
+    return folder / "set.tar"
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("25_1_3_20170119172047553.jpg.chip.jpg", (25, 1, 3)),
+        ("116_0_4_20170120134744096.jpg", (116, 0, 4)),
+        ("61_1_20170109150557335.jpg.chip.jpg", (61, 1, None)),  # no ethnicity
+        ("24_0_1_20170116220224657 .jpg.chip.jpg", (24, 0, 1)),  # a space
+        ("55_0_0_20170116232725357jpg.chip.jpg", (55, 0, 0)),  # no dot
+    ],
+)
+def test_the_public_sets_names(name: str, labels: tuple[int, int, int | None]) -> None:
+    assert parse_utkface_name(name) == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("portrait.jpg", "name is not"),
+        ("0_1_3_20170119172047553.jpg", "age 0"),
+        ("121_1_3_20170119172047553.jpg", "age 121"),
+        ("25_2_3_20170119172047553.jpg", "gender 2"),
+        ("25_1_5_20170119172047553.jpg", "ethnicity 5"),
+    ],
+)
+def test_names_that_say_nothing_are_refused_with_the_reason(name: str, reason: str) -> None:
+    said = parse_utkface_name(name)
+    assert isinstance(said, str)
+    assert said.startswith(reason)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_utkface(tmp_path: Path, kind: str) -> None:
+    good, alone, odd = (
+        "25_1_3_20170119172047553.jpg.chip.jpg",
+        "61_1_20170109150557335.jpg.chip.jpg",
+        "39_1_20170116174525125.jpg.chip.jpg",
+    )
+    files = {f"UTKFace/{name}": name.encode() for name in (good, alone, odd, "nobody.jpg")}
+    files[f"again/{good}"] = b"another file of that name"
+    splits = tmp_path / "splits.csv"
+    splits.write_text(f"file,split,duplicate_group\n{good},train,\n{alone},val,{good}\n")
+    data_set = read_utkface(store(tmp_path, kind, files), splits)
+    by_key = {sample.key: sample for sample in data_set.samples}
+    assert by_key.keys() == {good, alone}
+    assert (by_key[good].age_range, by_key[good].gender, by_key[good].ethnicity) == (
+        (25, 25),
+        1,
+        3,
+    )
+    assert by_key[alone].ethnicity is None
+    assert (by_key[good].group, by_key[alone].group) == (good, good)
+    assert data_set.read(by_key[alone]) == alone.encode()
+    reasons = {name.rsplit("/", 1)[-1]: reason for name, reason in data_set.skipped}
+    assert reasons.keys() == {odd, "nobody.jpg", good}
+    assert reasons[odd] == "not in the list of splits"
+    assert reasons[good] == "a second file of that name"
+    check_splits([data_set])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_fairface(tmp_path: Path, kind: str) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "file,age,gender,race,split\n"
+        "1.webp,50-59,Male,East Asian,train\n"
+        "2.webp,more than 70,Female,Latino_Hispanic,test\n"
+        "3.webp,unknown,Male,White,train\n"
+    )
+    files = {f"FairFace/{n}.webp": str(n).encode() for n in (1, 2, 3, 4)}
+    data_set = read_fairface(store(tmp_path, kind, files), labels)
+    first, second = data_set.samples
+    assert (first.key, first.age_range, first.gender, first.split) == (
+        "1.webp",
+        (50, 59),
+        0,
+        "train",
+    )
+    assert (first.race, second.race) == ("East Asian", "Latino_Hispanic")
+    assert second.age_range is not None
+    assert second.age_range[0] == 70
+    assert data_set.read(second) == b"2"
+    reasons = {name.rsplit("/", 1)[-1]: reason for name, reason in data_set.skipped}
+    assert reasons["4.webp"] == "not in the list of labels"
+    assert reasons["3.webp"].startswith("unknown label 'unknown'")
+    with pytest.raises(OptionError, match="none in val"):
+        check_splits([data_set])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind: str) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "file,age,gender,race\ntrain/1.jpg,50-59,Male,White\nval/1.jpg,3-9,Female,Black\n"
+    )
+    files = {"train/1.jpg": b"a man", "val/1.jpg": b"a girl", "more/val/1.jpg": b"who?"}
+    data_set = read_fairface(store(tmp_path, kind, files), labels)
+    read = {s.key: (s.age_range, s.gender, data_set.read(s)) for s in data_set.samples}
+    assert read["train/1.jpg"] == ((50, 59), 0, b"a man")
+    assert read["val/1.jpg"][:2] == ((3, 9), 1)
+    assert [reason for _, reason in data_set.skipped] == [
+        "a second file for the label of val/1.jpg"
+    ]
+
+
+def test_a_list_that_lacks_a_column(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,age,gender\n")
+    with pytest.raises(OptionError, match="lacks the columns race"):
+        read_fairface(store(tmp_path, "folder", {"1.jpg": b""}), labels)
+    with pytest.raises(OptionError, match="neither a folder nor an uncompressed tar"):
+        read_utkface(labels)
