@@ -70,7 +70,7 @@ fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on 
 	$(BIN)/facewise train --config configs/fairface-only.toml
 	$(BIN)/facewise export --config configs/fairface-only.toml --out src/facewise/weights \
 	  --name fairface-only --version 1 --fp16 \
-	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 192 px, fine-tuned on FairFace alone."
+	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 160 px, fine-tuned on FairFace alone."
 	$(BIN)/facewise evaluate --model fairface-only --fit \
 	  --data $(DATA)/fairface.tar --labels $(DATA)/fairface_labels.csv \
 	  --exclude src/facewise/evaluation/exclusions.csv
