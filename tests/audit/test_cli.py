@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 
@@ -18,6 +23,22 @@ def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@pytest.fixture
+def other(table: Path, tmp_path: Path) -> Path:
+    """The first twelve pictures of the table, as if other weights had made its rows."""
+    rows = pq.read_table(table)
+    ids = list(dict.fromkeys(rows["image_id"].to_pylist()))[:12]
+    kept = rows.filter(pc.is_in(rows["image_id"], pa.array(ids)))
+    place = kept.schema.get_field_index("model_sha256")
+    weights = pa.array(["0" * 64] * len(kept))
+    (tmp_path / "other.table").mkdir()
+    pq.write_table(
+        kept.set_column(place, "model_sha256", weights),
+        tmp_path / "other.table" / "part-00000000.parquet",
+    )
+    return tmp_path / "other.table"
 
 
 def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path) -> None:
@@ -46,9 +67,73 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
     assert done.returncode == 0, done.stderr
     change = json.loads((tmp_path / "report.json").read_text())["change"]
     women = next(row for row in change["gender"] if row["label"] == "female")
+    assert women["kind"] == "corrected"
     assert women["change"] == pytest.approx(0)
     # Some twenty faces tell a share to some twenty points; equal draws would have said zero.
     assert women["high"] - women["low"] > 0.1
+
+
+def test_two_tables_stand_side_by_side_with_the_change(
+    table: Path, other: Path, tmp_path: Path
+) -> None:
+    """The other table has half the pictures, and rows of other weights: shares are counted."""
+    done = audit(table, "--against", other, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["second"]["images"] == 12
+    assert figures["second"]["confusions_from"] is None
+    assert any("different models" in note for note in figures["notes"])
+    assert any("second table: shares are counted" in note for note in figures["notes"])
+    (women,) = (row for row in figures["change"]["gender"] if row["label"] == "female")
+    assert women["kind"] == "naive"
+    shares = [
+        next(row for row in f["attributes"]["gender"] if row["label"] == "female")["naive"]["share"]
+        for f in (figures, figures["second"])
+    ]
+    assert shares[1] - shares[0] == pytest.approx(women["change"])
+    points = f"{women['change'] * 100:+.1f} ("
+    (line,) = (t for t in done.stdout.splitlines() if f"{shares[1]:.1%}   {points}" in t)
+    assert f"{shares[0]:.1%}" in line
+    assert "second table: 12 images" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    for text in ("Beside the second table", f"<td>{shares[1]:.1%}</td>", "share, second"):
+        assert text in page
+    back = audit(other, "--against", table)
+    assert back.returncode == 0, back.stderr
+    assert f"{-women['change'] * 100:+.1f} (" in back.stdout
+
+
+def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Path) -> None:
+    done = audit(table, "--no-crossings")
+    assert "0 errors (0.0% of images)" in done.stdout
+    (line,) = (t for t in done.stdout.splitlines() if t.startswith("abstained from"))
+    assert re.search(r"age [\d.]+%, gender [\d.]+%, ethnicity [\d.]+%", line)
+
+
+def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.table"
+    shutil.copytree(table, half)
+    assert "not finished" not in audit(half, "--no-crossings").stderr
+    manifest = json.loads((half / "_manifest.json").read_text())
+    manifest["complete"] = False
+    manifest["plan"]["shards"] = 7
+    (half / "_manifest.json").write_text(json.dumps(manifest))
+    done = audit(half, "--no-crossings", "--out", tmp_path / "report")
+    assert done.returncode == 0
+    assert "half.table is not finished (1 of 7 parts" in done.stderr
+    assert "half.table is not finished (1 of 7 parts" in (tmp_path / "report.html").read_text()
+    assert "half.table is not finished" in audit(table, "--against", half).stderr
+
+
+def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.table"
+    shutil.copytree(table, bad)
+    part = bad / "part-00000000.parquet"
+    part.write_bytes(part.read_bytes()[:-40])
+    done = audit(bad)
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: Path) -> None:

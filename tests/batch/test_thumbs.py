@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -69,8 +71,84 @@ def test_tars_and_tables_are_read_again_and_a_lost_picture_is_grey(
         sheet, _ = make_sheet(tmp_path / f"{name}.t", "sharpness", count=1)
         assert np.asarray(sheet)[:128].std() > 20
     (tmp_path / "a.tar").unlink()
-    sheet, _ = make_sheet(tmp_path / "a.tar.t", "sharpness", count=1)
-    assert (np.asarray(sheet)[:128, :128] == GREY).all()
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[4:2000] = bytes(1996)
+    (tmp_path / "a.parquet").write_bytes(data)
+    for name, reason in (("a.tar", "No such file"), ("a.parquet", "")):
+        for _ in range(2):  # damaged, then gone
+            said: list[str] = []
+            sheet, chosen = make_sheet(tmp_path / f"{name}.t", "sharpness", note=said.append)
+            assert (np.asarray(sheet)[:128, :128] == GREY).all()
+            assert len(said) == 1
+            assert said[0].startswith(f"{len(chosen)} of {len(chosen)} faces are grey: ")
+            assert reason in said[0]
+            (tmp_path / name).unlink(missing_ok=True)
+
+
+def test_the_column_that_the_table_was_made_with_is_read(pictures: Path, tmp_path: Path) -> None:
+    """Two columns of pictures: which one is not to be guessed."""
+    files = sorted((pictures / "faces").glob("*.webp"))[:3]
+    blank = io.BytesIO()
+    Image.new("RGB", (200, 200), "navy").save(blank, "PNG")
+    columns = {"mask": [blank.getvalue()] * 3, "photo": [p.read_bytes() for p in files]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    annotate([str(tmp_path / "a.parquet")], tmp_path / "t", Job(image_column="photo"), workers=1)
+    sheet, _ = make_sheet(tmp_path / "t", "sharpness", count=1)
+    assert np.asarray(sheet)[:128].std() > 20
+
+
+def test_faces_of_video_are_cut_from_their_frames(pictures: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    with Image.open(pictures / "astronaut.jpg") as image:
+        rgb = np.asarray(image.convert("RGB").resize((256, 256)))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for k in range(20):
+            darker = (rgb * (1 - 0.04 * k)).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(darker, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    annotate([str(tmp_path / "a.mp4")], tmp_path / "t", Job(frames_per_second=2.0), workers=1)
+    said: list[str] = []
+    sheet, chosen = make_sheet(
+        tmp_path / "t", "frame_index", count=4, size_px=64, largest=True, note=said.append
+    )
+    assert not said
+    assert [face.value for face in chosen] == sorted((f.value for f in chosen), reverse=True)
+    assert chosen[0].value > chosen[-1].value
+    last, first = sheet.crop((0, 0, 64, 64)), sheet.crop((0, 82, 64, 146))
+    assert np.asarray(first).mean() > 1.5 * np.asarray(last).mean() > 15
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:2000])
+    make_sheet(tmp_path / "t", "frame_index", note=said.append)
+    assert "faces are grey" in said[0]
+
+
+def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
+    table: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(table, tmp_path / "t")
+    part = sorted((tmp_path / "t").glob("part-*"))[-1]
+    whole = part.read_bytes()
+    part.unlink()
+    said: list[str] = []
+    make_sheet(tmp_path / "t", "sharpness", count=1, note=said.append)
+    assert "is not finished (3 of 4 parts" in said[0]
+    done = subprocess.run(
+        [*(sys.executable, "-m", "facewise", "thumbs", str(tmp_path / "t"), "--by", "sharpness"),
+         *("--count", "1", "--out", str(tmp_path / "s.png"))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "note: t is not finished" in done.stderr
+    part.write_bytes(whole[:-30])
+    with pytest.raises(TableError, match="is damaged"):
+        make_sheet(tmp_path / "t", "sharpness")
+    part.write_bytes(whole)
+    plan = tmp_path / "t" / "_plan.parquet"
+    plan.write_bytes(plan.read_bytes()[:-30])
+    with pytest.raises(TableError, match="is damaged"):
+        make_sheet(tmp_path / "t", "sharpness")
 
 
 def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from facewise.reporting.plots import intervals
@@ -11,7 +11,9 @@ from facewise.reporting.report import Report
 
 def summary(figures: Mapping[str, Any], title: str) -> str:
     """Lines for the terminal: labels that hold nothing are left out."""
-    lines = [f"{title}: {_counts(figures)}"]
+    lines = [f"{title}: {_counts(figures)}", *_abstained(figures)]
+    if (second := figures.get("second")) is not None:
+        lines += [f"second table: {_counts(second)}", *_abstained(second)]
     for name, rows in figures["attributes"].items():
         lines.append(f"{name} (share of faces, 95 % interval)")
         for row in rows:
@@ -24,10 +26,15 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
                     f"   corrected {best['share']:6.1%} ({best['low']:.1%} to {best['high']:.1%})"
                 )
             lines.append(text)
-    for heading in ("change", "against_reference"):
-        for name, rows in figures.get(heading, {}).items():
-            lines.append(f"{name}, {heading.replace('_', ' ')} (percentage points)")
-            lines += [f"  {row['label']:<9} {_points(row)}" for row in rows if _any(row)]
+    for name in figures.get("change", {}):
+        lines.append(f"{name}, first table, second table, change in percentage points")
+        lines += [
+            f"  {row['label']:<9} {one['share']:6.1%} {other['share']:6.1%}   {_points(row)}"
+            for row, one, other in _beside(figures, name)
+        ]
+    for name, rows in figures.get("against_reference", {}).items():
+        lines.append(f"{name}, against reference (percentage points)")
+        lines += [f"  {row['label']:<9} {_points(row)}" for row in rows if _any(row)]
     lines += [f"note: {note}" for note in figures["notes"]]
     return "\n".join(lines)
 
@@ -40,13 +47,23 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         "taught by people's labels sees them, not who they are. " + _counts(figures)
     )
     report.bullets(figures["notes"])
-    rows = [("no face found", figures["without_face"]), ("error", figures["errors"])]
+    tables = [figures, *([figures["second"]] if "second" in figures else [])]
+    columns = ["n", "share"]
+    if len(tables) == 2:
+        columns = ["n, first", "share, first", "n, second", "share, second"]
     report.table(
-        ["pictures", "n", "share"], [[name, f"{c['n']:,}", f"{c['share']:.2%}"] for name, c in rows]
+        ["pictures", *columns],
+        [
+            [said, *(cell for table in tables for cell in _cells(table[key]))]
+            for said, key in (("no face found", "without_face"), ("error", "errors"))
+        ],
     )
     report.table(
-        ["faces abstained from", "n", "share"],
-        [[name, f"{c['n']:,}", f"{c['share']:.2%}"] for name, c in figures["abstained"].items()],
+        ["faces abstained from", *columns],
+        [
+            [name, *(cell for table in tables for cell in _cells(table["abstained"].get(name)))]
+            for name in figures["abstained"]
+        ],
     )
     for name, found in figures["attributes"].items():
         report.heading(name.capitalize())
@@ -69,7 +86,22 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
             ["label", "counted", "counted share", "corrected share", "95 % interval"],
             [_row(row) for row in found],
         )
-        _differences(report, "Change from the first table", figures.get("change", {}).get(name))
+        if beside := list(_beside(figures, name)):
+            report.heading("Beside the second table", 3)
+            report.table(
+                [
+                    "label",
+                    f"first, {beside[0][0]['kind']} share",
+                    "95 % interval",
+                    f"second, {beside[0][0]['kind']} share",
+                    "95 % interval",
+                    "change, percentage points (95 % interval)",
+                ],
+                [
+                    [row["label"], *_share(one), *_share(other), _points(row)]
+                    for row, one, other in beside
+                ],
+            )
         _differences(
             report, "Against the reference", figures.get("against_reference", {}).get(name)
         )
@@ -87,15 +119,44 @@ def _counts(figures: Mapping[str, Any]) -> str:
     return (
         f"{figures['images']:,} images, {figures['faces']:,} faces; "
         f"{figures['without_face']['n']:,} images without a face "
-        f"({figures['without_face']['share']:.1%}), {figures['errors']['n']:,} errors."
+        f"({figures['without_face']['share']:.1%}), {figures['errors']['n']:,} errors "
+        f"({figures['errors']['share']:.1%} of images)."
     )
+
+
+def _abstained(figures: Mapping[str, Any]) -> list[str]:
+    parts = [f"{name} {c['share']:.1%}" for name, c in figures["abstained"].items()]
+    return [f"abstained from, share of faces: {', '.join(parts)}"] if parts else []
+
+
+def _cells(count: Mapping[str, Any] | None) -> list[str]:
+    """Of a count; a second table may lack an attribute."""
+    return ["", ""] if count is None else [f"{count['n']:,}", f"{count['share']:.2%}"]
+
+
+def _beside(
+    figures: Mapping[str, Any], name: str
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
+    """Rows of the change, each with both tables' shares of its kind; empty classes are left out."""
+    changed = figures.get("change", {}).get(name, [])
+    if not changed:
+        return
+    tables = figures["attributes"][name], figures["second"]["attributes"][name]
+    for row, first, second in zip(changed, *tables, strict=True):
+        one, other = first[row["kind"]], second[row["kind"]]
+        if _any(row) or max(one["share"], other["share"]) >= 0.0005:
+            yield row, one, other
+
+
+def _share(cell: Mapping[str, Any]) -> list[str]:
+    return [f"{cell['share']:.1%}", f"{cell['low']:.1%} to {cell['high']:.1%}"]
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
     naive, best = row["naive"], row.get("corrected")
     ends = ["", ""]
     if best is not None:
-        ends = [f"{best['share']:.1%}", f"{best['low']:.1%} to {best['high']:.1%}"]
+        ends = _share(best)
     return [row["label"], f"{naive['count']:,.0f}", f"{naive['share']:.1%}", *ends]
 
 

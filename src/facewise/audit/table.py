@@ -106,7 +106,7 @@ def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
     first: list[str] | None = None
     for path in part_files(table):
         try:
-            with pq.ParquetFile(path, pre_buffer=False) as file:
+            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
                 names = file.schema_arrow.names
                 if not {"image_id", "face_index", "error_code"} <= set(names):
                     raise TableError(
@@ -120,7 +120,10 @@ def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
                     )
                 yield from file.iter_batches(BATCH, columns=wanted, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{path} cannot be read ({error}): annotate again") from error
+            raise TableError(
+                f"{path} is damaged ({error}): run the same facewise annotate command again, which "
+                "makes it anew"
+            ) from error
 
 
 def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:

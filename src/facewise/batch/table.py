@@ -138,15 +138,7 @@ class TableFolder:
         Raises:
             TableError: it cannot be read.
         """
-        path = self.path / MANIFEST
-        if not path.exists():
-            return None
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            manifest["settings"], manifest["plan"]["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TableError(f"{path} is damaged ({error}): begin a new table") from error
-        return manifest
+        return read_manifest(self.path)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
@@ -197,6 +189,41 @@ class TableFolder:
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
                 path.unlink()
+
+
+def read_manifest(table: Path) -> dict[str, Any] | None:
+    """What a run left of its settings; None where there is no manifest.
+
+    Raises:
+        TableError: it cannot be read.
+    """
+    path = table / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest["settings"], manifest["plan"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+    return manifest
+
+
+def unfinished(table: Path) -> str | None:
+    """What a reader of the table must know where annotate has not finished it; else None.
+
+    Raises:
+        TableError: its manifest cannot be read.
+    """
+    manifest = read_manifest(table)
+    if manifest is None:  # parts that were copied without it, or one file
+        return None
+    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"].get("shards", 0)
+    if manifest.get("complete") and there >= all_of_it:
+        return None
+    return (
+        f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
+        "a part of the pictures that need not be like the rest; run the same annotate command again"
+    )
 
 
 def part_name(shard: int) -> str:

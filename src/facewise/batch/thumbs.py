@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from facewise.audit.table import part_files, read_batches
 from facewise.batch import storage
-from facewise.batch.job import FILE, ROW, TAR, Item
+from facewise.batch.job import ROW, TAR, VIDEO, Item
 from facewise.batch.plan import Plan
-from facewise.batch.schema import PART_GLOB
+from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
-from facewise.errors import FacewiseError, ImageError, OptionError, TableError
+from facewise.batch.video import sample_frames
+from facewise.errors import ImageError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
 from facewise.types import Photo
 
 if TYPE_CHECKING:
     from PIL import Image
 
-PLAN_FILE: Final = "_plan.parquet"
 COMPUTED: Final = ("interval", "abstentions")
 """Orders that no column has: years between the interval's ends, and how many attributes facewise
 does not stand by."""
@@ -40,42 +43,51 @@ class Chosen:
     face_index: int
     bbox: tuple[float, float, float, float]
     value: Any
+    frame_index: int | None = None  # of video
 
 
 def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
     """The faces that come first in a column's order; null values are left out.
 
-    Reads a part at a time and holds ``count`` faces.
+    Reads a batch at a time and holds ``count`` faces.
 
     Raises:
-        TableError: it is no table of ``facewise annotate``.
+        TableError: it is no table of ``facewise annotate``, or is damaged.
         OptionError: it has no such column.
     """
-    import pyarrow.parquet as pq
-
     if count < 1:
         raise OptionError(f"count must be 1 or more, not {count}")
-    files = sorted(table.glob(PART_GLOB))
-    if not files:
-        raise TableError(f"{table} is no annotated table: make one with facewise annotate")
     needed = {"interval": ["age_low_years", "age_high_years"], "abstentions": ["abstained"]}
+    columns = needed.get(by, [by])
+    wanted = dict.fromkeys(["image_id", "face_index", "frame_index", "bbox", *columns])
     chosen: list[Chosen] = []
-    for path in files:
-        names = pq.read_schema(path).names
-        columns = needed.get(by, [by])
-        if not set(columns) <= set(names):
-            raise OptionError(f"{table} has no column {by}; it has {', '.join(names)}")
-        wanted = dict.fromkeys(["image_id", "face_index", "bbox", *columns])
-        for row in pq.read_table(path, columns=list(wanted)).to_pylist():
+    for batch in read_batches(table, list(wanted)):
+        if not set(columns) <= set(batch.schema.names):
+            raise OptionError(
+                f"{table} has no column {by}; it has {', '.join(_column_names(table))}"
+            )
+        for row in batch.to_pylist():
             value = _value(row, by)
             if row["face_index"] is not None and value is not None:
-                chosen.append(Chosen(row["image_id"], row["face_index"], tuple(row["bbox"]), value))
+                chosen.append(
+                    Chosen(
+                        row["image_id"], row["face_index"], tuple(row["bbox"]), value,
+                        row["frame_index"],
+                    )
+                )  # fmt: skip
         try:
             chosen.sort(key=lambda face: (face.value, face.image_id), reverse=largest)
         except TypeError as error:
             raise OptionError(f"{by} has no order: name a column of numbers or words") from error
         del chosen[count:]
     return chosen
+
+
+def _column_names(table: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_schema(part_files(table)[0]).names
+    return names
 
 
 def _value(row: dict[str, Any], by: str) -> Any:
@@ -92,49 +104,108 @@ def _value(row: dict[str, Any], by: str) -> Any:
     return value
 
 
-def read_pictures(table: Path, image_ids: set[str]) -> Iterator[tuple[str, Photo | FacewiseError]]:
-    """Pictures of a table by name, read again from where they were; an error where that fails.
+def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, Photo | Exception]]:
+    """Pictures of faces by name, read again from where they were; an error where that fails.
 
-    Frames of video are not read again.
+    A video is decoded up to the last frame that is asked for.
 
     Raises:
-        TableError: the table's plan is missing.
+        TableError: the table's plan or manifest is missing or damaged.
     """
-    if not (table / PLAN_FILE).exists():
-        raise TableError(f"{table / PLAN_FILE} is missing: where the pictures are is not known")
-    plan = Plan(table / PLAN_FILE, 1)
-    reader: tuple[str, RowReader] | None = None
+    import pyarrow as pa
+
+    path = table / PLAN
+    manifest = read_manifest(table)
+    if manifest is None or not path.exists():
+        raise TableError(
+            f"{table} lacks {PLAN} or {MANIFEST}: where the pictures are is not known; copy them "
+            "from where annotate wrote the table"
+        )
+    settings = manifest["settings"]
+    photos = {face.image_id for face in chosen if face.frame_index is None}
+    frames: dict[str, set[int]] = {}
+    for face in chosen:
+        if face.frame_index is not None:
+            frames.setdefault(face.image_id.rpartition("::")[0], set()).add(face.frame_index)
     try:
-        for shard in range(plan.shards):
-            for item in plan.items(shard):
-                if item.image_id not in image_ids:
-                    continue
-                if item.kind == ROW and (reader is None or reader[0] != item.path):
-                    if reader is not None:
-                        reader[1].close()
-                    reader = item.path, RowReader(item.path, None)
-                yield item.image_id, _load(item, reader[1] if reader else None)
-    finally:
-        plan.close()
-        if reader is not None:
-            reader[1].close()
+        with (
+            contextlib.closing(Plan(path, 1)) as plan,
+            contextlib.closing(_Rows(settings["image_column"])) as rows,
+        ):
+            for shard in range(plan.shards):
+                for item in plan.items(shard):
+                    if item.kind == VIDEO and item.image_id in frames:
+                        yield from _frames(
+                            item, frames[item.image_id], settings["frames_per_second"]
+                        )
+                    elif item.image_id in photos:
+                        yield item.image_id, _load(item, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
 
 
-def _load(item: Item, reader: RowReader | None) -> Photo | FacewiseError:
+class _Rows:
+    """Pictures in tables; one table is open at a time, for a plan names them one after another."""
+
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+        self._open: tuple[str, RowReader] | None = None
+
+    def read(self, item: Item, limit: int) -> bytes:
+        if self._open is None or self._open[0] != item.path:
+            self.close()
+            self._open = item.path, RowReader(item.path, self._column)
+        try:
+            return self._open[1].read(item.group, item.size, limit)
+        except Exception:
+            self.close()  # where in the table it stands is not known any more
+            raise
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+        self._open = None
+
+
+def _load(item: Item, rows: _Rows) -> Photo | Exception:
     limit = DEFAULT_MAX_BYTES + 1
     try:
-        if item.kind == ROW and reader is not None:
-            return load_photo(reader.read(item.group, item.size, limit))
-        if item.kind in (FILE, TAR):
-            size = min(item.size, limit) if item.kind == TAR else limit
-            return load_photo(storage.read_range(item.path, size, offset=item.offset))
-        return ImageError("no picture of its own")
-    except FacewiseError as error:
+        if item.kind == ROW:
+            return load_photo(rows.read(item, limit))
+        size = min(item.size, limit) if item.kind == TAR else limit
+        return load_photo(storage.read_range(item.path, size, offset=item.offset))
+    except Exception as error:  # any failure is this picture's own
         return error
 
 
+def _frames(
+    item: Item, wanted: set[int], frames_per_second: float
+) -> Iterator[tuple[str, Photo | Exception]]:
+    missing = set(wanted)
+    failure: Exception = ImageError("the video has fewer frames than it had")
+    try:
+        # The same sampling, for it is what names the frames.
+        with contextlib.closing(sample_frames(item.path, frames_per_second)) as frames:
+            for index, _, photo in frames:
+                if index in missing:
+                    yield f"{item.image_id}::{index}", photo
+                    missing.remove(index)
+                if not missing:
+                    return
+    except Exception as error:  # any failure is this video's own
+        failure = error
+    for index in missing:
+        yield f"{item.image_id}::{index}", failure
+
+
 def make_sheet(
-    table: Path, by: str, *, count: int = 60, largest: bool = False, size_px: int = 128
+    table: Path,
+    by: str,
+    *,
+    count: int = 60,
+    largest: bool = False,
+    size_px: int = 128,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Image.Image, list[Chosen]]:
     """Faces in the order of a column, with number and value, on one picture.
 
@@ -144,6 +215,7 @@ def make_sheet(
         count: of faces, at most.
         largest: the largest value first, in place of the smallest.
         size_px: side of a face on the sheet.
+        note: called with what is worth saying: faces that could not be drawn, and why.
 
     Returns:
         The sheet, RGB, and what is on it, in order. A picture that has gone is a grey square.
@@ -154,12 +226,21 @@ def make_sheet(
     if not chosen:
         raise OptionError(f"{os.fspath(table)} has no face with a value of {by}")
     faces = dict.fromkeys(range(len(chosen)), Image.new("RGB", (size_px, size_px), GREY))
-    for image_id, photo in read_pictures(table, {face.image_id for face in chosen}):
+    if (text := unfinished(table)) is not None:
+        note(text)
+    reasons = dict.fromkeys((face.image_id for face in chosen), "not in the table's plan")
+    for image_id, photo in read_pictures(table, chosen):
         if isinstance(photo, Photo):
+            del reasons[image_id]
             whole = Image.fromarray(photo.rgb)
             for number, face in enumerate(chosen):
                 if face.image_id == image_id:
                     faces[number] = _cut(whole, face.bbox, size_px)
+        else:
+            reasons[image_id] = _reason(photo)
+    grey = Counter(reasons[face.image_id] for face in chosen if face.image_id in reasons)
+    for reason, faces_lost in grey.most_common():
+        note(f"{faces_lost:,} of {len(chosen):,} faces are grey: {reason}")
     across = math.ceil(math.sqrt(len(chosen) * 1.3))
     down = math.ceil(len(chosen) / across)
     line = 18
@@ -171,6 +252,12 @@ def make_sheet(
         value = f"{face.value:.3g}" if isinstance(face.value, float) else str(face.value)
         draw.text((x + 3, y + size_px + 2), f"{number + 1}: {value}", fill="black", font_size=12)
     return sheet, chosen
+
+
+def _reason(error: Exception) -> str:
+    """Without the path where an OSError tells it apart, so that the same reasons add up."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0]
 
 
 def _cut(image: Image.Image, bbox: tuple[float, float, float, float], size_px: int) -> Image.Image:

@@ -39,6 +39,11 @@ class Tracker:
     _frame: int = -1
     _count: int = 0
 
+    @property
+    def live(self) -> set[int]:
+        """Tracks that the next frame may go on with."""
+        return {t.track_id for t in self._live if self._frame - t.last <= self.max_gap}
+
     def update(self, boxes: Sequence[FloatArray]) -> list[int]:
         """Take the next sampled frame.
 

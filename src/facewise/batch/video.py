@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from facewise.batch.rows import (
     problem_row,
 )
 from facewise.batch.tracks import Tracker
-from facewise.errors import ImageError, MissingExtraError
+from facewise.errors import CorruptImageError, ImageError, MissingExtraError, UnsupportedFormatError
 from facewise.labels import DECADES, ETHNICITY, GENDER, ages_to_decades, expected_age
 from facewise.types import Photo, Prediction
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 GATE_COVERAGE = 0.9
 """As the analyzer's own: the interval that decides whether an age is too unsure."""
+
+WHOLE = 0.9
+"""Share of the frames, or seconds, that a file states from which on it counts as read whole: FFmpeg
+takes the end of a file that was cut for the end of the video. Edits drop a few frames."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class _Mean:
     vector: Any = field(default_factory=lambda: np.zeros(19))
     faces: int = 0
     largest: Prediction | None = None
+    ended: bool = False
+    answer: Row | None = None
 
     def add(self, prediction: Prediction) -> None:
         if prediction.age is not None:
@@ -50,8 +57,11 @@ class _Mean:
             self.largest = prediction
 
 
-def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> list[Row]:
+def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iterator[Row]:
     """Rows of one video, frame by frame; what was read before damage stays, a last row names it.
+
+    A face's row waits until its track has ended, for its answers are the track's; so what is held
+    are the rows since the beginning of the oldest track that goes on.
 
     Args:
         item: the video.
@@ -61,10 +71,12 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> list
     model = analyzer.spec.info
     tracker = Tracker()
     means: dict[int, _Mean] = {}
-    rows: list[Row] = []
-    problem: list[Row] = []
+    waiting: deque[tuple[Row, _Mean | None]] = deque()
+    problem: Row | None = None
+    frames = 0
     try:
         for index, seconds, photo in sample_frames(item.path, frames_per_second):
+            frames += 1
             found = analyzer.analyze(photo)
             about: Row = {
                 "image_id": f"{item.image_id}::{index}",
@@ -76,23 +88,34 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> list
             }
             tracks = tracker.update([prediction.face.bbox for prediction in found])
             if not found:
-                rows.append(about)
+                waiting.append((about, None))
             for number, (track, prediction) in enumerate(zip(tracks, found, strict=True)):
-                means.setdefault(track, _Mean()).add(prediction)
+                mean = means.setdefault(track, _Mean())
+                mean.add(prediction)
                 face = {"face_index": number, "track_id": track, **face_columns(prediction)}
-                rows.append(about | face)
-        if not rows:
-            raise ImageError("the video has no frame: is it whole?")
-    except (ImageError, MissingExtraError) as error:
-        problem = [error_row(item.image_id, error, model)]
+                waiting.append((about | face, mean))
+            for track in means.keys() - tracker.live:
+                means.pop(track).ended = True
+            while waiting and (waiting[0][1] is None or waiting[0][1].ended):
+                yield _answered(*waiting.popleft(), analyzer)
+        if not frames:
+            raise CorruptImageError("the video has no frame: is it whole?")
     except _ffmpeg_errors() as error:
         reason = f"the video is damaged or of an unknown codec ({error}): copy or export it again"
-        problem = [problem_row(item.image_id, "video_corrupt", _without(reason, item), model)]
-    answers = {track: _answer(mean, analyzer) for track, mean in means.items()}
-    return [row | answers[row["track_id"]] if "track_id" in row else row for row in rows] + problem
+        problem = problem_row(item.image_id, "video_corrupt", _without(reason, item), model)
+    except CorruptImageError as error:
+        problem = problem_row(item.image_id, "video_corrupt", str(error), model)
+    except Exception as error:  # any failure is this video's own
+        problem = error_row(item.image_id, error, model)
+    for row, mean_of in waiting:
+        yield _answered(row, mean_of, analyzer)
+    if problem is not None:
+        yield problem
 
 
-def sample_frames(path: str, frames_per_second: float) -> Iterator[tuple[int, float, Photo]]:
+def sample_frames(
+    path: str, frames_per_second: float
+) -> Generator[tuple[int, float, Photo], None, None]:
     """Upright frames: the first at or after each multiple of ``1 / frames_per_second``.
 
     Yields:
@@ -101,6 +124,8 @@ def sample_frames(path: str, frames_per_second: float) -> Iterator[tuple[int, fl
     Raises:
         MissingExtraError: PyAV is not installed.
         ImageNotFoundError: the file has gone.
+        UnsupportedFormatError: nothing here decodes it.
+        CorruptImageError: after the last frame, where the file states that there were more.
         ImageError: it has no pictures.
     """
     try:
@@ -114,9 +139,14 @@ def sample_frames(path: str, frames_per_second: float) -> Iterator[tuple[int, fl
         if not container.streams.video:
             raise ImageError("the video has sound only")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UnsupportedFormatError(
+                "the video's codec is unknown to PyAV: export it again, for example as H.264"
+            )
         stream.codec_context.thread_count = 1  # a worker is a core
         first: float | None = None
-        following = 0
+        following = index = 0
+        seconds = 0.0
         for index, frame in enumerate(container.decode(stream)):
             time = _time(frame, index, stream)
             first = time if first is None else first
@@ -125,6 +155,22 @@ def sample_frames(path: str, frames_per_second: float) -> Iterator[tuple[int, fl
                 continue
             following = math.floor(seconds * frames_per_second + 1e-6) + 1
             yield index, round(seconds, 6), Photo(_upright(frame))
+        if first is not None:
+            _check_whole(container, stream, index + 1, seconds)
+
+
+def _check_whole(container: Any, stream: Any, frames: int, seconds: float) -> None:
+    """Compare what was read with what the file states: frames, or else its length."""
+    if stream.frames:
+        read, stated, unit = float(frames), float(stream.frames), "frames"
+    else:
+        # The container's length may be its sound's; the last frame may stand still for a second.
+        read, stated, unit = seconds + 1, (container.duration or 0) / 1e6, "seconds"
+    if read < WHOLE * stated:
+        raise CorruptImageError(
+            f"the video is damaged or was cut: {read:.0f} of {stated:.0f} {unit} could be read; "
+            "copy it again"
+        )
 
 
 def _time(frame: Any, index: int, stream: Any) -> float:
@@ -137,6 +183,15 @@ def _upright(frame: Any) -> Any:
     """uint8 ``(H, W, 3)``, RGB, turned as the phone says that it was held."""
     rgb = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
+
+
+def _answered(row: Row, mean: _Mean | None, analyzer: Analyzer) -> Row:
+    """A row with the answers of its track, whose faces must all have been added."""
+    if mean is None:
+        return row
+    if mean.answer is None:
+        mean.answer = _answer(mean, analyzer)
+    return row | mean.answer
 
 
 def _answer(mean: _Mean, analyzer: Analyzer) -> Row:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -47,16 +48,24 @@ def audit(
     reference = read_reference(against) if against is not None and is_csv else None
     faces = read_faces(table)
     known, notes = _known(faces, model)
+    notes = _unfinished(table) + notes
     figures, shares = run(faces, known, source=confusions, method=method, crossings=crossings)
     if reference is not None:
         figures["against_reference"] = compare(figures, reference)
     elif against is not None:
         second = read_faces(against)
+        notes += _unfinished(against)
         if second.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
-        own, _ = _known(second, model)
+        own, why = _known(second, model)
         source = figures["confusions_from"]
-        figures["second"], _ = run(second, own, source=source, method=method, crossings=False)
+        if source not in own:  # shares are compared that were made alike, which leaves the counted
+            if source is not None and own:
+                why = [f"counted shares are compared: its model knows no confusions of {source}"]
+            own = {}
+        notes += [f"second table: {text}" for text in why]
+        used = source if own else None
+        figures["second"], _ = run(second, own, source=used, method=method, crossings=False)
         after = estimate_all(second, own.get(source, {}), method, sample=1)
         figures["change"] = changes(shares, after)
     figures["notes"] = [*notes, *_notes(figures)]
@@ -68,6 +77,17 @@ def audit(
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         out.with_suffix(".json").write_text(text, encoding="utf-8")
         typer.echo(f"all of it: {out.with_suffix('.html')}, {out.with_suffix('.json')}")
+
+
+def _unfinished(table: Path) -> list[str]:
+    """A note on a table that annotate has not finished, said at once on standard error."""
+    from facewise.batch.table import unfinished
+
+    note = unfinished(table)
+    if note is None:
+        return []
+    typer.echo(printable(f"note: {note}"), err=True)
+    return [note]
 
 
 def _known(faces: Faces, model: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -31,7 +31,11 @@ def thumbs(
 
     if out.suffix.lower() != ".png":
         raise OptionError(f"{out}: the sheet is a PNG; name it so")
-    sheet, chosen = make_sheet(table, by, count=count, largest=largest)
+    sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
     sheet.save(out)
     for number, face in enumerate(chosen, start=1):
         typer.echo(printable(f"{number}\t{face.value}\t{face.image_id}\t{face.face_index}"))
+
+
+def _say(text: str) -> None:
+    typer.echo(printable(f"note: {text}"), err=True)
