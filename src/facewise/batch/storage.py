@@ -60,7 +60,11 @@ def _connect(protocol: str, url: str) -> Any:
 
 
 def with_protocol(url: str, path: str) -> str:
-    """A path on a URL's file system as a URL again."""
+    """A path that was listed on a URL's file system as a URL again, its host included."""
+    _, inner = file_system(url)
+    if inner and url.rstrip("/").endswith(inner):
+        slash = "/" * (inner.startswith("/") and not path.startswith("/"))
+        return f"{url.rstrip('/').removesuffix(inner)}{slash}{path}"
     return f"{url.split('://', 1)[0]}://{path.lstrip('/') if not url.startswith('file') else path}"
 
 
@@ -107,7 +111,10 @@ class _Source(io.RawIOBase):
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
+        try:
+            self._file.seek(offset, whence)
+        except OSError as error:
+            raise unreadable(error, self._path) from error
         return self.tell()
 
     def tell(self) -> int:
