@@ -189,14 +189,22 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
     failure: Exception = OSError("not tried")
     for _ in range(ATTEMPTS):
         try:
-            system, inner = file_system(path)
-            data: bytes = system.cat_file(inner, start=offset, end=offset + limit)
-            return data
+            return _read_url(path, limit, offset)
         except FileNotFoundError as error:
             raise unreadable(error, path) from error
         except Exception as error:  # drivers raise errors of their own kinds
             failure = error
     raise unreadable(failure, path) from failure
+
+
+def _read_url(path: str, limit: int, offset: int) -> bytes:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    system, inner = file_system(path)
+    # Without this, Arrow's file systems open a stream from 0 on that cannot seek, and seek in it.
+    more = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
+    data: bytes = system.cat_file(inner, start=offset, end=offset + limit, **more)
+    return data
 
 
 def _read_local(path: str, limit: int, offset: int) -> bytes:
