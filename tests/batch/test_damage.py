@@ -483,7 +483,7 @@ def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
     from facewise.cli import annotate as command
 
     now = 1000.0
-    monkeypatch.setattr(command.time, "monotonic", lambda: now)
+    monkeypatch.setattr("facewise.cli.annotate.time.monotonic", lambda: now)
     lines = command._Lines()
     said = []
     for now, done in ((1000.0, 500), (1005.0, 600), (1010.0, 700), (1020.0, 10_000)):  # noqa: B007
