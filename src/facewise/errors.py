@@ -104,6 +104,12 @@ class OptionError(FacewiseError, ValueError):
     code = "invalid_option"
 
 
+class SourceError(FacewiseError):
+    """A source of ``annotate`` could not be listed this time; nothing was begun."""
+
+    code = "source_unreadable"
+
+
 class TableError(FacewiseError):
     """An annotated table is in use, was made with other settings, or cannot be read or written."""
 

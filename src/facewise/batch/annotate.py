@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.batch import pool, storage
-from facewise.batch.job import Job, Result, Task, differences
+from facewise.batch.job import CHUNK, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
-from facewise.batch.sources import Skipped, check, list_items
+from facewise.batch.sources import Opened, Skipped, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
 from facewise.errors import OptionError, TableError
 
@@ -71,7 +71,9 @@ def annotate(
 
     Raises:
         OptionError: a source or setting cannot be used.
-        TableError: the table is in use, was begun with other settings, or cannot be written.
+        SourceError: a source cannot be read now; nothing was begun, the next run lists it again.
+        TableError: the table is in use, was begun with other settings or sources that have changed
+            since, or cannot be written.
         ModelError: the model cannot be loaded.
     """
     job = job or Job()
@@ -91,13 +93,12 @@ def annotate(
         manifest = folder.read_manifest()
         if manifest is None:
             manifest = _begin(folder, sources, job, description, note)
-        elif changed := differences(manifest["settings"], description):
-            raise TableError(
-                f"{out} was begun with other settings: {'; '.join(changed)}. Use those, or name "
-                "another --out"
-            )
+        else:
+            _check_same(Path(out), manifest, description)
+        # Tables from before tasks could be longer have no "chunk", and no "sources" either.
+        chunk = manifest["plan"].get("chunk", CHUNK)
         with contextlib.closing(
-            open_plan(folder, manifest["plan"]["sha256"], job.shard_size)
+            open_plan(folder, manifest["plan"]["sha256"], job.shard_size, chunk)
         ) as plan:
             return _Run(folder, plan, manifest, job, progress, note).finish(
                 run, workers, retry_errors
@@ -114,6 +115,22 @@ def _engine(name: str) -> Engine:
     raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {name}")
 
 
+def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings or files: a table holds the rows of one run."""
+    if different := differences(manifest["settings"], description):
+        raise TableError(
+            f"{out} was begun with other settings: {'; '.join(different)}. Use those, or name "
+            "another --out"
+        )
+    if paths := changed(manifest["plan"].get("sources", {})):
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        raise TableError(
+            f"{paths[0]}{more} changed since {out} was begun, whose names would now be those of "
+            "other pictures: put the old file back, its time of change included, or name another "
+            "--out"
+        )
+
+
 def _begin(
     folder: TableFolder,
     sources: Sequence[str],
@@ -123,8 +140,9 @@ def _begin(
 ) -> dict[str, Any]:
     """List the sources, write plan and manifest."""
     note("listing the sources")
-    skipped = Skipped()
-    digest, dropped = write_plan(folder, list_items(sources, job, skipped), job.shard_size)
+    skipped, opened = Skipped(), Opened()
+    items = list_items(sources, job, skipped, opened)
+    digest, dropped = write_plan(folder, items, job.shard_size)
     with contextlib.closing(open_plan(folder, digest, job.shard_size)) as plan:
         images, shards = plan.images, plan.shards
     if skipped:
@@ -139,7 +157,13 @@ def _begin(
         )
     manifest = {
         "settings": dict(description),
-        "plan": {"sha256": digest, "images": images, "shards": shards},
+        "plan": {
+            "sha256": digest,
+            "images": images,
+            "shards": shards,
+            "chunk": job.chunk,
+            "sources": opened,
+        },
         "complete": False,
     }
     folder.write_manifest(manifest)

@@ -18,7 +18,8 @@ from facewise.labels import ATTRIBUTES
 from facewise.models import WEIGHTS_FOLDER, load_spec
 
 CHUNK: Final = 8
-"""Pictures of a task; a task is what a worker takes at a time and never crosses a shard.
+"""Pictures of a task, unless more go into one inference; a task is what a worker takes at a time
+and never crosses a shard.
 
 A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
 do not depend on it."""
@@ -33,7 +34,7 @@ class Item(NamedTuple):
     Attributes:
         image_id: what the table calls it.
         kind: one of the constants below.
-        path: local and absolute, or a URL; for PROBLEM the message.
+        path: local and absolute, or a URL; for PROBLEM and MISSING the message.
         offset: TAR: first byte; ROW: the row's number.
         size: TAR: bytes; ROW: the row's number within its row group or record batch.
         group: ROW: row group or record batch.
@@ -47,7 +48,10 @@ class Item(NamedTuple):
     group: int = 0
 
 
-FILE, TAR, ROW, VIDEO, PROBLEM = range(5)
+FILE, TAR, ROW, VIDEO, PROBLEM, MISSING = range(6)
+
+PROBLEMS: Final = {PROBLEM: "source_damaged", MISSING: "image_not_found"}
+"""Kinds that there is nothing to read of: the error code of their row."""
 
 VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
 
@@ -86,7 +90,7 @@ class Job:
         min_face_px: see ``Analyzer``.
         max_faces: see ``Analyzer``.
         providers: ONNX Runtime execution providers; None for the CPU.
-        photos_per_inference: of one shard; more than one pays on a GPU only.
+        photos_per_inference: at most, and of one shard; more than one pays on a GPU only.
         shard_size: pictures of a shard.
         image_column: of tables; None finds it.
         id_column: of tables; None numbers the rows.
@@ -113,6 +117,11 @@ class Job:
             raise OptionError(
                 f"frames_per_second must be above 0 and at most 1000, not {self.frames_per_second}"
             )
+
+    @property
+    def chunk(self) -> int:
+        """Pictures of a task: an inference never crosses one."""
+        return max(CHUNK, self.photos_per_inference)
 
     @property
     def photo_attributes(self) -> tuple[str, ...]:

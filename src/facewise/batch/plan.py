@@ -28,13 +28,14 @@ class Plan:
     Args:
         path: the Parquet file.
         shard_size: pictures of a shard but the last.
+        chunk: pictures of a task but a shard's last.
     """
 
-    def __init__(self, path: Path, shard_size: int) -> None:
+    def __init__(self, path: Path, shard_size: int, chunk: int = CHUNK) -> None:
         import pyarrow.parquet as pq
 
         self._file = pq.ParquetFile(path, pre_buffer=False)
-        self.shard_size = shard_size
+        self.shard_size, self.chunk = shard_size, chunk
         self.images: int = self._file.metadata.num_rows
         self.shards: int = self._file.metadata.num_row_groups
 
@@ -44,7 +45,7 @@ class Plan:
 
     def chunks(self, shard: int) -> int:
         """Tasks of a shard."""
-        return -(-self.size(shard) // CHUNK)
+        return -(-self.size(shard) // self.chunk)
 
     def items(self, shard: int) -> list[Item]:
         columns = self._file.read_row_group(shard, use_threads=False).to_pydict()
@@ -55,8 +56,8 @@ class Plan:
         """Tasks of some shards, read as they are taken."""
         for shard in shards:
             items = self.items(shard)
-            for chunk, start in enumerate(range(0, len(items), CHUNK)):
-                yield Task(shard, chunk, tuple(items[start : start + CHUNK]))
+            for chunk, start in enumerate(range(0, len(items), self.chunk)):
+                yield Task(shard, chunk, tuple(items[start : start + self.chunk]))
 
     def close(self) -> None:
         self._file.close()
@@ -169,7 +170,7 @@ def _read(path: Path) -> Iterator[Item]:
         plan.close()
 
 
-def open_plan(folder: TableFolder, digest: str, shard_size: int) -> Plan:
+def open_plan(folder: TableFolder, digest: str, shard_size: int, chunk: int = CHUNK) -> Plan:
     """The plan that the manifest speaks of.
 
     Raises:
@@ -178,7 +179,7 @@ def open_plan(folder: TableFolder, digest: str, shard_size: int) -> Plan:
     path = folder.path / PLAN
     if not path.exists() or sha256(path) != digest:
         raise TableError(f"{path} is missing or damaged: begin a new table")
-    return Plan(path, shard_size)
+    return Plan(path, shard_size, chunk)
 
 
 def sha256(path: Path) -> str:

@@ -6,18 +6,19 @@ folder at once, and globs on it excepted), and no picture is opened.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from facewise.batch import archives, storage, tables
 from facewise.batch.job import VIDEOS, Item, Job, file_item
 from facewise.batch.sorting import sort_strings
-from facewise.errors import OptionError
+from facewise.errors import ImageNotFoundError, OptionError, SourceError
 
 PICTURES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
@@ -27,6 +28,9 @@ LISTS: Final = frozenset((".txt", ".lst", ".list"))
 COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+Opened = dict[str, dict[str, Any]]
+"""Fingerprints of the tars, tables and lists that were opened, by path."""
 
 
 class Skipped(Counter[str]):
@@ -40,20 +44,31 @@ class Skipped(Counter[str]):
         return f"{self.total():,} files are no pictures by their names ({kinds})"
 
 
-def list_items(sources: Iterable[str], job: Job, skipped: Skipped) -> Iterator[Item]:
+def list_items(
+    sources: Iterable[str], job: Job, skipped: Skipped, opened: Opened
+) -> Iterator[Item]:
     """Every item of every source, in the sources' order.
 
     Args:
         sources: folders, globs, tars, lists, tables or pictures, as the user wrote them.
         job: names the columns of tables.
         skipped: receives what was left out.
+        opened: receives the fingerprints of what was opened.
 
     Raises:
         OptionError: a source is missing, or of a kind that cannot be read.
+        SourceError: one cannot be read now. A plan without it would lose it for good.
     """
     for source in sources:
         for one in expand_braces(source):
-            yield from _list(one, job, skipped)
+            try:
+                yield from _list(one, job, skipped, opened)
+            except OSError as error:
+                if not isinstance(error, ImageNotFoundError):
+                    error = storage.unreadable(error, str(error.filename or one))
+                raise SourceError(
+                    f"{error}, then run the same command again; nothing has been begun"
+                ) from error
 
 
 def expand_braces(source: str) -> Iterator[str]:
@@ -73,38 +88,35 @@ def storage_exists(source: str) -> bool:
     return not storage.is_url(source) and os.path.lexists(source)
 
 
-def _list(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     if not source:
         raise OptionError("a SOURCE is empty: name a folder, a glob, a tar, a list or a table")
     if storage.is_url(source):
-        yield from _list_url(source, job, skipped)
+        yield from _list_url(source, job, skipped, opened)
     elif Path(source).is_dir():
         for name in sort_strings(walk(source, skipped)):
             yield from by_ending(os.path.join(source, name), skipped)  # noqa: PTH118
     elif os.path.lexists(source):
-        yield from _file(source, job, skipped)
+        yield from _file(source, job, skipped, opened)
     elif _MAGIC.search(source):
         for name in sort_strings(glob(source)):
-            yield from _matched(name, job, skipped)
+            yield from _matched(name, job, skipped, opened)
     else:
         raise OptionError(f"{source}: no such file or folder: check the path")
 
 
-def _list_url(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     system, inner = storage.file_system(source)
-    try:
-        if _MAGIC.search(inner):
-            for name in sorted(system.glob(inner)):
-                yield from _matched(storage.with_protocol(source, name), job, skipped)
-        elif system.isdir(inner):
-            for name in sorted(system.find(inner)):
-                yield from by_ending(storage.with_protocol(source, name), skipped)
-        elif system.exists(inner):
-            yield from _file(source, job, skipped)
-        else:
-            raise OptionError(f"{source}: no such file or folder: check the URL")
-    except OSError as error:
-        raise OptionError(f"{source}: cannot be listed ({error})") from error
+    if _MAGIC.search(inner):
+        for name in sorted(system.glob(inner)):
+            yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
+    elif system.isdir(inner):
+        for name in sorted(system.find(inner)):
+            yield from by_ending(storage.with_protocol(source, name), skipped)
+    elif system.exists(inner):
+        yield from _file(source, job, skipped, opened)
+    else:
+        raise OptionError(f"{source}: no such file or folder: check the URL")
 
 
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
@@ -116,15 +128,15 @@ def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
         skipped.add(name)
 
 
-def _matched(name: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+def _matched(name: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     """What a glob found: archives and tables are opened, the rest goes by its ending."""
     if name.lower().endswith((*archives.ENDINGS, *tables.ENDINGS)):
-        yield from _file(name, job, skipped)
+        yield from _file(name, job, skipped, opened)
     else:
         yield from by_ending(name, skipped)
 
 
-def _file(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
+def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     """A file that was named."""
     lower = source.lower()
     if lower.endswith(COMPRESSED):
@@ -134,11 +146,16 @@ def _file(source: str, job: Job, skipped: Skipped) -> Iterator[Item]:
         )
     if lower.endswith((".zip", ".7z", ".rar")):
         raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
+    is_list = PurePosixPath(lower).suffix in LISTS
+    if is_list or lower.endswith((*archives.ENDINGS, *tables.ENDINGS)):
+        # Before it is read: what changes meanwhile is then seen by the next run.
+        path = storage.absolute(source)
+        opened[path] = storage.fingerprint(path)
     if lower.endswith(archives.ENDINGS):
         yield from archives.list_tar(source, skipped, PICTURES)
     elif lower.endswith(tables.ENDINGS):
         yield from tables.list_rows(source, job)
-    elif PurePosixPath(lower).suffix in LISTS:
+    elif is_list:
         yield from _lines(source)
     else:
         yield file_item(source)
@@ -221,6 +238,24 @@ def _matches(names: list[str], parts: list[str]) -> bool:
     if not names or not fnmatch.fnmatchcase(names[0], parts[0]):
         return False
     return _matches(names[1:], parts[1:])
+
+
+def changed(opened: Opened) -> list[str]:
+    """Paths whose files are no longer those that were opened.
+
+    Raises:
+        SourceError: one cannot be looked at now.
+    """
+    paths = []
+    for path, before in opened.items():
+        try:
+            if storage.fingerprint(path) != before:
+                paths.append(path)
+        except ImageNotFoundError as error:
+            if error.errno != errno.ENOENT:
+                raise SourceError(f"{error}, then run the same command again") from error
+            paths.append(path)
+    return paths
 
 
 def check(sources: list[str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from facewise.errors import ImageNotFoundError, MissingExtraError, OptionError
+from facewise.errors import FacewiseError, ImageNotFoundError, MissingExtraError, OptionError
 
 ATTEMPTS: Final = 3
 """Of a read from object storage, whose errors pass more often than not."""
@@ -59,17 +60,93 @@ def _connect(protocol: str, url: str) -> Any:
 
 
 def with_protocol(url: str, path: str) -> str:
-    """A path on a URL's file system as a URL again."""
+    """A path that was listed on a URL's file system as a URL again, its host included."""
+    _, inner = file_system(url)
+    if inner and url.rstrip("/").endswith(inner):
+        slash = "/" * (inner.startswith("/") and not path.startswith("/"))
+        return f"{url.rstrip('/').removesuffix(inner)}{slash}{path}"
     return f"{url.split('://', 1)[0]}://{path.lstrip('/') if not url.startswith('file') else path}"
 
 
 def open_binary(path: str) -> BinaryIO:
-    """A seekable file; errors are those of the file system."""
-    if is_url(path):
+    """A seekable file.
+
+    Raises:
+        ImageNotFoundError: it has gone, or cannot be read; reading the file raises it, too, so that
+            a failing disk or network is never taken for a damaged file.
+    """
+    try:
+        if is_url(path):
+            system, inner = file_system(path)
+            file = system.open(inner, "rb")
+        else:
+            file = Path(path).open("rb")  # noqa: SIM115  closed with what is returned
+    except FacewiseError:
+        raise
+    except Exception as error:  # drivers raise errors of their own kinds
+        raise unreadable(error, path) from error
+    return io.BufferedReader(_Source(file, path))
+
+
+class _Source(io.RawIOBase):
+    """A file whose failures to read are told apart from those of what parses it."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self._file, self._path = file, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            if not is_url(self._path):
+                return int(self._file.readinto(buffer))
+            data = self._file.read(len(buffer))  # which every driver has
+        except Exception as error:
+            raise unreadable(error, self._path) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            self._file.seek(offset, whence)
+        except OSError as error:
+            raise unreadable(error, self._path) from error
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+FINGERPRINTS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime")
+"""What drivers call the one thing that changes with a file; the first that is there is taken."""
+
+
+def fingerprint(path: str) -> dict[str, Any]:
+    """What changes when a file is written anew, without reading it.
+
+    Raises:
+        ImageNotFoundError: it has gone, or cannot be looked at.
+    """
+    try:
+        if not is_url(path):
+            status = Path(path).stat()
+            return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         system, inner = file_system(path)
-        file: BinaryIO = system.open(inner, "rb")
-        return file
-    return Path(path).open("rb")
+        about = system.info(inner)
+    except FacewiseError:
+        raise
+    except Exception as error:
+        raise unreadable(error, path) from error
+    changing = [name for name in FINGERPRINTS if about.get(name) is not None][:1]
+    return {"size": about.get("size"), **{name: str(about[name]) for name in changing}}
 
 
 def absolute(path: str) -> str:
@@ -108,18 +185,26 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
         try:
             return _read_local(path, limit, offset)
         except (OSError, ValueError) as error:
-            raise _unreadable(error, path) from error
+            raise unreadable(error, path) from error
     failure: Exception = OSError("not tried")
     for _ in range(ATTEMPTS):
         try:
-            system, inner = file_system(path)
-            data: bytes = system.cat_file(inner, start=offset, end=offset + limit)
-            return data
+            return _read_url(path, limit, offset)
         except FileNotFoundError as error:
-            raise _unreadable(error, path) from error
+            raise unreadable(error, path) from error
         except Exception as error:  # drivers raise errors of their own kinds
             failure = error
-    raise _unreadable(failure, path) from failure
+    raise unreadable(failure, path) from failure
+
+
+def _read_url(path: str, limit: int, offset: int) -> bytes:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    system, inner = file_system(path)
+    # Without this, Arrow's file systems open a stream from 0 on that cannot seek, and seek in it.
+    more = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
+    data: bytes = system.cat_file(inner, start=offset, end=offset + limit, **more)
+    return data
 
 
 def _read_local(path: str, limit: int, offset: int) -> bytes:
@@ -139,13 +224,15 @@ def _read_local(path: str, limit: int, offset: int) -> bytes:
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
-def _unreadable(error: Exception, path: str) -> ImageNotFoundError:
+def unreadable(error: Exception, path: str) -> ImageNotFoundError:
+    """The error of a file that could not be opened or read."""
     if isinstance(error, FileNotFoundError):
-        reason = os.strerror(errno.ENOENT)
+        number, reason = errno.ENOENT, os.strerror(errno.ENOENT)  # fsspec's have neither
     else:
+        number = getattr(error, "errno", None) or errno.EIO
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return ImageNotFoundError(
-        getattr(error, "errno", None) or errno.EIO,
+        number,
         f"cannot be read ({reason}): check the path",
         path,
     )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any, Final
 
 from facewise.batch import storage
 from facewise.batch.job import PROBLEM, ROW, Item, Job, file_item
-from facewise.errors import EmptyImageError, ImageNotFoundError, MissingExtraError, OptionError
+from facewise.errors import (
+    CorruptImageError,
+    EmptyImageError,
+    ImageNotFoundError,
+    MissingExtraError,
+    OptionError,
+)
 
 PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
@@ -35,6 +43,7 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
 
     Raises:
         OptionError: no column of pictures is found.
+        ImageNotFoundError: the table cannot be read.
     """
     pa = _pyarrow()
     path = storage.absolute(source)
@@ -58,11 +67,15 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     yield file_item(storage.beside(source, name), image_id)
                 else:
                     yield Item(storage.readable(image_id), ROW, path, row, within, group)
+    except ImageNotFoundError:  # which may pass; the errors below are Arrow's on what it read
+        raise
     except (pa.ArrowException, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        yield Item(
-            storage.readable(source), PROBLEM, f"the table is damaged ({reason}): copy it again"
-        )
+        yield Item(storage.readable(source), PROBLEM, _damage(error))
+
+
+def _damage(error: Exception) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"the table is damaged ({reason}): copy it again"
 
 
 def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[str, bool]:
@@ -157,10 +170,14 @@ class _Ipc:
             return
         if first < self._position:
             self._reader = self._start()
-        for batch in self._reader:
-            self._position += 1
-            if self._position > first:
-                yield self._position - 1, batch
+        for group in count(self._position):
+            self._position = sys.maxsize  # after an error, or at the end, the stream begins anew
+            batch = next(self._reader, None)
+            if batch is None:
+                return
+            self._position = group + 1
+            if group >= first:
+                yield group, batch
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Record batch, number in it, and the values of ``columns``."""
@@ -170,9 +187,9 @@ class _Ipc:
                 yield group, within, values
 
     def batches(self, group: int, column: str) -> Iterator[Any]:
-        _, batch = next(self._groups(group))
-        for start in range(0, batch.num_rows, READ_ROWS):
-            yield batch.select([column]).slice(start, READ_ROWS)
+        for _, batch in islice(self._groups(group), 1):
+            for start in range(0, batch.num_rows, READ_ROWS):
+                yield batch.select([column]).slice(start, READ_ROWS)
 
 
 class RowReader:
@@ -188,21 +205,33 @@ class RowReader:
         self._batches: Iterator[Any] = iter(())
         self._start = 0
         self._rows: Any = None
+        self._damage: tuple[int, int, str] = (-1, 0, "")  # group, its first row lost, the reason
 
     def read(self, group: int, within: int, limit: int) -> bytes:
         """Bytes of one row, at most ``limit``.
 
         Raises:
+            CorruptImageError: the table is damaged there.
             EmptyImageError: the row has no picture.
-            ImageNotFoundError: it names a file that cannot be read.
+            ImageNotFoundError: the table, or a file that the row names, cannot be read.
         """
+        if group == self._damage[0] and within >= self._damage[1]:
+            raise CorruptImageError(self._damage[2])  # without reading the group again for each row
         if group != self._group or within < self._start:
             self._group, self._start, self._rows = group, 0, None
             self._batches = self._table.batches(group, self._column)
         while self._rows is None or within >= self._start + self._rows.num_rows:
-            self._start += 0 if self._rows is None else self._rows.num_rows
-            self._rows = next(self._batches, None)
-            if self._rows is None:
+            start = self._start + (0 if self._rows is None else self._rows.num_rows)
+            try:
+                rows = next(self._batches, None)
+            except ImageNotFoundError:  # which may pass: the next row tries again, from the start
+                self._group = -1
+                raise
+            except Exception as error:
+                self._group, self._damage = -1, (group, start, _damage(error))
+                raise CorruptImageError(self._damage[2]) from error
+            self._start, self._rows = start, rows
+            if rows is None:
                 self._group = -1
                 raise ImageNotFoundError(
                     errno.ENOENT, "the table is shorter than it was: start a new --out", self._path

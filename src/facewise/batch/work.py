@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from facewise.batch import storage
-from facewise.batch.job import PROBLEM, ROW, TAR, VIDEO, Item, Job, Result, Task
+from facewise.batch.job import PROBLEMS, ROW, TAR, VIDEO, Item, Job, Result, Task
 from facewise.batch.rows import Row, error_row, photo_rows, problem_row, to_ipc
 from facewise.batch.schema import arrow_schema
 from facewise.batch.tables import RowReader
@@ -100,8 +100,9 @@ class Annotator:
             waiting.clear()
             if isinstance(photo, Exception):
                 rows.append(error_row(item.image_id, photo, self.model))
-            elif item.kind == PROBLEM:
-                rows.append(problem_row(item.image_id, "source_damaged", item.path, self.model))
+            elif item.kind in PROBLEMS:
+                code = PROBLEMS[item.kind]
+                rows.append(problem_row(item.image_id, code, item.path, self.model))
             elif item.kind == VIDEO:
                 for row in self._video(item):
                     rows.append(row)
@@ -117,7 +118,7 @@ class Annotator:
 
     def _fetch(self, item: Item) -> tuple[Item, bytes | Exception | None]:
         """Encoded bytes; None where there are none to be had."""
-        if item.kind in (PROBLEM, VIDEO):
+        if item.kind == VIDEO or item.kind in PROBLEMS:
             return item, None
         limit = DEFAULT_MAX_BYTES + 1  # the decoder sees that it is too much, and says so
         try:
@@ -132,6 +133,7 @@ class Annotator:
         if path not in self._tables:
             for other in self._tables.values():
                 other.close()
+            self._tables = {}  # the closed one must not stay where the new one cannot be opened
             self._tables = {path: RowReader(path, self.job.image_column)}
         return self._tables[path]
 

@@ -53,7 +53,7 @@ def annotate(
         str | None, typer.Option(help="ONNX Runtime's, with commas; else the CPU.")
     ] = None,
     inference_batch: Annotated[
-        int, typer.Option(help="Photos an inference; more than 1 pays on a GPU only.")
+        int, typer.Option(help="Most photos an inference; more than 1 pays on a GPU only.")
     ] = 1,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Make parts with errors again.")
@@ -65,11 +65,12 @@ def annotate(
 ) -> None:
     """Annotate whole data sets into a Parquet table, and go on after any interruption.
 
-    Ends with 0 when all is annotated, rows with errors included; 2 where it cannot; 130 after
-    Ctrl-C.
+    Ends with 0 when all is annotated, rows with errors included; 2 where it cannot; 1 where a
+    source could not be listed, which may pass; 130 after Ctrl-C.
     """
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
+    from facewise.errors import SourceError
 
     job = Job(
         attributes=_split(attributes),
@@ -104,6 +105,9 @@ def annotate(
                 progress=progress,
                 note=_say,
             )
+    except SourceError as error:
+        _say(str(error))
+        raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
         _say(f"stopped; finished parts are kept in {out}, the same command goes on from there")

@@ -1,0 +1,498 @@
+"""Sources that are damaged, unreadable, linked or changed: no picture is lost in silence, and none
+goes by another's name."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from facewise.batch import storage, tables
+from facewise.batch.annotate import annotate
+from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
+from facewise.batch.plan import open_plan, write_plan
+from facewise.batch.sources import Skipped, list_items
+from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
+from facewise.batch.work import Annotator
+from facewise.errors import CorruptImageError, OptionError, SourceError, TableError
+
+AGE = Job(attributes=("age",), shard_size=2)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
+
+
+def listed(*sources: Path | str, skipped: Skipped | None = None) -> list[Item]:
+    names = [str(source) for source in sources]
+    return list(list_items(names, AGE, Skipped() if skipped is None else skipped, {}))
+
+
+def contents(items: list[Item]) -> dict[str, bytes]:
+    """What each picture of a tar reads as, by its name in there."""
+    return {
+        item.image_id.rpartition("::")[2]: storage.read_range(
+            item.path, item.size, offset=item.offset
+        )
+        for item in items
+        if item.kind == TAR
+    }
+
+
+def write_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> dict[str, int]:
+    """A tar; returns where each header begins."""
+    with tarfile.open(path, "w") as tar:
+        for name, what in members.items():
+            info = tarfile.TarInfo(name) if isinstance(what, bytes) else what
+            info.name = name
+            if isinstance(what, bytes):
+                info.size = len(what)
+                tar.addfile(info, io.BytesIO(what))
+            else:
+                tar.addfile(info)
+    with tarfile.open(path) as tar:
+        return {member.name: member.offset for member in tar}
+
+
+def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.linkname = kind, target
+    return info
+
+
+THREE: dict[str, Any] = {"a.jpg": b"a" * 700, "b.jpg": b"b" * 700, "c.jpg": b"c" * 700}
+
+
+def test_a_tar_that_is_whole_has_no_problem_with_its_end_mark_or_without(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    start = write_tar(path, THREE)
+    whole = path.read_bytes()
+    end = start["c.jpg"] + 512 + 1024
+    for data in (whole, whole[: end + 1024], whole[: end + 512], whole[:end]):
+        path.write_bytes(data)
+        assert contents(listed(path)) == THREE
+        assert len(listed(path)) == 3
+
+
+def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    start = write_tar(path, THREE)
+    whole = path.read_bytes()
+    second = start["b.jpg"]
+    zeros = whole[:second] + bytes(512) + whole[second + 512 :]  # a hole, not an end mark
+    flipped = whole[: second + 3] + b"\xff" + whole[second + 4 :]
+    for data in (flipped, zeros, whole[: second + 100]):
+        path.write_bytes(data)
+        first, problem = listed(path)
+        assert first.image_id.endswith("::a.jpg")
+        assert problem.kind == PROBLEM
+        assert f"at byte {second:,}" in problem.path
+        assert "copy it again" in problem.path
+    path.write_bytes(whole[: start["c.jpg"] + 512 + 10])
+    *_, problem = listed(path)
+    assert problem.kind == PROBLEM
+
+
+def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
+    hard = tarfile.LNKTYPE
+    members: dict[str, Any] = {
+        "x/early.jpg": link("../blobs/1234"),
+        "x/a.jpg": b"picture a",
+        "blobs/1234": b"a picture without an ending",
+        "hard.jpg": link("x/a.jpg", hard),
+        "soft.jpg": link("./x/a.jpg"),
+        "twice.jpg": link("hard.jpg"),
+        "loop.jpg": link("pool.jpg"),
+        "pool.jpg": link("loop.jpg"),
+        "out.jpg": link("/etc/passwd"),
+        "notes.txt": link("x/a.jpg"),
+    }
+    write_tar(tmp_path / "t.tar", members)
+    skipped = Skipped()
+    items = listed(tmp_path / "t.tar", skipped=skipped)
+    assert contents(items) == {
+        "x/a.jpg": b"picture a",
+        "x/early.jpg": b"a picture without an ending",
+        "hard.jpg": b"picture a",
+        "soft.jpg": b"picture a",
+        "twice.jpg": b"picture a",
+    }
+    nowhere = {i.image_id.rpartition("::")[2]: i.path for i in items if i.kind == MISSING}
+    assert list(nowhere) == ["loop.jpg", "pool.jpg", "out.jpg"]
+    assert nowhere["out.jpg"] == "a link to /etc/passwd, which is no file in the tar"
+    assert skipped == {"no ending": 1, ".txt": 1}
+
+
+def test_links_before_the_damage_of_a_tar_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    members: dict[str, Any] = {"a.jpg": b"a", "hard.jpg": link("a.jpg", tarfile.LNKTYPE)}
+    start = write_tar(path, members | {"b.jpg": b"b"})
+    path.write_bytes(path.read_bytes()[: start["b.jpg"] + 9])
+    assert [item.kind for item in listed(path)] == [TAR, TAR, PROBLEM]
+
+
+def picture(row: int) -> bytes:
+    return bytes([row % 251]) * 400 + str(row).encode()
+
+
+def read_all(reader: tables.RowReader, places: list[tuple[int, int]]) -> list[bytes | None]:
+    """Bytes of every row, in order; None where it is damaged."""
+    out: list[bytes | None] = []
+    for group, within in places:
+        try:
+            out.append(reader.read(group, within, 1 << 20))
+        except CorruptImageError:
+            out.append(None)
+    return out
+
+
+def damage_group(path: Path, group: int, share: float) -> None:
+    """Spoil a row group's pictures from ``share`` of its bytes on."""
+    column = pq.read_metadata(path).row_group(group).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    first = start + int(column.total_compressed_size * share)
+    end = start + column.total_compressed_size
+    data[first:end] = b"\xff" * (end - first)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_row_group_costs_its_own_rows_and_none_gets_anothers(
+    tmp_path: Path, share: float
+) -> None:
+    path = tmp_path / "t.parquet"
+    expected = [picture(row) for row in range(300)]
+    pq.write_table(
+        pa.table({"image": expected}),
+        path,
+        row_group_size=100,
+        data_page_size=2048,
+        write_batch_size=4,
+        use_dictionary=False,
+    )
+    damage_group(path, 1, share)
+    places = [(row // 100, row % 100) for row in range(300)]
+    reader = tables.RowReader(str(path), None)
+    found = read_all(reader, places)
+    lost = [row for row, data in enumerate(found) if data is None]
+    assert lost
+    assert lost == list(range(lost[0], 200))  # to the group's end, and no further
+    assert lost[0] == 100 if share == 0 else 100 < lost[0] <= 150
+    assert [d for d in found if d is not None] == expected[: lost[0]] + expected[200:]
+    # What one row gives does not depend on which was asked for before.
+    assert read_all(reader, places[::-1])[::-1] == found
+    reader.close()
+
+
+def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    expected = [picture(row) for row in range(80)]
+    held = pa.table({"image": expected})
+    ends = []
+    with path.open("wb") as file:
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.ipc.new_stream(file, held.schema, options=options) as writer:
+            for batch in held.to_batches(max_chunksize=20):
+                writer.write_batch(batch)
+                ends.append(file.tell())
+    data = bytearray(path.read_bytes())
+    frame = data.index(b"\x04\x22\x4d\x18", ends[0])  # of LZ4, in the second batch's body
+    data[frame : frame + 4] = bytes(4)
+    path.write_bytes(data)
+    places = [(row // 20, row % 20) for row in range(80)]
+    reader = tables.RowReader(str(path), None)
+    found = read_all(reader, places)
+    assert found == expected[:20] + [None] * 60
+    assert read_all(reader, places[::-1])[::-1] == found
+    reader.close()
+
+
+@pytest.fixture(scope="module")
+def annotator() -> Annotator:
+    return Annotator(AGE)
+
+
+def rows_of(annotator: Annotator, items: list[Item]) -> list[dict[str, Any]]:
+    (data,) = annotator(Task(0, 0, tuple(items))).batches
+    return list(pa.ipc.open_stream(data).read_all().to_pylist())
+
+
+def test_rows_of_a_vanished_table_and_of_missing_links_are_not_found(
+    annotator: Annotator, pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
+    stays = tmp_path / "stays.parquet"
+    goes = tmp_path / "goes.parquet"
+    for path in (stays, goes):
+        pq.write_table(pa.table({"image": [face.read_bytes() for face in faces]}), path)
+    kept, gone = listed(stays), listed(goes)
+    goes.unlink()
+    write_tar(tmp_path / "t.tar", {"x.jpg": link("gone.jpg")})
+    items = [kept[0], *gone, kept[1], Item("file", FILE, str(tmp_path / "gone.jpg"))]
+    found = rows_of(annotator, items + listed(tmp_path / "t.tar"))
+    codes = [row["error_code"] for row in found]
+    assert codes == [None, *["image_not_found"] * 2, None, *["image_not_found"] * 2]
+    assert found[1]["error_message"] == found[4]["error_message"]
+    assert "which is no file in the tar" in found[5]["error_message"]
+    assert not any(str(tmp_path) in (row["error_message"] or "") for row in found)
+
+
+def test_a_table_that_shrank_meanwhile_is_a_row_that_says_so(
+    annotator: Annotator, pictures: Path, tmp_path: Path
+) -> None:
+    face = next((pictures / "faces").glob("*.webp")).read_bytes()
+    path = tmp_path / "t.arrow"
+    held = pa.table({"image": [face, face]})
+    for count in (2, 1):
+        with pa.ipc.new_stream(str(path), held.schema) as writer:
+            writer.write_table(held.slice(0, count), max_chunksize=1)
+        if count == 2:
+            items = listed(path)
+    first, second = rows_of(annotator, items)
+    assert first["error_code"] is None
+    assert "shorter than it was" in second["error_message"]
+
+
+def facewise(source: Path | str, table: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "facewise", "annotate", str(source), "--out", str(table)),
+            *("--attributes", "age", "--workers", "1"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@LINUX
+def test_a_source_that_fails_for_now_ends_the_command_and_is_listed_again(
+    pictures: Path, tmp_path: Path
+) -> None:
+    source, table = tmp_path / "images.parquet", tmp_path / "t"
+    source.symlink_to("/proc/self/mem")
+    failed = facewise(source, table)
+    assert failed.returncode == 1
+    assert f"facewise: {source}: cannot be read (" in failed.stderr
+    assert "run the same command again" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (table / PLAN).exists()
+    source.unlink()
+    face = (pictures / "astronaut.jpg").read_bytes()
+    pq.write_table(pa.table({"image": [face]}), source)
+    done = facewise(source, table)
+    assert done.returncode == 0, done.stderr
+    assert "1 images, 1 faces" in done.stdout
+
+
+@LINUX
+@pytest.mark.parametrize("name", ["t.tar", "t.parquet", "t.arrow", "t.txt"])
+def test_a_failing_read_is_no_damage(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(SourceError, match=rf"{name}: cannot be read \("):
+        listed(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["t.tar", "t.parquet", "t.arrow"])
+def test_a_file_of_another_kind_is_damage(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"no such thing" * 100)
+    (item,) = listed(tmp_path / name)
+    assert item.kind == PROBLEM
+    assert "damaged" in item.path
+
+
+def test_a_list_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(SourceError, match=r"list\.txt: cannot be read \(No such file") as caught:
+        annotate([str(tmp_path / "list.txt")], tmp_path / "t", AGE)
+    assert "written" not in str(caught.value)
+
+
+def make_tar(path: Path, faces: list[Path]) -> None:
+    write_tar(path, {f"{number}.webp": face.read_bytes() for number, face in enumerate(faces)})
+
+
+def make_table(path: Path, faces: list[Path]) -> None:
+    pq.write_table(pa.table({"image": [face.read_bytes() for face in faces]}), path)
+
+
+def make_list(path: Path, faces: list[Path]) -> None:
+    path.write_text("\n".join(map(str, faces)))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table), ("t.txt", make_list)]
+)
+def test_a_run_does_not_go_on_with_a_source_that_changed(
+    name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    source, out = tmp_path / name, tmp_path / "out"
+    make(source, faces)
+    annotate([str(source)], out, AGE, workers=1)
+    before = (out / part_name(1)).read_bytes()
+    (out / part_name(1)).unlink()  # as if it had been stopped
+    source.rename(tmp_path / "kept")
+    make(source, faces[::-1])
+    with pytest.raises(TableError, match=rf"{name} changed since .*another --out"):
+        annotate([str(source)], out, AGE, workers=1)
+    (tmp_path / "kept").replace(source)
+    assert annotate([str(source)], out, AGE, workers=1).annotated == 2
+    assert (out / part_name(1)).read_bytes() == before
+
+
+def test_a_table_begun_before_fingerprints_goes_on(pictures: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "t.tar", tmp_path / "out"
+    make_tar(source, sorted((pictures / "faces").glob("*.webp"))[:2])
+    annotate([str(source)], out, AGE, workers=1)
+    manifest = json.loads((out / MANIFEST).read_text())
+    assert list(manifest["plan"].pop("sources")) == [str(source)]
+    assert manifest["plan"].pop("chunk") == CHUNK
+    (out / MANIFEST).write_text(json.dumps(manifest))
+    (out / part_name(0)).unlink()
+    assert annotate([str(source)], out, AGE, workers=1).annotated == 2
+
+
+def test_a_tar_that_went_is_said_before_its_pictures_are_lost(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    make_tar(tmp_path / "t.tar", sorted((pictures / "faces").glob("*.webp"))[:2])
+    annotate([f"{tmp_path}/*.tar"], out, AGE, workers=1)
+    (tmp_path / "t.tar").unlink()
+    with pytest.raises(TableError, match=r"t\.tar changed"):
+        annotate([f"{tmp_path}/*.tar"], out, AGE, workers=1)
+
+
+def test_as_many_photos_as_asked_for_go_into_one_inference(tmp_path: Path) -> None:
+    job = Job(photos_per_inference=20, shard_size=50)
+    items = [Item(str(number), FILE, f"/{number}.jpg") for number in range(70)]
+    with TableFolder(tmp_path / "t") as folder:
+        digest, _ = write_plan(folder, items, job.shard_size)
+        plan = open_plan(folder, digest, job.shard_size, job.chunk)
+        tasks = list(plan.tasks(range(plan.shards)))
+        assert [len(task.items) for task in tasks] == [20, 20, 10, 20]
+        assert [plan.chunks(shard) for shard in (0, 1)] == [3, 1]
+        assert [item for task in tasks for item in task.items] == items
+        plan.close()
+    assert Job().chunk == Job(photos_per_inference=2).chunk == CHUNK
+
+
+def test_a_large_inference_batch_gives_the_rows_of_a_small_one(
+    pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:11]
+    make_list(tmp_path / "list.txt", faces)
+    found = []
+    for batch in (1, 11):
+        job = Job(attributes=("age",), photos_per_inference=batch)
+        annotate([str(tmp_path / "list.txt")], tmp_path / str(batch), job, workers=1)
+        table = pq.read_table(tmp_path / str(batch))
+        found.append((table["image_id"].to_pylist(), table["age_years"].to_pylist()))
+    assert found[0][0] == found[1][0]
+    assert found[1][1] == pytest.approx(found[0][1], abs=1e-3)
+    job = Job(attributes=("age",), photos_per_inference=12)
+    with pytest.raises(TableError, match="photos_per_inference was 11, is now 12"):
+        annotate([str(tmp_path / "list.txt")], tmp_path / "11", job, workers=1)
+
+
+def test_parts_with_errors_are_made_again_where_that_is_asked_for(
+    pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    paths = [tmp_path / face.name for face in faces]
+    for face, path in zip(faces, paths, strict=True):
+        path.write_bytes(face.read_bytes())
+    paths[3].write_bytes(b"")
+    make_list(tmp_path / "list.txt", paths)
+    out = tmp_path / "out"
+    assert annotate([str(tmp_path / "list.txt")], out, AGE, workers=1).errors == {"image_empty": 1}
+    before = (out / part_name(0)).stat().st_mtime_ns
+    paths[3].write_bytes(faces[3].read_bytes())
+    again = annotate([str(tmp_path / "list.txt")], out, AGE, workers=1)
+    assert (again.annotated, again.errors.total()) == (0, 1)
+    again = annotate([str(tmp_path / "list.txt")], out, AGE, workers=1, retry_errors=True)
+    assert (again.annotated, again.errors.total()) == (2, 0)
+    rows = pq.read_table(out).to_pylist()
+    assert [row["image_id"] for row in rows] == [str(path) for path in paths]
+    assert all(row["error_code"] is None for row in rows)
+    assert (out / part_name(0)).stat().st_mtime_ns == before
+
+
+def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
+    """A folder of pictures, a tar, a table and a list, on an Arrow file system."""
+    make_tar(tmp_path / "t.tar", faces)
+    make_table(tmp_path / "t.parquet", faces)
+    files = {f"photos/{face.name}": face.read_bytes() for face in faces}
+    files |= {name: (tmp_path / name).read_bytes() for name in ("t.tar", "t.parquet")}
+    files["list.txt"] = "\n".join(f"photos/{face.name}" for face in faces).encode()
+    for name, data in files.items():
+        system.create_dir(f"{folder}/{name}".rpartition("/")[0], recursive=True)
+        with system.open_output_stream(f"{folder}/{name}") as file:
+            file.write(data)
+
+
+@pytest.mark.parametrize("protocol", ["memory", "mock"])
+def test_every_kind_of_source_is_read_from_urls(
+    protocol: str, annotator: Annotator, pictures: Path, tmp_path: Path
+) -> None:
+    """fsspec's own file system, and one that only Arrow has: both of this process alone."""
+    pytest.importorskip("fsspec")
+    from pyarrow import fs
+
+    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
+    system, inner = storage.file_system(f"{protocol}:///sources")
+    on_arrow = system.fs if protocol == "mock" else fs.PyFileSystem(fs.FSSpecHandler(system))
+    assert hasattr(system, "fs") == (protocol == "mock")
+    fill(on_arrow, inner, faces, tmp_path)
+    url = f"{protocol}:///sources"
+    opened: dict[str, dict[str, Any]] = {}
+    names = ("photos", "t.tar", "t.parquet", "list.txt")
+    sources = [f"{url}/{name}" for name in names]
+    items = list(list_items(sources, AGE, Skipped(), opened))
+    assert [item.kind for item in items] == [FILE, FILE, TAR, TAR, ROW, ROW, FILE, FILE]
+    ages = [row["age_years"] for row in rows_of(annotator, items)]
+    assert None not in ages
+    assert ages == 4 * ages[:2]
+    assert list(opened) == sources[1:]
+    assert opened == {source: storage.fingerprint(source) for source in opened}
+    assert all(about["size"] for about in opened.values())
+    globbed = list(list_items([f"{url}/photos/*.webp"], AGE, Skipped(), {}))
+    assert [item.path.rpartition("/")[2] for item in globbed] == [face.name for face in faces]
+    with pytest.raises(OptionError, match="check the URL"):
+        list(list_items([f"{url}/none"], AGE, Skipped(), {}))
+    (gone,) = rows_of(annotator, [Item("gone", FILE, f"{url}/gone.jpg")])
+    assert gone["error_code"] == "image_not_found"
+
+
+def test_a_protocol_that_nobody_knows_says_so() -> None:
+    with pytest.raises(OptionError, match="no file system for nonsense://"):
+        listed("nonsense://bucket/photos")
+
+
+def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from facewise.cli import annotate as command
+
+    now = 1000.0
+    monkeypatch.setattr("facewise.cli.annotate.time.monotonic", lambda: now)
+    lines = command._Lines()
+    said = []
+    for now, done in ((1000.0, 500), (1005.0, 600), (1010.0, 700), (1020.0, 10_000)):  # noqa: B007
+        lines(done, 10_000)
+        said.append(capsys.readouterr().err.removeprefix("facewise: ").strip())
+    assert said == [
+        "500 of 10,000 images, 0.0/s",
+        "",  # so soon after the last
+        "700 of 10,000 images, 20.0/s, 0:07:45 left",  # 500 were there when it began
+        "10,000 of 10,000 images, 475.0/s",
+    ]
+    assert command._duration(3 * 3600 + 62.4) == "3:01:02"
