@@ -35,7 +35,7 @@ $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@
 
-train: $(VENV)/.train  ## make the default model: four stages, export, calibration, report (docs/training.md)
+train: $(VENV)/.train  ## make the default model: five stages, export, calibration, report (docs/training.md)
 	$(BIN)/facewise train --config configs/default-160.toml
 	$(BIN)/facewise export --config configs/default-160.toml --out runs/default-160 \
 	  --name facewise-default --version 1 --fp16
@@ -43,9 +43,10 @@ train: $(VENV)/.train  ## make the default model: four stages, export, calibrati
 	$(BIN)/facewise train --config configs/default-norm.toml
 	$(BIN)/facewise teach configs/default-160.toml configs/default-192.toml --one-view \
 	  --out runs/first-stages.npz
+	$(BIN)/facewise train --config configs/default-close.toml
 	$(BIN)/facewise train --config configs/default.toml
 	$(BIN)/facewise export --config configs/default.toml --out src/facewise/weights \
-	  --name facewise-default --version 4 --fp16 \
+	  --name facewise-default --version 5 --fp16 \
 	  --description "Apparent age, gender and ethnicity: a face-pretrained MobileNet v1 at 192 px, fine-tuned on UTKFace and FairFace."
 	$(MAKE) evaluate
 

@@ -224,5 +224,7 @@ def test_the_binary_loss_wants_decades(tmp_path: Path) -> None:
 
 def test_kept_weights_lie_between_the_start_and_the_run() -> None:
     run_state, start = {"w": torch.tensor([1.0, 5.0])}, {"w": torch.tensor([3.0, 5.0])}
-    assert blended(run_state, start, 0.25)["w"].tolist() == [1.5, 5.0]
-    assert torch.equal(blended(run_state, start, 0.0)["w"], run_state["w"])
+    assert blended(run_state, [(0.25, start)])["w"].tolist() == [1.5, 5.0]
+    assert torch.equal(blended(run_state, [(0.0, start)])["w"], run_state["w"])
+    other = {"w": torch.tensor([5.0, 9.0])}
+    assert blended(run_state, [(0.25, start), (0.5, other)])["w"].tolist() == [3.5, 7.0]

@@ -56,7 +56,8 @@ class OptimConfig:
     """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
     below it; ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a
     backbone of plain convolutions batch norms to learn by; see ``facewise.training.renorm``.
-    ``start_share`` of the weights that a run started from is mixed into those that it keeps.
+    ``start_share`` of the weights that a run started from is mixed into those that it keeps, and
+    ``mixed_share`` of another run's checkpoint, ``mixed``.
     """
 
     epochs: int = 10
@@ -72,6 +73,8 @@ class OptimConfig:
     bfloat16: bool = True
     batch_norm: bool = False
     start_share: float = 0.0
+    mixed_share: float = 0.0
+    mixed: str = ""
     seed: int = 0
 
 

@@ -40,6 +40,8 @@ def sources(config: TrainConfig) -> list[str]:
     """
     own = [DATASETS[name] for name in config.datasets if name in DATASETS]
     found = [*own, *_start(config.network.init)]
+    if config.optim.mixed:
+        found += _start(config.optim.mixed)
     if config.loss.teacher and config.loss.distill > 0:
         found += [f"its teacher's {s}" for s in _teacher(config.loss.teacher) if s not in found]
     return list(dict.fromkeys(found))

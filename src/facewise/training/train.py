@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -208,7 +208,10 @@ def train(
 
     model = make_network(config)
     kept = copy.deepcopy(model)
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    mixed = [(config.optim.start_share, copy.deepcopy(model.state_dict()))]
+    if config.optim.mixed:
+        other = torch.load(config.optim.mixed, weights_only=True)["model"]
+        mixed.append((config.optim.mixed_share, other))
     model.backbone.freeze_stages(config.optim.frozen_stages)
     if config.optim.batch_norm:
         add_batch_norm(model.backbone, _normalised(model, loader))
@@ -231,7 +234,7 @@ def train(
         step, figures = _run_epoch(
             model, average, optimizer, loader, labels, config, step, steps, epoch
         )
-        kept.load_state_dict(blended(folded_state(average.model), start, config.optim.start_share))
+        kept.load_state_dict(blended(folded_state(average.model), mixed))
         figures |= evaluate(kept, cache, config, val_rows)
         figures["headline"] = headline(figures)
         _log_row(folder / "log.csv", {"epoch": epoch + 1, **figures})
@@ -259,11 +262,16 @@ def train(
 
 
 def blended(
-    state: dict[str, Tensor], start: dict[str, Tensor], start_share: float
+    state: dict[str, Tensor], others: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Weights between a run's and those it started from (WiSE-FT; Wortsman et al., 2022)."""
+    """A run's weights mixed with those it started from, or another run's, each with its share
+    (WiSE-FT and model soups; Wortsman et al., 2022). What is no number stays the run's own.
+    """
+    own = 1 - sum(share for share, _ in others)
     return {
-        name: torch.lerp(tensor, start[name], start_share) if tensor.is_floating_point() else tensor
+        name: own * tensor + sum(share * other[name] for share, other in others)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in state.items()
     }
 
