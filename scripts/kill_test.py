@@ -100,6 +100,10 @@ def main() -> None:
         expected, actual = files(quiet), files(killed)
         import pyarrow.parquet as pq
 
+        from facewise.batch.job import CHUNK
+        from facewise.models import load_spec
+
+        spec = load_spec()
         table = pq.read_table(killed, columns=["image_id", "face_index"])
         keys = list(zip(*(table[c].to_pylist() for c in table.column_names), strict=True))
         result = {
@@ -116,6 +120,9 @@ def main() -> None:
             ),
             "quiet_run_seconds": round(whole, 1),
             "cores": os.cpu_count(),
+            "model": f"{spec.name}@{spec.version}",
+            "weights": spec.sha256[:12],
+            "pictures_a_task": CHUNK,
         }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
