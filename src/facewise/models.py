@@ -99,7 +99,7 @@ def read_spec(path: Path) -> ModelSpec:
             figures=raw.get("figures", {}),
             calibration=raw.get("calibration", {}),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelIntegrityError(
             f"{path} is not a model spec ({type(error).__name__}: {error}); reinstall facewise, or "
             "export the model again"
@@ -125,7 +125,8 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
     """Find a model.
 
     Args:
-        model: "default", a name, ``name@version``, or the path of a spec's ``.json`` file.
+        model: a name, of facewise's own "default" and "small" for short, ``name@version``, or the
+            path of a spec's ``.json`` file.
 
     Raises:
         ModelNotFoundError: there is none of that name and version.
@@ -137,10 +138,9 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
             raise ModelNotFoundError(f"{text}: no such model spec; check the path")
         return read_spec(Path(text))
     name, _, version = text.partition("@")
-    wanted = DEFAULT_MODEL if name == "default" else name
     specs = list_models()
     for spec in specs:
-        if spec.name == wanted and version in ("", spec.version):
+        if spec.name in (name, f"facewise-{name}") and version in ("", spec.version):
             return spec
     known = ", ".join(f"{spec.name}@{spec.version}" for spec in specs) or "none"
     raise ModelNotFoundError(f"no model {text!r}: installed are {known}")

@@ -52,6 +52,7 @@ def test_the_default_by_name_version_and_path() -> None:
     assert load_spec(spec.name).sha256 == spec.sha256
     assert load_spec(f"{spec.name}@{spec.version}").sha256 == spec.sha256
     assert load_spec(spec.path).sha256 == spec.sha256
+    assert load_spec("small").name == load_spec("facewise-small").name == "facewise-small"
     with pytest.raises(ModelNotFoundError, match="check the path"):
         load_spec("/nowhere/spec.json")
 
