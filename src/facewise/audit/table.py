@@ -8,7 +8,7 @@ of its pictures are kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.audit.prevalence import same_picture
-from facewise.errors import MissingExtraError, TableError
+from facewise.errors import TableError
+from facewise.parts import read_batches
 from facewise.types import FloatArray
 
-PARTS: Final = "part-*.parquet"
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "age": tuple(f"p_age_{10 * k + 1}_{10 * k + 10}" for k in range(12)),
     "gender": ("p_male", "p_female"),
     "ethnicity": ("p_white", "p_black", "p_asian", "p_indian", "p_others"),
 }
 """The table's columns of probabilities, as docs/annotate.md has them."""
-
-BATCH: Final = 16_384
-"""Rows read at a time."""
 
 MOST_KEPT: Final = 100_000
 """Faces whose probabilities are kept: they tell a share of one half to 0.3 points, far closer than
@@ -77,53 +74,6 @@ class Faces:
         parts = [self.probabilities[name] for name in names]
         rows = ~np.any([np.isnan(part[:, 0]) for part in parts], axis=0)
         return [part[rows] for part in parts], self.pictures[rows]
-
-
-def part_files(table: Path) -> list[Path]:
-    """The table's Parquet files: a folder's parts, or the one file that is named.
-
-    Raises:
-        TableError: there is none.
-    """
-    files = [table] if table.is_file() else sorted(table.glob(PARTS))
-    if not files:
-        raise TableError(f"{table} is no annotated table: make one with facewise annotate")
-    return files
-
-
-def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """A table's record batches with those of some columns that it has, one in memory at a time.
-
-    Raises:
-        TableError: it is not there, is damaged, or is no table of facewise.
-        MissingExtraError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("reading a table", "batch") from error
-    first: list[str] | None = None
-    for path in part_files(table):
-        try:
-            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
-                names = file.schema_arrow.names
-                if not {"image_id", "face_index", "error_code"} <= set(names):
-                    raise TableError(
-                        f"{path} lacks image_id or face_index: not facewise annotate's"
-                    )
-                wanted = [name for name in columns if name in names]
-                first = first or wanted
-                if wanted != first:
-                    raise TableError(
-                        f"{path} has other columns than the parts before it: annotate them alike"
-                    )
-                yield from file.iter_batches(BATCH, columns=wanted, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(
-                f"{path} is damaged ({error}): run the same facewise annotate command again, which "
-                "makes it anew"
-            ) from error
 
 
 def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:

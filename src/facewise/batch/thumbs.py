@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from facewise.audit.table import part_files, read_batches
 from facewise.batch import storage
 from facewise.batch.job import ROW, TAR, VIDEO, Item
 from facewise.batch.plan import Plan
@@ -20,6 +19,7 @@ from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
 from facewise.errors import ImageError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
+from facewise.parts import part_files, read_batches
 from facewise.types import Photo
 
 if TYPE_CHECKING:

@@ -1,0 +1,61 @@
+"""The Parquet files of an annotated table, for those who read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from facewise.errors import MissingExtraError, TableError
+
+PARTS: Final = "part-*.parquet"
+
+BATCH: Final = 16_384
+"""Rows read at a time."""
+
+
+def part_files(table: Path) -> list[Path]:
+    """The table's Parquet files: a folder's parts, or the one file that is named.
+
+    Raises:
+        TableError: there is none.
+    """
+    files = [table] if table.is_file() else sorted(table.glob(PARTS))
+    if not files:
+        raise TableError(f"{table} is no annotated table: make one with facewise annotate")
+    return files
+
+
+def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """A table's record batches with those of some columns that it has, one in memory at a time.
+
+    Raises:
+        TableError: it is not there, is damaged, or is no table of facewise.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("reading a table", "batch") from error
+    first: list[str] | None = None
+    for path in part_files(table):
+        try:
+            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+                names = file.schema_arrow.names
+                if not {"image_id", "face_index", "error_code"} <= set(names):
+                    raise TableError(
+                        f"{path} lacks image_id or face_index: not facewise annotate's"
+                    )
+                wanted = [name for name in columns if name in names]
+                first = first or wanted
+                if wanted != first:
+                    raise TableError(
+                        f"{path} has other columns than the parts before it: annotate them alike"
+                    )
+                yield from file.iter_batches(BATCH, columns=wanted, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(
+                f"{path} is damaged ({error}): run the same facewise annotate command again, which "
+                "makes it anew"
+            ) from error
