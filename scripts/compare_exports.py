@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facewise.align import similarity_transform, warp
 from facewise.attributes import AttributeModel
@@ -21,6 +22,7 @@ from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, load_spec
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.score import headline, score
+from facewise.types import ImageArray
 
 COLUMNS = {
     "utkface_mae": "UTKFace age MAE",
@@ -34,20 +36,26 @@ COLUMNS = {
 }
 
 
-def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
-    """Val's figures of one export, and the sum that runs choose their epochs by."""
-    model, rows = AttributeModel(spec), cache.rows("val")
-    ages, vectors = [], []
-    for part in batches(rows, 128):
-        crops = [
+def crops_of(cache: FaceCache, rows: NDArray[np.intp], spec: ModelSpec) -> ImageArray:
+    """Faces as a model's own template cuts them, ``(N, S, S, 3)``."""
+    return np.stack(
+        [
             warp(
                 np.array(cache.image(row)),
                 similarity_transform(cache.landmarks[row], spec.template),
                 spec.size_px,
             )
-            for row in part
+            for row in rows
         ]
-        some_ages, some_vectors = model.predict(np.stack(crops))
+    )
+
+
+def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
+    """Val's figures of one export, and the sum that runs choose their epochs by."""
+    model, rows = AttributeModel(spec), cache.rows("val")
+    ages, vectors = [], []
+    for part in batches(rows, 128):
+        some_ages, some_vectors = model.predict(crops_of(cache, part, spec))
         ages.append(some_ages)
         vectors.append(some_vectors)
     vector = np.concatenate(vectors)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from compare_exports import crops_of
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,29 +29,15 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from facewise.align import similarity_transform, warp
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, import_onnxruntime, load_spec
-from facewise.training.cache import FaceCache, open_cache
+from facewise.training.cache import open_cache
 from facewise.training.score import score
 from facewise.training.simplify import fold_padding
 from facewise.types import ImageArray
 
 CALIBRATION_FACES = 256
 ROUNDS = 41
-
-
-def crops_of(cache: FaceCache, rows: np.ndarray, spec: ModelSpec) -> ImageArray:
-    return np.stack(
-        [
-            warp(
-                np.array(cache.image(row)),
-                similarity_transform(cache.landmarks[row], spec.template),
-                spec.size_px,
-            )
-            for row in rows
-        ]
-    )
 
 
 class Faces(CalibrationDataReader):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from facewise.errors import MissingExtraError, TableError
 
-PARTS: Final = "part-*.parquet"
+PART_GLOB: Final = "part-*.parquet"
 
 BATCH: Final = 16_384
 """Rows read at a time."""
@@ -20,7 +20,7 @@ def part_files(table: Path) -> list[Path]:
     Raises:
         TableError: there is none.
     """
-    files = [table] if table.is_file() else sorted(table.glob(PARTS))
+    files = [table] if table.is_file() else sorted(table.glob(PART_GLOB))
     if not files:
         raise TableError(f"{table} is no annotated table: make one with facewise annotate")
     return files

@@ -82,7 +82,9 @@ def test_utkface(tmp_path: Path, kind: str) -> None:
     assert reasons.keys() == {odd, "nobody.jpg", good}
     assert reasons[odd] == "not in the list of splits"
     assert reasons[good] == "a second file of that name"
-    check_splits([data_set])
+    check_splits([data_set], ["utkface"])
+    with pytest.raises(OptionError, match="no face of fairface"):
+        check_splits([data_set], ["utkface", "fairface"])
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
@@ -111,7 +113,7 @@ def test_fairface(tmp_path: Path, kind: str) -> None:
     assert reasons["4.webp"] == "not in the list of labels"
     assert reasons["3.webp"].startswith("unknown label 'unknown'")
     with pytest.raises(OptionError, match="none in val"):
-        check_splits([data_set])
+        check_splits([data_set], ["fairface"])
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])

@@ -16,7 +16,6 @@ from facewise.labels import ATTRIBUTES, DECADE_LABELS, ETHNICITY_LABELS, GENDER_
 SCHEMA_VERSION: Final = 1
 """Goes up when a column changes its name, type or meaning; new columns alone don't raise it."""
 
-PART_GLOB: Final = "part-*.parquet"
 
 KEYS: Final = {
     "image_id": "string",

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from facewise.batch.schema import PART_GLOB
 from facewise.errors import TableError
+from facewise.parts import PART_GLOB
 
 MANIFEST: Final = "_manifest.json"
 PLAN: Final = "_plan.parquet"

@@ -69,12 +69,8 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
         for row in batch.to_pylist():
             value = _value(row, by)
             if row["face_index"] is not None and value is not None:
-                chosen.append(
-                    Chosen(
-                        row["image_id"], row["face_index"], tuple(row["bbox"]), value,
-                        row["frame_index"],
-                    )
-                )  # fmt: skip
+                box, frame = tuple(row["bbox"]), row["frame_index"]
+                chosen.append(Chosen(row["image_id"], row["face_index"], box, value, frame))
         try:
             chosen.sort(key=lambda face: (face.value, face.image_id), reverse=largest)
         except TypeError as error:

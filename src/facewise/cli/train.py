@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,12 +44,11 @@ def data_sets(folder: Path) -> list[DataSet]:
     return found
 
 
-def check_splits(sets: list[DataSet]) -> None:
+def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
     """Without faces to learn from and faces to choose by there is nothing to train."""
-    for data_set in sets:
-        splits = {sample.split for sample in data_set.samples}
-        name = next((sample.dataset for sample in data_set.samples), "a data set")
-        if not {"train", "val"} <= splits:
+    there = {(s.dataset, s.split) for data_set in sets for s in data_set.samples}
+    for name in wanted:
+        if not {(name, "train"), (name, "val")} <= there:
             raise OptionError(
                 f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
                 "beside the pictures, and a column split into fairface_labels.csv "
@@ -79,7 +79,7 @@ def train(
     for data_set in sets:
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)
-    check_splits(sets)
+    check_splits(sets, settings.datasets)
     build_cache(cache, sets)
     folder = run(
         settings,
