@@ -1,6 +1,6 @@
 """Time ``facewise annotate`` on two cores: docs/results/bench-batch.json and .md.
 
-    python bench/batch.py                               # a part of make bench; about 7 minutes
+    python bench/batch.py                               # a part of make bench; about 8 minutes
     python bench/batch.py --images 400 --photos 10      # a quick look
 
 Pictures are written into a temporary folder, the same ones every time: faces of FairFace and
@@ -41,8 +41,9 @@ from facewise.models import load_spec
 CORES = 2
 SHORT_RUN = 10
 """The run whose memory is compared has so many times fewer pictures."""
-LOOPED = {"faces": 16, "photos": 12}
-"""The loops take one picture in so many: their rate is known well enough."""
+LOOPED = {"faces": 16, "photos": 4}
+"""The loops take one picture in so many: some 20 seconds of each kind, so that a moment's
+disturbance does not decide the ratio."""
 MEGAPIXELS = (2.0, 12.0)
 SHAPES = ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (1, 1))
 SAMPLE_SECONDS = 0.5
