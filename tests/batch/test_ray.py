@@ -32,21 +32,22 @@ def photos(pictures: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def command(photos: Path, table: Path) -> list[str]:
+def command(photos: Path, table: Path, workers: int = 1) -> list[str]:
     return [
         *(sys.executable, "-m", "facewise", "annotate", str(photos), "--out", str(table)),
-        *("--shard-size", "2", "--engine", "ray", "--workers", "1"),
+        *("--shard-size", "2", "--engine", "ray", "--workers", str(workers)),
     ]
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_local_ray_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_local_ray_gives_the_same_bytes(photos: Path, tmp_path: Path, workers: int) -> None:
     pytest.importorskip("ray")
     annotate([str(photos)], tmp_path / "local", Job(shard_size=2), workers=1)
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     done = subprocess.run(
-        command(photos, tmp_path / "ray"),
+        command(photos, tmp_path / "ray", workers),
         capture_output=True,
         text=True,
         env=environment | RAY,
