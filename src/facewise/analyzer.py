@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from facewise.align import crop_faces
-from facewise.attributes import AttributeModel
+from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
 from facewise.errors import OptionError, check_count
 from facewise.images import (
@@ -163,20 +164,25 @@ class Analyzer:
             photos = [self.load(source, color_order=color_order) for source in sources]
         with timings("detect"):
             faces = self.detector.detect_many(photos)
-        with timings("align"):
-            crops = np.concatenate(
-                [np.empty((0, self.spec.size_px, self.spec.size_px, 3), np.uint8)]
-                + [
-                    crop_faces(photo, found, self.spec.template, self.spec.size_px)
-                    for photo, found in zip(photos, faces, strict=True)
-                ]
-            )
-        with timings("attributes"):
-            ages, vectors = self.attribute_model.predict(crops)
-        with timings("calibrate"):
-            every = [face for found in faces for face in found]
-            predictions = iter(self._predictions(every, crops, ages, vectors))
-            return [tuple(next(predictions) for _ in found) for found in faces]
+        every = [
+            (photo, face) for photo, found in zip(photos, faces, strict=True) for face in found
+        ]
+        predictions: list[Prediction] = []
+        # The crops of a crowd would fill gigabytes. Once for no face, too: each stage has its time.
+        for start in range(0, max(1, len(every)), BATCH_SIZE):
+            some = every[start : start + BATCH_SIZE]
+            with timings("align"):
+                crops = np.empty((len(some), self.spec.size_px, self.spec.size_px, 3), np.uint8)
+                for index, (photo, face) in enumerate(some):
+                    crops[index : index + 1] = crop_faces(
+                        photo, [face], self.spec.template, self.spec.size_px
+                    )
+            with timings("attributes"):
+                ages, vectors = self.attribute_model.predict(crops)
+            with timings("calibrate"):
+                predictions += self._predictions([face for _, face in some], crops, ages, vectors)
+        rest = iter(predictions)
+        return [tuple(itertools.islice(rest, len(found))) for found in faces]
 
     def analyze_crops(
         self, crops: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"

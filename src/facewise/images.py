@@ -53,6 +53,19 @@ _STRIP_PIXELS: Final = 500_000
 _LARGE_PIXELS: Final = 4_000_000
 """Smaller photos fit into memory that the process has already."""
 
+# EXIF orientation to the name of the PIL.Image.Transpose that undoes it.
+_TURNS: Final = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_ROWS_TO_COLUMNS: Final = frozenset(("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"))
+_LAST_ROW_FIRST: Final = frozenset(("ROTATE_180", "FLIP_TOP_BOTTOM", "ROTATE_270", "TRANSVERSE"))
+
 
 def load_photo(
     source: PhotoSource,
@@ -238,7 +251,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
             picture.load()
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
-            return _pixels(_to_rgb(_upright(picture)))
+            return _pixels(picture)
     except ImageTooLargeError:
         raise
     except MemoryError as error:
@@ -252,56 +265,61 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
 
 
 def _pixels(picture: Image.Image) -> ImageArray:
-    """An RGB picture as an array.
+    """A decoded picture as an upright RGB array.
 
-    Pillow hands out an image's bytes in many small pieces and joins them: of a large photo, that is
-    twice its size in new memory pages, which cost more than the copying. So strips of it are copied
-    one after another into the one array.
+    Pillow keeps RGB in four bytes a pixel, copies a picture for every step and hands out its bytes
+    in small pieces that it then joins. So strips of a large one are converted, turned and copied
+    one after another to where they belong in the one array: 7 bytes a pixel at the most.
     """
+    turn = _turn(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _wide_to_rgb(picture)
     width, height = picture.size
     if width * height <= _LARGE_PIXELS:
-        return np.asarray(picture, dtype=np.uint8)
+        return np.asarray(_turned(_to_rgb(picture), turn), dtype=np.uint8)
+    columns = turn in _ROWS_TO_COLUMNS
+    rgb = np.empty((width, height, 3) if columns else (height, width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
-    rgb = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        rgb[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+        strip = _turned(_to_rgb(picture.crop((0, top, width, bottom))), turn)
+        back = turn in _LAST_ROW_FIRST
+        place = slice(height - bottom, height - top) if back else slice(top, bottom)
+        rgb[(slice(None), place) if columns else place] = np.asarray(strip)
     return rgb
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """Apply EXIF orientation; a broken EXIF block counts as none."""
-    from PIL import Image
-
+def _turn(picture: Image.Image) -> str | None:
+    """How to turn a picture upright; None where it is, or where its EXIF block is broken."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # the picture itself is sound
-        return picture
-    methods = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    if not isinstance(orientation, int) or orientation not in methods:
-        return picture
-    return picture.transpose(methods[orientation])
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _turned(picture: Image.Image, turn: str | None) -> Image.Image:
+    from PIL import Image
+
+    return picture if turn is None else picture.transpose(Image.Transpose[turn])
+
+
+def _wide_to_rgb(picture: Image.Image) -> Image.Image:
+    """Grey samples wider than a byte, as a whole: their range may be the picture's."""
+    from PIL import Image
+
+    samples = np.asarray(picture)
+    grey = _to_eight_bits(samples)
+    clear = picture.info.get("transparency")  # in PNG, one sample of the picture's own width
+    if isinstance(clear, int):
+        grey[samples == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode to RGB: wide samples scaled, transparency on white."""
+    """Any mode of bytes to RGB, transparency on white."""
     from PIL import Image
 
-    if picture.mode.startswith("I") or picture.mode == "F":
-        samples = np.asarray(picture)
-        grey = _to_eight_bits(samples)
-        clear = picture.info.get("transparency")  # in PNG, one sample of the picture's own width
-        if isinstance(clear, int):
-            grey[samples == clear] = 255
-        return Image.fromarray(grey).convert("RGB")
     if picture.mode == "La":  # its only way out
         picture = picture.convert("LA")
     if picture.has_transparency_data:

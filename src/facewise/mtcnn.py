@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -289,22 +289,40 @@ class MTCNN:
         Returns:
             For each output of the network, one array a photo.
         """
-        crops = [
-            cut_squares(image, found.boxes, size_px)
-            for image, found in zip(images, candidates, strict=True)
-        ]
         session = self._networks[name]
-        stacked = np.concatenate(crops)
-        # An empty batch still runs once: it gives each output its shape.
+        boxes = [found.boxes for found in candidates]
         parts = [
-            session.run(None, {"image": stacked[start : start + BATCH_SIZE]})
-            for start in range(0, max(1, len(stacked)), BATCH_SIZE)
+            session.run(None, {"image": crops}) for crops in _crop_batches(images, boxes, size_px)
         ]
-        ends = [0, *itertools.accumulate(len(c) for c in crops)]
+        ends = [0, *itertools.accumulate(len(own) for own in boxes)]
         return [
             [whole[first:last] for first, last in itertools.pairwise(ends)]
             for whole in map(np.concatenate, zip(*parts, strict=True))
         ]
+
+
+def _crop_batches(
+    images: Sequence[AreaSource], boxes: Sequence[FloatArray], size_px: int
+) -> Iterator[FloatArray]:
+    """Crops of all photos, at most ``BATCH_SIZE`` at a time: in a crowd they are thousands, and all
+    of them together more memory than the photo.
+
+    One batch at least, if an empty one: it gives each output of a network its shape.
+    """
+    waiting = [np.empty((0, size_px, size_px, 3), np.float32)]
+    room = BATCH_SIZE
+    for image, own in zip(images, boxes, strict=True):
+        start = 0
+        while start < len(own):
+            part = own[start : start + room]
+            waiting.append(cut_squares(image, part, size_px))
+            start, room = start + len(part), room - len(part)
+            if room == 0:
+                yield np.concatenate(waiting)
+                del waiting[1:]
+                room = BATCH_SIZE
+    if len(waiting) > 1 or not any(map(len, boxes)):
+        yield np.concatenate(waiting)
 
 
 def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Face, ...]]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from facewise import errors
+from facewise import errors, images
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
 from facewise.types import ImageArray
 
@@ -146,6 +146,26 @@ def test_orientations_agree(kind: str) -> None:
             difference = np.abs(rgb.astype(int) - picture(96, 64)).mean()
             limit = 6 if kind in ("JPEG", "AVIF") else 0
             assert difference <= limit, (kind, orientation, type(source))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "1", "P", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", UNDO)
+def test_strips_of_a_large_picture_join_without_a_seam(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too large to be turned as a whole comes out as if it had been."""
+    rgba = np.dstack([picture(), picture(seed=1)[:, :, 0]])
+    stored = Image.fromarray(rgba).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(stored).astype(np.uint16) * 257)
+    stored.getexif()[0x0112] = orientation
+    if mode == "P":
+        stored.info["transparency"] = 3
+    whole = load_photo(stored).rgb
+    monkeypatch.setattr(images, "_LARGE_PIXELS", 0)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 64 * 7)  # 40 rows: the last strip is shorter
+    np.testing.assert_array_equal(load_photo(stored).rgb, whole)
+    assert whole.std() > 5
 
 
 def test_a_clear_sample_of_16_bit_grey_is_white() -> None:

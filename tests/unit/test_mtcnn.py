@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewise import MTCNN, Photo, load_photo, windows
+from facewise import MTCNN, Photo, load_photo, mtcnn, windows
 from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
 from facewise.errors import OptionError
 from facewise.protocol import add_border, nearest_to_centre
@@ -227,3 +227,21 @@ def test_a_second_look_only_where_the_first_finds_nothing(pictures: Path) -> Non
     assert MTCNN(threads=1, thresholds=(0.6, 0.7, 0.7)).detect(Photo(covered)) == ()
     loose = MTCNN(threads=1, thresholds=(0.6, 0.7, 0.3), second_look=True)
     assert len(loose.detect(Photo(covered))) == 1
+
+
+def test_crops_of_a_crowd_are_cut_a_batch_at_a_time() -> None:
+    """All at once they would take more memory than the photo; none may be lost or change places."""
+    rng = np.random.default_rng(0)
+    images = [AreaSource(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)) for _ in range(3)]
+    counts = (mtcnn.BATCH_SIZE - 3, 0, 2 * mtcnn.BATCH_SIZE + 5)
+    boxes = []
+    for count in counts:
+        corner = rng.uniform(0, 40, (count, 2))
+        far = corner + rng.uniform(5, 20, (count, 1))
+        boxes.append(np.hstack([corner, far]).astype(np.float32))
+    batches = [b.copy() for b in mtcnn._crop_batches(images, boxes, 12)]
+    assert [len(b) for b in batches] == [mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, 2]
+    whole = [mtcnn.cut_squares(i, b, 12) for i, b in zip(images, boxes, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(whole))
+    nothing = list(mtcnn._crop_batches(images[:1], [np.empty((0, 4), np.float32)], 12))
+    assert [b.shape for b in nothing] == [(0, 12, 12, 3)]

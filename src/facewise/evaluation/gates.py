@@ -31,7 +31,7 @@ CLEAN_BUDGET: Final = 0.04
 """Share of clean val faces that may lose one attribute or more: under the 5 % that test may, by
 twice the standard error of such a share of val's faces."""
 
-GATE_FACES: Final = 150
+GATE_FACES: Final = 450
 """Faces of each data set of val that are worsened, for gates to be chosen on."""
 
 CERTAINTY_START: Final = 0.005
