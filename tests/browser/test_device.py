@@ -263,6 +263,43 @@ def test_the_servers_page_offers_it(
     context.close()
 
 
+def test_no_photo_is_sent_while_the_models_come(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """Nor once they have failed to: what waited can be tried again, here or there."""
+    server = start_server(device_folder=build.device)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    held: list[Any] = []
+    page.route("**/device.json", lambda route: held.append(route))  # asked for, and not answered yet
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    box = page.locator("#on-device")
+    assert box.get_attribute("autocomplete") == "off"  # Firefox ticks it again at a reload
+    with page.expect_request("**/device.json"):
+        page.check("#on-device")
+    page.set_input_files("#files", [PORTRAIT, PORTRAIT])
+    page.get_by_text("Waiting for its turn").wait_for()
+    assert page.locator("#camera-open").is_disabled()
+    [route] = held
+    route.abort()
+    page.get_by_role("heading", name="Not analysed, and not sent").wait_for()
+    expect(box).not_to_be_checked()
+    expect(page.locator("#strip button")).to_have_count(2)
+    assert page.locator("#strip .mark").all_inner_texts() == ["!", "!"]
+    assert "POST" not in sent
+    # The box once more: both are analysed here.
+    page.unroute("**/device.json")
+    page.check("#on-device")
+    page.wait_for_selector(".card")
+    expect(page.locator("#strip .mark")).to_have_text(["1", "1"])
+    assert "POST" not in sent
+    context.close()
+
+
 def test_without_the_files_it_is_not_offered(
     chromium: Any, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ const early = [];
 let engine = null, about = null;
 // What the server says of itself, while its page analyses on this device.
 let server = null;
+// A switch between the two that is under way: no photo goes anywhere before it has ended.
+let switching = null;
 
 /** A trouble that belongs to no photo: a sentence in place, and a way on. */
 function trouble(title, detail, again) {
@@ -103,10 +105,16 @@ async function analyze(photo) {
   }
 }
 
+/** The first photo that waits; the others may come or go while engines are switched. */
+async function next() {
+  await switching;
+  return state.photos.find((photo) => photo.waiting);
+}
+
 async function work() {
   if (state.working) return;
   state.working = true;
-  for (let photo; (photo = state.photos.find((item) => item.waiting)); ) {
+  for (let photo; (photo = await next()); ) {
     await analyze(photo);
     if (!state.photos.includes(photo)) continue;
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
@@ -179,7 +187,7 @@ function wire() {
   $("save-picture").addEventListener("click", () => savePicture(state.current));
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
-  $("on-device").addEventListener("change", switchEngine);
+  $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
@@ -261,6 +269,21 @@ const engines = {
   device: () => import("./engine-device.js"),
 };
 
+/** Photos that were to stay on this device are not sent because the models did not load. */
+function keepBack() {
+  for (const photo of state.photos.filter((item) => item.waiting)) {
+    Object.assign(photo, { waiting: false, error: {
+      code: "kept_back", title: "Not analysed, and not sent",
+      detail: "The models could not be loaded. To keep the photo on this device, tick the box above once more; to send it to the server, try again.",
+    } });
+  }
+  draw();
+}
+
+function changeEngine() {
+  switching = switchEngine();
+}
+
 /** On a server's page: analyse on this device from now on, or on the server again. */
 async function switchEngine() {
   const box = $("on-device");
@@ -270,7 +293,8 @@ async function switchEngine() {
     announce("Photos are sent to the server again.");
     return;
   }
-  box.disabled = true;
+  // The camera's frames are photos, too.
+  box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();
     const description = await device.describe({ onProgress: renderLoading, within: server ?? about });
@@ -278,11 +302,13 @@ async function switchEngine() {
     engine = device;
     use(description);
     announce("Photos stay on this device from now on.");
+    for (const photo of state.photos) if (photo.error?.code === "kept_back") retry(photo);
   } catch (error) {
     box.checked = false;
-    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; switchEngine(); });
+    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });
+    keepBack();
   } finally {
-    box.disabled = false;
+    box.disabled = $("camera-open").disabled = false;
     renderLoading(null);
   }
 }
