@@ -137,6 +137,13 @@ class Settings(BaseSettings):
         return not is_loopback(self.host) or bool(self.root_path) or bool(self.trusted_proxies)
 
     @property
+    def is_private(self) -> bool:
+        """Whether only this machine's user is expected, and no operator has said who else may be:
+        then a proxy or a tunnel that publishes the server all the same is one that nobody declared.
+        """
+        return not self.is_published and self.attributes is None
+
+    @property
     def served_attributes(self) -> tuple[str, ...]:
         """What is computed and shown, in the contract's order."""
         if self.attributes is not None:

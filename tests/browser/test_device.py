@@ -274,7 +274,7 @@ def test_no_photo_is_sent_while_the_models_come(
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     held: list[Any] = []
-    page.route("**/device.json", lambda route: held.append(route))  # asked for, and not answered yet
+    page.route("**/device.json", lambda route: held.append(route))  # no answer yet
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
     box = page.locator("#on-device")

@@ -311,7 +311,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
     port = int(own.url.split(":")[2].strip("/"))
     with socket.create_connection(("127.0.0.1", port)) as other:
         # Its body never comes: it holds the only place.
-        head = "POST /v1/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        head = "POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         other.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
         assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
         choose(page, portrait)

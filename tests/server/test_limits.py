@@ -40,7 +40,13 @@ async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
     """A connection on which a POST of a raw JPEG has begun."""
     stream = await anyio.connect_tcp("127.0.0.1", port)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    lines = ["POST /v1/analyze HTTP/1.1", "Host: x", "Content-Type: image/jpeg", size, *extra]
+    lines = [
+        "POST /v1/analyze HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: image/jpeg",
+        size,
+        *extra,
+    ]
     await stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     return stream
 
