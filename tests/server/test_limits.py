@@ -106,8 +106,12 @@ async def test_at_the_limit_is_fine(serve: Serve, portrait: bytes) -> None:
             assert answer.status_code == 200
         more = await running.client.post("/v1/analyze", files={"file": portrait + b"\0"})
         check(more, 413, "image_too_large")
-        batch = [("files", ("x", portrait + b"\0"))]
-        check(await running.client.post("/v1/analyze/batch", files=batch), 413, "image_too_large")
+        batch = [("files", ("x", portrait + b"\0")), ("files", ("y", portrait))]
+        answer = await running.client.post("/v1/analyze/batch", files=batch)
+        assert answer.status_code == 200
+        refused, fine = answer.json()["photos"]
+        assert refused["error"] == {key: more.json()[key] for key in ("code", "title", "detail")}
+        assert len(fine["faces"]) == 1
 
 
 async def test_the_batch_has_a_limit_of_its_own(serve: Serve, portrait: bytes) -> None:

@@ -99,7 +99,8 @@ class Uploads:
                 request,
                 place,
                 settings.max_batch_bytes,
-                settings.max_bytes,
+                # A photo above its own limit is a problem in its place, not one of the batch.
+                settings.max_batch_bytes,
                 BATCH_FIELDS,
                 settings.max_batch_photos,
             )
@@ -173,7 +174,7 @@ async def _limited(
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         if int(declared) > limit_bytes:
-            raise _too_large(shown_bytes)
+            raise too_large(shown_bytes)
         place.check_room(int(declared))
     count = 0
     # Starlette's stream ends with an empty chunk, which python-multipart need not see.
@@ -181,13 +182,14 @@ async def _limited(
         async for chunk in stream:
             count += len(chunk)
             if count > limit_bytes:
-                raise _too_large(shown_bytes)
+                raise too_large(shown_bytes)
             place.hold(len(chunk))
             if chunk:
                 yield chunk
 
 
-def _too_large(limit_bytes: int) -> ProblemError:
+def too_large(limit_bytes: int) -> ProblemError:
+    """413 for more bytes than a photo or a batch may have."""
     return ProblemError(
         413,
         "image_too_large",
@@ -220,7 +222,7 @@ async def _files(
                 continue
             data = await value.read()
             if len(data) > file_limit_bytes:
-                raise _too_large(file_limit_bytes)
+                raise too_large(file_limit_bytes)
             found.append(data)
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
