@@ -308,6 +308,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
 ) -> None:
     own = start_server(uploads=1)
     page = open_page(own.url, tolerant=True)
+    page.clock.install()
     port = int(own.url.split(":")[2].strip("/"))
     with socket.create_connection(("127.0.0.1", port)) as other:
         # Its body never comes: it holds the only place.
@@ -315,7 +316,11 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         other.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
         assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
         choose(page, portrait)
-        page.get_by_role("heading", name="The server is busy").wait_for()
+        # By itself it is asked again, but not for ever.
+        page.get_by_text("The server is busy: goes on by itself").wait_for()
+        given_up = page.get_by_role("heading", name="The server is busy")
+        while not given_up.is_visible():
+            page.clock.run_for(1000)
         assert "Try again in a second" in page.inner_text("[role=alert]")
         assert page.locator("progress").count() == 0
     # The place is free as soon as the server sees that the other went away.
@@ -325,6 +330,65 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         if page.locator(".card").count():
             break
     assert page.locator(".card").count() == 1
+
+
+def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: bytes) -> None:
+    """Both are answered, though the first is turned away twice."""
+    page = open_page(tolerant=True)
+    asked: list[str] = []
+
+    def busy_twice(route: Any) -> None:
+        asked.append(route.request.method)
+        if len(asked) > 2:
+            route.continue_()
+            return
+        body = {"code": "busy", "title": "The server is busy", "detail": "Try again."}
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
+
+    page.route("**/v1/analyze*", busy_twice)
+    page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
+    page.get_by_text("The server is busy: goes on by itself").wait_for()
+    page.wait_for_selector(".card")
+    page.locator("#strip .mark", has_text="0").wait_for()
+    assert asked == ["POST"] * 4
+
+
+def test_a_removed_photo_is_not_waited_for(open_page: Open, portrait: bytes) -> None:
+    page = open_page(tolerant=True)
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)  # the server's 15 seconds never pass
+    body = {"code": "busy", "title": "The server is busy", "detail": "Try again."}
+
+    def busy(route: Any) -> None:
+        route.fulfill(status=503, headers={"Retry-After": "15"}, json=body)
+
+    page.route("**/v1/analyze*", busy)
+    choose(page, portrait)
+    page.get_by_text("goes on by itself").wait_for()
+    page.unroute("**/v1/analyze*")
+    page.click("#clear")
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+
+
+def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
+    """No box of a frame long past, and a sentence until frames are answered again."""
+    page = open_page(tolerant=True)
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    page.click("#go-live")
+    page.wait_for_selector(".live-box")
+    body = {"code": "rate_limited", "title": "Too many photos", "detail": "Go on in 1 second."}
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json=body)
+
+    page.route("**/v1/analyze*", refuse)
+    page.get_by_text("Go on in 1 second.").wait_for()
+    assert page.locator(".live-box").count() == 0
+    page.unroute("**/v1/analyze*")
+    page.wait_for_selector(".live-box")
+    page.wait_for_selector("#camera-error", state="hidden")
 
 
 def test_too_many_photos_in_a_minute(

@@ -15,6 +15,9 @@ let server = null;
 // A switch between the two that is under way: no photo goes anywhere before it has ended.
 let switching = null;
 
+// A busy server is asked again by itself so often, where it says to come back soon enough.
+const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
+
 /** A trouble that belongs to no photo: a sentence in place, and a way on. */
 function trouble(title, detail, again) {
   $("trouble")?.remove();
@@ -60,7 +63,7 @@ async function add(files) {
   const added = await Promise.all([...files].map(async (file) => {
     const name = file.name || "pasted.png";
     const url = URL.createObjectURL(file);
-    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, stop: new AbortController() };
+    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
   if (!added.length) return;
   state.photos.push(...added);
@@ -79,11 +82,17 @@ function refuse(photo) {
   };
 }
 
+/** Wait so many seconds, or until the photo is removed. */
+const pause = (seconds, signal) => new Promise((resolve) => {
+  setTimeout(resolve, seconds * 1000);
+  signal.addEventListener("abort", resolve);
+});
+
 /** Folders, and files that were moved or changed after they were chosen, cannot be read. */
 const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 async function analyze(photo) {
-  photo.waiting = false;
+  Object.assign(photo, { waiting: false, pausedBy: null });
   photo.error = refuse(photo);
   if (photo.error) return;
   if (photo === state.current) draw();
@@ -97,6 +106,13 @@ async function analyze(photo) {
     });
     if (photo.image) photo.scale = photo.image.naturalWidth / photo.answer.width_px;
   } catch (failure) {
+    const seconds = failure.retryAfterSeconds;
+    if (seconds && seconds <= LONGEST_PAUSE_S && photo.pauses < MOST_PAUSES) {
+      Object.assign(photo, { waiting: true, progress: null, pauses: photo.pauses + 1, pausedBy: failure.title });
+      if (photo === state.current) draw();
+      await pause(seconds, photo.stop.signal);
+      return;
+    }
     const error = failure.code === "network" && !(await isReadable(photo.file))
       ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed meanwhile: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
@@ -116,7 +132,7 @@ async function work() {
   state.working = true;
   for (let photo; (photo = await next()); ) {
     await analyze(photo);
-    if (!state.photos.includes(photo)) continue;
+    if (photo.waiting || !state.photos.includes(photo)) continue;
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
     // A photo in the background changes its thumbnail only: what is being read stays as it is.
     if (photo === state.current) draw();
@@ -126,7 +142,7 @@ async function work() {
 }
 
 function retry(photo) {
-  Object.assign(photo, { error: null, waiting: true, progress: null });
+  Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
   draw();
   $("message").focus();
   work();
