@@ -205,6 +205,46 @@ def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
     page.wait_for_selector(".card")
 
 
+def test_pasted_text_is_no_photo(
+    open_page: Open, start_server: Callable[..., Any], chromium: Any
+) -> None:
+    """As into the key's field: nothing is said of a photo, and what is shown stays."""
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(own.url)
+    page.get_by_label("This server asks for an API key").wait_for()
+    page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.setData("text/plain", "correct horse");
+            const event = new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true});
+            document.querySelector("#key").dispatchEvent(event);
+        }"""
+    )
+    assert page.inner_text("#live") == ""
+    page.close()
+
+
+def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None:
+    """A picture dragged from another page is an address or text, which nobody fetches."""
+    page = open_page()
+    transfer = page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.setData("text/uri-list", "http://elsewhere.example/face.jpg");
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    page.get_by_role("heading", name="That was no file").wait_for()
+    assert "Save the picture first" in page.inner_text("#trouble")
+    assert page.locator("#trouble button").count() == 0
+    drop(page, portrait, "astronaut.jpg", "image/jpeg")
+    page.wait_for_selector(".card")
+    assert page.locator("#trouble").count() == 0
+
+
 def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_path: Path) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     name = '=it\'s "one".jpg'

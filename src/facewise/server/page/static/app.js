@@ -18,12 +18,12 @@ let switching = null;
 // A busy server is asked again by itself so often, where it says to come back soon enough.
 const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
 
-/** A trouble that belongs to no photo: a sentence in place, and a way on. */
-function trouble(title, detail, again) {
+/** A trouble that belongs to no photo: a sentence in place, and a way on where there is one. */
+function trouble(title, detail, again = null) {
   $("trouble")?.remove();
   $("notice").before(el("div", { id: "trouble", class: "problem", role: "alert" }, [
     el("h2", {}, [title]), el("p", {}, [detail]),
-    el("button", { onclick: () => { $("trouble").remove(); again(); } }, ["Try again"]),
+    again && el("button", { onclick: () => { $("trouble").remove(); again(); } }, ["Try again"]),
   ]));
 }
 
@@ -47,6 +47,7 @@ async function preview(url, name) {
 }
 
 async function add(files) {
+  if (!files.length) return;
   $("trouble")?.remove();
   if (!about) {
     early.push(...files);
@@ -65,7 +66,6 @@ async function add(files) {
     const url = URL.createObjectURL(file);
     return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
-  if (!added.length) return;
   state.photos.push(...added);
   state.current = added[0];
   draw();
@@ -190,7 +190,8 @@ function wire() {
   document.addEventListener("drop", (drag) => {
     drag.preventDefault();
     drop.classList.remove("over");
-    add(drag.dataTransfer.files);
+    if (drag.dataTransfer.files.length) add(drag.dataTransfer.files);
+    else trouble("That was no file", "Save the picture first, then drop or choose the file.");
   });
   document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
   $("examples").addEventListener("click", (event) => {
