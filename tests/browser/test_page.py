@@ -245,6 +245,17 @@ def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None
     assert page.locator("#trouble").count() == 0
 
 
+def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes) -> None:
+    """Past a browser's limit for a canvas there is no blob to save."""
+    page = open_page()
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    page.evaluate("() => { HTMLCanvasElement.prototype.toBlob = (done) => done(null); }")
+    page.click("#save-picture")
+    page.get_by_role("heading", name="The picture could not be made").wait_for()
+    assert "scale it down" in page.inner_text("#trouble")
+
+
 def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_path: Path) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     name = '=it\'s "one".jpg'

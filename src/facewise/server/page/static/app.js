@@ -201,7 +201,10 @@ function wire() {
   const done = () => state.photos.filter((photo) => photo.answer);
   $("save-json").addEventListener("click", () => saveJson(done()));
   $("save-csv").addEventListener("click", () => saveCsv(done()));
-  $("save-picture").addEventListener("click", () => savePicture(state.current));
+  $("save-picture").addEventListener("click", async () => {
+    if (await savePicture(state.current)) return;
+    trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");
+  });
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
   $("on-device").addEventListener("change", changeEngine);
