@@ -41,9 +41,10 @@ def visit(chromium: Any, build: Build) -> Iterator[Visit]:
             folder: Path | None = None,
             ready: bool = True,
             held: str | None = None,
+            tidy: bool = False,
         ) -> tuple[Any, Host]:
             host = stack.enter_context(serve(folder or build.page, "/some/where", headers))
-            host.held = held
+            host.held, host.is_tidy = held, tidy
             proxy = {"server": host.origin, "bypass": "<-loopback>"}
             context = chromium.new_context(viewport={"width": 1280, "height": 900}, proxy=proxy)
             stack.callback(context.close)
@@ -109,8 +110,10 @@ def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
     assert host.foreign[0] == "http://elsewhere.invalid/"  # Chromium may ask for its icon, too
 
 
-def test_offline_after_the_first_visit(visit: Visit) -> None:
-    page, host = visit()
+@pytest.mark.parametrize("tidy", [False, True])
+def test_offline_after_the_first_visit(tidy: bool, visit: Visit) -> None:
+    """The card, too, where the host redirects its address to one without .html."""
+    page, host = visit(tidy=tidy)
     page.evaluate("navigator.serviceWorker.ready")
     host.is_down = True
     page.reload()
