@@ -99,6 +99,9 @@ def problems() -> list[str]:
             body["status"] == status and f'"{body["code"]}": "{body["title"]}"' in titles
             for status, body in refusals
         ),
+        "nginx's processes count a worker's requests together": bool(
+            re.search(r"upstream workers \{[^}]*\bzone workers \d+k;[^}]*least_conn;", nginx)
+        ),
         "nginx: braces balance": nginx.count("{") == nginx.count("}"),
         "docs/deploy-heroku.md says what docs/results/deploy.json does": docs_agree(),
         "Procfile binds the host's port": "--port $PORT" in procfile and "0.0.0.0" in procfile,
