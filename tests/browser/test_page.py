@@ -577,6 +577,27 @@ def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
     assert outline == "solid", "focus is seen"
 
 
+def test_the_contract_is_not_read_out_whole(chromium: Any, server: Any) -> None:
+    """Only that it is being read, or could not be."""
+    page = chromium.new_page()
+    held: list[Any] = []
+    page.route("**/openapi.json", lambda route: held.append(route))
+    with page.expect_request("**/openapi.json"):
+        page.goto(server.url + "docs")
+    assert page.get_by_role("status").inner_text() == "Reading the contract…"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main"
+    held[0].continue_()
+    page.wait_for_selector(".operation")
+    assert page.locator("[aria-live], [role=status]").count() == 0
+    held.clear()
+    page.reload()
+    page.get_by_role("status").wait_for()
+    held[0].abort()
+    assert "could not be read" in page.get_by_role("alert").inner_text()
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
