@@ -220,6 +220,24 @@ async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
         await until(lambda: running.state.uploads.held == 0)
 
 
+async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
+    """Nothing, half a head, or half of the second one; but a body is not cut off by this."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serve() as running:
+        running.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+        for sent, answers in ((b"", 0), (request[:30], 0), (request + request[:30], 1)):
+            async with await anyio.connect_tcp("127.0.0.1", running.port) as stream:
+                if sent:
+                    await stream.send(sent)
+                with anyio.fail_after(10):
+                    data = b"".join([chunk async for chunk in stream])
+            assert data.count(b"200 OK") == answers
+        async with await post_head(running.port, 1_000_000):
+            await until(lambda: running.state.uploads.held == 1)
+            [connection] = running.server.server_state.connections
+            assert connection._deadline is None  # type: ignore[union-attr]
+
+
 async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: bytes) -> None:
     answers: list[httpx.Response] = []
     async with serve() as running:
