@@ -173,6 +173,7 @@ def try_it(target: Path, folder: Path) -> float:
     settings = heroku_settings()
     environment = {
         **settings,
+        "FACEWISE_TRUSTED_PROXIES": "127.0.0.1",  # this script is the router
         "PATH": f"{target / 'bin'}:/usr/bin:/bin",
         "FACEWISE_HOST": "0.0.0.0",
         "FACEWISE_PORT": "0",
@@ -204,7 +205,9 @@ def try_it(target: Path, folder: Path) -> float:
         def send(number: int) -> None:
             data, faces = bodies[2 if number % LARGEST_EVERY == 0 else number % 2]
             request = urllib.request.Request(
-                f"{url}/v1/analyze", data, {"Content-Type": "image/jpeg"}
+                f"{url}/v1/analyze",
+                data,
+                {"Content-Type": "image/jpeg", "X-Forwarded-For": f"192.0.2.{number}"},
             )
             answer = json.load(urllib.request.urlopen(request, timeout=300))
             assert len(answer["faces"]) == faces

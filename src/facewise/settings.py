@@ -54,7 +54,10 @@ class Settings(BaseSettings):
     )
     queue: int = Field(default=32, ge=0, le=10_000, description="photos that may wait for a thread")
     uploads: int = Field(
-        default=64, ge=1, le=10_000, description="requests that may hold a body in memory at once"
+        default=64,
+        ge=1,
+        le=10_000,
+        description="requests with a body in memory; beyond loopback, a quarter a client",
     )
     max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
     max_batch_bytes: int = Field(

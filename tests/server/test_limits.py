@@ -183,6 +183,28 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
         await until(lambda: running.state.uploads.held == 0)
 
 
+async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: bytes) -> None:
+    """Where others are expected: whoever sends slowly does not keep them out."""
+    async with serve(uploads=8, trusted_proxies=("127.0.0.1",)) as running:
+
+        async def post(client: str) -> httpx.Response:
+            headers = {"X-Forwarded-For": client}
+            files = {"file": portrait}
+            return await running.client.post("/v1/analyze", files=files, headers=headers)
+
+        slow = [
+            await post_head(running.port, 1_000_000, "X-Forwarded-For: 9.9.9.9") for _ in range(2)
+        ]
+        await until(lambda: running.state.uploads.held == 2)
+        assert "2 uploads" in check(await post("9.9.9.9"), 503, "busy")
+        assert (await post("9.9.9.8")).status_code == 200
+        for stream in slow:
+            await stream.aclose()
+        await until(lambda: running.state.uploads.held == 0)
+        assert (await post("9.9.9.9")).status_code == 200
+        assert not running.state.uploads._by_client
+
+
 async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -> None:
     """Counted as bytes arrive, whether they were declared or not, and given back."""
     limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
