@@ -99,6 +99,9 @@ def problems() -> list[str]:
             body["status"] == status and f'"{body["code"]}": "{body["title"]}"' in titles
             for status, body in refusals
         ),
+        "nginx's processes count a worker's requests together": bool(
+            re.search(r"upstream workers \{[^}]*\bzone workers \d+k;[^}]*least_conn;", nginx)
+        ),
         "nginx: braces balance": nginx.count("{") == nginx.count("}"),
         "docs/deploy-heroku.md says what docs/results/deploy.json does": docs_agree(),
         "Procfile binds the host's port": "--port $PORT" in procfile and "0.0.0.0" in procfile,
@@ -170,6 +173,7 @@ def try_it(target: Path, folder: Path) -> float:
     settings = heroku_settings()
     environment = {
         **settings,
+        "FACEWISE_TRUSTED_PROXIES": "127.0.0.1",  # this script is the router
         "PATH": f"{target / 'bin'}:/usr/bin:/bin",
         "FACEWISE_HOST": "0.0.0.0",
         "FACEWISE_PORT": "0",
@@ -201,7 +205,9 @@ def try_it(target: Path, folder: Path) -> float:
         def send(number: int) -> None:
             data, faces = bodies[2 if number % LARGEST_EVERY == 0 else number % 2]
             request = urllib.request.Request(
-                f"{url}/v1/analyze", data, {"Content-Type": "image/jpeg"}
+                f"{url}/v1/analyze",
+                data,
+                {"Content-Type": "image/jpeg", "X-Forwarded-For": f"192.0.2.{number}"},
             )
             answer = json.load(urllib.request.urlopen(request, timeout=300))
             assert len(answer["faces"]) == faces

@@ -54,7 +54,10 @@ class Settings(BaseSettings):
     )
     queue: int = Field(default=32, ge=0, le=10_000, description="photos that may wait for a thread")
     uploads: int = Field(
-        default=64, ge=1, le=10_000, description="requests that may hold a body in memory at once"
+        default=64,
+        ge=1,
+        le=10_000,
+        description="requests with a body in memory; beyond loopback, a quarter a client",
     )
     max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
     max_batch_bytes: int = Field(
@@ -135,6 +138,13 @@ class Settings(BaseSettings):
         loopback with a proxy in front.
         """
         return not is_loopback(self.host) or bool(self.root_path) or bool(self.trusted_proxies)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine's user is expected, and no operator has said who else may be:
+        then a proxy or a tunnel that publishes the server all the same is one that nobody declared.
+        """
+        return not self.is_published and self.attributes is None
 
     @property
     def served_attributes(self) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ class Host(ThreadingHTTPServer):
 
     It also is a proxy that forwards nothing: a browser told to use it for everything shows every
     request it makes, wherever to. Those for other hosts land in ``foreign``. Files whose name ends
-    in ``held`` are kept back until ``released`` is set.
+    in ``held`` are kept back until ``released`` is set. Where it ``is_tidy`` it redirects
+    ``card.html`` to ``card`` and ``index.html`` to the folder, as some hosts do.
     """
 
     daemon_threads = True
@@ -30,7 +31,7 @@ class Host(ThreadingHTTPServer):
         self.prefix, self.headers = prefix, headers
         self.requested: list[str] = []
         self._foreign: list[str] = []
-        self.is_down = False
+        self.is_down = self.is_tidy = False
         self.held: str | None = None
         self.released = threading.Event()
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
@@ -88,6 +89,15 @@ class _Handler(SimpleHTTPRequestHandler):
         self.path = path.removeprefix(host.prefix)
         if host.held is not None and self.path.endswith(host.held):
             host.released.wait()
+        if host.is_tidy and self.path.endswith(".html"):
+            self.send_response(308)
+            bare = self.path.removesuffix(".html").removesuffix("/index")
+            self.send_header("Location", host.prefix + (bare or "/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if host.is_tidy and self.path == "/card":
+            self.path += ".html"
         super().do_GET()
 
 

@@ -41,9 +41,10 @@ def visit(chromium: Any, build: Build) -> Iterator[Visit]:
             folder: Path | None = None,
             ready: bool = True,
             held: str | None = None,
+            tidy: bool = False,
         ) -> tuple[Any, Host]:
             host = stack.enter_context(serve(folder or build.page, "/some/where", headers))
-            host.held = held
+            host.held, host.is_tidy = held, tidy
             proxy = {"server": host.origin, "bypass": "<-loopback>"}
             context = chromium.new_context(viewport={"width": 1280, "height": 900}, proxy=proxy)
             stack.callback(context.close)
@@ -109,8 +110,10 @@ def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
     assert host.foreign[0] == "http://elsewhere.invalid/"  # Chromium may ask for its icon, too
 
 
-def test_offline_after_the_first_visit(visit: Visit) -> None:
-    page, host = visit()
+@pytest.mark.parametrize("tidy", [False, True])
+def test_offline_after_the_first_visit(tidy: bool, visit: Visit) -> None:
+    """The card, too, where the host redirects its address to one without .html."""
+    page, host = visit(tidy=tidy)
     page.evaluate("navigator.serviceWorker.ready")
     host.is_down = True
     page.reload()
@@ -260,6 +263,43 @@ def test_the_servers_page_offers_it(
     assert "Apparent age" in text
     assert "Apparent ethnicity" in text  # on one's own machine, as the server has it
     assert not [line for line in sent if line.startswith("POST")]
+    context.close()
+
+
+def test_no_photo_is_sent_while_the_models_come(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """Nor once they have failed to: what waited can be tried again, here or there."""
+    server = start_server(device_folder=build.device)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    held: list[Any] = []
+    page.route("**/device.json", lambda route: held.append(route))  # no answer yet
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    box = page.locator("#on-device")
+    assert box.get_attribute("autocomplete") == "off"  # Firefox ticks it again at a reload
+    with page.expect_request("**/device.json"):
+        page.check("#on-device")
+    page.set_input_files("#files", [PORTRAIT, PORTRAIT])
+    page.get_by_text("Waiting for its turn").wait_for()
+    assert page.locator("#camera-open").is_disabled()
+    [route] = held
+    route.abort()
+    page.get_by_role("heading", name="Not analysed, and not sent").wait_for()
+    expect(box).not_to_be_checked()
+    expect(page.locator("#strip button")).to_have_count(2)
+    assert page.locator("#strip .mark").all_inner_texts() == ["!", "!"]
+    assert "POST" not in sent
+    # The box once more: both are analysed here.
+    page.unroute("**/device.json")
+    page.check("#on-device")
+    page.wait_for_selector(".card")
+    expect(page.locator("#strip .mark")).to_have_text(["1", "1"])
+    assert "POST" not in sent
     context.close()
 
 

@@ -205,6 +205,57 @@ def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
     page.wait_for_selector(".card")
 
 
+def test_pasted_text_is_no_photo(
+    open_page: Open, start_server: Callable[..., Any], chromium: Any
+) -> None:
+    """As into the key's field: nothing is said of a photo, and what is shown stays."""
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(own.url)
+    page.get_by_label("This server asks for an API key").wait_for()
+    page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.setData("text/plain", "correct horse");
+            const event = new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true});
+            document.querySelector("#key").dispatchEvent(event);
+        }"""
+    )
+    assert page.inner_text("#live") == ""
+    page.close()
+
+
+def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None:
+    """A picture dragged from another page is an address or text, which nobody fetches."""
+    page = open_page()
+    transfer = page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.setData("text/uri-list", "http://elsewhere.example/face.jpg");
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    page.get_by_role("heading", name="That was no file").wait_for()
+    assert "Save the picture first" in page.inner_text("#trouble")
+    assert page.locator("#trouble button").count() == 0
+    drop(page, portrait, "astronaut.jpg", "image/jpeg")
+    page.wait_for_selector(".card")
+    assert page.locator("#trouble").count() == 0
+
+
+def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes) -> None:
+    """Past a browser's limit for a canvas there is no blob to save."""
+    page = open_page()
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    page.evaluate("() => { HTMLCanvasElement.prototype.toBlob = (done) => done(null); }")
+    page.click("#save-picture")
+    page.get_by_role("heading", name="The picture could not be made").wait_for()
+    assert "scale it down" in page.inner_text("#trouble")
+
+
 def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_path: Path) -> None:
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     name = '=it\'s "one".jpg'
@@ -308,14 +359,19 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
 ) -> None:
     own = start_server(uploads=1)
     page = open_page(own.url, tolerant=True)
+    page.clock.install()
     port = int(own.url.split(":")[2].strip("/"))
     with socket.create_connection(("127.0.0.1", port)) as other:
         # Its body never comes: it holds the only place.
-        head = "POST /v1/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        head = "POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         other.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
         assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
         choose(page, portrait)
-        page.get_by_role("heading", name="The server is busy").wait_for()
+        # By itself it is asked again, but not for ever.
+        page.get_by_text("The server is busy: goes on by itself").wait_for()
+        given_up = page.get_by_role("heading", name="The server is busy")
+        while not given_up.is_visible():
+            page.clock.run_for(1000)
         assert "Try again in a second" in page.inner_text("[role=alert]")
         assert page.locator("progress").count() == 0
     # The place is free as soon as the server sees that the other went away.
@@ -325,6 +381,65 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         if page.locator(".card").count():
             break
     assert page.locator(".card").count() == 1
+
+
+def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: bytes) -> None:
+    """Both are answered, though the first is turned away twice."""
+    page = open_page(tolerant=True)
+    asked: list[str] = []
+
+    def busy_twice(route: Any) -> None:
+        asked.append(route.request.method)
+        if len(asked) > 2:
+            route.continue_()
+            return
+        body = {"code": "busy", "title": "The server is busy", "detail": "Try again."}
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
+
+    page.route("**/v1/analyze*", busy_twice)
+    page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
+    page.get_by_text("The server is busy: goes on by itself").wait_for()
+    page.wait_for_selector(".card")
+    page.locator("#strip .mark", has_text="0").wait_for()
+    assert asked == ["POST"] * 4
+
+
+def test_a_removed_photo_is_not_waited_for(open_page: Open, portrait: bytes) -> None:
+    page = open_page(tolerant=True)
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)  # the server's 15 seconds never pass
+    body = {"code": "busy", "title": "The server is busy", "detail": "Try again."}
+
+    def busy(route: Any) -> None:
+        route.fulfill(status=503, headers={"Retry-After": "15"}, json=body)
+
+    page.route("**/v1/analyze*", busy)
+    choose(page, portrait)
+    page.get_by_text("goes on by itself").wait_for()
+    page.unroute("**/v1/analyze*")
+    page.click("#clear")
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+
+
+def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
+    """No box of a frame long past, and a sentence until frames are answered again."""
+    page = open_page(tolerant=True)
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    page.click("#go-live")
+    page.wait_for_selector(".live-box")
+    body = {"code": "rate_limited", "title": "Too many photos", "detail": "Go on in 1 second."}
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json=body)
+
+    page.route("**/v1/analyze*", refuse)
+    page.get_by_text("Go on in 1 second.").wait_for()
+    assert page.locator(".live-box").count() == 0
+    page.unroute("**/v1/analyze*")
+    page.wait_for_selector(".live-box")
+    page.wait_for_selector("#camera-error", state="hidden")
 
 
 def test_too_many_photos_in_a_minute(
@@ -460,6 +575,27 @@ def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
     assert page.locator("details[open]").count() == 1
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid", "focus is seen"
+
+
+def test_the_contract_is_not_read_out_whole(chromium: Any, server: Any) -> None:
+    """Only that it is being read, or could not be."""
+    page = chromium.new_page()
+    held: list[Any] = []
+    page.route("**/openapi.json", lambda route: held.append(route))
+    with page.expect_request("**/openapi.json"):
+        page.goto(server.url + "docs")
+    assert page.get_by_role("status").inner_text() == "Reading the contract…"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main"
+    held[0].continue_()
+    page.wait_for_selector(".operation")
+    assert page.locator("[aria-live], [role=status]").count() == 0
+    held.clear()
+    page.reload()
+    page.get_by_role("status").wait_for()
+    held[0].abort()
+    assert "could not be read" in page.get_by_role("alert").inner_text()
+    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -40,7 +40,7 @@ def client(analyzer: Analyzer) -> Iterator[Client]:
     limits = Settings(threads=1, max_pixels=300_000, max_bytes=200_000)
     transport = httpx.ASGITransport(create_app(limits, analyzer))
     with asyncio.Runner() as runner:
-        yield Client(runner, httpx.AsyncClient(transport=transport, base_url="http://test"))
+        yield Client(runner, httpx.AsyncClient(transport=transport, base_url="http://localhost"))
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,13 @@ async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
     """A connection on which a POST of a raw JPEG has begun."""
     stream = await anyio.connect_tcp("127.0.0.1", port)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    lines = ["POST /v1/analyze HTTP/1.1", "Host: x", "Content-Type: image/jpeg", size, *extra]
+    lines = [
+        "POST /v1/analyze HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: image/jpeg",
+        size,
+        *extra,
+    ]
     await stream.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     return stream
 
@@ -100,8 +106,12 @@ async def test_at_the_limit_is_fine(serve: Serve, portrait: bytes) -> None:
             assert answer.status_code == 200
         more = await running.client.post("/v1/analyze", files={"file": portrait + b"\0"})
         check(more, 413, "image_too_large")
-        batch = [("files", ("x", portrait + b"\0"))]
-        check(await running.client.post("/v1/analyze/batch", files=batch), 413, "image_too_large")
+        batch = [("files", ("x", portrait + b"\0")), ("files", ("y", portrait))]
+        answer = await running.client.post("/v1/analyze/batch", files=batch)
+        assert answer.status_code == 200
+        refused, fine = answer.json()["photos"]
+        assert refused["error"] == {key: more.json()[key] for key in ("code", "title", "detail")}
+        assert len(fine["faces"]) == 1
 
 
 async def test_the_batch_has_a_limit_of_its_own(serve: Serve, portrait: bytes) -> None:
@@ -173,6 +183,28 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
         await until(lambda: running.state.uploads.held == 0)
 
 
+async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: bytes) -> None:
+    """Where others are expected: whoever sends slowly does not keep them out."""
+    async with serve(uploads=8, trusted_proxies=("127.0.0.1",)) as running:
+
+        async def post(client: str) -> httpx.Response:
+            headers = {"X-Forwarded-For": client}
+            files = {"file": portrait}
+            return await running.client.post("/v1/analyze", files=files, headers=headers)
+
+        slow = [
+            await post_head(running.port, 1_000_000, "X-Forwarded-For: 9.9.9.9") for _ in range(2)
+        ]
+        await until(lambda: running.state.uploads.held == 2)
+        assert "2 uploads" in check(await post("9.9.9.9"), 503, "busy")
+        assert (await post("9.9.9.8")).status_code == 200
+        for stream in slow:
+            await stream.aclose()
+        await until(lambda: running.state.uploads.held == 0)
+        assert (await post("9.9.9.9")).status_code == 200
+        assert not running.state.uploads._by_client
+
+
 async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -> None:
     """Counted as bytes arrive, whether they were declared or not, and given back."""
     limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
@@ -208,6 +240,24 @@ async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
                 status, _, body = await read_answer(stream)
         assert (status, body["code"]) == (408, "upload_timeout")
         await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
+    """Nothing, half a head, or half of the second one; but a body is not cut off by this."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serve() as running:
+        running.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+        for sent, answers in ((b"", 0), (request[:30], 0), (request + request[:30], 1)):
+            async with await anyio.connect_tcp("127.0.0.1", running.port) as stream:
+                if sent:
+                    await stream.send(sent)
+                with anyio.fail_after(10):
+                    data = b"".join([chunk async for chunk in stream])
+            assert data.count(b"200 OK") == answers
+        async with await post_head(running.port, 1_000_000):
+            await until(lambda: running.state.uploads.held == 1)
+            [connection] = running.server.server_state.connections
+            assert connection._deadline is None  # type: ignore[union-attr]
 
 
 async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: bytes) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from facewise.labels import ETHNICITY_LABELS
 
 from .conftest import Serve
+from .test_problems import check
 
 pytestmark = pytest.mark.anyio
 
@@ -43,3 +45,43 @@ async def test_the_start_says_which_and_why(serve: Serve, caplog: pytest.LogCapt
         pass
     assert "attributes: age, gender; ethnicity is off because 0.0.0.0" in caplog.text
     assert "FACEWISE_ATTRIBUTES=age,gender,ethnicity" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "faces.example.org"},
+        {"Host": "127.0.0.1.example.org:8000"},
+        {"Host": "192.168.1.5:8000"},
+        {"X-Forwarded-For": "9.9.9.9"},
+        {"X-Forwarded-Host": "faces.example.org"},
+        {"X-Forwarded-Proto": "https"},
+        {"Forwarded": "for=9.9.9.9"},
+    ],
+)
+async def test_what_nobody_declared_is_refused(
+    headers: dict[str, str], serve: Serve, portrait: bytes
+) -> None:
+    """A tunnel to a server on loopback, or a name made to lead there; declared, it is served."""
+
+    async def post(**declared: object) -> httpx.Response:
+        async with serve(**declared) as running:
+            return await running.client.post(
+                "/v1/analyze", files={"file": portrait}, headers=headers
+            )
+
+    detail = check(await post(), 421, "misdirected")
+    assert "FACEWISE_TRUSTED_PROXIES" in detail
+    assert "FACEWISE_ATTRIBUTES" in detail
+    for declared in ({"trusted_proxies": ("10.0.0.1",)}, {"attributes": ("age",)}):
+        answer = await post(**declared)
+        assert answer.status_code == 200
+        assert "ethnicity" not in answer.text
+    assert (await post(host="0.0.0.0")).status_code == 200
+
+
+async def test_this_machine_has_several_names(serve: Serve) -> None:
+    async with serve() as running:
+        for name in ("localhost", "LOCALHOST:8000", "app.localhost:1", "127.8.9.1", "[::1]:8000"):
+            answer = await running.client.get("/v1/models", headers={"Host": name})
+            assert answer.status_code == 200, name

@@ -18,6 +18,9 @@ self.addEventListener("activate", (event) => {
   );
 });
 
+/** Some hosts redirect card.html to card; browsers refuse to open a page from an answer that says so. */
+const direct = (kept) => kept?.redirected ? new Response(kept.body, { status: kept.status, statusText: kept.statusText, headers: kept.headers }) : kept;
+
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   // The page has no business elsewhere, and on hosts that send no headers its workers are under no
@@ -29,6 +32,6 @@ self.addEventListener("fetch", (event) => {
   // "reload" asks for a file anew: the page found the one that was kept to be damaged.
   if (event.request.method !== "GET" || event.request.cache === "reload") return;
   event.respondWith(
-    caches.open(CACHE).then((cache) => cache.match(event.request, { ignoreSearch: true })).then((kept) => kept ?? fetch(event.request)),
+    caches.open(CACHE).then((cache) => cache.match(event.request, { ignoreSearch: true })).then((kept) => direct(kept) ?? fetch(event.request)),
   );
 });

@@ -66,7 +66,10 @@ export async function loadPhoto(source: Blob | ImageBitmap, limits: Limits): Pro
     pen.fillStyle = "#fff";
     pen.fillRect(0, 0, width, height);
     pen.drawImage(bitmap, 0, 0);
-    return { rgba: pen.getImageData(0, 0, width, height).data, width, height };
+    const rgba = pen.getImageData(0, 0, width, height).data;
+    // Safari gives zeros for a canvas of more pixels than it allows, and says nothing.
+    if (rgba[3] === 0) throw new Error("no canvas of this size");
+    return { rgba, width, height };
   } catch (error) {
     if (error instanceof ImageError) throw error;
     throw new ImageError(

@@ -22,7 +22,7 @@ from facewise.server import info, openapi, problems, routes, schemas
 from facewise.server.access import Access
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
-from facewise.server.middleware import Envelope
+from facewise.server.middleware import Envelope, Private
 from facewise.server.pages import PAGE, device_files
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
@@ -100,6 +100,8 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
+    if settings.is_private:
+        app.add_middleware(Private)
     # Added last, so that it is the outermost: its id and headers are on every answer.
     app.add_middleware(
         Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path

@@ -21,7 +21,7 @@ import anyio.to_thread
 from facewise.analyzer import Analyzer, Timings
 from facewise.errors import ImageError
 from facewise.server.problems import ProblemError, problem_of
-from facewise.server.uploads import busy
+from facewise.server.uploads import busy, too_large
 from facewise.settings import Settings
 from facewise.types import Photo, Prediction
 
@@ -42,7 +42,7 @@ class Inference:
 
     Args:
         analyzer: safe to use from several threads.
-        settings: ``threads``, ``queue``, ``max_pixels``, ``served_attributes``.
+        settings: ``threads``, ``queue``, ``max_bytes``, ``max_pixels``, ``served_attributes``.
     """
 
     def __init__(self, analyzer: Analyzer, settings: Settings) -> None:
@@ -124,6 +124,9 @@ class Inference:
                 group.clear()
 
             for index, data in enumerate(items):
+                if len(data) > self._settings.max_bytes:
+                    out[index] = too_large(self._settings.max_bytes)
+                    continue
                 try:
                     with timings("decode"):
                         photo = analyzer.load(data)

@@ -27,7 +27,7 @@ router = APIRouter()
     summary="Installed models and this server's limits",
     dependencies=[Depends(allowed)],
     response_model=Models,
-    responses=problems.responses(401, 500),
+    responses=problems.responses(401, 421, 500),
     tags=["models"],
 )
 async def models(state: Shared) -> Any:
@@ -78,7 +78,7 @@ async def models(state: Shared) -> Any:
                 "text/html": {"schema": {"type": "string"}},
             },
         },
-        **problems.responses(404, 422, 500),
+        **problems.responses(404, 421, 422, 500),
     },
     tags=["models"],
 )
@@ -98,7 +98,13 @@ async def card(name: str, request: Request, state: Shared) -> Response:
     )
 
 
-@router.get("/healthz", summary="Is the process alive?", response_model=Health, tags=["operations"])
+@router.get(
+    "/healthz",
+    summary="Is the process alive?",
+    response_model=Health,
+    responses=problems.responses(421),
+    tags=["operations"],
+)
 async def healthz() -> Any:
     """Answers as long as the process can answer."""
     return {"status": "ok"}
@@ -108,7 +114,7 @@ async def healthz() -> Any:
     "/readyz",
     summary="Is there room for a photo?",
     response_model=Health,
-    responses=problems.responses(503),
+    responses=problems.responses(421, 503),
     tags=["operations"],
 )
 async def readyz(state: Shared) -> Any:
@@ -123,7 +129,7 @@ async def readyz(state: Shared) -> Any:
     dependencies=[Depends(allowed)],
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problems.responses(401),
+        **problems.responses(401, 421),
     },
     response_class=PlainTextResponse,
     tags=["operations"],

@@ -13,11 +13,12 @@ import traceback
 from typing import Any, Final
 
 import anyio
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from facewise.server.problems import internal_error
+from facewise.server.problems import ProblemError, internal_error, render
+from facewise.settings import is_loopback
 
 logger = logging.getLogger("facewise.server")
 
@@ -49,6 +50,8 @@ HEADERS: Final = {
 }
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+_PORT: Final = re.compile(r":\d*$")
 DRAIN_SECONDS: Final = 10.0
 DRAIN_BYTES: Final = 256_000_000
 
@@ -102,6 +105,37 @@ class Envelope:
                 await internal_error(scope)(scope, exchange.receive, exchange.send)
         finally:
             exchange.log()
+
+
+class Private:
+    """Refuses what did not come from this machine straight to this machine.
+
+    A proxy that nobody declared would publish what only this machine's user was to see; and a site
+    whose name is made to lead here (DNS rebinding) could use the server through one's browser.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            name = _PORT.sub("", headers.get("host", "")).lower()
+            is_here = is_loopback(name) or name.endswith(".localhost")
+            if not is_here or any(forwarded in headers for forwarded in _FORWARDED):
+                app = render(_misdirected(), scope)
+        await app(scope, receive, send)
+
+
+def _misdirected() -> ProblemError:
+    return ProblemError(
+        421,
+        "misdirected",
+        "The request came through a proxy or under another name than localhost, of which this "
+        "server was told nothing: its operator names the proxy in FACEWISE_TRUSTED_PROXIES, or "
+        "what may be served to others in FACEWISE_ATTRIBUTES.",
+    )
 
 
 class _Exchange:

@@ -51,6 +51,7 @@ TITLES: Final[dict[str, str]] = {
     "invalid_option": "A parameter has a value that cannot be used",
     "invalid_request": "The request cannot be read",
     "method_not_allowed": "This address does not take that method",
+    "misdirected": "This server answers its own machine only",
     "missing_file": "The request holds no picture",
     "model_not_found": "There is no such model",
     "not_an_image": "This is not a picture",

@@ -61,7 +61,7 @@ def options(
 
 Chosen = Annotated[Options, Depends(options)]
 router = APIRouter()
-PROBLEMS = problems.responses(400, 401, 408, 413, 415, 422, 429, 500, 503)
+PROBLEMS = problems.responses(400, 401, 408, 413, 415, 421, 422, 429, 500, 503)
 
 
 @router.post(
@@ -79,7 +79,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     """
     state.inference.check_room()  # first: who is turned away has not used up a photo
     state.access.check_rate(request)
-    async with state.uploads.place() as place:
+    async with state.uploads.place(request) as place:
         data = await state.uploads.one(request, place)
         result, times = await _while_connected(
             request,
@@ -112,7 +112,7 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
     """
     state.inference.check_room()  # first: who is turned away has not used up a photo
     state.access.check_rate(request)
-    async with state.uploads.place() as place:
+    async with state.uploads.place(request) as place:
         items = await state.uploads.several(request, place)
         state.access.charge(request, len(items) - 1)
         results, times = await _while_connected(

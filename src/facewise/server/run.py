@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from facewise.errors import OptionError
 from facewise.server.app import create_app, make_analyzer
@@ -24,6 +26,38 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+
+class _Prompt(H11Protocol):
+    """Closes a connection on which the head of a request does not come in time.
+
+    uvicorn's own timer starts only after an answer, and the next byte that comes ends it.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()  # the head has come; the body has a limit of its own
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def run(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -52,6 +86,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the app: quiet, nameless, finishing what runs when it is told to stop."""
     return uvicorn.Config(
         app,
+        http=_Prompt,
         log_config=None,
         access_log=False,
         server_header=False,

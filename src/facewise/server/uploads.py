@@ -6,6 +6,7 @@ a spool without a limit of its own, because the body's limit stands before it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
@@ -37,22 +38,32 @@ class Uploads:
         self._settings = settings
         self.held = 0
         self.held_bytes = 0
+        self._by_client: Counter[str] = Counter()
+        # On loopback there are no clients to tell apart.
+        share = settings.uploads // 4 if settings.is_published else settings.uploads
+        self._share = max(1, share)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
+    async def place(self, request: Request) -> AsyncIterator[Place]:
         """Hold a place while a body is in memory.
 
         Raises:
-            ProblemError: 503 where none is free.
+            ProblemError: 503 where none is free, or one client holds its share of them.
         """
+        client = request.client.host if request.client else ""
         if self.held >= self._settings.uploads:
             raise busy("as many uploads as it can hold are under way")
+        if self._by_client[client] >= self._share:
+            raise busy(f"one client may have {self._share} uploads under way here")
         place = Place(self)
         self.held += 1
+        self._by_client[client] += 1
         try:
             yield place
         finally:
             self.held -= 1
+            self._by_client[client] -= 1
+            self._by_client += Counter()  # forgets who holds none
             self.held_bytes -= place.held_bytes
 
     def check_room(self, more_bytes: int) -> None:
@@ -99,7 +110,8 @@ class Uploads:
                 request,
                 place,
                 settings.max_batch_bytes,
-                settings.max_bytes,
+                # A photo above its own limit is a problem in its place, not one of the batch.
+                settings.max_batch_bytes,
                 BATCH_FIELDS,
                 settings.max_batch_photos,
             )
@@ -173,7 +185,7 @@ async def _limited(
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         if int(declared) > limit_bytes:
-            raise _too_large(shown_bytes)
+            raise too_large(shown_bytes)
         place.check_room(int(declared))
     count = 0
     # Starlette's stream ends with an empty chunk, which python-multipart need not see.
@@ -181,13 +193,14 @@ async def _limited(
         async for chunk in stream:
             count += len(chunk)
             if count > limit_bytes:
-                raise _too_large(shown_bytes)
+                raise too_large(shown_bytes)
             place.hold(len(chunk))
             if chunk:
                 yield chunk
 
 
-def _too_large(limit_bytes: int) -> ProblemError:
+def too_large(limit_bytes: int) -> ProblemError:
+    """413 for more bytes than a photo or a batch may have."""
     return ProblemError(
         413,
         "image_too_large",
@@ -220,7 +233,7 @@ async def _files(
                 continue
             data = await value.read()
             if len(data) > file_limit_bytes:
-                raise _too_large(file_limit_bytes)
+                raise too_large(file_limit_bytes)
             found.append(data)
     except MultiPartException as error:
         if error.message.startswith("Too many files"):

@@ -12,13 +12,18 @@ const early = [];
 let engine = null, about = null;
 // What the server says of itself, while its page analyses on this device.
 let server = null;
+// A switch between the two that is under way: no photo goes anywhere before it has ended.
+let switching = null;
 
-/** A trouble that belongs to no photo: a sentence in place, and a way on. */
-function trouble(title, detail, again) {
+// A busy server is asked again by itself so often, where it says to come back soon enough.
+const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
+
+/** A trouble that belongs to no photo: a sentence in place, and a way on where there is one. */
+function trouble(title, detail, again = null) {
   $("trouble")?.remove();
   $("notice").before(el("div", { id: "trouble", class: "problem", role: "alert" }, [
     el("h2", {}, [title]), el("p", {}, [detail]),
-    el("button", { onclick: () => { $("trouble").remove(); again(); } }, ["Try again"]),
+    again && el("button", { onclick: () => { $("trouble").remove(); again(); } }, ["Try again"]),
   ]));
 }
 
@@ -42,6 +47,7 @@ async function preview(url, name) {
 }
 
 async function add(files) {
+  if (!files.length) return;
   $("trouble")?.remove();
   if (!about) {
     early.push(...files);
@@ -58,9 +64,8 @@ async function add(files) {
   const added = await Promise.all([...files].map(async (file) => {
     const name = file.name || "pasted.png";
     const url = URL.createObjectURL(file);
-    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, stop: new AbortController() };
+    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
-  if (!added.length) return;
   state.photos.push(...added);
   state.current = added[0];
   draw();
@@ -77,11 +82,17 @@ function refuse(photo) {
   };
 }
 
+/** Wait so many seconds, or until the photo is removed. */
+const pause = (seconds, signal) => new Promise((resolve) => {
+  setTimeout(resolve, seconds * 1000);
+  signal.addEventListener("abort", resolve);
+});
+
 /** Folders, and files that were moved or changed after they were chosen, cannot be read. */
 const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 async function analyze(photo) {
-  photo.waiting = false;
+  Object.assign(photo, { waiting: false, pausedBy: null });
   photo.error = refuse(photo);
   if (photo.error) return;
   if (photo === state.current) draw();
@@ -95,6 +106,13 @@ async function analyze(photo) {
     });
     if (photo.image) photo.scale = photo.image.naturalWidth / photo.answer.width_px;
   } catch (failure) {
+    const seconds = failure.retryAfterSeconds;
+    if (seconds && seconds <= LONGEST_PAUSE_S && photo.pauses < MOST_PAUSES) {
+      Object.assign(photo, { waiting: true, progress: null, pauses: photo.pauses + 1, pausedBy: failure.title });
+      if (photo === state.current) draw();
+      await pause(seconds, photo.stop.signal);
+      return;
+    }
     const error = failure.code === "network" && !(await isReadable(photo.file))
       ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed meanwhile: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
@@ -103,12 +121,18 @@ async function analyze(photo) {
   }
 }
 
+/** The first photo that waits; the others may come or go while engines are switched. */
+async function next() {
+  await switching;
+  return state.photos.find((photo) => photo.waiting);
+}
+
 async function work() {
   if (state.working) return;
   state.working = true;
-  for (let photo; (photo = state.photos.find((item) => item.waiting)); ) {
+  for (let photo; (photo = await next()); ) {
     await analyze(photo);
-    if (!state.photos.includes(photo)) continue;
+    if (photo.waiting || !state.photos.includes(photo)) continue;
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
     // A photo in the background changes its thumbnail only: what is being read stays as it is.
     if (photo === state.current) draw();
@@ -118,7 +142,7 @@ async function work() {
 }
 
 function retry(photo) {
-  Object.assign(photo, { error: null, waiting: true, progress: null });
+  Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
   draw();
   $("message").focus();
   work();
@@ -166,7 +190,8 @@ function wire() {
   document.addEventListener("drop", (drag) => {
     drag.preventDefault();
     drop.classList.remove("over");
-    add(drag.dataTransfer.files);
+    if (drag.dataTransfer.files.length) add(drag.dataTransfer.files);
+    else trouble("That was no file", "Save the picture first, then drop or choose the file.");
   });
   document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
   $("examples").addEventListener("click", (event) => {
@@ -176,10 +201,13 @@ function wire() {
   const done = () => state.photos.filter((photo) => photo.answer);
   $("save-json").addEventListener("click", () => saveJson(done()));
   $("save-csv").addEventListener("click", () => saveCsv(done()));
-  $("save-picture").addEventListener("click", () => savePicture(state.current));
+  $("save-picture").addEventListener("click", async () => {
+    if (await savePicture(state.current)) return;
+    trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");
+  });
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
-  $("on-device").addEventListener("change", switchEngine);
+  $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
@@ -261,6 +289,21 @@ const engines = {
   device: () => import("./engine-device.js"),
 };
 
+/** Photos that were to stay on this device are not sent because the models did not load. */
+function keepBack() {
+  for (const photo of state.photos.filter((item) => item.waiting)) {
+    Object.assign(photo, { waiting: false, error: {
+      code: "kept_back", title: "Not analysed, and not sent",
+      detail: "The models could not be loaded. To keep the photo on this device, tick the box above once more; to send it to the server, try again.",
+    } });
+  }
+  draw();
+}
+
+function changeEngine() {
+  switching = switchEngine();
+}
+
 /** On a server's page: analyse on this device from now on, or on the server again. */
 async function switchEngine() {
   const box = $("on-device");
@@ -270,7 +313,8 @@ async function switchEngine() {
     announce("Photos are sent to the server again.");
     return;
   }
-  box.disabled = true;
+  // The camera's frames are photos, too.
+  box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();
     const description = await device.describe({ onProgress: renderLoading, within: server ?? about });
@@ -278,11 +322,13 @@ async function switchEngine() {
     engine = device;
     use(description);
     announce("Photos stay on this device from now on.");
+    for (const photo of state.photos) if (photo.error?.code === "kept_back") retry(photo);
   } catch (error) {
     box.checked = false;
-    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; switchEngine(); });
+    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });
+    keepBack();
   } finally {
-    box.disabled = false;
+    box.disabled = $("camera-open").disabled = false;
     renderLoading(null);
   }
 }

@@ -114,6 +114,10 @@ export function setUpCamera({ current, onPicture }) {
       } catch (error) {
         if (mine !== run || !live) return;
         if (error.retryAfterSeconds) {
+          // Boxes of a frame long past must not look like answers.
+          clear();
+          $("live-text").textContent = $("live-rate").textContent = "";
+          fail(error.detail);
           await new Promise((resolve) => setTimeout(resolve, error.retryAfterSeconds * 1000));
           continue;
         }

@@ -65,7 +65,7 @@ async function main() {
       Object.entries(problems).map(([code, title]) => [el("code", { id: code }, [code]), title])));
     if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
   } catch {
-    target.replaceChildren(el("p", {}, ["The contract could not be read: check that the server is running, then reload."]));
+    target.replaceChildren(el("p", { role: "alert" }, ["The contract could not be read: check that the server is running, then reload."]));
   }
 }
 main();

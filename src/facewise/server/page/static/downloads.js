@@ -40,6 +40,7 @@ export function csvOf(photos) {
 
 export const saveCsv = (photos) => save(new Blob([csvOf(photos)], { type: "text/csv" }), "facewise.csv");
 
+/** Whether it could be made: browsers allow a canvas only so many pixels, and some fewer than others. */
 export async function savePicture(photo) {
   const { width_px: width, height_px: height, faces } = photo.answer;
   const canvas = document.createElement("canvas");
@@ -70,5 +71,6 @@ export async function savePicture(photo) {
     pen.fillText(text, x + size * 0.4, Math.max(0, y) + high / 2);
   });
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  save(blob, `${base(photo.name)}.faces.png`);
+  if (blob) save(blob, `${base(photo.name)}.faces.png`);
+  return Boolean(blob);
 }
