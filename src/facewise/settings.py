@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     device_folder: Path | None = Field(
         default=None, description="files of `make page` for analysing in the browser; the package's"
     )
+    providers: CommaSeparated | None = Field(
+        default=None, description="ONNX Runtime's, with commas; None: the CPU"
+    )
     root_path: str = Field(
         default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
     )
@@ -93,7 +96,7 @@ class Settings(BaseSettings):
         default=(), description="addresses whose X-Forwarded-For and -Proto are believed"
     )
 
-    @field_validator("attributes", "cors_origins", "trusted_proxies", mode="before")
+    @field_validator("attributes", "providers", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

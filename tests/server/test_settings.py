@@ -90,7 +90,10 @@ def test_a_file_with_unknown_keys_or_bad_toml_is_refused(
 ) -> None:
     file = tmp_path / "facewise.toml"
     monkeypatch.setenv("FACEWISE_CONFIG", str(file))
-    for text, words in (("prot = 1\n", "prot is no setting: is port meant"), ("port = = 1\n", "")):
+    for text, words in (
+        ("prot = 1\n", "prot is no setting: is port meant"),
+        ("port = = 1\n", "FACEWISE_CONFIG="),
+    ):
         file.write_text(text)
         with pytest.raises(OptionError, match=words):
             load_settings()
