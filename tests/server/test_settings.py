@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from facewise.errors import OptionError
+from facewise.server.app import make_analyzer
 from facewise.settings import Settings, is_loopback, load_settings
 
 ALL = ("age", "gender", "ethnicity")
@@ -107,6 +108,12 @@ def test_variables_of_other_parts_are_left_alone(
 ) -> None:
     monkeypatch.setenv(name, "10.0.0.1")
     load_settings()
+
+
+def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWISE_PROVIDERS", "FancyProvider, CPUExecutionProvider")
+    with pytest.raises(OptionError, match="no FancyProvider; it has"):
+        make_analyzer(load_settings())
 
 
 def test_the_key_is_not_printed() -> None:
