@@ -8,8 +8,10 @@ Nothing heavy is imported until the first photo is analysed.
 """
 
 from facewise._version import __version__
-from facewise.analyzer import Analyzer, analyze
-from facewise.errors import FacewiseError, ImageError, ModelError
+from facewise.align import crop_faces
+from facewise.analyzer import Analyzer, Timings, analyze
+from facewise.draw import draw_predictions
+from facewise.errors import FacewiseError, ImageError, ModelError, OptionError
 from facewise.images import load_photo
 from facewise.models import list_models
 from facewise.mtcnn import MTCNN
@@ -23,11 +25,15 @@ __all__ = [
     "FacewiseError",
     "ImageError",
     "ModelError",
+    "OptionError",
     "Photo",
     "Prediction",
     "Quality",
+    "Timings",
     "__version__",
     "analyze",
+    "crop_faces",
+    "draw_predictions",
     "list_models",
     "load_photo",
 ]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import itertools
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 
 from facewise.align import crop_faces
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
-from facewise.errors import OptionError, check_count
+from facewise.errors import OptionError, check_count, check_list
 from facewise.images import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_PIXELS,
     DEFAULT_MIN_SIDE_PX,
     ColorOrder,
+    PhotoSource,
     load_photo,
+    load_photos,
 )
 from facewise.labels import (
     AGE_LABELS,
@@ -34,13 +38,10 @@ from facewise.labels import (
     ages_to_decades,
     expected_age,
 )
-from facewise.models import load_spec
+from facewise.models import PlainProvider, Provider, load_spec, plain_providers
 from facewise.mtcnn import MTCNN
 from facewise.quality import measure_quality
 from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
-
-if TYPE_CHECKING:
-    from facewise.images import PhotoSource
 
 GATE_COVERAGE: Final = 0.9
 """The interval that decides whether an age is too unsure, whatever coverage was asked for."""
@@ -65,8 +66,31 @@ class Timings(dict[str, float]):
         self[self._stage] = self.get(self._stage, 0.0) + passed
 
 
+class Options(TypedDict, total=False):
+    """Arguments of ``Analyzer`` that need no other sessions."""
+
+    attributes: Collection[str]
+    coverage: float
+    min_face_px: float | None
+    max_faces: int | None
+    max_bytes: int
+    max_pixels: int
+    min_side_px: int
+
+
+class AnalyzeOptions(Options, total=False):
+    """Keyword arguments of ``analyze``."""
+
+    color_order: ColorOrder
+    model: str | os.PathLike[str]
+    threads: int | None
+    providers: Sequence[Provider] | None
+
+
 class Analyzer:
     """Finds faces and says their apparent attributes. Safe to use from several threads at once.
+
+    Pickled, it opens its networks anew where it arrives.
 
     Args:
         model: "default", a name, ``name@version``, or the path of a spec.
@@ -75,7 +99,8 @@ class Analyzer:
         min_face_px: smallest face looked for; see ``MTCNN``.
         max_faces: keep only the largest so many.
         threads: of one inference; all cores if None.
-        providers: ONNX Runtime execution providers in order of preference.
+        providers: ONNX Runtime execution providers in order of preference, each a name or a pair
+            of its name and its options.
         max_bytes: limit of an encoded picture.
         max_pixels: limit of a picture's pixels.
         min_side_px: limit of a picture's shorter side.
@@ -90,33 +115,50 @@ class Analyzer:
         self,
         model: str | os.PathLike[str] = "default",
         *,
-        attributes: Sequence[str] = ATTRIBUTES,
+        attributes: Collection[str] = ATTRIBUTES,
         coverage: float = 0.90,
         min_face_px: float | None = None,
         max_faces: int | None = None,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[Provider] | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         min_side_px: int = DEFAULT_MIN_SIDE_PX,
     ) -> None:
-        unknown = sorted(set(attributes) - set(ATTRIBUTES))
-        if unknown or not attributes:
-            raise OptionError(
-                f"attributes must be some of {', '.join(ATTRIBUTES)}"
-                + (f", not {', '.join(unknown)}" if unknown else "")
-            )
-        self.attributes = tuple(name for name in ATTRIBUTES if name in attributes)
+        self.attributes = _check_attributes(attributes)
         self.spec = load_spec(model)
         self.calibration = Calibration.from_dict(self.spec.calibration)
-        self.calibration.check_coverage(coverage)
-        self.coverage = coverage
+        self.coverage = self.calibration.check_coverage(coverage)
         limits = {"max_bytes": max_bytes, "max_pixels": max_pixels, "min_side_px": min_side_px}
         self._limits = {name: check_count(name, limit) for name, limit in limits.items()}
         self.detector = MTCNN(
             min_face_px=min_face_px, max_faces=max_faces, threads=threads, providers=providers
         )
         self.attribute_model = AttributeModel(self.spec, threads=threads, providers=providers)
+
+    def replace(self, **options: Unpack[Options]) -> Analyzer:
+        """A copy with other options; the networks are shared, not opened again.
+
+        Args:
+            **options: any argument of ``Analyzer`` but model, threads and providers.
+
+        Raises:
+            OptionError: an argument is out of range.
+        """
+        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+            raise TypeError(f"no option of a copy: {', '.join(unknown)}")
+        given: dict[str, Any] = {**options}
+        other = copy.copy(self)
+        other.attributes = _check_attributes(given.get("attributes", self.attributes))
+        other.coverage = self.calibration.check_coverage(given.get("coverage", self.coverage))
+        other._limits = {
+            name: check_count(name, given.get(name, limit)) for name, limit in self._limits.items()
+        }
+        other.detector = self.detector.replace(
+            min_face_px=given.get("min_face_px", self.detector.min_face_px),
+            max_faces=given.get("max_faces", self.detector.max_faces),
+        )
+        return other
 
     def load(self, source: PhotoSource, *, color_order: ColorOrder = "rgb") -> Photo:
         """Decode one picture under this analyzer's limits; see ``facewise.images.load_photo``."""
@@ -142,7 +184,10 @@ class Analyzer:
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
         """
-        return self._analyze([photo], color_order, Timings() if timings is None else timings)[0]
+        timings = Timings() if timings is None else timings
+        with timings("decode"):
+            photos = [self.load(photo, color_order=color_order)]
+        return self._analyze(photos, timings)[0]
 
     def analyze_many(
         self,
@@ -153,15 +198,18 @@ class Analyzer:
     ) -> list[tuple[Prediction, ...]]:
         """Analyse several photos, their faces in one batch; the first bad picture raises.
 
-        To go on past bad pictures, ``load`` them one by one and pass those that are sound.
+        Its error says which it is. To go on past bad pictures, ``load`` them one by one and pass
+        those that are sound.
         """
-        return self._analyze(photos, color_order, Timings() if timings is None else timings)
-
-    def _analyze(
-        self, sources: Sequence[PhotoSource], color_order: ColorOrder, timings: Timings
-    ) -> list[tuple[Prediction, ...]]:
+        timings = Timings() if timings is None else timings
         with timings("decode"):
-            photos = [self.load(source, color_order=color_order) for source in sources]
+            loaded = self._load_many(photos, color_order)
+        return self._analyze(loaded, timings)
+
+    def _load_many(self, sources: Sequence[PhotoSource], color_order: ColorOrder) -> list[Photo]:
+        return load_photos(sources, color_order=color_order, **self._limits)
+
+    def _analyze(self, photos: Sequence[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
         with timings("detect"):
             faces = self.detector.detect_many(photos)
         every = [
@@ -194,7 +242,7 @@ class Analyzer:
         the template's, and quality gates on the pose do not apply.
         """
         size = self.spec.size_px
-        photos = [self.load(crop, color_order=color_order) for crop in crops]
+        photos = self._load_many(crops, color_order)
         batch = np.empty((len(photos), size, size, 3), np.uint8)
         faces = []
         for index, photo in enumerate(photos):
@@ -262,6 +310,22 @@ class Analyzer:
         return predictions
 
 
+def _check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
+    """In the contract's order.
+
+    Raises:
+        OptionError: there are none, or others.
+    """
+    wanted = check_list("attributes", attributes)
+    unknown = sorted({str(name) for name in wanted} - set(ATTRIBUTES))
+    if unknown or not wanted:
+        raise OptionError(
+            f"attributes must be some of {', '.join(ATTRIBUTES)}"
+            + (f", not {', '.join(unknown)}" if unknown else "")
+        )
+    return tuple(name for name in ATTRIBUTES if name in wanted)
+
+
 def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...]) -> Distribution:
     return Distribution(labels, p, tuple(labels[k] for k in chosen))
 
@@ -289,11 +353,16 @@ def _resize(rgb: ImageArray, size_px: int) -> ImageArray:
     return np.asarray(cv2.resize(rgb, (size_px, size_px), interpolation=mode), np.uint8)
 
 
-_default: dict[tuple[object, ...], Analyzer] = {}
+@functools.lru_cache(maxsize=4)
+def _kept(model: str, threads: int | None, providers: tuple[PlainProvider, ...]) -> Analyzer:
+    return Analyzer(model, threads=threads, providers=providers)
 
 
-def analyze(photo: PhotoSource, **options: object) -> tuple[Prediction, ...]:
-    """Analyse one photo with an analyzer that is made once and kept.
+def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Prediction, ...]:
+    """Analyse one photo with networks that are opened once and kept.
+
+    They are kept for the last four combinations of model, threads and providers; other options
+    cost nothing to change.
 
     Args:
         photo: path, bytes, file object, uint8 array, PIL image or Photo.
@@ -301,13 +370,17 @@ def analyze(photo: PhotoSource, **options: object) -> tuple[Prediction, ...]:
 
     Returns:
         A prediction a face, the largest face first; empty where there is no face.
+
+    Raises:
+        ImageError: the picture cannot be read; its subclasses say why.
+        OptionError: an option is out of range.
     """
-    color_order = options.pop("color_order", "rgb")
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    key = tuple(
-        (name, frozenset(value) if isinstance(value, set) else value)
-        for name, value in sorted(options.items())
+    given: dict[str, Any] = {**options}
+    color_order = given.pop("color_order", "rgb")
+    model = given.pop("model", "default")
+    kept = _kept(
+        os.fspath(model) if isinstance(model, os.PathLike) else model,
+        given.pop("threads", None),
+        plain_providers(given.pop("providers", None)),
     )
-    if key not in _default:
-        _default[key] = Analyzer(**options)  # type: ignore[arg-type]
-    return _default[key].analyze(photo, color_order=color_order)  # type: ignore[arg-type]
+    return kept.replace(**given).analyze(photo, color_order=color_order)

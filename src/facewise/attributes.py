@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from facewise.models import ModelSpec, open_session
+from facewise.models import ModelSpec, Provider, open_session
 from facewise.types import FloatArray, ImageArray
 
 BATCH_SIZE: Final = 32
@@ -22,7 +22,7 @@ class AttributeModel:
         spec: ModelSpec,
         *,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[Provider] | None = None,
     ) -> None:
         self.spec = spec
         self._session = open_session(

@@ -145,11 +145,17 @@ class Calibration:
         """Levels that were fitted, ascending."""
         return tuple(sorted(self.interval_thresholds or LEVELS))
 
-    def check_coverage(self, coverage: float) -> None:
-        """Raise OptionError for a level that was not fitted: no level is made up in between."""
-        if coverage not in self.coverages:
+    def check_coverage(self, coverage: float) -> float:
+        """The fitted level that is meant: no level is made up in between.
+
+        Raises:
+            OptionError: it was not fitted.
+        """
+        try:  # a float32 of 0.9 means 0.9, too
+            return next(level for level in self.coverages if abs(level - coverage) < 1e-6)
+        except (StopIteration, TypeError, ValueError):  # of no number; of an array
             levels = ", ".join(f"{level:g}" for level in self.coverages)
-            raise OptionError(f"coverage must be one of {levels}, not {coverage:g}")
+            raise OptionError(f"coverage must be one of {levels}, not {coverage!r}") from None
 
     def temper(self, probabilities: FloatArray, attribute: str) -> FloatArray:
         """Apply the temperature of "age", "gender" or "ethnicity"."""
@@ -167,7 +173,7 @@ class Calibration:
             each holds the expected age rounded to a year; without any, it is the distribution's
             own central interval. The one of a higher coverage never lacks a year of a lower one's.
         """
-        self.check_coverage(coverage)
+        coverage = self.check_coverage(coverage)
         if not self.interval_thresholds:
             return _central_intervals(ages, coverage)
         mean, std = expected_age(ages), age_std(ages)
@@ -191,7 +197,7 @@ class Calibration:
         Returns:
             N tuples of indices, most probable first, never empty.
         """
-        self.check_coverage(coverage)
+        coverage = self.check_coverage(coverage)
         thresholds = self.set_thresholds.get(attribute)
         if thresholds is None:
             return [_smallest_set(p, coverage) for p in probabilities]

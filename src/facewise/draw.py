@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.images import PillowImage
 from facewise.types import Photo, Prediction
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -52,7 +53,7 @@ def describe(prediction: Prediction) -> str:
     return ", ".join(parts)
 
 
-def draw_predictions(photo: Photo, predictions: Sequence[Prediction]) -> Image.Image:
+def draw_predictions(photo: Photo, predictions: Sequence[Prediction]) -> PillowImage:
     """A copy of the photo with numbered boxes and a label a face.
 
     Line width and type grow with the photo. Boxes are cut off at its edge, labels stay inside it

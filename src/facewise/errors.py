@@ -6,7 +6,10 @@ problem documents and in the ``error_code`` column of annotated tables. Messages
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class FacewiseError(Exception):
@@ -16,9 +19,23 @@ class FacewiseError(Exception):
 
 
 class ImageError(FacewiseError, ValueError):
-    """The input cannot be turned into a photo. Base of all errors about images."""
+    """The input cannot be turned into a photo. Base of all errors about images.
+
+    Attributes:
+        source: which picture, where that is known: its path, its place among several. ``str``
+            begins with it, ``reason`` leaves it out.
+    """
 
     code = "image_error"
+    source: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """What is wrong and what to do, without the picture's name."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return self.reason if self.source is None else f"{self.source}: {self.reason}"
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
@@ -34,8 +51,11 @@ class ImageNotFoundError(ImageError, FileNotFoundError):
         # as ValueError's is here.
         OSError.__init__(self, number, reason, path)
 
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
+        self.source = path
+
+    @property
+    def reason(self) -> str:
+        return str(self.strerror)
 
 
 class EmptyImageError(ImageError):
@@ -123,7 +143,11 @@ class MissingExtraError(FacewiseError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an extra: pip install 'facewise[{extra}]'")
-        self.extra = extra
+        self.feature, self.extra = feature, extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its two arguments: an exception is rebuilt from its message otherwise."""
+        return type(self), (self.feature, self.extra)
 
 
 def check_count(name: str, value: float) -> int:
@@ -139,3 +163,14 @@ def check_count(name: str, value: float) -> int:
     except (TypeError, ValueError, OverflowError):  # of no number; int's of NaN; int's of infinity
         pass
     raise OptionError(f"{name} must be a whole number, 1 or more, not {value!r}")
+
+
+def check_list(name: str, value: Iterable[T]) -> tuple[T, ...]:
+    """An option that lists names.
+
+    Raises:
+        OptionError: it is no list. A string is one of letters, which nobody means.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise OptionError(f"{name} must be a list of names, not {value!r}")
+    return tuple(value)

@@ -53,6 +53,8 @@ _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS: Final = frozenset(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 )
+_NEW_SUBFILE_TYPE: Final = 254
+_DNG_VERSION: Final = 50706
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _JPEG_MARKER: Final = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _FOREIGN: Final = {
@@ -109,7 +111,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
     try:
         with quiet_pillow():
             picture: ImageFile.ImageFile = plugin(io.BytesIO(data), "")
-            return picture
+            is_raw = name == "TIFF" and _is_raw(picture, data)
     except MemoryError as error:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
     except Image.DecompressionBombError as error:
@@ -117,9 +119,28 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
     except Exception as error:  # parsers raise what they like on hostile headers
         if _is_text(data):  # "BM..." is a bitmap's signature, and an initial
             raise _unknown(data, frozenset()) from error
+        if name == "TIFF" and "unknown pixel mode" in str(error):
+            raise UnsupportedFormatError(
+                "a TIFF whose samples are not read here, floats in colour for one: save it with "
+                "8 or 16 bits"
+            ) from error
         raise CorruptImageError(
             f"the {name} is damaged at its beginning: copy, download or export it again"
         ) from error
+    if is_raw:
+        raise UnsupportedFormatError(
+            "a camera's raw file, of which only the small preview could be read: develop it, and "
+            "save it as JPEG"
+        )
+    return picture
+
+
+def _is_raw(picture: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether a TIFF is a camera's raw file: a DNG, a CR2, or one that begins with a preview."""
+    tags = getattr(picture, "tag_v2", {})
+    kind = tags.get(_NEW_SUBFILE_TYPE, 0)
+    is_preview = isinstance(kind, int) and bool(kind & 1)
+    return _DNG_VERSION in tags or data[8:10] == b"CR" or is_preview
 
 
 def _heif_plugin() -> object:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
 
 import numpy as np
 
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
+    ImageError,
     ImageNotFoundError,
     ImageTooLargeError,
     ImageTooSmallError,
@@ -29,19 +31,34 @@ from facewise.types import ImageArray, Photo
 if TYPE_CHECKING:
     from PIL import Image
 
-    PhotoSource = (
-        str
-        | os.PathLike[str]
-        | bytes
-        | bytearray
-        | memoryview
-        | BinaryIO
-        | ImageArray
-        | Image.Image
-        | Photo
-    )
+    PillowImage = Image.Image
+else:
+    PillowImage = Any  # Pillow is imported when there is a picture to read
+
+PhotoSource = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | ImageArray
+    | PillowImage
+    | Photo
+)
+"""Whatever ``load_photo`` reads."""
 
 ColorOrder = Literal["rgb", "bgr"]
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keyword arguments of ``load_photo``."""
+
+    color_order: ColorOrder
+    max_bytes: int
+    max_pixels: int
+    min_side_px: int
+
 
 DEFAULT_MAX_BYTES: Final = 20_000_000
 DEFAULT_MAX_PIXELS: Final = 50_000_000
@@ -102,8 +119,6 @@ def load_photo(
         InvalidArrayError: an array or object that is no picture.
         OptionError: ``color_order`` is neither "rgb" nor "bgr", or a limit is no whole number.
     """
-    from PIL import Image
-
     if color_order not in ("rgb", "bgr"):
         raise OptionError(f'color_order must be "rgb" or "bgr", not {color_order!r}')
     max_bytes = check_count("max_bytes", max_bytes)
@@ -111,25 +126,49 @@ def load_photo(
     min_side_px = check_count("min_side_px", min_side_px)
     if isinstance(source, Photo):
         return source
+    name = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else None
+    try:
+        return Photo(_load(source, color_order, max_bytes, max_pixels, min_side_px), name)
+    except ImageError as error:
+        error.source = error.source or name
+        raise
+
+
+def load_photos(sources: Sequence[PhotoSource], **options: Unpack[LoadOptions]) -> list[Photo]:
+    """Read several pictures; see ``load_photo``. The first bad one raises, its place named."""
+    photos = []
+    for index, source in enumerate(sources):
+        try:
+            photos.append(load_photo(source, **options))
+        except ImageError as error:
+            place = f"photos[{index}]"
+            error.source = place if error.source is None else f"{place}, {error.source}"
+            raise
+    return photos
+
+
+def _load(
+    source: Any, color_order: ColorOrder, max_bytes: int, max_pixels: int, min_side_px: int
+) -> ImageArray:
+    from PIL import Image
+
     if isinstance(source, np.ndarray):
-        _check_array(source)
-        _check_size(source.shape[1], source.shape[0], max_pixels, min_side_px)
-        return Photo(_from_array(source, color_order))
+        array = np.asarray(source)  # a matrix stays two-dimensional, and upsets np.repeat
+        _check_array(array)
+        _check_size(array.shape[1], array.shape[0], max_pixels, min_side_px)
+        return _from_array(array, color_order)
     if isinstance(source, Image.Image):
         _check_size(*source.size, max_pixels, min_side_px)
-        return Photo(_decode(source, max_pixels))
-    data, name = _read(source, max_bytes)
-    with open_picture(data) as picture:
+        return _decode(source, max_pixels)
+    with open_picture(_read(source, max_bytes)) as picture:
         _check_size(*picture.size, max_pixels, min_side_px)
-        return Photo(_decode(picture, max_pixels), name)
+        return _decode(picture, max_pixels)
 
 
-def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
+def _read(source: Any, max_bytes: int) -> bytes:
     """Bytes of a path, file object or bytes-like, never more than one past the limit."""
-    name: str | None = None
     if isinstance(source, (str, os.PathLike)):
-        name = os.fsdecode(source)
-        data = _read_path(name, max_bytes)
+        data = _read_path(os.fsdecode(source), max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         view = memoryview(source)
         # What is not in one piece cannot be cast; its bytes are a copy.
@@ -149,12 +188,10 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str | None]:
             f"file, a PIL image or a uint8 array (H, W, 3){_hint(source)}"
         )
     if not data:
-        raise EmptyImageError(f"{name or 'the input'} is empty: it has no bytes")
+        raise EmptyImageError("the input is empty: it has no bytes")
     if len(data) > max_bytes:
-        raise ImageTooLargeError(
-            f"more than {max_bytes:,} bytes: pass a smaller file, or raise max_bytes"
-        )
-    return data, name
+        raise _too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
+    return data
 
 
 def _read_path(name: str, max_bytes: int) -> bytes:
@@ -232,14 +269,21 @@ def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
 
 def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> None:
     if width * height > max_pixels:
-        raise ImageTooLargeError(
-            f"{width:,} x {height:,} pixels is more than {max_pixels:,}: scale the picture down, "
-            "or raise max_pixels"
+        raise _too_large(
+            f"{width:,} x {height:,} pixels is more than {max_pixels:,}: scale the picture down",
+            "max_pixels",
         )
     if min(width, height) < min_side_px:
         raise ImageTooSmallError(
             f"{width} x {height} pixels: a picture needs {min_side_px} on its shorter side"
         )
+
+
+def _too_large(message: str, limit: str) -> ImageTooLargeError:
+    """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
+    error = ImageTooLargeError(message)
+    error.add_note(f"{limit}, an argument, sets the limit")
+    return error
 
 
 def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:

@@ -6,10 +6,11 @@ what a spec names lies in the package, or beside the spec that a user points at.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,16 +18,28 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError, check_count
+from facewise.errors import (
+    ModelIntegrityError,
+    ModelNotFoundError,
+    OptionError,
+    check_count,
+    check_list,
+)
 from facewise.labels import VECTOR_LABELS
-from facewise.types import FloatArray, ModelInfo
+from facewise.types import Array, FloatArray, ModelInfo
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
+    import onnxruntime
 
 WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
 DEFAULT_MODEL: Final = "facewise-default"
 SPEC_KIND: Final = "attributes"
+
+Provider = str | tuple[str, Mapping[str, Any] | tuple[tuple[str, str], ...]]
+"""An execution provider of ONNX Runtime: its name, or its name and options."""
+
+PlainProvider = tuple[str, tuple[tuple[str, str], ...]]
+"""The same with its options as pairs of strings, which can be hashed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,9 +142,12 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
             path of a spec's ``.json`` file.
 
     Raises:
+        OptionError: it is neither.
         ModelNotFoundError: there is none of that name and version.
         ModelIntegrityError: the spec cannot be read.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise OptionError(f"model must be a name or the path of a spec, not {model!r}")
     text = os.fspath(model)
     if text.endswith(".json"):
         if not Path(text).exists():
@@ -181,20 +197,63 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
+def plain_providers(providers: Sequence[Provider] | None) -> tuple[PlainProvider, ...]:
+    """Execution providers in one form; the CPU if None.
+
+    Raises:
+        OptionError: they are no list of names, or of names with options.
+    """
+    if providers is None:
+        return (("CPUExecutionProvider", ()),)
+    plain: list[PlainProvider] = []
+    for provider in check_list("providers", providers):
+        match provider:
+            case str():
+                plain.append((provider, ()))
+            case (str(name), Mapping() | tuple() as options):
+                pairs = dict(options).items()
+                plain.append((name, tuple(sorted((str(key), str(v)) for key, v in pairs))))
+            case _:
+                raise OptionError(
+                    f"providers must be names, or pairs of a name and its options, not {provider!r}"
+                )
+    if not plain:
+        raise OptionError("providers must name one at least, CPUExecutionProvider for one")
+    return tuple(plain)
+
+
+class Session:
+    """A network in ONNX Runtime. Pickled, it is opened anew from its file where it arrives."""
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, open_again: Callable[[], Session]
+    ) -> None:
+        self._session, self._open_again = session, open_again
+
+    def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
+        """Outputs by name, all of them if None."""
+        outputs: list[Any] = self._session.run(names, inputs)
+        return outputs
+
+    def __reduce__(self) -> tuple[Callable[[], Session], tuple[()]]:
+        return self._open_again, ()
+
+
 def open_session(
     path: Path,
     sha256: str,
     *,
     threads: int | None = None,
-    providers: Sequence[str] | None = None,
-) -> ort.InferenceSession:
+    providers: Sequence[Provider] | None = None,
+) -> Session:
     """Check a weight file's hash and open it in ONNX Runtime.
 
     Args:
         path: ONNX file.
         sha256: what it must hash to.
         threads: of one inference; ONNX Runtime's own choice, all cores, if None.
-        providers: ONNX Runtime execution providers in order of preference; the CPU if None.
+        providers: ONNX Runtime execution providers in order of preference, each a name or a pair
+            of its name and its options; the CPU if None.
 
     Raises:
         ModelIntegrityError: wrong hash, missing file, or not a model that ONNX Runtime can open.
@@ -203,9 +262,9 @@ def open_session(
     ort = import_onnxruntime()
     if threads is not None:
         threads = check_count("threads", threads)
-    chosen = list(providers) if providers is not None else ["CPUExecutionProvider"]
+    chosen = plain_providers(providers)
     available = ort.get_available_providers()
-    missing = [name for name in chosen if name not in available]
+    missing = [name for name, _ in chosen if name not in available]
     if missing:
         raise OptionError(
             f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}"
@@ -221,6 +280,16 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     data = read_weights(path, sha256)
     try:
-        return ort.InferenceSession(data, options, providers=chosen)
+        session: onnxruntime.InferenceSession = ort.InferenceSession(
+            data, options, providers=[(name, dict(pairs)) for name, pairs in chosen]
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ModelIntegrityError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+    first, opened = chosen[0][0], session.get_providers()
+    if first not in opened:  # it says so on standard error only, and goes on with the next
+        raise OptionError(
+            f"ONNX Runtime cannot use {first} here (it fell back to {', '.join(opened)}): install "
+            "what that needs, or name another provider"
+        )
+    again = functools.partial(open_session, path, sha256, threads=threads, providers=chosen)
+    return Session(session, again)

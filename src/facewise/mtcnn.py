@@ -8,24 +8,23 @@ under; ``docs/mtcnn.md`` lists them.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from facewise.boxes import apart, non_maximum_suppression, refine, to_squares
 from facewise.errors import ModelIntegrityError, OptionError, check_count
-from facewise.models import WEIGHTS_FOLDER, open_session
+from facewise.images import ColorOrder, PhotoSource, load_photo, load_photos
+from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
 from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows, logit_of
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
@@ -54,7 +53,8 @@ class MTCNN:
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
         threads: of one inference; all cores if None.
-        providers: ONNX Runtime execution providers; the CPU if None.
+        providers: ONNX Runtime execution providers in order of preference, each a name or a pair
+            of its name and its options; the CPU if None.
 
     Raises:
         OptionError: an argument is out of range.
@@ -70,7 +70,7 @@ class MTCNN:
         pyramid_factor: float | None = None,
         max_faces: int | None = None,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[Provider] | None = None,
     ) -> None:
         spec = _read_spec()
         self.min_face_px = min_face_px
@@ -93,7 +93,7 @@ class MTCNN:
         )
         self._nms: dict[str, float] = spec["nms"]
         self._min_face: dict[str, float] = spec["min_face"]
-        self._networks: dict[str, ort.InferenceSession] = {
+        self._networks: dict[str, Session] = {
             name: open_session(
                 WEIGHTS_FOLDER / network["file"],
                 network["sha256"],
@@ -104,21 +104,46 @@ class MTCNN:
         }
 
     def _check_options(self) -> None:
-        if self.min_face_px is not None and not CELL_PX <= self.min_face_px < np.inf:  # nor NaN
-            raise OptionError(f"min_face_px must be {CELL_PX} or more, not {self.min_face_px}")
+        smallest, factor, thresholds = self.min_face_px, self.pyramid_factor, self.thresholds
+        if smallest is not None and not _holds(lambda: CELL_PX <= smallest < np.inf):  # nor NaN
+            raise OptionError(f"min_face_px must be {CELL_PX} or more, not {smallest!r}")
         if self.max_faces is not None:
             self.max_faces = check_count("max_faces", self.max_faces)
-        if not 0.1 <= self.pyramid_factor <= 0.95:
-            raise OptionError(f"pyramid_factor must be 0.1 to 0.95, not {self.pyramid_factor}")
-        if len(self.thresholds) != 3 or not all(0 < t < 1 for t in self.thresholds):
-            raise OptionError(f"thresholds must be three numbers in (0, 1), not {self.thresholds}")
+        if not _holds(lambda: 0.1 <= factor <= 0.95):
+            raise OptionError(f"pyramid_factor must be 0.1 to 0.95, not {factor!r}")
+        if not _holds(lambda: len(thresholds) == 3 and all(0 < t < 1 for t in thresholds)):
+            raise OptionError(f"thresholds must be three numbers in (0, 1), not {thresholds!r}")
 
-    def detect(self, photo: Photo) -> tuple[Face, ...]:
-        """Find faces, the largest first; an empty tuple where there are none."""
-        return self.detect_many([photo])[0]
+    def replace(self, *, min_face_px: float | None, max_faces: int | None) -> MTCNN:
+        """A copy that looks for other faces; the networks are shared, not opened again.
 
-    def detect_many(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
+        Raises:
+            OptionError: an argument is out of range.
+        """
+        other = copy.copy(self)
+        other.min_face_px, other.max_faces = min_face_px, max_faces
+        other._check_options()
+        return other
+
+    def detect(self, photo: PhotoSource, *, color_order: ColorOrder = "rgb") -> tuple[Face, ...]:
+        """Find faces, the largest first; an empty tuple where there are none.
+
+        Args:
+            photo: a Photo, or whatever ``facewise.load_photo`` reads.
+            color_order: of arrays.
+
+        Raises:
+            ImageError: the picture cannot be read; its subclasses say why.
+        """
+        return self._detect([load_photo(photo, color_order=color_order)])[0]
+
+    def detect_many(
+        self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+    ) -> list[tuple[Face, ...]]:
         """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
+        return self._detect(load_photos(photos, color_order=color_order))
+
+    def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         if not photos:
             return []
         images = [self._source(photo) for photo in photos]
@@ -328,6 +353,14 @@ def _crop_batches(
 def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Face, ...]]) -> None:
     for place, some in zip(places, faces, strict=True):
         found[place] = some
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    """Whether it does; what cannot be compared does not."""
+    try:
+        return bool(condition())
+    except (TypeError, ValueError):
+        return False
 
 
 def _read_spec() -> dict[str, Any]:

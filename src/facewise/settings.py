@@ -6,8 +6,10 @@ reads the environment: a setting has a meaning only where a person runs a servic
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,6 +27,11 @@ from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES
 
 CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
+_FOREIGN: Final = re.compile(
+    r"FACEWISE_(CONFIG|DATA|PARITY_FACES|SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)"
+)
+"""Variables that are no settings: the file's, those of commands and tests, and those that
+Kubernetes and Docker's links set for a service named facewise."""
 MULTIPART_OVERHEAD_BYTES: Final = 64_000
 """Allowed above the photos' limit for boundaries, part headers and small fields."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -82,6 +89,9 @@ class Settings(BaseSettings):
     device_folder: Path | None = Field(
         default=None, description="files of `make page` for analysing in the browser; the package's"
     )
+    providers: CommaSeparated | None = Field(
+        default=None, description="ONNX Runtime's, with commas; None: the CPU"
+    )
     root_path: str = Field(
         default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
     )
@@ -89,7 +99,7 @@ class Settings(BaseSettings):
         default=(), description="addresses whose X-Forwarded-For and -Proto are believed"
     )
 
-    @field_validator("attributes", "cors_origins", "trusted_proxies", mode="before")
+    @field_validator("attributes", "providers", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -194,14 +204,39 @@ def load_settings(**overrides: Any) -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     if path and not os.path.isfile(path):  # noqa: PTH113
         raise OptionError(f"{CONFIG_VARIABLE}={path}: no such file; give the path of a TOML file")
+    _check_variables()
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
         parts = []
         for item in error.errors():
             name = ".".join(str(part) for part in item["loc"]) or "settings"
+            if item["type"] == "extra_forbidden":
+                parts.append(f"{name} is no setting{_nearest(name)}")
+                continue
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"{name} (FACEWISE_{name.upper()}): {message}")
         raise OptionError("; ".join(parts)) from error
     except ValueError as error:  # a TOML file that does not parse
         raise OptionError(f"{CONFIG_VARIABLE}={path}: {error}") from error
+
+
+def _check_variables() -> None:
+    """Refuse what is misspelt: a key under another name would leave the server open."""
+    prefix = "FACEWISE_"
+    unknown = [
+        f"{name} is no setting{_nearest(name[len(prefix) :].lower(), prefix)}"
+        for name in sorted(os.environ)
+        if name.upper().startswith(prefix)
+        and name[len(prefix) :].lower() not in Settings.model_fields
+        and not _FOREIGN.fullmatch(name.upper())
+    ]
+    if unknown:
+        raise OptionError("; ".join(unknown))
+
+
+def _nearest(name: str, prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
+    if not near:
+        return ": correct or remove it (docs/api.md lists them)"
+    return f": is {prefix + near[0].upper() if prefix else near[0]} meant?"

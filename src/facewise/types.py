@@ -3,14 +3,18 @@
 Coordinates, everywhere: pixels of the upright photo (EXIF orientation applied), x to the right, y
 down, the origin at the top-left corner of the top-left pixel; boxes are ``xyxy``. "Left" and
 "right" are the viewer's, not the subject's. Arrays handed out are read-only.
+
+A detected face's ``bbox`` follows the convention of MTCNN's weights instead: its coordinates count
+from 1, and the last pixel is in it. Its left and top are up to one pixel larger than an index into
+the photo's array; its landmarks are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +31,20 @@ def _frozen(array: Array) -> Array:
     return view
 
 
+class _ByFields:
+    """Pickled and copied by the fields, so that the copy's constructor makes it read-only, too."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = [getattr(self, name) for name in self.__dataclass_fields__]
+        # A read-only mapping can be neither pickled nor copied.
+        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Photo:
+class Photo(_ByFields):
     """An upright picture.
 
     Attributes:
@@ -76,11 +92,12 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Face:
+class Face(_ByFields):
     """A detected face.
 
     Attributes:
-        bbox: float32 ``(4,)``, xyxy in pixels of the upright photo; may reach past its edges.
+        bbox: float32 ``(4,)``, xyxy in pixels of the upright photo, counted as the module says; may
+            reach past its edges.
         landmarks: float32 ``(5, 2)``: left eye, right eye, nose, left and right mouth corner, as
             the viewer sees them.
         detection_score: 0 to 1.
@@ -103,7 +120,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Distribution:
+class Distribution(_ByFields):
     """Probabilities over named classes.
 
     Attributes:
@@ -162,7 +179,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class Prediction(_ByFields):
     """The apparent attributes of one face. Attributes that are switched off are None.
 
     Attributes:
@@ -197,11 +214,6 @@ class Prediction:
             raise ValueError(f"Prediction.vector must be (19,), not {self.vector.shape}")
         object.__setattr__(self, "vector", _frozen(self.vector))
         object.__setattr__(self, "abstained", MappingProxyType(dict(self.abstained)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle, and copy, by the fields: a read-only mapping does neither by itself."""
-        values = [getattr(self, item.name) for item in fields(self)]
-        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
     def to_dict(self, *, vector: bool = False, years: bool = False) -> dict[str, Any]:
         """Plain JSON-ready values; attributes that are off are absent.

@@ -42,9 +42,9 @@ def other(table: Path, tmp_path: Path) -> Path:
 
 
 def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path) -> None:
-    done = audit(table, "--out", tmp_path / "report")
+    done = audit(table, "--out", tmp_path / "report-v1.2")
     assert done.returncode == 0, done.stderr
-    figures: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
+    figures: dict[str, Any] = json.loads((tmp_path / "report-v1.2.json").read_text())
     assert figures["images"] == 24
     assert figures["faces"] >= 20
     for name in ("age", "gender", "ethnicity"):
@@ -54,7 +54,7 @@ def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path
         for row in figures["attributes"][name]:
             cell = row["corrected"]
             assert 0 <= cell["low"] <= cell["high"] <= 1
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report-v1.2.html").read_text()
     assert "<svg" in page or "data:image" in page
     assert 'src="http' not in page
     assert 'href="http' not in page

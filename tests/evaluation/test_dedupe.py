@@ -255,8 +255,11 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
     ]
     listed.write_text("\n".join(["file,split,duplicate_group", *lines]) + "\n")
     out = tmp_path / "out"
+    shares = "train=0.5,test=0.5"
+    report = out / "found-v1.2"
     result = run(
-        album, "--out", out, "--embedding", "--list", listed, "--shares", "train=0.5,test=0.5"
+        *(album, "--out", out, "--embedding", "--list", listed),
+        *("--shares", shares, "--report", report),
     )
     assert result.returncode == 0, result.stderr
 
@@ -267,7 +270,7 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
         assert len({splits[name]["split"] for name in group}) == 1
     assert splits["24_0_1_20170104.jpg"]["duplicate_group"] == ""
 
-    found = json.loads((out / "dedupe.json").read_text())
+    found = json.loads((out / "found-v1.2.json").read_text())
     assert [name for name, _ in found["unreadable"]] == ["broken.jpg"]
     assert found["list"]["all"]["share_found"] == 1
     assert found["across_splits"]["left_out"] == {"test": 2}
@@ -278,7 +281,7 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
     disagree = {row["duplicate_group"]: row["disagree"] for row in read(out / "conflicts.csv")}
     assert disagree[RE_ENCODED[0]] == "age"
     assert disagree[RESIZED[0]] == "gender"
-    assert "Near-duplicates" in (out / "dedupe.md").read_text()
+    assert "Near-duplicates" in (out / "found-v1.2.md").read_text()
     with Image.open(out / "pairs-1.png") as sheet:
         assert sheet.width > 1000
 

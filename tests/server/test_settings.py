@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from facewise.errors import OptionError
+from facewise.server.app import make_analyzer
 from facewise.settings import Settings, is_loopback, load_settings
 
 ALL = ("age", "gender", "ethnicity")
@@ -72,6 +73,9 @@ def test_arguments_beat_the_environment_and_that_the_file(
         ("FACEWISE_API_KEY", "short", "FACEWISE_API_KEY"),
         ("FACEWISE_UPLOAD_MEMORY_BYTES", "64000000", "so that the largest body fits"),
         ("FACEWISE_CONFIG", "/nowhere/at/all.toml", "no such file"),
+        ("FACEWISE_APIKEY", "open sesame", "FACEWISE_APIKEY is no setting: is FACEWISE_API_KEY"),
+        ("facewise_apikey", "open sesame", "is FACEWISE_API_KEY meant"),
+        ("FACEWISE_COLOUR_OF_PAGE", "red", "correct or remove it"),
     ],
 )
 def test_bad_values_say_which(
@@ -87,10 +91,29 @@ def test_a_file_with_unknown_keys_or_bad_toml_is_refused(
 ) -> None:
     file = tmp_path / "facewise.toml"
     monkeypatch.setenv("FACEWISE_CONFIG", str(file))
-    for text in ("prot = 1\n", "port = = 1\n"):
+    for text, words in (
+        ("prot = 1\n", "prot is no setting: is port meant"),
+        ("port = = 1\n", "FACEWISE_CONFIG="),
+    ):
         file.write_text(text)
-        with pytest.raises(OptionError):
+        with pytest.raises(OptionError, match=words):
             load_settings()
+
+
+@pytest.mark.parametrize(
+    "name", ["FACEWISE_DATA", "FACEWISE_SERVICE_PORT_HTTP", "FACEWISE_PORT_8000_TCP_ADDR"]
+)
+def test_variables_of_other_parts_are_left_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "10.0.0.1")
+    load_settings()
+
+
+def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWISE_PROVIDERS", "FancyProvider, CPUExecutionProvider")
+    with pytest.raises(OptionError, match="no FancyProvider; it has"):
+        make_analyzer(load_settings())
 
 
 def test_the_key_is_not_printed() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
+import typing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,13 @@ from PIL import Image
 import facewise
 from facewise import Analyzer, Prediction
 from facewise.analyzer import Timings
-from facewise.errors import ModelNotFoundError, NotAnImageError, OptionError
+from facewise.errors import (
+    ImageNotFoundError,
+    ImageTooLargeError,
+    ModelNotFoundError,
+    NotAnImageError,
+    OptionError,
+)
 
 
 def assert_same(a: Prediction, b: Prediction, atol: float = 1e-5) -> None:
@@ -161,7 +171,16 @@ def test_the_module_level_call(pictures: Path) -> None:
     [
         ({"attributes": ["mood"]}, OptionError, "age, gender, ethnicity"),
         ({"attributes": []}, OptionError, "age, gender, ethnicity"),
+        ({"attributes": "age"}, OptionError, "list of names, not 'age'"),
+        ({"attributes": None}, OptionError, "list of names"),
         ({"coverage": 0.5}, OptionError, "0.9"),
+        ({"coverage": "0.9"}, OptionError, "not '0.9'"),
+        ({"coverage": None}, OptionError, "coverage must be one of"),
+        ({"model": None}, OptionError, "model must be a name"),
+        ({"min_face_px": "40"}, OptionError, "min_face_px must be"),
+        ({"providers": "CPUExecutionProvider"}, OptionError, "list of names"),
+        ({"providers": [3]}, OptionError, "providers must be names"),
+        ({"providers": []}, OptionError, "one at least"),
         ({"model": "nobody"}, ModelNotFoundError, "facewise-default"),
         ({"model": "facewise-default@0"}, ModelNotFoundError, "installed are"),
         ({"threads": 0}, OptionError, "threads"),
@@ -200,6 +219,65 @@ def test_the_public_surface_is_what_is_listed() -> None:
     assert facewise.__all__ == sorted(facewise.__all__, key=lambda n: (not n.isupper(), n))
     for name in facewise.__all__:
         assert getattr(facewise, name) is not None
+
+
+def test_annotations_of_the_public_surface_mean_something() -> None:
+    for name in facewise.__all__:
+        thing = getattr(facewise, name)
+        members = [getattr(thing, m) for m in vars(thing)] if isinstance(thing, type) else [thing]
+        for member in members:
+            if inspect.isfunction(member):
+                typing.get_type_hints(member)
+
+
+def test_networks_are_opened_once_whatever_the_options(pictures: Path) -> None:
+    kept = facewise.analyzer._kept
+    kept.cache_clear()
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    for size in range(20, 32):
+        facewise.analyze(photo, threads=1, min_face_px=size, attributes=["age"])
+    assert kept.cache_info().currsize == 1
+    (person,) = facewise.analyze(photo, threads=1, coverage=0.8)
+    assert person.coverage == 0.8
+    assert person.gender is not None
+    cpu = ("CPUExecutionProvider", {"use_arena": False})
+    (same,) = facewise.analyze(photo, threads=1, providers=[cpu])
+    assert_same(person, dataclasses.replace(same, age_interval_years=person.age_interval_years))
+    assert kept.cache_info().maxsize is not None
+    with pytest.raises(TypeError, match="mood"):
+        facewise.analyze(photo, threads=1, mood="good")  # type: ignore[call-arg]
+
+
+def test_a_copy_shares_networks_and_leaves_the_original_alone(analyzer: Analyzer) -> None:
+    other = analyzer.replace(attributes=["age"], min_face_px=40, max_faces=2, max_pixels=1000)
+    assert other.attribute_model is analyzer.attribute_model
+    assert other.detector._networks is analyzer.detector._networks
+    assert (other.detector.min_face_px, analyzer.detector.min_face_px) == (40, None)
+    assert analyzer.attributes == ("age", "gender", "ethnicity")
+    with pytest.raises(ImageTooLargeError):
+        other.load(np.zeros((40, 40, 3), np.uint8))
+    with pytest.raises(OptionError):
+        analyzer.replace(max_faces=0)
+
+
+def test_coverage_of_another_type_is_the_fitted_level(analyzer: Analyzer, pictures: Path) -> None:
+    level: Any = np.float32(0.9)
+    (person,) = analyzer.replace(coverage=level).analyze(pictures / "astronaut.jpg")
+    assert person.coverage == 0.9
+    assert type(person.coverage) is float
+
+
+def test_a_bad_picture_among_several_is_named(analyzer: Analyzer, tmp_path: Path) -> None:
+    blank = np.zeros((40, 40, 3), np.uint8)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with pytest.raises(NotAnImageError, match=r"^photos\[1\]: not a picture"):
+        analyzer.analyze_many([blank, b"no picture"])
+    with pytest.raises(NotAnImageError, match=r"^photos\[1\], .*notes\.txt: not a picture"):
+        analyzer.analyze_many([blank, tmp_path / "notes.txt"])
+    with pytest.raises(ImageNotFoundError, match=r"^photos\[0\], .*none\.jpg: cannot be read"):
+        analyzer.analyze_crops([tmp_path / "none.jpg"])
+    with pytest.raises(NotAnImageError, match=r"^not a picture"):
+        analyzer.analyze(b"no picture")
 
 
 def test_attributes_may_be_any_collection(pictures: Path) -> None:

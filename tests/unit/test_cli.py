@@ -22,11 +22,13 @@ import jsonschema_rs
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 import facewise
 from facewise import errors
-from facewise.cli import main
+from facewise.cli import app, main
 from facewise.cli.drawings import plan_drawings
+from facewise.cli.options import report_path
 
 FACEWISE = [sys.executable, "-m", "facewise"]
 posix = pytest.mark.skipif(os.name != "posix", reason="shells and devices are POSIX's here")
@@ -148,6 +150,8 @@ def test_exit_codes(run: Run, pictures: Path, landscape: Path, tmp_path: Path) -
         (["ASTRONAUT", "--min-face", "big"], "min-face"),
         (["ASTRONAUT", "--max-faces", "0"], "1 or more"),
         (["ASTRONAUT", "--threads", "0"], "1 or more"),
+        (["ASTRONAUT", "--max-pixels", "0"], "max_pixels must be"),
+        (["ASTRONAUT", "--providers", "FancyProvider"], "no FancyProvider"),
         (["-", "-"], "only once"),
         (["ASTRONAUT", "--draw", "OUT/out.txt"], "name a .jpg, .png or .webp file"),
         (["ASTRONAUT", "--draw", "OUT/nowhere/out.png"], "does not exist"),
@@ -167,6 +171,32 @@ def test_bad_usage(
     assert result.returncode == 2
     assert result.stdout == b""
     assert words in result.stderr.decode()
+
+
+def test_limits_of_a_photo(run: Run, pictures: Path) -> None:
+    astronaut = pictures / "astronaut.jpg"
+    small = run("predict", astronaut, "--max-pixels", "1000")
+    assert small.returncode == 1
+    assert small.stderr.decode().count("astronaut.jpg") == 1
+    assert b"more than 1,000" in small.stderr
+    assert run("predict", astronaut, "--max-bytes", "1000").returncode == 1
+
+
+def test_every_command_can_say_more() -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        options = [option for parameter in command.params for option in parameter.opts]
+        assert "--verbose" in options, name
+
+
+def test_help_loses_no_words() -> None:
+    text = spawn("teach", "--help").stdout.decode()
+    assert "loss.teacher" in text
+
+
+def test_a_version_in_a_reports_name_is_no_suffix() -> None:
+    folder = Path("out")
+    assert report_path(folder / "report-v1.2", ".html") == folder / "report-v1.2.html"
+    assert report_path(folder / "report.json", ".md") == folder / "report.md"
 
 
 def test_an_unknown_command(run: Run) -> None:

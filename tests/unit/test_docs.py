@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from facewise import errors
 from facewise.cli.exits import Exit
 from facewise.server.middleware import CONTENT_SECURITY_POLICY
 
@@ -39,7 +40,28 @@ def test_the_readmes_code_runs_and_prints_what_it_shows(
     assert capsys.readouterr().out == printed
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/mtcnn.md"])
+def test_the_librarys_page_runs_and_prints_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == text.count("```python")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    for code, printed in blocks:
+        exec(compile(code, "library.md", "exec"), names)
+        assert capsys.readouterr().out == printed
+
+
+def test_every_error_is_documented() -> None:
+    page = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    for name, error in vars(errors).items():
+        if isinstance(error, type) and issubclass(error, errors.FacewiseError):
+            assert f"`{name}`" in page
+            assert name == "FacewiseError" or f"`{error.code}`" in page
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/library.md", "docs/mtcnn.md"])
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))

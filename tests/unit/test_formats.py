@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import threading
 import time
@@ -148,3 +149,50 @@ def test_spliced_and_scrambled_pictures() -> None:
         for position in rng.integers(0, min(len(spliced), 80), 3) if spliced else ():
             spliced[position] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
         check(bytes(spliced))
+
+
+def tiff(bits: int, sample_format: int, *extra: tuple[int, int, int, int]) -> bytes:
+    """A TIFF of 32 x 32 black pixels in three channels.
+
+    Args:
+        bits: of a sample.
+        sample_format: 1 for unsigned integers, 3 for floats.
+        extra: tag, type, count and value of further entries.
+    """
+    side, channels = 32, 3
+    pixels = bytes(side * side * channels * bits // 8)
+    entries = 10 + len(extra)
+    end = 8 + 2 + 12 * entries + 4
+    table = [
+        (256, 4, 1, side),
+        (257, 4, 1, side),
+        (258, 3, channels, end),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, end + 12),
+        (277, 3, 1, channels),
+        (278, 4, 1, side),
+        (279, 4, 1, len(pixels)),
+        (339, 3, channels, end + 6),
+        *extra,
+    ]
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, entries)
+        + b"".join(struct.pack("<HHII", *entry) for entry in sorted(table))
+        + struct.pack("<I3H3H", 0, *[bits] * channels, *[sample_format] * channels)
+        + pixels
+    )
+
+
+def test_a_tiff_that_is_sound_but_not_read_is_not_called_damaged() -> None:
+    assert load_photo(tiff(8, 1)).width_px == 32
+    with pytest.raises(errors.UnsupportedFormatError, match="8 or 16 bits"):
+        load_photo(tiff(32, 3))
+    with pytest.raises(errors.CorruptImageError):
+        load_photo(tiff(8, 1)[:60])
+
+
+@pytest.mark.parametrize("entry", [(254, 4, 1, 1), (50706, 1, 4, 0x0401)])
+def test_a_raw_file_is_not_answered_from_its_preview(entry: tuple[int, int, int, int]) -> None:
+    with pytest.raises(errors.UnsupportedFormatError, match=r"raw file.*save it as JPEG"):
+        load_photo(tiff(8, 1, entry))

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import sys
+import traceback
 import zlib
 from pathlib import Path
 
@@ -479,8 +480,24 @@ def test_paths(tmp_path: Path) -> None:
     with pytest.raises(errors.ImageNotFoundError):
         load_photo("null\0byte.jpg")
     (tmp_path / "text.jpg").write_text("not a picture")
-    with pytest.raises(errors.NotAnImageError):
+    with pytest.raises(errors.NotAnImageError) as caught:
         load_photo(tmp_path / "text.jpg")
+    assert caught.value.source == str(tmp_path / "text.jpg")
+    assert str(caught.value) == f"{tmp_path / 'text.jpg'}: {caught.value.reason}"
+    assert caught.value.reason.startswith("not a picture")
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_matrix_is_an_array() -> None:
+    grey = picture()[..., 0]
+    np.testing.assert_array_equal(load_photo(np.asmatrix(grey)).rgb, load_photo(grey).rgb)
+
+
+def test_the_limits_name_is_for_those_who_can_raise_it() -> None:
+    with pytest.raises(errors.ImageTooLargeError) as caught:
+        load_photo(picture(), max_pixels=100)
+    assert "max_pixels" not in str(caught.value)
+    assert "max_pixels" in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

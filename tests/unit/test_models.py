@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facewise.attributes import AttributeModel
-from facewise.errors import ModelIntegrityError, ModelNotFoundError
+from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import (
     WEIGHTS_FOLDER,
@@ -55,6 +55,22 @@ def test_the_default_by_name_version_and_path() -> None:
     assert load_spec("small").name == load_spec("facewise-small").name == "facewise-small"
     with pytest.raises(ModelNotFoundError, match="check the path"):
         load_spec("/nowhere/spec.json")
+
+
+def test_a_provider_that_falls_back_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with onnxruntime-gpu where CUDA's libraries are missing."""
+    ort = import_onnxruntime()
+    there = ort.get_available_providers()
+    name = "CUDAExecutionProvider"
+    if name in there:
+        pytest.skip("this ONNX Runtime has CUDA")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [name, *there])
+    spec = load_spec()
+    with (
+        pytest.warns(UserWarning, match=name),
+        pytest.raises(OptionError, match="fell back to CPUExecutionProvider"),
+    ):
+        AttributeModel(spec, providers=[(name, {"device_id": 0}), "CPUExecutionProvider"])
 
 
 def test_a_changed_byte_is_noticed(copied: Path) -> None:

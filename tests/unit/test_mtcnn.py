@@ -10,7 +10,7 @@ from PIL import Image
 
 from facewise import MTCNN, Photo, load_photo, mtcnn, windows
 from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
-from facewise.errors import OptionError
+from facewise.errors import InvalidArrayError, OptionError
 from facewise.protocol import add_border, nearest_to_centre
 from facewise.resample import AreaSource
 
@@ -66,10 +66,25 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
         {"pyramid_factor": 0},
         {"thresholds": (0.5, 0.5, 2.0)},
         {"thresholds": ()},
+        {"thresholds": 0.7},
+        {"pyramid_factor": "0.7"},
         {"min_face_px": 3},
     ):
         with pytest.raises(OptionError):
             MTCNN(**bad)
+
+
+def test_whatever_a_photo_is_read_from(pictures: Path, detector: MTCNN) -> None:
+    path = pictures / "astronaut.jpg"
+    (face,) = detector.detect(path)
+    bgr = load_photo(path).rgb[..., ::-1]
+    for (same,) in (
+        detector.detect(bgr, color_order="bgr"),
+        detector.detect_many([path.read_bytes()])[0],
+    ):
+        np.testing.assert_array_equal(same.bbox, face.bbox)
+    with pytest.raises(InvalidArrayError, match=r"photos\[1\]"):
+        detector.detect_many([path, 3])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 400), (401, 16), (37, 53)])

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from facewise import Analyzer
+from facewise import MTCNN, Analyzer, load_photo
+from facewise.errors import MissingExtraError
 
 
 def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: Path) -> None:
@@ -22,3 +23,36 @@ def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: 
             other.vector[0] = 0
         with pytest.raises(TypeError):
             other.abstained["age"] = "changed"
+
+
+def test_copies_are_read_only_all_the_way_down(analyzer: Analyzer, pictures: Path) -> None:
+    photo = load_photo(pictures / "astronaut.jpg")
+    (prediction,) = analyzer.analyze(photo)
+    values: list[Any] = [photo, prediction]
+    for value in values:
+        for other in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
+            arrays = (
+                [other.rgb]
+                if value is photo
+                else [other.face.bbox, other.face.landmarks, other.age.probabilities]
+            )
+            for array in arrays:
+                with pytest.raises(ValueError, match="read-only"):
+                    array[0] = 0
+    assert copy.deepcopy(photo).source == photo.source
+
+
+def test_analyzers_and_detectors_open_their_networks_where_they_arrive(
+    analyzer: Analyzer, pictures: Path
+) -> None:
+    data = pickle.dumps((analyzer.replace(coverage=0.8), MTCNN(threads=1, max_faces=1)))
+    assert len(data) < 1_000_000, "weights are read there, not sent"
+    other, detector = pickle.loads(data)
+    (a,), (b,) = (each.analyze(pictures / "astronaut.jpg") for each in (analyzer, other))
+    assert (a.age_years, b.coverage) == (b.age_years, 0.8)
+    assert len(detector.detect(pictures / "astronaut.jpg")) == 1
+
+
+def test_errors_cross_processes() -> None:
+    error = MissingExtraError("the server", "server")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose
+from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import printable
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def annotate(
     from facewise.errors import SourceError
 
     job = Job(
-        attributes=_split(attributes),
+        attributes=split_names(attributes),
         model=model,
         coverage=coverage,
         min_face_px=min_face,
         max_faces=max_faces,
-        providers=_split(providers),
+        providers=split_names(providers),
         photos_per_inference=inference_batch,
         shard_size=shard_size,
         image_column=image_column,
@@ -114,12 +114,6 @@ def annotate(
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
     raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
-
-
-def _split(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facewise.cli.options import Verbose, report_path
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError
 
@@ -31,6 +32,7 @@ def audit(
         str | None, typer.Option(help="Spec with the confusions; else the table's model.")
     ] = None,
     crossings: Annotated[bool, typer.Option(help="Also cross the attributes.")] = True,
+    verbose: Verbose = 0,
 ) -> None:
     """Who is in a data set: shares corrected for the model's known errors, with intervals."""
     try:
@@ -73,10 +75,11 @@ def audit(
     if out is not None:
         page = make_report(figures, table.name).html()
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".html").write_text(page, encoding="utf-8")
+        html, data = report_path(out, ".html"), report_path(out, ".json")
+        html.write_text(page, encoding="utf-8")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        out.with_suffix(".json").write_text(text, encoding="utf-8")
-        typer.echo(f"all of it: {out.with_suffix('.html')}, {out.with_suffix('.json')}")
+        data.write_text(text, encoding="utf-8")
+        typer.echo(f"all of it: {html}, {data}")
 
 
 def _unfinished(table: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from facewise.cli.options import Verbose, report_path
 from facewise.errors import OptionError
 
 
@@ -52,6 +53,7 @@ def dedupe(
     ] = None,
     sheets: Annotated[int, typer.Option(min=0, help="Contact sheets, at most.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="For reading and comparing.")] = 2,
+    verbose: Verbose = 0,
 ) -> None:
     """Find pictures that are the same photo, and split a data set so that none is in two parts."""
     from facewise.datasets import read_pictures
@@ -113,8 +115,9 @@ def dedupe(
         sheet.save(out / f"pairs-{number}.png")
     path = report or out / "dedupe.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    written = json.dumps(summary, indent=1) + "\n"
+    report_path(path, ".json").write_text(written, encoding="utf-8")
     text = page(summary, "Near-duplicates").markdown()
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    report_path(path, ".md").write_text(text, encoding="utf-8")
     typer.echo(text)
     typer.echo(f"lists and contact sheets: {out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facewise.cli.options import Verbose
 from facewise.cli.train import data_sets
 from facewise.errors import MissingExtraError, OptionError
 
@@ -55,6 +56,7 @@ def evaluate(
     ),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/results"),
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
+    verbose: Verbose = 0,
 ) -> None:
     """Score a model through detection and alignment; with --fit, calibrate it first."""
     try:

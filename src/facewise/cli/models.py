@@ -8,9 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from facewise.cli.options import Verbose
+
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    verbose: Verbose = 0,
 ) -> None:
     """List the installed models: size, licence, data and figures."""
     from facewise.models import list_models

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 _LEVELS = {0: logging.WARNING, 1: logging.INFO}
+
+
+REPORT_SUFFIXES: Final = frozenset((".html", ".json", ".md"))
+
+
+def report_path(name: Path, suffix: str) -> Path:
+    """A report's name with a suffix; of "report-v1.2" the ".2" is no suffix, and stays."""
+    stem = name.stem if name.suffix.lower() in REPORT_SUFFIXES else name.name
+    return name.with_name(stem + suffix)
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Names that an option lists with commas."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _be_verbose(count: int) -> int:

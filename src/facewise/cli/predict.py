@@ -12,9 +12,10 @@ import typer
 
 from facewise.cli.drawings import plan_drawings
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose
+from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import json_line, printable
 from facewise.errors import EmptyImageError, FacewiseError, ImageError, OptionError
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from facewise.types import Photo, Prediction
@@ -40,6 +41,11 @@ def predict(
     min_face: Annotated[float | None, typer.Option(help="Smallest face, pixels.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
     threads: Annotated[int | None, typer.Option(help="All cores unless given.")] = None,
+    providers: Annotated[
+        str | None, typer.Option(help="ONNX Runtime's, with commas; else the CPU.")
+    ] = None,
+    max_bytes: Annotated[int, typer.Option(help="Most bytes of a file.")] = DEFAULT_MAX_BYTES,
+    max_pixels: Annotated[int, typer.Option(help="Most pixels of a photo.")] = DEFAULT_MAX_PIXELS,
     vector: Annotated[bool, typer.Option(help="With --json: add the 19 numbers.")] = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -54,11 +60,14 @@ def predict(
     drawings = [None] * len(photos) if draw is None else plan_drawings(draw, photos)
     analyzer = Analyzer(
         model,
-        attributes=[name.strip() for name in attributes.split(",") if name.strip()],
+        attributes=split_names(attributes) or (),
         coverage=coverage,
         min_face_px=min_face,
         max_faces=max_faces,
         threads=threads,
+        providers=split_names(providers),
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
     )
     failed = faces = 0
     for name, drawing in zip(photos, drawings, strict=True):
@@ -179,7 +188,10 @@ def _doubt(prediction: Prediction, attribute: str) -> str:
 
 def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) -> None:
     code = error.code if isinstance(error, ImageError) else "failed"
-    message = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ImageError):
+        message = error.reason  # the name stands before it already
+    else:
+        message = getattr(error, "strerror", None) or str(error)
     if as_json:
         line = {
             "schema_version": SCHEMA_VERSION,

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from facewise.cli.options import Verbose
+
 
 def serve(
     host: Annotated[
@@ -31,6 +33,7 @@ def serve(
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = True,
+    verbose: Verbose = 0,
 ) -> None:
     """Serve the web app and the REST API.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facewise.cli.options import Verbose
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
 
@@ -21,6 +22,7 @@ def thumbs(
     largest: Annotated[
         bool, typer.Option("--largest", help="The largest first, not the smallest.")
     ] = False,
+    verbose: Verbose = 0,
 ) -> None:
     """A contact sheet of faces in the order of any column, and their names."""
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facewise.cli.options import Verbose
 from facewise.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def train(
     workers: Annotated[int, typer.Option(help="Processes that augment.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    verbose: Verbose = 0,
 ) -> None:
     """Train a model, or go on where its run stopped."""
     _need_torch()
@@ -94,12 +96,13 @@ def train(
 
 def teach(
     configs: Annotated[list[Path], typer.Argument(help="TOML files of finished runs.")],
-    out: Annotated[Path, typer.Option(help="The .npz file that [loss] teacher names.")],
+    out: Annotated[Path, typer.Option(help="The .npz file that loss.teacher names.")],
     cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
     one_view: Annotated[
         bool, typer.Option("--one-view", help="Ask about each face once, not six times.")
     ] = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Write what finished runs, averaged over views, say of the training faces."""
     _need_torch()
@@ -130,6 +133,7 @@ def export(
     cache: Annotated[Path, typer.Option(help="Faces for the parity check.")] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
     fp16: Annotated[bool, typer.Option(help="Store weights in half precision.")] = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Write a run's ONNX file and spec, checked against PyTorch on real faces."""
     _need_torch()

@@ -40,6 +40,7 @@ def make_analyzer(settings: Settings) -> Analyzer:
         min_face_px=settings.min_face_px,
         max_faces=settings.max_faces,
         threads=1,
+        providers=settings.providers,
         max_bytes=settings.max_bytes,
         max_pixels=settings.max_pixels,
     )

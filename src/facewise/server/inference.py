@@ -9,7 +9,6 @@ wait for each other.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,9 +76,7 @@ class Inference:
         """The analyzer with fewer attributes on, or another coverage: the same sessions, shared."""
         key = tuple(attributes), coverage
         if key not in self._analyzers:
-            adapted = copy.copy(self._analyzer)
-            adapted.attributes, adapted.coverage = key
-            self._analyzers[key] = adapted
+            self._analyzers[key] = self._analyzer.replace(attributes=attributes, coverage=coverage)
         return self._analyzers[key]
 
     async def analyze(
