@@ -25,13 +25,13 @@ from facewise.audit.confusions import Confusions, Floats
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
-"""Faces in a round of the bootstrap; of larger data sets, so many at random stand for all."""
+"""Faces in a round of the bootstrap; of larger data sets, pictures with so many stand for all."""
 
 CELLS_DRAWN: Final = 400_000
 """Faces times cells in a round: crossings have many cells."""
 
 CELLS_HELD: Final = 6_000_000
-"""Faces times cells of the estimate itself; of more faces, so many at random stand for all."""
+"""Faces times cells of the estimate itself; of more, pictures with so many stand for all."""
 
 NO_SHARE: Final = 0.002
 """Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
@@ -116,6 +116,29 @@ def _step(
     return out
 
 
+def whole_pictures(
+    pictures: NDArray[np.integer[Any]], most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], float]:
+    """Rows of pictures drawn at random, each with all its faces, until about ``most`` are held.
+
+    Faces of a picture are alike, so faces drawn by themselves would tell nearly as much as all.
+
+    Args:
+        pictures: number of each face's picture, ``(N,)``.
+        most: faces to hold; the last picture may go over it.
+        rng: of the draw.
+
+    Returns:
+        Row indices in order, and which part of the pictures they are of.
+    """
+    if len(pictures) <= most:
+        return np.arange(len(pictures)), 1.0
+    _, codes, sizes = np.unique(pictures, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(sizes))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), most)) + 1
+    return np.flatnonzero(np.isin(codes, order[:count])), count / len(sizes)
+
+
 def draw_weights(
     pictures: NDArray[np.integer[Any]],
     rounds: int,
@@ -124,8 +147,8 @@ def draw_weights(
 ) -> tuple[NDArray[np.intp], Floats]:
     """Rows that take part in the bootstrap, and how much each weighs in each round.
 
-    Faces of one picture are drawn together. Where only ``most`` faces stand for more, weights
-    vary about 1 by as much less as a larger sample's would.
+    Faces of one picture are drawn together. Where some pictures stand for more, weights vary
+    about 1 by as much less as those of all pictures would.
 
     Args:
         pictures: number of each face's picture, ``(N,)``.
@@ -136,16 +159,12 @@ def draw_weights(
     Returns:
         Row indices ``(M,)`` and weights ``(M, R)``.
     """
-    n = len(pictures)
-    rows = np.arange(n)
-    if n > most:
-        rows = np.sort(rng.choice(n, most, replace=False))
+    rows, part = whole_pictures(pictures, most, rng)
     _, codes = np.unique(pictures[rows], return_inverse=True)
     count = int(codes.max()) + 1
     times = rng.multinomial(count, np.full(count, 1 / count), size=rounds).T  # (pictures, R)
-    shrink = np.sqrt(len(rows) / n)
-    weights: Floats = 1 + shrink * (times[codes].astype(np.float64) - 1)
-    return rows.astype(np.intp), weights
+    weights: Floats = 1 + np.sqrt(part) * (times[codes].astype(np.float64) - 1)
+    return rows, weights
 
 
 def naive_shares(
@@ -168,7 +187,7 @@ def naive_shares(
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
     drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
-    # Centred on all faces, where a sample of them stood for all in the rounds.
+    # Centred on all faces, where a sample of the pictures stood for all in the rounds.
     counts = hard.sum(0) if counts is None else counts
     value = counts / counts.sum()
     shrink = np.sqrt(len(hard) / counts.sum())
@@ -216,7 +235,7 @@ def estimate(
     scales = np.exp(_crossed_sums(drawn)).T  # (K, R)
     cells = len(scales)
     if len(pictures) > (most := CELLS_HELD // cells):
-        held = np.sort(np.random.default_rng((sample, 3)).choice(len(pictures), most, False))
+        held, _ = whole_pictures(pictures, most, np.random.default_rng((sample, 3)))
         probabilities, pictures = [p[held] for p in probabilities], pictures[held]
     ratios = _crossed(
         [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
@@ -261,11 +280,15 @@ def _adjusted(
     k = probabilities.shape[1]
     hard = np.eye(k)[probabilities.argmax(1)]
     one = np.ones((k, 1))
-    value = likeliest_shares(confusions.shares().T, hard.sum(0)[:, None], one)[:, 0]
+    matrix = confusions.shares().T
+    value = likeliest_shares(matrix, hard.sum(0)[:, None], one)[:, 0]
     rows, weights = draw_weights(pictures, rounds, pictures_rng)
     counts = hard[rows].T @ weights  # (K, R)
     matrices = confusions.draw_shares(rounds, rng).swapaxes(1, 2)
     drawn = likeliest_shares(matrices, counts, np.ones((k, rounds))).T
+    if len(rows) < len(pictures):
+        middle = likeliest_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
+        drawn = np.clip(drawn + value - middle, 0, 1)
     return Shares(value, drawn)
 
 
