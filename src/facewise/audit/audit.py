@@ -100,6 +100,7 @@ def audit(
         "method": method,
         "images": faces.images,
         "faces": n,
+        "tracks": {"n": faces.tracks, "rows": faces.track_rows},
         "without_face": _part(faces.without_face, faces.images),
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),

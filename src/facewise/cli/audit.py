@@ -111,6 +111,12 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
     source = figures["confusions_from"]
     notes = ["faces that were not found are in no share"]
+    for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
+        if tracks := table.get("tracks", {}).get("n"):
+            notes.append(
+                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
+                f"{tracks:,} of them; somebody who leaves the picture and returns counts again"
+            )
     if source is None:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
