@@ -112,7 +112,25 @@ def test_wilson_by_hand() -> None:
     low, high = wilson(8, 10)
     np.testing.assert_allclose((low, high), (0.4902, 0.9433), atol=1e-4)
     assert wilson(0, 0) == (0, 1)
+    assert [wilson(0, n)[0] for n in (7, 43, 500)] == [0, 0, 0]
+    assert [wilson(n, n)[1] for n in (7, 43, 500)] == [1, 1, 1]
     assert share(np.array([True] * 8 + [False] * 2))["low"] == pytest.approx(low)
+
+
+def test_shares_of_rows_that_are_all_alike_have_wilsons_interval() -> None:
+    # Six rows of five groups, all right: 1 / (1 + 3.8415 / 5) is the lower end.
+    groups = np.array(["a", "a", "b", "c", "d", "e"])
+    right = GroupBootstrap(groups).mean(np.ones(6, bool))
+    assert (right["value"], right["high"]) == (1, 1)
+    assert right["low"] == pytest.approx(0.5655, abs=1e-4)
+    wrong = GroupBootstrap(groups).mean(np.zeros(6, bool))
+    assert (wrong["low"], wrong["value"]) == (0, 0)
+    assert wrong["high"] == pytest.approx(0.4345, abs=1e-4)
+    # Years are no share.
+    assert GroupBootstrap(groups).mean(np.ones(6))["low"] == 1
+    row = figures(scored(6, gender=[0, 1] * 3, said_genders=[[1, 0], [0, 1]] * 3))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert row[f"gender_{name}"]["low"] == pytest.approx(1 / (1 + 3.8415 / 6), abs=1e-4)
 
 
 def test_calibration_error_by_hand() -> None:

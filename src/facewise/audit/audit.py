@@ -167,6 +167,7 @@ def _crossings(
                 _raked(free.value[None], [m.value[None] for m in margins])[0],
                 # Round for round: the same draws of calibration faces made both.
                 _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in margins]),
+                free.pictures,
             )
         out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
     return out
@@ -209,8 +210,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
     out: dict[str, list[dict[str, Any]]] = {}
     for name in before.keys() & after.keys():
         kind = "corrected" if "corrected" in before[name].keys() & after[name].keys() else "naive"
-        first, second = before[name][kind], after[name][kind]
-        moved = Shares(second.value - first.value, second.drawn - first.drawn)
+        moved, ends = before[name][kind].change_to(after[name][kind])
         out[name] = [
             {
                 "label": label,
@@ -219,9 +219,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
                 "low": float(a),
                 "high": float(b),
             }
-            for label, value, (a, b) in zip(
-                LABELS[name], moved.value, moved.interval(), strict=True
-            )
+            for label, value, (a, b) in zip(LABELS[name], moved, ends, strict=True)
         ]
     return {name: out[name] for name in LABELS if name in out}
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.audit.confusions import Confusions, Floats
+from facewise.reporting.bootstrap import wilson
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
@@ -48,20 +49,54 @@ class Shares:
     Attributes:
         value: ``(K,)``.
         drawn: the same in each round of the bootstrap, ``(rounds, K)``.
+        pictures: that they are of.
     """
 
     value: Floats
     drawn: Floats
+    pictures: int
 
-    def interval(self, level: float = 0.95) -> Floats:
-        """``(K, 2)``: lower and upper ends."""
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        ends: Floats = np.quantile(self.drawn, tails, axis=0).T
+    def interval(self) -> Floats:
+        """``(K, 2)``: lower and upper ends, 95 %.
+
+        A class of which no face was seen is in no draw: the upper end of its share, and the lower
+        one of a class that all faces are of, are Wilson's at least.
+        """
+        ends = _quantiles(self.drawn)
         # A share that sits at 0 in most rounds must lie in its own interval all the same.
         ends[:, 0] = np.minimum(ends[:, 0], self.value)
         ends[:, 1] = np.maximum(ends[:, 1], self.value)
         ends[(ends[:, 0] > 0) & (ends[:, 0] < NO_SHARE), 0] = 0
+        _, unseen = wilson(0, self.pictures)
+        none, all_ = self.at_ends()
+        ends[none, 1] = np.maximum(ends[none, 1], unseen)
+        ends[all_, 0] = np.minimum(ends[all_, 0], 1 - unseen)
         return ends
+
+    def at_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Cells that hold as good as nothing, and those that hold all."""
+        return self.value < NO_SHARE, self.value > 1 - NO_SHARE
+
+    def change_to(self, later: Shares) -> tuple[Floats, Floats]:
+        """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
+
+        Rounds are paired. Where one of two shares lies at 0 or 1, its draws hardly differ, and the
+        interval is that of both shares' own at least (Newcombe, 1998).
+        """
+        moved = later.value - self.value
+        ends = _quantiles(later.drawn - self.drawn)
+        mine, other = self.interval(), later.interval()
+        down = np.hypot(later.value - other[:, 0], mine[:, 1] - self.value)
+        up = np.hypot(other[:, 1] - later.value, self.value - mine[:, 0])
+        at_end = np.any([*self.at_ends(), *later.at_ends()], axis=0)
+        ends[:, 0] = np.minimum(ends[:, 0], moved - np.where(at_end, down, 0))
+        ends[:, 1] = np.maximum(ends[:, 1], moved + np.where(at_end, up, 0))
+        return moved, ends
+
+
+def _quantiles(drawn: Floats) -> Floats:
+    ends: Floats = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    return ends
 
 
 def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
@@ -190,8 +225,9 @@ def naive_shares(
     # Centred on all faces, where a sample of the pictures stood for all in the rounds.
     counts = hard.sum(0) if counts is None else counts
     value = counts / counts.sum()
-    shrink = np.sqrt(len(hard) / counts.sum())
-    return Shares(value, np.clip(value + shrink * (drawn - hard[rows].mean(0)), 0, 1))
+    part = len(hard) / counts.sum()  # of the faces, and so of the pictures, which are kept whole
+    drawn = np.clip(value + np.sqrt(part) * (drawn - hard[rows].mean(0)), 0, 1)
+    return Shares(value, drawn, round(len(np.unique(pictures)) / part))
 
 
 def estimate(
@@ -249,7 +285,7 @@ def estimate(
     if len(rows) < len(pictures):
         middle = likeliest_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
         rounds_shares = np.clip(rounds_shares + value - middle, 0, 1)
-    return Shares(value, rounds_shares)
+    return Shares(value, rounds_shares, len(np.unique(pictures)))
 
 
 def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -289,7 +325,7 @@ def _adjusted(
     if len(rows) < len(pictures):
         middle = likeliest_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
         drawn = np.clip(drawn + value - middle, 0, 1)
-    return Shares(value, drawn)
+    return Shares(value, drawn, len(np.unique(pictures)))
 
 
 def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:

@@ -89,7 +89,7 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
     for metric, (values, rows) in rowwise(scored).items():
         if not rows.any():
             continue
-        v, names = values[rows].astype(float), grouping[rows]
+        v, names = values[rows], grouping[rows]
         frame = MetricFrame(
             metrics={"value": _mean, "n": count}, y_true=v, y_pred=v, sensitive_features=names
         )

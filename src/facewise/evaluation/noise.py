@@ -76,7 +76,8 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
 
     def mean(values: NDArray[Any]) -> dict[str, float]:
         drawn = boot.sums(values * w) / total
-        return figure(float((values * w).sum() / w.sum()), drawn, len(d))
+        share_of = boot.groups if values.dtype == bool else None
+        return figure(float((values * w).sum() / w.sum()), drawn, len(d), share_of=share_of)
 
     difference = mean(d)
     square = mean(d * d)
@@ -118,7 +119,9 @@ def class_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     if not shares:
         return {"n_groups": 0}
     boot = GroupBootstrap(np.array([str(i) for i in range(len(shares))]))
-    disagree = boot.mean(np.array(shares))
+    values = np.array(shares)
+    # Of groups that all agree, or all do not, the mean is a share.
+    disagree = boot.mean(values.astype(bool) if np.isin(values, (0, 1)).all() else values)
     error = _map(disagree, lambda v: (1 - np.sqrt(max(0.0, 1 - 2 * v))) / 2)
     return {"n_groups": len(shares), "pairs_disagree": disagree, "error_if_independent": error}
 
