@@ -56,6 +56,16 @@ def test_age_groups_by_hand() -> None:
     assert "age_mae_years" not in row
 
 
+def test_a_range_over_two_age_groups_is_in_neither() -> None:
+    rows = scored(
+        5, age=[(1, 10), (18, 30), (31, 40), (21, 25), (80, 120)], said_ages=[years(25)] * 5
+    )
+    assert rows.truth["age_group"].tolist() == [-1, -1, -1, 3, 8]
+    row = figures(rows)
+    assert row["age_groups_exact"]["n"] == 2
+    assert value(row, "age_groups_exact") == pytest.approx(1 / 2)
+
+
 def test_the_largest_group_decides_not_the_expected_age() -> None:
     # Expected age 28, but the most probable group is 30-39.
     p = 0.6 * years(32) + 0.4 * years(22)

@@ -76,7 +76,7 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
         out["intervals"] = share(hit[exact]) | {"mean_width_years": _mean(width[exact & found])}
         groups = {"predicted age": predicted_bands(scored)} | group_columns(scored)
         out["interval_groups"] = _groups(groups, hit, width, exact, level)
-    if (ranged := scored.known("age_group") & ~exact).any():
+    if (ranged := (scored.true_age > 0) & ~exact).any():
         # An age that is known as a group lies somewhere in it: touching is all that can be asked,
         # and more than coverage.
         out["intervals_touching_age_groups"] = share(hit[ranged]) | {
