@@ -120,6 +120,13 @@ def smaller_is_better(metric: str) -> bool:
     return metric.endswith(("_years", "_abstained"))
 
 
+def badness(metric: str, value: float) -> float:
+    """Larger is worse."""
+    if metric == "age_bias_years":
+        return abs(value)
+    return value if smaller_is_better(metric) else -value
+
+
 def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
     """For each grouping and metric: the worst group, the best, and the gap between them.
 
@@ -131,16 +138,8 @@ def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
             found = {g: row[metric] for g, row in table.items() if metric in row}
             if len(found) < 2:
                 continue
-            badness = {
-                g: abs(f["value"])
-                if metric == "age_bias_years"
-                else f["value"]
-                if smaller_is_better(metric)
-                else -f["value"]
-                for g, f in found.items()
-            }
-            worst = max(badness, key=badness.__getitem__)
-            best = min(badness, key=badness.__getitem__)
+            bad = {g: badness(metric, f["value"]) for g, f in found.items()}
+            worst, best = max(bad, key=bad.__getitem__), min(bad, key=bad.__getitem__)
             out.append(
                 {
                     "metric": metric,

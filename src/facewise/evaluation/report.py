@@ -89,7 +89,8 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Worst groups and gaps")
     page.text(
         "Of each metric the grouping with the widest gap, among ethnicity, gender, age, and "
-        "ethnicity by gender; groups of 30 faces or more."
+        "ethnicity by gender; then the worst group of the finer crossings. Groups of 30 faces or "
+        "more."
     )
     page.table(*tables.worst(results["head"]["worst_groups"]))
     page.heading("Over all")
@@ -254,7 +255,10 @@ def _nist(page: Report, results: Mapping[str, Any]) -> None:
 
 def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] | None) -> None:
     suspects: Sequence[Mapping[str, Any]] = results.get("suspect_labels") or ()
+    # What dedupe says of labels is of UTKFace's.
     noise = (dedupe or {}).get("label_noise", {}).get("age", {})
+    if "utkface" not in results["overall"]:
+        noise = {}
     if not suspects and not noise.get("n_groups"):
         return
     page.heading("How much of the error is the labels'")
