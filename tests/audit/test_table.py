@@ -170,6 +170,22 @@ def test_a_track_on_video_counts_once(tmp_path: Path) -> None:
     assert faces.abstained["age"] <= 500
 
 
+@pytest.mark.parametrize("method", ["em", "adjusted"])
+def test_other_calibration_faces_are_compared_by_the_same_method(
+    tmp_path: Path, method: str
+) -> None:
+    known = {}
+    for name, labels in LABELS.items():
+        k = len(labels)
+        counts = np.eye(k) * 80 + np.arange(k)
+        known[name] = Confusions(counts.sum(1), counts, np.linspace(0, 1, k), np.zeros((k, k)))
+    faces = read_faces(write(tmp_path / "t", 600))
+    figures, _ = audit(faces, {"a": known, "b": known}, source="a", method=method, crossings=False)
+    for name, values in figures["other_sources"]["b"].items():
+        own = {r["label"]: r["corrected"]["share"] for r in figures["attributes"][name]}
+        assert values == pytest.approx(own)
+
+
 def test_rows_of_two_models_are_refused(tmp_path: Path) -> None:
     table = write(tmp_path / "t", 60)
     other = part(60, 1)

@@ -111,7 +111,9 @@ def audit(
         },
         "other_sources": {
             other: {
-                name: estimate_all_values(faces, name, own[name]) for name in shares if name in own
+                name: corrected_values(faces, name, own[name], method)
+                for name in shares
+                if name in own
             }
             for other, own in known.items()
             if other != chosen and n
@@ -121,10 +123,12 @@ def audit(
     return figures, shares
 
 
-def estimate_all_values(faces: Faces, name: str, confusions: Confusions) -> dict[str, float]:
+def corrected_values(
+    faces: Faces, name: str, confusions: Confusions, method: str
+) -> dict[str, float]:
     """Corrected shares alone, for the comparison of calibration faces."""
     p, pictures = faces.kept([name])
-    value = estimate(p, [confusions], pictures, rounds=2).value
+    value = estimate(p, [confusions], pictures, method=method, rounds=2).value
     return dict(zip(LABELS[name], value.tolist(), strict=True))
 
 
