@@ -65,6 +65,11 @@ def test_report_holds_the_figures_of_its_results(
         block = markdown.split("### utkface, by ethnicity x gender\n")[1].split("\n#")[0]
         (line,) = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
         assert figure_text(row["gender_accuracy"]["value"]) in line
+    for group, row in results["groups"]["utkface"]["age"].items():
+        block = markdown.split("### utkface, by age\n")[1].split("\n#")[0]
+        (line,) = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
+        assert figure_text(row["ethnicity_macro_f1"]["value"]) in line
+        assert figure_text(row["age_median_error_years"]["value"], years=True) in line
 
 
 def test_the_head_names_the_worst_crossing_after_the_widest_gap(results: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 def per_group(scored: Scored, grouping: GroupNames) -> Table:
-    """Figures of each group of 30 faces or more; fairlearn's MetricFrame takes them apart.
+    """Figures of each group of 30 faces or more, by fairlearn's MetricFrame.
 
     Args:
         scored: rows of one data set.
@@ -97,7 +97,8 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
             if row["n"] >= MIN_GROUP and UNKNOWN not in str(group):
                 mine = names == group
                 boot = GroupBootstrap(scored.outcomes.groups[rows][mine])
-                table.setdefault(str(group), {})[metric] = boot.mean(v[mine])
+                cell = boot.mean(v[mine]) | {"value": float(row["value"])}
+                table.setdefault(str(group), {})[metric] = cell
     exact = scored.exact
     for group, row in table.items():
         mine = grouping == group
