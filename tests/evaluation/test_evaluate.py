@@ -121,10 +121,9 @@ def test_outcomes_are_of_these_files_and_no_others_of_their_names(
 def shared(tmp_path: Path) -> Path:
     """A folder laid out as the shared data sets: UTKFace with splits, FairFace without."""
     folder = tmp_path / "shared"
-    left_out = next(
-        row["file"] for row in csv.DictReader(EXCLUSIONS.open()) if "chip" in row["file"]
-    )
-    names = [left_out, "25_1_3_20170119172047553.jpg.chip.jpg", "26_1_3_20170119172047553.jpg"]
+    listed = csv.DictReader(EXCLUSIONS.read_text().splitlines())
+    left_out = next(row["file"] for row in listed if "chip" in row["file"])
+    names = [left_out, "25_1_3_20200101000000000.jpg", "26_1_3_20200101000000000.jpg"]
     source = sorted((Path(__file__).parent.parent / "data" / "faces").glob("*.webp"))[0]
     for path in [*(f"UTKFace/{name}" for name in names), "FairFace/a.webp", "FairFace/b.webp"]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

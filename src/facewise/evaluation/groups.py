@@ -87,7 +87,7 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
 
     table: Table = {}
     for metric, (values, rows) in rowwise(scored).items():
-        if not rows.any():
+        if rows.sum() < MIN_GROUP:
             continue
         v, names = values[rows], grouping[rows]
         frame = MetricFrame(
