@@ -62,7 +62,7 @@ train-small: $(VENV)/.train  ## make the small model from the default's run: tea
 	$(BIN)/facewise export --config configs/small.toml --out src/facewise/weights \
 	  --name facewise-small --version 1 --fp16 \
 	  --description "For small machines: the network of facewise-default at 128 px, for 44 % of its multiply-adds."
-	$(BIN)/facewise evaluate --model facewise-small --fit --card
+	$(BIN)/facewise evaluate --model facewise-small --fit --card --out docs/results
 	$(BIN)/python scripts/readme_figures.py
 
 DATA := $(or $(FACEWISE_DATA),../shared/data)
@@ -72,13 +72,13 @@ fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on 
 	$(BIN)/facewise export --config configs/fairface-only.toml --out src/facewise/weights \
 	  --name fairface-only --version 1 --fp16 \
 	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 160 px, fine-tuned on FairFace alone."
-	$(BIN)/facewise evaluate --model fairface-only --fit \
+	$(BIN)/facewise evaluate --model fairface-only --fit --out docs/results \
 	  --data $(DATA)/fairface.tar --labels $(DATA)/fairface_labels.csv \
 	  --exclude src/facewise/evaluation/exclusions.csv
-	$(BIN)/facewise evaluate --model fairface-only --card
+	$(BIN)/facewise evaluate --model fairface-only --card --out docs/results
 
 evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
-	$(BIN)/facewise evaluate --fit --card
+	$(BIN)/facewise evaluate --fit --card --out docs/results
 	$(BIN)/python scripts/readme_figures.py
 
 check: $(VENV)/.dev  ## format, lint, types, import rules

@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from facewise.errors import OptionError
 from facewise.labels import (
+    AGES,
     ETHNICITY_LABELS,
     FAIRFACE_AGE_GROUPS,
     FAIRFACE_RACES,
@@ -176,7 +177,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
     rows = {row["file"]: row for row in _read_rows(labels, ("file", "age", "gender", "race"))}
     samples, skipped, places = [], [], {}
     for path, place in _index(source).items():
-        name = _listed_name(path, rows)
+        name = listed_name(path, rows)
         if name is None:
             skipped.append((path, "not in the list of labels"))
             continue
@@ -184,9 +185,8 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             skipped.append((path, f"a second file for the label of {name}"))
             continue
         row = rows[name]
-        age = "70+" if row["age"].lower() == "more than 70" else row["age"]
-        gender = row["gender"].lower()
-        if age not in FAIRFACE_AGE_GROUPS or gender not in GENDER_LABELS:
+        age_range, gender = _fairface_group(row["age"] or ""), (row["gender"] or "").lower()
+        if age_range is None or gender not in GENDER_LABELS:
             skipped.append((name, f"unknown label {row['age']!r} or {row['gender']!r}"))
             continue
         race = row["race"]
@@ -196,7 +196,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
                 key=name,
                 dataset="fairface",
                 split=row.get("split") or "",
-                age_range=FAIRFACE_AGE_GROUPS[age],
+                age_range=age_range,
                 gender=GENDER_LABELS.index(gender),
                 ethnicity=None if ethnicity is None else ETHNICITY_LABELS.index(ethnicity),
                 group=name,
@@ -207,7 +207,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
-def _listed_name(path: str, rows: Mapping[str, object]) -> str | None:
+def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
     """The longest end of a path that a list has: FairFace's own says ``train/1.jpg``, and its
     ``val/1.jpg`` is another face.
     """
@@ -219,12 +219,17 @@ def _listed_name(path: str, rows: Mapping[str, object]) -> str | None:
 def read_csv(path: Path) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
-    Paths are relative to the CSV's folder. ``age`` is a year or a range such as 20-29; gender and
-    ethnicity are names of the contract, in any case. Empty fields are unknown.
+    Paths are relative to the CSV's folder. ``age`` is a year, a range such as 20-29, one of
+    FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's youngest group.
+    Gender and ethnicity are names of the contract, in any case. Empty fields are unknown; a row
+    with a field that cannot be read is skipped as a whole.
     """
     samples, skipped, places = [], [], {}
-    for row in _read_rows(path, ("path",)):
-        key = row["path"]
+    for number, row in enumerate(_read_rows(path, ("path",)), start=1):
+        key = row["path"] or ""
+        if not key:
+            skipped.append((f"row {number}", "no path"))
+            continue
         try:
             sample = Sample(
                 key=key,
@@ -246,17 +251,32 @@ def read_csv(path: Path) -> DataSet:
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
+_AGE: Final = re.compile(r"(\d{1,3})(?:\.0*)?(?:\s*(?:(\+)|-\s*(\d{1,3})(?:\.0*)?))?")
+
+
 def _parse_age(text: str) -> tuple[int, int] | None:
+    text = text.strip()
     if not text:
         return None
-    first, _, last = text.partition("-")
-    ages = int(first), int(last or first)
-    if not 1 <= ages[0] <= ages[1] <= 120:
-        raise ValueError(f"age {text!r} is not within 1 to 120")
-    return ages
+    if (group := _fairface_group(text)) is not None:
+        return group
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
+    first = int(match[1])
+    last = AGES[-1] if match[2] else int(match[3] or first)
+    if not 0 <= first <= last <= AGES[-1]:
+        raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
+    return max(first, 1), max(int(last), 1)
+
+
+def _fairface_group(text: str) -> tuple[int, int] | None:
+    """Years of one of FairFace's groups; its own CSVs say "more than 70"."""
+    return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
 
 
 def _parse_label(text: str, labels: tuple[str, ...]) -> int | None:
+    text = text.strip()
     if not text:
         return None
     for index, label in enumerate(labels):

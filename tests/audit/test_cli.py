@@ -15,6 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.audit.reference import read_reference
+from facewise.audit.table import COLUMNS
+from facewise.errors import OptionError
+
 
 def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -148,6 +152,37 @@ def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: 
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
     assert audit(tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no share"),
+        (["gender,male,nan", "gender,female,0.5"], "sum to nan"),
+        (["gender,male,0.5", "gender,male,0.5", "gender,female,0.5"], "'male' of 'gender' stands"),
+        (["gender,male,1.5", "gender,female,-0.5"], "below 0"),
+        (["gender,man,1"], "no 'man' of 'gender'"),
+    ],
+)
+def test_a_reference_that_says_nothing_sound_is_refused(
+    rows: list[str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "census.csv"
+    path.write_text("\n".join(["attribute,label,share", *rows]) + "\n")
+    with pytest.raises(OptionError, match=message):
+        read_reference(path)
+
+
+def test_what_cannot_be_compared_is_named(table: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(table)
+    kept = [n for n in rows.column_names if n not in (*COLUMNS["ethnicity"], "ethnicity")]
+    (tmp_path / "less.table").mkdir()
+    pq.write_table(rows.select(kept), tmp_path / "less.table" / "part-00000000.parquet")
+    done = audit(table, "--against", tmp_path / "less.table", "--no-crossings")
+    assert "no change of ethnicity: one of the two tables has it" in done.stdout
+    (tmp_path / "census.csv").write_text("attribute,label,share\nethnicity,White,1\n")
+    done = audit(tmp_path / "less.table", "--against", tmp_path / "census.csv", "--no-crossings")
+    assert "the reference's ethnicity is compared with nothing" in done.stdout
 
 
 def test_without_the_extra_it_says_what_to_install(table: Path) -> None:

@@ -79,6 +79,27 @@ def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
+def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
+    """Twenty faces, all of one class: Wilson's interval of 20 of 20 begins at 83.9 %."""
+    p = np.tile(np.array([[1, 0]], np.float32), (20, 1))
+    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
+
+    def of(pictures: Any) -> Any:
+        if method == "naive":
+            return naive_shares(p, pictures)
+        return estimate([p], [sure], pictures, method=method, rounds=20)
+
+    alone = of(np.arange(20))
+    assert alone.interval() == pytest.approx(np.array([[0.8389, 1], [0, 0.1611]]), abs=1e-3)
+    # Ten pictures of two faces each are ten observations: 10 of 10 begins at 72.2 %.
+    assert of(np.arange(20) // 2).interval()[0, 0] == pytest.approx(0.7225, abs=1e-3)
+    # The change between two such tables: by Newcombe, as far as either end may lie.
+    moved, ends = alone.change_to(alone)
+    assert moved == pytest.approx([0, 0], abs=1e-6)
+    assert ends == pytest.approx(np.array([[-0.1611, 0.1611]] * 2), abs=2e-3)
+
+
 def test_copies_of_a_picture_are_drawn_together() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1]], np.float32)
     first, other, copy = same_picture(np.array(["x", "y", "z"]), p)
@@ -91,3 +112,18 @@ def test_raked_cells_add_up_to_margins() -> None:
     out = rake(np.array([cells, cells]), [rows, columns])
     assert out.sum(2) == pytest.approx(rows, abs=1e-6)
     assert out.sum(1) == pytest.approx(columns, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
+def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) -> None:
+    """A hundred pictures of a thousand faces, half of them of each class: 50 +- 9.8 %."""
+    p = np.repeat(np.tile(np.array([[1, 0], [0, 1]], np.float32), (50, 1)), 1_000, axis=0)
+    pictures = np.repeat(np.arange(100), 1_000)
+    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
+    if method == "naive":
+        shares = naive_shares(p, pictures, sample=1)
+    else:
+        shares = estimate([p], [sure], pictures, method=method, rounds=150, sample=1)
+    assert shares.value == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert shares.drawn.mean(0) == pytest.approx(shares.value, abs=0.012)
+    assert np.diff(shares.interval())[:, 0] / 2 == pytest.approx([0.098] * 2, rel=0.25)

@@ -149,6 +149,43 @@ def test_crossings_add_up_to_the_attributes_with_intervals(tmp_path: Path) -> No
         assert own["low"] < own["high"]
 
 
+def test_a_track_on_video_counts_once(tmp_path: Path) -> None:
+    """Two videos, the second over a batch's end, of tracks that come and go; and photos."""
+    rows = 2 * GROUP
+    table = part(rows, 3)
+    face = table["face_index"].is_valid().to_numpy()
+    video = np.where(np.arange(rows) < 1_000, "a.mp4", "b.mp4")
+    frames = (np.arange(rows) // 6 * 6 + (np.arange(rows) % 6).clip(2)).astype(str)
+    photo = np.arange(rows) >= rows - 600
+    names = np.where(photo, "c/", np.char.add(video, "::")) + frames
+    tracks = pa.array(np.arange(rows) // 6 % 50, pa.int32(), mask=~face | photo)
+    for name, column in (("image_id", pa.array(names)), ("track_id", tracks)):
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    (tmp_path / "t").mkdir()
+    pq.write_table(table, tmp_path / "t" / "part-00000000.parquet")
+    faces = read_faces(tmp_path / "t")
+    assert (faces.tracks, faces.track_rows) == (100, (rows - 600) * 4 // 6)
+    assert faces.faces == faces.answers.sum() == len(faces.pictures) == 100 + 400
+    assert faces.images == rows * 4 // 6, "frames are pictures"
+    assert faces.abstained["age"] <= 500
+
+
+@pytest.mark.parametrize("method", ["em", "adjusted"])
+def test_other_calibration_faces_are_compared_by_the_same_method(
+    tmp_path: Path, method: str
+) -> None:
+    known = {}
+    for name, labels in LABELS.items():
+        k = len(labels)
+        counts = np.eye(k) * 80 + np.arange(k)
+        known[name] = Confusions(counts.sum(1), counts, np.linspace(0, 1, k), np.zeros((k, k)))
+    faces = read_faces(write(tmp_path / "t", 600))
+    figures, _ = audit(faces, {"a": known, "b": known}, source="a", method=method, crossings=False)
+    for name, values in figures["other_sources"]["b"].items():
+        own = {r["label"]: r["corrected"]["share"] for r in figures["attributes"][name]}
+        assert values == pytest.approx(own)
+
+
 def test_rows_of_two_models_are_refused(tmp_path: Path) -> None:
     table = write(tmp_path / "t", 60)
     other = part(60, 1)

@@ -229,6 +229,21 @@ def test_coverage_table_by_hand() -> None:
     assert "ethnicity_sets" not in row
 
 
+def test_widths_of_groups_are_of_the_faces_that_were_found() -> None:
+    calibration = {
+        "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}}
+    }
+    rows = scored(
+        200,
+        calibration,
+        age=[22] * 200,
+        said_ages=[years(20, 24)] * 160 + [years(10, 60)] * 40,
+        found=[True] * 160 + [False] * 40,
+    )
+    cell = coverage_table(rows)["0.9"]["interval_groups"]["age: 20-29"]
+    assert (cell["n"], cell["value"], cell["mean_size"]) == (200, 0.8, 4)
+
+
 def test_age_groups_count_as_touched_not_as_covered() -> None:
     calibration = {
         "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}}

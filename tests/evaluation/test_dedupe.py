@@ -40,6 +40,7 @@ from facewise.evaluation.dedupe_lists import (
     make_splits,
     parse_shares,
     read_lists,
+    rows_by_picture,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +201,42 @@ def test_the_later_split_loses_the_duplicate() -> None:
     ]
 
 
+def test_a_split_of_another_name_is_no_training_split() -> None:
+    rows = {
+        n: {"split": s}
+        for n, s in zip("abcd", ("train", "holdout", "Training", "test"), strict=True)
+    }
+    crossing = across_splits([["a", "b"], ["c", "d"]], rows)
+    assert [group["leave_out"] for group in crossing] == [["b"], ["d"]]
+    assert [row["in_split"] for row in exclusions(crossing)] == ["train", "Training"]
+
+
+def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
+    """As FairFace's own: its names are the ends of the paths of the pictures."""
+    listing = tmp_path / "list.csv"
+    listing.write_text("file,split\ntrain/1.jpg,train\nval/1.jpg,val\nval/2.jpg,val\nx.jpg,\n")
+    rows = read_lists([listing])
+    names = [
+        "FairFace/train/1.jpg",
+        "FairFace/val/1.jpg",
+        "FairFace/val/2.jpg",
+        "a/x.jpg",
+        "b/x.jpg",
+    ]
+    own = rows_by_picture(rows, names)
+    assert [own[name]["split"] for name in names[:3]] == ["train", "val", "val"]
+    assert own.keys() == set(names[:3]), "which x.jpg is meant, the list does not say"
+    assert rows_by_picture(rows, ["2.jpg"])["2.jpg"] == {"file": "val/2.jpg", "split": "val"}
+    assert "train/1.jpg" in rows_by_picture(rows, ["2.jpg"])
+
+
+def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
+    (album / "gone.jpg").symlink_to(album / "nowhere.jpg")
+    prints = fingerprints([read_pictures(album)])
+    assert len(prints) == 14
+    assert prints.unreadable == (("gone.jpg", "No such file or directory"),)
+
+
 def test_labels_come_from_lists_or_names_and_conflicts_are_told_apart() -> None:
     rows = {"1.webp": {"age": "20-29", "gender": "Male", "race": "East Asian"}}
     assert labels_of("1.webp", rows["1.webp"]) == {
@@ -221,7 +258,7 @@ def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     bad.write_text("name,split\na,train\n")
     with pytest.raises(OptionError, match="lacks the column file"):
         read_lists([bad])
-    bad.write_text("file,split\na,train\nx/a,test\n")
+    bad.write_text("file,split\nx/a,train\nx/a,test\n")
     with pytest.raises(OptionError, match="twice"):
         read_lists([bad])
     with pytest.raises(OptionError, match="cannot be read"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
 from facewise.cli import app
+from facewise.cli.evaluate import EXCLUSIONS
 from facewise.datasets import read_csv
 from facewise.errors import FacewiseError
-from facewise.evaluation.outcomes import collect
+from facewise.evaluation.outcomes import collect, fingerprint
 from facewise.evaluation.results import score_model, spec_figures, write_results, write_spec
 from facewise.models import load_spec, read_spec
 
@@ -60,7 +63,7 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     results: dict[str, Any] = json.loads(path.read_text())
     assert results["data"]["faces"] == {"csv": 8}
     assert results["data"]["not_found"] == {"csv": ["broken.jpg", "missing.jpg"]}
-    assert results["data"]["skipped"] == [["odd.jpg", "age '130' is not within 1 to 120"]]
+    assert results["data"]["skipped"] == [["odd.jpg", "age '130' is not within 0 to 120"]]
     row = results["overall"]["csv"]
     assert row["gender_accuracy"]["n"] == 8
     assert row["gender_accuracy"]["value"] <= 6 / 8
@@ -68,6 +71,7 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 2]
     assert results["model"]["sha256"] == load_spec().sha256
     assert "faces not found: 2" in text
+    assert "skipped by the readers: 1, the first odd.jpg: age '130'" in text
     # What is scored is what facewise says of the same picture.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
     assert outcomes.found.tolist() == [True] * 6 + [False] * 2
@@ -95,6 +99,57 @@ def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Pa
     np.testing.assert_array_equal(again.ages, first.ages)
     np.testing.assert_array_equal(again.quality, first.quality)
     assert len(first) == 3
+
+
+def test_outcomes_are_of_these_files_and_no_others_of_their_names(
+    faces: Path, tmp_path: Path
+) -> None:
+    def key(listing: Path) -> str:
+        data_set = read_csv(listing)
+        return fingerprint([data_set], [(0, 0, sample) for sample in data_set.samples])
+
+    shutil.copytree(faces.parent, tmp_path / "again")
+    copy = tmp_path / "again" / faces.name
+    assert key(faces) == key(faces.parent / "." / faces.name)
+    assert key(copy) != key(faces)
+    before = key(copy)
+    os.utime(tmp_path / "again" / "broken.jpg", ns=(1, 1))
+    assert key(copy) != before
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder laid out as the shared data sets: UTKFace with splits, FairFace without."""
+    folder = tmp_path / "shared"
+    listed = csv.DictReader(EXCLUSIONS.read_text().splitlines())
+    left_out = next(row["file"] for row in listed if "chip" in row["file"])
+    names = [left_out, "25_1_3_20200101000000000.jpg", "26_1_3_20200101000000000.jpg"]
+    source = sorted((Path(__file__).parent.parent / "data" / "faces").glob("*.webp"))[0]
+    for path in [*(f"UTKFace/{name}" for name in names), "FairFace/a.webp", "FairFace/b.webp"]:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / path)
+    with tarfile.open(folder / "utkface.tar", "w") as archive:
+        archive.add(folder / "UTKFace", arcname="UTKFace")
+    splits = "".join(f"{n},{s},\n" for n, s in zip(names, ("test", "test", "val"), strict=True))
+    (folder / "utkface_splits.csv").write_text(f"file,split,duplicate_group\n{splits}")
+    (folder / "fairface_labels.csv").write_text(
+        "file,age,gender,race\na.webp,20-29,Male,White\nb.webp,30-39,Female,Black\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "counts"), [(".", {"utkface": 1, "fairface": 2}), ("utkface.tar", {"utkface": 1})]
+)
+def test_shared_splits_bring_their_exclusions_and_data_without_splits_count_whole(
+    shared: Path, tmp_path: Path, data: str, counts: dict[str, int]
+) -> None:
+    options = ("--store", tmp_path, "--out", tmp_path, "--workers", 1, "--degraded", 0)
+    run("--data", shared / data, *options)
+    results = json.loads((tmp_path / f"{load_spec().name}.json").read_text())
+    assert results["data"]["faces"] == counts
+    assert len(results["data"]["excluded"]) == 1
+    assert results["split"] == "test"
 
 
 def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:

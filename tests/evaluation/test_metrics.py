@@ -56,6 +56,16 @@ def test_age_groups_by_hand() -> None:
     assert "age_mae_years" not in row
 
 
+def test_a_range_over_two_age_groups_is_in_neither() -> None:
+    rows = scored(
+        5, age=[(1, 10), (18, 30), (31, 40), (21, 25), (80, 120)], said_ages=[years(25)] * 5
+    )
+    assert rows.truth["age_group"].tolist() == [-1, -1, -1, 3, 8]
+    row = figures(rows)
+    assert row["age_groups_exact"]["n"] == 2
+    assert value(row, "age_groups_exact") == pytest.approx(1 / 2)
+
+
 def test_the_largest_group_decides_not_the_expected_age() -> None:
     # Expected age 28, but the most probable group is 30-39.
     p = 0.6 * years(32) + 0.4 * years(22)
@@ -112,7 +122,25 @@ def test_wilson_by_hand() -> None:
     low, high = wilson(8, 10)
     np.testing.assert_allclose((low, high), (0.4902, 0.9433), atol=1e-4)
     assert wilson(0, 0) == (0, 1)
+    assert [wilson(0, n)[0] for n in (7, 43, 500)] == [0, 0, 0]
+    assert [wilson(n, n)[1] for n in (7, 43, 500)] == [1, 1, 1]
     assert share(np.array([True] * 8 + [False] * 2))["low"] == pytest.approx(low)
+
+
+def test_shares_of_rows_that_are_all_alike_have_wilsons_interval() -> None:
+    # Six rows of five groups, all right: 1 / (1 + 3.8415 / 5) is the lower end.
+    groups = np.array(["a", "a", "b", "c", "d", "e"])
+    right = GroupBootstrap(groups).mean(np.ones(6, bool))
+    assert (right["value"], right["high"]) == (1, 1)
+    assert right["low"] == pytest.approx(0.5655, abs=1e-4)
+    wrong = GroupBootstrap(groups).mean(np.zeros(6, bool))
+    assert (wrong["low"], wrong["value"]) == (0, 0)
+    assert wrong["high"] == pytest.approx(0.4345, abs=1e-4)
+    # Years are no share.
+    assert GroupBootstrap(groups).mean(np.ones(6))["low"] == 1
+    row = figures(scored(6, gender=[0, 1] * 3, said_genders=[[1, 0], [0, 1]] * 3))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert row[f"gender_{name}"]["low"] == pytest.approx(1 / (1 + 3.8415 / 6), abs=1e-4)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -51,6 +51,19 @@ def test_class_noise() -> None:
     assert 2 * error * (1 - error) == pytest.approx(noise["pairs_disagree"]["value"])
 
 
+def test_errors_among_five_classes_are_spread_evenly_at_the_least() -> None:
+    # A fifth wrong, evenly over four others: agree 0.64 + 0.04 / 4 = 0.65, so 35 % disagree.
+    noise = class_noise([[0, 1]] * 7 + [[2, 2]] * 13, 5)
+    assert noise["pairs_disagree"]["value"] == pytest.approx(0.35)
+    assert noise["error_if_independent"]["value"] == pytest.approx(0.2)
+    # Of labels drawn by lot 80 % are wrong, and 80 % of the pairs disagree; more is no noise.
+    lots = class_noise([[0, 1]] * 9 + [[2, 2]], 5)
+    assert lots["error_if_independent"]["value"] == pytest.approx(0.8)
+    pairs = [{"ethnicity": a} for a in (0, 1)], [{"ethnicity": a} for a in (3, 3)]
+    held = label_noise(list(pairs))["ethnicity"]["error_if_independent"]["value"]
+    assert held == pytest.approx(0.8 * (1 - math.sqrt(1 - 0.5 / 0.8)))
+
+
 def test_unknown_labels_are_nobodys_disagreement() -> None:
     noise = label_noise(
         [

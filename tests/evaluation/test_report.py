@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from facewise.evaluation.report import render_report, write_reports
-from facewise.evaluation.results import score_model, write_results
+from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
 from facewise.models import load_spec
 
 from .made import made
@@ -65,6 +65,27 @@ def test_report_holds_the_figures_of_its_results(
         block = markdown.split("### utkface, by ethnicity x gender\n")[1].split("\n#")[0]
         (line,) = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
         assert figure_text(row["gender_accuracy"]["value"]) in line
+    for group, row in results["groups"]["utkface"]["age"].items():
+        block = markdown.split("### utkface, by age\n")[1].split("\n#")[0]
+        (line,) = [line for line in block.splitlines() if line.startswith(f"| {group} |")]
+        assert figure_text(row["ethnicity_macro_f1"]["value"]) in line
+        assert figure_text(row["age_median_error_years"]["value"], years=True) in line
+
+
+def test_the_head_names_the_worst_crossing_after_the_widest_gap(results: dict[str, Any]) -> None:
+    rows = results["head"]["worst_groups"]
+    (wide, fine) = (
+        r for r in rows if (r["dataset"], r["metric"]) == ("utkface", "gender_accuracy")
+    )
+    assert wide["grouping"] in SINGLE_GROUPINGS
+    assert fine["grouping"] not in SINGLE_GROUPINGS
+    cells = [
+        row["gender_accuracy"]["value"]
+        for grouping, table in results["groups"]["utkface"].items()
+        if grouping not in SINGLE_GROUPINGS
+        for row in table.values()
+    ]
+    assert fine["worst_figure"]["value"] == min(cells)
 
 
 def test_worst_groups_come_first(rendered: tuple[str, str]) -> None:
@@ -98,6 +119,15 @@ def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:
     assert "Suspect labels" not in markdown
     assert "NIST" not in markdown
     assert "<table>" in html
+
+
+def test_noise_of_utkfaces_labels_is_told_beside_utkface_alone(
+    results: dict[str, Any], dedupe: dict[str, Any]
+) -> None:
+    outcomes = made(40, gender=[0, 1] * 20, said_genders=[[0.8, 0.2]] * 40, dataset="csv")
+    other = json.loads(json.dumps(score_model(load_spec("default"), outcomes, "all")))
+    assert "UTKFace holds more than once" in render_report(results, dedupe=dedupe)[1]
+    assert "UTKFace holds more than once" not in render_report(other, dedupe=dedupe)[1]
 
 
 def test_reports_are_written_beside_the_results(

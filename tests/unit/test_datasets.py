@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facewise.cli.train import check_splits
-from facewise.datasets import parse_utkface_name, read_fairface, read_utkface
+from facewise.datasets import parse_utkface_name, read_csv, read_fairface, read_utkface
 from facewise.errors import OptionError
 
 
@@ -130,6 +130,47 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
     assert [reason for _, reason in data_set.skipped] == [
         "a second file for the label of val/1.jpg"
     ]
+
+
+@pytest.mark.parametrize(
+    ("age", "years"),
+    [
+        ("", None),
+        ("25", (25, 25)),
+        ("25.0", (25, 25)),
+        ("0", (1, 1)),
+        ("20-29", (20, 29)),
+        ("18 - 30", (18, 30)),
+        ("0-2", (1, 2)),
+        ("70+", (70, 120)),
+        ("More than 70", (70, 120)),
+        ("60+", (60, 120)),
+        ("25.5", "not a year"),
+        ("young", "not a year"),
+        ("-3", "not a year"),
+        ("30-20", "not within"),
+        ("121", "not within"),
+    ],
+)
+def test_ages_of_a_csv(tmp_path: Path, age: str, years: tuple[int, int] | str | None) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text(f"path,age,gender\na.jpg,{age},Female\n")
+    data_set = read_csv(listing)
+    if isinstance(years, str):
+        ((name, reason),) = data_set.skipped
+        assert name == "a.jpg"
+        assert years in reason
+    else:
+        (sample,) = data_set.samples
+        assert (sample.age_range, sample.gender) == (years, 1)
+
+
+def test_a_row_that_ends_before_its_path_is_skipped(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text("age,path\n30,a.jpg\n31\n")
+    data_set = read_csv(listing)
+    assert [sample.key for sample in data_set.samples] == ["a.jpg"]
+    assert data_set.skipped == (("row 2", "no path"),)
 
 
 def test_a_list_that_lacks_a_column(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def audit(
         "method": method,
         "images": faces.images,
         "faces": n,
+        "tracks": {"n": faces.tracks, "rows": faces.track_rows},
         "without_face": _part(faces.without_face, faces.images),
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),
@@ -110,7 +111,9 @@ def audit(
         },
         "other_sources": {
             other: {
-                name: estimate_all_values(faces, name, own[name]) for name in shares if name in own
+                name: corrected_values(faces, name, own[name], method)
+                for name in shares
+                if name in own
             }
             for other, own in known.items()
             if other != chosen and n
@@ -120,10 +123,12 @@ def audit(
     return figures, shares
 
 
-def estimate_all_values(faces: Faces, name: str, confusions: Confusions) -> dict[str, float]:
+def corrected_values(
+    faces: Faces, name: str, confusions: Confusions, method: str
+) -> dict[str, float]:
     """Corrected shares alone, for the comparison of calibration faces."""
     p, pictures = faces.kept([name])
-    value = estimate(p, [confusions], pictures, rounds=2).value
+    value = estimate(p, [confusions], pictures, method=method, rounds=2).value
     return dict(zip(LABELS[name], value.tolist(), strict=True))
 
 
@@ -166,6 +171,7 @@ def _crossings(
                 _raked(free.value[None], [m.value[None] for m in margins])[0],
                 # Round for round: the same draws of calibration faces made both.
                 _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in margins]),
+                free.pictures,
             )
         out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
     return out
@@ -208,8 +214,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
     out: dict[str, list[dict[str, Any]]] = {}
     for name in before.keys() & after.keys():
         kind = "corrected" if "corrected" in before[name].keys() & after[name].keys() else "naive"
-        first, second = before[name][kind], after[name][kind]
-        moved = Shares(second.value - first.value, second.drawn - first.drawn)
+        moved, ends = before[name][kind].change_to(after[name][kind])
         out[name] = [
             {
                 "label": label,
@@ -218,9 +223,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
                 "low": float(a),
                 "high": float(b),
             }
-            for label, value, (a, b) in zip(
-                LABELS[name], moved.value, moved.interval(), strict=True
-            )
+            for label, value, (a, b) in zip(LABELS[name], moved, ends, strict=True)
         ]
     return {name: out[name] for name in LABELS if name in out}
 

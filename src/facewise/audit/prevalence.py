@@ -22,16 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.audit.confusions import Confusions, Floats
+from facewise.reporting.bootstrap import wilson
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
-"""Faces in a round of the bootstrap; of larger data sets, so many at random stand for all."""
+"""Faces in a round of the bootstrap; of larger data sets, pictures with so many stand for all."""
 
 CELLS_DRAWN: Final = 400_000
 """Faces times cells in a round: crossings have many cells."""
 
 CELLS_HELD: Final = 6_000_000
-"""Faces times cells of the estimate itself; of more faces, so many at random stand for all."""
+"""Faces times cells of the estimate itself; of more, pictures with so many stand for all."""
 
 NO_SHARE: Final = 0.002
 """Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
@@ -48,20 +49,54 @@ class Shares:
     Attributes:
         value: ``(K,)``.
         drawn: the same in each round of the bootstrap, ``(rounds, K)``.
+        pictures: that they are of.
     """
 
     value: Floats
     drawn: Floats
+    pictures: int
 
-    def interval(self, level: float = 0.95) -> Floats:
-        """``(K, 2)``: lower and upper ends."""
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        ends: Floats = np.quantile(self.drawn, tails, axis=0).T
+    def interval(self) -> Floats:
+        """``(K, 2)``: lower and upper ends, 95 %.
+
+        A class of which no face was seen is in no draw: the upper end of its share, and the lower
+        one of a class that all faces are of, are Wilson's at least.
+        """
+        ends = _quantiles(self.drawn)
         # A share that sits at 0 in most rounds must lie in its own interval all the same.
         ends[:, 0] = np.minimum(ends[:, 0], self.value)
         ends[:, 1] = np.maximum(ends[:, 1], self.value)
         ends[(ends[:, 0] > 0) & (ends[:, 0] < NO_SHARE), 0] = 0
+        _, unseen = wilson(0, self.pictures)
+        none, all_ = self.at_ends()
+        ends[none, 1] = np.maximum(ends[none, 1], unseen)
+        ends[all_, 0] = np.minimum(ends[all_, 0], 1 - unseen)
         return ends
+
+    def at_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Cells that hold as good as nothing, and those that hold all."""
+        return self.value < NO_SHARE, self.value > 1 - NO_SHARE
+
+    def change_to(self, later: Shares) -> tuple[Floats, Floats]:
+        """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
+
+        Rounds are paired. Where one of two shares lies at 0 or 1, its draws hardly differ, and the
+        interval is that of both shares' own at least (Newcombe, 1998).
+        """
+        moved = later.value - self.value
+        ends = _quantiles(later.drawn - self.drawn)
+        mine, other = self.interval(), later.interval()
+        down = np.hypot(later.value - other[:, 0], mine[:, 1] - self.value)
+        up = np.hypot(other[:, 1] - later.value, self.value - mine[:, 0])
+        at_end = np.any([*self.at_ends(), *later.at_ends()], axis=0)
+        ends[:, 0] = np.minimum(ends[:, 0], moved - np.where(at_end, down, 0))
+        ends[:, 1] = np.maximum(ends[:, 1], moved + np.where(at_end, up, 0))
+        return moved, ends
+
+
+def _quantiles(drawn: Floats) -> Floats:
+    ends: Floats = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    return ends
 
 
 def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
@@ -116,6 +151,29 @@ def _step(
     return out
 
 
+def whole_pictures(
+    pictures: NDArray[np.integer[Any]], most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], float]:
+    """Rows of pictures drawn at random, each with all its faces, until about ``most`` are held.
+
+    Faces of a picture are alike, so faces drawn by themselves would tell nearly as much as all.
+
+    Args:
+        pictures: number of each face's picture, ``(N,)``.
+        most: faces to hold; the last picture may go over it.
+        rng: of the draw.
+
+    Returns:
+        Row indices in order, and which part of the pictures they are of.
+    """
+    if len(pictures) <= most:
+        return np.arange(len(pictures)), 1.0
+    _, codes, sizes = np.unique(pictures, return_inverse=True, return_counts=True)
+    order = rng.permutation(len(sizes))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), most)) + 1
+    return np.flatnonzero(np.isin(codes, order[:count])), count / len(sizes)
+
+
 def draw_weights(
     pictures: NDArray[np.integer[Any]],
     rounds: int,
@@ -124,8 +182,8 @@ def draw_weights(
 ) -> tuple[NDArray[np.intp], Floats]:
     """Rows that take part in the bootstrap, and how much each weighs in each round.
 
-    Faces of one picture are drawn together. Where only ``most`` faces stand for more, weights
-    vary about 1 by as much less as a larger sample's would.
+    Faces of one picture are drawn together. Where some pictures stand for more, weights vary
+    about 1 by as much less as those of all pictures would.
 
     Args:
         pictures: number of each face's picture, ``(N,)``.
@@ -136,16 +194,12 @@ def draw_weights(
     Returns:
         Row indices ``(M,)`` and weights ``(M, R)``.
     """
-    n = len(pictures)
-    rows = np.arange(n)
-    if n > most:
-        rows = np.sort(rng.choice(n, most, replace=False))
+    rows, part = whole_pictures(pictures, most, rng)
     _, codes = np.unique(pictures[rows], return_inverse=True)
     count = int(codes.max()) + 1
     times = rng.multinomial(count, np.full(count, 1 / count), size=rounds).T  # (pictures, R)
-    shrink = np.sqrt(len(rows) / n)
-    weights: Floats = 1 + shrink * (times[codes].astype(np.float64) - 1)
-    return rows.astype(np.intp), weights
+    weights: Floats = 1 + np.sqrt(part) * (times[codes].astype(np.float64) - 1)
+    return rows, weights
 
 
 def naive_shares(
@@ -168,11 +222,12 @@ def naive_shares(
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
     drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
-    # Centred on all faces, where a sample of them stood for all in the rounds.
+    # Centred on all faces, where a sample of the pictures stood for all in the rounds.
     counts = hard.sum(0) if counts is None else counts
     value = counts / counts.sum()
-    shrink = np.sqrt(len(hard) / counts.sum())
-    return Shares(value, np.clip(value + shrink * (drawn - hard[rows].mean(0)), 0, 1))
+    part = len(hard) / counts.sum()  # of the faces, and so of the pictures, which are kept whole
+    drawn = np.clip(value + np.sqrt(part) * (drawn - hard[rows].mean(0)), 0, 1)
+    return Shares(value, drawn, round(len(np.unique(pictures)) / part))
 
 
 def estimate(
@@ -216,7 +271,7 @@ def estimate(
     scales = np.exp(_crossed_sums(drawn)).T  # (K, R)
     cells = len(scales)
     if len(pictures) > (most := CELLS_HELD // cells):
-        held = np.sort(np.random.default_rng((sample, 3)).choice(len(pictures), most, False))
+        held, _ = whole_pictures(pictures, most, np.random.default_rng((sample, 3)))
         probabilities, pictures = [p[held] for p in probabilities], pictures[held]
     ratios = _crossed(
         [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
@@ -230,7 +285,7 @@ def estimate(
     if len(rows) < len(pictures):
         middle = likeliest_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
         rounds_shares = np.clip(rounds_shares + value - middle, 0, 1)
-    return Shares(value, rounds_shares)
+    return Shares(value, rounds_shares, len(np.unique(pictures)))
 
 
 def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -261,12 +316,16 @@ def _adjusted(
     k = probabilities.shape[1]
     hard = np.eye(k)[probabilities.argmax(1)]
     one = np.ones((k, 1))
-    value = likeliest_shares(confusions.shares().T, hard.sum(0)[:, None], one)[:, 0]
+    matrix = confusions.shares().T
+    value = likeliest_shares(matrix, hard.sum(0)[:, None], one)[:, 0]
     rows, weights = draw_weights(pictures, rounds, pictures_rng)
     counts = hard[rows].T @ weights  # (K, R)
     matrices = confusions.draw_shares(rounds, rng).swapaxes(1, 2)
     drawn = likeliest_shares(matrices, counts, np.ones((k, rounds))).T
-    return Shares(value, drawn)
+    if len(rows) < len(pictures):
+        middle = likeliest_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
+        drawn = np.clip(drawn + value - middle, 0, 1)
+    return Shares(value, drawn, len(np.unique(pictures)))
 
 
 def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:

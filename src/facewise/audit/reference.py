@@ -13,7 +13,7 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
     """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
 
     Raises:
-        OptionError: the file cannot be read, or says something else.
+        OptionError: the file cannot be read, holds no share, or says something else.
     """
     out: dict[str, dict[str, float]] = {}
     try:
@@ -23,16 +23,22 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
                 if label not in LABELS.get(name, ()):
                     known = "; ".join(f"{n}: {', '.join(labels)}" for n, labels in LABELS.items())
                     raise OptionError(f"{path}: no {label!r} of {name!r}; there are {known}")
-                out.setdefault(name, dict.fromkeys(LABELS[name], 0.0))[label] = share
+                if label in out.setdefault(name, {}):
+                    raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
+                out[name][label] = share
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(
             f"{path} must be a CSV with the columns attribute, label, share: {error!r}"
         ) from error
+    if not out:
+        raise OptionError(f"{path} holds no share: it needs a row a label under its header")
     for name, shares in out.items():
-        if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 0.005:
+        # Not a number is less than nothing and not near 1 either.
+        if not (min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) <= 0.005):
             raise OptionError(
-                f"{path}: the shares of {name} sum to {sum(shares.values()):.3f}, not 1"
+                f"{path}: the shares of {name} sum to {sum(shares.values()):.3f}, not 1, or one is "
+                "below 0"
             )
-    return out
+    return {name: dict.fromkeys(LABELS[name], 0.0) | shares for name, shares in out.items()}

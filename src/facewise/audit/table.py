@@ -3,6 +3,9 @@
 What can be added up is added up over all rows: pictures, errors, and answers, each attribute's and
 their crossings'. The corrections need the faces' probabilities: of a large table those of a sample
 of its pictures are kept.
+
+On video a face is a track: its rows, one a frame, carry the track's answers, and the first stands
+for all. Somebody seen for a minute would else count as sixty people.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ class Faces:
 
     Attributes:
         images: pictures, and frames of video.
-        faces: of all of them.
+        faces: of all of them; on video, tracks.
+        tracks: of the faces, those that are tracks on video.
+        track_rows: rows of these tracks.
         without_face: pictures in which none was found.
         errors: pictures by error code.
         answers: faces by their most probable labels, an axis an attribute in the order of
@@ -53,6 +58,8 @@ class Faces:
 
     images: int
     faces: int
+    tracks: int
+    track_rows: int
     without_face: int
     errors: Counter[str]
     answers: NDArray[np.int64]
@@ -77,7 +84,7 @@ class Faces:
 
 
 def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:
-    """Read what an audit needs; a picture's rows stand together, as annotate writes them.
+    """Read what an audit needs; rows of a picture or video stand together, as annotate writes them.
 
     Args:
         table: folder, or one Parquet file.
@@ -87,7 +94,8 @@ def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:
         TableError: as ``read_batches``; or several models made the rows.
     """
     every = [name for names in COLUMNS.values() for name in names]
-    keys = ["image_id", "face_index", "error_code", "abstained", "model", "model_sha256"]
+    keys = ["image_id", "face_index", "track_id"]
+    keys += ["error_code", "abstained", "model", "model_sha256"]
     tally: _Tally | None = None
     for batch in read_batches(table, keys + every):
         if tally is None:
@@ -108,8 +116,10 @@ class _Tally:
         self._abstained: Counter[str] = Counter()
         self._models: set[tuple[str, str]] = set()
         self._images = self._without_face = self._faces = self._pictures = 0
+        self._tracks = self._track_rows = 0
         self._sample = _Sample(most_kept)
         self._last_name: str | None = None
+        self._video, self._seen = "", set[int]()  # with which the batch before ended, its tracks
 
     def add(self, batch: Any) -> None:
         import pyarrow as pa
@@ -131,8 +141,28 @@ class _Tally:
         # Every picture has either a row without a face, or one face that is its first.
         firsts = pc.sum(pc.equal(faces["face_index"], 0)).as_py() or 0
         self._images += rest.num_rows + firsts
+        if "track_id" in faces.schema.names:
+            faces = faces.filter(pa.array(self._first_of_track(faces)))
         if faces.num_rows:
             self._add_faces(faces)
+
+    def _first_of_track(self, faces: Any) -> NDArray[np.bool_]:
+        """Rows that count: faces of photos, and of each track on video the first."""
+        import pyarrow.compute as pc
+
+        first = pc.is_null(faces["track_id"]).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(~first)
+        videos = pc.replace_substring_regex(faces["image_id"], r"::\d+$", "").take(rows).to_pylist()
+        for row, video, track in zip(
+            rows, videos, faces["track_id"].take(rows).to_pylist(), strict=True
+        ):
+            if video != self._video:
+                self._video, self._seen = video, set()
+            first[row] = track not in self._seen
+            self._seen.add(track)
+        self._track_rows += len(rows)
+        self._tracks += int(first[rows].sum())
+        return first
 
     def _add_faces(self, faces: Any) -> None:
         self._faces += faces.num_rows
@@ -173,6 +203,8 @@ class _Tally:
         return Faces(
             images=self._images,
             faces=self._faces,
+            tracks=self._tracks,
+            track_rows=self._track_rows,
             without_face=self._without_face,
             errors=self._errors,
             answers=self._answers,

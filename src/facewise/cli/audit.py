@@ -54,6 +54,10 @@ def audit(
     figures, shares = run(faces, known, source=confusions, method=method, crossings=crossings)
     if reference is not None:
         figures["against_reference"] = compare(figures, reference)
+        absent = [name for name in reference if name not in figures["against_reference"]]
+        notes += [
+            f"the reference's {name} is compared with nothing: no face has it" for name in absent
+        ]
     elif against is not None:
         second = read_faces(against)
         notes += _unfinished(against)
@@ -70,6 +74,10 @@ def audit(
         figures["second"], _ = run(second, own, source=used, method=method, crossings=False)
         after = estimate_all(second, own.get(source, {}), method, sample=1)
         figures["change"] = changes(shares, after)
+        alone = [name for name in {**shares, **after} if name not in figures["change"]]
+        notes += [
+            f"no change of {name}: one of the two tables has it, the other not" for name in alone
+        ]
     figures["notes"] = [*notes, *_notes(figures)]
     typer.echo(summary(figures, str(table)))
     if out is not None:
@@ -114,6 +122,12 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
     source = figures["confusions_from"]
     notes = ["faces that were not found are in no share"]
+    for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
+        if tracks := table.get("tracks", {}).get("n"):
+            notes.append(
+                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
+                f"{tracks:,} of them; somebody who leaves the picture and returns counts again"
+            )
     if source is None:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:

@@ -66,6 +66,7 @@ def dedupe(
         make_splits,
         parse_shares,
         read_lists,
+        rows_by_picture,
         write_csv,
     )
     from facewise.evaluation.dedupe_report import (
@@ -82,6 +83,7 @@ def dedupe(
     if not any(data_set.samples for data_set in data_sets):
         raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
     prints = fingerprints(data_sets, threads=threads)
+    listed = rows_by_picture(listed, prints.names)
     pairs = find_pairs(prints, near_bits=bits, thorough=thorough, threads=threads)
     groups = named_groups(prints, pairs)
     labels = {name: labels_of(name, listed.get(name)) for name in prints.names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +55,7 @@ def evaluate(
     store: Annotated[Path, typer.Option(help="Outcomes kept for scoring again.")] = Path(
         "cache/outcomes"
     ),
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/evaluate"),
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
     verbose: Verbose = 0,
 ) -> None:
@@ -87,12 +88,13 @@ def evaluate(
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     sets = _read(data, labels)
-    if exclude is None and (data / "utkface_splits.csv").exists():
+    if exclude is None and _has_shared_splits(data, labels):
         exclude = EXCLUSIONS
     excluded = _excluded(exclude)
     splits = {sample.split for data_set in sets for sample in data_set.samples}
     if splits == {""}:
         split = ""
+    whole = [_in_split(data_set, split) for data_set in sets]
     spec = load_spec(model)
 
     def run(part: str, degradation: str | None = None) -> Outcomes:
@@ -100,7 +102,7 @@ def evaluate(
         sample = worsened if degradation else None
         everything = collect(
             model,
-            sets,
+            whole if part == split else sets,
             part,
             store=store,
             workers=workers,
@@ -159,6 +161,22 @@ def evaluate(
     if card:
         written += write_card(spec, out)
     typer.echo(f"all of it: {', '.join(map(str, written))}")
+
+
+def _has_shared_splits(data: Path, labels: Path | None) -> bool:
+    """Whether the splits are those of the shared data sets, a folder or a file beside its list."""
+    folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
+    return data.suffix.lower() != ".csv" and any(
+        (folder / "utkface_splits.csv").exists() for folder in folders
+    )
+
+
+def _in_split(data_set: DataSet, split: str) -> DataSet:
+    """A data set that has no splits of its own, as if all of it were in one."""
+    if any(sample.split for sample in data_set.samples):
+        return data_set
+    samples = (dataclasses.replace(sample, split=split) for sample in data_set.samples)
+    return dataclasses.replace(data_set, samples=tuple(samples))
 
 
 def _read(data: Path, labels: Path | None) -> list[DataSet]:

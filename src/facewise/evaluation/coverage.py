@@ -75,8 +75,8 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
     if exact.any():
         out["intervals"] = share(hit[exact]) | {"mean_width_years": _mean(width[exact & found])}
         groups = {"predicted age": predicted_bands(scored)} | group_columns(scored)
-        out["interval_groups"] = _groups(groups, hit, width, exact, level)
-    if (ranged := scored.known("age_group") & ~exact).any():
+        out["interval_groups"] = _groups(groups, hit, width, exact, found, level)
+    if (ranged := (scored.true_age > 0) & ~exact).any():
         # An age that is known as a group lies somewhere in it: touching is all that can be asked,
         # and more than coverage.
         out["intervals_touching_age_groups"] = share(hit[ranged]) | {
@@ -107,7 +107,7 @@ def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
     return share(hit[known]) | {
         "mean_size": _mean(size[known & found]),
         "empty": int((size[known & found] == 0).sum()),
-        "groups": _groups(groups, hit, size, known, level),
+        "groups": _groups(groups, hit, size, known, found, level),
     }
 
 
@@ -116,6 +116,7 @@ def _groups(
     hit: NDArray[np.bool_],
     size: NDArray[Any],
     rows: NDArray[np.bool_],
+    found: NDArray[np.bool_],
     level: float,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
@@ -125,7 +126,7 @@ def _groups(
             if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
                 cell: dict[str, Any] = share(hit[mine])
                 cell["reaches"] = bool(cell["high"] >= level)
-                cell["mean_size"] = _mean(size[mine])
+                cell["mean_size"] = _mean(size[mine & found])
                 out[f"{grouping}: {group}"] = cell
     return out
 
@@ -142,7 +143,7 @@ def _baseline(scored: Scored, level: float, baseline: Baseline) -> dict[str, Any
         out["intervals"] = share(hit[exact]) | {
             "mean_width_years": _mean((last - first)[exact & found])
         }
-        cells = _groups(groups, hit, last - first, exact, level)
+        cells = _groups(groups, hit, last - first, exact, found, level)
         out["groups_missed"] = [g for g, cell in cells.items() if not cell["reaches"]]
         out["groups_judged"] = len(cells)
     for name, p in scored.probabilities.items():

@@ -145,6 +145,8 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
             rgb = load_photo(data_set.read(sample)).rgb
         except ImageError as error:
             return str(error)
+        except OSError as error:  # a link that leads nowhere, a file that may not be read
+            return error.strerror or str(error)
         return difference_hash(rgb), thumbnail(rgb)
 
     kept, bits, thumbs, unreadable = [], [], [], []

@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.datasets import parse_utkface_name
+from facewise.datasets import listed_name, parse_utkface_name
 from facewise.errors import OptionError
 from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS
 
 SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
-"""A picture is left out of the later split when its duplicate is in an earlier one."""
+"""A picture is left out of the later split when its duplicate is in an earlier one. Names that
+begin so are these splits, too; of any other name, "holdout" say, nothing was learned."""
 
 LABEL_COLUMNS: Final = ("age", "gender", "ethnicity")
 
@@ -23,7 +24,10 @@ Row = dict[str, str]
 
 
 def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
-    """File name to its row, of CSVs with a column ``file``; folders are cut off its names.
+    """File name to its row, of CSVs with a column ``file``.
+
+    Folders are cut off a name as long as no other file is called so: FairFace's own lists have a
+    ``train/1.jpg`` and a ``val/1.jpg``.
 
     Raises:
         OptionError: a list cannot be read, or names a file twice.
@@ -36,13 +40,34 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
                 if "file" not in (reader.fieldnames or ()):
                     raise OptionError(f"{path} lacks the column file")
                 for row in reader:
-                    name = row["file"].rsplit("/", 1)[-1]
+                    name = row["file"] or ""
                     if name in rows:
                         raise OptionError(f"{path} names {name} twice, or another list does")
                     rows[name] = {k: v or "" for k, v in row.items() if isinstance(k, str)}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise OptionError(f"{path} cannot be read as CSV: {error}") from error
-    return rows
+    times = Counter(map(_short, rows))
+    return {_short(name) if times[_short(name)] == 1 else name: row for name, row in rows.items()}
+
+
+def _short(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
+    """Rows of lists by the names that pictures go by; rows of other files keep their own.
+
+    A picture's row is that of the longest end of its path that is listed, unless another picture's
+    path ends so, too.
+    """
+    claims = {name: listed_name(name, rows) for name in names}
+    times = Counter(claims.values())
+    out = {
+        name: rows[listed]
+        for name, listed in claims.items()
+        if listed is not None and (times[listed] == 1 or listed == name)
+    }
+    return out | {name: row for name, row in rows.items() if name not in times}
 
 
 def labels_of(name: str, row: Row | None) -> Row:
@@ -50,8 +75,7 @@ def labels_of(name: str, row: Row | None) -> Row:
 
     FairFace's races are mapped to the five of the contract. What is unknown is absent.
     """
-    short = name.rsplit("/", 1)[-1]
-    parsed = parse_utkface_name(short)
+    parsed = parse_utkface_name(_short(name))
     out: Row = {}
     if not isinstance(parsed, str):
         age, gender, ethnicity = parsed
@@ -165,7 +189,8 @@ def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> l
 
 
 def _rank(split: str) -> int:
-    return SPLIT_ORDER.index(split) if split in SPLIT_ORDER else -1
+    known = (rank for rank, name in enumerate(SPLIT_ORDER) if split.lower().startswith(name))
+    return next(known, len(SPLIT_ORDER))
 
 
 def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -38,7 +38,6 @@ CERTAINTY_START: Final = 0.005
 """Share of the clean faces, the least certain, that the certainty gate of an attribute turns away
 before anything else: the end of the curve, where its risk is that of a guess."""
 
-POWER = 1.0
 NEGLIGIBLE: Final = 0.015
 """Share still answered of an input, below which its error no longer steers the gates."""
 
@@ -191,8 +190,8 @@ class _Side:
     def _excess(self, answered: list[Mask]) -> float:
         """Risk above the limit, summed over the inputs.
 
-        By the root of the share answered, so that an input of which little is left still counts;
-        below ``NEGLIGIBLE`` it does not.
+        By the share answered: an input of which little is left counts little, and below
+        ``NEGLIGIBLE`` it does not.
         """
         total = 0.0
         for mask, error, size in zip(answered, self._errors, self._sizes, strict=True):
@@ -200,7 +199,7 @@ class _Side:
             seen = seen[np.isfinite(seen)]
             if len(seen) > NEGLIGIBLE * size:
                 over = float(seen.mean()) / self._limit - 1
-                total += max(0.0, over) * (len(seen) / size) ** POWER
+                total += max(0.0, over) * len(seen) / size
         return total
 
     def _after(self, gate: int, level: int) -> list[Mask]:

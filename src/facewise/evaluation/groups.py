@@ -77,7 +77,7 @@ def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 def per_group(scored: Scored, grouping: GroupNames) -> Table:
-    """Figures of each group of 30 faces or more; fairlearn's MetricFrame takes them apart.
+    """Figures of each group of 30 faces or more, by fairlearn's MetricFrame.
 
     Args:
         scored: rows of one data set.
@@ -87,9 +87,9 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
 
     table: Table = {}
     for metric, (values, rows) in rowwise(scored).items():
-        if not rows.any():
+        if rows.sum() < MIN_GROUP:
             continue
-        v, names = values[rows].astype(float), grouping[rows]
+        v, names = values[rows], grouping[rows]
         frame = MetricFrame(
             metrics={"value": _mean, "n": count}, y_true=v, y_pred=v, sensitive_features=names
         )
@@ -97,7 +97,8 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
             if row["n"] >= MIN_GROUP and UNKNOWN not in str(group):
                 mine = names == group
                 boot = GroupBootstrap(scored.outcomes.groups[rows][mine])
-                table.setdefault(str(group), {})[metric] = boot.mean(v[mine])
+                cell = boot.mean(v[mine]) | {"value": float(row["value"])}
+                table.setdefault(str(group), {})[metric] = cell
     exact = scored.exact
     for group, row in table.items():
         mine = grouping == group
@@ -120,6 +121,13 @@ def smaller_is_better(metric: str) -> bool:
     return metric.endswith(("_years", "_abstained"))
 
 
+def badness(metric: str, value: float) -> float:
+    """Larger is worse."""
+    if metric == "age_bias_years":
+        return abs(value)
+    return value if smaller_is_better(metric) else -value
+
+
 def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
     """For each grouping and metric: the worst group, the best, and the gap between them.
 
@@ -131,16 +139,8 @@ def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
             found = {g: row[metric] for g, row in table.items() if metric in row}
             if len(found) < 2:
                 continue
-            badness = {
-                g: abs(f["value"])
-                if metric == "age_bias_years"
-                else f["value"]
-                if smaller_is_better(metric)
-                else -f["value"]
-                for g, f in found.items()
-            }
-            worst = max(badness, key=badness.__getitem__)
-            best = min(badness, key=badness.__getitem__)
+            bad = {g: badness(metric, f["value"]) for g, f in found.items()}
+            worst, best = max(bad, key=bad.__getitem__), min(bad, key=bad.__getitem__)
             out.append(
                 {
                     "metric": metric,

@@ -64,10 +64,13 @@ def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, 
     # With one class alone these two would only repeat the accuracy under another name.
     if len(present) > 1:
         out[f"{name}_balanced_accuracy"] = figure(
-            float(recall_score(truth, answer, **options)), _balanced_accuracy(drawn), n
+            float(recall_score(truth, answer, **options)),
+            _balanced_accuracy(drawn),
+            n,
+            share_of=boot.groups,
         )
         out[f"{name}_macro_f1"] = figure(
-            float(f1_score(truth, answer, **options)), _macro_f1(drawn), n
+            float(f1_score(truth, answer, **options)), _macro_f1(drawn), n, share_of=boot.groups
         )
     return out
 

@@ -76,7 +76,8 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
 
     def mean(values: NDArray[Any]) -> dict[str, float]:
         drawn = boot.sums(values * w) / total
-        return figure(float((values * w).sum() / w.sum()), drawn, len(d))
+        share_of = boot.groups if values.dtype == bool else None
+        return figure(float((values * w).sum() / w.sum()), drawn, len(d), share_of=share_of)
 
     difference = mean(d)
     square = mean(d * d)
@@ -104,11 +105,18 @@ def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:
     return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
 
 
-def class_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
+def class_noise(groups: Sequence[Sequence[int]], classes: int = 2) -> dict[str, Any]:
     """How often two labels of one photo disagree, a group counting once.
 
     ``error_if_independent`` is the share of wrong labels that two independent labellers of equal
-    skill would need for it, at the least: 2 e (1 - e) = the share of pairs that disagree.
+    skill would need for it, at the least. Wrong labels disagree the most where they are spread
+    evenly over the other k - 1 classes: two labels then agree by both being right, (1 - e)^2, or
+    wrong alike, e^2 / (k - 1), so that 2 e - e^2 k / (k - 1) = the share of pairs that disagree.
+    For two classes that is 2 e (1 - e).
+
+    Args:
+        groups: classes by number, those of one photo a group.
+        classes: k, how many there are.
     """
     shares = []
     for labels in groups:
@@ -118,8 +126,11 @@ def class_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     if not shares:
         return {"n_groups": 0}
     boot = GroupBootstrap(np.array([str(i) for i in range(len(shares))]))
-    disagree = boot.mean(np.array(shares))
-    error = _map(disagree, lambda v: (1 - np.sqrt(max(0.0, 1 - 2 * v))) / 2)
+    values = np.array(shares)
+    # Of groups that all agree, or all do not, the mean is a share.
+    disagree = boot.mean(values.astype(bool) if np.isin(values, (0, 1)).all() else values)
+    wrong = (classes - 1) / classes  # of labels that are drawn by lot
+    error = _map(disagree, lambda v: wrong * (1 - np.sqrt(max(0.0, 1 - v / wrong))))
     return {"n_groups": len(shares), "pairs_disagree": disagree, "error_if_independent": error}
 
 
@@ -132,8 +143,8 @@ def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
 
     return {
         "age": age_noise(column("age")),
-        "gender": class_noise(column("gender")),
-        "ethnicity": class_noise(column("ethnicity")),
+        "gender": class_noise(column("gender"), len(GENDER_LABELS)),
+        "ethnicity": class_noise(column("ethnicity"), len(ETHNICITY_LABELS)),
     }
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,12 +173,17 @@ def _labels(sample: Sample) -> dict[str, Any]:
 
 
 def fingerprint(data_sets: Sequence[DataSet], todo: Sequence[Todo]) -> str:
-    """Hash of the samples, their labels and where their bytes lie."""
+    """Hash of the samples, their labels, where their bytes lie and since when."""
+
+    @cache
+    def state(path: Path) -> tuple[str, int, int]:
+        there = path.stat() if path.exists() else None
+        return str(path.resolve()), *((there.st_size, there.st_mtime_ns) if there else (-1, -1))
+
     digest = hashlib.sha256()
     for _, index, sample in todo:
         path, offset, size = data_sets[index].places[sample.key]
-        size = path.stat().st_size if size < 0 and path.exists() else size
-        digest.update(repr((sample, path.name, offset, size)).encode())
+        digest.update(repr((sample, state(path), offset, size)).encode())
     return digest.hexdigest()[:12]
 
 

@@ -38,12 +38,19 @@ METRICS: Final[dict[str, str]] = {
 
 GROUP_COLUMNS: Final = (
     "age_mae_years",
+    "age_median_error_years",
     "age_bias_years",
+    "age_cs3",
     "age_cs5",
+    "age_cs10",
     "age_groups_exact",
     "age_groups_within_one",
     "gender_accuracy",
+    "gender_balanced_accuracy",
+    "gender_macro_f1",
     "ethnicity_accuracy",
+    "ethnicity_balanced_accuracy",
+    "ethnicity_macro_f1",
     "interval_coverage_90",
     "age_abstained",
 )

@@ -55,11 +55,9 @@ class Scored:
         }
         groups = ages_to_fairface_groups(self.ages).argmax(-1)
         self.answers["age_group"] = np.where(o.found, groups, NOT_FOUND)
-        self.truth["age_group"] = np.where(
-            o.age_ranges[:, 0] > 0,
-            np.searchsorted(GROUP_STARTS_YEARS, o.age_ranges[:, 0], side="right") - 1,
-            -1,
-        )
+        # A range that reaches into a second group, such as 18-30, says neither.
+        first, last = (np.searchsorted(GROUP_STARTS_YEARS, o.age_ranges, side="right") - 1).T
+        self.truth["age_group"] = np.where((first == last) & (o.age_ranges[:, 0] > 0), first, -1)
 
     def __len__(self) -> int:
         return len(self.outcomes)

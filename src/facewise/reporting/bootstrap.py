@@ -37,6 +37,11 @@ class GroupBootstrap:
         self._times: NDArray[np.float64] | None = None
 
     @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return self._count
+
+    @property
     def times(self) -> NDArray[np.float64]:
         """How often each round draws each group, ``(rounds, groups)``."""
         if self._times is None:
@@ -55,10 +60,11 @@ class GroupBootstrap:
         return (self.times @ by_group).reshape(self.rounds, *np.shape(values)[1:])
 
     def mean(self, values: NDArray[Any]) -> Figure:
-        """Mean of a column."""
+        """Mean of a column; of booleans it is a share."""
+        share_of = self._count if np.asarray(values).dtype == bool else None
         values = np.asarray(values, np.float64)
         drawn = self.sums(values) / self.sums(np.ones(len(values)))
-        return figure(float(values.mean()), drawn, len(values))
+        return figure(float(values.mean()), drawn, len(values), share_of=share_of)
 
     def statistic(self, function: Callable[[NDArray[np.intp]], float]) -> Figure:
         """Any function of row indices, called once a round: for what is not a mean."""
@@ -73,16 +79,24 @@ class GroupBootstrap:
         return figure(float(function(every)), np.array(drawn), len(every))
 
 
-def figure(value: float, drawn: NDArray[np.float64], n: int) -> Figure:
+def figure(
+    value: float, drawn: NDArray[np.float64], n: int, *, share_of: int | None = None
+) -> Figure:
     """A value with the 2.5 and 97.5 % quantiles of its draws; draws without a value are left out.
+
+    Where all that was seen is alike, every draw is alike, and says nothing of what was not seen: a
+    share that lies at 0 or 1 has Wilson's interval.
 
     Args:
         value: of all rows.
         drawn: of each round; NaN where a round had nothing to measure.
         n: rows.
+        share_of: groups that were drawn, if the value is a share.
     """
     sound = drawn[np.isfinite(drawn)]
     low, high = np.quantile(sound, [0.025, 0.975]) if len(sound) else (np.nan, np.nan)
+    if share_of is not None and low == high == value and value in (0, 1):
+        low, high = wilson(round(value * share_of), share_of)
     return {"value": value, "low": float(low), "high": float(high), "n": n}
 
 
@@ -93,7 +107,11 @@ def wilson(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
     p = hits / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float(middle - half), float(middle + half)
+    # Rounding misses the ends of none and of all.
+    return (
+        0.0 if hits == 0 else float(middle - half),
+        1.0 if hits == n else float(middle + half),
+    )
 
 
 def share(hits: NDArray[np.bool_]) -> Figure:
