@@ -115,8 +115,7 @@ def _sentence(error: Exception) -> str:
     """The error's own words, less the advice that only a caller of the library can follow."""
     if isinstance(error, EmptyImageError):
         return "The file has no bytes: choose the picture again, or save it anew."
-    words = re.sub(r", or raise max_\w+", "", str(error))
-    words = re.sub(r"needs an extra: pip install \S+, or", "is not read here:", words)
+    words = re.sub(r"needs an extra: pip install \S+, or", "is not read here:", str(error))
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
