@@ -280,6 +280,21 @@ def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
     assert "worker_crashed" not in summary.errors
 
 
+def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """A task is sent ahead while the worker sends a result: half a megabyte each."""
+    listing = tmp_path / "long.txt"
+    listing.write_text("\n".join(f"{number:060000}.jpg" for number in range(40)))
+    done = subprocess.run(
+        [*command(listing, tmp_path / "t"), "--shard-size", "8"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,  # without end, if they do
+    )
+    assert done.returncode == 0, done.stderr
+    assert "40 errors (image_not_found 40)" in done.stdout
+
+
 def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_path: Path) -> None:
     with TableFolder(tmp_path / "t"), pytest.raises(TableError, match="is being written by"):
         run(photos, tmp_path / "t")
