@@ -99,6 +99,23 @@ def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
     assert problem.kind == PROBLEM
 
 
+def test_what_follows_the_end_mark_of_a_tar_is_not_lost_in_silence(tmp_path: Path) -> None:
+    """A page that a disk lost reads as zeros; ``cat`` puts a tar after another's end."""
+    path = tmp_path / "t.tar"
+    start = write_tar(path, {name: data * 4 for name, data in THREE.items()})
+    whole = path.read_bytes()
+    second = start["b.jpg"]
+    lost = whole[:second] + bytes(1024) + whole[second + 1024 :]
+    for data, at in ((lost, second + 1024), (whole + whole, len(whole))):
+        path.write_bytes(data)
+        *found, problem = listed(path)
+        assert [item.kind for item in found] == [TAR] * (3 if data is not lost else 1)
+        assert problem.kind == PROBLEM
+        assert f"data after the end mark at byte {at:,}" in problem.path
+    path.write_bytes(whole + bytes(3 << 20))
+    assert len(listed(path)) == 3
+
+
 def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
     hard = tarfile.LNKTYPE
     members: dict[str, Any] = {
