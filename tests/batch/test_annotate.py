@@ -142,11 +142,13 @@ def test_links_to_files_are_followed_and_loops_end(photos: Path, tmp_path: Path)
     (photos / "loop").symlink_to(photos, target_is_directory=True)
     (photos / "link.jpg").symlink_to(photos / "naïve 人.jpg")
     (photos / "nowhere.jpg").symlink_to(photos / "gone.jpg")
+    (photos / "self.jpg").symlink_to(photos / "self.jpg")
     run(photos, tmp_path / "t")
     found = by_name(tmp_path / "t")
     assert found["link.jpg"][0]["face_index"] == 0
     assert found["nowhere.jpg"][0]["error_code"] == "image_not_found"
-    assert len(found) == 18
+    assert found["self.jpg"][0]["error_code"] == "image_not_found"
+    assert len(found) == 19
 
 
 def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(

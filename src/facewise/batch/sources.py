@@ -201,16 +201,26 @@ def walk(folder: str, skipped: Skipped, depth: int | None = None) -> Iterator[st
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    status = entry.stat()
-                    identity = (status.st_dev, status.st_ino)
+                try:
+                    identity = _identity(entry) if entry.is_dir() else None
+                    is_file = entry.is_file() or (
+                        entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+                    )
+                except OSError:  # a link to itself, or into a folder that may not be entered
+                    identity, is_file = None, True
+                if identity is not None:
                     deeper = depth is None or name.count("/") + 1 < depth
                     if identity not in above and deeper:
                         stack.append((f"{name}/", above | {identity}))
-                elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
+                elif is_file:
                     yield name  # a link that leads nowhere will be a row that says so
                 else:
                     skipped.add(entry.name)
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
 
 
 def glob(pattern: str) -> Iterator[str]:
