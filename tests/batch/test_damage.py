@@ -231,6 +231,20 @@ def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path:
     reader.close()
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_row_without_a_path_is_one_that_says_so(kind: pa.DataType, tmp_path: Path) -> None:
+    """Neither a file called None, nor the table's folder."""
+    path = tmp_path / "t.parquet"
+    names = pa.array(["a.jpg", None, "", " "], kind)
+    pq.write_table(pa.table({"path": names, "id": ["a", "b", "c", "d"]}), path)
+    first, *others = listed(path)
+    assert (first.image_id, first.kind, first.path) == ("a.jpg", FILE, str(tmp_path / "a.jpg"))
+    assert [item.image_id for item in others] == [f"{path}::{row}" for row in (1, 2, 3)]
+    assert {(item.kind, item.path) for item in others} == {(MISSING, "the table's row has no path")}
+    keyed = list(list_items([str(path)], Job(id_column="id"), Skipped(), {}))
+    assert [item.image_id for item in keyed] == ["a", "b", "c", "d"]
+
+
 @pytest.fixture(scope="module")
 def annotator() -> Annotator:
     return Annotator(AGE)

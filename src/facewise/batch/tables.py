@@ -9,7 +9,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from facewise.batch import storage
-from facewise.batch.job import PROBLEM, ROW, Item, Job, file_item
+from facewise.batch.job import MISSING, PROBLEM, ROW, Item, Job, file_item
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -61,8 +61,10 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     if values[job.id_column] is None:
                         raise OptionError(f"{source}: row {row} has no {job.id_column}")
                     image_id = str(values[job.id_column])
-                if is_path:
-                    name = str(values[column])
+                if is_path and not (values[column] or "").strip():
+                    yield Item(storage.readable(image_id), MISSING, "the table's row has no path")
+                elif is_path:
+                    name = values[column]
                     image_id = image_id if job.id_column is not None else name
                     yield file_item(storage.beside(source, name), image_id)
                 else:
@@ -86,7 +88,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
         kind = schema.field(wanted).type
         if _holds_bytes(pa, kind):
             return wanted, False
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if _holds_strings(pa, kind):
             return wanted, True
         raise OptionError(f"{source}: column {wanted} is {kind}: pictures are binary or paths")
     held = [field.name for field in schema if _holds_bytes(pa, field.type)]
@@ -95,7 +97,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
     named = [
         field.name
         for field in schema
-        if field.name.lower() in PATH_NAMES and pa.types.is_string(field.type)
+        if field.name.lower() in PATH_NAMES and _holds_strings(pa, field.type)
     ]
     if not held and len(named) == 1:
         return named[0], True
@@ -114,6 +116,10 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return "bytes" in names and _holds_bytes(pa, kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _holds_strings(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))  # pandas' are large
 
 
 def _is_parquet(source: str) -> bool:
