@@ -23,7 +23,7 @@ from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import Skipped, list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
-from facewise.errors import CorruptImageError, OptionError, SourceError, TableError
+from facewise.errors import CorruptImageError, MissingExtraError, OptionError, SourceError, TableError
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
@@ -455,6 +455,31 @@ def test_parts_with_errors_are_made_again_where_that_is_asked_for(
     assert [row["image_id"] for row in rows] == [str(path) for path in paths]
     assert all(row["error_code"] is None for row in rows)
     assert (out / part_name(0)).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("a.mp4", "av", "video"), ("a.heic", "pillow_heif", "heif"), ("t.tar", "pillow_heif", "heif")],
+)
+def test_without_an_extra_that_a_source_needs_nothing_is_begun(
+    name: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(module)
+    source, out = tmp_path / name, tmp_path / "out"
+    source.write_bytes(b"neither film nor picture")
+    if name == "t.tar":
+        write_tar(source, {"a.HEIC": b"no picture"})
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=rf"facewise\[{extra}\]"):
+            annotate([str(source)], out, AGE, workers=1)
+        assert not (out / MANIFEST).exists()
+    errors = annotate([str(source)], out, AGE, workers=1).errors
+    assert errors.total() == 1
+    monkeypatch.setitem(sys.modules, module, None)
+    assert annotate([str(source)], out, AGE, workers=1).errors == errors  # finished
+    with pytest.raises(MissingExtraError):
+        annotate([str(source)], out, AGE, workers=1, retry_errors=True)
 
 
 def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
