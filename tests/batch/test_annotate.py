@@ -324,6 +324,25 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
     assert parts(table) == parts(tmp_path / "quiet")
 
 
+def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path: Path) -> None:
+    def make(out: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(photos / "wall.png", Path(), "--out", out),  # the last one counts
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    done = make("faces:v1")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "faces:v1")) == 1
+    refused = make("s3://bucket/faces")
+    assert refused.returncode == 2
+    assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_strict_ends_with_one_where_a_row_has_an_error(photos: Path, tmp_path: Path) -> None:
     loose = subprocess.run(
         command(photos, tmp_path / "t"), capture_output=True, text=True, check=False

@@ -149,7 +149,11 @@ def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: i
     import pyarrow.parquet as pq
 
     schema = _schema()
-    with folder.writing(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with (
+        folder.writing(),
+        path.open("wb") as file,  # or Arrow takes a name with a colon for a URL
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         while part := list(islice(items, shard_size)):
             columns = [list(column) for column in zip(*part, strict=True)]
             columns[2] = [os.fsencode(text) for text in columns[2]]
