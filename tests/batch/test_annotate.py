@@ -337,6 +337,7 @@ def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path:
     done = make("faces:v1")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "faces:v1")) == 1
+    assert make("faces:v1").returncode == 0
     refused = make("s3://bucket/faces")
     assert refused.returncode == 2
     assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
