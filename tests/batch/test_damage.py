@@ -533,6 +533,22 @@ def test_a_protocol_that_nobody_knows_says_so() -> None:
         listed("nonsense://bucket/photos")
 
 
+def test_servers_are_told_apart_by_what_their_urls_say() -> None:
+    pytest.importorskip("fsspec")
+    first, inner = storage.file_system("webhdfs://one.invalid:1/photos/a::b.jpg")
+    assert inner == "/photos/a::b.jpg"
+    assert first is storage.file_system("webhdfs://one.invalid:1/photos")[0]
+    assert "one.invalid:1" in first.url
+    for other in ("webhdfs://two.invalid:1/photos", "webhdfs://one.invalid:2/photos"):
+        assert storage.file_system(other)[0].url != first.url
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
+def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
+    with pytest.raises(OptionError, match="no file system for ftp://.*host"):
+        listed("ftp:///photos")
+
+
 def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
