@@ -231,6 +231,24 @@ def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path:
     reader.close()
 
 
+def test_row_groups_that_cost_memory_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [{"bytes": bytes([row]) * 1000, "path": str(row)} for row in range(80)]
+    table = pa.table({"image": held, "more": ["x" * 9000] * 80})
+    pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False)
+    listed(tmp_path / "t.parquet")
+    assert not caplog.messages
+    monkeypatch.setattr(tables, "LARGE_GROUP", 40_000)
+    listed(tmp_path / "t.parquet")
+    (said,) = caplog.messages
+    assert "t.parquet: a row group holds 0 MB of pictures" in said
+    assert "row_group_size=9," in said  # a quarter of the limit, of 80,000 bytes and some for paths
+    pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False, row_group_size=9)
+    listed(tmp_path / "t.parquet")
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_a_row_without_a_path_is_one_that_says_so(kind: pa.DataType, tmp_path: Path) -> None:
     """Neither a file called None, nor the table's folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from collections.abc import Iterator
 from itertools import count, islice
@@ -18,11 +19,17 @@ from facewise.errors import (
     OptionError,
 )
 
+log = logging.getLogger("facewise")
+
 PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 ENDINGS: Final = PARQUET + ARROW
 READ_ROWS: Final = 32
 """Rows with pictures that are read at a time."""
+
+LARGE_GROUP: Final = 256 << 20
+"""Bytes of a row group's pictures, unpacked, from which on memory is worth a word: Arrow reads a
+row group's column, or large parts of it, at once, and so does every worker."""
 
 PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filename", "url")
 """Columns of strings that are taken for paths where none is named."""
@@ -53,6 +60,8 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
             column, is_path = find_column(pa, source, reader.schema, job.image_column)
             if job.id_column is not None and job.id_column not in reader.schema.names:
                 raise _no_column(source, job.id_column, reader.schema)
+            if not is_path and isinstance(reader, _Parquet):
+                _warn_of_memory(source, *reader.largest_group(column))
             wanted = [column] if is_path else []
             wanted += [job.id_column] if job.id_column is not None else []
             for row, (group, within, values) in enumerate(reader.rows(wanted)):
@@ -73,6 +82,18 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
         yield Item(storage.readable(source), PROBLEM, _damage(error))
+
+
+def _warn_of_memory(source: str, size: int, rows: int) -> None:
+    if size > LARGE_GROUP:
+        log.warning(
+            "%s: a row group holds %s MB of pictures, and each worker may hold as much at once: "
+            "where memory is short, write the table again with row_group_size=%d, or give fewer "
+            "--workers",
+            source,
+            f"{size / 1e6:,.0f}",
+            max(rows * (LARGE_GROUP // 4) // size, 1),
+        )
 
 
 def _damage(error: Exception) -> str:
@@ -146,6 +167,16 @@ class _Parquet:
                 for values in batch.to_pylist():
                     yield group, within, values
                     within += 1
+
+    def largest_group(self, column: str) -> tuple[int, int]:
+        """Bytes of a column, unpacked, in the row group that has most of them, and its rows."""
+        about = self._file.metadata
+        sizes = [(0, 0)]
+        for group in map(about.row_group, range(about.num_row_groups)):
+            parts = map(group.column, range(group.num_columns))
+            held = (part for part in parts if f"{part.path_in_schema}.".startswith(f"{column}."))
+            sizes.append((sum(part.total_uncompressed_size for part in held), group.num_rows))
+        return max(sizes)
 
     def batches(self, group: int, column: str) -> Iterator[Any]:
         yield from self._file.iter_batches(
