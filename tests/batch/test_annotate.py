@@ -205,6 +205,9 @@ def test_a_source_that_cannot_be_read_says_what_to_do(
     (tmp_path / "bare").mkdir()
     with pytest.raises(OptionError, match="no picture"):
         run(tmp_path / "bare", tmp_path / "t2")
+    (tmp_path / "bare" / "a.tar").touch()
+    with pytest.raises(OptionError, match=r"as a pattern: .*/bare/\*\.tar"):
+        run(tmp_path / "bare", tmp_path / "t2")
 
 
 def command(source: Path, table: Path, *more: str) -> list[str]:

@@ -505,6 +505,7 @@ def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
     make_tar(tmp_path / "t.tar", faces)
     make_table(tmp_path / "t.parquet", faces)
     files = {f"photos/{face.name}": face.read_bytes() for face in faces}
+    files |= {"photos/.hidden.webp": b"hidden", "photos/.thumbs/a.webp": b"hidden"}
     files |= {name: (tmp_path / name).read_bytes() for name in ("t.tar", "t.parquet")}
     files["list.txt"] = "\n".join(f"photos/{face.name}" for face in faces).encode()
     for name, data in files.items():
@@ -538,7 +539,7 @@ def test_every_kind_of_source_is_read_from_urls(
     assert list(opened) == sources[1:]
     assert opened == {source: storage.fingerprint(source) for source in opened}
     assert all(about["size"] for about in opened.values())
-    globbed = list(list_items([f"{url}/photos/*.webp"], AGE, Skipped(), {}))
+    globbed = list(list_items([f"{url}/photos/**/*.webp"], AGE, Skipped(), {}))
     assert [item.path.rpartition("/")[2] for item in globbed] == [face.name for face in faces]
     with pytest.raises(OptionError, match="check the URL"):
         list(list_items([f"{url}/none"], AGE, Skipped(), {}))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.batch import pool, storage
+from facewise.batch import archives, pool, storage, tables
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
@@ -156,10 +156,12 @@ def _begin(
     if dropped:
         note(f"{dropped:,} pictures were named more than once and are annotated once")
     if images == 0:
+        packed = [ending for ending in (*archives.ENDINGS, *tables.ENDINGS) if skipped[ending]]
         raise OptionError(
             f"no picture in {', '.join(sources)}"
             + (f": {skipped}" if skipped else "")
             + "; files with other names can be given as a text list"
+            + (f", tars and tables as a pattern: {sources[0]}/*{packed[0]}" if packed else "")
         )
     manifest = {
         "settings": dict(description),

@@ -108,15 +108,24 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
 def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     system, inner = storage.file_system(source)
     if _MAGIC.search(inner):
-        for name in sorted(system.glob(inner)):
+        for name in sorted(_shown(system.glob(inner), inner)):
             yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
     elif system.isdir(inner):
-        for name in sorted(system.find(inner)):
+        for name in sorted(_shown(system.find(inner), inner)):
             yield from by_ending(storage.with_protocol(source, name), skipped)
     elif system.exists(inner):
         yield from _file(source, job, skipped, opened)
     else:
         raise OptionError(f"{source}: no such file or folder: check the URL")
+
+
+def _shown(names: Iterable[str], inner: str) -> Iterator[str]:
+    """Names without those that are hidden, or in a hidden folder, below a folder or pattern."""
+    parts = inner.rstrip("/").split("/")
+    fixed = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    for name in names:
+        if not any(part.startswith(".") for part in name.split("/")[fixed:]):
+            yield name
 
 
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
