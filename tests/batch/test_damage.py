@@ -397,6 +397,44 @@ def test_a_run_does_not_go_on_with_a_source_that_changed(
     assert (out / part_name(1)).read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table)])
+def test_a_source_replaced_during_a_run_does_not_count(
+    name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    sources, out = [str(faces[0]), str(faces[1]), str(tmp_path / name)], tmp_path / "out"
+    make(tmp_path / name, faces)
+
+    def replace(done: int, total: int) -> None:
+        if not (tmp_path / "kept").exists():
+            (tmp_path / name).rename(tmp_path / "kept")
+            make(tmp_path / name, faces[::-1])
+
+    with pytest.raises(TableError, match=rf"{name} changed while .* 2 parts do not count"):
+        annotate(sources, out, AGE, workers=1, progress=replace)
+    with pytest.raises(TableError, match=f"{name} changed since"):
+        annotate(sources, out, AGE, workers=1)
+    (tmp_path / "kept").replace(tmp_path / name)
+    assert annotate(sources, out, AGE, workers=1).annotated == 4
+    annotate(sources, tmp_path / "quiet", AGE, workers=1)
+    for shard in range(3):
+        assert (out / part_name(shard)).read_bytes() == (
+            tmp_path / "quiet" / part_name(shard)
+        ).read_bytes()
+
+
+def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path: Path) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
+    listing = tmp_path / "t.txt"
+    make_list(listing, faces)
+
+    def rewrite(done: int, total: int) -> None:
+        make_list(listing, faces[::-1] * 2)
+
+    summary = annotate([str(listing)], tmp_path / "out", AGE, workers=1, progress=rewrite)
+    assert summary.annotated == 2
+
+
 def test_a_table_begun_before_fingerprints_goes_on(pictures: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "t.tar", tmp_path / "out"
     make_tar(source, sorted((pictures / "faces").glob("*.webp"))[:2])

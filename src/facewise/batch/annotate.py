@@ -154,7 +154,10 @@ def _begin(
     if skipped:
         note(str(skipped))
     if dropped:
-        note(f"{dropped:,} pictures were named more than once and are annotated once")
+        note(
+            f"{dropped:,} pictures were named more than once and are annotated once (of a tar's "
+            "members of one name, the first)"
+        )
     if images == 0:
         packed = [ending for ending in (*archives.ENDINGS, *tables.ENDINGS) if skipped[ending]]
         raise OptionError(
@@ -250,9 +253,30 @@ class _Run:
                     f"{self._folder.path}: {self._plan.shards - len(done):,} parts were not "
                     "delivered by the engine: run the same command again"
                 )
+            self._check_sources(missing, done)
         if not self._manifest["complete"]:
             self._settle(complete=True, parts=done)
         return self._summary(done, before)
+
+    def _check_sources(self, made: list[int], done: dict[int, dict[str, Any]]) -> None:
+        """A tar or table that was replaced meanwhile has given pictures under others' names.
+
+        Parts of this run that read from it are no longer vouched for, whichever file stays.
+        """
+        paths = set(changed(self._manifest["plan"].get("sources", {})))
+        spoilt = [
+            shard
+            for shard in (made if paths else ())
+            if any(item.path in paths for item in self._plan.items(shard))
+        ]
+        if not spoilt:  # a list that changed has been read
+            return
+        self._folder.settle({shard: done[shard] for shard in done if shard not in set(spoilt)})
+        raise TableError(
+            f"{min(paths)} changed while {self._folder.path} was made, whose names may now be those "
+            f"of other pictures: {len(spoilt):,} parts do not count. Put the old file back, its time "
+            "of change included, and run the same command again, or name another --out"
+        )
 
     def _annotate(
         self,
