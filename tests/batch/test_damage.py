@@ -23,7 +23,13 @@ from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import Skipped, list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
-from facewise.errors import CorruptImageError, MissingExtraError, OptionError, SourceError, TableError
+from facewise.errors import (
+    CorruptImageError,
+    MissingExtraError,
+    OptionError,
+    SourceError,
+    TableError,
+)
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
@@ -602,7 +608,7 @@ def test_servers_are_told_apart_by_what_their_urls_say() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
 def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
-    with pytest.raises(OptionError, match="no file system for ftp://.*host"):
+    with pytest.raises(OptionError, match=r"no file system for ftp://.*host"):
         listed("ftp:///photos")
 
 

@@ -273,9 +273,9 @@ class _Run:
             return
         self._folder.settle({shard: done[shard] for shard in done if shard not in set(spoilt)})
         raise TableError(
-            f"{min(paths)} changed while {self._folder.path} was made, whose names may now be those "
-            f"of other pictures: {len(spoilt):,} parts do not count. Put the old file back, its time "
-            "of change included, and run the same command again, or name another --out"
+            f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
+            f"those of other pictures: {len(spoilt):,} parts do not count. Put the old file back, "
+            "its time of change included, and run the same command again, or name another --out"
         )
 
     def _annotate(

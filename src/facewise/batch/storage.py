@@ -54,7 +54,7 @@ def _connect(protocol: str, url: str) -> Any:
         kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError):
         parts = urlsplit(url)
-        key = (protocol, parts.netloc, parts.query)
+        key: tuple[str, ...] = (protocol, parts.netloc, parts.query)
         if key not in _systems:
             from fsspec.implementations.arrow import ArrowFSWrapper
             from pyarrow import fs
