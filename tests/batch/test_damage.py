@@ -585,6 +585,8 @@ def test_every_kind_of_source_is_read_from_urls(
     assert all(about["size"] for about in opened.values())
     globbed = list(list_items([f"{url}/photos/**/*.webp"], AGE, Skipped(), {}))
     assert [item.path.rpartition("/")[2] for item in globbed] == [face.name for face in faces]
+    with pytest.raises(OptionError, match="Invalid pattern"):
+        list(list_items([f"{url}/photos/**.webp"], AGE, Skipped(), {}))
     with pytest.raises(OptionError, match="check the URL"):
         list(list_items([f"{url}/none"], AGE, Skipped(), {}))
     (gone,) = rows_of(annotator, [Item("gone", FILE, f"{url}/gone.jpg")])

@@ -108,7 +108,11 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
 def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     system, inner = storage.file_system(source)
     if _MAGIC.search(inner):
-        for name in sorted(_shown(system.glob(inner), inner)):
+        try:
+            names = sorted(_shown(system.glob(inner), inner))
+        except ValueError as error:  # of "**" beside other letters
+            raise OptionError(f"{source}: {error}") from error
+        for name in names:
             yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
     elif system.isdir(inner):
         for name in sorted(_shown(system.find(inner), inner)):
