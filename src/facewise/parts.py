@@ -20,7 +20,8 @@ def part_files(table: Path) -> list[Path]:
     Raises:
         TableError: there is none.
     """
-    files = [table] if table.is_file() else sorted(table.glob(PART_GLOB))
+    path = table.absolute()  # or Arrow takes a name with a colon for a URL
+    files = [path] if path.is_file() else sorted(path.glob(PART_GLOB))
     if not files:
         raise TableError(f"{table} is no annotated table: make one with facewise annotate")
     return files

@@ -142,11 +142,13 @@ def test_links_to_files_are_followed_and_loops_end(photos: Path, tmp_path: Path)
     (photos / "loop").symlink_to(photos, target_is_directory=True)
     (photos / "link.jpg").symlink_to(photos / "naïve 人.jpg")
     (photos / "nowhere.jpg").symlink_to(photos / "gone.jpg")
+    (photos / "self.jpg").symlink_to(photos / "self.jpg")
     run(photos, tmp_path / "t")
     found = by_name(tmp_path / "t")
     assert found["link.jpg"][0]["face_index"] == 0
     assert found["nowhere.jpg"][0]["error_code"] == "image_not_found"
-    assert len(found) == 18
+    assert found["self.jpg"][0]["error_code"] == "image_not_found"
+    assert len(found) == 19
 
 
 def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
@@ -202,6 +204,9 @@ def test_a_source_that_cannot_be_read_says_what_to_do(
         run(tmp_path / source, tmp_path / "t")
     (tmp_path / "bare").mkdir()
     with pytest.raises(OptionError, match="no picture"):
+        run(tmp_path / "bare", tmp_path / "t2")
+    (tmp_path / "bare" / "a.tar").touch()
+    with pytest.raises(OptionError, match=r"as a pattern: .*/bare/\*\.tar"):
         run(tmp_path / "bare", tmp_path / "t2")
 
 
@@ -280,6 +285,21 @@ def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
     assert "worker_crashed" not in summary.errors
 
 
+def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """A task is sent ahead while the worker sends a result: half a megabyte each."""
+    listing = tmp_path / "long.txt"
+    listing.write_text("\n".join(f"{number:060000}.jpg" for number in range(40)))
+    done = subprocess.run(
+        [*command(listing, tmp_path / "t"), "--shard-size", "8"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,  # without end, if they do
+    )
+    assert done.returncode == 0, done.stderr
+    assert "40 errors (image_not_found 40)" in done.stdout
+
+
 def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_path: Path) -> None:
     with TableFolder(tmp_path / "t"), pytest.raises(TableError, match="is being written by"):
         run(photos, tmp_path / "t")
@@ -305,6 +325,26 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
     done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert parts(table) == parts(tmp_path / "quiet")
+
+
+def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path: Path) -> None:
+    def make(out: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(photos / "wall.png", Path(), "--out", out),  # the last one counts
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    done = make("faces:v1")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "faces:v1")) == 1
+    assert make("faces:v1").returncode == 0
+    refused = make("s3://bucket/faces")
+    assert refused.returncode == 2
+    assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
+    assert not (tmp_path / "s3:").exists()
 
 
 def test_strict_ends_with_one_where_a_row_has_an_error(photos: Path, tmp_path: Path) -> None:

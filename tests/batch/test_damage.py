@@ -23,7 +23,13 @@ from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import Skipped, list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
-from facewise.errors import CorruptImageError, OptionError, SourceError, TableError
+from facewise.errors import (
+    CorruptImageError,
+    MissingExtraError,
+    OptionError,
+    SourceError,
+    TableError,
+)
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
@@ -97,6 +103,23 @@ def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
     path.write_bytes(whole[: start["c.jpg"] + 512 + 10])
     *_, problem = listed(path)
     assert problem.kind == PROBLEM
+
+
+def test_what_follows_the_end_mark_of_a_tar_is_not_lost_in_silence(tmp_path: Path) -> None:
+    """A page that a disk lost reads as zeros; ``cat`` puts a tar after another's end."""
+    path = tmp_path / "t.tar"
+    start = write_tar(path, {name: data * 4 for name, data in THREE.items()})
+    whole = path.read_bytes()
+    second = start["b.jpg"]
+    lost = whole[:second] + bytes(1024) + whole[second + 1024 :]
+    for data, at in ((lost, second + 1024), (whole + whole, len(whole))):
+        path.write_bytes(data)
+        *found, problem = listed(path)
+        assert [item.kind for item in found] == [TAR] * (3 if data is not lost else 1)
+        assert problem.kind == PROBLEM
+        assert f"data after the end mark at byte {at:,}" in problem.path
+    path.write_bytes(whole + bytes(3 << 20))
+    assert len(listed(path)) == 3
 
 
 def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
@@ -212,6 +235,38 @@ def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path:
     assert found == expected[:20] + [None] * 60
     assert read_all(reader, places[::-1])[::-1] == found
     reader.close()
+
+
+def test_row_groups_that_cost_memory_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [{"bytes": bytes([row]) * 1000, "path": str(row)} for row in range(80)]
+    table = pa.table({"image": held, "more": ["x" * 9000] * 80})
+    pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False)
+    listed(tmp_path / "t.parquet")
+    assert not caplog.messages
+    monkeypatch.setattr(tables, "LARGE_GROUP", 40_000)
+    listed(tmp_path / "t.parquet")
+    (said,) = caplog.messages
+    assert "t.parquet: a row group holds 0 MB of pictures" in said
+    assert "row_group_size=9," in said  # a quarter of the limit, of 80,000 bytes and some for paths
+    pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False, row_group_size=9)
+    listed(tmp_path / "t.parquet")
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_row_without_a_path_is_one_that_says_so(kind: pa.DataType, tmp_path: Path) -> None:
+    """Neither a file called None, nor the table's folder."""
+    path = tmp_path / "t.parquet"
+    names = pa.array(["a.jpg", None, "", " "], kind)
+    pq.write_table(pa.table({"path": names, "id": ["a", "b", "c", "d"]}), path)
+    first, *others = listed(path)
+    assert (first.image_id, first.kind, first.path) == ("a.jpg", FILE, str(tmp_path / "a.jpg"))
+    assert [item.image_id for item in others] == [f"{path}::{row}" for row in (1, 2, 3)]
+    assert {(item.kind, item.path) for item in others} == {(MISSING, "the table's row has no path")}
+    keyed = list(list_items([str(path)], Job(id_column="id"), Skipped(), {}))
+    assert [item.image_id for item in keyed] == ["a", "b", "c", "d"]
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +403,44 @@ def test_a_run_does_not_go_on_with_a_source_that_changed(
     assert (out / part_name(1)).read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table)])
+def test_a_source_replaced_during_a_run_does_not_count(
+    name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
+) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    sources, out = [str(faces[0]), str(faces[1]), str(tmp_path / name)], tmp_path / "out"
+    make(tmp_path / name, faces)
+
+    def replace(done: int, total: int) -> None:
+        if not (tmp_path / "kept").exists():
+            (tmp_path / name).rename(tmp_path / "kept")
+            make(tmp_path / name, faces[::-1])
+
+    with pytest.raises(TableError, match=rf"{name} changed while .* 2 parts do not count"):
+        annotate(sources, out, AGE, workers=1, progress=replace)
+    with pytest.raises(TableError, match=f"{name} changed since"):
+        annotate(sources, out, AGE, workers=1)
+    (tmp_path / "kept").replace(tmp_path / name)
+    assert annotate(sources, out, AGE, workers=1).annotated == 4
+    annotate(sources, tmp_path / "quiet", AGE, workers=1)
+    for shard in range(3):
+        assert (out / part_name(shard)).read_bytes() == (
+            tmp_path / "quiet" / part_name(shard)
+        ).read_bytes()
+
+
+def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path: Path) -> None:
+    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
+    listing = tmp_path / "t.txt"
+    make_list(listing, faces)
+
+    def rewrite(done: int, total: int) -> None:
+        make_list(listing, faces[::-1] * 2)
+
+    summary = annotate([str(listing)], tmp_path / "out", AGE, workers=1, progress=rewrite)
+    assert summary.annotated == 2
+
+
 def test_a_table_begun_before_fingerprints_goes_on(pictures: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "t.tar", tmp_path / "out"
     make_tar(source, sorted((pictures / "faces").glob("*.webp"))[:2])
@@ -426,11 +519,37 @@ def test_parts_with_errors_are_made_again_where_that_is_asked_for(
     assert (out / part_name(0)).stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("a.mp4", "av", "video"), ("a.heic", "pillow_heif", "heif"), ("t.tar", "pillow_heif", "heif")],
+)
+def test_without_an_extra_that_a_source_needs_nothing_is_begun(
+    name: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(module)
+    source, out = tmp_path / name, tmp_path / "out"
+    source.write_bytes(b"neither film nor picture")
+    if name == "t.tar":
+        write_tar(source, {"a.HEIC": b"no picture"})
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=rf"facewise\[{extra}\]"):
+            annotate([str(source)], out, AGE, workers=1)
+        assert not (out / MANIFEST).exists()
+    errors = annotate([str(source)], out, AGE, workers=1).errors
+    assert errors.total() == 1
+    monkeypatch.setitem(sys.modules, module, None)
+    assert annotate([str(source)], out, AGE, workers=1).errors == errors  # finished
+    with pytest.raises(MissingExtraError):
+        annotate([str(source)], out, AGE, workers=1, retry_errors=True)
+
+
 def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
     """A folder of pictures, a tar, a table and a list, on an Arrow file system."""
     make_tar(tmp_path / "t.tar", faces)
     make_table(tmp_path / "t.parquet", faces)
     files = {f"photos/{face.name}": face.read_bytes() for face in faces}
+    files |= {"photos/.hidden.webp": b"hidden", "photos/.thumbs/a.webp": b"hidden"}
     files |= {name: (tmp_path / name).read_bytes() for name in ("t.tar", "t.parquet")}
     files["list.txt"] = "\n".join(f"photos/{face.name}" for face in faces).encode()
     for name, data in files.items():
@@ -464,8 +583,10 @@ def test_every_kind_of_source_is_read_from_urls(
     assert list(opened) == sources[1:]
     assert opened == {source: storage.fingerprint(source) for source in opened}
     assert all(about["size"] for about in opened.values())
-    globbed = list(list_items([f"{url}/photos/*.webp"], AGE, Skipped(), {}))
+    globbed = list(list_items([f"{url}/photos/**/*.webp"], AGE, Skipped(), {}))
     assert [item.path.rpartition("/")[2] for item in globbed] == [face.name for face in faces]
+    with pytest.raises(OptionError, match="Invalid pattern"):
+        list(list_items([f"{url}/photos/**.webp"], AGE, Skipped(), {}))
     with pytest.raises(OptionError, match="check the URL"):
         list(list_items([f"{url}/none"], AGE, Skipped(), {}))
     (gone,) = rows_of(annotator, [Item("gone", FILE, f"{url}/gone.jpg")])
@@ -475,6 +596,22 @@ def test_every_kind_of_source_is_read_from_urls(
 def test_a_protocol_that_nobody_knows_says_so() -> None:
     with pytest.raises(OptionError, match="no file system for nonsense://"):
         listed("nonsense://bucket/photos")
+
+
+def test_servers_are_told_apart_by_what_their_urls_say() -> None:
+    pytest.importorskip("fsspec")
+    first, inner = storage.file_system("webhdfs://one.invalid:1/photos/a::b.jpg")
+    assert inner == "/photos/a::b.jpg"
+    assert first is storage.file_system("webhdfs://one.invalid:1/photos")[0]
+    assert "one.invalid:1" in first.url
+    for other in ("webhdfs://two.invalid:1/photos", "webhdfs://one.invalid:2/photos"):
+        assert storage.file_system(other)[0].url != first.url
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
+def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
+    with pytest.raises(OptionError, match=r"no file system for ftp://.*host"):
+        listed("ftp:///photos")
 
 
 def test_progress_says_how_fast_it_goes_and_how_long_it_takes(

@@ -65,6 +65,42 @@ def test_a_local_ray_gives_the_same_bytes(photos: Path, tmp_path: Path, workers:
     assert [row["error_code"] for row in rows].count(None) == len(rows) - 1
 
 
+DEADLY = """
+import os, signal
+from facewise.batch import on_ray
+from facewise.batch.job import FILE, Item, Job, Task
+
+class Deadly:
+    def __init__(self, job): pass
+    def __call__(self, batch): os.kill(os.getpid(), signal.SIGKILL)
+
+on_ray._Actor = Deadly
+try:
+    list(on_ray.run([Task(0, 0, (Item("a", FILE, "/a"),))], Job(), 1))
+except on_ray.FacewiseError as error:
+    print(error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_picture_that_kills_its_process_ends_the_run() -> None:
+    pytest.importorskip("ray")
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", DEADLY],
+        capture_output=True,
+        text=True,
+        env=environment | RAY,
+        check=False,
+        timeout=180,  # without end, if it is tried for ever
+    )
+    if "no Ray could be reached or started" in done.stdout:
+        pytest.skip(f"Ray does not start on this machine: {done.stdout[-300:]}")
+    assert "the cluster failed" in done.stdout
+    assert "finish the table with --engine local" in done.stdout
+
+
 def test_a_cluster_that_is_not_there_is_one_sentence(photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     done = subprocess.run(

@@ -85,6 +85,34 @@ def test_tars_and_tables_are_read_again_and_a_lost_picture_is_grey(
             (tmp_path / name).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_nobody_else_is_shown_where_a_source_changed(
+    name: str, pictures: Path, tmp_path: Path
+) -> None:
+    files = sorted((pictures / "faces").glob("*.webp"))[:3]
+    path = tmp_path / name
+
+    def write(files: list[Path]) -> None:
+        if name == "a.parquet":
+            pq.write_table(pa.table({"image": [p.read_bytes() for p in files]}), path)
+            return
+        with tarfile.open(path, "w") as tar:
+            for number, file in enumerate(files):
+                tar.add(file, f"{number}.webp")
+
+    write(files)
+    annotate([str(path)], tmp_path / "t", Job(), workers=1)
+    path.rename(tmp_path / "kept")
+    write(files[::-1])
+    said: list[str] = []
+    sheet, _ = make_sheet(tmp_path / "t", "sharpness", count=1, note=said.append)
+    assert (np.asarray(sheet)[:128, :128] == GREY).all()
+    assert "changed since it was annotated" in said[0]
+    (tmp_path / "kept").replace(path)
+    sheet, _ = make_sheet(tmp_path / "t", "sharpness", count=1)
+    assert np.asarray(sheet)[:128].std() > 20
+
+
 def test_the_column_that_the_table_was_made_with_is_read(pictures: Path, tmp_path: Path) -> None:
     """Two columns of pictures: which one is not to be guessed."""
     files = sorted((pictures / "faces").glob("*.webp"))[:3]

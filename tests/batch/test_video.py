@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from facewise.batch.job import VIDEO, Item, Job, Task
 from facewise.batch.rows import Row
 from facewise.batch.video import sample_frames, video_rows
 from facewise.batch.work import Annotator
+from facewise.errors import CorruptImageError
 
 av = pytest.importorskip("av")
 
@@ -30,10 +33,14 @@ def portrait(pictures: Path) -> Any:
 
 
 def film(path: Path, frames: Iterable[Any], **options: str) -> Path:
-    """Ten frames a second."""
+    """Ten frames a second; MPEG's own format, which knows no such rate, 25."""
+    codec, rate = ("mpeg2video", 25) if path.suffix == ".mpg" else ("mpeg4", 10)
+    pixel = options.pop("pixel", None)
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=10)
+        stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = Fraction(pixel)
         for rgb in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         container.mux(stream.encode())
@@ -75,6 +82,75 @@ def test_a_video_cut_in_half_keeps_what_could_be_read_and_says_so(
     assert str(tmp_path) not in rows[-1]["error_message"]
     assert [row["frame_index"] for row in rows[:-1] if row.get("face_index", 0) == 0][:2] == [0, 5]
     assert all("p_male" in row for row in rows[:-1] if "face_index" in row)
+
+
+def sampled(path: Path, frames_per_second: float) -> list[tuple[int, float]]:
+    return [(index, seconds) for index, seconds, _ in sample_frames(str(path), frames_per_second)]
+
+
+def test_an_edit_that_leaves_frames_out_is_no_damage_but_a_cut_is(
+    portrait: Any, tmp_path: Path
+) -> None:
+    path = film(tmp_path / "a.mp4", [portrait] * 60, movflags="faststart")
+    data = bytearray(path.read_bytes())
+    edit = data.index(b"elst") + 12
+    ticks = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
+    struct.pack_into(">II", data, edit, 3000, 3 * ticks)  # the last three seconds of six
+    path.write_bytes(data)
+    assert sampled(path, 1.0) == [(0, 0.0), (10, 1.0), (20, 2.0)]
+    path.write_bytes(data[: len(data) * 3 // 4])
+    with pytest.raises(CorruptImageError, match="of 3 seconds could be read"):
+        sampled(path, 1.0)
+
+
+def test_sound_that_goes_on_is_no_damage(portrait: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(portrait, format="rgb24")))
+        container.mux(stream.encode())
+        for second in range(12):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, second * 8000, Fraction(1, 8000)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    assert len(sampled(path, 1.0)) == 2
+
+
+def test_frames_that_stand_still_for_long_are_no_damage(portrait: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for number in range(8):
+            frame = av.VideoFrame.from_ndarray(portrait, format="rgb24")
+            frame.pts, frame.time_base = number * 100, Fraction(1, 10)
+            for packet in stream.encode(frame):
+                packet.duration = 100
+                container.mux(packet)
+        for packet in stream.encode():
+            packet.duration = 100
+            container.mux(packet)
+    assert [seconds for _, seconds in sampled(path, 1.0)] == [10.0 * k for k in range(8)]
+
+
+def test_times_that_jump_back_do_not_end_the_sampling(portrait: Any, tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mpg", [portrait] * 50)
+    (tmp_path / "b.mpg").write_bytes(2 * path.read_bytes())
+    once, twice = sampled(path, 2.0), sampled(tmp_path / "b.mpg", 2.0)
+    assert len(once) == 4
+    assert len(twice) == 8
+    times = [seconds for _, seconds in twice]
+    assert np.diff(times) == pytest.approx(0.5, abs=0.1)
+
+
+def test_pixels_are_made_square(portrait: Any, tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", [portrait] * 3, pixel="3/2")
+    (_, _, photo), *_ = sample_frames(str(path), 1.0)
+    assert (photo.width_px, photo.height_px) == (384, 256)
 
 
 def test_noise_in_the_middle_and_noise_alone_are_rows(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.batch import pool, storage
-from facewise.batch.job import CHUNK, Job, Result, Task, differences
+from facewise.batch import archives, pool, storage, tables
+from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import Opened, Skipped, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
-from facewise.errors import OptionError, TableError
+from facewise.errors import MissingExtraError, OptionError, TableError
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
 """Runs tasks on so many workers; results in any order, tasks taken only as there is room."""
@@ -25,6 +26,9 @@ Progress = Callable[[int, int], None]
 """Receives pictures done in this run, or found finished, and the plan's total."""
 
 ENGINES: Final = ("local", "ray")
+
+EXTRAS: Final = {"video": ("video", "av"), "heif": ("HEIC", "pillow_heif")}
+"""What some sources need: a feature and its module, by the extra's name."""
 
 
 @dataclass(slots=True)
@@ -75,6 +79,7 @@ def annotate(
         TableError: the table is in use, was begun with other settings or sources that have changed
             since, or cannot be written.
         ModelError: the model cannot be loaded.
+        MissingExtraError: what the engine or a source needs is not installed.
     """
     job = job or Job()
     run = _engine(engine)
@@ -142,18 +147,24 @@ def _begin(
     note("listing the sources")
     skipped, opened = Skipped(), Opened()
     items = list_items(sources, job, skipped, opened)
-    digest, dropped = write_plan(folder, items, job.shard_size)
+    extras: set[str] = set()
+    digest, dropped = write_plan(folder, _decodable(items, extras), job.shard_size)
     with contextlib.closing(open_plan(folder, digest, job.shard_size)) as plan:
         images, shards = plan.images, plan.shards
     if skipped:
         note(str(skipped))
     if dropped:
-        note(f"{dropped:,} pictures were named more than once and are annotated once")
+        note(
+            f"{dropped:,} pictures were named more than once and are annotated once (of a tar's "
+            "members of one name, the first)"
+        )
     if images == 0:
+        packed = [ending for ending in (*archives.ENDINGS, *tables.ENDINGS) if skipped[ending]]
         raise OptionError(
             f"no picture in {', '.join(sources)}"
             + (f": {skipped}" if skipped else "")
             + "; files with other names can be given as a text list"
+            + (f", tars and tables as a pattern: {sources[0]}/*{packed[0]}" if packed else "")
         )
     manifest = {
         "settings": dict(description),
@@ -163,11 +174,41 @@ def _begin(
             "shards": shards,
             "chunk": job.chunk,
             "sources": opened,
+            "extras": sorted(extras),
         },
         "complete": False,
     }
     folder.write_manifest(manifest)
     return manifest
+
+
+def _decodable(items: Iterable[Item], extras: set[str]) -> Iterator[Item]:
+    """Pass items on; ``extras`` receives what they need.
+
+    A table that is finished with a row ``missing_extra`` for each of them would help nobody.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for item in items:
+        name = item.path if item.kind == FILE else item.image_id
+        extra = None
+        if item.kind == VIDEO:
+            extra = "video"
+        elif item.kind in (FILE, TAR) and name.lower().endswith((".heic", ".heif")):
+            extra = "heif"
+        if extra is not None and extra not in extras:
+            _require(extra)
+            extras.add(extra)
+        yield item
+
+
+def _require(extra: str) -> None:
+    feature, module = EXTRAS[extra]
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(feature, extra) from error
 
 
 class _Run:
@@ -201,6 +242,8 @@ class _Run:
                 + ("" if missing else ": nothing is left to do")
             )
         if missing:
+            for extra in self._manifest["plan"].get("extras", ()):
+                _require(extra)
             if self._manifest["complete"]:
                 self._settle(complete=False, parts=done)
             self._progress(before, self._plan.images)
@@ -210,9 +253,30 @@ class _Run:
                     f"{self._folder.path}: {self._plan.shards - len(done):,} parts were not "
                     "delivered by the engine: run the same command again"
                 )
+            self._check_sources(missing, done)
         if not self._manifest["complete"]:
             self._settle(complete=True, parts=done)
         return self._summary(done, before)
+
+    def _check_sources(self, made: list[int], done: dict[int, dict[str, Any]]) -> None:
+        """A tar or table that was replaced meanwhile has given pictures under others' names.
+
+        Parts of this run that read from it are no longer vouched for, whichever file stays.
+        """
+        paths = set(changed(self._manifest["plan"].get("sources", {})))
+        spoilt = [
+            shard
+            for shard in (made if paths else ())
+            if any(item.path in paths for item in self._plan.items(shard))
+        ]
+        if not spoilt:  # a list that changed has been read
+            return
+        self._folder.settle({shard: done[shard] for shard in done if shard not in set(spoilt)})
+        raise TableError(
+            f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
+            f"those of other pictures: {len(spoilt):,} parts do not count. Put the old file back, "
+            "its time of change included, and run the same command again, or name another --out"
+        )
 
     def _annotate(
         self,

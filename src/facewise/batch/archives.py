@@ -66,7 +66,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
             storage.readable(source),
             PROBLEM,
             f"the tar is damaged or was cut off ({damage}); what comes after is lost: "
-            "copy it again",
+            "copy it again, or name tars that were joined one by one",
         )
 
 
@@ -74,7 +74,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Headers of a tar, none of them kept.
 
     Raises:
-        tarfile.TarError: it is damaged, or ends within a member or header.
+        tarfile.TarError: it is damaged, ends within a member or header, or goes on after its end.
     """
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -88,6 +88,10 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         if any(mark):
             what = "it ends within the header" if len(mark) < tarfile.BLOCKSIZE else "no header"
             raise tarfile.ReadError(f"{what} at byte {tar.offset:,}")
+        while zeros := file.read(1 << 20):  # a page that a disk lost, or tars put together by cat
+            if after := zeros.lstrip(b"\0"):
+                at = file.tell() - len(after)
+                raise tarfile.ReadError(f"data after the end mark at byte {at:,}")
 
 
 def _target(link: tarfile.TarInfo) -> str:

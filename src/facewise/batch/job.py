@@ -24,7 +24,7 @@ and never crosses a shard.
 A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
 do not depend on it."""
 
-PIPELINE: Final = 1
+PIPELINE: Final = 2
 """Goes up whenever this package would give other rows for the same settings."""
 
 

@@ -23,6 +23,13 @@ WAVE: Final = 2048
 """Tasks an actor in one Ray Data pipeline: bounds what the driver lists ahead, which grows with the
 actors, and keeps the seconds that a pipeline takes to start and end small beside its work."""
 
+RETRIES: Final = 3
+"""Of a task whose actor's process died. Ray Data's default has no end: a picture that kills its
+process would be tried for ever, and nothing would say so."""
+
+RESTARTS: Final = 100
+"""Of an actor, in a wave: nodes come and go, but one that dies as it starts must end, too."""
+
 
 class _Actor:
     """A model actor: a worker that Ray starts where there is a core, or a GPU."""
@@ -101,6 +108,8 @@ def _run_wave(ray: Any, wave: list[bytes], job: Job, actors: int) -> Generator[R
         fn_constructor_args=(job,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(wave))),
+        max_task_retries=RETRIES,
+        max_restarts=RESTARTS,
         **resources,
     )
     for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -34,7 +34,7 @@ class Plan:
     def __init__(self, path: Path, shard_size: int, chunk: int = CHUNK) -> None:
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetFile(path, pre_buffer=False)
+        self._file = pq.ParquetFile(path.absolute(), pre_buffer=False)
         self.shard_size, self.chunk = shard_size, chunk
         self.images: int = self._file.metadata.num_rows
         self.shards: int = self._file.metadata.num_row_groups
@@ -149,7 +149,8 @@ def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: i
     import pyarrow.parquet as pq
 
     schema = _schema()
-    with folder.writing(), pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    absolute = path.absolute()  # or Arrow takes a name with a colon for a URL
+    with folder.writing(), pq.ParquetWriter(absolute, schema, compression="zstd") as writer:
         while part := list(islice(items, shard_size)):
             columns = [list(column) for column in zip(*part, strict=True)]
             columns[2] = [os.fsencode(text) for text in columns[2]]

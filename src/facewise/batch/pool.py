@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 from facewise.batch.job import Job, Result, Task
@@ -241,6 +243,8 @@ def _work(connection: Connection, job: Job, parent: int) -> None:
     """A worker's life: ends with its parent, whatever ends that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     _die_with(parent)
+    arrived: SimpleQueue[Task | None] = SimpleQueue()
+    Thread(target=_take, args=(connection, arrived), daemon=True).start()
     try:
         from facewise.batch.work import Annotator
 
@@ -252,19 +256,31 @@ def _work(connection: Connection, job: Job, parent: int) -> None:
     following: list[tuple[Task, Any]] = []
 
     def look_ahead() -> None:
-        if connection.poll():
-            task = connection.recv()
-            following.append((task, annotator.start(task)))
+        if not arrived.empty():
+            following.extend(_begin(arrived.get(), annotator))
 
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the parent has gone
-        while True:
-            task, photos = following.pop() if following else _next(connection, annotator)
+    with contextlib.suppress(OSError, KeyboardInterrupt):  # the parent has gone
+        while following or (following := _begin(arrived.get(), annotator)):
+            task, photos = following.pop()
             connection.send(annotator.finish(task, photos, look_ahead))
 
 
-def _next(connection: Connection, annotator: Any) -> tuple[Task, Any]:
-    task = connection.recv()
-    return task, annotator.start(task)
+def _take(connection: Connection, arrived: SimpleQueue[Task | None]) -> None:
+    """Read tasks as they come, at most ``QUEUED``, whatever the worker does; None is the last.
+
+    The parent waits until a task has been taken from it: were the worker to wait as well, until
+    the parent takes a result, neither would ever read.
+    """
+    try:
+        with contextlib.suppress(EOFError, OSError):  # the parent has gone
+            while True:
+                arrived.put(connection.recv())
+    finally:
+        arrived.put(None)
+
+
+def _begin(task: Task | None, annotator: Any) -> list[tuple[Task, Any]]:
+    return [] if task is None else [(task, annotator.start(task))]
 
 
 def _die_with(parent: int) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO, Final
 
+from facewise.errors import OptionError
+
 RUN: Final = 250_000
 """Strings sorted at a time: some 50 MB."""
 
@@ -17,6 +19,9 @@ def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
     """Yield strings in order of their code points, holding at most ``run`` in memory.
 
     A run more than that is spilled to an unnamed temporary file (``TMPDIR``).
+
+    Raises:
+        OptionError: there is no room for it.
     """
     source = iter(strings)
     spilled: list[IO[str]] = []
@@ -26,7 +31,13 @@ def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
             if len(part) < run:
                 yield from heapq.merge(part, *map(_read, spilled))
                 return
-            spilled.append(_spill(part))
+            try:
+                spilled.append(_spill(part))
+            except OSError as error:
+                raise OptionError(
+                    "no room for the names while they are sorted "
+                    f"({error.strerror or error}): set TMPDIR to a folder with room"
+                ) from error
     finally:
         for file in spilled:
             file.close()

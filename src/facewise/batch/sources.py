@@ -108,15 +108,28 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
 def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     system, inner = storage.file_system(source)
     if _MAGIC.search(inner):
-        for name in sorted(system.glob(inner)):
+        try:
+            names = sorted(_shown(system.glob(inner), inner))
+        except ValueError as error:  # of "**" beside other letters
+            raise OptionError(f"{source}: {error}") from error
+        for name in names:
             yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
     elif system.isdir(inner):
-        for name in sorted(system.find(inner)):
+        for name in sorted(_shown(system.find(inner), inner)):
             yield from by_ending(storage.with_protocol(source, name), skipped)
     elif system.exists(inner):
         yield from _file(source, job, skipped, opened)
     else:
         raise OptionError(f"{source}: no such file or folder: check the URL")
+
+
+def _shown(names: Iterable[str], inner: str) -> Iterator[str]:
+    """Names without those that are hidden, or in a hidden folder, below a folder or pattern."""
+    parts = inner.rstrip("/").split("/")
+    fixed = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    for name in names:
+        if not any(part.startswith(".") for part in name.split("/")[fixed:]):
+            yield name
 
 
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
@@ -201,16 +214,26 @@ def walk(folder: str, skipped: Skipped, depth: int | None = None) -> Iterator[st
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    status = entry.stat()
-                    identity = (status.st_dev, status.st_ino)
+                try:
+                    identity = _identity(entry) if entry.is_dir() else None
+                    is_file = entry.is_file() or (
+                        entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+                    )
+                except OSError:  # a link to itself, or into a folder that may not be entered
+                    identity, is_file = None, True
+                if identity is not None:
                     deeper = depth is None or name.count("/") + 1 < depth
                     if identity not in above and deeper:
                         stack.append((f"{name}/", above | {identity}))
-                elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
+                elif is_file:
                     yield name  # a link that leads nowhere will be a row that says so
                 else:
                     skipped.add(entry.name)
+
+
+def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
 
 
 def glob(pattern: str) -> Iterator[str]:

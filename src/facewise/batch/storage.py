@@ -8,13 +8,14 @@ import os
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
 
 from facewise.errors import FacewiseError, ImageNotFoundError, MissingExtraError, OptionError
 
 ATTEMPTS: Final = 3
 """Of a read from object storage, whose errors pass more often than not."""
 
-_systems: dict[str, Any] = {}
+_systems: dict[tuple[str, ...], Any] = {}
 
 
 def is_url(path: str) -> bool:
@@ -36,11 +37,9 @@ def file_system(url: str) -> tuple[Any, str]:
         raise MissingExtraError("reading URLs", "batch") from error
     protocol = url.split("://", 1)[0]
     try:
-        if protocol not in _systems:
-            _systems[protocol] = _connect(protocol, url)
-        system = _systems[protocol]
+        system = _connect(protocol, url)
         return system, str(system._strip_protocol(url))
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: without its host
         raise OptionError(
             f"{url}: no file system for {protocol}:// ({error}); install its fsspec driver "
             f"({fsspec.__name__} lists them), or copy the files here"
@@ -48,15 +47,26 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def _connect(protocol: str, url: str) -> Any:
+    """One a server: what a URL says of its host, port and user tells file systems apart."""
     import fsspec
 
     try:
-        return fsspec.filesystem(protocol)
+        kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError):
-        from fsspec.implementations.arrow import ArrowFSWrapper
-        from pyarrow import fs
+        parts = urlsplit(url)
+        key: tuple[str, ...] = (protocol, parts.netloc, parts.query)
+        if key not in _systems:
+            from fsspec.implementations.arrow import ArrowFSWrapper
+            from pyarrow import fs
 
-        return ArrowFSWrapper(fs.FileSystem.from_uri(url)[0])
+            _systems[key] = ArrowFSWrapper(fs.FileSystem.from_uri(url)[0])
+    else:
+        # Not fsspec's own of a whole URL, which takes "::" in a picture's name for a chain of them.
+        options = kind._get_kwargs_from_urls(url)
+        key = (protocol, *(str(part) for part in sorted(options.items())))
+        if key not in _systems:
+            _systems[key] = fsspec.filesystem(protocol, **options)
+    return _systems[key]
 
 
 def with_protocol(url: str, path: str) -> str:

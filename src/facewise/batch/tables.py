@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 from collections.abc import Iterator
 from itertools import count, islice
 from typing import Any, Final
 
 from facewise.batch import storage
-from facewise.batch.job import PROBLEM, ROW, Item, Job, file_item
+from facewise.batch.job import MISSING, PROBLEM, ROW, Item, Job, file_item
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -18,11 +19,17 @@ from facewise.errors import (
     OptionError,
 )
 
+log = logging.getLogger("facewise")
+
 PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 ENDINGS: Final = PARQUET + ARROW
 READ_ROWS: Final = 32
 """Rows with pictures that are read at a time."""
+
+LARGE_GROUP: Final = 256 << 20
+"""Bytes of a row group's pictures, unpacked, from which on memory is worth a word: Arrow reads a
+row group's column, or large parts of it, at once, and so does every worker."""
 
 PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filename", "url")
 """Columns of strings that are taken for paths where none is named."""
@@ -53,6 +60,8 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
             column, is_path = find_column(pa, source, reader.schema, job.image_column)
             if job.id_column is not None and job.id_column not in reader.schema.names:
                 raise _no_column(source, job.id_column, reader.schema)
+            if not is_path and isinstance(reader, _Parquet):
+                _warn_of_memory(source, *reader.largest_group(column))
             wanted = [column] if is_path else []
             wanted += [job.id_column] if job.id_column is not None else []
             for row, (group, within, values) in enumerate(reader.rows(wanted)):
@@ -61,8 +70,10 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     if values[job.id_column] is None:
                         raise OptionError(f"{source}: row {row} has no {job.id_column}")
                     image_id = str(values[job.id_column])
-                if is_path:
-                    name = str(values[column])
+                if is_path and not (values[column] or "").strip():
+                    yield Item(storage.readable(image_id), MISSING, "the table's row has no path")
+                elif is_path:
+                    name = values[column]
                     image_id = image_id if job.id_column is not None else name
                     yield file_item(storage.beside(source, name), image_id)
                 else:
@@ -71,6 +82,18 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
         yield Item(storage.readable(source), PROBLEM, _damage(error))
+
+
+def _warn_of_memory(source: str, size: int, rows: int) -> None:
+    if size > LARGE_GROUP:
+        log.warning(
+            "%s: a row group holds %s MB of pictures, and each worker may hold as much at once: "
+            "where memory is short, write the table again with row_group_size=%d, or give fewer "
+            "--workers",
+            source,
+            f"{size / 1e6:,.0f}",
+            max(rows * (LARGE_GROUP // 4) // size, 1),
+        )
 
 
 def _damage(error: Exception) -> str:
@@ -86,7 +109,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
         kind = schema.field(wanted).type
         if _holds_bytes(pa, kind):
             return wanted, False
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if _holds_strings(pa, kind):
             return wanted, True
         raise OptionError(f"{source}: column {wanted} is {kind}: pictures are binary or paths")
     held = [field.name for field in schema if _holds_bytes(pa, field.type)]
@@ -95,7 +118,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
     named = [
         field.name
         for field in schema
-        if field.name.lower() in PATH_NAMES and pa.types.is_string(field.type)
+        if field.name.lower() in PATH_NAMES and _holds_strings(pa, field.type)
     ]
     if not held and len(named) == 1:
         return named[0], True
@@ -114,6 +137,10 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return "bytes" in names and _holds_bytes(pa, kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _holds_strings(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))  # pandas' are large
 
 
 def _is_parquet(source: str) -> bool:
@@ -140,6 +167,16 @@ class _Parquet:
                 for values in batch.to_pylist():
                     yield group, within, values
                     within += 1
+
+    def largest_group(self, column: str) -> tuple[int, int]:
+        """Bytes of a column, unpacked, in the row group that has most of them, and its rows."""
+        about = self._file.metadata
+        sizes = [(0, 0)]
+        for group in map(about.row_group, range(about.num_row_groups)):
+            parts = map(group.column, range(group.num_columns))
+            held = (part for part in parts if f"{part.path_in_schema}.".startswith(f"{column}."))
+            sizes.append((sum(part.total_uncompressed_size for part in held), group.num_rows))
+        return max(sizes)
 
     def batches(self, group: int, column: str) -> Iterator[Any]:
         yield from self._file.iter_batches(

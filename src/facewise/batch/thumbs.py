@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ from facewise.batch.plan import Plan
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
-from facewise.errors import ImageError, OptionError, TableError
+from facewise.errors import FacewiseError, ImageError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
 from facewise.parts import part_files, read_batches
 from facewise.types import Photo
@@ -33,6 +33,8 @@ MARGIN: Final = 0.25
 """Round a face's box, as a share of its longer side."""
 
 GREY: Final = (127, 127, 127)
+
+CHANGED: Final = "the tar or table changed since it was annotated, and may hold others there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
             "from where annotate wrote the table"
         )
     settings = manifest["settings"]
+    changed = _changed(manifest["plan"].get("sources", {}))
     photos = {face.image_id for face in chosen if face.frame_index is None}
     frames: dict[str, set[int]] = {}
     for face in chosen:
@@ -134,10 +137,25 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                         yield from _frames(
                             item, frames[item.image_id], settings["frames_per_second"]
                         )
+                    elif item.image_id in photos and item.path in changed:
+                        yield item.image_id, ImageError(CHANGED)
                     elif item.image_id in photos:
                         yield item.image_id, _load(item, rows)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+
+
+def _changed(sources: Mapping[str, Any]) -> set[str]:
+    """Tars and tables that are not those that annotate read: their pictures may be of others.
+
+    One that cannot be looked at says why as it is read.
+    """
+    paths = set()
+    for path, before in sources.items():
+        with contextlib.suppress(FacewiseError):
+            if storage.fingerprint(path) != before:
+                paths.add(path)
+    return paths
 
 
 class _Rows:

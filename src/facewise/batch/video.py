@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -35,6 +36,9 @@ GATE_COVERAGE = 0.9
 WHOLE = 0.9
 """Share of the frames, or seconds, that a file states from which on it counts as read whole: FFmpeg
 takes the end of a file that was cut for the end of the video. Edits drop a few frames."""
+
+WIDEST_PIXEL = 4.0
+"""Shape of a pixel, width to height or the other way round, beyond which it is not believed."""
 
 
 @dataclass(slots=True)
@@ -116,7 +120,9 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
 def sample_frames(
     path: str, frames_per_second: float
 ) -> Generator[tuple[int, float, Photo], None, None]:
-    """Upright frames: the first at or after each multiple of ``1 / frames_per_second``.
+    """Upright frames of square pixels: the first at or after each multiple of ``1 /
+    frames_per_second``. Where times jump back, as in recordings that were joined, they go on from
+    the frame before.
 
     Yields:
         The frame's number in the video, its time in seconds since the first, and the picture.
@@ -144,33 +150,83 @@ def sample_frames(
                 "the video's codec is unknown to PyAV: export it again, for example as H.264"
             )
         stream.codec_context.thread_count = 1  # a worker is a core
-        first: float | None = None
-        following = index = 0
+        read = _Read()
+        start: float | None = None
+        following = 0
         seconds = 0.0
-        for index, frame in enumerate(container.decode(stream)):
+        for index, frame in enumerate(_decode(container, stream, read)):
             time = _time(frame, index, stream)
-            first = time if first is None else first
-            seconds = time - first
+            start = time if start is None else start
+            if time - start < seconds:
+                start = time - seconds - 1 / float(stream.average_rate or 25)
+            seconds = time - start
             if seconds * frames_per_second + 1e-6 < following:
                 continue
             following = math.floor(seconds * frames_per_second + 1e-6) + 1
-            yield index, round(seconds, 6), Photo(_upright(frame))
-        if first is not None:
-            _check_whole(container, stream, index + 1, seconds)
+            yield index, round(seconds, 6), Photo(_upright(frame, stream))
+        if read.frames:
+            _check_whole(container, stream, read)
 
 
-def _check_whole(container: Any, stream: Any, frames: int, seconds: float) -> None:
-    """Compare what was read with what the file states: frames, or else its length."""
-    if stream.frames:
-        read, stated, unit = float(frames), float(stream.frames), "frames"
+@dataclass(slots=True)
+class _Read:
+    """What was read of a video: packets, those that are to be shown, frames, and where they end."""
+
+    packets: int = 0
+    shown: int = 0
+    frames: int = 0
+    last: float = 0.0
+    end: float = 0.0
+
+    def add(self, packet: Any) -> None:
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None:  # the one that asks for the last frames
+            return
+        self.packets += 1
+        self.shown += not packet.is_discard
+        seconds = float(time * packet.time_base)
+        still = max(float((packet.duration or 0) * packet.time_base), seconds - self.last)
+        self.end = max(self.end, seconds + (still or 1.0))
+        self.last = max(self.last, seconds)
+
+
+def _decode(container: Any, stream: Any, read: _Read) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        read.add(packet)
+        for frame in packet.decode():
+            read.frames += 1
+            yield frame
+
+
+def _check_whole(container: Any, stream: Any, read: _Read) -> None:
+    """Compare what was read with what the video itself states; a file's length may be its sound's.
+
+    MP4 counts frames that its edits leave out, but knows the seconds that are left. Of formats that
+    state frames alone these are counted. Matroska has the seconds in a tag, or nothing.
+    """
+    found: tuple[float, float, str]
+    if "mp4" in container.format.name and stream.duration:
+        found = read.end, float(stream.duration * stream.time_base), "seconds"
+    elif stream.frames:
+        found = read.packets, stream.frames, "frames"
     else:
-        # The container's length may be its sound's; the last frame may stand still for a second.
-        read, stated, unit = seconds + 1, (container.duration or 0) / 1e6, "seconds"
-    if read < WHOLE * stated:
+        found = read.end, _seconds(stream.metadata.get("DURATION", "")), "seconds"
+    if stream.frames and found[0] >= WHOLE * found[1]:
+        found = read.frames, read.shown, "frames"  # noise may stop the decoder
+    if found[0] < WHOLE * found[1]:
         raise CorruptImageError(
-            f"the video is damaged or was cut: {read:.0f} of {stated:.0f} {unit} could be read; "
-            "copy it again"
+            "the video is damaged or was cut: {:.0f} of {:.0f} {} could be read; "
+            "copy it again".format(*found)
         )
+
+
+def _seconds(text: str) -> float:
+    """Of ``01:02:03.4``; 0 of anything else."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    if match is None:
+        return 0.0
+    hours, minutes, seconds = map(float, match.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _time(frame: Any, index: int, stream: Any) -> float:
@@ -179,8 +235,14 @@ def _time(frame: Any, index: int, stream: Any) -> float:
     return index / float(stream.average_rate or 25)
 
 
-def _upright(frame: Any) -> Any:
-    """uint8 ``(H, W, 3)``, RGB, turned as the phone says that it was held."""
+def _upright(frame: Any, stream: Any) -> Any:
+    """uint8 ``(H, W, 3)``, RGB, turned as the phone says that it was held.
+
+    DV and DVD store pixels that are not square: the picture is made as wide as it is shown.
+    """
+    shape = float(stream.sample_aspect_ratio or 1)
+    if shape != 1 and 1 / WIDEST_PIXEL <= shape <= WIDEST_PIXEL:
+        frame = frame.reformat(width=max(round(frame.width * shape), 1), format="rgb24")
     rgb = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -34,7 +33,7 @@ def annotate(
         list[str],
         typer.Argument(help="Folders, globs, tars, lists, tables, pictures, videos; paths, URLs."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the table; a restart goes on in it.")],
+    out: Annotated[str, typer.Option(help="Folder of the table; a restart goes on in it.")],
     attributes: Annotated[
         str | None,
         typer.Option(help="Columns, with commas; else all, but no ethnicity for video."),
@@ -184,7 +183,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-def _print(summary: Summary, out: Path) -> None:
+def _print(summary: Summary, out: str) -> None:
     text = (
         f"{out}: {summary.images:,} images, {summary.faces:,} faces, "
         f"{summary.without_face:,} without a face, {summary.errors.total():,} errors"
