@@ -10,6 +10,7 @@ from facewise.errors import OptionError
 from facewise.evaluation.degrade import DEGRADATIONS, NOT_FACES, degrade
 from facewise.evaluation.gates import (
     CLEAN_BUDGET,
+    SIDES,
     degraded_table,
     fit_gates,
     gate_curves,
@@ -111,6 +112,25 @@ def test_curves_hold_the_chosen_point() -> None:
     assert curves["gender"]["chosen"] == (0.8, 0.0)
     assert curves["gender"]["clean"][-1] == (1.0, pytest.approx(0.2))
     assert "age" not in curves
+
+
+def test_each_measure_has_its_curve_and_its_gate_by_hand() -> None:
+    quality = np.tile(GOOD_QUALITY, (100, 1))
+    quality[:20, SHARP] = 0.1
+    calibration = Calibration.from_dict(
+        {"gates": {"quality": {"gender": {"sharpness": {"min": 0.5}}}}}
+    )
+    # All twenty blurred faces are wrong, and five of the eighty sharp ones.
+    said = [[0.9, 0.1]] * 100
+    rows = Scored(
+        made(100, gender=[1] * 25 + [0] * 75, said_genders=said, quality=quality), calibration
+    )
+    measures = gate_curves(rows, {})["gender"]["by measure"]
+    row = measures["sharpness, low first out"]
+    assert row["chosen"] == (0.8, pytest.approx(5 / 80))
+    assert row["points"][-1] == (1.0, pytest.approx(25 / 100))
+    assert measures["yaw_degrees, high first out"]["chosen"] is None, "it has no gate"
+    assert len(measures) == len(SIDES)
 
 
 @pytest.mark.parametrize("name", sorted(DEGRADATIONS))

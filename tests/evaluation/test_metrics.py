@@ -178,6 +178,8 @@ def test_calibration_error_before_and_after_and_by_group() -> None:
     assert row["by_chance"] == pytest.approx(0.4 / 20 * np.sqrt(2 / np.pi), rel=0.2)
     group = row["groups"]["ethnicity: Black"]
     assert (group["n"], round(group["before"], 6), round(group["after"], 6)) == (n, 0.1, 0)
+    (point,) = group["points"]
+    assert point == (pytest.approx(0.8), pytest.approx(0.8), n)
     # Men alone are always right, women never.
     assert row["groups"]["gender: male"]["before"] == pytest.approx(0.1, abs=1e-6)
     assert "gender: female" not in row["groups"], "80 are too few"

@@ -264,7 +264,9 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
     """Risk against share answered on val, of clean faces and of all together, by certainty.
 
     ``clean`` and ``with degraded`` are points (share answered, error); ``chosen`` is where the
-    certainty gate of the calibration of ``clean`` lies on the clean curve.
+    certainty gate of the calibration of ``clean`` lies on the clean curve. ``by measure`` has the
+    same for each measure that a quality gate looks at, over clean and degraded faces together:
+    ``points``, and ``chosen`` where that gate alone lies, None where there is none.
     """
     out: dict[str, Any] = {}
     gates = clean.calibration.certainty_gates
@@ -281,6 +283,14 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
             "clean": risk_coverage(sure[0][known], error[0][known]),
             "with degraded": risk_coverage(everyone[use], every[use]),
         }
+        measures = np.concatenate([_columns(s, name)[:, :CERTAINTY] for s in parts])
+        limits = clean.calibration.quality_gates.get(name, {})
+        out[name]["by measure"] = {
+            f"{field}, {'low' if side == 'min' else 'high'} first out": _by_measure(
+                measures[use, column], every[use], limits.get(field, {}).get(side), side
+            )
+            for column, (field, side) in enumerate(SIDES)
+        }
         gate = gates.get(name, {})
         least = (
             -gate.get("max_interval_years", np.inf)
@@ -294,6 +304,18 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
                 float(error[0][answered].mean()),
             )
     return out
+
+
+def _by_measure(
+    measure: NDArray[np.float64], errors_: NDArray[np.float64], limit: float | None, side: str
+) -> dict[str, Any]:
+    """The curve of one measure, larger is better, and where a limit lies on it."""
+    chosen = None
+    if limit is not None:
+        answered = measure >= (limit if side == "min" else -limit)
+        if answered.any():
+            chosen = float(answered.mean()), float(errors_[answered].mean())
+    return {"points": risk_coverage(measure, errors_), "chosen": chosen}
 
 
 def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:

@@ -17,6 +17,9 @@ ECE_BINS: Final = 15
 MIN_GROUP: Final = 150
 """Smallest group whose calibration error is told: chance alone makes it large in small ones."""
 
+GROUP_BINS: Final = 5
+"""Bins of a group's diagram: of 15, most would hold a handful of faces."""
+
 GROUPINGS: Final = ("ethnicity", "gender", "age")
 
 Point = tuple[float, float, int]
@@ -69,7 +72,7 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
     Returns:
         Output to "n", "before" and "after" with "ece" and "points", "by_chance" with the error that
         probabilities as they are after would show if they were exact, and "groups" with the three
-        errors of each group of 150 faces or more.
+        errors of each group of 150 faces or more and its reliability after, "points", in 5 bins.
     """
     raw = Scored(scored.outcomes, Calibration())
     before, after = stated(raw), stated(scored)
@@ -94,6 +97,7 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
                         "before": expected_calibration_error(top_before[mine], right_before[mine]),
                         "after": expected_calibration_error(top_after[mine], right_after[mine]),
                         "by_chance": chance_error(top_after[mine]),
+                        "points": reliability(top_after[mine], right_after[mine], GROUP_BINS),
                     }
     return out
 

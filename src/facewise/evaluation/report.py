@@ -182,6 +182,23 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Calibration error by group", 3)
     page.text("Groups of 150 faces or more, the worst first.")
     page.table(*tables.calibration_by_group(results))
+    for name, row in results["calibration_error"].items():
+        title = tables.OUTPUTS.get(name, name)
+        for grouping, curves in _reliability_by_group(row["groups"]).items():
+            page.figure(
+                f"reliability-{name}-by-{grouping}".replace("_", "-").replace(" ", "-"),
+                plots.reliability(curves, f"reliability: {title}, by {grouping}"),
+                f"Reliability of {title} after temperature, by {grouping}, in five bins.",
+            )
+
+
+def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Grouping to group to points, of groupings with two groups or more."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, row in groups.items():
+        grouping, _, group = key.partition(": ")
+        found.setdefault(grouping, {})[f"{group} ({row['n']})"] = row["points"]
+    return {grouping: curves for grouping, curves in found.items() if len(curves) > 1}
 
 
 def _coverage(page: Report, results: Mapping[str, Any]) -> None:
@@ -244,6 +261,20 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                     marks={"clean": chosen} if chosen else None,
                 ),
                 f"Error of what is answered against the share answered: {name} on {split}{mark}.",
+            )
+            measures = curves["by measure"]
+            page.figure(
+                f"risk-coverage-{split}-{name}-by-measure",
+                plots.lines(
+                    {measure: row["points"] for measure, row in measures.items()},
+                    title=f"{name}, {split}, clean and degraded",
+                    x_label="share answered, the best by this measure first",
+                    y_label="mean error, years" if name == "age" else "share wrong",
+                    marks={m: row["chosen"] for m, row in measures.items() if row["chosen"]},
+                ),
+                f"Error of what is answered against the share answered, by each measure of "
+                f"quality alone: {name} on {split}, clean and degraded faces together. Dots are "
+                "the gates chosen; a measure without one has no gate.",
             )
 
 

@@ -42,8 +42,9 @@ def reliability(curves: Mapping[str, Sequence[Point]], title: str) -> str:
     """
     canvas, axes = _axes(4.6, 4.2)
     axes.plot([0, 1], [0, 1], color="#999", lw=1, ls="--")
-    for (name, points), ink in zip(curves.items(), INK, strict=False):
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", ms=4, color=ink, label=name)
+    for number, (name, points) in enumerate(curves.items()):
+        ink, dash = INK[number % len(INK)], ("o-", "o--", "o:")[number // len(INK) % 3]
+        axes.plot([p[0] for p in points], [p[1] for p in points], dash, ms=4, color=ink, label=name)
     axes.set(xlabel="stated probability", ylabel="share right", title=title)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(frameon=False)
@@ -68,8 +69,9 @@ def lines(
         marks: name of a curve to the point chosen on it.
     """
     canvas, axes = _axes()
-    for (name, points), ink in zip(curves.items(), INK * 3, strict=False):
-        axes.plot([p[0] for p in points], [p[1] for p in points], color=ink, label=name)
+    for number, (name, points) in enumerate(curves.items()):
+        ink, dash = INK[number % len(INK)], ("-", "--", ":")[number // len(INK) % 3]
+        axes.plot([p[0] for p in points], [p[1] for p in points], dash, color=ink, label=name)
         if marks and name in marks:
             axes.plot(*marks[name][:2], "o", color=ink)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
