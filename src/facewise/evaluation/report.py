@@ -12,6 +12,9 @@ from facewise.evaluation import report_tables as tables
 from facewise.reporting import plots
 from facewise.reporting.report import Report
 
+MIN_BIN: Final = 10
+"""Fewest faces of a bin that is drawn of a group: the share of a handful says nothing."""
+
 SUSPECTS_SHOWN: Final = 20
 COVERAGE_LEVEL: Final = "0.9"
 
@@ -188,16 +191,18 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             page.figure(
                 f"reliability-{name}-by-{grouping}".replace("_", "-").replace(" ", "-"),
                 plots.reliability(curves, f"reliability: {title}, by {grouping}"),
-                f"Reliability of {title} after temperature, by {grouping}, in five bins.",
+                f"Reliability of {title} after temperature, by {grouping}, in five bins; those of "
+                f"{MIN_BIN} faces or more.",
             )
 
 
 def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Grouping to group to points, of groupings with two groups or more."""
+    """Grouping to group to points of 10 faces or more, of groupings with two groups or more."""
     found: dict[str, dict[str, Any]] = {}
     for key, row in groups.items():
         grouping, _, group = key.partition(": ")
-        found.setdefault(grouping, {})[f"{group} ({row['n']})"] = row["points"]
+        points = [point for point in row["points"] if point[2] >= MIN_BIN]
+        found.setdefault(grouping, {})[f"{group} ({row['n']})"] = points
     return {grouping: curves for grouping, curves in found.items() if len(curves) > 1}
 
 

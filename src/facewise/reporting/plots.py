@@ -9,6 +9,9 @@ from typing import Any, Final
 from facewise.reporting.bootstrap import Figure
 
 INK: Final = ("#1b5e9e", "#c4541a", "#3c7d3c", "#7a4fa0", "#8a6d1d", "#444444")
+FEW: Final = 4
+"""Curves whose names find room inside a plot."""
+
 Point = Sequence[float]
 """x and y, and whatever follows."""
 
@@ -20,6 +23,12 @@ def _axes(width: float = 6.0, height: float = 4.0) -> tuple[Any, Any]:
     axes = canvas.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return canvas, axes
+
+
+def _legend(axes: Any, count: int) -> None:
+    """Inside, or beside the plot where it would cover the curves."""
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if count > FEW else {}
+    axes.legend(frameon=False, fontsize=8, **beside)
 
 
 def _svg(canvas: Any) -> str:
@@ -40,14 +49,14 @@ def reliability(curves: Mapping[str, Sequence[Point]], title: str) -> str:
         curves: name to points ``(mean probability, share right, n)``.
         title: over the plot.
     """
-    canvas, axes = _axes(4.6, 4.2)
+    canvas, axes = _axes(4.6 if len(curves) <= FEW else 6.4, 4.2)
     axes.plot([0, 1], [0, 1], color="#999", lw=1, ls="--")
     for number, (name, points) in enumerate(curves.items()):
         ink, dash = INK[number % len(INK)], ("o-", "o--", "o:")[number // len(INK) % 3]
         axes.plot([p[0] for p in points], [p[1] for p in points], dash, ms=4, color=ink, label=name)
     axes.set(xlabel="stated probability", ylabel="share right", title=title)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(frameon=False)
+    _legend(axes, len(curves))
     return _svg(canvas)
 
 
@@ -68,14 +77,14 @@ def lines(
         y_label: beside it.
         marks: name of a curve to the point chosen on it.
     """
-    canvas, axes = _axes()
+    canvas, axes = _axes(6.0 if len(curves) <= FEW else 8.4)
     for number, (name, points) in enumerate(curves.items()):
         ink, dash = INK[number % len(INK)], ("-", "--", ":")[number // len(INK) % 3]
         axes.plot([p[0] for p in points], [p[1] for p in points], dash, color=ink, label=name)
         if marks and name in marks:
             axes.plot(*marks[name][:2], "o", color=ink)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
-    axes.legend(frameon=False)
+    _legend(axes, len(curves))
     return _svg(canvas)
 
 
