@@ -136,7 +136,11 @@ def test_reports_are_written_beside_the_results(
     (tmp_path / "dedupe.json").write_text(json.dumps(dedupe))
     name = results["model"]["name"]
     write_results(results, tmp_path / f"{name}.json")
+    old = tmp_path / f"{name}-figures" / "no-longer-shown.svg"
+    old.parent.mkdir()
+    old.write_text("<svg></svg>")
     written = write_reports(tmp_path, name)
+    assert not old.exists(), "a figure of an earlier report"
     assert [path.name for path in written] == [f"{name}.md", f"{name}.html", f"{name}-suspects.csv"]
     markdown = written[0].read_text()
     pictures = re.findall(r"\]\((\S+\.svg)\)", markdown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
 import sys
 import traceback
 import zlib
@@ -167,6 +168,29 @@ def test_strips_of_a_large_picture_join_without_a_seam(
     monkeypatch.setattr(images, "_STRIP_PIXELS", 64 * 7)  # 40 rows: the last strip is shorter
     np.testing.assert_array_equal(load_photo(stored).rgb, whole)
     assert whole.std() > 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts on Linux")
+def test_memory_of_a_large_picture_is_bounded(tmp_path: Path) -> None:
+    """Turned and with transparency, it once took 17 bytes a pixel: copies of all steps at once."""
+    side, exif = 4000, Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGBA", (side, side), (9, 9, 9, 128)).save(tmp_path / "large.png", exif=exif)
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    script = (
+        "import re, sys, facewise\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
+        "facewise.load_photo(sys.argv[1])\n"
+        "before = peak()\n"
+        "facewise.load_photo(sys.argv[2])\n"
+        "print((peak() - before) * 1024)"
+    )
+    (tmp_path / "small.png").write_bytes(PNG)
+    names = [str(tmp_path / name) for name in ("small.png", "large.png")]
+    said = subprocess.run(
+        [sys.executable, "-c", script, *names], capture_output=True, text=True, check=True
+    )
+    assert 3 <= int(said.stdout) / side**2 < 10
 
 
 def test_a_clear_sample_of_16_bit_grey_is_white() -> None:

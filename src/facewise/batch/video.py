@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -37,7 +37,7 @@ WHOLE = 0.9
 """Share of the frames, or seconds, that a file states from which on it counts as read whole: FFmpeg
 takes the end of a file that was cut for the end of the video. Edits drop a few frames."""
 
-WIDEST_PIXEL = 4.0
+WIDEST_PIXEL: Final = 4.0
 """Shape of a pixel, width to height or the other way round, beyond which it is not believed."""
 
 

@@ -25,6 +25,13 @@ def _axes(width: float = 6.0, height: float = 4.0) -> tuple[Any, Any]:
     return canvas, axes
 
 
+def _curve(axes: Any, number: int, name: str, points: Sequence[Point], **style: Any) -> None:
+    """A curve in an ink of its own, or, where inks run out, in another dash."""
+    ink, dash = INK[number % len(INK)], ("-", "--", ":")[number // len(INK) % 3]
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    axes.plot(x, y, dash, color=ink, label=name, **style)
+
+
 def _legend(axes: Any, count: int) -> None:
     """Inside, or beside the plot where it would cover the curves."""
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if count > FEW else {}
@@ -52,8 +59,7 @@ def reliability(curves: Mapping[str, Sequence[Point]], title: str) -> str:
     canvas, axes = _axes(4.6 if len(curves) <= FEW else 6.4, 4.2)
     axes.plot([0, 1], [0, 1], color="#999", lw=1, ls="--")
     for number, (name, points) in enumerate(curves.items()):
-        ink, dash = INK[number % len(INK)], ("o-", "o--", "o:")[number // len(INK) % 3]
-        axes.plot([p[0] for p in points], [p[1] for p in points], dash, ms=4, color=ink, label=name)
+        _curve(axes, number, name, points, marker="o", ms=4)
     axes.set(xlabel="stated probability", ylabel="share right", title=title)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     _legend(axes, len(curves))
@@ -79,10 +85,9 @@ def lines(
     """
     canvas, axes = _axes(6.0 if len(curves) <= FEW else 8.4)
     for number, (name, points) in enumerate(curves.items()):
-        ink, dash = INK[number % len(INK)], ("-", "--", ":")[number // len(INK) % 3]
-        axes.plot([p[0] for p in points], [p[1] for p in points], dash, color=ink, label=name)
+        _curve(axes, number, name, points)
         if marks and name in marks:
-            axes.plot(*marks[name][:2], "o", color=ink)
+            axes.plot(*marks[name][:2], "o", color=INK[number % len(INK)])
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     _legend(axes, len(curves))
     return _svg(canvas)

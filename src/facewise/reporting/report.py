@@ -113,9 +113,15 @@ class Report:
         return _PAGE.substitute(title=html.escape(self.title), body=body)
 
     def write(self, path: Path) -> None:
-        """Write ``path`` with the suffixes .md and .html; figures into a folder of its name."""
+        """Write ``path`` with the suffixes .md and .html; figures into a folder of its name.
+
+        Figures of an earlier report that this one does not show go.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.parent / f"{path.stem}-figures"
+        for old in folder.glob("*.svg"):
+            if old.stem not in self.figures:
+                old.unlink()
         if self.figures:
             folder.mkdir(exist_ok=True)
             for name, svg in self.figures.items():
