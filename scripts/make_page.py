@@ -123,6 +123,8 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
             "inner_px": quality.INNER_PX,
             "nose_depth": quality.NOSE_DEPTH,
             "face_height": quality.FACE_HEIGHT,
+            "fine_sigma_px": quality.FINE_SIGMA_PX,
+            "coarse_sigmas_px": quality.COARSE_SIGMAS_PX,
             "min_deviation": quality.MIN_DEVIATION,
         },
         **models,

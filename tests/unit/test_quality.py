@@ -71,3 +71,19 @@ def test_blur_lowers_sharpness_noise_raises_it_and_exposure_hardly_moves_it() ->
 def test_a_flat_crop_is_neither_sharp_nor_an_error() -> None:
     flat = measure_quality(np.full((112, 112, 3), 90, np.uint8), np.zeros((5, 2), np.float32))
     assert flat.sharpness == flat.contrast == flat.eye_distance_px == flat.yaw_degrees == 0
+
+
+@pytest.mark.parametrize("jpeg_quality", [None, 75])
+def test_a_face_that_was_small_once_is_not_sharp_whatever_its_contrast(
+    jpeg_quality: int | None,
+) -> None:
+    crop, points = face(), turned(0)
+    side = crop.shape[0]
+    small = cv2.resize(crop, (side // 6, side // 6), interpolation=cv2.INTER_AREA)
+    enlarged = np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC))
+    if jpeg_quality is not None:
+        _, data = cv2.imencode(".jpg", enlarged, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+        enlarged = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    before, after = measure_quality(crop, points), measure_quality(enlarged, points)
+    assert after.sharpness < 0.6 * before.sharpness
+    assert after.contrast > 0.8 * before.contrast

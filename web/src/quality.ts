@@ -34,39 +34,60 @@ function meanAndDeviation(values: ArrayLike<number>): [number, number] {
   return [mean, Math.sqrt(Math.max(0, squares / values.length - mean * mean))];
 }
 
-/** The luma of the crop's middle at a fixed size, whole numbers: `side * side`. */
-function innerLuma(crop: Crop, size: number, constants: QualityConstants): Uint8Array {
-  const whole = constants.sharpness_size_px;
-  const { data } = resizeMean({ data: crop, width: size, height: size, channels: 3 }, whole, whole);
-  const [first, last] = constants.inner_px;
-  const side = last - first;
+/** The luma of the crop at a fixed size, whole numbers: `side * side`. */
+function wholeLuma(crop: Crop, size: number, side: number): Float32Array {
+  const { data } = resizeMean({ data: crop, width: size, height: size, channels: 3 }, side, side);
   const [r, g, b] = LUMA;
-  const out = new Uint8Array(side * side);
-  for (let y = 0, at = 0; y < side; y++) {
-    for (let x = 0; x < side; x++, at++) {
-      const from = ((first + y) * whole + first + x) * 3;
-      out[at] = (data[from] * r + data[from + 1] * g + data[from + 2] * b + 16384) >> 15;
-    }
+  const out = new Float32Array(side * side);
+  for (let i = 0, from = 0; i < out.length; i++, from += 3) {
+    out[i] = (data[from] * r + data[from + 1] * g + data[from + 2] * b + 16384) >> 15;
   }
   return out;
 }
 
-/** Laplacian with mirrored edges (the edge itself not repeated). */
-function laplacian(values: Uint8Array, side: number): Float32Array {
-  const out = new Float32Array(values.length);
-  const mirror = (i: number): number => (i < 0 ? 1 : i >= side ? side - 2 : i);
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      out[y * side + x] =
-        values[mirror(y - 1) * side + x] +
-        values[mirror(y + 1) * side + x] +
-        values[y * side + mirror(x - 1)] +
-        values[y * side + mirror(x + 1)] -
-        4 * values[y * side + x];
+/** Half of a Gaussian kernel, the middle first, as long as OpenCV makes it for floats. */
+function gaussian(sigma: number): Float64Array {
+  const reach = (Math.round(sigma * 8 + 1) | 1) >> 1;
+  const half = Float64Array.from({ length: reach + 1 }, (_, i) =>
+    Math.exp((-i * i) / (2 * sigma * sigma)),
+  );
+  const sum = half[0] + 2 * half.subarray(1).reduce((a, b) => a + b, 0);
+  return half.map((v) => v / sum);
+}
+
+/**
+ * The middle of a picture after a Gaussian, rows and columns `first` to `last`. The kernels that
+ * are used end inside of the picture, so that its edge is of no account.
+ */
+function blurredMiddle(
+  luma: Float32Array,
+  whole: number,
+  [first, last]: readonly [number, number],
+  sigma: number,
+): Float32Array {
+  const kernel = gaussian(sigma);
+  const side = last - first;
+  const across = new Float32Array(whole * side);
+  for (let y = 0, at = 0; y < whole; y++) {
+    for (let x = first; x < last; x++, at++) {
+      const from = y * whole + x;
+      let sum = kernel[0] * luma[from];
+      for (let k = 1; k < kernel.length; k++) sum += kernel[k] * (luma[from - k] + luma[from + k]);
+      across[at] = sum;
     }
+  }
+  const out = new Float32Array(side * side);
+  for (let i = 0, from = first * side; i < out.length; i++, from++) {
+    let sum = kernel[0] * across[from];
+    for (let k = 1; k < kernel.length; k++) {
+      sum += kernel[k] * (across[from - k * side] + across[from + k * side]);
+    }
+    out[i] = sum;
   }
   return out;
 }
+
+const difference = (a: Float32Array, b: Float32Array): Float32Array => a.map((v, i) => v - b[i]);
 
 /** Measure one face. */
 export function measureQuality(
@@ -75,13 +96,22 @@ export function measureQuality(
   points: ArrayLike<number>,
   constants: QualityConstants,
 ): Quality {
-  const luma = innerLuma(crop, size, constants);
-  const [mean, deviation] = meanAndDeviation(luma);
-  const side = constants.inner_px[1] - constants.inner_px[0];
-  const [, spread] = meanAndDeviation(laplacian(luma, side));
+  const whole = constants.sharpness_size_px;
+  const [first, last] = constants.inner_px;
+  const luma = wholeLuma(crop, size, whole);
+  const inner = new Float32Array((last - first) ** 2);
+  for (let y = first, at = 0; y < last; y++, at += last - first) {
+    inner.set(luma.subarray(y * whole + first, y * whole + last), at);
+  }
+  const [mean, deviation] = meanAndDeviation(inner);
+  const blurred = (sigma: number): Float32Array =>
+    blurredMiddle(luma, whole, constants.inner_px, sigma);
+  const [, detail] = meanAndDeviation(difference(inner, blurred(constants.fine_sigma_px)));
+  const [coarse, coarser] = constants.coarse_sigmas_px.map(blurred);
+  const [, features] = meanAndDeviation(difference(coarse, coarser));
   return {
     eye_distance_px: Math.hypot(points[2] - points[0], points[3] - points[1]),
-    sharpness: spread / Math.max(deviation, constants.min_deviation),
+    sharpness: detail / Math.max(features, constants.min_deviation),
     yaw_degrees: yawFromLandmarks(points, constants),
     brightness: mean / 255,
     contrast: deviation / 255,

@@ -95,6 +95,8 @@ export interface QualityConstants {
   inner_px: [number, number];
   nose_depth: number;
   face_height: number;
+  fine_sigma_px: number;
+  coarse_sigmas_px: [number, number];
   min_deviation: number;
 }
 

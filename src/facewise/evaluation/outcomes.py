@@ -44,7 +44,7 @@ QUALITY_FIELDS: Final = (
 )
 CHUNK: Final = 32
 
-PIPELINE: Final = 3
+PIPELINE: Final = 4
 """Goes up whenever detection, alignment or quality change what a stored outcome would hold."""
 
 
