@@ -22,7 +22,6 @@ from facewise.evaluation.intervals import (
     fit_thresholds,
     interval_scores,
     joined_bands,
-    memberships,
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
@@ -144,26 +143,32 @@ def uneven(n: int, seed: int) -> Faces:
     age, older = rng.integers(25, 35, n), rng.random(n) < 1 / 6
     centres = age + np.where(older, 3.0, -0.5) + rng.normal(0, 2.5, n)
     names = np.array([f"{i}.jpg" for i in range(n)])
-    return Faces(bells(centres, np.full(n, 2.5)), age, names, memberships([older.astype(str)]))
+    return Faces(bells(centres, np.full(n, 2.5)), age, names)
 
 
-def test_groups_are_covered_though_nothing_at_hand_tells_them_apart() -> None:
-    most, rest = uneven(900, seed=1), uneven(6000, seed=2)
+def test_the_old_are_covered_by_their_own_age_and_not_by_the_age_they_are_taken_for() -> None:
+    def people(n: int, seed: int) -> Faces:
+        # Every tenth is old, and taken for one of the others.
+        rng = np.random.default_rng(seed)
+        old = rng.random(n) < 0.1
+        age = np.where(old, rng.integers(60, 70, n), rng.integers(40, 60, n))
+        centres = np.where(old, age - 14, age) + rng.normal(0, 3, n)
+        return Faces(bells(centres, np.full(n, 6.0)), age, np.array([f"{i}.jpg" for i in range(n)]))
+
+    most, rest = people(1500, seed=1), people(6000, seed=2)
 
     def coverage(recipe: Recipe) -> tuple[float, float]:
         calibration = Calibration.from_dict({"age_intervals": fit_intervals(most, 1.0, recipe)})
-        first, last = calibration.age_intervals(rest.ages, 0.9).T
+        first, last = calibration.age_intervals(rest.ages, 0.8).T
         inside = (rest.truth >= first) & (rest.truth <= last)
-        return float(inside[rest.members[1]].mean()), float(inside.mean())
+        return float(inside[rest.truth >= 60].mean()), float(inside.mean())
 
-    group, everybody = coverage(Recipe(margin=0, min_group=None))
-    assert group < 0.86
-    assert everybody == pytest.approx(0.9, abs=0.02)
-    group_then, everybody_then = coverage(Recipe(margin=0))
-    assert group_then > group + 0.01, "the group is looked after"
-    assert everybody_then == pytest.approx(0.9, abs=0.02), "and nobody pays for it in coverage"
-    # A group that is too small to be looked after changes nothing.
-    assert coverage(Recipe(margin=0, min_group=10_000)) == (group, everybody)
+    old, everybody = coverage(Recipe(margin=0, age_starts_years=(1,)))
+    assert old < 0.6
+    assert everybody == pytest.approx(0.8, abs=0.03)
+    old, everybody = coverage(Recipe(margin=0))
+    assert old == pytest.approx(0.8, abs=0.06)
+    assert everybody == pytest.approx(0.8, abs=0.03), "and nobody pays for it in coverage"
 
 
 def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
@@ -184,7 +189,7 @@ def test_thresholds_are_those_of_a_quantile_regression() -> None:
     faces = uneven(300, seed=5)
     scores = interval_scores(faces.ages, faces.truth)
     old = (faces.truth >= 30).astype(np.float64)
-    band, age = fit_thresholds(faces, (1,), (1, 30), 0.8, 0.8, None)
+    band, age = fit_thresholds(faces, (1,), (1, 30), 0.8)
     known = QuantileRegressor(quantile=0.8, alpha=0, solver="highs").fit(old[:, None], scores)
 
     def loss(t: np.ndarray) -> float:
@@ -194,15 +199,6 @@ def test_thresholds_are_those_of_a_quantile_regression() -> None:
         loss(known.predict(old[:, None])), rel=1e-6
     )
     assert loss(band[0] + age[old.astype(int)] + 0.1) > loss(band[0] + age[old.astype(int)])
-
-
-def test_memberships_by_hand() -> None:
-    columns = [np.array(["a", "b", "a"]), np.array(["x", "x", "x"])]
-    assert memberships(columns).tolist() == [
-        [True, False, True],
-        [False, True, False],
-        [True, True, True],
-    ]
 
 
 def test_coverage_table_by_hand() -> None:

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.calibration import LEVELS, Calibration, apply_temperature
-from facewise.evaluation.groups import group_columns
-from facewise.evaluation.intervals import Faces, fit_intervals, memberships
+from facewise.calibration import LEVELS, apply_temperature
+from facewise.evaluation.intervals import Faces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
-from facewise.evaluation.scoring import Scored
 from facewise.types import FloatArray
 
 
@@ -103,13 +101,7 @@ def age_mask(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
 def faces_of(found: Outcomes, temperature: float) -> Faces:
     """Faces with an exact age, for intervals to be fitted on."""
     exact = found.take(found.exact)
-    columns = group_columns(Scored(exact, Calibration()))
-    return Faces(
-        apply_temperature(exact.ages, temperature),
-        exact.age_ranges[:, 0],
-        exact.groups,
-        memberships(list(columns.values())),
-    )
+    return Faces(apply_temperature(exact.ages, temperature), exact.age_ranges[:, 0], exact.groups)
 
 
 def fit_calibration(calibration: Outcomes) -> dict[str, Any]:

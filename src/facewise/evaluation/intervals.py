@@ -3,14 +3,13 @@
 A year lies inside an interval when its distance from the expected age, in the face's own standard
 deviations, is at most the threshold of the band of the expected age plus that of the band of the
 year itself. The thresholds are a quantile regression of that distance on the two kinds of bands
-(Gibbs, Cherian and Candes, 2023), in which faces of groups that would be covered too seldom weigh
-more. Groups are of the labels' ethnicity, gender and age: they are known here and not where a face
-is answered, so nothing that ships depends on them.
+(Gibbs, Cherian and Candes, 2023). More bands, or groups of people that weigh more where they are
+covered too seldom, fit the calibration faces better and other faces worse: see
+``scripts/compare_fits.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,14 +24,11 @@ from facewise.types import FloatArray
 BAND_STARTS_YEARS: Final = (1, 4, 13, 20, 27, 34, 42, 52, 65)
 """Mondrian bands of the expected age; neighbours are joined where one holds too few faces."""
 
-AGE_STARTS_YEARS: Final = (1, 4, 13, 20, 30, 40, 50, 65)
+AGE_STARTS_YEARS: Final = (1, 13, 30, 60)
 """Bands of the age itself; joined likewise."""
 
 MIN_BAND: Final = 60
 """Fewest calibration faces of a band: with fewer, its 95 % quantile is its third largest score."""
-
-MIN_GROUP: Final = 60
-"""Fewest calibration faces of a group that is looked after by itself."""
 
 MARGIN: Final = 0.015
 """How far above the level the coverage aimed at lies. Calibration faces are a sample (Vovk, 2012),
@@ -46,12 +42,6 @@ CLOSE: Final = 0.001
 """Corrections of the regression's level, and a gap that is not worth another: a calibration set's
 own error is several times as large."""
 
-ROUNDS: Final = 6
-STEP: Final = 8.0
-"""Rounds of looking after groups, and by how much a group's weight grows for each face in a hundred
-that it lacks, times a hundred."""
-
-Mask = NDArray[np.bool_]
 Ages = NDArray[np.integer[Any]]
 
 
@@ -62,13 +52,11 @@ class Recipe:
     Attributes:
         band_starts_years, age_starts_years: bands before any are joined; (1,) for one threshold.
         margin: above the level, of the coverage aimed at on faces that a fit has not seen.
-        min_group: of groups that are looked after; None looks after none.
     """
 
     band_starts_years: tuple[int, ...] = BAND_STARTS_YEARS
     age_starts_years: tuple[int, ...] = AGE_STARTS_YEARS
     margin: float = MARGIN
-    min_group: int | None = MIN_GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +67,18 @@ class Faces:
         ages: tempered ``(N, 120)`` of faces that were found.
         truth: exact ages ``(N,)``.
         groups: near-duplicates share one, ``(N,)``.
-        members: ``(G, N)``, who is in which group of people.
     """
 
     ages: FloatArray
     truth: Ages
     groups: GroupNames
-    members: Mask
 
     def __len__(self) -> int:
         return len(self.truth)
 
-    def take(self, rows: Mask) -> Faces:
+    def take(self, rows: NDArray[np.bool_]) -> Faces:
         """Some of them."""
-        return Faces(self.ages[rows], self.truth[rows], self.groups[rows], self.members[:, rows])
+        return Faces(self.ages[rows], self.truth[rows], self.groups[rows])
 
 
 def fit_intervals(faces: Faces, found_share: float, recipe: Recipe | None = None) -> dict[str, Any]:
@@ -112,8 +98,7 @@ def fit_intervals(faces: Faces, found_share: float, recipe: Recipe | None = None
     thresholds = {}
     for level in LEVELS:
         aim = min((level + recipe.margin) / found_share, HIGHEST_LEVEL)
-        raised = _raised_level(faces, bands, own, level, aim, recipe.min_group)
-        band, age = fit_thresholds(faces, bands, own, level, raised, recipe.min_group)
+        band, age = fit_thresholds(faces, bands, own, _raised_level(faces, bands, own, level, aim))
         thresholds[str(level)] = {
             "band": np.round(band, 4).tolist(),
             "age": np.round(age, 4).tolist(),
@@ -148,35 +133,31 @@ def joined_bands(
     return tuple(kept)
 
 
-def fit_thresholds(
-    faces: Faces,
-    bands: tuple[int, ...],
-    own: tuple[int, ...],
-    level: float,
-    raised: float,
-    min_group: int | None,
-) -> Fit:
-    """Thresholds that cover the faces at ``raised``, and look after each group of them.
+def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], level: float) -> Fit:
+    """Quantile regression of the nonconformity on the bands' indicators.
 
-    A group whose coverage lies more than a standard error under ``level`` weighs more in the next
-    round: the multipliers of a condition of the regression. Less than that is left alone: it may
-    well be chance, and what one group is given another lacks.
+    At its optimum the share of the faces under their threshold is the level in every band of either
+    kind at once, as Mondrian quantiles make it for bands that do not overlap. Solved as its dual
+    (Koenker and Bassett, 1978), with a variable a face and the thresholds as multipliers: seven
+    times as fast as scikit-learn's QuantileRegressor, which solves the same problem.
     """
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_array
+
     if len(faces) == 0:
         return np.zeros(len(bands)), np.zeros(len(own))
-    weights = np.ones(len(faces))
-    fit = _quantile_regression(faces, bands, own, raised, weights)
-    members = faces.members[faces.members.sum(axis=1) >= (min_group or np.inf)]
-    sizes = members.sum(axis=1)
-    least = level - np.sqrt(level * (1 - level) / sizes)
-    for _ in range(ROUNDS if len(members) else 0):
-        inside = held(faces, fit, bands, own, level)
-        lack = np.maximum(least - members @ inside / sizes, 0)
-        if not lack.any():
-            break
-        weights += STEP * (lack @ members)
-        fit = _quantile_regression(faces, bands, own, raised, weights)
-    return fit
+    scores = interval_scores(faces.ages, faces.truth)
+    mine = age_band(expected_age(faces.ages), bands), age_band(faces.truth, own)
+    indicators = np.hstack([np.eye(len(bands))[mine[0]], np.eye(len(own))[mine[1]]])
+    solved = linprog(
+        -scores,
+        A_eq=csr_array(indicators.T),
+        b_eq=np.zeros(indicators.shape[1]),
+        bounds=(level - 1, level),
+        method="highs",
+    )
+    thresholds = -np.asarray(solved.eqlin.marginals, np.float64)
+    return _centred(thresholds[: len(bands)], thresholds[len(bands) :])
 
 
 def held(
@@ -198,20 +179,17 @@ def _raised_level(
     own: tuple[int, ...],
     level: float,
     aim: float,
-    min_group: int | None,
 ) -> float:
     """Level of the regression at which faces that a fit has not seen are covered as aimed."""
     fold = _folds(faces.groups)
     if fold.max() == 0:
         return aim
     parts = [(faces.take(fold != k), faces.take(fold == k)) for k in range(FOLDS)]
-    # A group that is looked after in all of the faces is, in four fifths of them, as well.
-    least = None if min_group is None else round(min_group * (1 - 1 / FOLDS))
 
     def covered(raised: float) -> float:
         inside = 0.0
         for most, rest in parts:
-            fit = fit_thresholds(most, bands, own, level, raised, least)
+            fit = fit_thresholds(most, bands, own, raised)
             inside += held(rest, fit, bands, own, level).sum()
         return float(inside / len(faces))
 
@@ -233,37 +211,6 @@ def _folds(groups: GroupNames) -> NDArray[np.intp]:
     return order[codes].astype(np.intp)
 
 
-def _quantile_regression(
-    faces: Faces,
-    bands: tuple[int, ...],
-    own: tuple[int, ...],
-    level: float,
-    weights: NDArray[np.float64],
-) -> Fit:
-    """Weighted quantile regression of the nonconformity on the bands' indicators.
-
-    At its optimum the share of the weights under their threshold is the level in every band of
-    either kind at once, as Mondrian quantiles make it for bands that do not overlap. Solved as its
-    dual (Koenker and Bassett, 1978), with a variable a face and the thresholds as multipliers:
-    seven times as fast as scikit-learn's QuantileRegressor, which solves the same problem.
-    """
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array
-
-    scores = interval_scores(faces.ages, faces.truth)
-    mine = age_band(expected_age(faces.ages), bands), age_band(faces.truth, own)
-    indicators = np.hstack([np.eye(len(bands))[mine[0]], np.eye(len(own))[mine[1]]])
-    solved = linprog(
-        -scores,
-        A_eq=csr_array(indicators.T),
-        b_eq=np.zeros(indicators.shape[1]),
-        bounds=np.stack([(level - 1) * weights, level * weights], axis=1),
-        method="highs",
-    )
-    thresholds = -np.asarray(solved.eqlin.marginals, np.float64)
-    return _centred(thresholds[: len(bands)], thresholds[len(bands) :])
-
-
 def _centred(band: NDArray[np.float64], age: NDArray[np.float64]) -> Fit:
     """The same sums, with the thresholds of the age's bands having median 0."""
     middle = float(np.median(age))
@@ -275,9 +222,3 @@ def interval_scores(ages: FloatArray, truth: Ages) -> NDArray[np.float64]:
     distance = np.abs(expected_age(ages) - truth)
     scores: NDArray[np.float64] = np.maximum(distance - 0.5, 0) / age_std(ages)
     return scores
-
-
-def memberships(columns: Sequence[GroupNames]) -> Mask:
-    """Every group of every grouping as a row, ``(G, N)``."""
-    rows = [column == name for column in columns for name in np.unique(column)]
-    return np.array(rows, bool).reshape(len(rows), -1)
