@@ -107,7 +107,8 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         "gate_coverage": analyzer.GATE_COVERAGE,
         "border": align.BORDER,
         "min_std_years": calibration.MIN_STD_YEARS,
-        "reasons": calibration._REASONS,
+        "reasons": calibration.QUALITY_REASONS,
+        "unsure": calibration.UNSURE,
         "labels": {
             "decades": labels.DECADE_LABELS,
             "gender": labels.GENDER_LABELS,

@@ -49,7 +49,8 @@ Thresholds = tuple[float, ...]
 FloatArray64 = NDArray[np.float64]
 _LABELS: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
 
-_REASONS: Final = {
+UNSURE: Final = "the model is too unsure"
+QUALITY_REASONS: Final = {
     "eye_distance_px": ("the face is too small", ""),
     "sharpness": ("the face is too blurred", "the picture is too noisy"),
     "yaw_degrees": ("", "the face is turned too far to the side"),
@@ -57,6 +58,13 @@ _REASONS: Final = {
     "contrast": ("the face has too little contrast", ""),
     "detection_score": ("it may not be a face", ""),
 }
+"""Of each measure, the reason when it is under its gate and when it is over it."""
+
+ABSTENTION_REASONS: Final = (
+    *(reason for reasons in QUALITY_REASONS.values() for reason in reasons if reason),
+    UNSURE,
+)
+"""What every reason of an abstention begins with; the figures follow in brackets."""
 
 
 def apply_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
@@ -224,7 +232,7 @@ class Calibration:
             top_probability: largest probability by attribute, for those that are on.
 
         Returns:
-            Attribute to a reason in words.
+            Attribute to a reason: one of ``ABSTENTION_REASONS``, then figures in brackets.
         """
         on = (["age"] if interval_years is not None else []) + list(top_probability)
         out: dict[str, str] = {}
@@ -234,9 +242,9 @@ class Calibration:
             if reason is None and name == "age" and interval_years is not None:
                 width = interval_years[1] - interval_years[0]
                 if width > gate.get("max_interval_years", np.inf):
-                    reason = f"the model is too unsure: its interval spans {width} years"
+                    reason = f"{UNSURE} (its interval spans {width} years)"
             elif reason is None and top_probability[name] < gate.get("min_probability", 0.0):
-                reason = f"the model is too unsure: no answer is above {top_probability[name]:.0%}"
+                reason = f"{UNSURE} (no answer is above {top_probability[name]:.0%})"
             if reason is not None:
                 out[name] = reason
         return out
@@ -246,7 +254,7 @@ class Calibration:
     ) -> str | None:
         for name, limits in self.quality_gates.get(attribute, {}).items():
             value = detection_score if name == "detection_score" else abs(getattr(quality, name))
-            low, high = _REASONS[name]
+            low, high = QUALITY_REASONS[name]
             if value < limits.get("min", -np.inf):
                 return f"{low} ({name} {value:.3g}, at least {limits['min']:.3g} is needed)"
             if value > limits.get("max", np.inf):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from facewise.calibration import Calibration, age_band, age_std, apply_temperature
+from facewise.calibration import (
+    ABSTENTION_REASONS,
+    Calibration,
+    age_band,
+    age_std,
+    apply_temperature,
+)
 from facewise.errors import ModelIntegrityError, OptionError
 from facewise.models import load_spec
 from facewise.types import Quality
 
+DOCS = Path(__file__).parents[2] / "docs"
 FITTED = Calibration.from_dict(
     {
         "temperatures": {"gender": 2.0},
@@ -91,6 +100,13 @@ def test_abstention() -> None:
     blurred = FITTED.abstentions(Quality(60, 0.1, 5, 0.5, 0.2), 1.0, (20, 30), sure)
     assert set(blurred) == {"age", "gender", "ethnicity"}
     assert "blurred" in blurred["age"]
+    for reason in [*unsure.values(), *blurred.values()]:
+        assert reason.split(" (")[0] in ABSTENTION_REASONS
+
+
+def test_the_reasons_are_those_that_the_manual_names() -> None:
+    manual = " ".join((DOCS / "library.md").read_text(encoding="utf-8").split())
+    assert f"*{', '.join(ABSTENTION_REASONS)}*" in manual
 
 
 def test_abstention_is_per_attribute() -> None:

@@ -80,10 +80,10 @@ def test_a_face_that_was_small_once_is_not_sharp_whatever_its_contrast(
     crop, points = face(), turned(0)
     side = crop.shape[0]
     small = cv2.resize(crop, (side // 6, side // 6), interpolation=cv2.INTER_AREA)
-    enlarged = np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC))
+    enlarged = np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
     if jpeg_quality is not None:
         _, data = cv2.imencode(".jpg", enlarged, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
-        enlarged = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+        enlarged = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     before, after = measure_quality(crop, points), measure_quality(enlarged, points)
     assert after.sharpness < 0.6 * before.sharpness
     assert after.contrast > 0.8 * before.contrast

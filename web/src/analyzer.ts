@@ -33,7 +33,7 @@ export class Analyzer {
   ) {
     this.detector = new MTCNN(spec.detector, networks);
     this.model = new AttributeModel(spec.model, networks.attributes);
-    this.calibration = new Calibration(spec.model.calibration, spec.min_std_years, spec.reasons);
+    this.calibration = new Calibration(spec.model.calibration, spec.min_std_years, spec.reasons, spec.unsure);
   }
 
   /** Analyse one photo or frame. */

@@ -80,6 +80,7 @@ export class Calibration {
     private readonly stored: StoredCalibration,
     private readonly minStdYears: number,
     private readonly reasons: Record<string, [string, string]>,
+    private readonly unsure: string,
   ) {}
 
   temper(p: Float32Array, attribute: string): Float32Array {
@@ -144,11 +145,11 @@ export class Calibration {
       if (reason === null && name === "age" && interval) {
         const width = interval[1] - interval[0];
         if (width > (gate.max_interval_years ?? Infinity)) {
-          reason = `the model is too unsure: its interval spans ${width} years`;
+          reason = `${this.unsure} (its interval spans ${width} years)`;
         }
       } else if (reason === null && top[name] < (gate.min_probability ?? 0)) {
         const percent = (top[name] * 100).toFixed(0);
-        reason = `the model is too unsure: no answer is above ${percent}%`;
+        reason = `${this.unsure} (no answer is above ${percent}%)`;
       }
       if (reason !== null) out[name] = reason;
     }

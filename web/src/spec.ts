@@ -122,6 +122,7 @@ export interface DeviceSpec {
   border: number;
   min_std_years: number;
   reasons: Record<string, [string, string]>;
+  unsure: string;
   labels: Labels;
   limits: Limits;
   quality: QualityConstants;

@@ -21,7 +21,7 @@ const stored: StoredCalibration = {
   },
 };
 
-const calibration = new Calibration(stored, 0.5, reasons);
+const calibration = new Calibration(stored, 0.5, reasons, "unsure");
 
 const measures = (changes: Partial<Measures>): Measures => ({
   eye_distance_px: 50,
@@ -64,13 +64,13 @@ describe("calibration", () => {
   it("a label set holds what passes its own threshold, and the best always", () => {
     expect(calibration.labelSet(Float32Array.from([0.3, 0.7]), "gender", 0.9)).toEqual([1]);
     expect(calibration.labelSet(Float32Array.from([0.7, 0.3]), "gender", 0.9)).toEqual([0, 1]);
-    const one = new Calibration({ label_sets: { gender: { "0.9": 0.1 } } }, 0.5, reasons);
+    const one = new Calibration({ label_sets: { gender: { "0.9": 0.1 } } }, 0.5, reasons, "unsure");
     expect(one.labelSet(Float32Array.from([0.6, 0.4]), "gender", 0.9)).toEqual([0]);
   });
 
   it("without a fit there is the central interval and the smallest set", () => {
     expect(centralInterval(even(1, 70), 0.9)).toEqual([4, 67]);
-    const none = new Calibration({}, 0.5, reasons);
+    const none = new Calibration({}, 0.5, reasons, "unsure");
     expect(none.labelSet(Float32Array.from([0.6, 0.4]), "gender", 0.9)).toEqual([0, 1]);
     expect(none.abstentions(measures({ sharpness: 0 }), [1, 120], { gender: 0.5 })).toEqual({});
   });
@@ -78,13 +78,13 @@ describe("calibration", () => {
   it("quality comes before certainty, and says so as the Python code does", () => {
     expect(calibration.abstentions(measures({ sharpness: 0.1234 }), [1, 90], { gender: 0.55 })).toEqual({
       age: "the face is too blurred (sharpness 0.123, at least 0.25 is needed)",
-      gender: "the model is too unsure: no answer is above 55%",
+      gender: "unsure (no answer is above 55%)",
     });
     expect(calibration.abstentions(measures({ yaw_degrees: -50 }), [1, 9], {})).toEqual({
       age: "the face is turned too far to the side (yaw_degrees 50, at most 40 is accepted)",
     });
     expect(calibration.abstentions(measures({}), [10, 41], { gender: 0.6 })).toEqual({
-      age: "the model is too unsure: its interval spans 31 years",
+      age: "unsure (its interval spans 31 years)",
     });
   });
 
