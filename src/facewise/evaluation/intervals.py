@@ -3,9 +3,8 @@
 A year lies inside an interval when its distance from the expected age, in the face's own standard
 deviations, is at most the threshold of the band of the expected age plus that of the band of the
 year itself. The thresholds are a quantile regression of that distance on the two kinds of bands
-(Gibbs, Cherian and Candes, 2023). More bands, or groups of people that weigh more where they are
-covered too seldom, fit the calibration faces better and other faces worse: see
-``scripts/compare_fits.py``.
+(Gibbs, Cherian and Candes, 2023). More bands would fit the calibration faces better and other faces
+worse: see ``scripts/compare_fits.py``.
 """
 
 from __future__ import annotations
