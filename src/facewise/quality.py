@@ -27,8 +27,9 @@ FINE_SIGMA_PX: Final = 1.0
 COARSE_SIGMAS_PX: Final = (1.4, 2.8)
 """The coarser band is what the second takes away from what the first leaves."""
 
-MIN_DEVIATION: Final = 0.5
-"""Least deviation of the coarser band, in grey levels, that the finer is measured against."""
+MIN_DEVIATION: Final = 1.5
+"""Least deviation of the coarser band, in grey levels, that the finer is measured against: where a
+blur leaves neither, the rounding of pixels to whole levels, 0.3, would pass for detail."""
 
 NOSE_DEPTH: Final = 0.6
 """How far the tip of the nose stands before the eyes, in distances between the eyes; rounded."""

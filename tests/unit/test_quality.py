@@ -87,3 +87,11 @@ def test_a_face_that_was_small_once_is_not_sharp_whatever_its_contrast(
     before, after = measure_quality(crop, points), measure_quality(enlarged, points)
     assert after.sharpness < 0.6 * before.sharpness
     assert after.contrast > 0.8 * before.contrast
+
+
+@pytest.mark.parametrize("sigma", [3, 6, 12, 24])
+def test_no_blur_is_so_strong_that_rounding_passes_for_detail(sigma: float) -> None:
+    shape = np.zeros((160, 160, 3), np.uint8)
+    cv2.ellipse(shape, (80, 85), (50, 65), 0, 0, 360, (180, 150, 130), -1)
+    blurred = np.asarray(cv2.GaussianBlur(shape, (0, 0), sigma), np.uint8)
+    assert measure_quality(blurred, turned(0)).sharpness < 0.35
