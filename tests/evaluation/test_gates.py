@@ -12,6 +12,7 @@ from facewise.evaluation.gates import (
     CLEAN_BUDGET,
     SIDES,
     degraded_table,
+    errors,
     fit_gates,
     gate_curves,
     risk_coverage,
@@ -34,6 +35,17 @@ def faces(n: int, *, sharpness: float, error_years: int, seed: int) -> Scored:
         made(n, age=[40] * n, said_ages=[years(40 + d) for d in off], quality=quality),
         Calibration(),
     )
+
+
+def test_the_middles_of_age_groups_stand_for_ages_where_none_is_exact() -> None:
+    said = [years(30), years(30), years(80), years(30)]
+    groups = [(20, 29), (30, 39), (70, 120), (18, 40)]
+    error = errors(Scored(made(4, age=groups, said_ages=said), Calibration()), "age")
+    np.testing.assert_allclose(error[:2], [5.5, 4.5])
+    assert np.isnan(error[2:]).all(), "an open group and a wide one have no middle worth the name"
+    one_exact = made(4, age=[33, *groups[1:]], said_ages=said)
+    error = errors(Scored(one_exact, Calibration()), "age")
+    np.testing.assert_allclose(error, [3, np.nan, np.nan, np.nan])
 
 
 def test_risk_coverage_by_hand() -> None:

@@ -34,6 +34,9 @@ twice the standard error of such a share of val's faces."""
 GATE_FACES: Final = 450
 """Faces of each data set of val that are worsened, for gates to be chosen on."""
 
+WIDEST_GROUP_YEARS: Final = 15
+"""Last year less first of an age group whose middle stands for an age."""
+
 CERTAINTY_START: Final = 0.005
 """Share of the clean faces, the least certain, that the certainty gate of an attribute turns away
 before anything else: the end of the curve, where its risk is that of a guess."""
@@ -65,11 +68,22 @@ MIN_ANSWERED: Final = 30
 """Fewest answered faces whose error is worth comparing."""
 
 
+def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
+    """Ages to compare answers with, and which rows have one: exact ages or, where no row has any,
+    the middles of age groups, but for those that are open or wide.
+    """
+    first, last = scored.outcomes.age_ranges.T
+    rows = scored.exact
+    if not rows.any():
+        rows = (first > 0) & (last - first <= WIDEST_GROUP_YEARS)
+    return (first + last) / 2, rows
+
+
 def errors(scored: Scored, name: str) -> NDArray[np.float64]:
     """Error of each row: years, or 1 for a wrong class; NaN where unknown or not found."""
     if name == "age":
-        error = np.abs(scored.age - scored.true_age)
-        rows = scored.exact
+        years, rows = known_ages(scored)
+        error = np.abs(scored.age - years)
     else:
         error = (~scored.right(name)).astype(np.float64)
         rows = scored.known(name)
@@ -89,7 +103,8 @@ def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
 def ignorance(clean: Scored, name: str) -> float:
     """Error of an answer that knows nothing: what an answer about no face at all is worth."""
     if name == "age":
-        return float(np.abs(AGE_IF_NOT_FOUND - clean.true_age[clean.exact]).mean())
+        years, rows = known_ages(clean)
+        return float(np.abs(AGE_IF_NOT_FOUND - years[rows]).mean())
     return 1 - 1 / len(CLASSES[name])
 
 
