@@ -66,6 +66,20 @@ def by_name(table: Path) -> dict[str, list[dict[str, Any]]]:
     return out
 
 
+def test_photos_of_more_pixels_than_are_allowed_are_rows_with_an_error(
+    photos: Path, tmp_path: Path
+) -> None:
+    job = Job(attributes=("age",), max_pixels=200 * 120)
+    run(photos, tmp_path / "t", job)
+    table = by_name(tmp_path / "t")
+    assert table["naïve 人.jpg"][0]["error_code"] == "image_too_large"
+    assert table["wall.png"][0]["error_code"] is None
+    with pytest.raises(TableError, match="max_pixels was 24000, is now 50000000"):
+        run(photos, tmp_path / "t", AGE)
+    with pytest.raises(OptionError, match="max_pixels"):
+        Job(max_pixels=0)
+
+
 def test_a_folder_becomes_a_row_a_face_and_a_row_a_failure(photos: Path, tmp_path: Path) -> None:
     summary = run(photos, tmp_path / "t", Job(shard_size=4))
     found = by_name(tmp_path / "t")

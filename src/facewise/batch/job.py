@@ -13,7 +13,8 @@ from facewise._version import __version__
 from facewise.analyzer import Analyzer
 from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
-from facewise.errors import OptionError
+from facewise.errors import OptionError, check_count
+from facewise.images import DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES
 from facewise.models import WEIGHTS_FOLDER, load_spec
 
@@ -24,7 +25,7 @@ and never crosses a shard.
 A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
 do not depend on it."""
 
-PIPELINE: Final = 2
+PIPELINE: Final = 3
 """Goes up whenever this package would give other rows for the same settings."""
 
 
@@ -89,6 +90,7 @@ class Job:
         coverage: of the age interval.
         min_face_px: see ``Analyzer``.
         max_faces: see ``Analyzer``.
+        max_pixels: see ``Analyzer``; a larger photo is a row with an error.
         providers: ONNX Runtime execution providers; None for the CPU.
         photos_per_inference: at most, and of one shard; more than one pays on a GPU only.
         shard_size: pictures of a shard.
@@ -102,6 +104,7 @@ class Job:
     coverage: float = 0.90
     min_face_px: float | None = None
     max_faces: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
     providers: tuple[str, ...] | None = None
     photos_per_inference: int = 1
     shard_size: int = 1000
@@ -110,6 +113,7 @@ class Job:
     frames_per_second: float = 1.0
 
     def __post_init__(self) -> None:
+        check_count("max_pixels", self.max_pixels)
         for name in ("shard_size", "photos_per_inference"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -143,6 +147,7 @@ class Job:
             coverage=self.coverage,
             min_face_px=self.min_face_px,
             max_faces=self.max_faces,
+            max_pixels=self.max_pixels,
             threads=1,
             providers=self.providers,
         )

@@ -18,7 +18,7 @@ from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
 from facewise.errors import FacewiseError, ImageError, OptionError, TableError
-from facewise.images import DEFAULT_MAX_BYTES, load_photo
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, load_photo
 from facewise.parts import part_files, read_batches
 from facewise.types import Photo
 
@@ -140,7 +140,10 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                     elif item.image_id in photos and item.path in changed:
                         yield item.image_id, ImageError(CHANGED)
                     elif item.image_id in photos:
-                        yield item.image_id, _load(item, rows)
+                        yield (
+                            item.image_id,
+                            _load(item, rows, settings.get("max_pixels", DEFAULT_MAX_PIXELS)),
+                        )
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
 
@@ -181,13 +184,14 @@ class _Rows:
         self._open = None
 
 
-def _load(item: Item, rows: _Rows) -> Photo | Exception:
+def _load(item: Item, rows: _Rows, max_pixels: int) -> Photo | Exception:
     limit = DEFAULT_MAX_BYTES + 1
     try:
         if item.kind == ROW:
-            return load_photo(rows.read(item, limit))
+            return load_photo(rows.read(item, limit), max_pixels=max_pixels)
         size = min(item.size, limit) if item.kind == TAR else limit
-        return load_photo(storage.read_range(item.path, size, offset=item.offset))
+        data = storage.read_range(item.path, size, offset=item.offset)
+        return load_photo(data, max_pixels=max_pixels)
     except Exception as error:  # any failure is this picture's own
         return error
 

@@ -15,6 +15,7 @@ import typer
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import printable
+from facewise.images import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from facewise.batch.annotate import Progress, Summary
@@ -42,6 +43,9 @@ def annotate(
     coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
     min_face: Annotated[float | None, typer.Option(help="Smallest face, pixels.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(help="Most pixels of a photo; larger ones are rows with an error.")
+    ] = DEFAULT_MAX_PIXELS,
     image_column: Annotated[str | None, typer.Option(help="Of a table: the pictures.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Of a table: unique names.")] = None,
     fps: Annotated[float, typer.Option(help="Of video: frames a second looked at.")] = 1.0,
@@ -77,6 +81,7 @@ def annotate(
         coverage=coverage,
         min_face_px=min_face,
         max_faces=max_faces,
+        max_pixels=max_pixels,
         providers=split_names(providers),
         photos_per_inference=inference_batch,
         shard_size=shard_size,
