@@ -49,7 +49,7 @@ class ModelSpec:
     Attributes:
         path: the JSON file this was read from.
         name: what users pin, together with ``version``.
-        version: changes whenever the weights or the calibration do.
+        version: of the weights; after a dot, how often they were calibrated again: "5.1".
         file: ONNX file beside the spec.
         sha256: of that file.
         description: one sentence.

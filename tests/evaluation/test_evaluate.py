@@ -209,6 +209,25 @@ def test_figures_for_the_spec(tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "results.json").read_text()
 
 
+def test_another_calibration_is_another_version(tmp_path: Path) -> None:
+    spec = load_spec()
+    path = tmp_path / "copy.json"
+    shutil.copy(spec.path, path)
+    before = read_spec(path)
+    write_spec(path, calibration=before.calibration)
+    assert read_spec(path).version == before.version, "it is the same one"
+    for minor in (1, 2):
+        temperatures = {**before.calibration["temperatures"], "age": 1 + minor / 10}
+        write_spec(path, calibration={**before.calibration, "temperatures": temperatures})
+        major, _, first = before.version.partition(".")
+        assert read_spec(path).version == f"{major}.{int(first or 0) + minor}"
+    # The first calibration of weights that had none is no new version.
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "version": "7", "calibration": {}}))
+    write_spec(path, calibration=before.calibration)
+    assert read_spec(path).version == "7"
+
+
 def test_results_are_json_even_where_nothing_was_found(tmp_path: Path) -> None:
     blank = [np.zeros(120, np.float32)] * 2
     outcomes = made(

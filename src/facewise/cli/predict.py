@@ -38,7 +38,9 @@ def predict(
     ] = "age,gender,ethnicity",
     model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
     coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
-    min_face: Annotated[float | None, typer.Option(help="Smallest face, pixels.")] = None,
+    min_face: Annotated[
+        float | None, typer.Option(help="Smallest face looked for, pixels.")
+    ] = None,
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
     threads: Annotated[int | None, typer.Option(help="All cores unless given.")] = None,
     providers: Annotated[

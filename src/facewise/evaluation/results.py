@@ -188,13 +188,26 @@ def write_spec(
     calibration: Mapping[str, Any] | None = None,
     figures: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replace the ``calibration`` or ``figures`` of a spec; all else stays as it is."""
+    """Replace the ``calibration`` or ``figures`` of a spec; all else stays as it is.
+
+    Another calibration than the one that was there gives other answers, so the version goes up by
+    a minor number: weights 5, calibrated again, are 5.1.
+    """
     raw = json.loads(path.read_text(encoding="utf-8"))
     if calibration is not None:
-        raw["calibration"] = dict(calibration)
+        fitted = json.loads(json.dumps(calibration))
+        if raw.get("calibration") and raw["calibration"] != fitted:
+            raw["version"] = next_minor(raw["version"])
+        raw["calibration"] = fitted
     if figures is not None:
         raw["figures"] = dict(figures)
     path.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def next_minor(version: str) -> str:
+    """The version that follows behind the dot: 5 to 5.1, 5.1 to 5.2."""
+    major, _, minor = version.partition(".")
+    return f"{major}.{int(minor or 0) + 1}"
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> None:
