@@ -306,6 +306,20 @@ def test_the_camera(open_page: Open) -> None:
     assert "camera.jpg" in page.inner_text("#caption")
 
 
+@pytest.mark.parametrize("size", [(1366, 650), (1024, 600), (740, 360), (360, 640)])
+def test_the_cameras_buttons_lie_below_the_picture(open_page: Open, size: tuple[int, int]) -> None:
+    """On a laptop's screen, too, less what the browser takes of it."""
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    video, shot = (page.locator(name).bounding_box() for name in ("#video", "#shoot"))
+    assert video["height"] >= 140
+    assert video["y"] + video["height"] <= shot["y"]
+    assert shot["y"] + shot["height"] <= size[1]
+    page.click("#shoot")
+    page.wait_for_selector("#camera", state="hidden")
+
+
 def test_the_camera_is_forbidden(open_page: Open) -> None:
     """This Chromium says yes to every camera, so the visitor's no is said in its place."""
     page = open_page()
@@ -518,6 +532,25 @@ def test_a_server_with_a_key_asks_for_it(
     command = shlex.split(text.replace("YOUR-KEY", "correct höse"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert len(json.loads(done.stdout)["faces"]) == 1
+
+
+def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromium: Any) -> None:
+    """Where site data is blocked the storage throws: the page and its key work all the same."""
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.add_init_script(
+        """Object.defineProperty(window, "sessionStorage", {
+            get() { throw new DOMException("Access is denied", "SecurityError"); },
+        });"""
+    )
+    page.goto(own.url)
+    page.get_by_label("This server asks for an API key").fill("correct horse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-ready]")
+    page.click("[data-example='cat.jpg']")
+    page.get_by_role("heading", name="No face found").wait_for()
+    page.close()
 
 
 def test_what_is_off_is_not_on_the_page(
