@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from facewise import Analyzer
 
@@ -110,6 +110,36 @@ def test_drop_a_photo_and_read_the_card(
     page.hover(".card")
     assert "on" in page.get_attribute(".box", "class").split()
     shoot(page, "one-face")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_webp_on_its_side_is_turned(open_page: Open, orientation: int) -> None:
+    """By its EXIF orientation, which Chromium does not heed in a WebP, as the server does."""
+    stored = Image.new("RGB", (48, 32), "black")
+    for place, colour in (((0, 0), "red"), ((24, 0), "lime"), ((0, 16), "blue")):
+        stored.paste(colour, (*place, place[0] + 24, place[1] + 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    stored.save(out, "WEBP", lossless=True, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(out)).convert("RGB")
+    page = open_page()
+    choose(page, out.getvalue(), "turned.webp", "image/webp")
+    page.wait_for_selector(".frame img")
+    corners = [(x, y) for x in (8, expected.width - 8) for y in (8, expected.height - 8)]
+    size, pixels = page.evaluate(
+        """(corners) => {
+            const image = document.querySelector(".frame img"), canvas = new OffscreenCanvas(48, 48);
+            const pen = canvas.getContext("2d");
+            pen.drawImage(image, 0, 0);
+            const pixel = ([x, y]) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
+            return [[image.naturalWidth, image.naturalHeight], corners.map(pixel)];
+        }""",
+        corners,
+    )
+    assert tuple(size) == expected.size
+    for corner, pixel in zip(corners, pixels, strict=True):
+        assert pixel == pytest.approx(expected.getpixel(corner), abs=40)
 
 
 def test_the_reason_where_facewise_abstains(

@@ -3,6 +3,7 @@ import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
 import { render, renderBar, renderProgress } from "./results.js";
+import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,6 +36,12 @@ function choose(photo) {
   $("strip").querySelector('[aria-current="true"]')?.focus();
 }
 
+/** The picture as the server sees it where the browser alone would show it on its side, else null. */
+async function turned(file) {
+  const canvas = await upright(file);
+  return canvas && new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95));
+}
+
 /** The picture as an element, or null where this browser cannot show it. */
 async function preview(url, name) {
   const image = el("img", { src: url, alt: `The photo ${name}` });
@@ -63,7 +70,7 @@ async function add(files) {
   }
   const added = await Promise.all([...files].map(async (file) => {
     const name = file.name || "pasted.png";
-    const url = URL.createObjectURL(file);
+    const url = URL.createObjectURL((await turned(file)) ?? file);
     return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
   state.photos.push(...added);
