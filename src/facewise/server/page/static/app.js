@@ -2,7 +2,7 @@
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
-import { render, renderBar, renderProgress } from "./results.js";
+import { render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
 import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
 
@@ -76,7 +76,8 @@ async function add(files) {
   state.photos.push(...added);
   state.current = added[0];
   draw();
-  $("results").scrollIntoView({ block: "nearest" });
+  // On a phone the results fill the screen: the photo above, the first card below it.
+  $("results").scrollIntoView({ block: matchMedia("(max-width: 40rem)").matches ? "start" : "nearest" });
   work();
 }
 
@@ -148,8 +149,8 @@ async function work() {
   state.working = false;
 }
 
-function retry(photo) {
-  Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
+function retry(photos) {
+  for (const photo of photos) Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
   draw();
   $("message").focus();
   work();
@@ -214,6 +215,8 @@ function wire() {
   });
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
+  $("open-all").addEventListener("click", toggleFolds);
+  $("cards").addEventListener("toggle", renderFolds, true);
   $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -288,7 +291,8 @@ async function start() {
   if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
-  for (const photo of state.photos) if (photo.error?.code === "unauthorized") retry(photo);
+  const refused = state.photos.filter((photo) => photo.error?.code === "unauthorized");
+  if (refused.length) retry(refused);
 }
 
 const engines = {
@@ -329,7 +333,8 @@ async function switchEngine() {
     engine = device;
     use(description);
     announce("Photos stay on this device from now on.");
-    for (const photo of state.photos) if (photo.error?.code === "kept_back") retry(photo);
+    const kept = state.photos.filter((photo) => photo.error?.code === "kept_back");
+    if (kept.length) retry(kept);
   } catch (error) {
     box.checked = false;
     trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });
