@@ -194,16 +194,18 @@ def test_a_photo_on_its_side_is_turned_upright(visit: Visit) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it a quarter clockwise to look at it
     found = {}
-    for name, picture, options in (
-        ("upright", upright, {}),
-        ("turned", on_its_side, {"exif": exif}),
-        ("lying", on_its_side, {}),
+    for name, picture, kind, options in (
+        ("upright", upright, "PNG", {}),
+        ("turned", on_its_side, "PNG", {"exif": exif}),
+        ("turned WebP", on_its_side, "WEBP", {"exif": exif, "lossless": True}),
+        ("lying", on_its_side, "PNG", {}),
     ):
         out = io.BytesIO()
-        picture.save(out, "PNG", **options)
+        picture.save(out, kind, **options)
         found[name] = ask_page(page, out.getvalue())
-    [expected], [face] = found["upright"], found["turned"]
+    [expected], [face], [webp] = found["upright"], found["turned"], found["turned WebP"]
     assert face["bbox"] == pytest.approx(expected["bbox"], abs=0.01)
+    assert webp["bbox"] == pytest.approx(expected["bbox"], abs=0.01)
     assert [other["bbox"] for other in found["lying"]] != [face["bbox"]]
 
 

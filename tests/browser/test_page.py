@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from facewise import Analyzer
 
@@ -112,6 +112,36 @@ def test_drop_a_photo_and_read_the_card(
     shoot(page, "one-face")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_webp_on_its_side_is_turned(open_page: Open, orientation: int) -> None:
+    """By its EXIF orientation, which Chromium does not heed in a WebP, as the server does."""
+    stored = Image.new("RGB", (48, 32), "black")
+    for place, colour in (((0, 0), "red"), ((24, 0), "lime"), ((0, 16), "blue")):
+        stored.paste(colour, (*place, place[0] + 24, place[1] + 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    out = io.BytesIO()
+    stored.save(out, "WEBP", lossless=True, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(out)).convert("RGB")
+    page = open_page()
+    choose(page, out.getvalue(), "turned.webp", "image/webp")
+    page.wait_for_selector(".frame img")
+    corners = [(x, y) for x in (8, expected.width - 8) for y in (8, expected.height - 8)]
+    size, pixels = page.evaluate(
+        """(corners) => {
+            const image = document.querySelector(".frame img");
+            const pen = new OffscreenCanvas(48, 48).getContext("2d");
+            pen.drawImage(image, 0, 0);
+            const pixel = ([x, y]) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
+            return [[image.naturalWidth, image.naturalHeight], corners.map(pixel)];
+        }""",
+        corners,
+    )
+    assert tuple(size) == expected.size
+    for corner, pixel in zip(corners, pixels, strict=True):
+        assert pixel == pytest.approx(expected.getpixel(corner), abs=40)
+
+
 def test_the_reason_where_facewise_abstains(
     open_page: Open, portrait: bytes, analyzer: Analyzer
 ) -> None:
@@ -127,6 +157,10 @@ def test_the_reason_where_facewise_abstains(
     shown = page.locator(".abstain").all_inner_texts()
     for name, reason in expected.abstained.items():
         assert any("can't tell" in text and name in text and reason in text for text in shown)
+    assert "age" in expected.abstained
+    heading = page.text_content(".card h3")
+    assert heading.startswith("Apparent age: can't tell, the model says ")
+    assert page.locator("svg.chart.unsure").count() == 1
     unsure = page.locator(".bars.unsure h4").all_inner_texts()
     assert unsure == [f"Apparent {name}" for name in expected.abstained if name != "age"]
     assert "(unsure)" in page.get_attribute(".box", "aria-label")
@@ -142,9 +176,64 @@ def test_twelve_faces(open_page: Open, twelve: bytes) -> None:
     assert tags == [str(number) for number in range(1, 13)]
     page.locator(".box").nth(6).hover()
     assert page.locator(".card.on").get_attribute("id") == "face-7"
+    # Each card is one row, with what matters most, until its box or its row is chosen.
+    is_open = "node => node.open"
+    assert page.locator(".bars:visible").count() == 0
+    assert HEADING.search(page.text_content("#face-7 h3"))
+    assert re.search("male", page.inner_text("#face-7 .gist"), re.I)
+    assert page.locator("#face-7").bounding_box()["height"] < 100
     page.locator(".box").nth(6).click()
     assert page.evaluate("document.activeElement.id") == "face-7"
+    assert [page.eval_on_selector(f"#face-{i} .fold", is_open) for i in (6, 7)] == [False, True]
     shoot(page, "twelve-faces-dark")
+    page.get_by_role("button", name="Open all").click()
+    assert page.locator("#face-12 .bars").first.is_visible()
+    page.get_by_role("button", name="Close all").click()
+    assert page.locator(".bars:visible").count() == 0
+
+
+def test_on_a_wide_screen_cards_stand_in_columns(open_page: Open, twelve: bytes) -> None:
+    page = open_page(viewport={"width": 1920, "height": 1000})
+    choose(page, twelve)
+    page.wait_for_selector("#face-12")
+    first, second = (page.locator(f"#face-{number}").bounding_box() for number in (1, 2))
+    assert first["y"] == second["y"]
+    assert first["x"] + first["width"] < second["x"]
+
+
+def test_numbers_of_small_faces_at_the_top_are_whole(open_page: Open, portrait: bytes) -> None:
+    face = Image.open(io.BytesIO(portrait)).convert("RGB").crop((175, 55, 275, 180))
+    sheet = Image.new("RGB", (1600, 1200), (200, 205, 200))
+    for x in (100, 700):
+        sheet.paste(face, (x, 0))
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=92)
+    page = open_page()
+    choose(page, out.getvalue())
+    page.wait_for_selector("#face-2")
+    frame = page.locator("#frame").bounding_box()
+    for tag in page.locator(".box.small .tag").all():
+        assert tag.bounding_box()["y"] >= frame["y"]
+
+
+def test_a_format_that_the_browser_cannot_show(open_page: Open, portrait: bytes) -> None:
+    """A sentence that is seen, the boxes, and no panel at all before there is an answer."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(portrait)).convert("RGB").save(out, "TIFF")
+    page = open_page()
+    held: list[Any] = []
+    page.route("**/v1/analyze*", lambda route: held.append(route))
+    choose(page, out.getvalue(), "scan.tiff", "image/tiff")
+    page.get_by_text("Looking for faces").wait_for()
+    assert page.locator("#frame").is_hidden()
+    held[0].continue_()
+    page.wait_for_selector(".card")
+    text = "This browser can't show this TIFF picture; the boxes are where the faces are."
+    assert page.get_by_text(text).is_visible()
+    blank, box = page.locator(".blank").bounding_box(), page.locator(".box").bounding_box()
+    assert blank["width"] == pytest.approx(blank["height"], abs=1)
+    assert blank["y"] < box["y"] < blank["y"] + blank["height"]
+    assert page.locator(".crop").count() == 0
 
 
 def test_several_photos_and_the_examples(open_page: Open, portrait: bytes) -> None:
@@ -175,6 +264,8 @@ def test_not_an_image(open_page: Open) -> None:
     page.get_by_role("heading", name="This is not a picture").wait_for()
     assert "JPEG" in page.inner_text("[role=alert]")
     assert page.locator("progress").count() == 0
+    assert page.locator("#frame").is_hidden(), "nothing to show, and no room taken for it"
+    assert "words.txt" in page.inner_text("#caption")
     shoot(page, "not-an-image")
 
 
@@ -304,6 +395,20 @@ def test_the_camera(open_page: Open) -> None:
     page.wait_for_selector(".card")
     assert page.locator("#camera").is_hidden()
     assert "camera.jpg" in page.inner_text("#caption")
+
+
+@pytest.mark.parametrize("size", [(1366, 650), (1024, 600), (740, 360), (360, 640)])
+def test_the_cameras_buttons_lie_below_the_picture(open_page: Open, size: tuple[int, int]) -> None:
+    """On a laptop's screen, too, less what the browser takes of it."""
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    video, shot = (page.locator(name).bounding_box() for name in ("#video", "#shoot"))
+    assert video["height"] >= 140
+    assert video["y"] + video["height"] <= shot["y"]
+    assert shot["y"] + shot["height"] <= size[1]
+    page.click("#shoot")
+    page.wait_for_selector("#camera", state="hidden")
 
 
 def test_the_camera_is_forbidden(open_page: Open) -> None:
@@ -452,6 +557,27 @@ def test_too_many_photos_in_a_minute(
     page.get_by_role("heading", name="Too many photos in a short time").wait_for()
     assert "go on in" in page.inner_text("[role=alert]")
     assert page.get_by_role("button", name="Try again").is_visible()
+    assert page.get_by_role("button", name="Try all").count() == 0
+
+
+def test_all_that_failed_are_tried_again_at_once(open_page: Open) -> None:
+    """But no file that can never be read."""
+    page = open_page(tolerant=True)
+    body = {"code": "rate_limited", "title": "Too many photos", "detail": "Go on in a minute."}
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=429, headers={"Retry-After": "60"}, json=body)
+
+    choose(page, b"just some words", "words.txt", "text/plain")
+    page.get_by_role("heading", name="This is not a picture").wait_for()
+    page.route("**/v1/analyze*", refuse)
+    page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
+    page.get_by_role("button", name="Try all 2 again").wait_for()
+    page.unroute("**/v1/analyze*")
+    page.get_by_role("button", name="Try all 2 again").click()
+    page.locator("#strip .mark", has_text="1").wait_for()
+    page.locator("#strip .mark", has_text="0").wait_for()
+    assert page.locator("#strip .mark").all_inner_texts() == ["!", "1", "0"]
 
 
 @pytest.mark.parametrize("what", ["analyze", "models"])
@@ -520,6 +646,25 @@ def test_a_server_with_a_key_asks_for_it(
     assert len(json.loads(done.stdout)["faces"]) == 1
 
 
+def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromium: Any) -> None:
+    """Where site data is blocked the storage throws: the page and its key work all the same."""
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.add_init_script(
+        """Object.defineProperty(window, "sessionStorage", {
+            get() { throw new DOMException("Access is denied", "SecurityError"); },
+        });"""
+    )
+    page.goto(own.url)
+    page.get_by_label("This server asks for an API key").fill("correct horse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-ready]")
+    page.click("[data-example='cat.jpg']")
+    page.get_by_role("heading", name="No face found").wait_for()
+    page.close()
+
+
 def test_what_is_off_is_not_on_the_page(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:
@@ -548,6 +693,38 @@ def test_phone_width(open_page: Open, twelve: bytes) -> None:
     assert not small, "targets are at least 24 px (WCAG 2.5.8)"
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_on_a_phone_the_answer_is_on_the_screen(
+    open_page: Open, portrait: bytes, kind: str
+) -> None:
+    """Photo and first card, without a touch; what is done with them stands below."""
+    size = {"width": 360, "height": 640}
+    page = open_page(viewport=size, has_touch=True, is_mobile=True)
+    assert page.locator(".drop-title").is_hidden(), "nothing can be dropped on a phone"
+    tall = Image.new("RGB", (512, 800))
+    tall.paste(Image.open(io.BytesIO(portrait)).convert("RGB"))
+    out = io.BytesIO()
+    tall.save(out, kind)
+    choose(page, out.getvalue(), f"tall.{kind.lower()}", f"image/{kind.lower()}")
+    page.wait_for_selector(".card")
+    photo, card, actions = (
+        page.locator(name).bounding_box() for name in ("#frame", ".card", "#actions")
+    )
+    assert photo["y"] >= 0
+    assert photo["height"] <= 321
+    assert card["y"] + 150 <= size["height"]
+    assert actions["y"] >= card["y"] + card["height"]
+
+
+def test_many_photos_take_one_row_on_a_phone(open_page: Open) -> None:
+    page = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page.set_input_files("#files", [EXAMPLES / "cat.jpg"] * 8)
+    page.locator("#strip button").nth(7).wait_for()
+    assert page.locator("#strip").bounding_box()["height"] < 90
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("#strip .mark", has_text="0").nth(7).wait_for()
+
+
 def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
     page = open_page()
 
@@ -570,9 +747,10 @@ def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
     tab_to(".locate")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.classList.contains('box')")
-    tab_to("summary")
+    assert page.locator("details[open]").count() == 1, "the chosen face's card is open"
+    tab_to("#face-2 summary")
     page.keyboard.press("Enter")
-    assert page.locator("details[open]").count() == 1
+    assert page.locator("details[open]").count() == 2
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid", "focus is seen"
 

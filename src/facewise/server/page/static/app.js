@@ -2,7 +2,8 @@
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
-import { render, renderBar, renderProgress } from "./results.js";
+import { render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,6 +36,12 @@ function choose(photo) {
   $("strip").querySelector('[aria-current="true"]')?.focus();
 }
 
+/** The picture as the server sees it where the browser alone would show it on its side, else null. */
+async function turned(file) {
+  const canvas = await upright(file);
+  return canvas && new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95));
+}
+
 /** The picture as an element, or null where this browser cannot show it. */
 async function preview(url, name) {
   const image = el("img", { src: url, alt: `The photo ${name}` });
@@ -63,13 +70,14 @@ async function add(files) {
   }
   const added = await Promise.all([...files].map(async (file) => {
     const name = file.name || "pasted.png";
-    const url = URL.createObjectURL(file);
+    const url = URL.createObjectURL((await turned(file)) ?? file);
     return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
   state.photos.push(...added);
   state.current = added[0];
   draw();
-  $("results").scrollIntoView({ block: "nearest" });
+  // On a phone the results fill the screen: the photo above, the first card below it.
+  $("results").scrollIntoView({ block: matchMedia("(max-width: 40rem)").matches ? "start" : "nearest" });
   work();
 }
 
@@ -141,8 +149,8 @@ async function work() {
   state.working = false;
 }
 
-function retry(photo) {
-  Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
+function retry(photos) {
+  for (const photo of photos) Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
   draw();
   $("message").focus();
   work();
@@ -207,6 +215,8 @@ function wire() {
   });
   $("copy-curl").addEventListener("click", copyCurl);
   $("clear").addEventListener("click", clear);
+  $("open-all").addEventListener("click", toggleFolds);
+  $("cards").addEventListener("toggle", renderFolds, true);
   $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -281,7 +291,8 @@ async function start() {
   if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
-  for (const photo of state.photos) if (photo.error?.code === "unauthorized") retry(photo);
+  const refused = state.photos.filter((photo) => photo.error?.code === "unauthorized");
+  if (refused.length) retry(refused);
 }
 
 const engines = {
@@ -322,7 +333,8 @@ async function switchEngine() {
     engine = device;
     use(description);
     announce("Photos stay on this device from now on.");
-    for (const photo of state.photos) if (photo.error?.code === "kept_back") retry(photo);
+    const kept = state.photos.filter((photo) => photo.error?.code === "kept_back");
+    if (kept.length) retry(kept);
   } catch (error) {
     box.checked = false;
     trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });

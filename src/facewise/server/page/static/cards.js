@@ -3,10 +3,13 @@ import { ageChart } from "./chart.js";
 import { el } from "./dom.js";
 import { ageWords, capital, groups, list, percent, summary } from "./words.js";
 
+/** From so many faces on, each card is closed to one row. */
+const MANY = 4;
+
 /** Draw a face, with some of what is around it, into a square canvas. */
 function crop(image, face, scale, number) {
+  if (!image) return null;
   const canvas = el("canvas", { class: "crop", width: 136, height: 136, role: "img", "aria-label": `Face ${number}, cut from the photo` });
-  if (!image) return canvas;
   const [left, top, right, bottom] = face.bbox.map((v) => v * scale);
   const side = Math.max(right - left, bottom - top) * 1.35;
   const x = (left + right - side) / 2, y = (top + bottom - side) / 2;
@@ -17,10 +20,18 @@ function crop(image, face, scale, number) {
 function heading(face, number) {
   const age = ageWords(face);
   if (!age) return el("h3", {}, [`Face ${number}`]);
-  return el("h3", {}, [
-    `Apparent age ${age.years}`,
-    el("span", { class: "visually-hidden" }, [", "]),
-    el("span", { class: "range" }, [`between ${age.low} and ${age.high}`]),
+  const between = `between ${age.low} and ${age.high}`;
+  const [title, range] = face.abstained.age ? ["Apparent age: can't tell", `the model says ${age.years}, ${between}`] : [`Apparent age ${age.years}`, between];
+  return el("h3", {}, [title, el("span", { class: "visually-hidden" }, [", "]), el("span", { class: "range" }, [range])]);
+}
+
+/** The labels in a line, for a closed card; a mark where facewise can't tell (the age is in the heading). */
+function gist(face) {
+  const names = groups(face).map(([name]) => name), unsure = names.filter((name) => face.abstained[name]);
+  const sure = names.filter((name) => !face.abstained[name]).map((name) => capital(face[name].label)).join(", ");
+  return el("span", { class: "gist" }, [
+    sure, sure && unsure.length ? " " : null,
+    unsure.length ? el("span", { class: "unsure-mark" }, [`can't tell the ${list(unsure, "or")}`]) : null,
   ]);
 }
 
@@ -30,7 +41,7 @@ function abstentions(face) {
   for (const [name, reason] of Object.entries(face.abstained)) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
   return [...byReason].map(([reason, names]) => el("p", { class: "abstain" }, [
     el("strong", {}, [`facewise can't tell the ${list(names, "or")}: `]),
-    `${reason}. The numbers below are what the model gave; don't rely on them.`,
+    `${reason}. The model's numbers are shown all the same; don't rely on them.`,
   ]));
 }
 
@@ -62,27 +73,28 @@ function bars(name, group, isUnsure, coverage) {
 }
 
 function card(photo, face, index, about, link) {
-  const number = index + 1;
-  const age = ageWords(face);
-  const node = el("li", { class: "card", id: `face-${number}`, tabindex: "-1", "aria-label": `Face ${number}` }, [
-    el("div", { class: "card-head" }, [
-      crop(photo.image, face, photo.scale, number),
-      heading(face, number),
-      el("button", { class: "locate", "aria-label": `Face ${number}: show it in the photo`, onclick: () => link.focusBox(index) }, [String(number)]),
-    ]),
+  const number = index + 1, age = ageWords(face), isUnsure = "age" in face.abstained;
+  const head = [crop(photo.image, face, photo.scale, number), heading(face, number)];
+  const locate = el("button", { class: "locate", "aria-label": `Face ${number}: show it in the photo`, onclick: () => link.focusBox(index) }, [String(number)]);
+  const body = [
     ...abstentions(face),
-    age && face.age.probabilities ? ageChart(face.age, `Age distribution: most likely around ${age.years}, between ${age.low} and ${age.high}`) : null,
+    age && face.age.probabilities ? ageChart(face.age, `Age distribution${isUnsure ? " (unsure)" : ""}: most likely around ${age.years}, between ${age.low} and ${age.high}`, isUnsure) : null,
     age ? explanation(about) : null,
     ...groups(face).map(([name, group]) => bars(name, group, name in face.abstained, face.coverage)),
-  ]);
-  return node;
+  ];
+  const isClosed = photo.answer.faces.length >= MANY;
+  return el("li", { class: `card${isClosed ? " folded" : ""}`, id: `face-${number}`, tabindex: "-1", "aria-label": `Face ${number}` }, isClosed
+    ? [el("details", { class: "fold" }, [el("summary", {}, [...head, gist(face)]), el("div", { class: "card-body" }, body)]), locate]
+    : [el("div", { class: "card-head" }, [...head, locate]), ...body]);
 }
 
 function box(face, index, size, link) {
   const [left, top, right, bottom] = face.bbox;
   // On a small face a number inside the box would cover what it points at.
   const isSmall = (bottom - top) / size.height_px < 0.16;
-  const node = el("button", { class: `box${isSmall ? " small" : ""}`, "aria-label": `Face ${index + 1}: ${summary(face)}`, onclick: () => link.focusCard(index) }, [
+  // It stands above the box then, and below where the picture ends there.
+  const isLow = isSmall && top / size.height_px < 0.06;
+  const node = el("button", { class: `box${isSmall ? " small" : ""}${isLow ? " low" : ""}`, "aria-label": `Face ${index + 1}: ${summary(face)}`, onclick: () => link.focusCard(index) }, [
     el("span", { class: "tag", "aria-hidden": "true" }, [String(index + 1)]),
   ]);
   const at = (value, whole) => `${Math.min(100, Math.max(0, (value / whole) * 100))}%`;
@@ -102,7 +114,12 @@ export function faces(photo, about) {
   };
   const link = {
     focusBox: (index) => { boxes[index].scrollIntoView({ block: "nearest" }); boxes[index].focus(); },
-    focusCard: (index) => { cards[index].scrollIntoView({ block: "nearest" }); cards[index].focus(); },
+    focusCard: (index) => {
+      const fold = cards[index].querySelector(".fold");
+      if (fold) fold.open = true;
+      cards[index].scrollIntoView({ block: "nearest" });
+      cards[index].focus();
+    },
   };
   photo.answer.faces.forEach((face, index) => {
     boxes.push(box(face, index, photo.answer, link));

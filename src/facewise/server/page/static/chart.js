@@ -4,7 +4,7 @@ import { svg } from "./dom.js";
 const WIDTH = 320, HEIGHT = 84, BASE = 66;
 
 /** @param age a face's `age` with `probabilities` over the years 1 to 120. */
-export function ageChart(age, label) {
+export function ageChart(age, label, isUnsure) {
   const p = age.probabilities;
   const last = p.slice(100).some((value) => value > 0.002) ? 120 : 100;
   const x = (years) => (years / last) * WIDTH;
@@ -12,7 +12,7 @@ export function ageChart(age, label) {
   const points = p.slice(0, last).map((value, i) => `${x(i + 1).toFixed(1)},${(BASE - (value / peak) * (BASE - 8)).toFixed(1)}`);
   const [low, high] = age.interval_years;
   const ticks = Array.from({ length: last / 20 + 1 }, (_, i) => i * 20);
-  return svg("svg", { class: "chart", viewBox: `-8 0 ${WIDTH + 16} ${HEIGHT}`, role: "img", "aria-label": label }, [
+  return svg("svg", { class: `chart${isUnsure ? " unsure" : ""}`, viewBox: `-8 0 ${WIDTH + 16} ${HEIGHT}`, role: "img", "aria-label": label }, [
     svg("rect", { class: "interval", x: x(low - 0.5), y: 4, width: x(high - low + 1), height: BASE - 4, rx: 4 }),
     svg("line", { class: "edge", x1: x(low - 0.5), x2: x(low - 0.5), y1: 4, y2: BASE }),
     svg("line", { class: "edge", x1: x(high + 0.5), x2: x(high + 0.5), y1: 4, y2: BASE }),

@@ -1,6 +1,7 @@
 // The engine that runs on this device: the pipeline in a worker (web/src), the models beside it.
 // It exports what engine-server.js does; describe() also loads the models and says how far it is.
 import { EngineError } from "./engine-error.js";
+import { upright } from "./upright.js";
 
 const waiting = new Map();
 let worker = null, loaded = null, count = 0;
@@ -80,6 +81,9 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
 /** Analyse a file or an ImageBitmap, which is used up; describe() must have come first. */
 export async function analyze(source, { attributes = null, signal = null, years = true, coverage = null } = {}) {
   const options = { attributes: attributes ?? usual.attributes, coverage: coverage ?? usual.coverage, years };
+  // Without what the worker's decoder leaves out, too: colour profiles.
+  const canvas = source instanceof Blob && (await upright(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
+  if (canvas) source = await createImageBitmap(canvas);
   const transfer = source instanceof ImageBitmap ? [source] : [];
   const work = ask({ kind: "analyze", source, options }, { transfer });
   if (!signal) return work;

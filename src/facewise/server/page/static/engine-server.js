@@ -11,13 +11,24 @@ import { EngineError } from "./engine-error.js";
 const root = new URL("./", document.baseURI);
 const KEY = "facewise-api-key";
 
-/** Headers hold bytes: letters beyond ASCII go as UTF-8, as curl sends them. */
-export const setKey = (key) => sessionStorage.setItem(KEY, String.fromCharCode(...new TextEncoder().encode(key.trim())));
+/** The tab's storage; where site data is blocked it throws, and the key lasts as long as the page. */
+function stored(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null;
+  }
+}
 
-const headers = () => {
-  const key = sessionStorage.getItem(KEY);
-  return key ? { Authorization: `Bearer ${key}` } : {};
-};
+let key = stored((storage) => storage.getItem(KEY));
+
+/** Headers hold bytes: letters beyond ASCII go as UTF-8, as curl sends them. */
+export function setKey(text) {
+  key = String.fromCharCode(...new TextEncoder().encode(text.trim()));
+  stored((storage) => storage.setItem(KEY, key));
+}
+
+const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});
 
 const unreachable = () => new EngineError(
   "network", "The server cannot be reached",

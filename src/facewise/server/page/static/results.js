@@ -28,11 +28,16 @@ function progress(photo) {
   ]);
 }
 
-function problem(photo, retry) {
+const failed = (photos) => photos.filter((photo) => photo.error && !photo.error.isFinal);
+
+function problem(photo, photos, retry) {
   const { title, detail } = photo.error;
   return el("div", { class: "problem", role: "alert" }, [
     el("h3", {}, [title]), el("p", {}, [detail]),
-    photo.error.isFinal ? null : el("button", { onclick: () => retry(photo) }, ["Try again"]),
+    photo.error.isFinal ? null : el("div", { class: "row" }, [
+      el("button", { onclick: () => retry([photo]) }, ["Try again"]),
+      el("button", { id: "retry-all", onclick: () => retry(failed(photos)) }),
+    ]),
   ]);
 }
 
@@ -43,13 +48,12 @@ const noFace = () => el("div", { class: "calm" }, [
 
 function stage(photo, boxes) {
   if (photo.image) return [photo.image, ...boxes];
+  if (!photo.answer) return [];
   // A browser that cannot show the format (HEIC, TIFF) still gets the boxes, on a blank of its shape.
-  const size = photo.answer ? `0 0 ${photo.answer.width_px} ${photo.answer.height_px}` : "0 0 4 3";
-  const blank = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  blank.setAttribute("viewBox", size);
-  blank.setAttribute("class", "blank");
-  blank.setAttribute("role", "img");
-  blank.setAttribute("aria-label", "This browser cannot show this kind of picture");
+  const kind = photo.name.match(/\.(\w{2,5})$/)?.[1].toUpperCase();
+  const text = `This browser can't show this ${kind ? `${kind} ` : ""}picture${boxes.length ? "; the boxes are where the faces are" : ""}.`;
+  const blank = el("div", { class: "blank" }, [el("p", {}, [text])]);
+  blank.style.setProperty("--shape", photo.answer.width_px / photo.answer.height_px);
   return [blank, ...boxes];
 }
 
@@ -67,6 +71,8 @@ export function renderBar(state, { choose }) {
   const done = state.photos.some((item) => item.answer);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
   $("save-picture").disabled = !(state.current.answer && state.current.image);
+  const again = failed(state.photos).length;
+  if ($("retry-all")) Object.assign($("retry-all"), { hidden: again < 2, textContent: `Try all ${again} again` });
 }
 
 /** Draw everything anew for the photo at hand. */
@@ -75,13 +81,29 @@ export function render(state, about, { choose, retry }) {
   document.body.classList.toggle("has-photos", Boolean(photo));
   $("results").hidden = !photo;
   if (!photo) return;
-  renderBar(state, { choose });
   const { boxes, cards } = photo.answer ? faces(photo, about) : { boxes: [], cards: [] };
-  $("frame").replaceChildren(...stage(photo, boxes));
+  const shown = stage(photo, boxes);
+  $("frame").hidden = !shown.length;
+  $("frame").replaceChildren(...shown);
   $("caption").textContent = caption(photo);
-  const message = photo.error ? problem(photo, retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
+  const message = photo.error ? problem(photo, state.photos, retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
   $("message").replaceChildren(...(message ? [message] : []));
   $("cards").replaceChildren(...cards);
+  renderBar(state, { choose });
+  renderFolds();
+}
+
+const folds = () => [...$("cards").querySelectorAll(".fold")];
+
+/** What the button over closed cards says, and whether there are any. */
+export function renderFolds() {
+  $("open-all").hidden = !folds().length;
+  $("open-all").textContent = folds().every((fold) => fold.open) ? "Close all" : "Open all";
+}
+
+export function toggleFolds() {
+  const open = folds().some((fold) => !fold.open);
+  for (const fold of folds()) fold.open = open;
 }
 
 /** Only the bar moves while an upload does: a full redraw would throw focus away. */
