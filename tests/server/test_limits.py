@@ -232,14 +232,43 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
         assert uploads.held_bytes == 0
 
 
-async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
+@pytest.mark.parametrize("drips", [False, True])
+async def test_a_body_that_stalls_is_given_up(drips: bool, serve: Serve) -> None:
+    """So is one of which a byte comes now and then; the status is none that browsers retry."""
     async with serve(upload_timeout_seconds=0.2) as running:
         async with await post_head(running.port, 1_000_000) as stream:
             await stream.send(b"\xff" * 1000)
-            with anyio.fail_after(10):
-                status, _, body = await read_answer(stream)
-        assert (status, body["code"]) == (408, "upload_timeout")
+
+            async def drip() -> None:
+                while drips:
+                    await stream.send(b"\xff")
+                    await anyio.sleep(0.02)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(drip)
+                with anyio.fail_after(10):
+                    status, headers, body = await read_answer(stream)
+                group.cancel_scope.cancel()
+        assert (status, body["code"]) == (400, "upload_timeout")
+        assert headers["connection"] == "close"
         await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_a_body_that_keeps_coming_may_take_long(serve: Serve, portrait: bytes) -> None:
+    """Twice as long as a pause may be."""
+    seconds, pieces = 0.6, 12
+    size = len(portrait) // pieces + 1
+
+    async def slow() -> AsyncIterator[bytes]:
+        for at in range(0, len(portrait), size):
+            await anyio.sleep(2 * seconds / pieces)
+            yield portrait[at : at + size]
+
+    async with serve(upload_timeout_seconds=seconds) as running:
+        answer = await running.client.post(
+            "/v1/analyze", content=slow(), headers={"Content-Type": "image/jpeg"}
+        )
+    assert answer.status_code == 200
 
 
 async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:

@@ -61,7 +61,7 @@ def options(
 
 Chosen = Annotated[Options, Depends(options)]
 router = APIRouter()
-PROBLEMS = problems.responses(400, 401, 408, 413, 415, 421, 422, 429, 500, 503)
+PROBLEMS = problems.responses(400, 401, 413, 415, 421, 422, 429, 500, 503)
 
 
 @router.post(

@@ -55,7 +55,7 @@ class Uploads:
             raise busy("as many uploads as it can hold are under way")
         if self._by_client[client] >= self._share:
             raise busy(f"one client may have {self._share} uploads under way here")
-        place = Place(self)
+        place = Place(self, self._settings)
         self.held += 1
         self._by_client[client] += 1
         try:
@@ -79,19 +79,19 @@ class Uploads:
         """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
 
         Raises:
-            ProblemError: 400, 408, 413, 415 or 503.
+            ProblemError: 400, 413, 415 or 503.
         """
         kind = _media_type(request)
         limit = self._settings.max_bytes
         if kind.startswith("image/"):
             chunks = []
-            async with self._timely(), aclosing(_limited(request, place, limit, limit)) as body:
+            async with place.timely(), aclosing(_limited(request, place, limit, limit)) as body:
                 async for chunk in body:
                     chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
             return b"".join(chunks)
         if kind != "multipart/form-data":
             raise _unsupported(kind, f"multipart/form-data with a field {FIELD}, or image/*")
-        async with self._timely():
+        async with place.timely():
             files = await _files(request, place, limit, limit, (FIELD,), 1)
         return files[0]
 
@@ -99,13 +99,13 @@ class Uploads:
         """The photos of a multipart request, in their order, from fields named ``files``.
 
         Raises:
-            ProblemError: 400, 408, 413, 415, 422 or 503.
+            ProblemError: 400, 413, 415, 422 or 503.
         """
         settings = self._settings
         kind = _media_type(request)
         if kind != "multipart/form-data":
             raise _unsupported(kind, "multipart/form-data with fields named files")
-        async with self._timely():
+        async with place.timely():
             return await _files(
                 request,
                 place,
@@ -116,38 +116,53 @@ class Uploads:
                 settings.max_batch_photos,
             )
 
+
+class Place:
+    """What one request holds of the memory for bodies, and until when it waits for more of it."""
+
+    def __init__(self, uploads: Uploads, settings: Settings) -> None:
+        self._uploads = uploads
+        self._patience = settings.upload_timeout_seconds
+        self._rate = settings.upload_bytes_per_second
+        self._began = 0.0
+        self._waiting = anyio.CancelScope()
+        self.held_bytes = 0
+
     @asynccontextmanager
-    async def _timely(self) -> AsyncIterator[None]:
-        seconds = self._settings.upload_timeout_seconds
+    async def timely(self) -> AsyncIterator[None]:
+        """Wait for a body as long as it keeps coming, and not much slower than the slowest rate.
+
+        A limit for the whole would keep large photos from slow lines; one for pauses alone would
+        let a client hold its place for good with a byte now and then.
+
+        Raises:
+            ProblemError: 400. Not 408, after which browsers send the whole body again unasked.
+        """
+        self._began = anyio.current_time()
         try:
-            with anyio.fail_after(seconds):
+            with anyio.fail_after(self._patience) as self._waiting:
                 yield
         except TimeoutError as error:
             raise ProblemError(
-                408,
+                400,
                 "upload_timeout",
-                f"The body did not arrive within {seconds:g} seconds: send a smaller picture, or "
-                "try again over a faster connection.",
+                f"The body came too slowly: it may pause for {self._patience:g} seconds, and after "
+                f"those needs {self._rate / 1e3:g} kB a second on average. Send a smaller picture, "
+                "or try again over a faster connection.",
                 {"Connection": "close"},
             ) from error
-
-
-class Place:
-    """What one request holds of the memory for bodies."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-        self.held_bytes = 0
 
     def check_room(self, more_bytes: int) -> None:
         """503 where a body of a declared size cannot be held now."""
         self._uploads.check_room(more_bytes)
 
     def hold(self, more_bytes: int) -> None:
-        """Count bytes that have arrived; 503 where they are too many."""
+        """Count bytes that have arrived, and wait longer for more; 503 where they are too many."""
         self._uploads.check_room(more_bytes)
         self.held_bytes += more_bytes
         self._uploads.held_bytes += more_bytes
+        earned = self._began + self.held_bytes / self._rate
+        self._waiting.deadline = self._patience + min(anyio.current_time(), earned)
 
 
 def busy(why: str) -> ProblemError:
