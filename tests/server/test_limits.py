@@ -334,7 +334,11 @@ async def test_the_key(serve: Serve, portrait: bytes) -> None:
         for path in ("/healthz", "/readyz", "/", "/docs", "/v1/models/default/card"):
             assert (await get(path)).status_code == 200
         contract = (await get("/openapi.json")).json()
-    assert contract["paths"]["/v1/analyze"]["post"]["security"] == [{"key": []}]
+    either = contract["paths"]["/v1/analyze"]["post"]["security"]
+    assert either == [{"key": []}, {"header": []}]
+    schemes = contract["components"]["securitySchemes"]
+    assert {name for way in either for name in way} == set(schemes)
+    assert schemes["header"] == {"type": "apiKey", "in": "header", "name": "X-API-Key"}
 
 
 async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
