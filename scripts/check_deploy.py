@@ -58,6 +58,7 @@ def problems() -> list[str]:
     nginx = (ROOT / "deploy/nginx.conf").read_text()
     procfile = (ROOT / "Procfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text()
+    settings = (ROOT / "src/facewise/settings.py").read_text()
     titles = (ROOT / "src/facewise/server/problems.py").read_text()
     refusals = [
         (int(status), json.loads(body))
@@ -90,6 +91,12 @@ def problems() -> list[str]:
             r"^\s*FACEWISE_ATTRIBUTES", compose, re.MULTILINE
         ),
         "nginx does not buffer bodies": "proxy_request_buffering off;" in nginx,
+        "nginx waits longer for a body than the app": "client_body_timeout 75s;" in nginx
+        and "upload_timeout_seconds: float = Field(\n        default=60.0" in settings,
+        "nginx packs WebAssembly, in both examples": bool(
+            re.search(r"location /static/ \{[^}]*gzip on;[^}]*application/wasm", nginx)
+        )
+        and "gzip_static on;" in (ROOT / "docs/static-hosting-own.md").read_text(),
         "nginx: TLS and rate limits": "listen 443 ssl" in nginx and "limit_req zone" in nginx,
         "nginx's own refusals are problem documents of the app's codes": [
             status for status, _ in refusals

@@ -11,6 +11,7 @@ from the Python modules and from the models' specs and written to ``device.json`
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import html
 import io
@@ -53,6 +54,9 @@ COST = ROOT / "docs/results/page-model.json"
 PUBLISHED = ("age", "gender")
 """A published page leaves ethnicity out unless its builder names it."""
 LIMIT_BYTES = {"model": 6_000_000, "folder": 12_000_000}
+RUNTIME = "ort-wasm-simd-threaded.wasm"
+WORTH_PACKING = {"bytes": 10_000, "share": 0.9}
+"""Smaller files, and those that gzip makes hardly smaller, have no copy."""
 HEAD = "<!-- head of the static page -->"
 
 
@@ -84,7 +88,8 @@ def write_models(folder: Path) -> dict[str, Any]:
     except UnknownGraphError as error:
         print(f"without WebGPU: {error}")
     kernels = entry("kernels.wasm", (folder / "kernels.wasm").read_bytes())
-    return {"kernels": kernels, "detector": detector, "model": model}
+    runtime = entry(RUNTIME, (folder / RUNTIME).read_bytes())
+    return {"kernels": kernels, "runtime": runtime, "detector": detector, "model": model}
 
 
 def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -132,6 +137,15 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
     }
 
 
+def write_packed(folder: Path) -> None:
+    """A copy under gzip beside each file that is worth it, for hosts that send such copies."""
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        packed = gzip.compress(data, 9, mtime=0)
+        if len(data) > WORTH_PACKING["bytes"] and len(packed) < WORTH_PACKING["share"] * len(data):
+            path.with_name(f"{path.name}.gz").write_bytes(packed)
+
+
 def build_device(folder: Path, names: tuple[str, ...]) -> None:
     """Models, spec and script, whole or not at all."""
     making = folder.with_name(folder.name + ".making")
@@ -148,6 +162,7 @@ def build_device(folder: Path, names: tuple[str, ...]) -> None:
     )
     spec = device_spec(write_models(making), names)
     (making / "device.json").write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
+    write_packed(making)
     shutil.rmtree(folder, ignore_errors=True)
     making.rename(folder)
 
@@ -211,17 +226,19 @@ def build_static(out: Path, device: Path) -> None:
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     version = sha256("".join(sha256((out / file).read_bytes()) for file in files).encode())[:16]
     worker = (WEB / "page/sw.js").read_text(encoding="utf-8")
-    kept = ["./", *(file for file in files if not file.endswith((".txt", ".md")))]
+    kept = ["./", *(file for file in files if not file.endswith((".txt", ".md", ".gz")))]
     worker = replaced(worker, "__FILES__", json.dumps(kept, indent=1))
     (out / "sw.js").write_text(replaced(worker, "__VERSION__", version), encoding="utf-8")
     (out / "_headers").write_text(replaced(headers, "__POLICY__", page_policy()), encoding="utf-8")
 
 
 def packed_bytes(folder: Path) -> int:
-    """Size of the folder as tar.gz."""
+    """Size of the folder as tar.gz, without the copies under gzip of what is in it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        archive.add(folder, arcname=folder.name)
+        archive.add(
+            folder, folder.name, filter=lambda item: None if item.name.endswith(".gz") else item
+        )
     return out.tell()
 
 

@@ -77,7 +77,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
     max_faces: int | None = Field(default=None, ge=1, description="only the largest so many")
     min_face_px: float | None = Field(default=None, gt=0, description="smallest face looked for")
-    upload_timeout_seconds: float = Field(default=60.0, gt=0, description="for a body to arrive")
+    upload_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="that a body may pause, or be behind the slowest rate"
+    )
+    upload_bytes_per_second: float = Field(
+        default=25_000.0, gt=0, description="the slowest rate, on average"
+    )
     shutdown_timeout_seconds: int = Field(
         default=30, ge=0, description="for running work to finish"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -240,6 +241,51 @@ async def test_head_is_get_without_the_body(serve: Serve) -> None:
             assert head.headers["content-type"] == get.headers["content-type"]
             assert head.content == b""
         assert (await running.client.head("/v1/analyze")).headers["allow"] == "POST"
+
+
+async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -> None:
+    """Half of the bytes; who takes no gzip, or asks for a range, gets the file itself."""
+    plain = b"\0asm" + bytes(50_000)
+    packed = gzip.compress(plain)
+    (tmp_path / "device.json").write_text("{}")
+    (tmp_path / "big.wasm").write_bytes(plain)
+    (tmp_path / "big.wasm.gz").write_bytes(packed)
+    url = "/static/device/big.wasm"
+    async with serve(device_folder=tmp_path) as running:
+
+        async def get(accepted: str, method: str = "GET", **more: str) -> httpx.Response:
+            headers = {"Accept-Encoding": accepted, **more}
+            answer = await running.client.request(method, url, headers=headers)
+            assert answer.headers["vary"] == "Accept-Encoding"
+            assert answer.headers["cache-control"] == "no-cache"
+            return answer
+
+        answers = {
+            accepted: await get(accepted)
+            for accepted in ("gzip, deflate, br", "br;q=1, GZip;q=0.5", "identity", "gzip;q=0", "")
+        }
+        for accepted, answer in answers.items():
+            is_packed = accepted.startswith(("gzip,", "br"))
+            assert answer.content == plain  # the client unpacks it
+            assert answer.headers["content-type"] == "application/wasm"
+            assert ("content-encoding" in answer.headers) == is_packed
+            assert int(answer.headers["content-length"]) == len(packed if is_packed else plain)
+        tags = {answer.headers["etag"] for answer in answers.values()}
+        assert len(tags) == 2, "one address, two representations"
+        for accepted in ("gzip, deflate, br", "identity"):
+            tag = answers[accepted].headers["etag"]
+            kept = await get(accepted, **{"If-None-Match": tag})
+            assert (kept.status_code, kept.content) == (304, b"")
+            other = "identity" if accepted != "identity" else "gzip"
+            assert (await get(other, **{"If-None-Match": tag})).status_code == 200
+        head = await get("gzip", "HEAD")
+        assert (head.headers["content-encoding"], head.content) == ("gzip", b"")
+        assert int(head.headers["content-length"]) == len(packed)
+        part = await get("gzip", Range="bytes=1-3")
+        assert (part.status_code, part.content) == (206, b"asm")
+        assert "content-encoding" not in part.headers
+        alone = await running.client.get("/static/device/device.json")
+        assert "vary" not in alone.headers
 
 
 async def test_pages_name_no_other_host(serve: Serve) -> None:

@@ -119,7 +119,12 @@ async def test_the_batch_has_a_limit_of_its_own(serve: Serve, portrait: bytes) -
         answer = await running.client.post(
             "/v1/analyze/batch", files=[("files", ("x", portrait))] * 4
         )
-    check(answer, 413, "image_too_large")
+        assert "fewer photos" in check(answer, 413, "batch_too_large")
+        # Within the allowance for part headers, but one photo alone is more than a batch may be.
+        answer = await running.client.post(
+            "/v1/analyze/batch", files=[("files", ("x", portrait * 3 + b"\0"))]
+        )
+        check(answer, 413, "batch_too_large")
 
 
 async def test_a_full_queue_answers_503_at_once(serve: Serve, portrait: bytes) -> None:
@@ -232,14 +237,43 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
         assert uploads.held_bytes == 0
 
 
-async def test_a_body_that_never_comes_is_given_up(serve: Serve) -> None:
+@pytest.mark.parametrize("drips", [False, True])
+async def test_a_body_that_stalls_is_given_up(drips: bool, serve: Serve) -> None:
+    """So is one of which a byte comes now and then; the status is none that browsers retry."""
     async with serve(upload_timeout_seconds=0.2) as running:
         async with await post_head(running.port, 1_000_000) as stream:
             await stream.send(b"\xff" * 1000)
-            with anyio.fail_after(10):
-                status, _, body = await read_answer(stream)
-        assert (status, body["code"]) == (408, "upload_timeout")
+
+            async def drip() -> None:
+                while drips:
+                    await stream.send(b"\xff")
+                    await anyio.sleep(0.02)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(drip)
+                with anyio.fail_after(10):
+                    status, headers, body = await read_answer(stream)
+                group.cancel_scope.cancel()
+        assert (status, body["code"]) == (400, "upload_timeout")
+        assert headers["connection"] == "close"
         await until(lambda: running.state.uploads.held == 0)
+
+
+async def test_a_body_that_keeps_coming_may_take_long(serve: Serve, portrait: bytes) -> None:
+    """Twice as long as a pause may be."""
+    seconds, pieces = 0.6, 12
+    size = len(portrait) // pieces + 1
+
+    async def slow() -> AsyncIterator[bytes]:
+        for at in range(0, len(portrait), size):
+            await anyio.sleep(2 * seconds / pieces)
+            yield portrait[at : at + size]
+
+    async with serve(upload_timeout_seconds=seconds) as running:
+        answer = await running.client.post(
+            "/v1/analyze", content=slow(), headers={"Content-Type": "image/jpeg"}
+        )
+    assert answer.status_code == 200
 
 
 async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
@@ -300,7 +334,11 @@ async def test_the_key(serve: Serve, portrait: bytes) -> None:
         for path in ("/healthz", "/readyz", "/", "/docs", "/v1/models/default/card"):
             assert (await get(path)).status_code == 200
         contract = (await get("/openapi.json")).json()
-    assert contract["paths"]["/v1/analyze"]["post"]["security"] == [{"key": []}]
+    either = contract["paths"]["/v1/analyze"]["post"]["security"]
+    assert either == [{"key": []}, {"header": []}]
+    schemes = contract["components"]["securitySchemes"]
+    assert {name for way in either for name in way} == set(schemes)
+    assert schemes["header"] == {"type": "apiKey", "in": "header", "name": "X-API-Key"}
 
 
 async def test_a_key_may_hold_any_letters(serve: Serve) -> None:

@@ -80,6 +80,7 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
         check(await post(url, content=b"--y", headers=no_boundary), 400, "invalid_request")
         two = [("file", ("a", portrait)), ("file", ("b", portrait))]
         check(await post(url, files=two), 422, "too_many_photos")
+        assert "batch" not in TITLES["too_many_photos"]
         check(await post(f"{url}/batch", files=two * 2), 422, "too_many_photos")
         check(await post(f"{url}/batch", files=two * 5), 422, "too_many_photos")
         check(await post(f"{url}?vector=maybe", files=file), 422, "invalid_option")
@@ -107,6 +108,44 @@ async def test_text_fields_named_file_are_no_picture(serve: Serve) -> None:
             "/v1/analyze", data={"file": path}, files={"other": b"x"}
         )
     check(answer, 400, "missing_file")
+
+
+@pytest.mark.parametrize("disposition", ['name="file"', "name=\"file\"; filename*=UTF-8''a.jpg"])
+@pytest.mark.parametrize("size", [10, 10_000])
+async def test_a_picture_without_a_filename(disposition: str, size: int, serve: Serve) -> None:
+    """As .NET's content.Add(bytes, "file") sends it; small or not, the name is what is missing."""
+    body = f"--x\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
+    body += b"\xff" * size + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serve() as running:
+        for url in ("/v1/analyze", "/v1/analyze/batch"):
+            answer = await running.client.post(url, content=body, headers=headers)
+            detail = check(answer, 400, "missing_file")
+            assert "part file needs a filename" in detail
+        assert running.state.uploads.held == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("attribute=age", "attribute: no parameter here"),
+        ("attributes=age&Coverage=0.95", "Coverage: no parameter here"),
+        ("attributes=age&attributes=gender", "attributes: given 2 times"),
+        ("vector=true&vector=true", "vector: given 2 times"),
+        (f"{'x' * 300}=1", "xxx...: no parameter here"),
+    ],
+)
+async def test_parameters_that_would_be_passed_over(query: str, word: str, serve: Serve) -> None:
+    """A misspelt `attributes` would answer with what the client meant to leave out."""
+    picture = {"content": b"", "headers": {"Content-Type": "image/jpeg"}}
+    async with serve() as running:
+        for url in ("/v1/analyze", "/v1/analyze/batch"):
+            answer = await running.client.post(f"{url}?{query}", **picture)  # type: ignore[arg-type]
+            detail = check(answer, 422, "invalid_option")
+            assert word in detail
+            assert len(detail) < 200
+        # The page's own address may carry whatever a link to it does.
+        assert (await running.client.get(f"/?{query}")).status_code == 200
 
 
 async def test_a_crash_is_a_problem_and_its_log_quotes_nothing(

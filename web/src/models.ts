@@ -16,13 +16,10 @@ export interface Network {
   ): Promise<Record<string, Output>>;
 }
 
-/** Where the WebAssembly lies, and how many threads it may use. */
+/** Where ONNX Runtime's script lies, and how many threads it may use. */
 export function setUp(base: URL): number {
   ort.env.logLevel = "error";
-  ort.env.wasm.wasmPaths = {
-    mjs: new URL("ort-wasm-simd-threaded.mjs", base).href,
-    wasm: new URL("ort-wasm-simd-threaded.wasm", base).href,
-  };
+  ort.env.wasm.wasmPaths = { mjs: new URL("ort-wasm-simd-threaded.mjs", base).href };
   // Shared memory, and so threads, only where the host sends the isolation headers.
   const cores = globalThis.crossOriginIsolated ? (navigator.hardwareConcurrency ?? 1) : 1;
   ort.env.wasm.numThreads = Math.min(4, Math.max(1, cores));
@@ -89,7 +86,12 @@ export async function fetchFile(
   return data;
 }
 
-/** Open a network in ONNX Runtime Web, in WebAssembly. */
+/** Give ONNX Runtime its WebAssembly, which it would fetch by itself, uncounted and unchecked. */
+export function setRuntime(data: Uint8Array<ArrayBuffer>): void {
+  ort.env.wasm.wasmBinary = data;
+}
+
+/** Open a network in ONNX Runtime Web, in WebAssembly; `setRuntime` comes first. */
 export async function openNetwork(data: Uint8Array): Promise<Network> {
   const session = await ort.InferenceSession.create(data, {
     executionProviders: ["wasm"],

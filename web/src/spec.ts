@@ -114,6 +114,8 @@ export interface Limits {
 
 export interface DeviceSpec {
   kernels: NetworkFile;
+  /** ONNX Runtime's WebAssembly. */
+  runtime: NetworkFile;
   schema_version: string;
   facewise_version: string;
   attributes: string[];

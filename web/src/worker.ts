@@ -7,7 +7,7 @@ import { Analyzer } from "./analyzer.ts";
 import type { Options } from "./analyzer.ts";
 import { ModelError } from "./errors.ts";
 import { Kernels, openFlat } from "./kernels.ts";
-import { fallingBack, fetchBytes, fetchFile, openNetwork, setUp } from "./models.ts";
+import { fallingBack, fetchBytes, fetchFile, openNetwork, setRuntime, setUp } from "./models.ts";
 import type { DeviceSpec, FlatFile } from "./spec.ts";
 import { openOnGpu } from "./webgpu.ts";
 
@@ -25,7 +25,7 @@ async function load(webgpu: Choice, onProgress: (part: number) => void): Promise
   const text = new TextDecoder().decode(await fetchBytes(new URL("device.json", base), () => {}));
   const spec = JSON.parse(text) as DeviceSpec;
   const { pnet, rnet, onet } = spec.detector.networks;
-  const files = [spec.kernels, pnet, rnet, onet, spec.model];
+  const files = [spec.kernels, pnet, rnet, onet, spec.model, spec.runtime];
   const total = files.reduce((sum, file) => sum + file.bytes, 0);
   let come = 0;
   const onBytes = (count: number): void => {
@@ -39,7 +39,12 @@ async function load(webgpu: Choice, onProgress: (part: number) => void): Promise
   const model = await fetchFile(base, spec.model, onBytes);
   const { gpu: plan, input } = spec.model;
   const gpu = plan && webgpu !== "off" ? await openOnGpu(plan, model, input.size_px, webgpu === "any") : null;
-  const attributes = gpu ? fallingBack(gpu, () => openNetwork(model)) : await openNetwork(model);
+  // By far the largest file: where a graphics processor does the work, only once that fails.
+  const openOnCpu = async () => {
+    setRuntime(await fetchFile(base, spec.runtime, onBytes));
+    return openNetwork(model);
+  };
+  const attributes = gpu ? fallingBack(gpu, openOnCpu) : await openOnCpu();
   analyzer = new Analyzer(spec, { ...networks, attributes });
   return { spec, threads, engine: gpu ? "webgpu" : "wasm" };
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
+import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from facewise._version import __version__
 from facewise.analyzer import Analyzer
@@ -141,9 +145,40 @@ def _add_page(app: FastAPI, device: Path | None) -> None:
 
 
 class _Static(StaticFiles):
-    """Files of the page; browsers ask each time whether they changed."""
+    """Files of the page; browsers ask each time whether they changed.
 
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers["Cache-Control"] = "no-cache"
+    Where `make page` wrote a copy under gzip beside a file, who takes it gets it. A range is one of
+    the file as it is.
+    """
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        packed = Path(f"{os.fspath(full_path)}.gz")
+        headers = {"Cache-Control": "no-cache"}
+        response: Response | None = None
+        if packed.is_file():
+            headers["Vary"] = "Accept-Encoding"
+            asked = Headers(scope=scope)
+            if "range" not in asked and _takes_gzip(asked.get("accept-encoding", "")):
+                # Its time and size make another ETag than the file's own.
+                response = super().file_response(packed, packed.stat(), scope, status_code)
+                if response.status_code != 304:
+                    kind, _ = mimetypes.guess_type(full_path)
+                    headers["Content-Type"] = kind or "application/octet-stream"
+                    headers["Content-Encoding"] = "gzip"
+        response = response or super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(headers)
         return response
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding names gzip, and not only to decline it."""
+    return any(
+        coding.strip().lower() == "gzip" and not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
+        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
+    )

@@ -97,11 +97,14 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
     # For people who read the document, and for the page that shows it.
     document["x-problems"] = TITLES
     if state.access.needs_key:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
         for path, methods in paths.items():
             if path.startswith(("/v1/analyze", "/metrics")) or path == "/v1/models":
                 for operation in methods.values():
-                    operation["security"] = [{"key": []}]
+                    operation["security"] = [{"key": []}, {"header": []}]  # either of them
     return document
 
 

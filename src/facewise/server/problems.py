@@ -41,6 +41,7 @@ STATUS_OF_ERROR: Final[dict[type[FacewiseError], int]] = {
 }
 
 TITLES: Final[dict[str, str]] = {
+    "batch_too_large": "The photos of a batch are too large together",
     "busy": "The server is busy",
     "image_corrupt": "The picture is damaged",
     "image_empty": "The picture is empty",
@@ -57,7 +58,7 @@ TITLES: Final[dict[str, str]] = {
     "not_an_image": "This is not a picture",
     "not_found": "There is nothing at this address",
     "rate_limited": "Too many photos in a short time",
-    "too_many_photos": "Too many photos in one batch",
+    "too_many_photos": "Too many photos in one request",
     "unauthorized": "An API key is needed",
     "unsupported_format": "This kind of file is not read here",
     "unsupported_media_type": "This kind of body is not read here",

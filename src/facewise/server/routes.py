@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 from fastapi import APIRouter, Depends, Query, Request
@@ -18,9 +19,11 @@ from facewise.server.inference import Result, plain
 from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
+from facewise.server.uploads import short
 from facewise.types import Prediction
 
 T = TypeVar("T")
+PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,23 @@ class Options:
     coverage: float
     vector: bool
     years: bool
+
+
+def known_once(request: Request) -> None:
+    """Refuse what would be passed over in silence, and so let a misspelt name show everything.
+
+    Raises:
+        ProblemError: 422.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    wrong = [
+        f"{short(name)}: no parameter here, where there are {', '.join(PARAMETERS)}"
+        for name in counts
+        if name not in PARAMETERS
+    ]
+    wrong += [f"{name}: given {counts[name]} times" for name in PARAMETERS if counts[name] > 1]
+    if wrong:
+        raise ProblemError(422, "invalid_option", "; ".join(wrong[:4]) + ".")
 
 
 def options(
@@ -60,14 +80,15 @@ def options(
 
 
 Chosen = Annotated[Options, Depends(options)]
+ANALYSING: Final = [Depends(allowed), Depends(known_once)]
 router = APIRouter()
-PROBLEMS = problems.responses(400, 401, 408, 413, 415, 421, 422, 429, 500, 503)
+PROBLEMS = problems.responses(400, 401, 413, 415, 421, 422, 429, 500, 503)
 
 
 @router.post(
     "/v1/analyze",
     summary="Analyse one photo",
-    dependencies=[Depends(allowed)],
+    dependencies=ANALYSING,
     responses=PROBLEMS,
     tags=["analyse"],
 )
@@ -101,7 +122,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
 @router.post(
     "/v1/analyze/batch",
     summary="Analyse several photos",
-    dependencies=[Depends(allowed)],
+    dependencies=ANALYSING,
     responses=PROBLEMS,
     tags=["analyse"],
 )

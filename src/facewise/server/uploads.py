@@ -24,6 +24,19 @@ BATCH_FIELDS: Final = ("file", "files")
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 0  # SpooledTemporaryFile's word for "never roll over to a file"
+    wanted: Sequence[str] = ()
+    """Fields that hold a file."""
+
+    def on_headers_finished(self) -> None:
+        """Refuse a picture that is sent as a text, before its length is the complaint."""
+        super().on_headers_finished()
+        part = self._current_part
+        if part.file is None and part.field_name in self.wanted:
+            raise _missing_file(
+                f"The part {part.field_name} needs a filename in its Content-Disposition: without "
+                "one (filename* alone is not read) it is a text and no file",
+                part.field_name,
+            )
 
     def close_files(self) -> None:
         """Free every part, those included that a body cut short left out of the form."""
@@ -55,7 +68,7 @@ class Uploads:
             raise busy("as many uploads as it can hold are under way")
         if self._by_client[client] >= self._share:
             raise busy(f"one client may have {self._share} uploads under way here")
-        place = Place(self)
+        place = Place(self, self._settings)
         self.held += 1
         self._by_client[client] += 1
         try:
@@ -79,75 +92,91 @@ class Uploads:
         """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
 
         Raises:
-            ProblemError: 400, 408, 413, 415 or 503.
+            ProblemError: 400, 413, 415 or 503.
         """
         kind = _media_type(request)
         limit = self._settings.max_bytes
+        refusal = too_large(limit)
         if kind.startswith("image/"):
             chunks = []
-            async with self._timely(), aclosing(_limited(request, place, limit, limit)) as body:
+            async with place.timely(), aclosing(_limited(request, place, limit, refusal)) as body:
                 async for chunk in body:
                     chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
             return b"".join(chunks)
         if kind != "multipart/form-data":
             raise _unsupported(kind, f"multipart/form-data with a field {FIELD}, or image/*")
-        async with self._timely():
-            files = await _files(request, place, limit, limit, (FIELD,), 1)
+        async with place.timely():
+            files = await _files(request, place, limit, refusal, (FIELD,), 1)
         return files[0]
 
     async def several(self, request: Request, place: Place) -> list[bytes]:
         """The photos of a multipart request, in their order, from fields named ``files``.
 
         Raises:
-            ProblemError: 400, 408, 413, 415, 422 or 503.
+            ProblemError: 400, 413, 415, 422 or 503.
         """
         settings = self._settings
         kind = _media_type(request)
         if kind != "multipart/form-data":
             raise _unsupported(kind, "multipart/form-data with fields named files")
-        async with self._timely():
+        async with place.timely():
             return await _files(
                 request,
                 place,
-                settings.max_batch_bytes,
                 # A photo above its own limit is a problem in its place, not one of the batch.
                 settings.max_batch_bytes,
+                _batch_too_large(settings.max_batch_bytes),
                 BATCH_FIELDS,
                 settings.max_batch_photos,
             )
 
+
+class Place:
+    """What one request holds of the memory for bodies, and until when it waits for more of it."""
+
+    def __init__(self, uploads: Uploads, settings: Settings) -> None:
+        self._uploads = uploads
+        self._patience = settings.upload_timeout_seconds
+        self._rate = settings.upload_bytes_per_second
+        self._began = 0.0
+        self._waiting = anyio.CancelScope()
+        self.held_bytes = 0
+
     @asynccontextmanager
-    async def _timely(self) -> AsyncIterator[None]:
-        seconds = self._settings.upload_timeout_seconds
+    async def timely(self) -> AsyncIterator[None]:
+        """Wait for a body as long as it keeps coming, and not much slower than the slowest rate.
+
+        A limit for the whole would keep large photos from slow lines; one for pauses alone would
+        let a client hold its place for good with a byte now and then.
+
+        Raises:
+            ProblemError: 400. Not 408, after which browsers send the whole body again unasked.
+        """
+        self._began = anyio.current_time()
         try:
-            with anyio.fail_after(seconds):
+            with anyio.fail_after(self._patience) as self._waiting:
                 yield
         except TimeoutError as error:
             raise ProblemError(
-                408,
+                400,
                 "upload_timeout",
-                f"The body did not arrive within {seconds:g} seconds: send a smaller picture, or "
-                "try again over a faster connection.",
+                f"The body came too slowly: it may pause for {self._patience:g} seconds, and after "
+                f"those needs {self._rate / 1e3:g} kB a second on average. Send a smaller picture, "
+                "or try again over a faster connection.",
                 {"Connection": "close"},
             ) from error
-
-
-class Place:
-    """What one request holds of the memory for bodies."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-        self.held_bytes = 0
 
     def check_room(self, more_bytes: int) -> None:
         """503 where a body of a declared size cannot be held now."""
         self._uploads.check_room(more_bytes)
 
     def hold(self, more_bytes: int) -> None:
-        """Count bytes that have arrived; 503 where they are too many."""
+        """Count bytes that have arrived, and wait longer for more; 503 where they are too many."""
         self._uploads.check_room(more_bytes)
         self.held_bytes += more_bytes
         self._uploads.held_bytes += more_bytes
+        earned = self._began + self.held_bytes / self._rate
+        self._waiting.deadline = self._patience + min(anyio.current_time(), earned)
 
 
 def busy(why: str) -> ProblemError:
@@ -168,24 +197,25 @@ def _unsupported(kind: str, wanted: str) -> ProblemError:
     return ProblemError(
         415,
         "unsupported_media_type",
-        f"The body must be {wanted}; this one is {_short(kind) or 'of no stated type'}. With curl: "
+        f"The body must be {wanted}; this one is {short(kind) or 'of no stated type'}. With curl: "
         "-F file=@photo.jpg",
         {"Accept": "multipart/form-data, image/*"},
     )
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A client's own words, cut to what an answer may quote."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 async def _limited(
-    request: Request, place: Place, limit_bytes: int, shown_bytes: int
+    request: Request, place: Place, limit_bytes: int, refusal: ProblemError
 ) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; 413 before the first one over the limit is kept, 503 without room."""
+    """The body's chunks; refused before the first one over the limit is kept, 503 without room."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         if int(declared) > limit_bytes:
-            raise too_large(shown_bytes)
+            raise refusal
         place.check_room(int(declared))
     count = 0
     # Starlette's stream ends with an empty chunk, which python-multipart need not see.
@@ -193,14 +223,14 @@ async def _limited(
         async for chunk in stream:
             count += len(chunk)
             if count > limit_bytes:
-                raise too_large(shown_bytes)
+                raise refusal
             place.hold(len(chunk))
             if chunk:
                 yield chunk
 
 
 def too_large(limit_bytes: int) -> ProblemError:
-    """413 for more bytes than a photo or a batch may have."""
+    """413 for more bytes than a photo may have."""
     return ProblemError(
         413,
         "image_too_large",
@@ -209,21 +239,29 @@ def too_large(limit_bytes: int) -> ProblemError:
     )
 
 
+def _batch_too_large(limit_bytes: int) -> ProblemError:
+    return ProblemError(
+        413,
+        "batch_too_large",
+        f"More than {limit_bytes / 1e6:g} MB in one request: send fewer photos a request.",
+    )
+
+
 async def _files(
     request: Request,
     place: Place,
-    body_limit_bytes: int,
-    file_limit_bytes: int,
+    limit_bytes: int,
+    refusal: ProblemError,
     fields: Sequence[str],
     most: int,
 ) -> list[bytes]:
-    """File fields of a multipart body as bytes."""
-    limit_bytes = body_limit_bytes + MULTIPART_OVERHEAD_BYTES
-    stream = _limited(request, place, limit_bytes, body_limit_bytes)
+    """File fields of a multipart body as bytes; ``refusal`` where they are more than the limit."""
+    stream = _limited(request, place, limit_bytes + MULTIPART_OVERHEAD_BYTES, refusal)
     # One file past the limit is let in, so that the answer can say what is wrong.
     parser = _InMemoryParser(
         request.headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096
     )
+    parser.wanted = fields
     found = []
     try:
         async with aclosing(stream):
@@ -232,8 +270,8 @@ async def _files(
             if isinstance(value, str) or name not in fields:
                 continue
             data = await value.read()
-            if len(data) > file_limit_bytes:
-                raise too_large(file_limit_bytes)
+            if len(data) > limit_bytes:
+                raise refusal
             found.append(data)
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
@@ -246,15 +284,14 @@ async def _files(
     finally:
         parser.close_files()
     if not found:
-        raise ProblemError(
-            400,
-            "missing_file",
-            f"Send the picture as a file in a field named {fields[-1]}; with curl: "
-            f"-F {fields[-1]}=@photo.jpg",
-        )
+        raise _missing_file(f"Send the picture as a file in a field named {fields[-1]}", fields[-1])
     if len(found) > most:
         raise _too_many(most)
     return found
+
+
+def _missing_file(advice: str, field: str) -> ProblemError:
+    return ProblemError(400, "missing_file", f"{advice}; with curl: -F {field}=@photo.jpg")
 
 
 def _too_many(most: int) -> ProblemError:

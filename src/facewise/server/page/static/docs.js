@@ -11,7 +11,17 @@ function curl(path, operation) {
   const body = operation.requestBody?.content?.["multipart/form-data"]?.schema.properties ?? {};
   const parts = Object.entries(body).map(([name, schema]) =>
     schema.type === "array" ? `-F ${name}=@one.jpg -F ${name}=@two.jpg` : `-F ${name}=@photo.jpg`);
-  return ["curl", ...parts, url].join(" ");
+  const key = operation.security ? ["-H 'Authorization: Bearer YOUR-KEY'"] : [];
+  return ["curl", ...key, ...parts, url].join(" ");
+}
+
+/** What a parameter may be, and what it is if left out. */
+function values(schema = {}) {
+  const [kind] = [schema, ...(schema.anyOf ?? [])].map((one) => one.type).filter((type) => type && type !== "null");
+  const names = schema.enum ?? (kind === "boolean" ? [true, false] : null);
+  const allowed = names?.join(", ") ?? (schema.pattern ? `matches ${schema.pattern}` : kind ?? "");
+  const example = schema.examples ? `, like ${schema.examples[0]}` : "";
+  return `${allowed}${example}${schema.default === undefined ? "" : ` (default ${schema.default})`}`;
 }
 
 function table(head, rows) {
@@ -36,8 +46,8 @@ function operation(contract, path, method, node) {
   ];
   const parameters = node.parameters ?? [];
   if (parameters.length) {
-    parts.push(table(["parameter", "in", "meaning"], parameters.map((item) => [
-      el("code", {}, [item.name]), item.in, item.description ?? item.schema?.description ?? "",
+    parts.push(table(["parameter", "in", "meaning", "values"], parameters.map((item) => [
+      el("code", {}, [item.name]), item.in, item.description ?? item.schema?.description ?? "", values(item.schema),
     ])));
   }
   const bodies = Object.keys(node.requestBody?.content ?? {});

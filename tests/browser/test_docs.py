@@ -1,0 +1,50 @@
+"""The API page: what it tells a developer to send earns an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    page = chromium.new_page()
+    yield page
+    page.close()
+
+
+def operations(page: Any, server: Any) -> dict[str, Any]:
+    """Sections by method and path."""
+    page.goto(server.url + "docs")
+    page.wait_for_selector(".operation")
+    sections = page.locator(".operation").all()
+    return {" ".join(one.locator("h3 > *").all_inner_texts()): one for one in sections}
+
+
+@pytest.mark.parametrize("key", ["", "correct horse"])
+def test_the_commands_have_a_key_where_one_is_needed(
+    key: str, page: Any, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(**({"api_key": key} if key else {}))
+    commands = {
+        name: section.locator("pre").first.inner_text()
+        for name, section in operations(page, server).items()
+    }
+    with_key = {name for name, text in commands.items() if "'Authorization: Bearer " in text}
+    needing = {"POST /v1/analyze", "POST /v1/analyze/batch", "GET /v1/models", "GET /metrics"}
+    assert with_key == (needing if key else set())
+    assert needing < set(commands)
+
+
+def test_parameters_come_with_their_values(page: Any, server: Any) -> None:
+    table = operations(page, server)["POST /v1/analyze"].locator("table").first
+    rows = table.locator("tbody tr").all()
+    values = {row.locator("code").inner_text(): row.locator("td").last.inner_text() for row in rows}
+    assert values["vector"] == "true, false (default false)"
+    assert values["coverage"] == "0.8, 0.9, 0.95 (default 0.9)"
+    assert values["attributes"].startswith("matches ^(age|gender|ethnicity)(,")
+    assert values["attributes"].endswith("like age,gender")
