@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from facewise.cli.drawings import plan_drawings
+from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import json_line, printable
@@ -113,7 +113,7 @@ def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Pa
 
     picture = draw_predictions(photo, predictions)
     try:
-        picture.save(path)
+        save_drawing(picture, path)
     except (OSError, ValueError) as error:  # ValueError: too wide for the format
         words = getattr(error, "strerror", None) or str(error)
         text = f"{name}: {path} cannot be written ({words}): name another place or format"
