@@ -42,6 +42,7 @@ from facewise.evaluation.dedupe_lists import (
     read_lists,
     rows_by_picture,
 )
+from facewise.evaluation.dedupe_report import contact_sheets
 
 ROOT = Path(__file__).parents[2]
 
@@ -235,6 +236,17 @@ def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
     prints = fingerprints([read_pictures(album)])
     assert len(prints) == 14
     assert prints.unreadable == (("gone.jpg", "No such file or directory"),)
+
+
+def test_sheets_show_whatever_was_read(album: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(drawn(0)).save(album / "copy.heic", quality=80)
+    data_sets = [read_pictures(album)]
+    prints = fingerprints(data_sets)
+    pairs = [pair for pair in find_pairs(prints) if prints.names[pair.second] == "copy.heic"]
+    assert len(pairs) == 2
+    (sheet,) = contact_sheets(prints, pairs, data_sets)
+    assert np.asarray(sheet)[:100].std() > 20
 
 
 def test_labels_come_from_lists_or_names_and_conflicts_are_told_apart() -> None:
