@@ -297,6 +297,7 @@ def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> N
 def _too_large(message: str, limit: str) -> ImageTooLargeError:
     """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
     error = ImageTooLargeError(message)
+    error.limit = limit
     error.add_note(f"{limit}, an argument, sets the limit")
     return error
 

@@ -178,8 +178,10 @@ def test_limits_of_a_photo(run: Run, pictures: Path) -> None:
     small = run("predict", astronaut, "--max-pixels", "1000")
     assert small.returncode == 1
     assert small.stderr.decode().count("astronaut.jpg") == 1
-    assert b"more than 1,000" in small.stderr
-    assert run("predict", astronaut, "--max-bytes", "1000").returncode == 1
+    assert b"more than 1,000: scale the picture down, or raise --max-pixels" in small.stderr
+    less = run("predict", astronaut, "--json", "--max-bytes", "1000")
+    assert less.returncode == 1
+    assert json.loads(less.stdout)["error"]["message"].endswith("or raise --max-bytes")
 
 
 def test_every_command_can_say_more() -> None:

@@ -15,7 +15,7 @@ import typer
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import printable
-from facewise.images import DEFAULT_MAX_PIXELS
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from facewise.batch.annotate import Progress, Summary
@@ -43,6 +43,9 @@ def annotate(
     coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
     min_face: Annotated[float | None, typer.Option(help="Smallest face, pixels.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
+    max_bytes: Annotated[
+        int, typer.Option(help="Most bytes of a photo's file; larger ones are rows with an error.")
+    ] = DEFAULT_MAX_BYTES,
     max_pixels: Annotated[
         int, typer.Option(help="Most pixels of a photo; larger ones are rows with an error.")
     ] = DEFAULT_MAX_PIXELS,
@@ -81,6 +84,7 @@ def annotate(
         coverage=coverage,
         min_face_px=min_face,
         max_faces=max_faces,
+        max_bytes=max_bytes,
         max_pixels=max_pixels,
         providers=split_names(providers),
         photos_per_inference=inference_batch,

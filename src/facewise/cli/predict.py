@@ -14,7 +14,13 @@ from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import json_line, printable
-from facewise.errors import EmptyImageError, FacewiseError, ImageError, OptionError
+from facewise.errors import (
+    EmptyImageError,
+    FacewiseError,
+    ImageError,
+    ImageTooLargeError,
+    OptionError,
+)
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -190,6 +196,8 @@ def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) 
     code = error.code if isinstance(error, ImageError) else "failed"
     if isinstance(error, ImageError):
         message = error.reason  # the name stands before it already
+        if isinstance(error, ImageTooLargeError):
+            message = error.with_option()
     else:
         message = getattr(error, "strerror", None) or str(error)
     if as_json:
