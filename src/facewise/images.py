@@ -306,10 +306,11 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     """Pixels of an opened picture: decoded, upright, RGB."""
     from PIL import Image
 
-    without_file = getattr(picture, "fp", picture) is None
+    closed = getattr(picture, "fp", picture) is None  # unless it was loaded before
     try:
         with quiet_pillow():
             picture.load()
+            closed = False
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
             return _pixels(picture)
@@ -320,7 +321,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(PILLOWS_LIMIT) from error
     except Exception as error:  # truncated data shows as OSError, SyntaxError, struct.error, ...
-        if without_file or (isinstance(error, ValueError) and "closed" in str(error)):
+        if closed or (isinstance(error, ValueError) and "closed" in str(error)):
             raise InvalidArrayError(
                 "the PIL image is closed: load() it while its file is open, or pass the path"
             ) from error
