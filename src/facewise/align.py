@@ -18,6 +18,9 @@ from facewise.types import Face, FloatArray, ImageArray, Photo
 BORDER: Final = 127
 """Grey where a crop reaches past its photo."""
 
+LONGEST_SIDE_PX: Final = 2**15 - 2
+"""OpenCV 4 warps no picture with a longer side."""
+
 MEAN_SHAPE: Final[FloatArray] = np.array(
     [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.57], [-0.41, 1.15], [0.41, 1.15]], dtype=np.float32
 )
@@ -91,7 +94,9 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
 
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 0.5:
-        rgb, transform = _shrink(rgb, transform, size_px, scale)
+        rgb, transform = _shrink(rgb, transform, size_px, int(1.0 / scale))
+    elif max(rgb.shape) > LONGEST_SIDE_PX:
+        rgb, transform = _shrink(rgb, transform, size_px, 1)
     return np.asarray(
         cv2.warpAffine(
             rgb,
@@ -106,12 +111,11 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
 
 
 def _shrink(
-    rgb: ImageArray, transform: NDArray[np.float64], size_px: int, scale: float
+    rgb: ImageArray, transform: NDArray[np.float64], size_px: int, factor: int
 ) -> tuple[ImageArray, NDArray[np.float64]]:
     """Average the part of the picture that the crop covers down by a whole factor."""
     import cv2
 
-    factor = int(1.0 / scale)
     inverse = np.linalg.inv(np.vstack([transform, [0.0, 0.0, 1.0]]))
     corners = np.array([[0, 0, 1], [size_px, 0, 1], [0, size_px, 1], [size_px, size_px, 1]])
     region = (inverse @ corners.T)[:2]  # (2, 4), pixels of the photo

@@ -12,10 +12,11 @@ import re
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from facewise.errors import OptionError
+from facewise.formats import SUFFIXES
 from facewise.labels import (
     AGES,
     ETHNICITY_LABELS,
@@ -25,8 +26,6 @@ from facewise.labels import (
 )
 
 DataSetName = Literal["utkface", "fairface", "csv"]
-
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +72,31 @@ class DataSet:
 def _index(source: Path) -> dict[str, tuple[Path, int, int]]:
     """File name to place, for all pictures in a folder or an uncompressed tar."""
     if source.is_dir():
-        paths = (Path(root) / name for root, _, names in os.walk(source) for name in names)
-        return {
-            path.relative_to(source).as_posix(): (path, 0, -1)
-            for path in sorted(paths)
-            if path.suffix.lower() in IMAGE_SUFFIXES or path.name.count(".") > 2
-        }
+        paths = sorted(Path(root) / name for root, _, names in os.walk(source) for name in names)
+        keys = ((path.relative_to(source).as_posix(), path) for path in paths)
+        return {key: (path, 0, -1) for key, path in keys if _is_picture(key)}
     try:
         with tarfile.open(source, "r:") as archive:
             return {
                 member.name: (source, member.offset_data, member.size)
                 for member in archive
-                if member.isfile()
+                if member.isfile() and _is_picture(member.name)
             }
     except (OSError, tarfile.TarError) as error:
         raise OptionError(
             f"{source} is neither a folder nor an uncompressed tar of pictures ({error}); unpack "
             "it, or check the path"
         ) from error
+
+
+def _is_picture(key: str) -> bool:
+    """Told by its name; hidden files and folders hold thumbnails and what was thrown away.
+
+    Of UTKFace's own names some lack the dot before their suffix.
+    """
+    path = PurePosixPath(key)
+    known = path.suffix.lower() in SUFFIXES or _UTKFACE_NAME.match(path.name) is not None
+    return known and not any(part.startswith(".") for part in path.parts)
 
 
 def read_pictures(source: Path) -> DataSet:

@@ -83,9 +83,20 @@ class CorruptImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """More bytes or more pixels than the limit."""
+    """More bytes or more pixels than the limit.
+
+    Attributes:
+        limit: the argument that sets it, "max_bytes" or "max_pixels"; None where none does.
+    """
 
     code = "image_too_large"
+    limit: str | None = None
+
+    def with_option(self) -> str:
+        """``reason``, and the command line's option that allows more, where there is one."""
+        if self.limit is None:
+            return self.reason
+        return f"{self.reason}, or raise --{self.limit.replace('_', '-')}"
 
 
 class ImageTooSmallError(ImageError):

@@ -37,6 +37,12 @@ FORMATS: Final = {
 """What is read without extras, and where; the module is imported when a picture needs it. MPO,
 which phones write as .jpg, is JPEG to Pillow. HEIC comes with ``heif``."""
 
+SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
+     ".tiff", ".avif", ".heic", ".heif")
+)  # fmt: skip
+"""By which a picture is told from other files of a folder, in lower case."""
+
 MAX_JPEG_SCANS: Final = 100
 """An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
 picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
 
@@ -176,10 +176,13 @@ def _read(source: Any, max_bytes: int) -> bytes:
     elif hasattr(source, "read"):
         try:
             data = _read_stream(source, max_bytes)
-        except OSError as error:  # a disk or a connection that failed
+        except ImageError:
+            raise
+        except Exception as error:  # a disk, a connection or an archive, each with its own class
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ImageNotFoundError(
-                error.errno or errno.EIO,
-                f"cannot be read ({error.strerror or error}): open it again",
+                getattr(error, "errno", None) or errno.EIO,
+                f"cannot be read ({reason}): open it again",
                 str(getattr(source, "name", "the file object")),
             ) from error
     else:
@@ -218,8 +221,8 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
     try:
         while missing > 0:
             part = file.read(missing)
-            if isinstance(part, str):
-                raise InvalidArrayError('the file object gives text: open it in binary mode, "rb"')
+            if part is not None and not isinstance(part, (bytes, bytearray, memoryview)):
+                raise _no_bytes(part)
             if not part:  # the end; None where a non-blocking file has nothing yet
                 break
             parts.append(bytes(part))
@@ -229,6 +232,18 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
             raise
         raise InvalidArrayError(f"the file object cannot be read ({error}): open it") from error
     return b"".join(parts)
+
+
+def _no_bytes(part: Any) -> InvalidArrayError:
+    """What to say of a file object that gives something else."""
+    if isinstance(part, str):
+        return InvalidArrayError('the file object gives text: open it in binary mode, "rb"')
+    kind = type(part).__name__
+    if isinstance(part, Coroutine):
+        part.close()  # or Python warns that nobody awaited it
+    if isinstance(part, Awaitable):
+        return InvalidArrayError(f"read() gave a {kind}: await it, and pass the bytes")
+    return InvalidArrayError(f"read() gave {kind}: pass a file object that gives bytes")
 
 
 def _hint(source: Any) -> str:
@@ -282,6 +297,7 @@ def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> N
 def _too_large(message: str, limit: str) -> ImageTooLargeError:
     """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
     error = ImageTooLargeError(message)
+    error.limit = limit
     error.add_note(f"{limit}, an argument, sets the limit")
     return error
 
@@ -290,9 +306,11 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     """Pixels of an opened picture: decoded, upright, RGB."""
     from PIL import Image
 
+    closed = getattr(picture, "fp", picture) is None  # unless it was loaded before
     try:
         with quiet_pillow():
             picture.load()
+            closed = False
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
             return _pixels(picture)
@@ -303,6 +321,10 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(PILLOWS_LIMIT) from error
     except Exception as error:  # truncated data shows as OSError, SyntaxError, struct.error, ...
+        if closed or (isinstance(error, ValueError) and "closed" in str(error)):
+            raise InvalidArrayError(
+                "the PIL image is closed: load() it while its file is open, or pass the path"
+            ) from error
         raise CorruptImageError(
             "the picture is truncated or damaged: copy, download or export it again"
         ) from error

@@ -29,6 +29,9 @@ from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows, lo
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
 
+PHOTOS_AT_ONCE: Final = 8
+"""Photos whose sums are held together, more bytes than the photos: enough to fill batches."""
+
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
 
@@ -140,8 +143,14 @@ class MTCNN:
     def detect_many(
         self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[tuple[Face, ...]]:
-        """Find faces in photos of any sizes; R- and O-net see all photos in one batch."""
-        return self._detect(load_photos(photos, color_order=color_order))
+        """Find faces in photos of any sizes; R- and O-net see several photos in one batch."""
+        loaded = load_photos(photos, color_order=color_order)
+        starts = range(0, len(loaded), PHOTOS_AT_ONCE)
+        return [
+            faces
+            for start in starts
+            for faces in self._detect(loaded[start : start + PHOTOS_AT_ONCE])
+        ]
 
     def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         if not photos:

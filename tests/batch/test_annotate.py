@@ -24,7 +24,9 @@ from facewise.batch.annotate import Summary, annotate
 from facewise.batch.job import Job
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
 from facewise.batch.table import TableFolder
+from facewise.batch.thumbs import make_sheet
 from facewise.errors import OptionError, TableError
+from facewise.images import DEFAULT_MAX_BYTES
 
 AGE = Job(attributes=("age",), shard_size=4)
 
@@ -78,6 +80,28 @@ def test_photos_of_more_pixels_than_are_allowed_are_rows_with_an_error(
         run(photos, tmp_path / "t", AGE)
     with pytest.raises(OptionError, match="max_pixels"):
         Job(max_pixels=0)
+
+
+def test_files_of_more_bytes_than_are_allowed_are_rows_that_name_the_option(
+    photos: Path, tmp_path: Path
+) -> None:
+    """A limit above the default's is kept from the reading on: a file of 20 MB and more is read."""
+    path = photos / "naïve 人.jpg"
+    run(photos, tmp_path / "less", Job(attributes=("age",), max_bytes=path.stat().st_size - 1))
+    row = by_name(tmp_path / "less")[path.name][0]
+    assert row["error_code"] == "image_too_large"
+    assert row["error_message"].endswith("pass a smaller file, or raise --max-bytes")
+    data, comment = path.read_bytes(), b"\xff\xfe\xff\xff" + bytes(65_533)
+    path.write_bytes(data[:2] + comment * (DEFAULT_MAX_BYTES // 65_536) + data[2:])
+    for table, limit in (("default", DEFAULT_MAX_BYTES), ("more", 2 * DEFAULT_MAX_BYTES)):
+        run(path, tmp_path / table, Job(attributes=("age",), max_bytes=limit))
+    assert rows(tmp_path / "default")[0]["error_code"] == "image_too_large"
+    assert rows(tmp_path / "more")[0]["face_index"] == 0
+    said: list[str] = []
+    make_sheet(tmp_path / "more", "age_years", note=said.append)
+    assert said == []
+    with pytest.raises(OptionError, match="max_bytes"):
+        Job(max_bytes=0)
 
 
 def test_a_folder_becomes_a_row_a_face_and_a_row_a_failure(photos: Path, tmp_path: Path) -> None:
@@ -172,7 +196,8 @@ def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
     before = parts(tmp_path / "t")
     said: list[str] = []
     assert run(photos, tmp_path / "t", note=said.append).annotated == 0
-    assert any("nothing is left" in text for text in said)
+    (note,) = (text for text in said if "nothing is left" in text)
+    assert note.endswith("files that came since need another --out")
     assert parts(tmp_path / "t") == before
     with pytest.raises(TableError, match="attributes"):
         run(photos, tmp_path / "t", Job(attributes=("gender",), shard_size=4))

@@ -197,7 +197,9 @@ def test_the_command_writes_the_sheet_and_names_the_faces(table: Path, tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["1", "2", "3"]
+    assert {len(line) for line in lines} == {4}
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.width > 128
     bad = subprocess.run([*run, "--out", "s.gif"], capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from facewise.evaluation.dedupe import (
     similar,
     thumb_vectors,
     thumbnail,
+    unique_names,
 )
 from facewise.evaluation.dedupe_lists import (
     across_splits,
@@ -41,7 +43,9 @@ from facewise.evaluation.dedupe_lists import (
     parse_shares,
     read_lists,
     rows_by_picture,
+    write_csv,
 )
+from facewise.evaluation.dedupe_report import contact_sheets
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +241,17 @@ def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
     assert prints.unreadable == (("gone.jpg", "No such file or directory"),)
 
 
+def test_sheets_show_whatever_was_read(album: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(drawn(0)).save(album / "copy.heic", quality=80)
+    data_sets = [read_pictures(album)]
+    prints = fingerprints(data_sets)
+    pairs = [pair for pair in find_pairs(prints) if prints.names[pair.second] == "copy.heic"]
+    assert len(pairs) == 2
+    (sheet,) = contact_sheets(prints, pairs, data_sets)
+    assert np.asarray(sheet)[:100].std() > 20
+
+
 def test_labels_come_from_lists_or_names_and_conflicts_are_told_apart() -> None:
     rows = {"1.webp": {"age": "20-29", "gender": "Male", "race": "East Asian"}}
     assert labels_of("1.webp", rows["1.webp"]) == {
@@ -321,6 +336,41 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
     assert "Near-duplicates" in (out / "found-v1.2.md").read_text()
     with Image.open(out / "pairs-1.png") as sheet:
         assert sheet.width > 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
+def test_names_that_are_no_utf8_are_spelt_out(album: Path, tmp_path: Path) -> None:
+    drawn(0).save(album / os.fsdecode(b"caf\xe9.jpg"), quality=80)
+    (album / os.fsdecode(b"broken\xe9.jpg")).write_bytes(b"no picture")
+    out = tmp_path / "out"
+    result = run(album, "--out", out, "--embedding")
+    assert result.returncode == 0, result.stderr
+    splits = {row["file"]: row for row in read(out / "splits.csv")}
+    assert splits[r"caf\xe9.jpg"]["duplicate_group"] == RE_ENCODED[0]
+    assert r"broken\xe9.jpg" in result.stderr
+    again = run(album, "--out", out, "--embedding", "--list", out / "splits.csv")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((out / "dedupe.json").read_text())["list"]["all"]["share_found"] == 1
+
+
+def test_bars_are_no_part_of_the_report(album: Path, tmp_path: Path) -> None:
+    result = run(album, "--out", tmp_path)
+    assert result.stdout.startswith("# Near-duplicates\n")
+    assert "pictures" in result.stderr
+
+
+def test_a_list_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    write_csv(path, ["file"], [{"file": "a.jpg"}])
+    with pytest.raises(UnicodeEncodeError):
+        write_csv(path, ["file"], [{"file": "b.jpg"}, {"file": "\udce9.jpg"}])
+    assert path.read_text() == "file\na.jpg\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_sources_of_one_layout_get_fitting_advice() -> None:
+    with pytest.raises(OptionError, match=r"a file a/1\.jpg: .* unpack tars into two folders"):
+        unique_names(["a/1.jpg", "a/2.jpg", "a/1.jpg"])
 
 
 def test_command_with_nothing_to_read_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 
@@ -82,6 +85,31 @@ def test_outside_the_photo_is_grey() -> None:
     crop = warp(np.zeros((10, 10, 3), np.uint8), np.array([[1.0, 0, 30], [0, 1, 30]]), 64)
     assert (crop[:25, :25] == BORDER).all()
     assert (crop[32:38, 32:38] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.0, 3.0])
+@pytest.mark.parametrize("left", [-20, 15_000, 39_950])
+def test_a_panorama_is_warped_as_a_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, scale: float, left: int
+) -> None:
+    """OpenCV 4 warps no picture with a side of 32,767 px or more; later ones do."""
+    warp_affine = cv2.warpAffine
+
+    def opencv_4(rgb: ImageArray, *args: Any, **options: Any) -> Any:
+        assert max(rgb.shape) < 32_767
+        return warp_affine(rgb, *args, **options)
+
+    wide = np.random.default_rng(2).integers(0, 256, (120, 40_000, 3), np.uint8)
+    start = np.clip(left - 100, 0, 39_500)
+    part = np.ascontiguousarray(wide[:, start : start + 500])
+    template = make_template(96, 0.4, 0.35)
+    points = turned(template, 10, scale**-1, (left, 30))
+    expected = warp(part, similarity_transform(points - [start, 0], template), 96)
+    monkeypatch.setattr(cv2, "warpAffine", opencv_4)
+    crop = warp(wide, similarity_transform(points, template), 96)
+    np.testing.assert_allclose(crop.astype(int), expected, atol=2)
+    upright = np.rot90(wide)
+    assert warp(upright, np.array([[1.0, 0, 0], [0, 1, -39_000]]), 96).shape == (96, 96, 3)
 
 
 def test_no_faces_give_an_empty_batch() -> None:

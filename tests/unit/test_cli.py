@@ -178,8 +178,10 @@ def test_limits_of_a_photo(run: Run, pictures: Path) -> None:
     small = run("predict", astronaut, "--max-pixels", "1000")
     assert small.returncode == 1
     assert small.stderr.decode().count("astronaut.jpg") == 1
-    assert b"more than 1,000" in small.stderr
-    assert run("predict", astronaut, "--max-bytes", "1000").returncode == 1
+    assert b"more than 1,000: scale the picture down, or raise --max-pixels" in small.stderr
+    less = run("predict", astronaut, "--json", "--max-bytes", "1000")
+    assert less.returncode == 1
+    assert json.loads(less.stdout)["error"]["message"].endswith("or raise --max-bytes")
 
 
 def test_every_command_can_say_more() -> None:
@@ -482,6 +484,30 @@ def test_drawing_never_writes_over_a_photo(run: Run, pictures: Path, tmp_path: P
     piped = shell('facewise predict - --draw "$1" < "$1"', photo)
     assert piped.returncode == 2
     assert photo.read_bytes() == data
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_drawing_writes_over_its_own_drawings_alone(
+    run: Run, pictures: Path, landscape: Path, tmp_path: Path, suffix: str
+) -> None:
+    """An order of arguments mixed up, ``--draw a.jpg b.jpg``, must cost nobody a photo."""
+    other = tmp_path / f"other{suffix}"
+    Image.open(landscape).save(other)
+    data = other.read_bytes()
+    refused = run("predict", pictures / "astronaut.jpg", "--draw", other)
+    assert refused.returncode == 2
+    assert b"did not draw it: name another file" in refused.stderr
+    assert other.read_bytes() == data
+    drawing = tmp_path / f"drawing{suffix}"
+    assert run("predict", landscape, "--draw", drawing).returncode == 3
+    assert run("predict", pictures / "astronaut.jpg", "--draw", drawing).returncode == 0
+    assert np.array(Image.open(drawing)).shape == (512, 512, 3)
+    taken = tmp_path / "folder" / "landscape.png.faces.png"
+    taken.parent.mkdir()
+    taken.write_bytes(data)
+    assert run("predict", landscape, "--draw", taken.parent).returncode == 3
+    assert taken.read_bytes() == data
+    assert taken.with_name("landscape.png-2.faces.png").is_file()
 
 
 def test_photos_of_one_name_are_drawn_side_by_side(

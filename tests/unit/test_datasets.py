@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from facewise.cli.train import check_splits
-from facewise.datasets import parse_utkface_name, read_csv, read_fairface, read_utkface
+from facewise.datasets import (
+    parse_utkface_name,
+    read_csv,
+    read_fairface,
+    read_pictures,
+    read_utkface,
+)
 from facewise.errors import OptionError
 
 
@@ -85,6 +91,16 @@ def test_utkface(tmp_path: Path, kind: str) -> None:
     check_splits([data_set], ["utkface"])
     with pytest.raises(OptionError, match="no face of fairface"):
         check_splits([data_set], ["utkface", "fairface"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_pictures_of_every_format_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    pictures = ["a.jpg", "a.JPE", "a.jfif", "a.tiff", "a.gif", "a.avif", "sub/a.HEIC", "v1.2.3.png"]
+    pictures += ["55_0_0_20170116232725357jpg"]  # UTKFace's, without its dot
+    others = ["notes.v1.2.txt", "a.mp4", ".a.jpg", ".thumbs/a.jpg", "sub/.trash/b/a.jpg"]
+    source = store(tmp_path, kind, dict.fromkeys(pictures + others, b""))
+    found = {sample.key.removeprefix("set/") for sample in read_pictures(source).samples}
+    assert found == set(pictures)
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
+import http.client
 import io
 import os
 import struct
@@ -462,6 +465,60 @@ def test_file_objects_that_break_off() -> None:
 
     with pytest.raises(errors.ImageNotFoundError, match="out of paper"):
         load_photo(Bare())  # type: ignore[arg-type]
+
+
+def test_file_objects_that_are_damaged_in_their_own_way() -> None:
+    """Archives and connections raise what they like, EOFError for one."""
+    packed = gzip.compress(PNG)
+    with (
+        gzip.open(io.BytesIO(packed[: len(packed) // 2])) as file,
+        pytest.raises(errors.ImageNotFoundError, match=r"cannot be read .*open it"),
+    ):
+        load_photo(file)  # type: ignore[arg-type]
+
+    class Cut:
+        def read(self, size: int) -> bytes:
+            raise http.client.IncompleteRead(b"", 100)
+
+    with pytest.raises(errors.ImageNotFoundError, match="IncompleteRead"):
+        load_photo(Cut())  # type: ignore[arg-type]
+
+
+def test_file_objects_that_give_no_bytes() -> None:
+    """Those of web frameworks give what must be awaited; pytest makes errors of warnings."""
+
+    class Upload:
+        async def read(self, size: int = -1) -> bytes:
+            return PNG
+
+    class Numbers:
+        def read(self, size: int = -1) -> int:
+            return 7
+
+    with pytest.raises(errors.InvalidArrayError, match="gave a coroutine: await it"):
+        load_photo(Upload())  # type: ignore[arg-type]
+    gc.collect()
+    with pytest.raises(errors.InvalidArrayError, match="gave int"):
+        load_photo(Numbers())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
+def test_closed_pil_images(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(encode(Image.fromarray(picture()), kind))
+    with Image.open(path) as left:
+        pass
+    closed = Image.open(path)
+    closed.load()
+    closed.close()
+    with path.open("rb") as file:
+        cut_off = Image.open(file)
+    for image in (left, closed, cut_off):
+        with pytest.raises(errors.InvalidArrayError, match="is closed"):
+            load_photo(image)
+    with Image.open(path) as loaded:
+        loaded.load()
+    assert load_photo(loaded).width_px == picture().shape[1]
 
 
 def test_file_objects_that_cannot_be_read() -> None:

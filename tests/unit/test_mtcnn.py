@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squar
 from facewise.errors import InvalidArrayError, OptionError
 from facewise.protocol import add_border, nearest_to_centre
 from facewise.resample import AreaSource
+from facewise.types import ImageArray
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,26 @@ def test_finds_the_fixture_faces(detector: MTCNN, faces: list[Photo]) -> None:
         assert left[0] < right[0]
         assert face.landmarks[3:, 1].mean() > face.landmarks[:2, 1].mean()
         assert 0.7 < face.detection_score <= 1
+
+
+def test_many_photos_are_summed_a_few_at_a_time(
+    detector: MTCNN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums of a photo take more memory than the photo."""
+    alive: weakref.WeakSet[AreaSource] = weakref.WeakSet()
+    counts = []
+
+    class Counted(AreaSource):
+        def __init__(self, rgb: ImageArray, reduction: int = 1) -> None:
+            super().__init__(rgb, reduction)
+            alive.add(self)
+            counts.append(len(alive))
+
+    monkeypatch.setattr(mtcnn, "AreaSource", Counted)
+    blank = Photo(np.full((48, 48, 3), 127, np.uint8))
+    assert detector.detect_many([blank] * 30) == [()] * 30
+    assert len(counts) >= 30
+    assert max(counts) <= 2 * mtcnn.PHOTOS_AT_ONCE  # each may be mirrored once
 
 
 def test_many_equal_singles(detector: MTCNN, faces: list[Photo]) -> None:

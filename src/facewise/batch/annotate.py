@@ -240,6 +240,8 @@ class _Run:
             self._note(
                 f"{before:,} of {self._plan.images:,} images were finished before"
                 + ("" if missing else ": nothing is left to do")
+                + "; they were listed when the table was begun, files that came since need "
+                "another --out"
             )
         if missing:
             for extra in self._manifest["plan"].get("extras", ()):

@@ -14,7 +14,7 @@ from facewise.analyzer import Analyzer
 from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
-from facewise.images import DEFAULT_MAX_PIXELS
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES
 from facewise.models import WEIGHTS_FOLDER, load_spec
 
@@ -90,6 +90,7 @@ class Job:
         coverage: of the age interval.
         min_face_px: see ``Analyzer``.
         max_faces: see ``Analyzer``.
+        max_bytes: see ``Analyzer``; a larger file is a row with an error. Videos have no limit.
         max_pixels: see ``Analyzer``; a larger photo is a row with an error.
         providers: ONNX Runtime execution providers; None for the CPU.
         photos_per_inference: at most, and of one shard; more than one pays on a GPU only.
@@ -104,6 +105,7 @@ class Job:
     coverage: float = 0.90
     min_face_px: float | None = None
     max_faces: int | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = DEFAULT_MAX_PIXELS
     providers: tuple[str, ...] | None = None
     photos_per_inference: int = 1
@@ -113,7 +115,8 @@ class Job:
     frames_per_second: float = 1.0
 
     def __post_init__(self) -> None:
-        check_count("max_pixels", self.max_pixels)
+        for name in ("max_bytes", "max_pixels"):
+            check_count(name, getattr(self, name))
         for name in ("shard_size", "photos_per_inference"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -147,6 +150,7 @@ class Job:
             coverage=self.coverage,
             min_face_px=self.min_face_px,
             max_faces=self.max_faces,
+            max_bytes=self.max_bytes,
             max_pixels=self.max_pixels,
             threads=1,
             providers=self.providers,

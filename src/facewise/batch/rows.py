@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facewise.batch.schema import VECTOR_COLUMNS
-from facewise.errors import FacewiseError
+from facewise.errors import FacewiseError, ImageTooLargeError
 from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
 from facewise.types import FloatArray
 
@@ -42,6 +42,8 @@ def error_row(image_id: str, error: Exception, model: ModelInfo) -> Row:
     if isinstance(error, FacewiseError):
         # An OSError's own words, for its path is this machine's.
         message = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, ImageTooLargeError):
+            message = error.with_option()
         return problem_row(image_id, error.code, message, model)
     message = f"{type(error).__name__}: {error}".splitlines()[0]
     return problem_row(image_id, "analysis_failed", message, model)

@@ -19,11 +19,8 @@ from facewise.batch import archives, storage, tables
 from facewise.batch.job import VIDEOS, Item, Job, file_item
 from facewise.batch.sorting import sort_strings
 from facewise.errors import ImageNotFoundError, OptionError, SourceError
+from facewise.formats import SUFFIXES
 
-PICTURES: Final = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
-     ".tiff", ".avif", ".heic", ".heif")
-)  # fmt: skip
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
 COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _MAGIC: Final = re.compile(r"[*?\[]")
@@ -135,7 +132,7 @@ def _shown(names: Iterable[str], inner: str) -> Iterator[str]:
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
     """The item of a file found in a folder: pictures and videos, told by their names alone."""
     ending = PurePosixPath(name).suffix.lower()
-    if ending in PICTURES or ending in VIDEOS:
+    if ending in SUFFIXES or ending in VIDEOS:
         yield file_item(name)
     else:
         skipped.add(name)
@@ -165,7 +162,7 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         path = storage.absolute(source)
         opened[path] = storage.fingerprint(path)
     if lower.endswith(archives.ENDINGS):
-        yield from archives.list_tar(source, skipped, PICTURES)
+        yield from archives.list_tar(source, skipped, SUFFIXES)
     elif lower.endswith(tables.ENDINGS):
         yield from tables.list_rows(source, job)
     elif is_list:

@@ -18,7 +18,7 @@ from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
 from facewise.errors import FacewiseError, ImageError, OptionError, TableError
-from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, load_photo
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
 from facewise.parts import part_files, read_batches
 from facewise.types import Photo
 
@@ -120,6 +120,10 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
             "from where annotate wrote the table"
         )
     settings = manifest["settings"]
+    limits: LoadOptions = {
+        "max_bytes": settings.get("max_bytes", DEFAULT_MAX_BYTES),  # which older tables lack
+        "max_pixels": settings.get("max_pixels", DEFAULT_MAX_PIXELS),
+    }
     changed = _changed(manifest["plan"].get("sources", {}))
     photos = {face.image_id for face in chosen if face.frame_index is None}
     frames: dict[str, set[int]] = {}
@@ -140,10 +144,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                     elif item.image_id in photos and item.path in changed:
                         yield item.image_id, ImageError(CHANGED)
                     elif item.image_id in photos:
-                        yield (
-                            item.image_id,
-                            _load(item, rows, settings.get("max_pixels", DEFAULT_MAX_PIXELS)),
-                        )
+                        yield item.image_id, _load(item, rows, limits)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
 
@@ -184,14 +185,14 @@ class _Rows:
         self._open = None
 
 
-def _load(item: Item, rows: _Rows, max_pixels: int) -> Photo | Exception:
-    limit = DEFAULT_MAX_BYTES + 1
+def _load(item: Item, rows: _Rows, limits: LoadOptions) -> Photo | Exception:
+    limit = limits["max_bytes"] + 1
     try:
         if item.kind == ROW:
-            return load_photo(rows.read(item, limit), max_pixels=max_pixels)
+            return load_photo(rows.read(item, limit), **limits)
         size = min(item.size, limit) if item.kind == TAR else limit
         data = storage.read_range(item.path, size, offset=item.offset)
-        return load_photo(data, max_pixels=max_pixels)
+        return load_photo(data, **limits)
     except Exception as error:  # any failure is this picture's own
         return error
 

@@ -12,7 +12,6 @@ from facewise.batch.job import PROBLEMS, ROW, TAR, VIDEO, Item, Job, Result, Tas
 from facewise.batch.rows import Row, error_row, photo_rows, problem_row, to_ipc
 from facewise.batch.schema import arrow_schema
 from facewise.batch.tables import RowReader
-from facewise.images import DEFAULT_MAX_BYTES
 from facewise.types import Photo
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ ROWS_HELD: Final = 512
 memory: a video may have many."""
 
 FETCHED_AHEAD: Final = 8
-"""Encoded pictures held at most; each has at most ``DEFAULT_MAX_BYTES``."""
+"""Encoded pictures held at most; each has at most the job's ``max_bytes``."""
 
 
 class Annotator:
@@ -120,7 +119,7 @@ class Annotator:
         """Encoded bytes; None where there are none to be had."""
         if item.kind == VIDEO or item.kind in PROBLEMS:
             return item, None
-        limit = DEFAULT_MAX_BYTES + 1  # the decoder sees that it is too much, and says so
+        limit = self.job.max_bytes + 1  # the decoder sees that it is too much, and says so
         try:
             if item.kind == ROW:
                 return item, self._table(item.path).read(item.group, item.size, limit)

@@ -15,7 +15,7 @@ import typer
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import printable
-from facewise.images import DEFAULT_MAX_PIXELS
+from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from facewise.batch.annotate import Progress, Summary
@@ -45,6 +45,9 @@ def annotate(
         float | None, typer.Option(help="Smallest face looked for, pixels.")
     ] = None,
     max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
+    max_bytes: Annotated[
+        int, typer.Option(help="Most bytes of a photo's file; larger ones are rows with an error.")
+    ] = DEFAULT_MAX_BYTES,
     max_pixels: Annotated[
         int, typer.Option(help="Most pixels of a photo; larger ones are rows with an error.")
     ] = DEFAULT_MAX_PIXELS,
@@ -83,6 +86,7 @@ def annotate(
         coverage=coverage,
         min_face_px=min_face,
         max_faces=max_faces,
+        max_bytes=max_bytes,
         max_pixels=max_pixels,
         providers=split_names(providers),
         photos_per_inference=inference_batch,

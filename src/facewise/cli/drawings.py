@@ -1,4 +1,4 @@
-"""Where ``predict --draw`` writes: settled before any work, and never over a photo."""
+"""Where ``predict --draw`` writes: settled before any work, and over nothing but drawings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from facewise.errors import OptionError
+from facewise.formats import open_picture
+from facewise.images import PillowImage
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+
+_SOFTWARE: Final = 0x0131
+_MARK: Final = "facewise predict --draw"
+"""EXIF's ``Software``, which all three formats hold: the one sign that a file may be replaced."""
 
 
 def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
-    """One path a photo, all different, none of them a photo.
+    """One path a photo, all different, none of them a file that is no drawing.
 
     Args:
         draw: a file for the only photo, or a folder; a folder is made where it is missing.
@@ -42,16 +49,37 @@ def _check_file(draw: Path, photos: Sequence[str]) -> Path:
         raise OptionError(f"--draw {draw}: its folder does not exist")
     if _is_photo(draw, photos):
         raise OptionError(f"--draw {draw} is the photo itself: name another file, or a folder")
+    if _is_foreign(draw):
+        raise OptionError(
+            f"--draw {draw} is there already, and facewise did not draw it: name another file, or "
+            "remove it first"
+        )
     return draw
 
 
+def save_drawing(picture: PillowImage, path: Path) -> None:
+    """Write a drawing, marked as one so that the next run may write over it.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: the format cannot hold it.
+    """
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[_SOFTWARE] = _MARK
+    picture.save(path, exif=exif)
+
+
 def _free_path(folder: Path, photo: str, photos: Sequence[str], taken: set[str]) -> Path:
-    """``NAME.faces.png``, numbered where another photo of this run has that name already."""
+    """``NAME.faces.png``, numbered where that name is another photo's of this run, or taken by a
+    file that is no drawing.
+    """
     name = "stdin" if photo == "-" else Path(photo).name or "photo"
     for number in _numbers():
         path = folder / f"{name}{number}.faces.png"
         key = path.name.casefold()  # one file to some disks
-        if key not in taken and not _is_photo(path, photos):
+        if key not in taken and not _is_photo(path, photos) and not _is_foreign(path):
             taken.add(key)
             return path
     raise AssertionError("numbers do not end")
@@ -63,6 +91,17 @@ def _numbers() -> Iterator[str]:
     while True:
         yield f"-{number}"
         number += 1
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is there that facewise did not draw."""
+    try:
+        if not path.is_file():
+            return False
+        with open_picture(path.read_bytes()) as picture:
+            return bool(picture.getexif().get(_SOFTWARE) != _MARK)
+    except Exception:  # no picture, or one that cannot be read: not ours in any case
+        return True
 
 
 def _is_photo(path: Path, photos: Sequence[str]) -> bool:

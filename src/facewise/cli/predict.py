@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from facewise.cli.drawings import plan_drawings
+from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import json_line, printable
-from facewise.errors import EmptyImageError, FacewiseError, ImageError, OptionError
+from facewise.errors import (
+    EmptyImageError,
+    FacewiseError,
+    ImageError,
+    ImageTooLargeError,
+    OptionError,
+)
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -115,7 +121,7 @@ def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Pa
 
     picture = draw_predictions(photo, predictions)
     try:
-        picture.save(path)
+        save_drawing(picture, path)
     except (OSError, ValueError) as error:  # ValueError: too wide for the format
         words = getattr(error, "strerror", None) or str(error)
         text = f"{name}: {path} cannot be written ({words}): name another place or format"
@@ -192,6 +198,8 @@ def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) 
     code = error.code if isinstance(error, ImageError) else "failed"
     if isinstance(error, ImageError):
         message = error.reason  # the name stands before it already
+        if isinstance(error, ImageTooLargeError):
+            message = error.with_option()
     else:
         message = getattr(error, "strerror", None) or str(error)
     if as_json:

@@ -36,7 +36,8 @@ def thumbs(
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
     sheet.save(out)
     for number, face in enumerate(chosen, start=1):
-        typer.echo(printable(f"{number}\t{face.value}\t{face.image_id}\t{face.face_index}"))
+        cells = number, face.value, face.image_id, face.face_index
+        typer.echo("\t".join(printable(str(cell)) for cell in cells))
 
 
 def _say(text: str) -> None:

@@ -13,10 +13,12 @@ Two definitions, one inside the other:
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,8 @@ DETAIL_SIGMA_PX: Final = 4.0
 SHIFT_PX: Final = 8
 BLOCK_CELLS: Final = 2**24
 """Similarities held at once."""
+
+T = TypeVar("T")
 
 BoolArray = NDArray[np.bool_]
 Ints = NDArray[np.intp]
@@ -133,8 +137,6 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
     Raises:
         OptionError: there is no picture that can be read.
     """
-    from rich.progress import track
-
     rows = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
     names = unique_names([sample.key for _, sample in rows])
     order = sorted(range(len(rows)), key=names.__getitem__)
@@ -151,7 +153,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
 
     kept, bits, thumbs, unreadable = [], [], [], []
     with ThreadPoolExecutor(threads) as pool:
-        results = track(pool.map(shrink, order), description="pictures", total=len(order))
+        results = _track(pool.map(shrink, order), "pictures", len(order))
         for row, result in zip(order, results, strict=True):
             if isinstance(result, str):
                 log.warning("%s left out: %s", names[row], result)
@@ -166,17 +168,31 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
 
 
 def unique_names(keys: Sequence[str]) -> list[str]:
-    """Each key without its folders, or as it is where that is not unique.
+    """Each key without its folders, or with them where it is not unique without; bytes that are no
+    UTF-8 are spelt out, for lists and reports hold none.
 
     Raises:
         OptionError: the same key twice, as two sources of the same layout have.
     """
-    short = [key.rsplit("/", 1)[-1] for key in keys]
+    whole = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
+    short = [name.rsplit("/", 1)[-1] for name in whole]
     if len(set(short)) == len(short):
         return short
-    if len(set(keys)) < len(keys):
-        raise OptionError("two sources hold files of the same name: dedupe their parent folder")
-    return list(keys)
+    if len(set(whole)) < len(whole):
+        name, _ = Counter(whole).most_common(1)[0]
+        raise OptionError(
+            f"two sources hold a file {name}: dedupe their parent folder; unpack tars into two "
+            "folders of one parent first"
+        )
+    return whole
+
+
+def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """With a bar on standard error: standard output is the report's."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(results, description=description, total=total, console=Console(stderr=True))
 
 
 def similar(left: FloatArray, right: FloatArray, least: float) -> tuple[Ints, Ints]:
@@ -240,8 +256,6 @@ def find_pairs(
         least_cosine: product of vectors from which a pair is a candidate.
         threads: for confirming.
     """
-    from rich.progress import track
-
     upright = hash_vectors(prints.bits)
     found: dict[tuple[int, int, bool], str] = {}
 
@@ -275,7 +289,7 @@ def find_pairs(
         return Pair(i, j, differing, mirrored, likeness(first, second), by)
 
     with ThreadPoolExecutor(threads) as pool:
-        measured = track(pool.map(measure, found.items()), description="pairs", total=len(found))
+        measured = _track(pool.map(measure, found.items()), "pairs", len(found))
         pairs = [pair for pair in measured if pair.found_by == "hash" or pair.confirmed]
     best: dict[tuple[int, int], Pair] = {}
     for pair in pairs:

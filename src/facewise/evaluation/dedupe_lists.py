@@ -235,9 +235,14 @@ def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> lis
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Rows as CSV with plain line ends, the header in any case."""
+    """Rows as CSV with plain line ends, the header in any case; the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, header, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from facewise.evaluation.dedupe_lists import (
     exclusions,
 )
 from facewise.evaluation.noise import label_noise
+from facewise.images import load_photo
 from facewise.reporting.report import Report
 
 if TYPE_CHECKING:
@@ -320,8 +320,8 @@ def contact_sheets(
 
     def tile(row: int) -> Image.Image:
         data_set, sample = places[prints.names[row]]
-        with Image.open(io.BytesIO(data_set.read(sample))) as picture:
-            return picture.convert("RGB").resize((TILE_PX, TILE_PX))
+        rgb = load_photo(data_set.read(sample)).rgb  # whatever was read once: HEIC, too
+        return Image.fromarray(rgb).resize((TILE_PX, TILE_PX))
 
     sheets = []
     for start in range(0, min(len(pairs), most * PAIRS_A_SHEET), PAIRS_A_SHEET):
