@@ -86,6 +86,8 @@ export async function describe() {
   };
 }
 
+const LONGEST_STANDSTILL_MS = 180_000;
+
 export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = true } = {}) {
   const url = new URL("v1/analyze", root);
   if (years) url.searchParams.set("years", "true");
@@ -94,9 +96,21 @@ export function analyze(blob, { attributes = null, onProgress = () => {}, signal
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", url);
-    request.timeout = 180_000;
+    // A slow line may take as long as it needs; one on which nothing moves is given up.
+    let waiting;
+    let still = false;
+    const moved = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        still = true;
+        request.abort();
+      }, LONGEST_STANDSTILL_MS);
+    };
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
-    request.upload.addEventListener("progress", (event) => onProgress(event.lengthComputable ? event.loaded / event.total : null));
+    request.upload.addEventListener("progress", (event) => {
+      moved();
+      onProgress(event.lengthComputable ? event.loaded / event.total : null);
+    });
     request.upload.addEventListener("load", () => onProgress(1));
     request.addEventListener("load", () => {
       const answer = request.status === 200 ? parsed(request.responseText) : null;
@@ -105,11 +119,18 @@ export function analyze(blob, { attributes = null, onProgress = () => {}, signal
       else reject(fromProblem(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     });
     request.addEventListener("error", () => reject(unreachable()));
-    request.addEventListener("timeout", () => reject(new EngineError("timeout", "The server takes too long", "Try again, or send a smaller picture.")));
-    request.addEventListener("abort", () => reject(new EngineError("aborted", "Stopped", "The photo was removed.")));
+    request.addEventListener("abort", () =>
+      reject(
+        still
+          ? new EngineError("timeout", "The server takes too long", "Try again, or send a smaller picture.")
+          : new EngineError("aborted", "Stopped", "The photo was removed."),
+      ),
+    );
+    request.addEventListener("loadend", () => clearTimeout(waiting));
     signal?.addEventListener("abort", () => request.abort());
     const form = new FormData();
     form.append("file", blob, "photo");
+    moved();
     request.send(form);
   });
 }
