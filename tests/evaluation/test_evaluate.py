@@ -18,7 +18,7 @@ from facewise.calibration import Calibration
 from facewise.cli import app
 from facewise.cli.evaluate import EXCLUSIONS
 from facewise.datasets import read_csv
-from facewise.errors import FacewiseError
+from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.outcomes import collect, fingerprint
 from facewise.evaluation.results import score_model, spec_figures, write_results, write_spec
 from facewise.models import load_spec, read_spec
@@ -84,6 +84,19 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     run(*options, "--degraded", 0)
     assert json.loads(path.read_text()) == results
     assert stored[0].stat().st_mtime_ns == before
+
+
+def test_results_do_not_replace_the_spec_they_are_of(faces: Path, tmp_path: Path) -> None:
+    spec = load_spec()
+    for path in (spec.path, spec.weights_path):
+        shutil.copy(path, tmp_path)
+    mine = tmp_path / spec.path.name
+    result = CliRunner().invoke(
+        app, ["evaluate", "--model", str(mine), "--data", str(faces), "--out", str(tmp_path)]
+    )
+    assert isinstance(result.exception, OptionError)
+    assert "holds the model's own spec" in str(result.exception)
+    assert mine.read_bytes() == spec.path.read_bytes()
 
 
 def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def evaluate(
         split = ""
     whole = [_in_split(data_set, split) for data_set in sets]
     spec = load_spec(model)
+    if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
+        raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
 
     def run(part: str, degradation: str | None = None) -> Outcomes:
         worsened = degraded if part == split else min(degraded, GATE_FACES)
