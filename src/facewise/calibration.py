@@ -8,7 +8,7 @@ handful of numbers in the model's spec, in this form::
                        "age_starts_years": [1, 4, ...],
                        "thresholds": {"0.9": {"band": [t of each band], "age": [...]}}},
      "label_sets": {"gender": {"0.9": [t of each label]}, "ethnicity": {"0.9": [...]}},
-     "gates": {"quality": {"age": {"eye_distance_px": {"min": 9}, "sharpness": {"min": 0.2}},
+     "gates": {"quality": {"age": {"eye_distance_px": {"min": 9}, "sharpness": {"min": 0.35}},
                            "gender": {...}},
                "certainty": {"age": {"max_interval_years": 50},
                              "gender": {"min_probability": 0.6}}}}
