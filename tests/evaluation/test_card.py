@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from facewise.errors import OptionError
-from facewise.evaluation.card import TEMPLATE, build_card, hand_written, write_card
+from facewise.evaluation.card import FIGURES, TEMPLATE, build_card, hand_written, write_card
 from facewise.evaluation.results import write_results
 from facewise.models import ModelSpec, load_spec
 
@@ -63,6 +63,26 @@ def test_card_states_its_use_and_tells_every_group(
                 assert value in lines[0]
                 assert f"| {row['gender_accuracy']['n']} |" in lines[0]
     assert "{{" not in text
+
+
+def test_the_card_tells_what_another_seed_changes(results: dict[str, Any]) -> None:
+    def row(gender: float, **names: str) -> dict[str, Any]:
+        return {**dict.fromkeys(FIGURES, 0.5), "utkface_gender": gender, **names}
+
+    own = results["model"]["sha256"]
+    seeds = [row(0.941, sha256=own), row(0.952, sha256="a"), row(0.948, sha256="b")]
+    heads = [
+        row(0.93, variant="the recipe"),
+        row(0.1, variant="without FairFace"),
+        row(0.9, variant="the recipe, seed 1"),
+    ]
+    text = build_card(results, WRITTEN, seeds=seeds, heads=heads).markdown()
+    details = sections(text)["Model details"]
+    assert "| the last stage, 3 seeds | 0.50 to 0.50 | 50.0% to 50.0% | 94.1% to 95.2% |" in details
+    assert "| a head on frozen features, 2 seeds |" in details
+    assert "90.0% to 93.0%" in details
+    other = build_card(results, WRITTEN, seeds=seeds[1:], heads=heads).markdown()
+    assert "seeds" not in other, "of other weights"
 
 
 def test_hand_written_parts_hold_no_figures() -> None:

@@ -150,6 +150,14 @@ def test_committed_configs_can_be_read() -> None:
         assert load_config(path).datasets
 
 
+def test_another_seed_is_another_run() -> None:
+    path = Path(__file__).parents[2] / "configs/default.toml"
+    plain, other = load_config(path), load_config(path, seed=9)
+    assert (other.name, other.optim.seed) == ("default-seed9", 9)
+    optim = dataclasses.replace(other.optim, seed=plain.optim.seed)
+    assert dataclasses.replace(other, name=plain.name, optim=optim) == plain
+
+
 def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "slip.toml"
     path.write_text("[optim]\nlearning_rate = 1\n")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 CACHE = Path("cache/faces")
 RUNS = Path("runs")
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Another seed than the file's: another run, NAME-seedN."),
+]
 
 
 def _need_torch() -> None:
@@ -67,6 +71,7 @@ def train(
     workers: Annotated[int, typer.Option(help="Processes that augment.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    seed: Seed = None,
     verbose: Verbose = 0,
 ) -> None:
     """Train a model, or go on where its run stopped."""
@@ -76,7 +81,7 @@ def train(
     from facewise.training.train import train as run
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    settings = load_config(config)
+    settings = load_config(config, seed=seed)
     sets = data_sets(data)
     for data_set in sets:
         for name, reason in data_set.skipped:
@@ -133,6 +138,7 @@ def export(
     cache: Annotated[Path, typer.Option(help="Faces for the parity check.")] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
     fp16: Annotated[bool, typer.Option(help="Store weights in half precision.")] = False,
+    seed: Seed = None,
     verbose: Verbose = 0,
 ) -> None:
     """Write a run's ONNX file and spec, checked against PyTorch on real faces."""
@@ -144,7 +150,7 @@ def export(
     from facewise.training.sources import licence, sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    settings = load_config(config)
+    settings = load_config(config, seed=seed)
     faces = open_cache(cache)
     crops = plain_crops(faces, settings, faces.rows("val")[::20])
     path = out / f"{name}.onnx"

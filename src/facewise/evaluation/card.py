@@ -7,6 +7,7 @@ is what is true of every attribute model; ``cards/NAME.md`` beside the model's s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,24 @@ from facewise.reporting.report import Report
 
 TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
 SINGLE: Final = ("ethnicity", "gender", "age")
+SEEDS: Final = "seeds.json"
+"""Beside the results: val's figures of exports that differ in the seed of their last stage."""
+
+HEADS: Final = "ablation-head.json"
+"""Beside the results: those of heads on frozen features, by variant."""
+
+FIGURES: Final = {
+    "utkface_mae": "UTKFace MAE, years",
+    "utkface_cs5": "CS@5",
+    "utkface_gender": "gender",
+    "utkface_ethnicity": "ethnicity",
+    "fairface_gender": "FairFace gender",
+    "fairface_ages": "nine ages",
+    "fairface_ages_within_one": "within one",
+    "fairface_ethnicity": "ethnicity",
+}
+"""What those files call their figures."""
+
 _BLANK: Final = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
 
 
@@ -28,7 +47,8 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
 
     Args:
         spec: of the model.
-        folder: where its results file is; ``dedupe.json`` there tells of the noise of labels.
+        folder: where its results file is; ``dedupe.json`` there tells of the noise of labels,
+            ``seeds.json`` and ``ablation-head.json`` of what chance changes.
 
     Returns:
         What was written.
@@ -42,7 +62,8 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
             f"the results are of weights {results['model']['sha256'][:12]}, the spec of "
             f"{spec.sha256[:12]}: evaluate first"
         )
-    card = build_card(results, hand_written(spec), dedupe=dedupe)
+    seeds, heads = (_read_list(folder / name) for name in (SEEDS, HEADS))
+    card = build_card(results, hand_written(spec), dedupe=dedupe, seeds=seeds, heads=heads)
     path = spec.path.with_suffix(".md")
     path.write_text(card.markdown(), encoding="utf-8")
     path.with_suffix(".html").write_text(card.html(), encoding="utf-8")
@@ -78,6 +99,8 @@ def build_card(
     written: Mapping[str, str],
     *,
     dedupe: Mapping[str, Any] | None = None,
+    seeds: Sequence[Mapping[str, Any]] = (),
+    heads: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """The card: the template with its blanks filled in.
 
@@ -85,10 +108,15 @@ def build_card(
         results: plain numbers, as a results file holds them.
         written: "training" and "failures", Markdown.
         dedupe: as ``facewise dedupe`` wrote them.
+        seeds: exports that differ in the seed of their last stage, as
+            ``scripts/compare_exports.py`` wrote them; of another model's they are passed over.
+        heads: heads on frozen features, as ``scripts/sweep_frozen.py head`` wrote them.
     """
     model = results["model"]
     blanks = {**_model(results), **_analyses(results), **written}
     blanks["noise"] = ""
+    ours = any(row["sha256"] == model["sha256"] for row in seeds)
+    blanks["seeds"] = _spread(seeds, heads) if ours else ""
     counted = dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups")
     if dedupe and counted and any("UTKFace" in source for source in model["data"]):
         blanks["noise"] = noise_sentence(results, dedupe)
@@ -130,6 +158,35 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
         "sources": _bullets(model["data"]),
         "licences": f"{model['licence']}.",
     }
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    """Rows of a results file, none where there is no such file."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    rows: list[dict[str, Any]] = found["rows"] if isinstance(found, dict) else found
+    return rows
+
+
+def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any]]) -> str:
+    """Least and most that each figure is among seeds."""
+    same = [row for row in heads if re.fullmatch(r"the recipe(, seed \d+)?", row["variant"])]
+    kinds = {"the last stage": seeds, "a head on frozen features": same}
+    rows = [
+        [
+            f"{name}, {len(some)} seeds",
+            *(_range(key, [row[key] for row in some]) for key in FIGURES),
+        ]
+        for name, some in kinds.items()
+        if some
+    ]
+    return "What the seed alone changes, on val, least to most:\n\n" + _table(
+        ["", *FIGURES.values()], rows
+    )
+
+
+def _range(key: str, values: Sequence[float]) -> str:
+    ends = min(values), max(values)
+    return " to ".join(f"{v:.2f}" if key.endswith("mae") else f"{v:.1%}" for v in ends)
 
 
 def _summary(results: Mapping[str, Any]) -> str:

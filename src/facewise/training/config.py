@@ -137,10 +137,14 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def load_config(path: Path) -> TrainConfig:
+def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
     """Read a run's TOML file, or the ``config.json`` of a run.
 
     What a file does not say has its default: a run goes on under a version that knows more options.
+
+    Args:
+        path: of the file.
+        seed: another seed than the file's, which makes it another run, ``NAME-seedN``.
 
     Raises:
         OptionError: the file is missing, cannot be parsed or has a key that no one reads.
@@ -164,4 +168,7 @@ def load_config(path: Path) -> TrainConfig:
     config: TrainConfig = _build(TrainConfig, values, str(path))
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
-    return config
+    if seed is None:
+        return config
+    optim = dataclasses.replace(config.optim, seed=seed)
+    return dataclasses.replace(config, name=f"{config.name}-seed{seed}", optim=optim)
