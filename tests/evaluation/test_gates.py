@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from facewise.evaluation.gates import (
     risk_coverage,
     with_gates,
 )
+from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
 from facewise.types import ImageArray
 
@@ -39,13 +42,10 @@ def faces(n: int, *, sharpness: float, error_years: int, seed: int) -> Scored:
 
 def test_the_middles_of_age_groups_stand_for_ages_where_none_is_exact() -> None:
     said = [years(30), years(30), years(80), years(30)]
-    groups = [(20, 29), (30, 39), (70, 120), (18, 40)]
-    error = errors(Scored(made(4, age=groups, said_ages=said), Calibration()), "age")
-    np.testing.assert_allclose(error[:2], [5.5, 4.5])
+    ages: list[int | tuple[int, int]] = [33, (30, 39), (70, 120), (18, 40)]
+    error = errors(Scored(made(4, age=ages, said_ages=said), Calibration()), "age")
+    np.testing.assert_allclose(error[:2], [3, 4.5])
     assert np.isnan(error[2:]).all(), "an open group and a wide one have no middle worth the name"
-    one_exact = made(4, age=[33, *groups[1:]], said_ages=said)
-    error = errors(Scored(one_exact, Calibration()), "age")
-    np.testing.assert_allclose(error, [3, np.nan, np.nan, np.nan])
 
 
 def test_risk_coverage_by_hand() -> None:
@@ -80,6 +80,19 @@ def test_nothing_is_turned_away_without_need_but_the_least_certain() -> None:
     assert gates["quality"]["age"] == {}
 
 
+def test_a_harder_data_set_is_not_turned_away_for_being_hard() -> None:
+    easy = faces(300, sharpness=1.0, error_years=2, seed=1).outcomes
+    hard = faces(100, sharpness=0.5, error_years=8, seed=2).outcomes
+    columns = {
+        field.name: np.concatenate([getattr(easy, field.name), getattr(hard, field.name)])
+        for field in dataclasses.fields(Outcomes)
+    }
+    columns["datasets"] = np.array(["easy"] * 300 + ["hard"] * 100)
+    clean = Scored(Outcomes(**columns), Calibration())
+    gates = fit_gates(clean, {"hard alone": clean.take(clean.outcomes.datasets == "hard")})
+    assert gates["quality"]["age"] == {}
+
+
 def test_degraded_table_by_hand() -> None:
     calibration = Calibration.from_dict(
         {"gates": {"quality": {"gender": {"sharpness": {"min": 0.5}}}}}
@@ -106,11 +119,41 @@ def test_degraded_table_by_hand() -> None:
     assert row["gender"]["answered"] == pytest.approx(32 / 80)
     assert row["gender"]["error"] == pytest.approx(12 / 32)
     assert row["gender"]["error_of_all_found"] == pytest.approx(52 / 72)
-    assert row["gender"]["relative"] == pytest.approx(3.75)
+    assert row["gender"]["relative"]["value"] == pytest.approx(3.75)
+    assert row["gender"]["relative"]["low"] > 2
     assert row["gender"]["judged"] == 32
     assert row["gender"]["within"] is False
     assert row["age"]["error"] is None
     assert table[NOT_FACES[0]]["gender"]["error"] is None, "there is nothing to be right about"
+
+
+def test_an_answer_is_held_against_the_clean_error_of_its_own_data_set() -> None:
+    """Of the easier data set gates leave less; that is no harm done."""
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+
+    def rows(easy: int, hard: int, easy_wrong: int, hard_wrong: int) -> Scored:
+        n = easy + hard
+        said = [wrong] * easy_wrong + [right] * (easy - easy_wrong)
+        said += [wrong] * hard_wrong + [right] * (hard - hard_wrong)
+        own = made(n, gender=[0] * n, said_genders=said)
+        datasets = np.array(["easy"] * easy + ["hard"] * hard)
+        return Scored(dataclasses.replace(own, datasets=datasets), Calibration())
+
+    clean = rows(100, 100, 2, 20)
+    table = degraded_table(clean, {"bad": rows(10, 100, 1, 20), "worse": rows(100, 10, 30, 2)})
+    cell = table["bad"]["gender"]
+    assert cell["error"] == pytest.approx(21 / 110)
+    assert cell["relative"]["value"] == pytest.approx(21 / (10 * 0.02 + 100 * 0.2))
+    assert cell["within"] is True
+    assert cell["by_dataset"]["hard"]["relative"]["value"] == pytest.approx(1)
+    assert cell["by_dataset"]["easy"] == {
+        "judged": 10,
+        "error": pytest.approx(0.1),
+        "relative": None,
+        "within": None,
+    }
+    assert table["worse"]["gender"]["by_dataset"]["easy"]["relative"]["value"] == pytest.approx(15)
+    assert table["worse"]["gender"]["within"] is False
 
 
 def test_curves_hold_the_chosen_point() -> None:

@@ -3,6 +3,10 @@
 Clean faces alone cannot tell what a blurred face costs, so val is looked at clean and degraded.
 Gates are tightened until, on every kind of input, the error of what is still answered is at most
 twice the clean error, and as few faces as possible are turned away for it.
+
+Data sets differ in how hard they are when clean, and in what a gate leaves of them. So an answer is
+held against the clean error of its own data set (indirect standardisation): what gates leave of one
+data set more than of another must neither pass for harm done nor hide it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from facewise.evaluation.outcomes import QUALITY_FIELDS
 from facewise.evaluation.scoring import CLASSES, Mask, Scored
 from facewise.labels import ATTRIBUTES
 from facewise.protocol import AGE_IF_NOT_FOUND
+from facewise.reporting.bootstrap import GroupBootstrap, figure
 
 RISK_LIMIT: Final = 2.0
 """The error of what is answered may be so many times the clean error, whatever the input."""
@@ -69,14 +74,11 @@ MIN_ANSWERED: Final = 30
 
 
 def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
-    """Ages to compare answers with, and which rows have one: exact ages or, where no row has any,
-    the middles of age groups, but for those that are open or wide.
+    """Ages to compare answers with, and which rows have one: exact ages and the middles of age
+    groups, but for those that are open or wide.
     """
     first, last = scored.outcomes.age_ranges.T
-    rows = scored.exact
-    if not rows.any():
-        rows = (first > 0) & (last - first <= WIDEST_GROUP_YEARS)
-    return (first + last) / 2, rows
+    return (first + last) / 2, (first > 0) & (last - first <= WIDEST_GROUP_YEARS)
 
 
 def errors(scored: Scored, name: str) -> NDArray[np.float64]:
@@ -88,6 +90,27 @@ def errors(scored: Scored, name: str) -> NDArray[np.float64]:
         error = (~scored.right(name)).astype(np.float64)
         rows = scored.known(name)
     return np.where(rows & scored.outcomes.found, error, np.nan)
+
+
+def expected_errors(
+    scored: Scored, clean: Scored, clean_errors: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What each row's error would be in a clean picture: the mean of its data set's there.
+
+    Args:
+        scored: N rows.
+        clean: M rows.
+        clean_errors: ``(M,)``, NaN where they do not count.
+
+    Returns:
+        ``(N,)``; the mean over all for a data set of which nothing is known.
+    """
+    out = np.full(len(scored), float(np.nanmean(clean_errors)))
+    for dataset in np.unique(clean.outcomes.datasets):
+        own = clean_errors[clean.outcomes.datasets == dataset]
+        if np.isfinite(own).any():
+            out[scored.outcomes.datasets == dataset] = np.nanmean(own)
+    return out
 
 
 def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
@@ -169,14 +192,16 @@ class _Side:
         self._clean = _columns(clean, name)
         self._clean_found = clean.outcomes.found
         self._inputs = [_columns(s, name)[s.outcomes.found] for s in degraded.values()]
-        self._errors = []
+        self._errors, self._limits = [], []
+        clean_errors = errors(clean, name)
         for n, s in degraded.items():
             error = errors(s, name)
             if n in NOT_FACES:
                 error = np.full(len(s), ignorance(clean, name))
+            limit = RISK_LIMIT * SAFETY * expected_errors(s, clean, clean_errors)
             self._errors.append(error[s.outcomes.found])
+            self._limits.append(limit[s.outcomes.found])
         self._sizes = [len(s) for s in degraded.values()]
-        self._limit = RISK_LIMIT * SAFETY * float(np.nanmean(errors(clean, name)))
         pooled = np.concatenate([self._clean[self._clean_found], *self._inputs])
         shares = np.linspace(0, 1, LEVELS + 1)[1:-1]
         # Half of the levels among the lowest clean values: that is where a gate is paid for.
@@ -209,12 +234,13 @@ class _Side:
         ``NEGLIGIBLE`` it does not.
         """
         total = 0.0
-        for mask, error, size in zip(answered, self._errors, self._sizes, strict=True):
-            seen = error[mask]
-            seen = seen[np.isfinite(seen)]
-            if len(seen) > NEGLIGIBLE * size:
-                over = float(seen.mean()) / self._limit - 1
-                total += max(0.0, over) * len(seen) / size
+        inputs = zip(answered, self._errors, self._limits, self._sizes, strict=True)
+        for mask, error, limit, size in inputs:
+            seen = mask & np.isfinite(error)
+            count = int(seen.sum())
+            if count > NEGLIGIBLE * size:
+                over = float(error[seen].sum() / limit[seen].sum()) - 1
+                total += max(0.0, over) * count / size
         return total
 
     def _after(self, gate: int, level: int) -> list[Mask]:
@@ -337,9 +363,15 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
     """By input and attribute: share found, abstained from and answered, and the error of that.
 
     ``clean`` comes first. ``judged`` counts the answers whose error is known. ``relative`` is the
-    error of what is answered over that of the answered clean faces, ``within`` says whether it is
-    at most 2; None where fewer than 30 are answered, or nothing is there to be right about.
+    error of what is answered over what the same data sets' answered clean faces have, a figure with
+    its interval, ``within`` says whether it is at most 2; None where fewer than 30 are answered, or
+    nothing is there to be right about. ``by_dataset`` has ``judged``, ``error`` and ``relative`` of
+    each data set by itself.
     """
+    clean_errors = {}
+    for name in ATTRIBUTES:
+        answered = clean.outcomes.found & ~clean.abstained[name]
+        clean_errors[name] = np.where(answered, errors(clean, name), np.nan)
     table: dict[str, Any] = {}
     for row, scored in {"clean": clean, **degraded}.items():
         found = scored.outcomes.found
@@ -357,18 +389,43 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
                 "error_of_all_found": None,
                 "relative": None,
                 "within": None,
+                "by_dataset": {},
             }
             if row not in NOT_FACES and rows.any():
                 cell["error"] = float(error[rows].mean())
                 cell["error_of_all_found"] = float(np.nanmean(error))
-                clean_error = table.get("clean", {}).get(name, cell)["error"]
-                if rows.sum() >= MIN_ANSWERED and clean_error:
-                    cell["relative"] = cell["error"] / clean_error
-                    cell["within"] = bool(cell["relative"] <= RISK_LIMIT)
+                if np.nansum(clean_errors[name]):
+                    expected = expected_errors(scored, clean, clean_errors[name])
+                    cell |= _relative(scored, rows, error, expected)
+                    for dataset in np.unique(scored.outcomes.datasets).tolist():
+                        own = rows & (scored.outcomes.datasets == dataset)
+                        if own.any():
+                            cell["by_dataset"][dataset] = {
+                                "judged": int(own.sum()),
+                                "error": float(error[own].mean()),
+                                **_relative(scored, own, error, expected),
+                            }
             table[row][name] = cell
         some = np.any([scored.abstained[name] for name in ATTRIBUTES], axis=0)
         table[row]["abstained_from_any"] = float(some[found].mean()) if found.any() else None
+        table[row]["abstained_from_any_by_dataset"] = {
+            dataset: float(some[own].mean())
+            for dataset in np.unique(scored.outcomes.datasets).tolist()
+            if (own := found & (scored.outcomes.datasets == dataset)).any()
+        }
     return table
+
+
+def _relative(
+    scored: Scored, rows: Mask, error: NDArray[np.float64], expected: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Error over what was to be expected, over some rows, if they are enough to say."""
+    if rows.sum() < MIN_ANSWERED:
+        return {"relative": None, "within": None}
+    draws = GroupBootstrap(scored.outcomes.groups[rows])
+    ratio = float(error[rows].sum() / expected[rows].sum())
+    drawn = draws.sums(error[rows]) / draws.sums(expected[rows])
+    return {"relative": figure(ratio, drawn, int(rows.sum())), "within": ratio <= RISK_LIMIT}
 
 
 def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:

@@ -36,6 +36,9 @@ METRICS: Final[dict[str, str]] = {
 }
 """Metric of a results file to its name in words, in the order of columns."""
 
+RATIO: Final = "ratio"
+"""Stands for a metric that is neither years nor a share."""
+
 GROUP_COLUMNS: Final = (
     "age_mae_years",
     "age_median_error_years",
@@ -52,7 +55,11 @@ GROUP_COLUMNS: Final = (
     "ethnicity_balanced_accuracy",
     "ethnicity_macro_f1",
     "interval_coverage_90",
+    "gender_set_coverage_90",
+    "ethnicity_set_coverage_90",
     "age_abstained",
+    "gender_abstained",
+    "ethnicity_abstained",
 )
 SETS: Final = {
     "intervals": "age interval",
@@ -68,10 +75,10 @@ Row = list[object]
 
 
 def number(metric: str, value: float | None) -> str:
-    """A value in the unit of its metric: years, or per cent."""
+    """A value in the unit of its metric: years, a ratio, or per cent."""
     if value is None:
         return NONE
-    return f"{value:.2f}" if metric.endswith("_years") else f"{value:.1%}"
+    return f"{value:.2f}" if metric.endswith(("_years", RATIO)) else f"{value:.1%}"
 
 
 def cell(metric: str, figure: Mapping[str, Any] | None) -> str:
@@ -247,6 +254,9 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
                     number("", held["answered"]),
                     number(metric, held["error"]),
                     number(metric, held["error_of_all_found"]),
+                    held["judged"] or NONE,
+                    cell(RATIO, held["relative"]) if held["relative"] else NONE,
+                    _by_dataset(held),
                     _verdict(held),
                     row["n"],
                 ]
@@ -259,14 +269,26 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         "answered, of all",
         "error of what is answered",
         "error of all found",
-        "at most twice the clean error",
+        "answers judged",
+        "times the clean error",
+        "of each data set",
+        "at most twice",
         "n",
     ], out
 
 
+def _by_dataset(held: Mapping[str, Any]) -> str:
+    said = [
+        f"{name} {number(RATIO, row['relative']['value'])}"
+        for name, row in held["by_dataset"].items()
+        if row["relative"]
+    ]
+    return ", ".join(said) or NONE
+
+
 def _verdict(held: Mapping[str, Any]) -> str:
     if held["within"] is None:
-        return f"only {held['judged']} answers" if held.get("judged") else NONE
+        return "too few" if held["judged"] else NONE
     return "yes" if held["within"] else "**no**"
 
 

@@ -160,6 +160,7 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
     clean = results["abstention"]["clean"]
     out["abstained_clean"] = {
         "any": clean["abstained_from_any"],
+        **{f"any, {n}": s for n, s in clean["abstained_from_any_by_dataset"].items()},
         **{name: clean[name]["abstained"] for name in ("age", "gender", "ethnicity")},
     }
     return out
