@@ -58,6 +58,8 @@ def problems() -> list[str]:
     nginx = (ROOT / "deploy/nginx.conf").read_text()
     procfile = (ROOT / "Procfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text()
+    gitignored = (ROOT / ".gitignore").read_text()
+    docker_docs = (ROOT / "docs/deploy-docker.md").read_text()
     settings = (ROOT / "src/facewise/settings.py").read_text()
     titles = (ROOT / "src/facewise/server/problems.py").read_text()
     refusals = [
@@ -87,6 +89,11 @@ def problems() -> list[str]:
         == compose.count("no-new-privileges:true")
         == 2,
         "compose: nginx waits for healthy workers": "service_healthy" in compose,
+        "compose: nginx's root may not read everybody's files, and the docs say whose the key is": (
+            "DAC_OVERRIDE" not in re.sub("#.*", "", compose)
+            and "chown -R root: deploy/tls" in docker_docs
+        ),
+        "git leaves the private key out": "/deploy/tls/" in gitignored.splitlines(),
         "compose: ethnicity is not switched on": not re.search(
             r"^\s*FACEWISE_ATTRIBUTES", compose, re.MULTILINE
         ),
