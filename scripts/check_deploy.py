@@ -105,6 +105,10 @@ def problems() -> list[str]:
         )
         and "gzip_static on;" in (ROOT / "docs/static-hosting-own.md").read_text(),
         "nginx: TLS and rate limits": "listen 443 ssl" in nginx and "limit_req zone" in nginx,
+        "nginx: batches, which are one request each, have a lower limit of their own": bool(
+            re.search(r"zone=batches:\d+m rate=\d+r/m;", nginx)
+            and re.search(r"location /v1/analyze/batch \{[^}]*limit_req zone=batches ", nginx)
+        ),
         "nginx's own refusals are problem documents of the app's codes": [
             status for status, _ in refusals
         ]
