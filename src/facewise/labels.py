@@ -60,13 +60,6 @@ FAIRFACE_RACES: Final[dict[str, str]] = {
 """FairFace's seven races mapped to the five classes of the contract."""
 
 
-def age_to_decade(age_years: int) -> int:
-    """Index of the decade that holds ``age_years`` (1 to 120)."""
-    if not 1 <= age_years <= 120:
-        raise ValueError(f"age must be 1 to 120, not {age_years}")
-    return (age_years - 1) // 10
-
-
 def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum single-year probabilities ``(..., 120)`` to decades ``(..., 12)``."""
     return ages.reshape(*ages.shape[:-1], 12, 10).sum(axis=-1, dtype=np.float32)

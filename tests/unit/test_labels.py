@@ -21,15 +21,8 @@ def test_the_vector_is_the_documented_one() -> None:
 def test_decades_are_10k_plus_1_to_10k_plus_10(age: int, decade: int) -> None:
     ages = np.zeros(120, np.float32)
     ages[age - 1] = 1
-    assert labels.age_to_decade(age) == decade
     assert labels.ages_to_decades(ages).argmax() == decade
     assert labels.expected_age(ages) == age
-
-
-@pytest.mark.parametrize("age", [0, 121, -3])
-def test_ages_outside_the_contract(age: int) -> None:
-    with pytest.raises(ValueError, match="1 to 120"):
-        labels.age_to_decade(age)
 
 
 def test_groups_partition_the_years() -> None:
