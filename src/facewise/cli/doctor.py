@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -29,22 +30,6 @@ CORE: Final = {
 }
 """Distribution to the module that facewise imports of it."""
 
-EXTRAS: Final = {
-    "heif": ("pillow-heif",),
-    "server": (
-        "fastapi",
-        "uvicorn",
-        "python-multipart",
-        "pydantic-settings",
-        "prometheus-fastapi-instrumentator",
-        "markdown-it-py",
-    ),
-    "batch": ("pyarrow", "duckdb", "fsspec", "matplotlib"),
-    "video": ("av",),
-    "ray": ("ray",),
-    "train": ("torch", "onnx", "matplotlib"),
-    "evaluate": ("scikit-learn", "fairlearn", "crepes", "pandas", "matplotlib"),
-}
 RIVALS: Final = (
     ("onnxruntime", "onnxruntime-gpu"),
     (
@@ -69,6 +54,20 @@ def installed(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def extras() -> dict[str, list[str]]:
+    """Every extra with the distributions that it needs, as facewise's own metadata has them."""
+    try:
+        requirements = metadata.requires("facewise") or []
+    except metadata.PackageNotFoundError:  # it runs from its sources
+        requirements = []
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        if match := re.match(r"([\w.-]+).*;.*\bextra == ['\"]([\w-]+)['\"]", requirement):
+            name, extra = match.groups()
+            found.setdefault(extra, []).append(name)
+    return found
 
 
 def find_problems() -> list[str]:
@@ -217,7 +216,7 @@ def doctor(verbose: Verbose = 0) -> None:
         here = [f"{rival} {installed(rival)}" for rival in rivals if installed(rival)]
         typer.echo(f"  {name:<24} {', '.join(here).removeprefix(f'{name} ') or 'missing'}")
     _say("providers", _providers)
-    for extra, names in EXTRAS.items():
+    for extra, names in extras().items():
         missing = [name for name in names if not installed(name)]
         state = "installed" if not missing else f"pip install 'facewise[{extra}]'"
         typer.echo(f"  extra {extra:<18} {state}")
