@@ -18,7 +18,7 @@ from typing import Any, Final
 from facewise.batch import archives, storage, tables
 from facewise.batch.job import VIDEOS, Item, Job, file_item
 from facewise.batch.sorting import sort_strings
-from facewise.errors import ImageNotFoundError, OptionError, SourceError
+from facewise.errors import FacewiseError, ImageNotFoundError, OptionError, SourceError
 from facewise.formats import SUFFIXES
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
@@ -260,21 +260,32 @@ def _matches(names: list[str], parts: list[str]) -> bool:
     return _matches(names[1:], parts[1:])
 
 
+def differing(opened: Opened) -> Iterator[tuple[str, FacewiseError | None]]:
+    """Paths whose files are no longer those that were opened; with the error of one that has gone
+    or cannot be looked at.
+    """
+    for path, before in opened.items():
+        try:
+            if storage.fingerprint(path) != before:
+                yield path, None
+        except FacewiseError as error:
+            yield path, error
+
+
 def changed(opened: Opened) -> list[str]:
-    """Paths whose files are no longer those that were opened.
+    """Paths whose files are no longer those that were opened, or have gone.
 
     Raises:
         SourceError: one cannot be looked at now.
     """
     paths = []
-    for path, before in opened.items():
-        try:
-            if storage.fingerprint(path) != before:
-                paths.append(path)
-        except ImageNotFoundError as error:
+    for path, error in differing(opened):
+        if isinstance(error, ImageNotFoundError):
             if error.errno != errno.ENOENT:
                 raise SourceError(f"{error}, then run the same command again") from error
-            paths.append(path)
+        elif error is not None:
+            raise error  # of its file system, which says what to do
+        paths.append(path)
     return paths
 
 

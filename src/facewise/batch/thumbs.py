@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from facewise.batch import storage
 from facewise.batch.job import ROW, TAR, VIDEO, Item
 from facewise.batch.plan import Plan
+from facewise.batch.sources import differing
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
-from facewise.errors import FacewiseError, ImageError, OptionError, TableError
+from facewise.errors import ImageError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
 from facewise.parts import part_files, read_batches
 from facewise.types import Photo
@@ -25,9 +26,15 @@ from facewise.types import Photo
 if TYPE_CHECKING:
     from PIL import Image
 
-COMPUTED: Final = ("interval", "abstentions")
-"""Orders that no column has: years between the interval's ends, and how many attributes facewise
-does not stand by."""
+COMPUTED: Final[dict[str, tuple[list[str], Callable[..., Any]]]] = {
+    "interval": (
+        ["age_low_years", "age_high_years"],
+        lambda low, high: None if low is None or high is None else high - low,
+    ),
+    "abstentions": (["abstained"], lambda names: len(names or ())),
+}
+"""Orders that no column has, with the columns that they are computed from, and how: years between
+the interval's ends, and how many attributes facewise does not stand by."""
 
 MARGIN: Final = 0.25
 """Round a face's box, as a share of its longer side."""
@@ -59,8 +66,7 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
     """
     if count < 1:
         raise OptionError(f"count must be 1 or more, not {count}")
-    needed = {"interval": ["age_low_years", "age_high_years"], "abstentions": ["abstained"]}
-    columns = needed.get(by, [by])
+    columns, compute = COMPUTED.get(by, ([by], lambda value: value))
     wanted = dict.fromkeys(["image_id", "face_index", "frame_index", "bbox", *columns])
     chosen: list[Chosen] = []
     for batch in read_batches(table, list(wanted)):
@@ -69,8 +75,12 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
                 f"{table} has no column {by}; it has {', '.join(_column_names(table))}"
             )
         for row in batch.to_pylist():
-            value = _value(row, by)
-            if row["face_index"] is not None and value is not None:
+            if row["face_index"] is None:
+                continue
+            value = compute(*(row[name] for name in columns))
+            if isinstance(value, list):  # they can be sorted, to no purpose
+                raise OptionError(f"{by} has no order: name a column of numbers or words")
+            if value is not None:
                 box, frame = tuple(row["bbox"]), row["frame_index"]
                 chosen.append(Chosen(row["image_id"], row["face_index"], box, value, frame))
         try:
@@ -86,20 +96,6 @@ def _column_names(table: Path) -> list[str]:
 
     names: list[str] = pq.read_schema(part_files(table)[0]).names
     return names
-
-
-def _value(row: dict[str, Any], by: str) -> Any:
-    if row["face_index"] is None:
-        return None
-    if by == "interval":
-        low, high = row["age_low_years"], row["age_high_years"]
-        return None if low is None or high is None else high - low
-    if by == "abstentions":
-        return len(row["abstained"] or ())
-    value = row[by]
-    if isinstance(value, list):
-        raise OptionError(f"{by} has no order: name a column of numbers or words")
-    return value
 
 
 def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, Photo | Exception]]:
@@ -124,7 +120,9 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
         "max_bytes": settings.get("max_bytes", DEFAULT_MAX_BYTES),  # which older tables lack
         "max_pixels": settings.get("max_pixels", DEFAULT_MAX_PIXELS),
     }
-    changed = _changed(manifest["plan"].get("sources", {}))
+    # One that cannot be looked at says why as it is read.
+    differ = differing(manifest["plan"].get("sources", {}))
+    changed = {path for path, error in differ if error is None}
     photos = {face.image_id for face in chosen if face.frame_index is None}
     frames: dict[str, set[int]] = {}
     for face in chosen:
@@ -147,19 +145,6 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                         yield item.image_id, _load(item, rows, limits)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
-
-
-def _changed(sources: Mapping[str, Any]) -> set[str]:
-    """Tars and tables that are not those that annotate read: their pictures may be of others.
-
-    One that cannot be looked at says why as it is read.
-    """
-    paths = set()
-    for path, before in sources.items():
-        with contextlib.suppress(FacewiseError):
-            if storage.fingerprint(path) != before:
-                paths.add(path)
-    return paths
 
 
 class _Rows:
