@@ -191,7 +191,7 @@ def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
 def test_the_command_writes_the_sheet_and_names_the_faces(table: Path, tmp_path: Path) -> None:
     run = [sys.executable, "-m", "facewise", "thumbs", str(table), "--by", "abstentions"]
     done = subprocess.run(
-        [*run, "--largest", "--count", "3", "--out", str(tmp_path / "s.png")],
+        [*run, "--largest", "--count", "3", "--out", str(tmp_path / "new" / "s.png")],
         capture_output=True,
         text=True,
         check=False,
@@ -200,7 +200,7 @@ def test_the_command_writes_the_sheet_and_names_the_faces(table: Path, tmp_path:
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["1", "2", "3"]
     assert {len(line) for line in lines} == {4}
-    with Image.open(tmp_path / "s.png") as sheet:
+    with Image.open(tmp_path / "new" / "s.png") as sheet:
         assert sheet.width > 128
     bad = subprocess.run([*run, "--out", "s.gif"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2

@@ -33,6 +33,7 @@ def thumbs(
 
     if out.suffix.lower() != ".png":
         raise OptionError(f"{out}: the sheet is a PNG; name it so")
+    out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
     sheet.save(out)
     for number, face in enumerate(chosen, start=1):
