@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from facewise.cli.serve import serve
 from facewise.errors import OptionError
 from facewise.server.app import make_analyzer
 from facewise.settings import Settings, is_loopback, load_settings
@@ -114,6 +115,20 @@ def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEWISE_PROVIDERS", "FancyProvider, CPUExecutionProvider")
     with pytest.raises(OptionError, match="no FancyProvider; it has"):
         make_analyzer(load_settings())
+
+
+def test_the_command_lists_every_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FACEWISE_PROT", "8001")  # who looks for the right name has this in the way
+    serve(list_settings=True)
+    lines = capsys.readouterr().out.splitlines()
+    defaults = {line.split()[0]: line.split()[1] for line in lines}
+    assert list(defaults) == [f"FACEWISE_{name.upper()}" for name in Settings.model_fields]
+    assert defaults["FACEWISE_PORT"] == "8000"
+    assert defaults["FACEWISE_UPLOAD_BYTES_PER_SECOND"] == "25000"
+    assert defaults["FACEWISE_API_KEY"] == defaults["FACEWISE_ROOT_PATH"] == "none"
+    assert "a quarter a client" in next(line for line in lines if "FACEWISE_UPLOADS" in line)
 
 
 def test_the_key_is_not_printed() -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,21 +33,30 @@ def serve(
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = True,
+    list_settings: Annotated[
+        bool, typer.Option("--settings", help="List all settings with their defaults, and end.")
+    ] = False,
     verbose: Verbose = 0,
 ) -> None:
     """Serve the web app and the REST API.
 
-    Every setting has a FACEWISE_* variable; docs/api.md lists them.
+    Every setting has a FACEWISE_* variable; --settings lists them.
     """
     try:
         from facewise.server.run import run
-        from facewise.settings import CONFIG_VARIABLE, load_settings
+        from facewise.settings import CONFIG_VARIABLE, Settings, load_settings
     except ModuleNotFoundError as error:
         from facewise.errors import MissingExtraError
 
         if (error.name or "").startswith("facewise"):
             raise
         raise MissingExtraError("the server", "server") from error
+    if list_settings:
+        for name, field in Settings.model_fields.items():
+            default = _plain(field.get_default(call_default_factory=True))
+            line = f"FACEWISE_{name.upper():<26} {default:<12} {field.description or ''}"
+            typer.echo(line.rstrip())
+        return
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     settings = load_settings(
@@ -67,6 +76,11 @@ def serve(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     run(settings, announce)
+
+
+def _plain(default: Any) -> str:
+    """A default as people write it."""
+    return "none" if default in (None, (), "") else str(default).removesuffix(".0")
 
 
 def _has_desktop() -> bool:

@@ -57,12 +57,12 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
             raise OptionError(
                 f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
                 "beside the pictures, and a column split into fairface_labels.csv "
-                "(docs/training.md; `facewise dedupe` writes splits)"
+                "(`facewise dedupe` writes splits)"
             )
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="A TOML file, see configs/.")],
+    config: Annotated[Path, typer.Option(help="A TOML file of the run: what shapes the weights.")],
     data: Annotated[
         Path, typer.Option(envvar="FACEWISE_DATA", help="Folder of the data sets.")
     ] = Path("../shared/data"),
