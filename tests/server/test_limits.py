@@ -185,7 +185,9 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
             await until(lambda: running.state.uploads.held == 1)
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             check(answer, 503, "busy")
+            check(await running.client.get("/readyz"), 503, "busy")
         await until(lambda: running.state.uploads.held == 0)
+        assert (await running.client.get("/readyz")).status_code == 200
 
 
 async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: bytes) -> None:
@@ -231,10 +233,12 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
             )
             check(counted, 503, "busy")
             assert uploads.held_bytes == 0x2DC6C
+            assert "memory" in check(await running.client.get("/readyz"), 503, "busy")
         await until(lambda: uploads.held_bytes == 0)
         answer = await running.client.post("/v1/analyze", files={"file": portrait})
         assert answer.status_code == 200
         assert uploads.held_bytes == 0
+        assert (await running.client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize("drips", [False, True])
