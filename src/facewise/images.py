@@ -65,6 +65,8 @@ DEFAULT_MAX_PIXELS: Final = 50_000_000
 DEFAULT_MIN_SIDE_PX: Final = 16
 
 _ORIENTATION: Final = 0x0112
+_XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
+"""Where Pillow keeps it; the second name is PNG's."""
 _ROWS_AT_ONCE: Final = 256
 _STRIP_PIXELS: Final = 500_000
 _LARGE_PIXELS: Final = 4_000_000
@@ -94,8 +96,8 @@ def load_photo(
 ) -> Photo:
     """Read one picture, upright and RGB.
 
-    EXIF orientation is applied, transparency laid on white, 16-bit samples scaled to 8 bits; of an
-    animation the first frame counts. Colour profiles are not applied.
+    EXIF orientation is applied (XMP's is not), transparency laid on white, 16-bit samples scaled to
+    8 bits; of an animation the first frame counts. Colour profiles are not applied.
 
     Args:
         source: a path; the bytes of a file; a binary file object, read from where it stands; a
@@ -162,6 +164,8 @@ def _load(
         return _decode(source, max_pixels)
     with open_picture(_read(source, max_bytes)) as picture:
         _check_size(*picture.size, max_pixels, min_side_px)
+        if picture.format == "TIFF":  # Pillow turns these while it decodes them, by XMP as well
+            picture.info.pop("xmp", None)
         return _decode(picture, max_pixels)
 
 
@@ -356,9 +360,20 @@ def _pixels(picture: Image.Image) -> ImageArray:
 
 
 def _turn(picture: Image.Image) -> str | None:
-    """How to turn a picture upright; None where it is, or where its EXIF block is broken."""
+    """How to turn a picture upright; None where it is, or where its EXIF block is broken.
+
+    Where EXIF says nothing, Pillow goes by XMP. Browsers do not: boxes would lie elsewhere there.
+    And whatever turns the pixels and drops EXIF can leave XMP as it was.
+    """
+    from PIL import Image
+
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
+        if not _XMP.isdisjoint(picture.info):
+            bare = Image.Image()
+            bare.info = {name: picture.info[name] for name in picture.info if name not in _XMP}
+            if _ORIENTATION not in bare.getexif():
+                return None
     except Exception:  # the picture itself is sound
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None

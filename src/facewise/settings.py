@@ -34,6 +34,10 @@ _FOREIGN: Final = re.compile(
 Kubernetes and Docker's links set for a service named facewise."""
 MULTIPART_OVERHEAD_BYTES: Final = 64_000
 """Allowed above the photos' limit for boundaries, part headers and small fields."""
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?"
+)
+_USUAL_PORTS: Final = {"http": "80", "https": "443"}
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -90,7 +94,9 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="photos a minute, a client"
     )
-    cors_origins: CommaSeparated = ()
+    cors_origins: CommaSeparated = Field(
+        default=(), description="sites whose pages may read answers, as https://app.example; or *"
+    )
     device_folder: Path | None = Field(
         default=None, description="files of `make page` for analysing in the browser; the package's"
     )
@@ -120,6 +126,26 @@ class Settings(BaseSettings):
         if unknown or not value:
             raise ValueError(f"name some of {','.join(ATTRIBUTES)}, with commas")
         return tuple(name for name in ATTRIBUTES if name in value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(part if part == "*" else _origin(part) for part in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value == ("*",):
+            return value
+        for part in value:
+            try:
+                ipaddress.ip_network(part)
+            except ValueError as error:
+                raise ValueError(
+                    f"{part!r} would never be believed: name each proxy by address or network, "
+                    "10.0.0.7 or 172.30.0.0/24 (bits after the prefix are 0), or write * alone"
+                ) from error
+        return value
 
     @field_validator("upload_memory_bytes")
     @classmethod
@@ -188,6 +214,20 @@ class Settings(BaseSettings):
                 "may do so names it: FACEWISE_ATTRIBUTES=age,gender,ethnicity"
             )
         return f"attributes: {names} (only this machine can reach {self.host})"
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it, for it is compared letter by letter."""
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no site's origin: write scheme and host, and the port where it "
+            "is not the usual one, https://app.example or http://localhost:3000 (other alphabets "
+            "as xn--...), or * for all"
+        )
+    scheme, host, port = match.groups()
+    usual = port is None or port == _USUAL_PORTS.get(scheme)
+    return f"{scheme}://{host}" if usual else f"{scheme}://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -13,14 +14,18 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
+
+from .conftest import Serve
 
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
 )
 OPERATIONS = (
@@ -79,3 +84,52 @@ def test_a_real_photo_conforms(contract: dict[str, Any], portrait: bytes) -> Non
         assert response.status_code == 200
         assert response.json()["faces"]
         case.validate_response(response, checks=CHECKS)
+
+
+def keys(value: Any) -> Any:
+    """What of an answer does not depend on the photo: names, lengths, and what is null."""
+    if isinstance(value, dict):
+        return {name: keys(inner) for name, inner in value.items() if name != "label_set"}
+    if isinstance(value, list):
+        return [keys(inner) for inner in value]
+    return value is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("attributes", [("age", "gender", "ethnicity"), ("gender",)])
+async def test_the_examples_are_whole(
+    attributes: tuple[str, ...], serve: Serve, portrait: bytes
+) -> None:
+    """They have what an answer has, and nothing else."""
+    async with serve(attributes=attributes) as running:
+        document = (await running.client.get("/openapi.json")).json()
+        for path, field in (("/v1/analyze", "file"), ("/v1/analyze/batch", "files")):
+            files = [(field, portrait)] + [(field, b"no picture")] * (field == "files")
+            answer = await running.client.post(f"{path}?vector=true", files=files)
+            said = document["paths"][path]["post"]["responses"]["200"]["content"]
+            example = said["application/json"]["example"]
+            schema = {**said["application/json"]["schema"], "components": document["components"]}
+            jsonschema_rs.validate(schema, example)
+            assert keys(example) == keys(answer.json())
+
+
+@pytest.mark.anyio
+async def test_bodies_and_headers_are_documented(serve: Serve) -> None:
+    async with serve(max_batch_photos=2) as running:
+        document = (await running.client.get("/openapi.json")).json()
+    paths = document["paths"]
+    one, several = (
+        paths[path]["post"]["requestBody"]["content"]
+        for path in ("/v1/analyze", "/v1/analyze/batch")
+    )
+    assert set(one) == {"multipart/form-data", "image/*"}
+    batch = jsonschema_rs.validator_for(several["multipart/form-data"]["schema"])
+    for field in ("file", "files"):
+        assert batch.is_valid({field: ["", ""]})
+        assert not batch.is_valid({field: ["", "", ""]})
+    assert not batch.is_valid({"photo": [""]})
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                assert "X-Request-ID" in answer["headers"]
+                assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))

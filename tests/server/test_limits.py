@@ -185,7 +185,9 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
             await until(lambda: running.state.uploads.held == 1)
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             check(answer, 503, "busy")
+            check(await running.client.get("/readyz"), 503, "busy")
         await until(lambda: running.state.uploads.held == 0)
+        assert (await running.client.get("/readyz")).status_code == 200
 
 
 async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: bytes) -> None:
@@ -231,10 +233,12 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
             )
             check(counted, 503, "busy")
             assert uploads.held_bytes == 0x2DC6C
+            assert "memory" in check(await running.client.get("/readyz"), 503, "busy")
         await until(lambda: uploads.held_bytes == 0)
         answer = await running.client.post("/v1/analyze", files={"file": portrait})
         assert answer.status_code == 200
         assert uploads.held_bytes == 0
+        assert (await running.client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize("drips", [False, True])
@@ -385,6 +389,52 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
             assert answer.status_code == status
     check(answer, 429, "rate_limited")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+async def test_who_finds_no_place_has_not_used_up_a_photo(serve: Serve, portrait: bytes) -> None:
+    """Neither a place nor memory: the one photo a minute is still to be had afterwards."""
+    limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
+    raw = {"Content-Type": "image/jpeg"}
+
+    async def undeclared() -> AsyncIterator[bytes]:
+        yield portrait
+
+    for uploads, word in ((1, "as many uploads"), (8, "memory")):
+        proxied = {"uploads": uploads, "trusted_proxies": ("127.0.0.1",)}
+        async with serve(rate_limit_per_minute=1, **limits, **proxied) as running:
+            async with await post_head(running.port, None, "X-Forwarded-For: 9.9.9.9") as other:
+                await other.send(b"2dc6c\r\n" + b"\xff" * 0x2DC6C + b"\r\n")  # 187,500 bytes
+                await until(lambda: running.state.uploads.held_bytes == 0x2DC6C)
+                for content in (portrait, undeclared()):
+                    refused = await running.client.post("/v1/analyze", content=content, headers=raw)
+                    assert word in check(refused, 503, "busy")
+            await until(lambda: running.state.uploads.held == 0)
+            for status in (200, 429):
+                answer = await running.client.post("/v1/analyze", content=portrait, headers=raw)
+                assert answer.status_code == status
+
+
+async def test_whose_queue_fills_meanwhile_has_not_used_up_a_photo(
+    serve: Serve, portrait: bytes
+) -> None:
+    """All photos of a batch are given back, that were counted once it was read."""
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + portrait
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serve(queue=0, rate_limit_per_minute=1) as running:
+
+        async def body() -> AsyncIterator[bytes]:
+            yield part + b"\r\n" + part
+            await until(lambda: running.state.uploads.held_bytes > 0)
+            held.append(await hold_all_threads(running))
+            yield b"\r\n--x--\r\n"
+
+        held: list[Callable[[], None]] = []
+        answer = await running.client.post("/v1/analyze/batch", content=body(), headers=headers)
+        assert "queue" in check(answer, 503, "busy")
+        held.pop()()
+        for status in (200, 429):
+            answer = await running.client.post("/v1/analyze", files={"file": portrait})
+            assert answer.status_code == status
 
 
 async def test_the_rate_limit_behind_a_proxy(serve: Serve, portrait: bytes) -> None:

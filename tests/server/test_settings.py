@@ -77,6 +77,19 @@ def test_arguments_beat_the_environment_and_that_the_file(
         ("FACEWISE_APIKEY", "open sesame", "FACEWISE_APIKEY is no setting: is FACEWISE_API_KEY"),
         ("facewise_apikey", "open sesame", "is FACEWISE_API_KEY meant"),
         ("FACEWISE_COLOUR_OF_PAGE", "red", "correct or remove it"),
+        ("FACEWISE_CORS_ORIGINS", "https://a.example,b.example", "CORS_ORIGINS.: 'b.example'"),
+        ("FACEWISE_CORS_ORIGINS", "https://a.example/app", "write scheme and host"),
+        ("FACEWISE_CORS_ORIGINS", "https://*.example", "write scheme and host"),
+        ("FACEWISE_CORS_ORIGINS", "https://müller.example", "write scheme and host"),
+        ("FACEWISE_CORS_ORIGINS", "https://a.example:port", "write scheme and host"),
+        ("FACEWISE_CORS_ORIGINS", "https://", "write scheme and host"),
+        ("FACEWISE_CORS_ORIGINS", "null", "write scheme and host"),
+        ("FACEWISE_TRUSTED_PROXIES", "10.0.0.1,nginx", "TRUSTED_PROXIES.: 'nginx' would never"),
+        ("FACEWISE_TRUSTED_PROXIES", "localhost", "by address or network"),
+        ("FACEWISE_TRUSTED_PROXIES", "10.0.0.0/33", "by address or network"),
+        ("FACEWISE_TRUSTED_PROXIES", "172.30.0.5/24", "bits after the prefix are 0"),
+        ("FACEWISE_TRUSTED_PROXIES", "10.0.0.1:8000", "by address or network"),
+        ("FACEWISE_TRUSTED_PROXIES", "*,10.0.0.1", "write . alone"),
     ],
 )
 def test_bad_values_say_which(
@@ -85,6 +98,40 @@ def test_bad_values_say_which(
     monkeypatch.setenv(name, value)
     with pytest.raises(OptionError, match=words.replace("/", ".")):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://app.example/", ("https://app.example",)),
+        ("https://App.Example:443, http://[::1]:80/", ("https://app.example", "http://[::1]")),
+        (
+            "http://localhost:3000,https://a.example:80",
+            ("http://localhost:3000", "https://a.example:80"),
+        ),
+        (
+            "capacitor://localhost,chrome-extension://abc",
+            ("capacitor://localhost", "chrome-extension://abc"),
+        ),
+        ("*", ("*",)),
+        ("", ()),
+    ],
+)
+def test_origins_are_kept_as_browsers_send_them(
+    given: str, kept: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEWISE_CORS_ORIGINS", given)
+    assert load_settings().cors_origins == kept
+
+
+@pytest.mark.parametrize(
+    "given", ["172.30.0.0/24", "10.0.0.0/8,127.0.0.1", "::1,fd00::/8,fe80::1%eth0", "*", ""]
+)
+def test_what_the_server_can_believe_is_taken_as_proxies(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEWISE_TRUSTED_PROXIES", given)
+    assert ",".join(load_settings().trusted_proxies) == given
 
 
 def test_a_file_with_unknown_keys_or_bad_toml_is_refused(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from facewise import errors, images
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
@@ -151,6 +152,44 @@ def test_orientations_agree(kind: str) -> None:
             difference = np.abs(rgb.astype(int) - picture(96, 64)).mean()
             limit = 6 if kind in ("JPEG", "AVIF") else 0
             assert difference <= limit, (kind, orientation, type(source))
+
+
+def with_xmp(image: Image.Image, kind: str, orientation: int, tags: dict[int, object]) -> bytes:
+    """A file with these EXIF tags, in whose XMP an orientation stands."""
+    xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'
+    exif, text = Image.Exif(), PngInfo()
+    exif.update(tags)
+    if kind == "TIFF":
+        exif[700] = xmp.encode()
+    text.add_itxt("XML:com.adobe.xmp", xmp)
+    data = encode(image, kind, exif=exif, xmp=xmp.encode(), pnginfo=text)
+    assert xmp.encode() in data
+    return data
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("tags", [{}, {0x0131: "a program"}])
+def test_an_orientation_in_xmp_turns_nothing(kind: str, tags: dict[int, object]) -> None:
+    """Browsers go by EXIF alone, and XMP can be older than the pixels."""
+    scene = Image.fromarray(picture(96, 64))
+    data = with_xmp(scene, kind, 6, tags)
+    opened = Image.open(io.BytesIO(data))
+    # Pillow hands a TIFF out turned: that is what its caller has.
+    for source in (data,) if kind == "TIFF" else (data, opened):
+        np.testing.assert_array_equal(load_photo(source).rgb, load_photo(encode(scene, kind)).rgb)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_exif_counts_whatever_xmp_says(kind: str, orientation: int) -> None:
+    scene = Image.fromarray(picture(96, 64))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = load_photo(encode(scene, kind, exif=exif)).rgb
+    assert expected.shape == ((96, 64, 3) if orientation == 6 else (64, 96, 3))
+    data = with_xmp(scene, kind, 3, {0x0112: orientation})
+    for source in (data, Image.open(io.BytesIO(data))):
+        np.testing.assert_array_equal(load_photo(source).rgb, expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "1", "P", "CMYK", "I;16"])

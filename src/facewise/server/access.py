@@ -6,7 +6,8 @@ import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from starlette.requests import Request
@@ -51,10 +52,32 @@ class Access:
                 {"WWW-Authenticate": 'Bearer realm="facewise"'},
             )
 
+    @contextmanager
+    def counted(self, request: Request) -> Iterator[Callable[[int], None]]:
+        """Count a photo, and give it back where there turns out to be no room for it.
+
+        A batch is counted before its body is read, as one; what this yields adds the rest.
+
+        Raises:
+            ProblemError: 429 with Retry-After.
+        """
+        self.check_rate(request)
+        taken = 1
+
+        def add(photos: int) -> None:
+            nonlocal taken
+            taken += photos
+            self.charge(request, photos)
+
+        try:
+            yield add
+        except ProblemError as problem:
+            if problem.status == 503:
+                self.charge(request, -taken)
+            raise
+
     def check_rate(self, request: Request, photos: int = 1) -> None:
         """Take tokens from the client's bucket, which refills over a minute.
-
-        A batch is counted before its body is read, as one; ``charge`` adds the rest.
 
         Raises:
             ProblemError: 429 with Retry-After.
@@ -74,8 +97,10 @@ class Access:
         self._store(client, level - photos, now)
 
     def charge(self, request: Request, photos: int) -> None:
-        """Count photos that are analysed all the same; the bucket may fall below zero."""
-        if self._rate is not None and photos > 0:
+        """Count photos that are analysed all the same, so that the bucket may fall below zero; or,
+        with a negative number, give some back.
+        """
+        if self._rate is not None:
             client = request.client.host if request.client else ""
             level, now = self._level(client)
             self._store(client, level - photos, now)

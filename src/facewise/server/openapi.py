@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from facewise._version import __version__
+from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS
 from facewise.server.problems import TITLES, Problem
 from facewise.server.schemas import Schemas
 from facewise.server.state import State
@@ -21,6 +22,17 @@ DESCRIPTION: Final = (
     "forgotten; no URL is fetched."
 )
 _BINARY: Final = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
+_HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "X-Request-ID": ("as in the server's log, and in the body of a problem", {"type": "string"}),
+    "Retry-After": ("seconds to wait", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("how the key is sent", {"type": "string"}),
+}
+_HEADERS_OF: Final = {
+    "401": ("WWW-Authenticate",),
+    "429": ("Retry-After",),
+    "503": ("Retry-After",),
+}
+"""Beside X-Request-ID, which is on every answer."""
 
 
 def install(app: FastAPI, state: State, schemas: Schemas) -> None:
@@ -56,7 +68,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
         "required": True,
         "content": {
             "multipart/form-data": {"schema": _form("file", _BINARY)},
-            **{kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/webp")},
+            "image/*": {"schema": _BINARY},
         },
     }
     many = {
@@ -67,7 +79,15 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
     }
     several["requestBody"] = {
         "required": True,
-        "content": {"multipart/form-data": {"schema": _form("files", many)}},
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": many},
+                    "anyOf": [{"required": ["files"]}, _form("file", many)],
+                }
+            }
+        },
     }
     attributes = state.inference.attributes
     for operation, name, example in (
@@ -76,7 +96,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
     ):
         schema = {"$ref": f"#/components/schemas/{name}"}
         operation["responses"]["200"] = {
-            "description": "Analysed",
+            "description": "Analysed; the example is of vector=true",
             "content": {"application/json": {"schema": schema, "example": example}},
         }
         choice = "|".join(attributes)
@@ -94,6 +114,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "enum": levels,
                     "default": state.coverage,
                 }
+    _add_headers(document)
     # For people who read the document, and for the page that shows it.
     document["x-problems"] = TITLES
     if state.access.needs_key:
@@ -122,6 +143,21 @@ def _use_problems(document: dict[str, Any]) -> None:
                     content.pop("text/plain", None)
 
 
+def _add_headers(document: dict[str, Any]) -> None:
+    """What clients look for beside the body."""
+    document["components"]["headers"] = {
+        name: {"description": meaning, "required": True, "schema": schema}
+        for name, (meaning, schema) in _HEADERS.items()
+    }
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                answer["headers"] = {
+                    name: {"$ref": f"#/components/headers/{name}"}
+                    for name in ("X-Request-ID", *_HEADERS_OF.get(status, ()))
+                }
+
+
 def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
@@ -145,7 +181,12 @@ def _common(state: State) -> dict[str, Any]:
 
 
 def _example_face(state: State) -> dict[str, Any]:
-    """A made-up face: its numbers only show the shape of an answer."""
+    """A made-up face: its numbers only show the shape of an answer with ``vector=true``."""
+    on = state.inference.attributes
+    decades = dict.fromkeys(DECADE_LABELS, 0.0)
+    decades |= {"21-30": 0.41, "31-40": 0.53, "41-50": 0.06}
+    gender = {"male": 0.03, "female": 0.97}
+    ethnicity = dict(zip(ETHNICITY_LABELS, (0.93, 0.01, 0.01, 0.02, 0.03), strict=True))
     face: dict[str, Any] = {
         "bbox": [180.5, 61.7, 268.6, 173.5],
         "landmarks": [
@@ -156,27 +197,39 @@ def _example_face(state: State) -> dict[str, Any]:
             [245.5, 142.6],
         ],
         "detection_score": 0.99998,
+        "quality": {
+            "eye_distance_px": 42.93,
+            "sharpness": 0.712,
+            "yaw_degrees": -1.8,
+            "brightness": 0.541,
+            "contrast": 0.198,
+        },
     }
-    if "age" in state.inference.attributes:
-        decades = dict.fromkeys((f"{10 * k + 1}-{10 * k + 10}" for k in range(12)), 0.0)
-        decades |= {"21-30": 0.41, "31-40": 0.53, "41-50": 0.06}
+    if "age" in on:
         face["age"] = {
             "years": 31.9,
             "interval_years": [25, 40],
-            "decades": {
-                "label": "31-40",
-                "probabilities": decades,
-                "label_set": ["31-40", "21-30"],
-            },
+            "decades": _example_distribution(decades, "31-40", "21-30"),
         }
-    if "gender" in state.inference.attributes:
-        face["gender"] = {
-            "label": "female",
-            "probabilities": {"male": 0.03, "female": 0.97},
-            "label_set": ["female"],
-        }
-    face |= {"coverage": state.coverage, "abstained": {}, "model": state.spec.info.to_dict()}
-    return face
+    if "gender" in on:
+        face["gender"] = _example_distribution(gender, "female")
+    if "ethnicity" in on:
+        face["ethnicity"] = _example_distribution(ethnicity, ETHNICITY_LABELS[0])
+    parts = (("age", decades), ("gender", gender), ("ethnicity", ethnicity))
+    return face | {
+        "coverage": state.coverage,
+        "abstained": {},
+        "vector": [p if name in on else None for name, part in parts for p in part.values()],
+        "model": state.spec.info.to_dict(),
+    }
+
+
+def _example_distribution(probabilities: dict[str, float], *label_set: str) -> dict[str, Any]:
+    return {
+        "label": label_set[0],
+        "probabilities": probabilities,
+        "label_set": list(label_set),
+    }
 
 
 def analysis_example(state: State) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -19,7 +20,7 @@ from facewise.server.inference import Result, plain
 from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
-from facewise.server.uploads import short
+from facewise.server.uploads import Place, short
 from facewise.types import Prediction
 
 T = TypeVar("T")
@@ -98,9 +99,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     Send the picture as the multipart field `file`, or as a raw `image/*` body. A photo without a
     face is a good answer with an empty list.
     """
-    state.inference.check_room()  # first: who is turned away has not used up a photo
-    state.access.check_rate(request)
-    async with state.uploads.place(request) as place:
+    async with _admitted(request, state) as (place, _):
         data = await state.uploads.one(request, place)
         result, times = await _while_connected(
             request,
@@ -131,11 +130,9 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
 
     A photo that cannot be read has an `error` in its place; the others are answered all the same.
     """
-    state.inference.check_room()  # first: who is turned away has not used up a photo
-    state.access.check_rate(request)
-    async with state.uploads.place(request) as place:
+    async with _admitted(request, state) as (place, count_more):
         items = await state.uploads.several(request, place)
-        state.access.charge(request, len(items) - 1)
+        count_more(len(items) - 1)
         results, times = await _while_connected(
             request,
             lambda: state.inference.analyze_batch(items, chosen.attributes, chosen.coverage),
@@ -160,6 +157,24 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
             photos.append({"index": index, "error": error})
     state.metrics.count(faces=faces, timings_ms=times)
     return JSONResponse({**_common(request, state, chosen, times), "photos": photos})
+
+
+@asynccontextmanager
+async def _admitted(
+    request: Request, state: State
+) -> AsyncIterator[tuple[Place, Callable[[int], None]]]:
+    """A place for the body, and a photo counted; the rest of a batch is counted by the caller.
+
+    Room is asked for first, and what is not had later is given back: who is turned away has not
+    used up a photo.
+
+    Raises:
+        ProblemError: 429 or 503.
+    """
+    state.inference.check_room()
+    async with state.uploads.place(request) as place:
+        with state.access.counted(request) as count_more:
+            yield place, count_more
 
 
 def _common(

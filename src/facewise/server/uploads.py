@@ -64,8 +64,7 @@ class Uploads:
             ProblemError: 503 where none is free, or one client holds its share of them.
         """
         client = request.client.host if request.client else ""
-        if self.held >= self._settings.uploads:
-            raise busy("as many uploads as it can hold are under way")
+        self._check_places()
         if self._by_client[client] >= self._share:
             raise busy(f"one client may have {self._share} uploads under way here")
         place = Place(self, self._settings)
@@ -78,6 +77,19 @@ class Uploads:
             self._by_client[client] -= 1
             self._by_client += Counter()  # forgets who holds none
             self.held_bytes -= place.held_bytes
+
+    def check_ready(self) -> None:
+        """Whether the largest photo would find a place and memory now.
+
+        Raises:
+            ProblemError: 503.
+        """
+        self._check_places()
+        self.check_room(self._settings.max_bytes + MULTIPART_OVERHEAD_BYTES)
+
+    def _check_places(self) -> None:
+        if self.held >= self._settings.uploads:
+            raise busy("as many uploads as it can hold are under way")
 
     def check_room(self, more_bytes: int) -> None:
         """Whether so many bytes more can be held.
