@@ -53,17 +53,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FACEWISE_", extra="forbid", frozen=True)
 
-    host: str = "127.0.0.1"
+    host: str = Field(
+        default="127.0.0.1", description="address to listen at; 0.0.0.0 lets others reach it"
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
-    model: str = "default"
+    model: str = Field(default="default", description="name, name@version, or a spec's path")
     attributes: CommaSeparated | None = Field(
         default=None, description="with commas; None: all on loopback, without ethnicity beyond it"
     )
-    coverage: float = 0.90
+    coverage: float = Field(default=0.90, description="of intervals and label sets")
     threads: int = Field(
         default_factory=_cores, ge=1, le=256, description="photos analysed at the same time"
     )
-    queue: int = Field(default=32, ge=0, le=10_000, description="photos that may wait for a thread")
+    queue: int = Field(
+        default=32,
+        ge=0,
+        le=10_000,
+        description="requests that may wait for a thread; a batch is one",
+    )
     uploads: int = Field(
         default=64,
         ge=1,
@@ -74,7 +81,7 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(
         default=64_000_000, ge=1_000, description="of one batch, all photos"
     )
-    max_batch_photos: int = Field(default=32, ge=1, le=32)
+    max_batch_photos: int = Field(default=32, ge=1, le=32, description="of one batch")
     upload_memory_bytes: int = Field(
         default=512_000_000, validate_default=True, description="of all bodies in memory together"
     )
@@ -90,7 +97,9 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: int = Field(
         default=30, ge=0, description="for running work to finish"
     )
-    api_key: SecretStr | None = Field(default=None, min_length=8)
+    api_key: SecretStr | None = Field(
+        default=None, min_length=8, description="that requests must bring; None: no key"
+    )
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="photos a minute, a client"
     )
@@ -283,5 +292,5 @@ def _check_variables() -> None:
 def _nearest(name: str, prefix: str = "") -> str:
     near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
     if not near:
-        return ": correct or remove it (docs/api.md lists them)"
+        return ": correct or remove it (facewise serve --settings lists them)"
     return f": is {prefix + near[0].upper() if prefix else near[0]} meant?"
