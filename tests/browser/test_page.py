@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from facewise import Analyzer
 
-from .conftest import Open, shoot
+from .conftest import FLAGS, Open, shoot
 
 pytestmark = pytest.mark.browser
 
@@ -390,11 +391,50 @@ def test_the_camera(open_page: Open) -> None:
     words = ("White", "Black", "Asian", "Indian", "Others")
     assert not any(word in page.inner_text("#camera") for word in words)
     assert "ethnicity" not in page.inner_text("#camera")
+    assert page.locator("#other-camera").is_hidden(), "there is one only"
     shoot(page, "camera-live")
     page.click("#shoot")
     page.wait_for_selector(".card")
     assert page.locator("#camera").is_hidden()
     assert "camera.jpg" in page.inner_text("#caption")
+
+
+def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
+    """The picture is a mirror only before the one that looks at the visitor."""
+    flags = [*FLAGS, "--use-fake-ui-for-media-stream"]
+    flags.append("--use-fake-device-for-media-stream=device-count=2")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = chromium.browser_type.launch(executable_path=path, headless=True, args=flags)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(120_000)
+    # Chromium's made-up cameras face nowhere: here the second one looks away, as a phone's does.
+    page.add_init_script(
+        """const settings = MediaStreamTrack.prototype.getSettings;
+        MediaStreamTrack.prototype.getSettings = function () {
+            const facingMode = this.label === "fake_device_1" ? "environment" : "user";
+            return {...settings.call(this), facingMode};
+        };"""
+    )
+    track = "document.querySelector('#video').srcObject.getVideoTracks()[0].label"
+    flip = "getComputedStyle(document.querySelector('#video')).transform"
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    page.click("#camera-open")
+    seen = []
+    for _ in range(3):
+        page.wait_for_selector("#shoot:not([disabled])")
+        seen.append((page.evaluate(track), page.evaluate(flip)))
+        page.get_by_role("button", name="Other camera").click()
+    front, back = ("fake_device_0", "matrix(-1, 0, 0, 1, 0, 0)"), ("fake_device_1", "none")
+    assert seen == [front, back, front]
+    # The one that was changed to is there for the next picture, too.
+    page.wait_for_selector("#shoot:not([disabled])")
+    assert page.evaluate("document.activeElement.id") == "other-camera"
+    page.click("#camera-close")
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    assert page.evaluate(track) == "fake_device_1"
+    browser.close()
 
 
 @pytest.mark.parametrize("size", [(1366, 650), (1024, 600), (740, 360), (360, 640)])
