@@ -692,9 +692,11 @@ def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromiu
     page = chromium.new_page()
     page.set_default_timeout(120_000)
     page.add_init_script(
-        """Object.defineProperty(window, "sessionStorage", {
-            get() { throw new DOMException("Access is denied", "SecurityError"); },
-        });"""
+        """for (const name of ["sessionStorage", "localStorage"]) {
+            Object.defineProperty(window, name, {
+                get() { throw new DOMException("Access is denied", "SecurityError"); },
+            });
+        }"""
     )
     page.goto(own.url)
     page.get_by_label("This server asks for an API key").fill("correct horse")

@@ -2,7 +2,9 @@
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
+import { EngineError } from "./engine-error.js";
 import { render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { stored } from "./storage.js";
 import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
 
@@ -15,6 +17,9 @@ let engine = null, about = null;
 let server = null;
 // A switch between the two that is under way: no photo goes anywhere before it has ended.
 let switching = null;
+
+// The box "Analyse on this device" as the visitor left it: a promise about photos outlives a reload.
+const ON_DEVICE = "facewise-on-device";
 
 // A busy server is asked again by itself so often, where it says to come back soon enough.
 const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
@@ -151,6 +156,7 @@ async function work() {
 
 function retry(photos) {
   for (const photo of photos) Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
+  if (engine === nowhere) changeEngine();
   draw();
   $("message").focus();
   work();
@@ -287,7 +293,15 @@ async function start() {
     renderLoading(null);
   }
   $("key-form").hidden = true;
-  $("on-device-row").hidden = !about.onDevice;
+  server = about;
+  // The static page, which has no server, has no box either.
+  const wanted = "onDevice" in about && stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) !== null;
+  // Where the server offers it no more, the box still stands between the photos and the server.
+  $("on-device-row").hidden = !about.onDevice && !wanted;
+  if (wanted) {
+    $("on-device").checked = true;
+    changeEngine();
+  }
   if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
@@ -300,16 +314,12 @@ const engines = {
   device: () => import("./engine-device.js"),
 };
 
-/** Photos that were to stay on this device are not sent because the models did not load. */
-function keepBack() {
-  for (const photo of state.photos.filter((item) => item.waiting)) {
-    Object.assign(photo, { waiting: false, error: {
-      code: "kept_back", title: "Not analysed, and not sent",
-      detail: "The models could not be loaded. To keep the photo on this device, tick the box above once more; to send it to the server, try again.",
-    } });
-  }
-  draw();
-}
+/** In place of the server while the box is ticked and the models are not there: no photo is sent. */
+const nowhere = {
+  analyze: async () => {
+    throw new EngineError("kept_back", "Not analysed, and not sent", "The models for this device could not be loaded. Try again, or untick the box above to send photos to the server.");
+  },
+};
 
 function changeEngine() {
   switching = switchEngine();
@@ -318,27 +328,29 @@ function changeEngine() {
 /** On a server's page: analyse on this device from now on, or on the server again. */
 async function switchEngine() {
   const box = $("on-device");
+  $("trouble")?.remove();
+  stored("localStorage", (kept) => (box.checked ? kept.setItem(ON_DEVICE, "yes") : kept.removeItem(ON_DEVICE)));
   if (!box.checked) {
     engine = await engines.server();
     use(server);
     announce("Photos are sent to the server again.");
     return;
   }
+  engine = nowhere;
+  $("privacy").textContent = "No photo is sent.";
+  // The key was the server's business.
+  $("key-form").hidden = true;
   // The camera's frames are photos, too.
   box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();
-    const description = await device.describe({ onProgress: renderLoading, within: server ?? about });
-    server ??= about;
+    use(await device.describe({ onProgress: renderLoading, within: server }));
     engine = device;
-    use(description);
     announce("Photos stay on this device from now on.");
     const kept = state.photos.filter((photo) => photo.error?.code === "kept_back");
     if (kept.length) retry(kept);
   } catch (error) {
-    box.checked = false;
-    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });
-    keepBack();
+    trouble(error.title ?? "The models could not be loaded", `${error.detail ?? "Check that you are online, then try again."} Until then photos are neither analysed nor sent.`, changeEngine);
   } finally {
     box.disabled = $("camera-open").disabled = false;
     renderLoading(null);
