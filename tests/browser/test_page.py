@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageFilter, ImageOps
+from playwright.sync_api import expect
 
 from facewise import Analyzer
 
@@ -361,10 +362,10 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
         waiting.value.save_as(path)
         return path
 
-    answer = json.loads(download("#save-json").read_text())
+    [answer] = json.loads(download("#save-json").read_text())
     assert len(answer["faces"]) == 1
     assert len(answer["faces"][0]["age"]["probabilities"]) == 120
-    [row] = csv.DictReader(io.StringIO(download("#save-csv").read_text()))
+    [row] = csv.DictReader(io.StringIO(download("#save-csv").read_text("utf-8-sig")))
     assert row["photo"] == "'" + name, "a spreadsheet must not run a file's name"
     assert float(row["age_years"]) == answer["faces"][0]["age"]["years"]
     assert row["gender"] == answer["faces"][0]["gender"]["label"]
@@ -378,6 +379,40 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
     (tmp_path / name).write_bytes(portrait)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert len(json.loads(done.stdout)["faces"]) == 1
+
+
+def test_downloads_have_every_photo(open_page: Open, portrait: bytes) -> None:
+    """Without a face or unreadable, too; those with the same name are told apart by number."""
+    page = open_page(tolerant=True)
+    cat = (EXAMPLES / "cat.jpg").read_bytes()
+    for data in (cat, b"just some words", portrait, (EXAMPLES / "six-ways.jpg").read_bytes()):
+        choose(page, data, "Müller 日本.jpg")
+    expect(page.locator("#strip .mark")).to_have_text(["0", "!", "1", "6"])
+
+    def download(button: str) -> bytes:
+        with page.expect_download() as waiting:
+            page.click(button)
+        return Path(waiting.value.path()).read_bytes()
+
+    answers = json.loads(download("#save-json"))
+    assert [(item["photo_number"], item["photo"]) for item in answers] == [
+        (number, "Müller 日本.jpg") for number in (1, 2, 3, 4)
+    ]
+    assert [len(item.get("faces", "none")) for item in answers] == [0, 4, 1, 6]
+    assert answers[1]["error"]["code"] == "not_an_image"
+    assert answers[1]["error"]["title"] == "This is not a picture"
+    assert "JPEG" in answers[1]["error"]["detail"]
+    data = download("#save-csv")
+    assert data.startswith(b"\xef\xbb\xbf"), "Excel takes it for Latin-1 otherwise"
+    rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+    assert [(row["photo_number"], row["faces"], row["face"], row["error"]) for row in rows] == [
+        ("1", "0", "", ""),
+        ("2", "", "", "This is not a picture"),
+        ("3", "1", "1", ""),
+        *[("4", "6", str(face), "") for face in range(1, 7)],
+    ]
+    assert {row["photo"] for row in rows} == {"Müller 日本.jpg"}
+    assert float(rows[2]["age_years"]) == answers[2]["faces"][0]["age"]["years"]
 
 
 def test_the_camera(open_page: Open) -> None:

@@ -90,7 +90,7 @@ function refuse(photo) {
   const most = about.limits.max_bytes;
   if (photo.file.size <= most) return null;
   return {
-    title: "The picture is too large", isFinal: true,
+    code: "image_too_large", title: "The picture is too large", isFinal: true,
     detail: `It has ${megabytes(photo.file.size)}; at most ${megabytes(most)} are read here. Save it smaller: 2,000 pixels on the longer side are plenty.`,
   };
 }
@@ -212,9 +212,8 @@ function wire() {
     const name = event.target.closest("button")?.dataset.example;
     if (name) addExample(name);
   });
-  const done = () => state.photos.filter((photo) => photo.answer);
-  $("save-json").addEventListener("click", () => saveJson(done()));
-  $("save-csv").addEventListener("click", () => saveCsv(done()));
+  $("save-json").addEventListener("click", () => saveJson(state.photos));
+  $("save-csv").addEventListener("click", () => saveCsv(state.photos));
   $("save-picture").addEventListener("click", async () => {
     if (await savePicture(state.current)) return;
     trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");

@@ -68,7 +68,7 @@ export function renderBar(state, { choose }) {
   const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
   $("strip").replaceChildren(...strip(state.photos, state.current, choose));
   if (focused >= 0) $("strip").querySelectorAll("button")[focused]?.focus();
-  const done = state.photos.some((item) => item.answer);
+  const done = state.photos.some((item) => item.answer || item.error);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
   $("save-picture").disabled = !(state.current.answer && state.current.image);
   const again = failed(state.photos).length;
