@@ -3,7 +3,7 @@ import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
 import { EngineError } from "./engine-error.js";
-import { render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { openFoldsInPrint, render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
 import { stored } from "./storage.js";
 import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
@@ -222,6 +222,7 @@ function wire() {
   $("clear").addEventListener("click", clear);
   $("open-all").addEventListener("click", toggleFolds);
   $("cards").addEventListener("toggle", renderFolds, true);
+  openFoldsInPrint();
   $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();

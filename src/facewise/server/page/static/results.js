@@ -110,3 +110,15 @@ export function toggleFolds() {
 export function renderProgress(photo) {
   $("message").replaceChildren(progress(photo));
 }
+
+/** Paper cannot be opened: all cards are, while the page is printed. */
+export function openFoldsInPrint() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds().filter((fold) => !fold.open);
+    for (const fold of closed) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of closed) fold.open = false;
+  });
+}
