@@ -4,6 +4,7 @@ import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
 import { EngineError } from "./engine-error.js";
 import { openFoldsInPrint, render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { isAnimated, still } from "./still.js";
 import { stored } from "./storage.js";
 import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
@@ -41,10 +42,10 @@ function choose(photo) {
   $("strip").querySelector('[aria-current="true"]')?.focus();
 }
 
-/** The picture as the server sees it where the browser alone would show it on its side, else null. */
-async function turned(file) {
-  const canvas = await upright(file);
-  return canvas && new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95));
+/** The picture as the server sees it where the browser alone would show it on its side, or move it; else the file. */
+async function seen(file, isMoving) {
+  const canvas = (await upright(file)) ?? (isMoving ? await still(file) : null);
+  return (canvas && (await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95)))) ?? file;
 }
 
 /** The picture as an element, or null where this browser cannot show it. */
@@ -73,10 +74,12 @@ async function add(files) {
     if (failed) start();
     return;
   }
-  const added = await Promise.all([...files].map(async (file) => {
-    const name = file.name || "pasted.png";
-    const url = URL.createObjectURL((await turned(file)) ?? file);
-    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
+  const names = [...files].map((file) => file.name || "pasted.png");
+  announce(`${names.length > 1 ? `${names.length} photos` : names[0]} added. Faces are looked for.`);
+  const added = await Promise.all([...files].map(async (file, index) => {
+    const moves = await isAnimated(file);
+    const url = URL.createObjectURL(await seen(file, moves));
+    return { file, name: names[index], url, image: await preview(url, names[index]), isAnimated: moves, scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
   state.photos.push(...added);
   state.current = added[0];

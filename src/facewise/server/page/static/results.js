@@ -58,9 +58,10 @@ function stage(photo, boxes) {
 }
 
 function caption(photo) {
-  if (!photo.answer) return photo.name;
+  const name = photo.isAnimated ? `${photo.name} · first frame of an animation` : photo.name;
+  if (!photo.answer) return name;
   const { width_px: width, height_px: height, timings_ms: times } = photo.answer;
-  return `${photo.name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
+  return `${name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
 }
 
 /** The strip and the buttons, which change while photos finish; focus in the strip stays. */
