@@ -34,7 +34,8 @@ function trouble(title, detail, again = null) {
   ]));
 }
 
-const draw = () => render(state, about, { choose, retry });
+const actions = { choose, remove, retry };
+const draw = () => render(state, about, actions);
 
 function choose(photo) {
   state.current = photo;
@@ -126,6 +127,7 @@ async function analyze(photo) {
     if (seconds && seconds <= LONGEST_PAUSE_S && photo.pauses < MOST_PAUSES) {
       Object.assign(photo, { waiting: true, progress: null, pauses: photo.pauses + 1, pausedBy: failure.title });
       if (photo === state.current) draw();
+      if (photo.pauses === 1) announce(`${failure.title}. ${photo.name} is tried again by itself.`);
       await pause(seconds, photo.stop.signal);
       return;
     }
@@ -152,7 +154,7 @@ async function work() {
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
     // A photo in the background changes its thumbnail only: what is being read stays as it is.
     if (photo === state.current) draw();
-    else renderBar(state, { choose });
+    else renderBar(state, actions);
   }
   state.working = false;
 }
@@ -165,11 +167,28 @@ function retry(photos) {
   work();
 }
 
+function forget(photo) {
+  photo.stop.abort();
+  URL.revokeObjectURL(photo.url);
+}
+
+/** The one after it takes its place; focus stays on the button or in the strip, as long as there is one. */
+function remove(photo) {
+  const index = state.photos.indexOf(photo), inStrip = $("strip").contains(document.activeElement);
+  forget(photo);
+  state.photos.splice(index, 1);
+  if (photo === state.current) {
+    state.current = state.photos[index] ?? state.photos.at(-1) ?? null;
+    draw();
+  } else renderBar(state, actions);
+  const left = state.photos.length;
+  announce(`${photo.name} removed. ${left > 1 ? `${left} photos are left.` : left ? "1 photo is left." : "No photo is left."}`);
+  if (!left) $("browse").focus();
+  else if (inStrip && left === 1) $("remove").focus();
+}
+
 function clear() {
-  for (const photo of state.photos) {
-    photo.stop.abort();
-    URL.revokeObjectURL(photo.url);
-  }
+  state.photos.forEach(forget);
   Object.assign(state, { photos: [], current: null });
   draw();
   announce("Cleared.");
@@ -222,6 +241,7 @@ function wire() {
     trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");
   });
   $("copy-curl").addEventListener("click", copyCurl);
+  $("remove").addEventListener("click", () => remove(state.current));
   $("clear").addEventListener("click", clear);
   $("open-all").addEventListener("click", toggleFolds);
   $("cards").addEventListener("toggle", renderFolds, true);

@@ -5,13 +5,18 @@ import { count } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
-function strip(photos, current, choose) {
+function strip(photos, current, { choose, remove }) {
+  const onkeydown = (photo) => (event) => {
+    if (event.key !== "Delete" && event.key !== "Backspace") return;
+    event.preventDefault();
+    remove(photo);
+  };
   if (photos.length < 2) return [];
   return photos.map((photo, index) => {
     const state = photo.answer ? count(photo.answer.faces.length) : photo.error ? "problem" : "waiting";
     const mark = photo.answer ? String(photo.answer.faces.length) : photo.error ? "!" : "…";
     return el("li", {}, [
-      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, onclick: () => choose(photo) }, [
+      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, "aria-keyshortcuts": "Delete", onclick: () => choose(photo), onkeydown: onkeydown(photo) }, [
         photo.image ? el("img", { src: photo.url, alt: "" }) : null,
         el("span", { class: "mark", "aria-hidden": "true" }, [mark]),
       ]),
@@ -65,10 +70,11 @@ function caption(photo) {
 }
 
 /** The strip and the buttons, which change while photos finish; focus in the strip stays. */
-export function renderBar(state, { choose }) {
+export function renderBar(state, actions) {
   const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
-  $("strip").replaceChildren(...strip(state.photos, state.current, choose));
-  if (focused >= 0) $("strip").querySelectorAll("button")[focused]?.focus();
+  $("strip").replaceChildren(...strip(state.photos, state.current, actions));
+  // After the last one is removed, the one before it.
+  if (focused >= 0) [...$("strip").querySelectorAll("button")].slice(0, focused + 1).at(-1)?.focus();
   const done = state.photos.some((item) => item.answer || item.error);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
   $("save-picture").disabled = !(state.current.answer && state.current.image);
@@ -77,7 +83,7 @@ export function renderBar(state, { choose }) {
 }
 
 /** Draw everything anew for the photo at hand. */
-export function render(state, about, { choose, retry }) {
+export function render(state, about, actions) {
   const photo = state.current;
   document.body.classList.toggle("has-photos", Boolean(photo));
   $("results").hidden = !photo;
@@ -87,10 +93,10 @@ export function render(state, about, { choose, retry }) {
   $("frame").hidden = !shown.length;
   $("frame").replaceChildren(...shown);
   $("caption").textContent = caption(photo);
-  const message = photo.error ? problem(photo, state.photos, retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
+  const message = photo.error ? problem(photo, state.photos, actions.retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
   $("message").replaceChildren(...(message ? [message] : []));
   $("cards").replaceChildren(...cards);
-  renderBar(state, { choose });
+  renderBar(state, actions);
   renderFolds();
 }
 
