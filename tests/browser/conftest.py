@@ -48,8 +48,9 @@ def chromium(camera_file: Path) -> Iterator[Any]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=120_000)  # a busy machine is no failure
     camera = [
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",

@@ -81,7 +81,7 @@ def test_any_host_serves_it_and_nothing_leaves_it(visit: Visit, analyzer: Analyz
     assert page.get_by_role("link", name="API").count() == 0
     with page.expect_download() as download:
         page.click("#save-json")
-    saved = json.loads(Path(download.value.path()).read_text())
+    [saved] = json.loads(Path(download.value.path()).read_text())
     assert saved["attributes"] == ["age", "gender"]
     assert "ethnicity" not in saved["faces"][0]
     page.click("#card-link")
@@ -291,7 +291,7 @@ def test_the_servers_page_offers_it(
 def test_no_photo_is_sent_while_the_models_come(
     chromium: Any, build: Build, start_server: Callable[..., Any]
 ) -> None:
-    """Nor once they have failed to: what waited can be tried again, here or there."""
+    """Nor once they have failed to: what waited can be tried again here, or sent when asked to."""
     server = start_server(device_folder=build.device)
     context = chromium.new_context()
     page = context.new_page()
@@ -312,16 +312,73 @@ def test_no_photo_is_sent_while_the_models_come(
     [route] = held
     route.abort()
     page.get_by_role("heading", name="Not analysed, and not sent").wait_for()
-    expect(box).not_to_be_checked()
-    expect(page.locator("#strip button")).to_have_count(2)
-    assert page.locator("#strip .mark").all_inner_texts() == ["!", "!"]
+    expect(page.locator("#strip .mark")).to_have_text(["!", "!"])
+    # The box stays ticked, and what comes later is not sent either.
+    expect(box).to_be_checked()
+    page.set_input_files("#files", PORTRAIT)
+    expect(page.locator("#strip .mark")).to_have_text(["!", "!", "!"])
     assert "POST" not in sent
-    # The box once more: both are analysed here.
+    # Trying again loads the models: all are analysed here.
     page.unroute("**/device.json")
-    page.check("#on-device")
+    page.locator("#message").get_by_role("button", name="Try again").click()
     page.wait_for_selector(".card")
-    expect(page.locator("#strip .mark")).to_have_text(["1", "1"])
+    expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1"])
+    assert page.locator("#trouble").count() == 0
     assert "POST" not in sent
+    # Without the box they go to the server.
+    page.uncheck("#on-device")
+    page.set_input_files("#files", PORTRAIT)
+    expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1", "1"])
+    assert sent.count("POST") == 1
+    context.close()
+
+
+def test_the_choice_outlives_a_reload(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """Photos that come before the models do are held back, too; until the box is unticked."""
+    server = start_server(device_folder=build.device)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    page.check("#on-device")
+    page.locator("#privacy", has_text="not sent anywhere").wait_for()
+    held: list[Any] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    with page.expect_request("**/v1/models"):
+        page.reload()
+    page.set_input_files("#files", PORTRAIT)  # before the page knows what the server offers
+    page.locator("#loading", has_text="One moment: getting ready").wait_for()
+    held[0].continue_()
+    page.wait_for_selector(".card")
+    assert page.is_checked("#on-device")
+    assert "not sent anywhere" in page.inner_text("#privacy")
+    assert "POST" not in sent
+    # A server that offers it no more gets no photo either.
+    page.unroute("**/v1/models")
+
+    def without(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "on_device": False})
+
+    page.route("**/v1/models", without)
+    page.route("**/static/device/**", lambda route: route.abort())
+    page.reload()
+    page.set_input_files("#files", PORTRAIT)
+    page.get_by_role("heading", name="Not analysed, and not sent").wait_for()
+    assert "POST" not in sent
+    page.uncheck("#on-device")
+    page.locator("#message").get_by_role("button", name="Try again").click()
+    page.wait_for_selector(".card")
+    assert sent.count("POST") == 1
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#on-device-row").is_hidden()
+    assert not page.is_checked("#on-device")
     context.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,3 +49,18 @@ def test_parameters_come_with_their_values(page: Any, server: Any) -> None:
     assert values["coverage"] == "0.8, 0.9, 0.95 (default 0.9)"
     assert values["attributes"].startswith("matches ^(age|gender|ethnicity)(,")
     assert values["attributes"].endswith("like age,gender")
+
+
+def test_schemas_are_described_to_the_leaves(page: Any, server: Any) -> None:
+    """A face is in the answer's schema, not just the address of its description."""
+    contract = page.request.get(server.url + "openapi.json").json()
+    components = contract["components"]["schemas"]
+    for name in ("POST /v1/analyze", "POST /v1/analyze/batch", "GET /v1/models"):
+        section = operations(page, server)[name]
+        text = section.locator("details", has_text="Schema of the answer").text_content()
+        assert "$ref" not in text
+        if "analyze" in name:
+            for part in ("Face", "Age", "Quality", "DecadesProbabilities"):
+                assert all(f'"{field}": {{' in text for field in components[part]["properties"])
+            years = components["Age"]["properties"]["years"]["description"]
+            assert f'"description": {json.dumps(years)}' in text

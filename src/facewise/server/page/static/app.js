@@ -2,7 +2,10 @@
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
-import { render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { EngineError } from "./engine-error.js";
+import { openFoldsInPrint, render, renderBar, renderFolds, renderProgress, toggleFolds } from "./results.js";
+import { isAnimated, still } from "./still.js";
+import { stored } from "./storage.js";
 import { upright } from "./upright.js";
 import { count, list, megabytes } from "./words.js";
 
@@ -16,6 +19,9 @@ let server = null;
 // A switch between the two that is under way: no photo goes anywhere before it has ended.
 let switching = null;
 
+// The box "Analyse on this device" as the visitor left it: a promise about photos outlives a reload.
+const ON_DEVICE = "facewise-on-device";
+
 // A busy server is asked again by itself so often, where it says to come back soon enough.
 const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
 
@@ -28,7 +34,8 @@ function trouble(title, detail, again = null) {
   ]));
 }
 
-const draw = () => render(state, about, { choose, retry });
+const actions = { choose, remove, retry };
+const draw = () => render(state, about, actions);
 
 function choose(photo) {
   state.current = photo;
@@ -36,10 +43,10 @@ function choose(photo) {
   $("strip").querySelector('[aria-current="true"]')?.focus();
 }
 
-/** The picture as the server sees it where the browser alone would show it on its side, else null. */
-async function turned(file) {
-  const canvas = await upright(file);
-  return canvas && new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95));
+/** The picture as the server sees it where the browser alone would show it on its side, or move it; else the file. */
+async function seen(file, isMoving) {
+  const canvas = (await upright(file)) ?? (isMoving ? await still(file) : null);
+  return (canvas && (await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95)))) ?? file;
 }
 
 /** The picture as an element, or null where this browser cannot show it. */
@@ -68,10 +75,12 @@ async function add(files) {
     if (failed) start();
     return;
   }
-  const added = await Promise.all([...files].map(async (file) => {
-    const name = file.name || "pasted.png";
-    const url = URL.createObjectURL((await turned(file)) ?? file);
-    return { file, name, url, image: await preview(url, name), scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
+  const names = [...files].map((file) => file.name || "pasted.png");
+  announce(`${names.length > 1 ? `${names.length} photos` : names[0]} added. Faces are looked for.`);
+  const added = await Promise.all([...files].map(async (file, index) => {
+    const moves = await isAnimated(file);
+    const url = URL.createObjectURL(await seen(file, moves));
+    return { file, name: names[index], url, image: await preview(url, names[index]), isAnimated: moves, scale: 1, answer: null, error: null, waiting: true, progress: null, pauses: 0, pausedBy: null, stop: new AbortController() };
   }));
   state.photos.push(...added);
   state.current = added[0];
@@ -85,7 +94,7 @@ function refuse(photo) {
   const most = about.limits.max_bytes;
   if (photo.file.size <= most) return null;
   return {
-    title: "The picture is too large", isFinal: true,
+    code: "image_too_large", title: "The picture is too large", isFinal: true,
     detail: `It has ${megabytes(photo.file.size)}; at most ${megabytes(most)} are read here. Save it smaller: 2,000 pixels on the longer side are plenty.`,
   };
 }
@@ -118,6 +127,7 @@ async function analyze(photo) {
     if (seconds && seconds <= LONGEST_PAUSE_S && photo.pauses < MOST_PAUSES) {
       Object.assign(photo, { waiting: true, progress: null, pauses: photo.pauses + 1, pausedBy: failure.title });
       if (photo === state.current) draw();
+      if (photo.pauses === 1) announce(`${failure.title}. ${photo.name} is tried again by itself.`);
       await pause(seconds, photo.stop.signal);
       return;
     }
@@ -144,23 +154,41 @@ async function work() {
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
     // A photo in the background changes its thumbnail only: what is being read stays as it is.
     if (photo === state.current) draw();
-    else renderBar(state, { choose });
+    else renderBar(state, actions);
   }
   state.working = false;
 }
 
 function retry(photos) {
   for (const photo of photos) Object.assign(photo, { error: null, waiting: true, progress: null, pauses: 0 });
+  if (engine === nowhere) changeEngine();
   draw();
   $("message").focus();
   work();
 }
 
+function forget(photo) {
+  photo.stop.abort();
+  URL.revokeObjectURL(photo.url);
+}
+
+/** The one after it takes its place; focus stays on the button or in the strip, as long as there is one. */
+function remove(photo) {
+  const index = state.photos.indexOf(photo), inStrip = $("strip").contains(document.activeElement);
+  forget(photo);
+  state.photos.splice(index, 1);
+  if (photo === state.current) {
+    state.current = state.photos[index] ?? state.photos.at(-1) ?? null;
+    draw();
+  } else renderBar(state, actions);
+  const left = state.photos.length;
+  announce(`${photo.name} removed. ${left > 1 ? `${left} photos are left.` : left ? "1 photo is left." : "No photo is left."}`);
+  if (!left) $("browse").focus();
+  else if (inStrip && left === 1) $("remove").focus();
+}
+
 function clear() {
-  for (const photo of state.photos) {
-    photo.stop.abort();
-    URL.revokeObjectURL(photo.url);
-  }
+  state.photos.forEach(forget);
   Object.assign(state, { photos: [], current: null });
   draw();
   announce("Cleared.");
@@ -206,17 +234,18 @@ function wire() {
     const name = event.target.closest("button")?.dataset.example;
     if (name) addExample(name);
   });
-  const done = () => state.photos.filter((photo) => photo.answer);
-  $("save-json").addEventListener("click", () => saveJson(done()));
-  $("save-csv").addEventListener("click", () => saveCsv(done()));
+  $("save-json").addEventListener("click", () => saveJson(state.photos));
+  $("save-csv").addEventListener("click", () => saveCsv(state.photos));
   $("save-picture").addEventListener("click", async () => {
     if (await savePicture(state.current)) return;
     trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");
   });
   $("copy-curl").addEventListener("click", copyCurl);
+  $("remove").addEventListener("click", () => remove(state.current));
   $("clear").addEventListener("click", clear);
   $("open-all").addEventListener("click", toggleFolds);
   $("cards").addEventListener("toggle", renderFolds, true);
+  openFoldsInPrint();
   $("on-device").addEventListener("change", changeEngine);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -287,7 +316,15 @@ async function start() {
     renderLoading(null);
   }
   $("key-form").hidden = true;
-  $("on-device-row").hidden = !about.onDevice;
+  server = about;
+  // The static page, which has no server, has no box either.
+  const wanted = "onDevice" in about && stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) !== null;
+  // Where the server offers it no more, the box still stands between the photos and the server.
+  $("on-device-row").hidden = !about.onDevice && !wanted;
+  if (wanted) {
+    $("on-device").checked = true;
+    changeEngine();
+  }
   if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
@@ -300,16 +337,12 @@ const engines = {
   device: () => import("./engine-device.js"),
 };
 
-/** Photos that were to stay on this device are not sent because the models did not load. */
-function keepBack() {
-  for (const photo of state.photos.filter((item) => item.waiting)) {
-    Object.assign(photo, { waiting: false, error: {
-      code: "kept_back", title: "Not analysed, and not sent",
-      detail: "The models could not be loaded. To keep the photo on this device, tick the box above once more; to send it to the server, try again.",
-    } });
-  }
-  draw();
-}
+/** In place of the server while the box is ticked and the models are not there: no photo is sent. */
+const nowhere = {
+  analyze: async () => {
+    throw new EngineError("kept_back", "Not analysed, and not sent", "The models for this device could not be loaded. Try again, or untick the box above to send photos to the server.");
+  },
+};
 
 function changeEngine() {
   switching = switchEngine();
@@ -318,27 +351,29 @@ function changeEngine() {
 /** On a server's page: analyse on this device from now on, or on the server again. */
 async function switchEngine() {
   const box = $("on-device");
+  $("trouble")?.remove();
+  stored("localStorage", (kept) => (box.checked ? kept.setItem(ON_DEVICE, "yes") : kept.removeItem(ON_DEVICE)));
   if (!box.checked) {
     engine = await engines.server();
     use(server);
     announce("Photos are sent to the server again.");
     return;
   }
+  engine = nowhere;
+  $("privacy").textContent = "No photo is sent.";
+  // The key was the server's business.
+  $("key-form").hidden = true;
   // The camera's frames are photos, too.
   box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();
-    const description = await device.describe({ onProgress: renderLoading, within: server ?? about });
-    server ??= about;
+    use(await device.describe({ onProgress: renderLoading, within: server }));
     engine = device;
-    use(description);
     announce("Photos stay on this device from now on.");
     const kept = state.photos.filter((photo) => photo.error?.code === "kept_back");
     if (kept.length) retry(kept);
   } catch (error) {
-    box.checked = false;
-    trouble(error.title ?? "The models could not be loaded", error.detail ?? "Check that you are online, then try again.", () => { box.checked = true; changeEngine(); });
-    keepBack();
+    trouble(error.title ?? "The models could not be loaded", `${error.detail ?? "Check that you are online, then try again."} Until then photos are neither analysed nor sent.`, changeEngine);
   } finally {
     box.disabled = $("camera-open").disabled = false;
     renderLoading(null);

@@ -16,6 +16,8 @@ const REASONS = {
 export function setUpCamera({ current, onPicture }) {
   const dialog = $("camera"), video = $("video"), viewport = $("viewport");
   let stream = null, live = false, opening = 0, run = 0;
+  // The camera that the visitor changed to, for the next picture, too.
+  let chosen = null;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
 
@@ -24,7 +26,7 @@ export function setUpCamera({ current, onPicture }) {
     $("camera-error").hidden = false;
   }
 
-  const setEnabled = (on) => { $("shoot").disabled = $("go-live").disabled = !on; };
+  const setEnabled = (on) => { $("shoot").disabled = $("go-live").disabled = $("other-camera").disabled = !on; };
   const stop = (media) => media?.getTracks().forEach((track) => track.stop());
 
   async function open() {
@@ -33,29 +35,65 @@ export function setUpCamera({ current, onPicture }) {
     const { about } = current();
     $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
     $("go-live").hidden = about.liveAttributes.length === 0;
+    $("other-camera").hidden = true;
     dialog.showModal();
+    if (await begin(mine)) $("shoot").focus();
+  }
+
+  /** Show the chosen camera, or one that faces the visitor; whether it came while it was still wanted. */
+  async function begin(mine) {
     setEnabled(false);
     try {
-      const media = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+      const which = chosen ? { deviceId: { exact: chosen } } : { facingMode: "user" };
+      const media = await navigator.mediaDevices.getUserMedia({ video: { ...which, width: { ideal: 1280 } }, audio: false });
       // Permission can come after the dialog was closed: the camera must not stay on behind it.
       if (mine !== opening) {
         stop(media);
-        return;
+        return false;
       }
       stream = media;
-      media.getVideoTracks()[0].addEventListener("ended", () => {
+      const [track] = media.getVideoTracks();
+      track.addEventListener("ended", () => {
         setLive(false);
         setEnabled(false);
         fail("The camera went away: connect it again and reopen this window, or choose a photo.");
       });
+      // A mirror for whoever stands before it; what a phone's back sees is not turned round.
+      viewport.classList.toggle("mirrored", track.getSettings().facingMode !== "environment");
       video.srcObject = stream;
       await video.play();
+      $("other-camera").hidden = (await cameras()).length < 2;
       setEnabled(true);
-      $("shoot").focus();
+      return mine === opening;
     } catch (error) {
-      if (mine !== opening) return;
-      fail(REASONS[error.name] ?? "The camera could not be started: choose a photo instead.");
+      if (chosen && error.name === "OverconstrainedError") {
+        // It is connected no more.
+        chosen = null;
+        return begin(mine);
+      }
+      if (mine === opening) fail(REASONS[error.name] ?? "The camera could not be started: choose a photo instead.");
+      return false;
     }
+  }
+
+  const cameras = async () => (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
+
+  /** The next one; the one before is let go first, for phones open one at a time. */
+  async function change() {
+    const mine = ++opening, wasLive = live;
+    setEnabled(false);
+    const all = await cameras(), now = chosen ?? stream.getVideoTracks()[0].getSettings().deviceId;
+    if (mine !== opening) return;
+    chosen = all[(all.findIndex((device) => device.deviceId === now) + 1) % all.length].deviceId;
+    setLive(false);
+    stop(stream);
+    $("camera-error").hidden = true;
+    const isShown = await begin(mine);
+    if (mine !== opening) return;
+    // From one that cannot be started there is a way on.
+    $("other-camera").disabled = false;
+    $("other-camera").focus();
+    if (isShown && wasLive) setLive(true);
   }
 
   /** The picture that the camera shows now: a JPEG, or a bitmap for an engine that takes one. */
@@ -70,18 +108,20 @@ export function setUpCamera({ current, onPicture }) {
 
   const clear = () => viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
 
-  /** The video is letterboxed and mirrored; boxes follow it. */
+  /** The video is letterboxed, and mirrored or not; boxes follow it. */
   function show(answer, faces) {
     clear();
     const shown = Math.min(viewport.clientWidth / answer.width_px, viewport.clientHeight / answer.height_px);
     const dx = (viewport.clientWidth - answer.width_px * shown) / 2, dy = (viewport.clientHeight - answer.height_px * shown) / 2;
+    const isMirrored = viewport.classList.contains("mirrored");
     for (const face of faces) {
       const [left, top, right, bottom] = face.bbox;
+      const x = isMirrored ? answer.width_px - right : left;
       // The words stay inside the picture: from the far edge leftwards, and below at the top.
-      const side = answer.width_px - right > answer.width_px / 2 ? " leftwards" : "";
+      const side = x > answer.width_px / 2 ? " leftwards" : "";
       const low = dy + top * shown < 34 ? " inside" : "";
       const node = el("div", { class: `live-box${side}${low}` }, [el("span", {}, [face.text])]);
-      node.style.left = `${dx + (answer.width_px - right) * shown}px`;
+      node.style.left = `${dx + x * shown}px`;
       node.style.top = `${dy + top * shown}px`;
       node.style.width = `${(right - left) * shown}px`;
       node.style.height = `${(bottom - top) * shown}px`;
@@ -139,6 +179,7 @@ export function setUpCamera({ current, onPicture }) {
   $("camera-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", close);
   $("go-live").addEventListener("click", () => setLive(!live));
+  $("other-camera").addEventListener("click", change);
   $("shoot").addEventListener("click", async () => {
     const blob = await frame();
     dialog.close();

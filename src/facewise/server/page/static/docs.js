@@ -3,8 +3,18 @@ import { el } from "./dom.js";
 
 const root = new URL("./", document.baseURI);
 
-const resolve = (document_, node) =>
-  node?.$ref ? node.$ref.slice(2).split("/").reduce((at, key) => at[key], document_) : node;
+const lookUp = (contract, ref) => ref.slice(2).split("/").reduce((at, key) => at[key], contract);
+
+/** A schema with all that it refers to in place; only one within itself, which would never end, stays a reference. */
+function resolve(contract, node, within = []) {
+  if (Array.isArray(node)) return node.map((item) => resolve(contract, item, within));
+  if (node === null || typeof node !== "object") return node;
+  const { $ref: ref, ...own } = node;
+  const values = Object.fromEntries(Object.entries(own).map(([key, value]) => [key, resolve(contract, value, within)]));
+  if (typeof ref !== "string") return values;
+  if (within.includes(ref)) return node;
+  return { ...resolve(contract, lookUp(contract, ref), [...within, ref]), ...values };
+}
 
 function curl(path, operation) {
   const url = new URL(path.slice(1).replace("{name}", "default"), root).href;

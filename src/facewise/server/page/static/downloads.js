@@ -4,9 +4,18 @@ import { ageWords, groups } from "./words.js";
 
 const base = (name) => name.replace(/\.[^.]*$/, "") || "photo";
 
+/** Photos that have an answer or an error, each with the number that it has on the page: names may be alike. */
+const finished = (photos) => photos.map((photo, index) => ({ ...photo, number: index + 1 })).filter((photo) => photo.answer || photo.error);
+
+const named = ({ number, name }) => ({ photo_number: number, photo: name });
+
 export function saveJson(photos) {
-  const out = photos.map((photo) => ({ photo: photo.name, ...photo.answer }));
-  save(new Blob([JSON.stringify(out.length === 1 ? out[0] : out, null, 1)], { type: "application/json" }), "facewise.json");
+  const out = finished(photos).map((photo) => {
+    if (photo.answer) return { ...named(photo), ...photo.answer };
+    const { code, title, detail } = photo.error;
+    return { ...named(photo), error: { code, title, detail } };
+  });
+  save(new Blob([JSON.stringify(out, null, 1)], { type: "application/json" }), "facewise.json");
 }
 
 /** One CSV cell; text that a spreadsheet would run as a formula is defused. */
@@ -16,29 +25,38 @@ function cell(value) {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+function rowOf(photo, face, index) {
+  const [left, top, right, bottom] = face.bbox;
+  const row = { ...named(photo), faces: photo.answer.faces.length, error: "", face: index + 1, left, top, right, bottom, detection_score: face.detection_score };
+  if (face.age) {
+    row.age_years = face.age.years;
+    [row.age_low_years, row.age_high_years] = face.age.interval_years;
+    row.age_abstained = face.abstained.age ?? "";
+  }
+  for (const [name, group] of groups(face)) {
+    row[name] = group.label;
+    for (const [label, p] of Object.entries(group.probabilities)) row[`${name}_${label}`] = p;
+    row[`${name}_abstained`] = face.abstained[name] ?? "";
+  }
+  row.coverage = face.coverage;
+  row.model = `${face.model.name}@${face.model.version}`;
+  return row;
+}
+
+/** A row a face, and one for each photo without any; the columns of all rows, for engines can differ in attributes. */
 export function csvOf(photos) {
-  const rows = photos.flatMap((photo) => photo.answer.faces.map((face, index) => {
-    const [left, top, right, bottom] = face.bbox;
-    const row = { photo: photo.name, face: index + 1, left, top, right, bottom, detection_score: face.detection_score };
-    if (face.age) {
-      row.age_years = face.age.years;
-      [row.age_low_years, row.age_high_years] = face.age.interval_years;
-      row.age_abstained = face.abstained.age ?? "";
-    }
-    for (const [name, group] of groups(face)) {
-      row[name] = group.label;
-      for (const [label, p] of Object.entries(group.probabilities)) row[`${name}_${label}`] = p;
-      row[`${name}_abstained`] = face.abstained[name] ?? "";
-    }
-    row.coverage = face.coverage;
-    row.model = `${face.model.name}@${face.model.version}`;
-    return row;
-  }));
-  const columns = rows.length ? Object.keys(rows[0]) : ["photo", "face"];
+  const rows = finished(photos).flatMap((photo) => {
+    if (photo.error) return [{ ...named(photo), faces: "", error: photo.error.title, face: "" }];
+    const { faces } = photo.answer;
+    if (!faces.length) return [{ ...named(photo), faces: 0, error: "", face: "" }];
+    return faces.map((face, index) => rowOf(photo, face, index));
+  });
+  const columns = [...new Set(rows.flatMap(Object.keys))];
   return [columns, ...rows.map((row) => columns.map((name) => row[name]))].map((cells) => cells.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-export const saveCsv = (photos) => save(new Blob([csvOf(photos)], { type: "text/csv" }), "facewise.csv");
+/** With a mark in front by which Excel knows UTF-8. */
+export const saveCsv = (photos) => save(new Blob(["\ufeff", csvOf(photos)], { type: "text/csv;charset=utf-8" }), "facewise.csv");
 
 /** Whether it could be made: browsers allow a canvas only so many pixels, and some fewer than others. */
 export async function savePicture(photo) {

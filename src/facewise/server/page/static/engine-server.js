@@ -7,25 +7,18 @@
 // Both throw EngineError, whose sentences can be shown as they are.
 
 import { EngineError } from "./engine-error.js";
+import { stored } from "./storage.js";
 
 const root = new URL("./", document.baseURI);
 const KEY = "facewise-api-key";
 
-/** The tab's storage; where site data is blocked it throws, and the key lasts as long as the page. */
-function stored(use) {
-  try {
-    return use(sessionStorage);
-  } catch {
-    return null;
-  }
-}
-
-let key = stored((storage) => storage.getItem(KEY));
+// Where nothing is stored, the key lasts as long as the page.
+let key = stored("sessionStorage", (tab) => tab.getItem(KEY));
 
 /** Headers hold bytes: letters beyond ASCII go as UTF-8, as curl sends them. */
 export function setKey(text) {
   key = String.fromCharCode(...new TextEncoder().encode(text.trim()));
-  stored((storage) => storage.setItem(KEY, key));
+  stored("sessionStorage", (tab) => tab.setItem(KEY, key));
 }
 
 const headers = () => (key ? { Authorization: `Bearer ${key}` } : {});

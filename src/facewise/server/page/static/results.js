@@ -5,13 +5,18 @@ import { count } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
-function strip(photos, current, choose) {
+function strip(photos, current, { choose, remove }) {
+  const onkeydown = (photo) => (event) => {
+    if (event.key !== "Delete" && event.key !== "Backspace") return;
+    event.preventDefault();
+    remove(photo);
+  };
   if (photos.length < 2) return [];
   return photos.map((photo, index) => {
     const state = photo.answer ? count(photo.answer.faces.length) : photo.error ? "problem" : "waiting";
     const mark = photo.answer ? String(photo.answer.faces.length) : photo.error ? "!" : "…";
     return el("li", {}, [
-      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, onclick: () => choose(photo) }, [
+      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, "aria-keyshortcuts": "Delete", onclick: () => choose(photo), onkeydown: onkeydown(photo) }, [
         photo.image ? el("img", { src: photo.url, alt: "" }) : null,
         el("span", { class: "mark", "aria-hidden": "true" }, [mark]),
       ]),
@@ -58,17 +63,19 @@ function stage(photo, boxes) {
 }
 
 function caption(photo) {
-  if (!photo.answer) return photo.name;
+  const name = photo.isAnimated ? `${photo.name} · first frame of an animation` : photo.name;
+  if (!photo.answer) return name;
   const { width_px: width, height_px: height, timings_ms: times } = photo.answer;
-  return `${photo.name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
+  return `${name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
 }
 
 /** The strip and the buttons, which change while photos finish; focus in the strip stays. */
-export function renderBar(state, { choose }) {
+export function renderBar(state, actions) {
   const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
-  $("strip").replaceChildren(...strip(state.photos, state.current, choose));
-  if (focused >= 0) $("strip").querySelectorAll("button")[focused]?.focus();
-  const done = state.photos.some((item) => item.answer);
+  $("strip").replaceChildren(...strip(state.photos, state.current, actions));
+  // After the last one is removed, the one before it.
+  if (focused >= 0) [...$("strip").querySelectorAll("button")].slice(0, focused + 1).at(-1)?.focus();
+  const done = state.photos.some((item) => item.answer || item.error);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
   $("save-picture").disabled = !(state.current.answer && state.current.image);
   const again = failed(state.photos).length;
@@ -76,7 +83,7 @@ export function renderBar(state, { choose }) {
 }
 
 /** Draw everything anew for the photo at hand. */
-export function render(state, about, { choose, retry }) {
+export function render(state, about, actions) {
   const photo = state.current;
   document.body.classList.toggle("has-photos", Boolean(photo));
   $("results").hidden = !photo;
@@ -86,10 +93,10 @@ export function render(state, about, { choose, retry }) {
   $("frame").hidden = !shown.length;
   $("frame").replaceChildren(...shown);
   $("caption").textContent = caption(photo);
-  const message = photo.error ? problem(photo, state.photos, retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
+  const message = photo.error ? problem(photo, state.photos, actions.retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
   $("message").replaceChildren(...(message ? [message] : []));
   $("cards").replaceChildren(...cards);
-  renderBar(state, { choose });
+  renderBar(state, actions);
   renderFolds();
 }
 
@@ -109,4 +116,16 @@ export function toggleFolds() {
 /** Only the bar moves while an upload does: a full redraw would throw focus away. */
 export function renderProgress(photo) {
   $("message").replaceChildren(progress(photo));
+}
+
+/** Paper cannot be opened: all cards are, while the page is printed. */
+export function openFoldsInPrint() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds().filter((fold) => !fold.open);
+    for (const fold of closed) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of closed) fold.open = false;
+  });
 }
