@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
@@ -30,7 +31,7 @@ LEVELS = ("0.8", "0.9", "0.95")
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of committed faces, one file that is missing and one that is no picture.
+    """A CSV of committed faces, a picture without one, and files that are missing or no picture.
 
     The labels are made up: what is tested is the path from file to figure.
     """
@@ -41,6 +42,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(source, folder / source.name)
         rows.append([source.name, "20-29" if index else "41", "Female", "white", "pair"])
     (folder / "broken.jpg").write_bytes(b"not a picture")
+    Image.new("RGB", (120, 120), "grey").save(folder / "blank.png")
+    rows += [["blank.png", "30", "male", "", ""]]
     rows += [["missing.jpg", "30", "male", "", ""], ["broken.jpg", "30", "male", "", ""]]
     rows += [["odd.jpg", "130", "male", "", ""]]
     with (folder / "faces.csv").open("w", newline="") as file:
@@ -61,20 +64,24 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     text = run(*options, "--degraded", 0)
     path = tmp_path / f"{load_spec().name}.json"
     results: dict[str, Any] = json.loads(path.read_text())
-    assert results["data"]["faces"] == {"csv": 8}
-    assert results["data"]["not_found"] == {"csv": ["broken.jpg", "missing.jpg"]}
-    assert results["data"]["skipped"] == [["odd.jpg", "age '130' is not within 0 to 120"]]
+    assert results["data"]["faces"] == {"csv": 7}
+    assert results["data"]["not_found"] == {"csv": ["blank.png"]}
+    odd, missing, broken = results["data"]["skipped"]
+    assert odd == ["odd.jpg", "age '130' is not within 0 to 120"]
+    assert missing == ["missing.jpg", "No such file or directory"]
+    assert broken[0] == "broken.jpg"
+    assert broken[1].startswith("not a picture")
     row = results["overall"]["csv"]
-    assert row["gender_accuracy"]["n"] == 8
-    assert row["gender_accuracy"]["value"] <= 6 / 8
-    assert row["age_mae_years"]["n"] == 3
-    assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 2]
+    assert row["gender_accuracy"]["n"] == 7
+    assert row["gender_accuracy"]["value"] <= 6 / 7
+    assert row["age_mae_years"]["n"] == 2
+    assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 1]
     assert results["model"]["sha256"] == load_spec().sha256
-    assert "faces not found: 2" in text
-    assert "skipped by the readers: 1, the first odd.jpg: age '130'" in text
+    assert "faces not found: 1" in text
+    assert "skipped: 3, the first odd.jpg: age '130'" in text
     # What is scored is what facewise says of the same picture.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
-    assert outcomes.found.tolist() == [True] * 6 + [False] * 2
+    assert outcomes.found.tolist() == [True] * 6 + [False]
     np.testing.assert_allclose(outcomes.ages[:6].sum(1), 1, atol=1e-3)
     # A second run reads what the first one stored, and says the same.
     stored = list((tmp_path / "store").glob("*.npz"))
@@ -111,7 +118,7 @@ def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Pa
     )
     np.testing.assert_array_equal(again.ages, first.ages)
     np.testing.assert_array_equal(again.quality, first.quality)
-    assert len(first) == 3
+    assert len(first) == 2, "the third is missing"
 
 
 def test_outcomes_are_of_these_files_and_no_others_of_their_names(
@@ -173,6 +180,7 @@ def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:
     )
     results = json.loads((tmp_path / f"{load_spec().name}.json").read_text())
     assert results["data"]["excluded"] == ["missing.jpg"]
+    assert [name for name, _ in results["data"]["skipped"]] == ["odd.jpg", "broken.jpg"]
     assert results["data"]["faces"] == {"csv": 7}
 
 
@@ -192,6 +200,55 @@ def test_errors_say_what_to_do(
             *("--data", faces, "--store", tmp_path, "--out", tmp_path, "--degraded", 0),
             *(a.format(faces=faces) for a in arguments),
         )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("missing.jpg,30,\ngone.jpg,25,\n", "none of 2 pictures can be read, the first, missing"),
+        ("a.jpg,young,\n", "no face that can be used, the first, a.jpg: age 'young'"),
+        ("", "no face that can be used"),
+        ("a.jpg,30,tets\nb.jpg,30,\n", "no face is in the split 'test', but in tets"),
+    ],
+)
+def test_a_list_of_nothing_gives_no_figures(rows: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--out", tmp_path / "out")
+    with pytest.raises(OptionError, match=message):
+        run(*options, "--degraded", 0, "--workers", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_no_split_are_named(faces: Path, tmp_path: Path) -> None:
+    splits = ["Test", "", "tets", "train", "mine", "TEST"]
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))
+    listing = faces.parent / "splits.csv"
+    rows = "".join(f"{name},30,{split}\n" for name, split in zip(names, splits, strict=True))
+    listing.write_text(f"path,Age,Split\n{rows}")
+    options = ("--store", tmp_path, "--out", tmp_path, "--workers", 1, "--degraded", 0)
+    run("--data", listing, *options)
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 2}
+    known = "train, val, calibration, test"
+    assert data["skipped"] == [
+        [names[1], "no split"],
+        [names[2], f"split 'tets' is none of {known}"],
+        [names[4], f"split 'mine' is none of {known}"],
+    ]
+    run("--data", listing, *options, "--split", "Mine")
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 1}
+    assert [name for name, _ in data["skipped"]] == names[1:3]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--degraded", "-1"), ("evaluate", "--workers", "0")]
+)
+def test_numbers_have_a_least(arguments: tuple[str, ...], faces: Path, tmp_path: Path) -> None:
+    options = ("--data", str(faces), "--store", str(tmp_path), "--out", str(tmp_path))
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 2
+    assert arguments[1] in result.output
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.calibration import LEVELS, Calibration
-from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gates import degraded_table, gate_curves
 from facewise.evaluation.groups import badness, group_columns, nist_tables, per_group, worst_groups
@@ -48,7 +47,7 @@ def score_model(
     degraded: Mapping[str, Outcomes] | None = None,
     baseline: Baseline | None = None,
     curves: Mapping[str, Any] | None = None,
-    data_sets: Sequence[DataSet] = (),
+    skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that is known about a model on a split; see docs/evaluation.md.
@@ -60,7 +59,7 @@ def score_model(
         degraded: a part of the same faces, worsened, by name of the degradation.
         baseline: plain conformal prediction to compare with.
         curves: risk against share answered, of the split that the gates were chosen on.
-        data_sets: what was read, for the files that were skipped.
+        skipped: names of what could not be used, and why.
         excluded: files left out on purpose, as near-duplicates of training pictures are.
     """
     calibration = Calibration.from_dict(spec.calibration)
@@ -95,7 +94,7 @@ def score_model(
                 name: sorted(part.outcomes.keys[~part.outcomes.found].tolist())
                 for name, part in parts.items()
             },
-            "skipped": [list(pair) for d in data_sets for pair in d.skipped],
+            "skipped": [list(pair) for pair in skipped],
             "excluded": list(excluded),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
@@ -244,7 +243,7 @@ def summary(results: Mapping[str, Any]) -> str:
         lines.append(f"  faces not found: {row['not_found']}")
     if skipped := results["data"]["skipped"]:
         name, why = skipped[0]
-        lines.append(f"skipped by the readers: {len(skipped)}, the first {name}: {why}")
+        lines.append(f"skipped: {len(skipped)}, the first {name}: {why}")
     lines.append("worst groups:")
     lines += [
         f"  {row['dataset']} {row['metric']}: {row['worst']} "
