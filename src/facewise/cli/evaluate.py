@@ -74,20 +74,19 @@ def evaluate(
     from facewise.evaluation.card import write_card
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
-    from facewise.evaluation.fit import fit_calibration
+    from facewise.evaluation.fit import check_faces, fit_calibration
     from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
     from facewise.evaluation.noise import suspects_of
     from facewise.evaluation.outcomes import collect
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import (
+        calibrated,
         score_model,
-        spec_figures,
         summary,
         write_results,
-        write_spec,
     )
     from facewise.evaluation.scoring import Scored
-    from facewise.models import load_spec
+    from facewise.models import WEIGHTS_FOLDER, load_spec
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     sets, split = _read(data, labels), split_name(split)
@@ -128,11 +127,19 @@ def evaluate(
                 f"--fit needs the splits calibration and val; {data} lacks "
                 f"{' and '.join(sorted(missing))}"
             )
+        if spec.path.resolve().is_relative_to(WEIGHTS_FOLDER.resolve()):
+            logger.warning(
+                "replaces the calibration of the installed %s: from then on, whatever uses the "
+                "model here answers by it. To calibrate a copy, pass the path of a copied spec as "
+                "--model",
+                spec.name,
+            )
         calibration = run("calibration")
         fitted = fit_calibration(calibration)
         ungated = Calibration.from_dict(fitted)
-        worsened = {name: run("val", name) for name in DEGRADATIONS if degraded}
         val = run("val")
+        check_faces(val, "val")
+        worsened = {name: run("val", name) for name in DEGRADATIONS if degraded}
         gates = fit_gates(
             Scored(val, ungated), {n: Scored(o, ungated) for n, o in worsened.items()}
         )
@@ -142,8 +149,7 @@ def evaluate(
         o = c.outcomes
         confusions = fit_sources(o.datasets, o.found, o.groups, c.ages, o.age_ranges, classes)
         stored = {**fitted, "gates": gates, "confusions": confusions}
-        write_spec(spec.path, calibration=stored)
-        spec = load_spec(model)
+        spec = calibrated(spec, stored)
         baseline = fit_baseline(Scored(calibration, gated))
         curves["val"] = gate_curves(
             Scored(val, gated), {n: Scored(o, gated) for n, o in worsened.items()}
@@ -166,11 +172,9 @@ def evaluate(
         Scored(outcomes, Calibration.from_dict(spec.calibration))
     )
     path = out / f"{spec.name}.json"
-    write_results(results, path)
-    if fit:
-        write_spec(spec.path, figures=spec_figures(results))
+    write_results(results, path, fitted=spec if fit else None)
     typer.echo(summary(results))
-    written = [path, *write_reports(out, spec.name)]
+    written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
     if card:
         written += write_card(spec, out)
     typer.echo(f"all of it: {', '.join(map(str, written))}")
