@@ -27,6 +27,8 @@ from facewise.labels import (
 
 DataSetName = Literal["utkface", "fairface", "csv"]
 
+SPLITS: Final = ("train", "val", "calibration", "test")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -35,7 +37,7 @@ class Sample:
     Attributes:
         key: file name inside the data set.
         dataset: where it comes from.
-        split: "train", "val", "calibration", "test", or "" where no split was given.
+        split: one of ``SPLITS`` or another name, in lower case; "" where no split was given.
         age_range: first and last year, inclusive; equal for an exact age.
         gender: index in ``labels.GENDER_LABELS``.
         ethnicity: index in ``labels.ETHNICITY_LABELS``.
@@ -161,7 +163,7 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
                 Sample(
                     key=name,
                     dataset="utkface",
-                    split=row.get("split", ""),
+                    split=split_name(row.get("split")),
                     age_range=(age, age),
                     gender=gender,
                     ethnicity=ethnicity,
@@ -201,7 +203,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             Sample(
                 key=name,
                 dataset="fairface",
-                split=row.get("split") or "",
+                split=split_name(row.get("split")),
                 age_range=age_range,
                 gender=GENDER_LABELS.index(gender),
                 ethnicity=None if ethnicity is None else ETHNICITY_LABELS.index(ethnicity),
@@ -225,13 +227,18 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
 def read_csv(path: Path) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
-    Paths are relative to the CSV's folder. ``age`` is a year, a range such as 20-29, one of
+    Columns may be called so in any case; gender may be called sex, and ethnicity race, as FairFace
+    does. Paths are relative to the CSV's folder. ``age`` is a year, a range such as 20-29, one of
     FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's youngest group.
-    Gender and ethnicity are names of the contract, in any case. Empty fields are unknown; a row
-    with a field that cannot be read is skipped as a whole.
+    Gender and ethnicity are names of the contract, in any case, or FairFace's races. Empty fields
+    are unknown; a row with a field that cannot be read is skipped as a whole.
+
+    Raises:
+        OptionError: the CSV cannot be read, or has no label in any row.
     """
     samples, skipped, places = [], [], {}
-    for number, row in enumerate(_read_rows(path, ("path",)), start=1):
+    rows = _read_rows(path, ("path",))
+    for number, row in enumerate(rows, start=1):
         key = row["path"] or ""
         if not key:
             skipped.append((f"row {number}", "no path"))
@@ -240,10 +247,12 @@ def read_csv(path: Path) -> DataSet:
             sample = Sample(
                 key=key,
                 dataset="csv",
-                split=row.get("split") or "",
-                age_range=_parse_age(row.get("age") or ""),
-                gender=_parse_label(row.get("gender") or "", GENDER_LABELS),
-                ethnicity=_parse_label(row.get("ethnicity") or "", ETHNICITY_LABELS),
+                split=split_name(row.get("split")),
+                age_range=parse_age(row.get("age") or ""),
+                gender=_parse_label(_either(row, "gender", "sex"), GENDER_LABELS),
+                ethnicity=_parse_label(
+                    _either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
+                ),
                 group=row.get("group") or key,
             )
         except ValueError as error:
@@ -254,13 +263,32 @@ def read_csv(path: Path) -> DataSet:
             continue
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
+    if samples and all((s.age_range, s.gender, s.ethnicity) == (None,) * 3 for s in samples):
+        raise OptionError(
+            f"{path} has no label in any row: labels are read from the columns age, gender (or "
+            f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
+        )
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def split_name(text: str | None) -> str:
+    """A split as data sets are asked for it: Test is test."""
+    return (text or "").strip().lower()
+
+
+def _either(row: Mapping[str, str], name: str, other: str) -> str:
+    return row.get(name) or row.get(other) or ""
 
 
 _AGE: Final = re.compile(r"(\d{1,3})(?:\.0*)?(?:\s*(?:(\+)|-\s*(\d{1,3})(?:\.0*)?))?")
 
 
-def _parse_age(text: str) -> tuple[int, int] | None:
+def parse_age(text: str) -> tuple[int, int] | None:
+    """First and last year of an age as ``read_csv`` takes it; None for an empty text.
+
+    Raises:
+        ValueError: it is no age.
+    """
     text = text.strip()
     if not text:
         return None
@@ -281,23 +309,28 @@ def _fairface_group(text: str) -> tuple[int, int] | None:
     return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
 
 
-def _parse_label(text: str, labels: tuple[str, ...]) -> int | None:
+def _parse_label(
+    text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
+) -> int | None:
     text = text.strip()
     if not text:
         return None
-    for index, label in enumerate(labels):
-        if text.lower() == label.lower():
-            return index
+    for name, label in {**dict(zip(labels, labels, strict=True)), **(synonyms or {})}.items():
+        if text.lower() == name.lower():
+            return labels.index(label)
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
 
 
 def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
+    """Rows by the names of their columns in lower case; of Age and age, age is the one."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in required if name not in (reader.fieldnames or ())]
+            columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+            columns |= {name: name for name in reader.fieldnames or () if name in columns}
+            missing = [name for name in required if name not in columns]
             if missing:
                 raise OptionError(f"{path} lacks the columns {', '.join(missing)}")
-            return list(reader)
+            return [{name: row[column] for name, column in columns.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error

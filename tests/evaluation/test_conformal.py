@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from facewise.calibration import LEVELS, Calibration, apply_temperature
+from facewise.errors import OptionError
 from facewise.evaluation.coverage import coverage_table, fit_baseline
 from facewise.evaluation.fit import (
     age_mask,
@@ -111,6 +112,45 @@ def test_label_sets_cover_every_label_and_are_never_empty(unseen: Scored) -> Non
 
 def test_a_fit_on_too_sure_a_network_warms_it(fitted: Calibration) -> None:
     assert fitted.temperatures["gender"] == pytest.approx(2 * 1.5**2 / 2 / 1, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("n", "column", "value", "message"),
+    [
+        (90, None, 0, "split calibration has 90 with an age, .* needs 100 with an age"),
+        (1500, "age_ranges", 0, "has 0 with an age, and"),
+        (1500, "true_genders", 0, "has 0 female, and"),
+        (1500, "true_ethnicities", -1, "has 0 White, 0 Black, 0 Asian, 0 Indian, 0 Others, and"),
+        (1500, "found", False, "has 0 with an age, 0 male"),
+    ],
+)
+def test_a_fit_on_too_few_faces_is_refused(
+    n: int, column: str | None, value: int, message: str
+) -> None:
+    outcomes = population(n, seed=1)
+    if column is not None:
+        getattr(outcomes, column)[:] = value
+    with pytest.raises(OptionError, match=message):
+        fit_calibration(outcomes)
+
+
+@pytest.mark.parametrize("attribute", ["age", "gender"])
+def test_a_temperature_at_its_bound_is_refused(attribute: str) -> None:
+    outcomes = population(600, seed=1)
+    if attribute == "gender":  # always right, as labels taken from the model are
+        outcomes.genders[:] = 0.2 + 0.6 * class_mask(outcomes.true_genders, 2)
+    else:  # labels that have nothing to do with what was said
+        outcomes.age_ranges[:] = outcomes.age_ranges[::-1].copy()
+    with pytest.raises(OptionError, match=f"temperature of {attribute} ends at its bound"):
+        fit_calibration(outcomes)
+
+
+def test_a_fit_without_exact_ages_has_no_intervals() -> None:
+    outcomes = population(600, seed=1)
+    outcomes.age_ranges[:] = outcomes.age_ranges // 10 * 10 + np.array([1, 10])
+    fitted = fit_calibration(outcomes)
+    assert set(fitted["temperatures"]) == {"age", "gender", "ethnicity"}
+    assert "age_intervals" not in fitted
 
 
 def test_temperature_by_hand() -> None:

@@ -44,8 +44,9 @@ from facewise.evaluation.dedupe_lists import (
     read_lists,
     rows_by_picture,
     write_csv,
+    years_apart,
 )
-from facewise.evaluation.dedupe_report import contact_sheets
+from facewise.evaluation.dedupe_report import contact_sheets, summarise
 
 ROOT = Path(__file__).parents[2]
 
@@ -266,6 +267,39 @@ def test_labels_come_from_lists_or_names_and_conflicts_are_told_apart() -> None:
     assert first["disagree"] == second["disagree"] == "age gender"
     assert [first["age"], second["age"]] == ["26", "31"]
     assert conflicts([[names[1], names[1]]], labels) == []
+
+
+@pytest.mark.parametrize(
+    ("ages", "apart"),
+    [
+        (("25", "25.0"), 0),
+        (("25", "20-29"), 0),
+        (("25", "20 - 29", "24-26"), 0),
+        (("25", ""), 0),
+        (("25", "young"), 0),
+        (("25", "30-39"), 5),
+        (("25", "31.0"), 6),
+        (("20-29", "30", "28-35"), 1),
+        (("70+", "more than 70"), 0),
+    ],
+)
+def test_ages_disagree_only_where_no_year_is_in_all(ages: tuple[str, ...], apart: int) -> None:
+    labels = {f"{i}.jpg": {"age": age} if age else {} for i, age in enumerate(ages)}
+    assert years_apart(list(labels.values())) == apart
+    rows = conflicts([list(labels)], labels)
+    assert [row["disagree"] for row in rows] == (["age"] * len(ages) if apart else [])
+    assert [row["age"] for row in rows] == (list(ages) if apart else [])
+
+
+def test_label_noise_counts_an_age_however_it_is_written(album: Path) -> None:
+    prints = fingerprints([read_pictures(album)])
+    pairs = find_pairs(prints)
+    labels = {name: {"age": "30-39"} for name in prints.names}
+    labels |= {RE_ENCODED[0]: {"age": "25.0"}, RE_ENCODED[1]: {"age": "32"}}
+    found = summarise(prints, pairs, labels, {}, near_bits=20, thorough=False)
+    assert found["label_noise"]["age"]["n_pairs"] == 1
+    assert found["label_noise"]["age"]["mean_difference_years"]["value"] == 7
+    assert (found["conflicts"]["age"], found["conflicts"]["age_by_more_than_5_years"]) == (1, 1)
 
 
 def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -12,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
 from facewise.cli import app
 from facewise.cli.evaluate import EXCLUSIONS
-from facewise.datasets import read_csv
+from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.outcomes import collect, fingerprint
-from facewise.evaluation.results import score_model, spec_figures, write_results, write_spec
+from facewise.evaluation.results import calibrated, score_model, spec_figures, write_results
+from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.models import load_spec, read_spec
 
 from .made import made, years
@@ -30,7 +33,7 @@ LEVELS = ("0.8", "0.9", "0.95")
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of committed faces, one file that is missing and one that is no picture.
+    """A CSV of committed faces, a picture without one, and files that are missing or no picture.
 
     The labels are made up: what is tested is the path from file to figure.
     """
@@ -41,6 +44,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(source, folder / source.name)
         rows.append([source.name, "20-29" if index else "41", "Female", "white", "pair"])
     (folder / "broken.jpg").write_bytes(b"not a picture")
+    Image.new("RGB", (120, 120), "grey").save(folder / "blank.png")
+    rows += [["blank.png", "30", "male", "", ""]]
     rows += [["missing.jpg", "30", "male", "", ""], ["broken.jpg", "30", "male", "", ""]]
     rows += [["odd.jpg", "130", "male", "", ""]]
     with (folder / "faces.csv").open("w", newline="") as file:
@@ -61,20 +66,24 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     text = run(*options, "--degraded", 0)
     path = tmp_path / f"{load_spec().name}.json"
     results: dict[str, Any] = json.loads(path.read_text())
-    assert results["data"]["faces"] == {"csv": 8}
-    assert results["data"]["not_found"] == {"csv": ["broken.jpg", "missing.jpg"]}
-    assert results["data"]["skipped"] == [["odd.jpg", "age '130' is not within 0 to 120"]]
+    assert results["data"]["faces"] == {"csv": 7}
+    assert results["data"]["not_found"] == {"csv": ["blank.png"]}
+    odd, missing, broken = results["data"]["skipped"]
+    assert odd == ["odd.jpg", "age '130' is not within 0 to 120"]
+    assert missing == ["missing.jpg", "No such file or directory"]
+    assert broken[0] == "broken.jpg"
+    assert broken[1].startswith("not a picture")
     row = results["overall"]["csv"]
-    assert row["gender_accuracy"]["n"] == 8
-    assert row["gender_accuracy"]["value"] <= 6 / 8
-    assert row["age_mae_years"]["n"] == 3
-    assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 2]
+    assert row["gender_accuracy"]["n"] == 7
+    assert row["gender_accuracy"]["value"] <= 6 / 7
+    assert row["age_mae_years"]["n"] == 2
+    assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 1]
     assert results["model"]["sha256"] == load_spec().sha256
-    assert "faces not found: 2" in text
-    assert "skipped by the readers: 1, the first odd.jpg: age '130'" in text
+    assert "faces not found: 1" in text
+    assert "skipped: 3, the first odd.jpg: age '130'" in text
     # What is scored is what facewise says of the same picture.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
-    assert outcomes.found.tolist() == [True] * 6 + [False] * 2
+    assert outcomes.found.tolist() == [True] * 6 + [False]
     np.testing.assert_allclose(outcomes.ages[:6].sum(1), 1, atol=1e-3)
     # A second run reads what the first one stored, and says the same.
     stored = list((tmp_path / "store").glob("*.npz"))
@@ -111,7 +120,7 @@ def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Pa
     )
     np.testing.assert_array_equal(again.ages, first.ages)
     np.testing.assert_array_equal(again.quality, first.quality)
-    assert len(first) == 3
+    assert len(first) == 2, "the third is missing"
 
 
 def test_outcomes_are_of_these_files_and_no_others_of_their_names(
@@ -173,6 +182,7 @@ def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:
     )
     results = json.loads((tmp_path / f"{load_spec().name}.json").read_text())
     assert results["data"]["excluded"] == ["missing.jpg"]
+    assert [name for name, _ in results["data"]["skipped"]] == ["odd.jpg", "broken.jpg"]
     assert results["data"]["faces"] == {"csv": 7}
 
 
@@ -194,6 +204,55 @@ def test_errors_say_what_to_do(
         )
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("missing.jpg,30,\ngone.jpg,25,\n", "none of 2 pictures can be read, the first, missing"),
+        ("a.jpg,young,\n", "no face that can be used, the first, a.jpg: age 'young'"),
+        ("", "no face that can be used"),
+        ("a.jpg,30,tets\nb.jpg,30,\n", "no face is in the split 'test', but in tets"),
+    ],
+)
+def test_a_list_of_nothing_gives_no_figures(rows: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--out", tmp_path / "out")
+    with pytest.raises(OptionError, match=message):
+        run(*options, "--degraded", 0, "--workers", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_no_split_are_named(faces: Path, tmp_path: Path) -> None:
+    splits = ["Test", "", "tets", "train", "mine", "TEST"]
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))
+    listing = faces.parent / "splits.csv"
+    rows = "".join(f"{name},30,{split}\n" for name, split in zip(names, splits, strict=True))
+    listing.write_text(f"path,Age,Split\n{rows}")
+    options = ("--store", tmp_path, "--out", tmp_path, "--workers", 1, "--degraded", 0)
+    run("--data", listing, *options)
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 2}
+    known = "train, val, calibration, test"
+    assert data["skipped"] == [
+        [names[1], "no split"],
+        [names[2], f"split 'tets' is none of {known}"],
+        [names[4], f"split 'mine' is none of {known}"],
+    ]
+    run("--data", listing, *options, "--split", "Mine")
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 1}
+    assert [name for name, _ in data["skipped"]] == names[1:3]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--degraded", "-1"), ("evaluate", "--workers", "0")]
+)
+def test_numbers_have_a_least(arguments: tuple[str, ...], faces: Path, tmp_path: Path) -> None:
+    options = ("--data", str(faces), "--store", str(tmp_path), "--out", str(tmp_path))
+    result = CliRunner().invoke(app, [*arguments, *options])
+    assert result.exit_code == 2
+    assert arguments[1] in result.output
+
+
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FacewiseError, match="pass --labels for FairFace"):
         run("--data", tmp_path, "--store", tmp_path, "--out", tmp_path)
@@ -213,32 +272,114 @@ def test_figures_for_the_spec(tmp_path: Path) -> None:
     assert row["n"] == n
     assert 0 <= row["low"] <= row["coverage"] <= row["high"] <= 1
     shutil.copy(spec.path, tmp_path / "copy.json")
-    write_spec(tmp_path / "copy.json", figures=figures)
+    mine = read_spec(tmp_path / "copy.json")
+    write_results(results, tmp_path / "results.json", fitted=mine)
     copy = read_spec(tmp_path / "copy.json")
     assert copy.figures == figures
     assert copy.calibration == spec.calibration
     assert Calibration.from_dict(copy.calibration).coverages == (0.8, 0.9, 0.95)
-    write_results(results, tmp_path / "results.json")
     assert "NaN" not in (tmp_path / "results.json").read_text()
 
 
-def test_another_calibration_is_another_version(tmp_path: Path) -> None:
+def test_another_calibration_is_another_version() -> None:
     spec = load_spec()
-    path = tmp_path / "copy.json"
-    shutil.copy(spec.path, path)
-    before = read_spec(path)
-    write_spec(path, calibration=before.calibration)
-    assert read_spec(path).version == before.version, "it is the same one"
+    assert calibrated(spec, spec.calibration).version == spec.version, "it is the same one"
+    major, _, first = spec.version.partition(".")
+    other = spec
     for minor in (1, 2):
-        temperatures = {**before.calibration["temperatures"], "age": 1 + minor / 10}
-        write_spec(path, calibration={**before.calibration, "temperatures": temperatures})
-        major, _, first = before.version.partition(".")
-        assert read_spec(path).version == f"{major}.{int(first or 0) + minor}"
+        temperatures = {**spec.calibration["temperatures"], "age": 1 + minor / 10}
+        other = calibrated(other, {**spec.calibration, "temperatures": temperatures})
+        assert other.version == f"{major}.{int(first or 0) + minor}"
+        assert other.calibration["temperatures"] == temperatures
     # The first calibration of weights that had none is no new version.
-    raw = json.loads(path.read_text())
-    path.write_text(json.dumps({**raw, "version": "7", "calibration": {}}))
-    write_spec(path, calibration=before.calibration)
-    assert read_spec(path).version == "7"
+    bare = dataclasses.replace(spec, version="7", calibration={})
+    assert calibrated(bare, spec.calibration).version == "7"
+
+
+def test_results_and_spec_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    shutil.copy(load_spec().path, tmp_path / "copy.json")
+    spec, path = read_spec(tmp_path / "copy.json"), tmp_path / "results.json"
+    results = score_model(spec, made(2, age=[30, 40]), "test")
+    path.write_text("older")
+    results["model"]["name"] = "\udce9"  # what UTF-8 cannot hold
+    before = spec.path.read_bytes()
+    with pytest.raises(UnicodeEncodeError):
+        write_results(results, path, fitted=spec)
+    assert (path.read_text(), spec.path.read_bytes()) == ("older", before)
+    results["model"]["name"] = "m"
+    write_results(results, path, fitted=calibrated(spec, {"temperatures": {"age": 2.0}}))
+    assert json.loads(path.read_text())["model"]["name"] == "m"
+    assert read_spec(spec.path).calibration == {"temperatures": {"age": 2.0}}
+    assert read_spec(spec.path).version != spec.version
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.json", "results.json"]
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A CSV of the committed faces, all in each of three splits; the files of test are missing.
+
+    The labels are what the model says of them, but for the three it is least sure of.
+    """
+    folder = tmp_path / "labelled"
+    shutil.copytree(Path(__file__).parent.parent / "data" / "faces", folder / "a")
+    o = collect("default", [read_pictures(folder)], "", workers=1)
+    genders, ages = o.genders.argmax(1), expected_age(o.ages).round().astype(int)
+    ethnicities = o.ethnicities.argmax(1)
+    genders[np.argsort(o.genders.max(1))[:3]] ^= 1
+    unsure = np.argsort(o.ethnicities.max(1))[:3]
+    ethnicities[unsure] = o.ethnicities[unsure].argsort(1)[:, -2]
+    ages[::2] += 6
+    lines = ["path,age,gender,ethnicity,split"]
+    for letter, split in zip("abc", ("calibration", "val", "test"), strict=True):
+        if letter == "b":
+            shutil.copytree(folder / "a", folder / "b")
+        lines += [
+            f"{letter}{key[1:]},{age},{GENDER_LABELS[g]},{ETHNICITY_LABELS[e]},{split}"
+            for key, age, g, e in zip(o.keys, ages, genders, ethnicities, strict=True)
+        ]
+    (folder / "faces.csv").write_text("\n".join(lines) + "\n")
+    return folder / "faces.csv"
+
+
+@pytest.mark.filterwarnings("ignore:the no. of calibration examples")
+def test_a_fit_is_refused_or_scored_before_the_spec_is_written(
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spec = load_spec()
+    for path in (spec.path, spec.weights_path):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "own")
+    mine, out = tmp_path / "own" / spec.path.name, tmp_path / "out"
+    options = (
+        *("--model", mine, "--data", labelled, "--store", tmp_path / "store", "--out", out),
+        *("--workers", 1, "--degraded", 0, "--fit"),
+    )
+    with pytest.raises(OptionError, match="too few faces to fit a calibration"):
+        run(*options)
+    monkeypatch.setattr("facewise.evaluation.fit.MIN_FACES", 20)
+    monkeypatch.setattr("facewise.evaluation.fit.MIN_OF_CLASS", 1)
+    whole = labelled.read_text()
+    labelled.write_text("\n".join(whole.splitlines()[:40]) + "\n")
+    with pytest.raises(OptionError, match="the split val has 16 with an age"):
+        run(*options)
+    labelled.write_text(whole)
+    with pytest.raises(OptionError, match="none of 23 pictures can be read"):
+        run(*options)
+    assert mine.read_bytes() == spec.path.read_bytes(), "test was not scored"
+    assert "calibration of the installed" not in caplog.text
+    shutil.copytree(labelled.parent / "a", labelled.parent / "c")
+    monkeypatch.setattr("facewise.models.WEIGHTS_FOLDER", mine.parent)
+    run(*options)
+    assert f"replaces the calibration of the installed {spec.name}" in caplog.text
+    results, fitted = json.loads((out / mine.name).read_text()), read_spec(mine)
+    major, _, minor = spec.version.partition(".")
+    assert fitted.version == results["model"]["version"] == f"{major}.{int(minor or 0) + 1}"
+    assert fitted.calibration["temperatures"] == results["calibration"]["temperatures"]
+    assert fitted.calibration["temperatures"] != spec.calibration["temperatures"]
+    assert fitted.figures["csv_faces"] == 23
 
 
 def test_results_are_json_even_where_nothing_was_found(tmp_path: Path) -> None:

@@ -196,3 +196,38 @@ def test_a_list_that_lacks_a_column(tmp_path: Path) -> None:
         read_fairface(store(tmp_path, "folder", {"1.jpg": b""}), labels)
     with pytest.raises(OptionError, match="neither a folder nor an uncompressed tar"):
         read_utkface(labels)
+
+
+def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text(
+        "Path,Age,Sex,race,SPLIT,note,Note\n"
+        "a.jpg,25,Female,East Asian,Test,,\n"
+        "b.jpg,30,male,white,,,\n"
+        "c.jpg,30,male,latino_hispanic,Mine,,\n"
+        "d.jpg,30,male,Martian,,,\n"
+    )
+    data_set = read_csv(listing)
+    assert [(s.age_range, s.gender, s.ethnicity, s.split) for s in data_set.samples] == [
+        ((25, 25), 1, 2, "test"),
+        ((30, 30), 0, 0, ""),
+        ((30, 30), 0, 4, "mine"),
+    ]
+    assert data_set.skipped == (
+        ("d.jpg", "'Martian' is not one of White, Black, Asian, Indian, Others"),
+    )
+
+
+def test_of_two_columns_the_one_that_is_spelt_rightly_counts(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text("path,Age,age,AGE,race,ethnicity\na.jpg,1,2,3,Black,White\n")
+    (sample,) = read_csv(listing).samples
+    assert (sample.age_range, sample.ethnicity) == ((2, 2), 0)
+
+
+@pytest.mark.parametrize("text", ["path,years,m/f\na.jpg,25,f\n", "path,age\na.jpg,\n"])
+def test_a_list_without_a_label_says_which_there_could_be(tmp_path: Path, text: str) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text(text)
+    with pytest.raises(OptionError, match=r"columns age, gender \(or sex\) and ethnicity \(or"):
+        read_csv(listing)

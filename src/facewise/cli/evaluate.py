@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from facewise.datasets import DataSet
     from facewise.evaluation.outcomes import Outcomes
 
+logger = logging.getLogger("facewise.cli")
+
 EXCLUSIONS = Path(__file__).parent.parent / "evaluation" / "exclusions.csv"
 """Pictures of the shared data sets whose photo is in an earlier split, too; see docs/dedupe.md."""
 
@@ -40,7 +42,7 @@ def evaluate(
         bool, typer.Option("--fit", help="First calibrate on calibration and val.")
     ] = False,
     degraded: Annotated[
-        int, typer.Option(help="Faces of each data set to worsen on purpose; 0 for none.")
+        int, typer.Option(min=0, help="Faces of each data set to worsen on purpose; 0 for none.")
     ] = 450,
     exclude: Annotated[
         Path | None,
@@ -56,7 +58,7 @@ def evaluate(
         "cache/outcomes"
     ),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/evaluate"),
-    workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     verbose: Verbose = 0,
 ) -> None:
     """Score a model through detection and alignment; with --fit, calibrate it first."""
@@ -68,26 +70,29 @@ def evaluate(
         raise MissingExtraError("evaluation", "evaluate") from error
     from facewise.audit.confusions import fit_sources
     from facewise.calibration import Calibration
+    from facewise.datasets import split_name
     from facewise.evaluation.card import write_card
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
-    from facewise.evaluation.fit import fit_calibration
+    from facewise.evaluation.fit import check_faces, fit_calibration
     from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
     from facewise.evaluation.noise import suspects_of
     from facewise.evaluation.outcomes import collect
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import (
+        calibrated,
         score_model,
-        spec_figures,
         summary,
         write_results,
-        write_spec,
     )
     from facewise.evaluation.scoring import Scored
-    from facewise.models import load_spec
+    from facewise.models import WEIGHTS_FOLDER, load_spec
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    sets = _read(data, labels)
+    sets, split = _read(data, labels), split_name(split)
+    if not any(data_set.samples for data_set in sets):
+        named = ", the first, {}: {}".format(*sets[0].skipped[0]) if sets[0].skipped else ""
+        raise OptionError(f"{data} has no face that can be used{named}")
     if exclude is None and _has_shared_splits(data, labels):
         exclude = EXCLUSIONS
     excluded = _excluded(exclude)
@@ -95,6 +100,7 @@ def evaluate(
     if splits == {""}:
         split = ""
     whole = [_in_split(data_set, split) for data_set in sets]
+    unreadable: dict[str, str] = {}
     spec = load_spec(model)
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
@@ -110,6 +116,7 @@ def evaluate(
             workers=workers,
             sample=sample,
             degradation=degradation,
+            skipped=unreadable,
         )
         return everything.without(excluded)
 
@@ -120,11 +127,19 @@ def evaluate(
                 f"--fit needs the splits calibration and val; {data} lacks "
                 f"{' and '.join(sorted(missing))}"
             )
+        if spec.path.resolve().is_relative_to(WEIGHTS_FOLDER.resolve()):
+            logger.warning(
+                "replaces the calibration of the installed %s: from then on, whatever uses the "
+                "model here answers by it. To calibrate a copy, pass the path of a copied spec as "
+                "--model",
+                spec.name,
+            )
         calibration = run("calibration")
         fitted = fit_calibration(calibration)
         ungated = Calibration.from_dict(fitted)
-        worsened = {name: run("val", name) for name in DEGRADATIONS if degraded}
         val = run("val")
+        check_faces(val, "val")
+        worsened = {name: run("val", name) for name in DEGRADATIONS if degraded}
         gates = fit_gates(
             Scored(val, ungated), {n: Scored(o, ungated) for n, o in worsened.items()}
         )
@@ -134,8 +149,7 @@ def evaluate(
         o = c.outcomes
         confusions = fit_sources(o.datasets, o.found, o.groups, c.ages, o.age_ranges, classes)
         stored = {**fitted, "gates": gates, "confusions": confusions}
-        write_spec(spec.path, calibration=stored)
-        spec = load_spec(model)
+        spec = calibrated(spec, stored)
         baseline = fit_baseline(Scored(calibration, gated))
         curves["val"] = gate_curves(
             Scored(val, gated), {n: Scored(o, gated) for n, o in worsened.items()}
@@ -148,18 +162,19 @@ def evaluate(
         degraded={name: run(split, name) for name in DEGRADATIONS if degraded},
         baseline=baseline,
         curves=curves,
-        data_sets=sets,
+        skipped=[
+            *(pair for data_set in whole for pair in data_set.skipped),
+            *(pair for pair in unreadable.items() if pair[0] not in excluded),
+        ],
         excluded=sorted(excluded & {s.key for d in sets for s in d.samples}),
     )
     results["suspect_labels"] = suspects_of(
         Scored(outcomes, Calibration.from_dict(spec.calibration))
     )
     path = out / f"{spec.name}.json"
-    write_results(results, path)
-    if fit:
-        write_spec(spec.path, figures=spec_figures(results))
+    write_results(results, path, fitted=spec if fit else None)
     typer.echo(summary(results))
-    written = [path, *write_reports(out, spec.name)]
+    written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
     if card:
         written += write_card(spec, out)
     typer.echo(f"all of it: {', '.join(map(str, written))}")
@@ -174,11 +189,24 @@ def _has_shared_splits(data: Path, labels: Path | None) -> bool:
 
 
 def _in_split(data_set: DataSet, split: str) -> DataSet:
-    """A data set that has no splits of its own, as if all of it were in one."""
-    if any(sample.split for sample in data_set.samples):
-        return data_set
-    samples = (dataclasses.replace(sample, split=split) for sample in data_set.samples)
-    return dataclasses.replace(data_set, samples=tuple(samples))
+    """A data set that has no splits of its own, as if all of it were in one.
+
+    Of one that has, rows without a split, or of a split that nobody knows, are named as skipped.
+    """
+    if not any(sample.split for sample in data_set.samples):
+        samples = (dataclasses.replace(sample, split=split) for sample in data_set.samples)
+        return dataclasses.replace(data_set, samples=tuple(samples))
+    from facewise.datasets import SPLITS
+
+    lost = [
+        (s.key, f"split {s.split!r} is none of {', '.join(SPLITS)}" if s.split else "no split")
+        for s in data_set.samples
+        if split and s.split not in (*SPLITS, split)
+    ]
+    if lost:
+        text = "%d pictures are in no split that is known, the first %s: %s"
+        logger.warning(text, len(lost), *lost[0])
+    return dataclasses.replace(data_set, skipped=(*data_set.skipped, *lost))
 
 
 def _read(data: Path, labels: Path | None) -> list[DataSet]:

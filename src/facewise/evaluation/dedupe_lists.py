@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.datasets import listed_name, parse_utkface_name
+from facewise.datasets import listed_name, parse_age, parse_utkface_name
 from facewise.errors import OptionError
 from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS
 
@@ -213,13 +213,18 @@ def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> list[Row]:
-    """Rows of the groups whose labels disagree, with the columns that do."""
+    """Rows of the groups whose labels disagree, with the columns that do.
+
+    Ages disagree where no year is in all of them: 25 is no other age than 25.0 or 20-29.
+    """
     out = []
     for group in groups:
-        differ = [
+        rows = [labels[name] for name in group]
+        differ = ["age"] if years_apart(rows) > 0 else []
+        differ += [
             column
             for column in LABEL_COLUMNS
-            if len({labels[name][column] for name in group if column in labels[name]}) > 1
+            if column != "age" and len({row[column] for row in rows if column in row}) > 1
         ]
         if differ:
             out += [
@@ -232,6 +237,22 @@ def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> lis
                 for name in group
             ]
     return out
+
+
+def age_range(row: Row) -> tuple[int, int] | None:
+    """First and last year of a row's age; None where it has none, or none that can be read."""
+    try:
+        return parse_age(row.get("age", ""))
+    except ValueError:
+        return None
+
+
+def years_apart(rows: Sequence[Row]) -> int:
+    """How far the ages of rows are apart at the least; 0 where one year is in all of them."""
+    ranges = [ages for row in rows if (ages := age_range(row)) is not None]
+    if not ranges:
+        return 0
+    return max(0, max(first for first, _ in ranges) - min(last for _, last in ranges))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

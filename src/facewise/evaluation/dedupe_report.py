@@ -11,9 +11,11 @@ from facewise.evaluation.dedupe import CONFIRMED, Fingerprints, Pair, join, uniq
 from facewise.evaluation.dedupe_lists import (
     Row,
     across_splits,
+    age_range,
     compare_with_list,
     conflicts,
     exclusions,
+    years_apart,
 )
 from facewise.evaluation.noise import label_noise
 from facewise.images import load_photo
@@ -101,7 +103,7 @@ def summarise(
             for column in ("age", "gender", "ethnicity")
         },
         "age_by_more_than_5_years": sum(
-            _spread([labels[name].get("age", "") for name in group]) > 5 for group in same
+            years_apart([labels[name] for name in group]) > 5 for group in same
         ),
         "of_confirmed_groups": len(same),
     }
@@ -130,16 +132,13 @@ def _listing(prints: Fingerprints, pairs: Sequence[Pair]) -> list[dict[str, Any]
     ]
 
 
-def _spread(ages: Sequence[str]) -> int:
-    years = [int(age) for age in ages if age.isdigit()]
-    return max(years) - min(years) if years else 0
-
-
 def _numbers(row: Row) -> dict[str, int | None]:
-    """Labels as numbers; classes by any number that is the same for the same word."""
-    age = row.get("age", "")
+    """Labels as numbers, ages where known to the year; classes by any number that is the same for
+    the same word.
+    """
+    first, last = age_range(row) or (0, 1)
     return {
-        "age": int(age) if age.isdigit() else None,
+        "age": first if first == last else None,
         **{
             name: sum(ord(c) << (8 * i) for i, c in enumerate(row[name])) if name in row else None
             for name in ("gender", "ethnicity")

@@ -6,15 +6,27 @@ Temperatures and thresholds come from the calibration split, gates from val; tes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, apply_temperature
+from facewise.errors import OptionError
 from facewise.evaluation.intervals import Faces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
+from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
 from facewise.types import FloatArray
+
+MIN_FACES: Final = 100
+"""Faces with an age that a split needs to be fitted on. Fewer say nothing of a level of 95 %."""
+
+MIN_OF_CLASS: Final = 20
+"""Faces of each gender and ethnicity that it needs. With fewer than 19 a label has no threshold at
+95 % and is in every set, and the temperature hardly knows of it."""
+
+LOG_BOUND: Final = 1.5
+"""Temperatures are looked for from exp(-1.5) to exp(1.5)."""
 
 
 def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
@@ -30,7 +42,7 @@ def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> flo
         p = apply_temperature(probabilities, float(np.exp(log_temperature)))
         return -float(np.log(np.maximum((p * inside).sum(-1), 1e-12)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-LOG_BOUND, LOG_BOUND), method="bounded").x))
 
 
 def set_thresholds(
@@ -104,8 +116,49 @@ def faces_of(found: Outcomes, temperature: float) -> Faces:
     return Faces(apply_temperature(exact.ages, temperature), exact.age_ranges[:, 0], exact.groups)
 
 
+def check_faces(outcomes: Outcomes, split: str) -> None:
+    """Refuse to fit on a split that says too little, as what ships would be worse than before.
+
+    Raises:
+        OptionError: it has fewer than ``MIN_FACES`` faces that were found and have an age, or fewer
+            than ``MIN_OF_CLASS`` of a gender or ethnicity.
+    """
+    o = outcomes.take(outcomes.found)
+    aged = int((o.age_ranges[:, 0] > 0).sum())
+    few = [f"{aged} with an age"] if aged < MIN_FACES else []
+    for names, labels in (
+        (GENDER_LABELS, o.true_genders),
+        (ETHNICITY_LABELS, o.true_ethnicities),
+    ):
+        counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+        few += [f"{n} {name}" for n, name in zip(counts, names, strict=True) if n < MIN_OF_CLASS]
+    if few:
+        raise OptionError(
+            f"too few faces to fit a calibration: of those that were found, the split {split} has "
+            f"{', '.join(few)}, and needs {MIN_FACES} with an age and {MIN_OF_CLASS} of each "
+            "gender and ethnicity; label more, or score without --fit"
+        )
+
+
+def _temperature(name: str, probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
+    """As the spec holds it. At its bound the best one lies beyond, and no face was calibrated."""
+    t = round(fit_temperature(probabilities, inside), 4)
+    if abs(np.log(t)) > LOG_BOUND - 0.01:
+        raise OptionError(
+            f"the temperature of {name} ends at its bound, {t}: the labels of the split "
+            "calibration look made up, or like the model's own answers; check them, or score "
+            "without --fit"
+        )
+    return t
+
+
 def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
-    """The ``calibration`` part of a model's spec, but for its gates."""
+    """The ``calibration`` part of a model's spec, but for its gates.
+
+    Raises:
+        OptionError: the faces are too few, see ``check_faces``, or a temperature ends at its bound.
+    """
+    check_faces(calibration, "calibration")
     c = calibration.take(calibration.found)
     aged, exact = c.age_ranges[:, 0] > 0, c.exact
     sets = np.unique(calibration.datasets)
@@ -114,7 +167,7 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
     }
     fitted: dict[str, Any] = {"temperatures": {}, "label_sets": {}}
     if aged.any():
-        t = round(fit_temperature(c.ages[aged], age_mask(c.age_ranges[aged])), 4)
+        t = _temperature("age", c.ages[aged], age_mask(c.age_ranges[aged]))
         fitted["temperatures"]["age"] = t
         if exact.any():
             fitted["age_intervals"] = fit_intervals(
@@ -127,7 +180,7 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
         known = labels >= 0
         if known.any():
             mask = class_mask(labels[known], p.shape[1])
-            t = round(fit_temperature(p[known], mask), 4)
+            t = _temperature(name, p[known], mask)
             fitted["temperatures"][name] = t
             fitted["label_sets"][name] = set_thresholds(
                 apply_temperature(p[known], t), labels[known], c.datasets[known], found

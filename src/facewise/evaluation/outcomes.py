@@ -116,9 +116,8 @@ def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
         rows.append(row)
         try:
             rgb = load_photo(_state["data_sets"][set_index].read(sample)).rgb
-        except (ImageError, OSError) as error:
-            log.warning("%s counts as not found: %s", sample.key, error)
-            continue
+        except (ImageError, OSError):
+            continue  # its row is stored as not found, and left out when it is read
         photo = Photo(degrade(add_border(rgb)[0], _state["degradation"], seed=position))
         face = _find(photo) if known is None else _unpacked(known)
         if face is not None:
@@ -196,10 +195,12 @@ def collect(
     workers: int = 2,
     sample: int | None = None,
     degradation: str | None = None,
+    skipped: dict[str, str] | None = None,
 ) -> Outcomes:
     """Run a model over a split by the scoring protocol, or read what an earlier run stored.
 
-    What the detector found is stored by itself, so that another model needs no detection.
+    What the detector found is stored by itself, so that another model needs no detection. A picture
+    that is missing or cannot be decoded has no row: no face was looked for in it.
 
     Args:
         model: name or spec path.
@@ -210,9 +211,10 @@ def collect(
         sample: only so many faces of each data set, drawn at random, always the same ones.
         degradation: worsens each picture, its grey border included, before detection; a name of
             ``facewise.evaluation.degrade.DEGRADATIONS``.
+        skipped: gets the key of each picture that cannot be read, and why.
 
     Raises:
-        OptionError: the split holds no face.
+        OptionError: the split holds no face, or none of its pictures can be read.
     """
     spec = load_spec(model)
     todo = _todo(data_sets, split, sample)
@@ -228,7 +230,8 @@ def collect(
         outcomes_path = store / f"{spec.name}-{name}-{key}.npz"
         if outcomes_path.exists():
             with np.load(outcomes_path) as stored:
-                return Outcomes(**{name: stored[name] for name in stored.files})
+                outcomes = Outcomes(**{name: stored[name] for name in stored.files})
+            return _readable(outcomes, data_sets, todo, {} if skipped is None else skipped)
     known = np.load(detections_path) if detections_path and detections_path.exists() else None
     label = " ".join(filter(None, [split or "all", degradation]))
     rows = _run_all(model, data_sets, todo, known, degradation, workers=workers, label=label)
@@ -239,7 +242,38 @@ def collect(
         np.savez(outcomes_path, **columns)
         if known is None:
             np.save(detections_path, np.array([r["detections"] for r in rows], np.float32))
-    return outcomes
+    return _readable(outcomes, data_sets, todo, {} if skipped is None else skipped)
+
+
+def _readable(
+    outcomes: Outcomes, data_sets: Sequence[DataSet], todo: Sequence[Todo], skipped: dict[str, str]
+) -> Outcomes:
+    """Rows but those of pictures that cannot be read, which are named in ``skipped``.
+
+    What is stored does not tell them from faces that were not found: those few are read again.
+    """
+    readable = np.ones(len(outcomes), bool)
+    for row in np.flatnonzero(~outcomes.found).tolist():
+        _, index, sample = todo[row]
+        try:
+            load_photo(data_sets[index].read(sample))
+        except ImageError as error:
+            why = str(error)
+        except OSError as error:
+            why = error.strerror or str(error)
+        else:
+            continue
+        readable[row] = False
+        if sample.key not in skipped:
+            log.warning("%s is skipped: %s", sample.key, why)
+        skipped[sample.key] = why
+    if not readable.any():
+        key, why = next(iter(skipped.items()))
+        raise OptionError(
+            f"none of {len(readable)} pictures can be read, the first, {key}: {why}; check where "
+            "they are"
+        )
+    return outcomes.take(readable)
 
 
 def _todo(data_sets: Sequence[DataSet], split: str, sample: int | None) -> list[Todo]:
@@ -251,8 +285,10 @@ def _todo(data_sets: Sequence[DataSet], split: str, sample: int | None) -> list[
             mine = [mine[i] for i in sorted(chosen)]
         todo += [(position, index, s) for position, s in enumerate(mine)]
     if not todo:
+        there = sorted({s.split for data_set in data_sets for s in data_set.samples} - {""})
         raise OptionError(
-            f"no face is in the split {split!r}: check --split and the data sets' lists of splits"
+            f"no face is in the split {split!r}, but in {', '.join(there) or 'none at all'}: check "
+            "--split and the data sets' lists of splits"
         )
     return todo
 

@@ -6,6 +6,7 @@ reads nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.calibration import LEVELS, Calibration
-from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gates import degraded_table, gate_curves
 from facewise.evaluation.groups import badness, group_columns, nist_tables, per_group, worst_groups
@@ -48,7 +48,7 @@ def score_model(
     degraded: Mapping[str, Outcomes] | None = None,
     baseline: Baseline | None = None,
     curves: Mapping[str, Any] | None = None,
-    data_sets: Sequence[DataSet] = (),
+    skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that is known about a model on a split; see docs/evaluation.md.
@@ -60,7 +60,7 @@ def score_model(
         degraded: a part of the same faces, worsened, by name of the degradation.
         baseline: plain conformal prediction to compare with.
         curves: risk against share answered, of the split that the gates were chosen on.
-        data_sets: what was read, for the files that were skipped.
+        skipped: names of what could not be used, and why.
         excluded: files left out on purpose, as near-duplicates of training pictures are.
     """
     calibration = Calibration.from_dict(spec.calibration)
@@ -95,7 +95,7 @@ def score_model(
                 name: sorted(part.outcomes.keys[~part.outcomes.found].tolist())
                 for name, part in parts.items()
             },
-            "skipped": [list(pair) for d in data_sets for pair in d.skipped],
+            "skipped": [list(pair) for pair in skipped],
             "excluded": list(excluded),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
@@ -183,26 +183,24 @@ def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
     return _rounded(out)
 
 
-def write_spec(
-    path: Path,
-    *,
-    calibration: Mapping[str, Any] | None = None,
-    figures: Mapping[str, Any] | None = None,
-) -> None:
-    """Replace the ``calibration`` or ``figures`` of a spec; all else stays as it is.
+def calibrated(spec: ModelSpec, calibration: Mapping[str, Any]) -> ModelSpec:
+    """The spec with a calibration, not yet written.
 
     Another calibration than the one that was there gives other answers, so the version goes up by
     a minor number: weights 5, calibrated again, are 5.1.
     """
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    if calibration is not None:
-        fitted = json.loads(json.dumps(calibration))
-        if raw.get("calibration") and raw["calibration"] != fitted:
-            raw["version"] = next_minor(raw["version"])
-        raw["calibration"] = fitted
-    if figures is not None:
-        raw["figures"] = dict(figures)
-    path.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fitted = json.loads(json.dumps(calibration))
+    other = spec.calibration and spec.calibration != fitted
+    version = next_minor(spec.version) if other else spec.version
+    return dataclasses.replace(spec, version=version, calibration=fitted)
+
+
+def _spec_text(spec: ModelSpec, figures: Mapping[str, Any]) -> str:
+    """The file that a spec was read from, with its calibration and other figures."""
+    raw = json.loads(spec.path.read_text(encoding="utf-8"))
+    raw["version"], raw["calibration"] = spec.version, spec.calibration
+    raw["figures"] = dict(figures)
+    return json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
 
 
 def next_minor(version: str) -> str:
@@ -211,11 +209,37 @@ def next_minor(version: str) -> str:
     return f"{major}.{int(minor or 0) + 1}"
 
 
-def write_results(results: Mapping[str, Any], path: Path) -> None:
-    """Write the file: numbers to six significant figures, null where there is none."""
+def write_results(
+    results: Mapping[str, Any], path: Path, *, fitted: ModelSpec | None = None
+) -> None:
+    """Write the file: numbers to six significant figures, null where there is none.
+
+    Args:
+        results: as ``score_model`` gives them.
+        path: the file.
+        fitted: the spec that the results are of, where it was calibrated for them: it is written
+            with its figures, and neither file without the other.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    files = {path: text + "\n"}
+    if fitted is not None:
+        files[fitted.path] = _spec_text(fitted, spec_figures(results))
+    _write_all(files)
+
+
+def _write_all(files: Mapping[Path, str]) -> None:
+    """Texts to their files, each the whole of it, and none before all are on the disk."""
+    targets = [path.resolve() for path in files]  # a link goes on being one
+    unfinished = [path.with_name(f"{path.name}.unfinished") for path in targets]
+    try:
+        for new, text in zip(unfinished, files.values(), strict=True):
+            new.write_text(text, encoding="utf-8")
+        for new, path in zip(unfinished, targets, strict=True):
+            new.replace(path)
+    finally:
+        for new in unfinished:
+            new.unlink(missing_ok=True)
 
 
 def _rounded(value: Any) -> Any:
@@ -245,7 +269,7 @@ def summary(results: Mapping[str, Any]) -> str:
         lines.append(f"  faces not found: {row['not_found']}")
     if skipped := results["data"]["skipped"]:
         name, why = skipped[0]
-        lines.append(f"skipped by the readers: {len(skipped)}, the first {name}: {why}")
+        lines.append(f"skipped: {len(skipped)}, the first {name}: {why}")
     lines.append("worst groups:")
     lines += [
         f"  {row['dataset']} {row['metric']}: {row['worst']} "
