@@ -104,17 +104,30 @@ def test_intervals_of_balanced_accuracy_and_f1_are_of_the_same_figures() -> None
 
 
 def test_duplicates_are_drawn_together() -> None:
-    values = np.array([0.0, 0.0, 1.0, 1.0])
-    alone = GroupBootstrap(np.array(["a", "b", "c", "d"])).mean(values)
+    values = np.array([0.0, 1.0] * 6)
+    names = np.array(list("abcdefghijkl"))
+    alone = GroupBootstrap(names).mean(values)
     assert alone["low"] < 0.5 < alone["high"]
-    # One group: every draw is the whole, and says nothing of how it might have been.
-    together = GroupBootstrap(np.array(["a"] * 4)).mean(values)
-    assert together["low"] == together["value"] == together["high"] == 0.5
     # Copies add no certainty.
-    many = np.tile(values, 50)
-    copies = GroupBootstrap(np.array(["a", "b", "c", "d"] * 50)).mean(many)
+    many = np.tile(values, 20)
+    copies = GroupBootstrap(np.tile(names, 20)).mean(many)
     assert (copies["low"], copies["high"]) == (alone["low"], alone["high"])
-    assert GroupBootstrap(np.arange(200).astype(str)).mean(many)["low"] > 0.4
+    assert GroupBootstrap(np.arange(240).astype(str)).mean(many)["low"] > 0.4
+
+
+def test_few_photos_have_no_interval() -> None:
+    # Nine photos, and twenty pictures of nine photos; ten have one.
+    errors = np.arange(9.0)
+    few = {"value": 4, "low": None, "high": None, "n": 9}
+    assert GroupBootstrap(np.array(list("abcdefghi"))).mean(errors) == few
+    copies = GroupBootstrap(np.array(list("abcdefghi") * 2)).mean(np.tile(errors, 2))
+    assert (copies["low"], copies["high"], copies["n"]) == (None, None, 18)
+    assert GroupBootstrap(np.arange(10).astype(str)).mean(np.arange(10.0))["low"] < 4
+    rows = scored(3, age=[103, 104, 105], said_ages=[years(90)] * 3, gender=[0, 0, 1])
+    row = figures(rows)
+    metrics = ("age_mae_years", "age_median_error_years", "gender_macro_f1")
+    assert [row[name]["low"] for name in metrics] == [None] * 3
+    assert mae_by_decade(rows)["101-110"] == {"value": 14, "low": None, "high": None, "n": 3}
 
 
 def test_wilson_by_hand() -> None:
@@ -137,7 +150,7 @@ def test_shares_of_rows_that_are_all_alike_have_wilsons_interval() -> None:
     assert (wrong["low"], wrong["value"]) == (0, 0)
     assert wrong["high"] == pytest.approx(0.4345, abs=1e-4)
     # Years are no share.
-    assert GroupBootstrap(groups).mean(np.ones(6))["low"] == 1
+    assert GroupBootstrap(groups).mean(np.ones(6))["low"] is None
     row = figures(scored(6, gender=[0, 1] * 3, said_genders=[[1, 0], [0, 1]] * 3))
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert row[f"gender_{name}"]["low"] == pytest.approx(1 / (1 + 3.8415 / 6), abs=1e-4)

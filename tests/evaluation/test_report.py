@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from facewise.evaluation.report import render_report, write_reports
-from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
+from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
 from facewise.models import load_spec
 
-from .made import made
+from .made import made, years
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,20 @@ def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[s
         "age error by decade",
     ):
         assert words in shown
+
+
+def test_few_faces_are_told_without_an_interval(tmp_path: Path) -> None:
+    outcomes = made(40, age=[25] * 37 + [95] * 3, said_ages=[years(30)] * 40)
+    small = score_model(load_spec("default"), outcomes, "all")
+    write_results(small, tmp_path / "results.json")
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["age_by_decade"]["utkface"]["91-100"]["low"] is None
+    html, markdown = render_report(read)
+    assert "| 91-100 | 65.00 (too few for an interval) | 3 |" in markdown
+    assert "| 21-30 | 5.00 (5.00 to 5.00) | 37 |" in markdown
+    assert html.count("<svg") > 1
+    few = score_model(load_spec("default"), outcomes.take(np.arange(3)), "all")
+    assert "age_mae_years: 5.00 (n 3, too few for an interval)" in summary(few)
 
 
 def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:

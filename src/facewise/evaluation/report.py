@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from facewise.evaluation import report_tables as tables
 from facewise.reporting import plots
+from facewise.reporting.bootstrap import MIN_GROUPS
 from facewise.reporting.report import Report
 
 MIN_BIN: Final = 10
@@ -75,7 +76,8 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
         "alignment. A face that is not found is wrong in every classification, counts as age 33 "
         "and lies outside its interval and sets. In brackets stand 95 % intervals: Wilson's, face "
         "by face, of coverage and of ages 14 to 17 called 25 or more; of all else by a bootstrap "
-        "that draws near-duplicates together (Wilson's over these where all are right, or none)."
+        "that draws near-duplicates together (Wilson's over these where all are right, or none; "
+        f"of fewer than {MIN_GROUPS} photos there is none)."
     )
     _head(page, results)
     _groups(page, results)

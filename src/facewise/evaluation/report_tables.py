@@ -75,12 +75,12 @@ def number(metric: str, value: float | None) -> str:
 
 
 def cell(metric: str, figure: Mapping[str, Any] | None) -> str:
-    """A value with its 95 % interval, where it has one."""
+    """A value with its 95 % interval, or a word on why it has none."""
     if figure is None or figure.get("value") is None:
         return NONE
     value = number(metric, figure["value"])
     if figure.get("low") is None or figure.get("high") is None:
-        return value
+        return f"{value} (too few for an interval)"
     return f"{value} ({number(metric, figure['low'])} to {number(metric, figure['high'])})"
 
 

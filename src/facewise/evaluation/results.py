@@ -275,9 +275,12 @@ def summary(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(metric: str, cell: Mapping[str, float]) -> str:
+def _cell(metric: str, cell: Mapping[str, Any]) -> str:
+    value, count = _number(metric, cell["value"]), f"n {cell['n']}"
+    if cell["low"] is None:
+        return f"{value} ({count}, too few for an interval)"
     low, high = _number(metric, cell["low"]), _number(metric, cell["high"])
-    return f"{_number(metric, cell['value'])} ({low} to {high}, n {cell['n']})"
+    return f"{value} ({low} to {high}, {count})"
 
 
 def _number(metric: str, value: float) -> str:
