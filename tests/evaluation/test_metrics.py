@@ -198,6 +198,36 @@ def test_calibration_error_before_and_after_and_by_group() -> None:
     assert "gender: female" not in row["groups"], "80 are too few"
 
 
+def test_exact_probabilities_err_by_chance_in_groups_of_their_own_label() -> None:
+    """1500 faces are 90 % male, 500 are 40 %, and each as many men and women as that says.
+
+    Of 1550 men, 1350 are right at 0.9 and 200 wrong at 0.6; of 450 women, 150 are wrong at 0.9 and
+    300 right at 0.6. Ages are 60 % 25 and 40 % 35: all who are 25 are right, and who are 35 wrong.
+    """
+    n = 2000
+    rows = scored(
+        n,
+        gender=[0] * 1350 + [1] * 150 + [0] * 200 + [1] * 300,
+        said_genders=[[0.9, 0.1]] * 1500 + [[0.4, 0.6]] * 500,
+        age=[25, 25, 25, 35, 35] * 200 + [(20, 29), (20, 29), (20, 29), (30, 39), (30, 39)] * 200,
+        said_ages=[0.6 * years(25) + 0.4 * years(35)] * n,
+        ethnicity=[0] * n,
+    )
+    errors = calibration_errors(rows)
+    expected = {
+        "gender": {"gender: male": 255 / 1550, "gender: female": 255 / 450},
+        "age_decade": {"age: 20-29": 0.4, "age: 30-39": 0.6},
+        "age_group": {"age: 30-39": 0.6, "age: group 20-29": 0.4, "age: group 30-39": 0.6},
+    }
+    for name, groups in expected.items():
+        for group, error in groups.items():
+            row = errors[name]["groups"][group]
+            assert row["after"] == pytest.approx(error, abs=1e-6)
+            assert row["by_chance"] == pytest.approx(error, abs=0.02)
+    # Groups that another label cuts hold as many who are right as the probabilities say.
+    assert errors["gender"]["groups"]["ethnicity: White"]["by_chance"] < 0.03
+
+
 def test_faces_not_found_are_not_calibrated() -> None:
     rows = scored(2, gender=[0, 0], said_genders=[[1, 0], [0, 0]], found=[True, False])
     row = calibration_errors(rows)["gender"]

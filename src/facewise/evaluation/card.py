@@ -218,7 +218,9 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
         "missed": _table(*tables.missed(results)),
         "calibration": "\n\n".join(
             [
-                "Expected calibration error before and after temperature.",
+                "Expected calibration error before and after temperature, and what exact "
+                "probabilities would show by chance (where the output's own label cuts the "
+                "groups, by labels drawn from the probabilities).",
                 _table(*tables.calibration(results)),
                 _table(*tables.calibration_by_group(results)),
             ]

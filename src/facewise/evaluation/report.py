@@ -185,7 +185,12 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             f"{row['before']['ece']:.3f} before temperature, {row['after']['ece']:.3f} after.",
         )
     page.heading("Calibration error by group", 3)
-    page.text("Groups of 150 faces or more, the worst first.")
+    page.text(
+        "Groups of 150 faces or more, the worst first. Of faces of one label, answers are not "
+        "right as often as they state, however exact the probabilities: of men, every answer "
+        "'female' is wrong. So where the output's own label cuts the groups, 'by chance' comes of "
+        "labels that are drawn from the probabilities and cut the groups in place of the true ones."
+    )
     page.table(*tables.calibration_by_group(results))
     for name, row in results["calibration_error"].items():
         title = tables.OUTPUTS.get(name, name)
