@@ -353,10 +353,12 @@ def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]
         f"{noise['n_groups']} photos that are held more than once in all data sets together"
     )
     if error := noise.get("error_if_independent"):
-        text += f"; if errors are independent, at least {tables.cell('', error)} of labels are wrong"
+        text += (
+            f"; if errors are independent, at least {tables.cell('', error)} of labels are wrong"
+        )
     figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
     departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
-    return f"{text}. The model answers otherwise than {' and '.join(departs)}." if departs else text
+    return f"{text}." + (f" The model departs from {' and '.join(departs)}." if departs else "")
 
 
 def _left_out(page: Report, results: Mapping[str, Any]) -> None:

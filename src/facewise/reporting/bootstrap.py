@@ -107,8 +107,11 @@ def figure(
     return {"value": value, "low": low, "high": high, "n": n}
 
 
-def wilson(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson, 1927); 95 % unless another z is given."""
+def wilson(hits: float, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's interval of a share (Wilson, 1927); 95 % unless another z is given.
+
+    Hits need not be whole: a share of n pictures with several faces each has parts of them.
+    """
     if n == 0:
         return 0.0, 1.0
     p = hits / n
