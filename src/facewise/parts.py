@@ -18,13 +18,27 @@ def part_files(table: Path) -> list[Path]:
     """The table's Parquet files: a folder's parts, or the one file that is named.
 
     Raises:
-        TableError: there is none.
+        TableError: there is none, or the one file is of another kind.
     """
     path = table.absolute()  # or Arrow takes a name with a colon for a URL
+    if path.is_file() and path.suffix != ".parquet" and not _is_parquet(path):
+        raise TableError(
+            f"{table} is no annotated table but a file of another kind: name the folder that "
+            "facewise annotate wrote, or one of its Parquet files"
+        )
     files = [path] if path.is_file() else sorted(path.glob(PART_GLOB))
     if not files:
         raise TableError(f"{table} is no annotated table: make one with facewise annotate")
     return files
+
+
+def _is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet's do; what cannot be read is for its reader to report."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return True
 
 
 def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:

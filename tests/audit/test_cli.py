@@ -107,6 +107,47 @@ def test_two_tables_stand_side_by_side_with_the_change(
     assert f"{-women['change'] * 100:+.1f} (" in back.stdout
 
 
+def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
+    other: Path, tmp_path: Path
+) -> None:
+    done = audit(other, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    (women,) = (
+        row["naive"]
+        for row in json.loads((tmp_path / "report.json").read_text())["attributes"]["gender"]
+        if row["label"] == "female"
+    )
+    ends = f"{women['low']:.1%} to {women['high']:.1%}"
+    said = "95 % interval over pictures, as if the model never erred"
+    assert f"gender (share of faces, {said})" in done.stdout
+    assert f"female    counted {women['share']:6.1%} ({ends})" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert f"<th>{said}</th>" in page
+    assert f"<td>{women['share']:.1%}</td>\n<td>{ends}</td>" in page
+    assert "corrected share" not in page
+
+
+def test_a_note_warns_of_the_intervals_of_decades(table: Path) -> None:
+    text = audit(table, "--no-crossings").stdout
+    assert "interval of a single decade may hold its share far less often than 95 % says" in text
+    assert "trust the intervals" not in text
+
+
+def test_a_file_of_another_kind_is_not_called_damaged(table: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "x.csv"
+    listing.write_text("attribute,label,share\ngender,male,1\n")
+    done = audit(listing)
+    assert done.returncode == 2
+    assert "x.csv is no annotated table but a file of another kind" in done.stderr
+    assert "damaged" not in done.stderr
+    # A part is read under any name, and what is called one but is none is damaged.
+    part = shutil.copy(table / "part-00000000.parquet", tmp_path / "part")
+    assert audit(part, "--no-crossings").returncode == 0
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"lost")
+    assert "is damaged" in audit(broken).stderr
+
+
 def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Path) -> None:
     done = audit(table, "--no-crossings")
     assert "0 errors (0.0% of images)" in done.stdout

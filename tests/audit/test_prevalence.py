@@ -9,6 +9,7 @@ import pytest
 
 from facewise.audit.confusions import Confusions, class_masses, fit_confusions
 from facewise.audit.prevalence import estimate, naive_shares, rake, same_picture
+from facewise.reporting.bootstrap import wilson
 
 NAMES = ("a", "b", "c")
 CENTRES = 1.1 * np.eye(3)
@@ -98,6 +99,32 @@ def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
     moved, ends = alone.change_to(alone)
     assert moved == pytest.approx([0, 0], abs=1e-6)
     assert ends == pytest.approx(np.array([[-0.1611, 0.1611]] * 2), abs=2e-3)
+
+
+@pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
+def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> None:
+    """Two of three faces, in one picture, in ten and in forty alike."""
+    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
+
+    def of(count: int) -> Any:
+        p = np.tile(np.array([[1, 0], [1, 0], [0, 1]], np.float32), (count, 1))
+        pictures = np.repeat(np.arange(count), 3)
+        if method == "naive":
+            return naive_shares(p, pictures)
+        return estimate([p], [sure], pictures, method=method, rounds=20)
+
+    for count in (1, 10):
+        low, high = wilson(2 / 3 * count, count)
+        assert of(count).interval() == pytest.approx(
+            np.array([[low, high], [1 - high, 1 - low]]), abs=1e-3
+        )
+    # By hand, of one: (2/3 + 1.92) / 4.84 -+ 1.96 / 4.84 * sqrt(2/9 + 0.96).
+    assert of(1).interval()[0] == pytest.approx([0.094, 0.975], abs=2e-3)
+    # Of many, the draws are believed: here each is alike.
+    assert np.diff(of(40).interval()).max() < 0.01
+    # The change from few pictures is as little known as they are.
+    _, ends = of(1).change_to(of(40))
+    assert ends[0] == pytest.approx([0.667 - 0.975, 0.667 - 0.094], abs=5e-3)
 
 
 def test_copies_of_a_picture_are_drawn_together() -> None:

@@ -104,17 +104,30 @@ def test_intervals_of_balanced_accuracy_and_f1_are_of_the_same_figures() -> None
 
 
 def test_duplicates_are_drawn_together() -> None:
-    values = np.array([0.0, 0.0, 1.0, 1.0])
-    alone = GroupBootstrap(np.array(["a", "b", "c", "d"])).mean(values)
+    values = np.array([0.0, 1.0] * 6)
+    names = np.array(list("abcdefghijkl"))
+    alone = GroupBootstrap(names).mean(values)
     assert alone["low"] < 0.5 < alone["high"]
-    # One group: every draw is the whole, and says nothing of how it might have been.
-    together = GroupBootstrap(np.array(["a"] * 4)).mean(values)
-    assert together["low"] == together["value"] == together["high"] == 0.5
     # Copies add no certainty.
-    many = np.tile(values, 50)
-    copies = GroupBootstrap(np.array(["a", "b", "c", "d"] * 50)).mean(many)
+    many = np.tile(values, 20)
+    copies = GroupBootstrap(np.tile(names, 20)).mean(many)
     assert (copies["low"], copies["high"]) == (alone["low"], alone["high"])
-    assert GroupBootstrap(np.arange(200).astype(str)).mean(many)["low"] > 0.4
+    assert GroupBootstrap(np.arange(240).astype(str)).mean(many)["low"] > 0.4
+
+
+def test_few_photos_have_no_interval() -> None:
+    # Nine photos, and twenty pictures of nine photos; ten have one.
+    errors = np.arange(9.0)
+    few = {"value": 4, "low": None, "high": None, "n": 9}
+    assert GroupBootstrap(np.array(list("abcdefghi"))).mean(errors) == few
+    copies = GroupBootstrap(np.array(list("abcdefghi") * 2)).mean(np.tile(errors, 2))
+    assert (copies["low"], copies["high"], copies["n"]) == (None, None, 18)
+    assert GroupBootstrap(np.arange(10).astype(str)).mean(np.arange(10.0))["low"] < 4
+    rows = scored(3, age=[103, 104, 105], said_ages=[years(90)] * 3, gender=[0, 0, 1])
+    row = figures(rows)
+    metrics = ("age_mae_years", "age_median_error_years", "gender_macro_f1")
+    assert [row[name]["low"] for name in metrics] == [None] * 3
+    assert mae_by_decade(rows)["101-110"] == {"value": 14, "low": None, "high": None, "n": 3}
 
 
 def test_wilson_by_hand() -> None:
@@ -137,7 +150,7 @@ def test_shares_of_rows_that_are_all_alike_have_wilsons_interval() -> None:
     assert (wrong["low"], wrong["value"]) == (0, 0)
     assert wrong["high"] == pytest.approx(0.4345, abs=1e-4)
     # Years are no share.
-    assert GroupBootstrap(groups).mean(np.ones(6))["low"] == 1
+    assert GroupBootstrap(groups).mean(np.ones(6))["low"] is None
     row = figures(scored(6, gender=[0, 1] * 3, said_genders=[[1, 0], [0, 1]] * 3))
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert row[f"gender_{name}"]["low"] == pytest.approx(1 / (1 + 3.8415 / 6), abs=1e-4)
@@ -183,6 +196,36 @@ def test_calibration_error_before_and_after_and_by_group() -> None:
     # Men alone are always right, women never.
     assert row["groups"]["gender: male"]["before"] == pytest.approx(0.1, abs=1e-6)
     assert "gender: female" not in row["groups"], "80 are too few"
+
+
+def test_exact_probabilities_err_by_chance_in_groups_of_their_own_label() -> None:
+    """1500 faces are 90 % male, 500 are 40 %, and each as many men and women as that says.
+
+    Of 1550 men, 1350 are right at 0.9 and 200 wrong at 0.6; of 450 women, 150 are wrong at 0.9 and
+    300 right at 0.6. Ages are 60 % 25 and 40 % 35: all who are 25 are right, and who are 35 wrong.
+    """
+    n = 2000
+    rows = scored(
+        n,
+        gender=[0] * 1350 + [1] * 150 + [0] * 200 + [1] * 300,
+        said_genders=[[0.9, 0.1]] * 1500 + [[0.4, 0.6]] * 500,
+        age=[25, 25, 25, 35, 35] * 200 + [(20, 29), (20, 29), (20, 29), (30, 39), (30, 39)] * 200,
+        said_ages=[0.6 * years(25) + 0.4 * years(35)] * n,
+        ethnicity=[0] * n,
+    )
+    errors = calibration_errors(rows)
+    expected = {
+        "gender": {"gender: male": 255 / 1550, "gender: female": 255 / 450},
+        "age_decade": {"age: 20-29": 0.4, "age: 30-39": 0.6},
+        "age_group": {"age: 30-39": 0.6, "age: group 20-29": 0.4, "age: group 30-39": 0.6},
+    }
+    for name, groups in expected.items():
+        for group, error in groups.items():
+            row = errors[name]["groups"][group]
+            assert row["after"] == pytest.approx(error, abs=1e-6)
+            assert row["by_chance"] == pytest.approx(error, abs=0.02)
+    # Groups that another label cuts hold as many who are right as the probabilities say.
+    assert errors["gender"]["groups"]["ethnicity: White"]["by_chance"] < 0.03
 
 
 def test_faces_not_found_are_not_calibrated() -> None:

@@ -24,6 +24,9 @@ def test_age_noise_of_a_case_done_by_hand() -> None:
     assert noise["share_that_disagrees"]["value"] == pytest.approx(2 / 3)
     assert noise["share_over_5_years"]["value"] == pytest.approx(1 / 9)
     assert noise["by_age"] == {}
+    # Three photos are too few for an interval, in years as in shares.
+    for name in ("mae_floor_normal_years", "label_sd_robust_years", "share_that_disagrees"):
+        assert (noise[name]["low"], noise[name]["high"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,7 @@ def test_class_noise() -> None:
     assert noise["n_groups"] == 4
     assert noise["pairs_disagree"]["value"] == pytest.approx((0 + 1 + 0 + 2 / 3) / 4)
     error = noise["error_if_independent"]["value"]
+    assert noise["error_if_independent"]["high"] is None, "of four photos"
     assert 2 * error * (1 - error) == pytest.approx(noise["pairs_disagree"]["value"])
 
 

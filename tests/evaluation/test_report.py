@@ -9,13 +9,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from facewise.evaluation.report import render_report, write_reports
-from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
+from facewise.datasets import DataSet, Sample
+from facewise.evaluation.report import noise_sentence, render_report, write_reports
+from facewise.evaluation.report_tables import missed_in_short
+from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
 from facewise.models import load_spec
 
-from .made import made
+from .made import made, years
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,20 @@ def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[s
         assert words in shown
 
 
+def test_few_faces_are_told_without_an_interval(tmp_path: Path) -> None:
+    outcomes = made(40, age=[25] * 37 + [95] * 3, said_ages=[years(30)] * 40)
+    small = score_model(load_spec("default"), outcomes, "all")
+    write_results(small, tmp_path / "results.json")
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["age_by_decade"]["utkface"]["91-100"]["low"] is None
+    html, markdown = render_report(read)
+    assert "| 91-100 | 65.00 (too few for an interval) | 3 |" in markdown
+    assert "| 21-30 | 5.00 (5.00 to 5.00) | 37 |" in markdown
+    assert html.count("<svg") > 1
+    few = score_model(load_spec("default"), outcomes.take(np.arange(3)), "all")
+    assert "age_mae_years: 5.00 (n 3, too few for an interval)" in summary(few)
+
+
 def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:
     """A data set without ages, and no degraded input, noise or suspects."""
     outcomes = made(40, gender=[0, 1] * 20, said_genders=[[0.8, 0.2], [0.4, 0.6]] * 20)
@@ -128,6 +145,63 @@ def test_noise_of_utkfaces_labels_is_told_beside_utkface_alone(
     other = json.loads(json.dumps(score_model(load_spec("default"), outcomes, "all")))
     assert "UTKFace holds more than once" in render_report(results, dedupe=dedupe)[1]
     assert "UTKFace holds more than once" not in render_report(other, dedupe=dedupe)[1]
+
+
+def test_noise_of_labels_stands_beside_the_models_own_errors(
+    results: dict[str, Any], dedupe: dict[str, Any]
+) -> None:
+    text = noise_sentence(results, dedupe)
+    # Forty pairs, all of them four years apart, one half of them of two genders.
+    assert "100% carry ages that disagree; two ages of one photo differ by 4.0 years" in text
+    error = dedupe["label_noise"]["gender"]["error_if_independent"]["value"]
+    assert error == pytest.approx(0.5)
+    assert "gender disagree in 50.0% of the 40 photos" in text
+    assert "if errors are independent, at least 50.0% (" in text
+    for dataset in ("utkface", "fairface"):
+        wrong = 1 - results["overall"][dataset]["gender_accuracy"]["value"]
+        assert f"{wrong:.1%} of {dataset}'s" in text
+    assert "ethnicity" not in text, "nobody has two labels of it"
+    # A file that tells less is read all the same.
+    noise = dedupe["label_noise"]
+    less = {"age": noise["age"], "gender": {**noise["gender"], "error_if_independent": None}}
+    assert "errors are independent" not in noise_sentence(results, {"label_noise": less})
+
+
+def test_coverage_of_groups_is_summed_up_at_the_head(results: dict[str, Any]) -> None:
+    page = render_report(results)[1].split("## Over all")[1].split("\n#")[0]
+    for output in ("age interval", "gender set", "ethnicity set"):
+        assert f"- {output}: of " in page
+    for level, row in results["head"]["label_groups_missed"].items():
+        for name, told in row.items():
+            groups = results["coverage"][level][f"{name}_sets"]["groups"]
+            missed = [group for group, figure in groups.items() if not figure["reaches"]]
+            assert told == {"of": len(groups), "missed": missed}
+            assert told["of"] > 0
+
+    def sets(*shares: float) -> dict[str, Any]:
+        cells = {f"g{k}": {"value": v, "reaches": v > 0.75} for k, v in enumerate(shares)}
+        return {"gender_sets": {"groups": cells}}
+
+    many = [0.99] * 21
+    made_up = {"coverage": {"0.8": sets(0.7, 0.6, 0.9, *many), "0.9": sets(0.8, 0.9, 1, *many)}}
+    (line,) = missed_in_short(made_up)
+    assert line.startswith("gender set: of 24 groups of 150 faces or more")
+    assert "(by chance alone some 2)" in line
+    assert line.endswith("some 2): at 80% 2, the worst g1 with 60.0%; at 90% none")
+
+
+def test_left_out_pictures_are_those_of_the_split_that_was_scored() -> None:
+    def sample(key: str, split: str) -> Sample:
+        return Sample(key, "utkface", split, None, None, None, key)
+
+    split = DataSet((sample("a", "train"), sample("b", "test"), sample("c", "test")), (), {})
+    whole = DataSet((sample("d", ""),), (), {})
+    rows = made(1, gender=[0])
+    results = score_model(
+        load_spec("default"), rows, "test", data_sets=[split, whole], excluded=["a", "b", "d", "e"]
+    )
+    assert results["data"]["excluded"] == ["b", "d", "e"]
+    assert "`a`" not in render_report(json.loads(json.dumps(results)))[1]
 
 
 def test_reports_are_written_beside_the_results(

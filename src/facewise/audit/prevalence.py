@@ -37,6 +37,9 @@ CELLS_HELD: Final = 6_000_000
 NO_SHARE: Final = 0.002
 """Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
 
+FEW_PICTURES: Final = 30
+"""Draws of fewer pictures differ too little: those of one picture not at all."""
+
 METHODS: Final = ("em", "adjusted")
 _STEPS: Final = 1000
 _STILL: Final = 2e-6
@@ -59,38 +62,43 @@ class Shares:
     def interval(self) -> Floats:
         """``(K, 2)``: lower and upper ends, 95 %.
 
-        A class of which no face was seen is in no draw: the upper end of its share, and the lower
-        one of a class that all faces are of, are Wilson's at least.
+        A class of which no face was seen is in no draw, one that all faces are of in every draw,
+        and draws of few pictures are much alike: there, the interval is no narrower than Wilson's,
+        with a picture for an observation, however many faces it has.
         """
         ends = _quantiles(self.drawn)
         # A share that sits at 0 in most rounds must lie in its own interval all the same.
         ends[:, 0] = np.minimum(ends[:, 0], self.value)
         ends[:, 1] = np.maximum(ends[:, 1], self.value)
         ends[(ends[:, 0] > 0) & (ends[:, 0] < NO_SHARE), 0] = 0
-        _, unseen = wilson(0, self.pictures)
-        none, all_ = self.at_ends()
-        ends[none, 1] = np.maximum(ends[none, 1], unseen)
-        ends[all_, 0] = np.minimum(ends[all_, 0], 1 - unseen)
+        # What is as good as nothing, or all, counts as that.
+        seen = np.where(self.value < NO_SHARE, 0, self.value)
+        seen = np.where(seen > 1 - NO_SHARE, 1, seen)
+        for k in np.flatnonzero(self.drawn_too_alike()):
+            low, high = wilson(float(seen[k]) * self.pictures, self.pictures)
+            ends[k] = min(ends[k, 0], low), max(ends[k, 1], high)
         return ends
 
-    def at_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Cells that hold as good as nothing, and those that hold all."""
-        return self.value < NO_SHARE, self.value > 1 - NO_SHARE
+    def drawn_too_alike(self) -> NDArray[np.bool_]:
+        """Cells whose draws say too little: at 0 or 1, or all of them where pictures are few."""
+        at_end = (self.value < NO_SHARE) | (self.value > 1 - NO_SHARE)
+        few: NDArray[np.bool_] = at_end | (self.pictures < FEW_PICTURES)
+        return few
 
     def change_to(self, later: Shares) -> tuple[Floats, Floats]:
         """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
 
-        Rounds are paired. Where one of two shares lies at 0 or 1, its draws hardly differ, and the
-        interval is that of both shares' own at least (Newcombe, 1998).
+        Rounds are paired. Where one of two shares lies at 0 or 1 or is of few pictures, its draws
+        hardly differ, and the interval is that of both shares' own at least (Newcombe, 1998).
         """
         moved = later.value - self.value
         ends = _quantiles(later.drawn - self.drawn)
         mine, other = self.interval(), later.interval()
         down = np.hypot(later.value - other[:, 0], mine[:, 1] - self.value)
         up = np.hypot(other[:, 1] - later.value, self.value - mine[:, 0])
-        at_end = np.any([*self.at_ends(), *later.at_ends()], axis=0)
-        ends[:, 0] = np.minimum(ends[:, 0], moved - np.where(at_end, down, 0))
-        ends[:, 1] = np.maximum(ends[:, 1], moved + np.where(at_end, up, 0))
+        alike = self.drawn_too_alike() | later.drawn_too_alike()
+        ends[:, 0] = np.minimum(ends[:, 0], moved - np.where(alike, down, 0))
+        ends[:, 1] = np.maximum(ends[:, 1], moved + np.where(alike, up, 0))
         return moved, ends
 
 

@@ -15,17 +15,15 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
     if (second := figures.get("second")) is not None:
         lines += [f"second table: {_counts(second)}", *_abstained(second)]
     for name, rows in figures["attributes"].items():
-        lines.append(f"{name} (share of faces, 95 % interval)")
+        lines.append(f"{name} (share of faces, {_interval(rows)})")
         for row in rows:
             naive, best = row["naive"], row.get("corrected")
             if naive["share"] < 0.0005 and (best is None or best["share"] < 0.0005):
                 continue
             text = f"  {row['label']:<9} counted {naive['share']:6.1%}"
             if best is not None:
-                text += (
-                    f"   corrected {best['share']:6.1%} ({best['low']:.1%} to {best['high']:.1%})"
-                )
-            lines.append(text)
+                text += f"   corrected {best['share']:6.1%}"
+            lines.append(f"{text} ({_ends(naive if best is None else best)})")
     for name in figures.get("change", {}):
         lines.append(f"{name}, first table, second table, change in percentage points")
         lines += [
@@ -82,10 +80,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         )
         svg = intervals(cells, title=f"apparent {name}, {kind}", x_label="share of faces", line=0)
         report.figure(name, svg, f"Shares of apparent {name} with 95 % intervals: {said}.")
-        report.table(
-            ["label", "counted", "counted share", "corrected share", "95 % interval"],
-            [_row(row) for row in found],
-        )
+        report.table(_columns("label", found), [_row(row) for row in found])
         if beside := list(_beside(figures, name)):
             report.heading("Beside the second table", 3)
             report.table(
@@ -109,7 +104,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         report.heading(f"Crossing: {name}")
         held = [r for r in found if r.get("corrected", r["naive"])["share"] >= 0.0005]
         report.table(
-            ["cell", "counted", "counted share", "corrected share", "95 % interval"],
+            _columns("cell", held),
             [_row({**row, "label": ", ".join(row["labels"])}) for row in held],
         )
     return report
@@ -149,15 +144,36 @@ def _beside(
 
 
 def _share(cell: Mapping[str, Any]) -> list[str]:
-    return [f"{cell['share']:.1%}", f"{cell['low']:.1%} to {cell['high']:.1%}"]
+    return [f"{cell['share']:.1%}", _ends(cell)]
+
+
+def _ends(cell: Mapping[str, Any]) -> str:
+    return f"{cell['low']:.1%} to {cell['high']:.1%}"
+
+
+def _interval(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the intervals of some rows are; those of counted shares know no error of the model."""
+    if "corrected" in rows[0]:
+        return "95 % interval"
+    return "95 % interval over pictures, as if the model never erred"
+
+
+def _columns(first: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Header of a table of ``_row``; counted cells of a crossing have no interval."""
+    columns = [first, "counted", "counted share"]
+    if rows and "corrected" in rows[0]:
+        columns.append("corrected share")
+    elif rows and "low" not in rows[0]["naive"]:
+        return columns
+    return [*columns, _interval(rows)] if rows else columns
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
     naive, best = row["naive"], row.get("corrected")
-    ends = ["", ""]
+    cells = [row["label"], f"{naive['count']:,.0f}", f"{naive['share']:.1%}"]
     if best is not None:
-        ends = _share(best)
-    return [row["label"], f"{naive['count']:,.0f}", f"{naive['share']:.1%}", *ends]
+        return [*cells, *_share(best)]
+    return [*cells, _ends(naive)] if "low" in naive else cells
 
 
 def _differences(report: Report, title: str, rows: Sequence[Mapping[str, Any]] | None) -> None:

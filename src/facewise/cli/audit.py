@@ -133,7 +133,10 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
         notes.append(f"counts are of all faces; {kept:,} of them stand for all in the corrections")
     if "age" in figures["attributes"]:
-        notes.append("neighbouring decades are hard to tell apart: trust the intervals of ages")
+        notes.append(
+            "neighbouring decades are hard to tell apart: the interval of a single decade may hold "
+            "its share far less often than 95 % says"
+        )
     notes.append(
         f"the correction supposes that the model errs on these faces as on {source}'s; intervals "
         "do not allow for it erring otherwise"

@@ -162,6 +162,7 @@ def evaluate(
         degraded={name: run(split, name) for name in DEGRADATIONS if degraded},
         baseline=baseline,
         curves=curves,
+        data_sets=sets,
         skipped=[
             *(pair for data_set in whole for pair in data_set.skipped),
             *(pair for pair in unreadable.items() if pair[0] not in excluded),

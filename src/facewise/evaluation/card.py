@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
-from facewise.evaluation.report import noise_sentence, read_results
+from facewise.evaluation.report import LEFT_OUT, noise_sentence, read_results
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.report import Report
 
@@ -135,11 +135,7 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
         for name, n in data["faces"].items()
     ]
     left_out = len(data["excluded"])
-    faces.append(
-        f"left out as near-duplicates of pictures in another split: {left_out}"
-        if left_out
-        else "no near-duplicate of another split was left in them to leave out"
-    )
+    faces.append(f"left out on purpose ({LEFT_OUT}): {left_out or 'none'}")
     return {
         "description": model["description"],
         "summary": _summary(results),
@@ -218,7 +214,9 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
         "missed": _table(*tables.missed(results)),
         "calibration": "\n\n".join(
             [
-                "Expected calibration error before and after temperature.",
+                "Expected calibration error before and after temperature, and what exact "
+                "probabilities would show by chance (where the output's own label cuts the "
+                "groups, by labels drawn from the probabilities).",
                 _table(*tables.calibration(results)),
                 _table(*tables.calibration_by_group(results)),
             ]

@@ -18,6 +18,7 @@ from facewise.evaluation.dedupe_lists import (
     years_apart,
 )
 from facewise.evaluation.noise import label_noise
+from facewise.evaluation.report_tables import cell
 from facewise.images import load_photo
 from facewise.reporting.report import Report
 
@@ -288,11 +289,11 @@ def _noise_row(name: str, row: Mapping[str, Any]) -> list[object]:
 
 
 def _share(f: Mapping[str, float]) -> str:
-    return f"{f['value']:.1%} ({f['low']:.1%} to {f['high']:.1%})"
+    return cell("", f)
 
 
 def _years(f: Mapping[str, float]) -> str:
-    return f"{f['value']:.2f} ({f['low']:.2f} to {f['high']:.2f})"
+    return cell("_years", f)
 
 
 def worth_looking_at(pairs: Sequence[Pair]) -> list[Pair]:

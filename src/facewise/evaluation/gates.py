@@ -425,7 +425,8 @@ def _relative(
     draws = GroupBootstrap(scored.outcomes.groups[rows])
     ratio = float(error[rows].sum() / expected[rows].sum())
     drawn = draws.sums(error[rows]) / draws.sums(expected[rows])
-    return {"relative": figure(ratio, drawn, int(rows.sum())), "within": ratio <= RISK_LIMIT}
+    relative = figure(ratio, drawn, int(rows.sum()), draws.groups)
+    return {"relative": relative, "within": ratio <= RISK_LIMIT}
 
 
 def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:

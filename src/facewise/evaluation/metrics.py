@@ -67,10 +67,15 @@ def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, 
             float(recall_score(truth, answer, **options)),
             _balanced_accuracy(drawn),
             n,
-            share_of=boot.groups,
+            boot.groups,
+            is_share=True,
         )
         out[f"{name}_macro_f1"] = figure(
-            float(f1_score(truth, answer, **options)), _macro_f1(drawn), n, share_of=boot.groups
+            float(f1_score(truth, answer, **options)),
+            _macro_f1(drawn),
+            n,
+            boot.groups,
+            is_share=True,
         )
     return out
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
-from facewise.reporting.bootstrap import GroupBootstrap, figure
+from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
 from facewise.types import FloatArray
 
 MAD_TO_SD: Final = 1.4826
@@ -74,10 +74,10 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
     boot = GroupBootstrap(names)
     total = boot.sums(w)
 
-    def mean(values: NDArray[Any]) -> dict[str, float]:
+    def mean(values: NDArray[Any]) -> Figure:
         drawn = boot.sums(values * w) / total
-        share_of = boot.groups if values.dtype == bool else None
-        return figure(float((values * w).sum() / w.sum()), drawn, len(d), share_of=share_of)
+        value = float((values * w).sum() / w.sum())
+        return figure(value, drawn, len(d), boot.groups, is_share=values.dtype == bool)
 
     difference = mean(d)
     square = mean(d * d)
@@ -94,9 +94,9 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
     }
 
 
-def _map(f: Mapping[str, float], function: Any) -> dict[str, float]:
+def _map(f: Figure, function: Any) -> Figure:
     """A figure under a monotone function."""
-    return {k: v if k == "n" else float(function(v)) for k, v in f.items()}
+    return {k: v if k == "n" or v is None else float(function(v)) for k, v in f.items()}
 
 
 def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:

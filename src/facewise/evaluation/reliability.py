@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from facewise.calibration import Calibration
 from facewise.evaluation.groups import UNKNOWN, group_columns
 from facewise.evaluation.scoring import Scored
-from facewise.labels import ages_to_decades, ages_to_fairface_groups
+from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_decades, ages_to_fairface_groups
 
 ECE_BINS: Final = 15
 
@@ -21,6 +22,14 @@ GROUP_BINS: Final = 5
 """Bins of a group's diagram: of 15, most would hold a handful of faces."""
 
 GROUPINGS: Final = ("ethnicity", "gender", "age")
+
+OWN: Final = {
+    "age_decade": "age", "age_group": "age", "gender": "gender", "ethnicity": "ethnicity"
+}  # fmt: skip
+"""Output to the grouping that is cut by its own label."""
+
+LABEL_ROUNDS: Final = 20
+"""How often labels are drawn for the groups that they cut: whole data sets, so not very often."""
 
 Point = tuple[float, float, int]
 """Mean stated probability, share right, and how many."""
@@ -73,11 +82,13 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
         Output to "n", "before" and "after" with "ece" and "points", "by_chance" with the error that
         probabilities as they are after would show if they were exact, and "groups" with the three
         errors of each group of 150 faces or more and its reliability after, "points", in 5 bins.
+        Of groups cut by the output's own label, "by_chance" is that of ``own_label_errors``.
     """
     raw = Scored(scored.outcomes, Calibration())
     before, after = stated(raw), stated(scored)
     columns = group_columns(scored)
     groupings = {"data set": scored.outcomes.datasets, **{g: columns[g] for g in GROUPINGS}}
+    own = own_label_errors(scored)
     out: dict[str, Any] = {}
     for name, (rows, top_after, right_after) in after.items():
         _, top_before, right_before = before[name]
@@ -92,14 +103,80 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
             for group in np.unique(names[rows]):
                 mine = rows & (names == group)
                 if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
+                    by_chance = (
+                        own[name].get(str(group))
+                        if OWN[name] == grouping
+                        else chance_error(top_after[mine])
+                    )
                     out[name]["groups"][f"{grouping}: {group}"] = {
                         "n": int(mine.sum()),
                         "before": expected_calibration_error(top_before[mine], right_before[mine]),
                         "after": expected_calibration_error(top_after[mine], right_after[mine]),
-                        "by_chance": chance_error(top_after[mine]),
+                        "by_chance": by_chance,
                         "points": reliability(top_after[mine], right_after[mine], GROUP_BINS),
                     }
     return out
+
+
+def own_label_errors(scored: Scored, rounds: int = LABEL_ROUNDS) -> dict[str, dict[str, float]]:
+    """Errors that exact probabilities would show in groups that are cut by the output's own label.
+
+    Of faces of one label, answers are not right as often as they state, however exact they are: of
+    men, every "woman" is wrong, whatever its probability. So labels are drawn from the
+    probabilities, and faces grouped by the labels drawn; the mean error over ``rounds`` draws. The
+    groups are as large as the probabilities have it, which need not be as large as they are.
+
+    Returns:
+        Output to group to error.
+    """
+    rng = np.random.default_rng(0)
+    sums: dict[str, dict[str, list[float]]] = {name: {} for name in OWN}
+    for _ in range(rounds):
+        drawn = with_drawn_labels(scored, rng)
+        columns = group_columns(drawn)
+        for name, (rows, top, right) in stated(drawn).items():
+            names = columns[OWN[name]]
+            for group in np.unique(names[rows]):
+                mine = rows & (names == group)
+                error = expected_calibration_error(top[mine], right[mine])
+                sums[name].setdefault(str(group), []).append(error)
+    return {
+        name: {group: float(np.mean(errors)) for group, errors in groups.items()}
+        for name, groups in sums.items()
+    }
+
+
+def with_drawn_labels(scored: Scored, rng: np.random.Generator) -> Scored:
+    """The same faces, labelled by their own probabilities; what has no label gets none.
+
+    An age that is known as a group is drawn as one of FairFace's.
+    """
+    o, found = scored.outcomes, scored.outcomes.found
+
+    def draw(p: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+        reached = np.cumsum(p, axis=1, dtype=np.float64)
+        drawn: NDArray[np.intp] = (reached < rng.random((len(p), 1)) * reached[:, -1:]).sum(1)
+        return drawn
+
+    def labels(name: str) -> NDArray[np.int64]:
+        known = found & scored.known(name)
+        return np.where(known, draw(scored.probabilities[name]), scored.truth[name])
+
+    year = draw(scored.ages) + 1
+    groups = np.array(list(FAIRFACE_AGE_GROUPS.values()))
+    group = groups[np.searchsorted(groups[:, 0], year, side="right") - 1]
+    ranges = np.where((found & scored.exact)[:, None], year[:, None], o.age_ranges)
+    in_groups = found & ~scored.exact & scored.known("age_group")
+    ranges = np.where(in_groups[:, None], group, ranges)
+    return Scored(
+        dataclasses.replace(
+            o,
+            age_ranges=ranges,
+            true_genders=labels("gender"),
+            true_ethnicities=labels("ethnicity"),
+        ),
+        scored.calibration,
+    )
 
 
 def stated(

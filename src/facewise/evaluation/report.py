@@ -11,12 +11,14 @@ from typing import Any, Final
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.gates import MIN_ANSWERED
 from facewise.reporting import plots
+from facewise.reporting.bootstrap import MIN_GROUPS
 from facewise.reporting.report import Report
 
 MIN_BIN: Final = 10
 """Fewest faces of a bin that is drawn of a group: the share of a handful says nothing."""
 
 SUSPECTS_SHOWN: Final = 20
+LEFT_OUT: Final = "near-duplicates of pictures in another split, or what --exclude lists"
 COVERAGE_LEVEL: Final = "0.9"
 
 
@@ -76,7 +78,8 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
         "alignment. A face that is not found is wrong in every classification, counts as age 33 "
         "and lies outside its interval and sets. In brackets stand 95 % intervals: Wilson's, face "
         "by face, of coverage and of ages 14 to 17 called 25 or more; of all else by a bootstrap "
-        "that draws near-duplicates together (Wilson's over these where all are right, or none)."
+        "that draws near-duplicates together (Wilson's over these where all are right, or none; "
+        f"of fewer than {MIN_GROUPS} photos there is none)."
     )
     _head(page, results)
     _groups(page, results)
@@ -105,12 +108,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
         [
             "abstained from, of the clean faces that were found: "
             + ", ".join(f"{n} {tables.number('', s)}" for n, s in shares.items()),
-            *(
-                f"age intervals at {float(level):.0%}: {len(row['missed'])} of {row['of']} groups "
-                "of 150 faces or more are surely covered less"
-                for level, row in results["head"]["groups_missed"].items()
-                if row["of"]
-            ),
+            *tables.missed_in_short(results),
         ]
     )
     for dataset, decades in results["age_by_decade"].items():
@@ -184,7 +182,12 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             f"{row['before']['ece']:.3f} before temperature, {row['after']['ece']:.3f} after.",
         )
     page.heading("Calibration error by group", 3)
-    page.text("Groups of 150 faces or more, the worst first.")
+    page.text(
+        "Groups of 150 faces or more, the worst first. Of faces of one label, answers are not "
+        "right as often as they state, however exact the probabilities: of men, every answer "
+        "'female' is wrong. So where the output's own label cuts the groups, 'by chance' comes of "
+        "labels that are drawn from the probabilities and cut the groups in place of the true ones."
+    )
     page.table(*tables.calibration_by_group(results))
     for name, row in results["calibration_error"].items():
         title = tables.OUTPUTS.get(name, name)
@@ -215,7 +218,11 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     )
     page.table(*tables.coverage(results))
     page.heading("Groups that are covered less", 3)
-    page.text("Groups of 150 faces or more whose 95 % Wilson interval does not reach the level.")
+    page.text(
+        "Groups of 150 faces or more whose 95 % Wilson interval does not reach the level. Were "
+        "each covered exactly on average, by thresholds that were fitted on as many faces, one in "
+        f"{1 / tables.BELOW_BY_CHANCE:.0f} would be here by chance."
+    )
     page.table(*tables.missed(results))
     groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
     if groups:
@@ -332,8 +339,9 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
     floor = noise["age"]["mae_floor_normal_years"]
     text = (
         f"Of {noise['age']['n_groups']} photos that UTKFace holds more than once, "
-        f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree, by "
-        f"{noise['age']['mean_difference_years']['value']:.1f} years on average. If errors are "
+        f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree; two ages "
+        f"of one photo differ by {noise['age']['mean_difference_years']['value']:.1f} years on "
+        "average, those that agree included. If errors are "
         f"normal and independent, a label is off by {tables.cell('_years', floor)} years on "
         "average: an error that a model would keep that knew every apparent age."
     )
@@ -341,9 +349,24 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
     if mae:
         text += f" The model's is {tables.cell('_years', mae)}."
     for name in ("gender", "ethnicity"):
-        if noise[name]["n_groups"]:
-            text += f" Labels of {name} disagree in {noise[name]['pairs_disagree']['value']:.1%}."
+        if noise.get(name, {}).get("n_groups"):
+            text += f" {_class_noise(results, name, noise[name])}"
     return text
+
+
+def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]) -> str:
+    """What two labels of one photo say of a class, and how often the model departs from labels."""
+    text = (
+        f"Labels of {name} disagree in {noise['pairs_disagree']['value']:.1%} of the "
+        f"{noise['n_groups']} photos that are held more than once in all data sets together"
+    )
+    if error := noise.get("error_if_independent"):
+        text += (
+            f"; if errors are independent, at least {tables.cell('', error)} of labels are wrong"
+        )
+    figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
+    departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
+    return f"{text}." + (f" The model departs from {' and '.join(departs)}." if departs else "")
 
 
 def _left_out(page: Report, results: Mapping[str, Any]) -> None:
@@ -351,7 +374,7 @@ def _left_out(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("What was not scored, and what was not found")
     page.bullets(
         [
-            f"left out as near-duplicates of pictures in another split: {_names(data['excluded'])}",
+            f"left out on purpose ({LEFT_OUT}): {_names(data['excluded'])}",
             f"skipped by the readers: {_names([f'{n}: {why}' for n, why in data['skipped']], 10)}",
             *(
                 f"{dataset}, faces not found (scored as wrong): {_names(names)}"

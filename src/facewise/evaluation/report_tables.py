@@ -69,6 +69,10 @@ SETS: Final = {
 }
 OUTPUTS: Final = {"age_decade": "age decade", "age_group": "nine age groups"}
 ATTRIBUTES: Final = ("age", "gender", "ethnicity")
+BELOW_BY_CHANCE: Final = 1 / 12
+"""Share of groups whose 95 % Wilson interval lies below the level although each group is covered
+exactly on average, by thresholds that were fitted on as many faces: P(Z < -1.96 / root of 2)."""
+
 NONE: Final = "-"
 
 Row = list[object]
@@ -82,12 +86,12 @@ def number(metric: str, value: float | None) -> str:
 
 
 def cell(metric: str, figure: Mapping[str, Any] | None) -> str:
-    """A value with its 95 % interval, where it has one."""
+    """A value with its 95 % interval, or a word on why it has none."""
     if figure is None or figure.get("value") is None:
         return NONE
     value = number(metric, figure["value"])
     if figure.get("low") is None or figure.get("high") is None:
-        return value
+        return f"{value} (too few for an interval)"
     return f"{value} ({number(metric, figure['low'])} to {number(metric, figure['high'])})"
 
 
@@ -185,24 +189,49 @@ def size(figure: Mapping[str, Any]) -> str:
 
 
 def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Groups of 150 faces or more whose coverage is surely under the level."""
+    """Groups of 150 faces or more whose 95 % interval of coverage lies below the level."""
     out: list[Row] = []
     for level, row in results["coverage"].items():
-        parts = {
-            "age interval": row.get("interval_groups", {}),
-            "gender set": row.get("gender_sets", {}).get("groups", {}),
-            "ethnicity set": row.get("ethnicity_sets", {}).get("groups", {}),
-        }
-        for label, groups in parts.items():
-            if groups:
-                names = [
-                    f"{group} ({cell('', figure)}, n {figure['n']})"
-                    for group, figure in groups.items()
-                    if not figure["reaches"]
-                ]
-                count = f"{len(names)} of {len(groups)}"
-                out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
+        for label, groups in _judged(row).items():
+            names = [f"{g} ({cell('', f)}, n {f['n']})" for g, f in _below(groups).items()]
+            count = f"{len(names)} of {len(groups)}"
+            out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
     return ["level", "what", "groups under it", "which"], out
+
+
+def missed_in_short(results: Mapping[str, Any]) -> list[str]:
+    """How many those are of ages and of each label, and which is covered least; a line each."""
+    found: dict[str, list[str]] = {}
+    judged: dict[str, int] = {}
+    for level, row in results["coverage"].items():
+        for label, groups in _judged(row).items():
+            below = _below(groups)
+            said = f"at {float(level):.0%} {len(below) or 'none'}"
+            if below:
+                least = min(below, key=lambda group: below[group]["value"])
+                said += f", the worst {least} with {number('', below[least]['value'])}"
+            found.setdefault(label, []).append(said)
+            judged[label] = len(groups)
+    return [
+        f"{label}: of {judged[label]} groups of 150 faces or more, those whose 95 % interval lies "
+        f"below the level (by chance alone some {judged[label] * BELOW_BY_CHANCE:.0f}): "
+        + "; ".join(levels)
+        for label, levels in found.items()
+    ]
+
+
+def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The groups that one level's coverage is judged of, by what covers them."""
+    parts = {
+        "age interval": row.get("interval_groups", {}),
+        "gender set": row.get("gender_sets", {}).get("groups", {}),
+        "ethnicity set": row.get("ethnicity_sets", {}).get("groups", {}),
+    }
+    return {label: groups for label, groups in parts.items() if groups}
+
+
+def _below(groups: Mapping[str, Any]) -> dict[str, Any]:
+    return {group: figure for group, figure in groups.items() if not figure["reaches"]}
 
 
 def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:

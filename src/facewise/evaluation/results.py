@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.calibration import LEVELS, Calibration
+from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gates import degraded_table, gate_curves
 from facewise.evaluation.groups import badness, group_columns, nist_tables, per_group, worst_groups
@@ -48,6 +49,7 @@ def score_model(
     degraded: Mapping[str, Outcomes] | None = None,
     baseline: Baseline | None = None,
     curves: Mapping[str, Any] | None = None,
+    data_sets: Sequence[DataSet] = (),
     skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -60,8 +62,10 @@ def score_model(
         degraded: a part of the same faces, worsened, by name of the degradation.
         baseline: plain conformal prediction to compare with.
         curves: risk against share answered, of the split that the gates were chosen on.
+        data_sets: what was read.
         skipped: names of what could not be used, and why.
-        excluded: files left out on purpose, as near-duplicates of training pictures are.
+        excluded: files left out on purpose, as near-duplicates of training pictures are; of those
+            in ``data_sets``, the results name the ones that were to be scored.
     """
     calibration = Calibration.from_dict(spec.calibration)
     scored = Scored(outcomes, calibration)
@@ -96,7 +100,7 @@ def score_model(
                 for name, part in parts.items()
             },
             "skipped": [list(pair) for pair in skipped],
-            "excluded": list(excluded),
+            "excluded": _of_split(excluded, data_sets, split),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
         "worst_groups": {name: worst_groups(tables) for name, tables in groups.items()},
@@ -113,6 +117,13 @@ def score_model(
     return results
 
 
+def _of_split(keys: Sequence[str], data_sets: Sequence[DataSet], split: str) -> list[str]:
+    """Files but those of other splits; a data set without splits is scored whole."""
+    others = {s.key for d in data_sets for s in d.samples if s.split not in ("", split)}
+    mine = {s.key for d in data_sets for s in d.samples if s.split in ("", split)}
+    return [key for key in keys if key in mine or key not in others]
+
+
 def _confusions(scored: Scored) -> dict[str, Any]:
     """Counts with their labels: rows are labels, columns answers, the last one "not found"."""
     labels = {**CLASSES, "age_group": tuple(FAIRFACE_AGE_GROUPS)}
@@ -124,7 +135,8 @@ def _confusions(scored: Scored) -> dict[str, Any]:
 
 def head(results: Mapping[str, Any]) -> dict[str, Any]:
     """What stands at the top: overall, worst groups and gaps, coverage, calibration, abstention."""
-    out: dict[str, Any] = {"overall": {}, "worst_groups": [], "coverage": {}, "groups_missed": {}}
+    out: dict[str, Any] = {"overall": {}, "worst_groups": [], "coverage": {}}
+    out |= {"groups_missed": {}, "label_groups_missed": {}}
     for dataset, row in results["overall"].items():
         out["overall"][dataset] = {m: row[m] for m in HEAD_METRICS if m in row}
         out["overall"][dataset]["not_found"] = row["not_found"]
@@ -145,9 +157,12 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
             for name in ("intervals", "gender_sets", "ethnicity_sets")
             if name in row
         }
-        cells = row.get("interval_groups", {})
-        missed = [group for group, cell in cells.items() if not cell["reaches"]]
-        out["groups_missed"][level] = {"of": len(cells), "missed": missed}
+        out["groups_missed"][level] = _missed(row.get("interval_groups", {}))
+        out["label_groups_missed"][level] = {
+            name: _missed(row[f"{name}_sets"]["groups"])
+            for name in CLASSES
+            if f"{name}_sets" in row
+        }
     out["calibration_error"] = {
         name: {
             "before": row["before"]["ece"],
@@ -164,6 +179,14 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
         **{name: clean[name]["abstained"] for name in ("age", "gender", "ethnicity")},
     }
     return out
+
+
+def _missed(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """How many groups were judged, and those whose 95 % interval lies below the level."""
+    return {
+        "of": len(cells),
+        "missed": [group for group, cell in cells.items() if not cell["reaches"]],
+    }
 
 
 def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,10 +307,15 @@ def summary(results: Mapping[str, Any]) -> str:
                 f"coverage at {level}, {name.replace('_', ' ')}: {cell['coverage']:.1%}"
                 f" of {cell['n']}, mean width or size {size:.2f}"
             )
-        missed = top["groups_missed"].get(level, {"of": 0, "missed": []})
-        if missed["of"]:
-            names = "; ".join(missed["missed"]) or "none"
-            lines.append(f"  groups under it: {len(missed['missed'])} of {missed['of']}: {names}")
+            missed = (
+                top["groups_missed"][level]
+                if name == "intervals"
+                else top["label_groups_missed"][level][name.removesuffix("_sets")]
+            )
+            if missed["of"]:
+                names = "; ".join(missed["missed"]) or "none"
+                count = f"{len(missed['missed'])} of {missed['of']}"
+                lines.append(f"  groups whose 95 % interval lies below it: {count}: {names}")
     lines += [
         f"calibration error of {name}: {row['before']:.4f} before, {row['after']:.4f} after, "
         f"{row['by_chance']:.4f} by chance"
@@ -300,9 +328,12 @@ def summary(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(metric: str, cell: Mapping[str, float]) -> str:
+def _cell(metric: str, cell: Mapping[str, Any]) -> str:
+    value, count = _number(metric, cell["value"]), f"n {cell['n']}"
+    if cell["low"] is None:
+        return f"{value} ({count}, too few for an interval)"
     low, high = _number(metric, cell["low"]), _number(metric, cell["high"])
-    return f"{_number(metric, cell['value'])} ({low} to {high}, n {cell['n']})"
+    return f"{value} ({low} to {high}, {count})"
 
 
 def _number(metric: str, value: float) -> str:

@@ -94,10 +94,14 @@ def lines(
 
 
 def intervals(figures: Mapping[str, Figure], *, title: str, x_label: str, line: float) -> str:
-    """A dot and its 95 % interval a row, the first row on top, with a line to compare with."""
+    """A dot and its 95 % interval a row, the first row on top, with a line to compare with.
+
+    A figure without an interval is a dot alone.
+    """
     canvas, axes = _axes(6.4, 1.2 + 0.26 * len(figures))
     for row, f in enumerate(figures.values()):
-        axes.plot([f["low"], f["high"]], [row, row], color=INK[0], lw=1.5)
+        if f["low"] is not None:
+            axes.plot([f["low"], f["high"]], [row, row], color=INK[0], lw=1.5)
         axes.plot(f["value"], row, "o", color=INK[0], ms=5)
     axes.axvline(line, color="#999", lw=1, ls="--")
     names = [f"{name} ({f['n']:.0f})" for name, f in figures.items()]
