@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from facewise.datasets import DataSet, Sample
 from facewise.errors import ImageError
 from facewise.images import load_photo
+from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import DETECTION, add_border, nearest_to_centre
 from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
@@ -109,13 +110,16 @@ def _read_chunk(
     return rows
 
 
-def _fingerprint(data_sets: Sequence[DataSet]) -> str:
-    """What the cache depends on: the samples with their labels, and the cache's format."""
-    digest = hashlib.sha256(f"v{CACHE_VERSION}".encode())
+def fingerprint(data_sets: Sequence[DataSet]) -> str:
+    """What the cache depends on: the samples in order, their labels, the detector, the format."""
+    digest = hashlib.sha256(f"v{CACHE_VERSION} {DETECTION}".encode())
+    digest.update((WEIGHTS_FOLDER / "mtcnn.json").read_bytes())  # thresholds, hashes of weights
     for data_set in data_sets:
         for s in data_set.samples:
             digest.update(
-                json.dumps([s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]).encode()
+                json.dumps(
+                    [s.dataset, s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]
+                ).encode()
             )
     return digest.hexdigest()
 
@@ -130,11 +134,11 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
     """
     from rich.progress import track
 
-    fingerprint = _fingerprint(data_sets)
+    wanted = fingerprint(data_sets)
     index_path = folder / "index.npz"
     if index_path.exists():
         with np.load(index_path) as stored:
-            if str(stored["fingerprint"]) == fingerprint:
+            if str(stored["fingerprint"]) == wanted:
                 return
     folder.mkdir(parents=True, exist_ok=True)
     index_path.unlink(missing_ok=True)  # what it says of the pixels is true no longer
@@ -154,7 +158,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
                 pixels.write(rgb.tobytes())
                 rows.append(_row(sample, rgb, landmarks, offset))
                 offset += rgb.size
-    _write_index(index_path, rows, fingerprint)
+    _write_index(index_path, rows, wanted)
 
 
 def _row(
