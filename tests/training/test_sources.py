@@ -72,3 +72,6 @@ def test_a_run_goes_on_under_a_version_with_more_options(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(OptionError, match="not valid JSON"):
         load_config(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(OptionError, match="not a table"):
+        load_config(tmp_path / "config.json")

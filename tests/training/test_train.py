@@ -165,6 +165,29 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network = 3", r"\[network\]: must be a table of options, not 3"),
+        ('[optim]\nepochs = "8"', "epochs must be a whole number, not '8'"),
+        ("[optim]\nepochs = 8.5", "epochs must be a whole number, not 8.5"),
+        ("[optim]\nlr_head = true", "lr_head must be a number, not True"),
+        ("[optim]\nbfloat16 = 1", "bfloat16 must be true or false, not 1"),
+        ('datasets = "fairface"', "datasets must be a list, each a text, not 'fairface'"),
+        ('datasets = ["fairface", 2]', "datasets must be a list"),
+        ("datasets = []", "names none"),
+        ("[network]\npixel_mean = [1, 2]", "pixel_mean must be a list of 3, each a number"),
+        ("[network]\nlearnt_eye_height = []", "learnt_eye_height must be a number"),
+        ('[network]\nages = "months"', 'ages must be "years" or "decades", not \'months\''),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "slip.toml"
+    path.write_text(text)
+    with pytest.raises(OptionError, match=words):
+        load_config(path)
+
+
 def test_with_batch_norm_a_run_resumes_and_leaves_a_plain_network(
     cache: FaceCache, tmp_path: Path
 ) -> None:
