@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from facewise import cli  # noqa: E402
 from facewise.attributes import AttributeModel  # noqa: E402
 from facewise.errors import FacewiseError, OptionError  # noqa: E402
 from facewise.models import load_spec  # noqa: E402
 from facewise.training import export  # noqa: E402
-from facewise.training.cache import FaceCache  # noqa: E402
+from facewise.training.cache import FaceCache, open_cache  # noqa: E402
 from facewise.training.config import (  # noqa: E402
     NetworkConfig,
     OptimConfig,
@@ -86,6 +89,64 @@ def test_a_folder_holds_one_run_only(cache: FaceCache, finished: Path) -> None:
     other = dataclasses.replace(TINY, datasets=("csv", "utkface"))
     with pytest.raises(OptionError, match="another config"):
         run(cache, finished.parent, other)
+
+
+def test_a_run_does_not_go_on_with_other_faces(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "tiny")
+    last = tmp_path / "tiny/last.pt"
+    state = torch.load(last, weights_only=True)
+    torch.save(state | {"fingerprint": "another"}, last)
+    with pytest.raises(OptionError, match="began on other faces"):
+        run(cache, tmp_path)
+    del state["fingerprint"]  # as older versions wrote it
+    torch.save(state, last)
+    assert run(cache, tmp_path) == tmp_path / "tiny"  # finished: no row is read
+    torch.save(state | {"epoch": 1}, last)
+    with pytest.raises(OptionError, match="began on other faces"):
+        run(cache, tmp_path)
+
+
+def test_too_few_faces_for_a_batch_are_refused(cache: FaceCache, tmp_path: Path) -> None:
+    optim = dataclasses.replace(TINY.optim, batch_size=64)
+    with pytest.raises(OptionError, match=r"18 faces .* batch_size is 64"):
+        run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
+    assert not (tmp_path / "tiny").exists()  # nothing is in the way of smaller batches
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value", "words"),
+    [
+        ("network", "init", "faceres", r"other/faceres\.pt is missing: .*convert_faceres\.py"),
+        ("network", "init", "efficientnet_lite0", "convert_efficientnet_lite"),
+        ("network", "init", "runs/none/best.pt", "init = 'runs/none/best.pt': .*facewise train"),
+        ("network", "init", "none.onnx", "facewise export writes it"),
+        ("network", "init", "facres", "known are random, faceres"),
+        ("optim", "mixed", "runs/none/best.pt", "mixed = .*facewise train"),
+        ("loss", "teacher", "runs/none.npz", "teacher = .*facewise teach"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_cache_is_built(
+    tmp_path: Path, section: str, option: str, value: str, words: str
+) -> None:
+    faces = tmp_path / "UTKFace"
+    faces.mkdir()
+    for name in ("30_0_0_20170116232725357.jpg", "40_1_0_20170116232725358.jpg"):
+        (faces / name).touch()
+    (tmp_path / "utkface_splits.csv").write_text(
+        "file,split,duplicate_group\n"
+        "30_0_0_20170116232725357.jpg,train,1\n"
+        "40_1_0_20170116232725358.jpg,val,2\n"
+    )
+    path = tmp_path / "x.toml"
+    path.write_text(f'datasets = ["utkface"]\n[{section}]\n{option} = "{value}"\n')
+    other = tmp_path / "other"
+    with pytest.raises(OptionError, match=words):
+        cli.train.train(config=path, data=tmp_path, cache=other / "faces", runs=tmp_path / "runs")
+    assert not other.exists()
+    with pytest.raises(OptionError, match=r"no faces in .*: facewise train --cache"):
+        open_cache(other / "faces")
 
 
 def test_training_fits_what_it_sees(cache: FaceCache, tmp_path: Path) -> None:
@@ -224,6 +285,19 @@ def test_a_teacher_is_the_mean_of_its_views_and_a_student_learns_from_it(
     loss = dataclasses.replace(TINY.loss, teacher=str(out), distill=0.5)
     student = run(cache, tmp_path, dataclasses.replace(TINY, name="student", loss=loss))
     assert len(log_of(student)) == 2
+
+
+def test_a_teacher_of_other_faces_is_refused(cache: FaceCache, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.npz"
+    loss = dataclasses.replace(TINY.loss, teacher=str(path), distill=0.5)
+    probabilities = np.zeros((len(cache), 127), np.float16)
+    older: dict[str, str] = {}
+    for bound in (older, {"fingerprint": "another"}):
+        np.savez(path, probabilities=probabilities, **bound)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="run facewise teach again"):
+            run(cache, tmp_path, dataclasses.replace(TINY, loss=loss))
+    np.savez(path, probabilities=probabilities, fingerprint=np.array(cache.fingerprint))
+    run(cache, tmp_path, dataclasses.replace(TINY, loss=loss), minutes=0.0)
 
 
 def test_the_original_recipe_learns_decades(cache: FaceCache, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.datasets import DataSet, Sample
-from facewise.errors import ImageError
+from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
@@ -49,9 +49,11 @@ class FaceCache:
         landmarks: float32 ``(N, 5, 2)`` in pixels of the picture; where no face was found, the
             median of those found in the same data set.
         found: bool ``(N,)``.
+        fingerprint: of what the cache was built from; what goes by its rows is bound to it.
     """
 
     folder: Path
+    fingerprint: str
     keys: NDArray[np.str_]
     datasets: NDArray[np.str_]
     splits: NDArray[np.str_]
@@ -210,9 +212,16 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
 
 
 def open_cache(folder: Path) -> FaceCache:
-    """Map a cache that ``build_cache`` wrote."""
+    """Map a cache that ``build_cache`` wrote.
+
+    Raises:
+        OptionError: there is none, or one that was not finished.
+    """
+    if not (folder / "index.npz").exists():
+        raise OptionError(f"no faces in {folder}: facewise train --cache {folder} puts them there")
     with np.load(folder / "index.npz") as stored:
-        columns = {name: stored[name] for name in stored.files if name != "fingerprint"}
+        columns: dict[str, Any] = {name: stored[name] for name in stored.files}
+    columns["fingerprint"] = str(columns["fingerprint"])
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     return FaceCache(folder=folder, pixels=pixels, **columns)
 
