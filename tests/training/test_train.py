@@ -26,7 +26,12 @@ from facewise.training.config import (  # noqa: E402
     load_config,
 )
 from facewise.training.data import plain_crops  # noqa: E402
-from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
+from facewise.training.export import (  # noqa: E402
+    export_model,
+    export_onnx,
+    load_checkpoint,
+    write_spec,
+)
 from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
 from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 from facewise.training.train import blended, predict, train  # noqa: E402
@@ -187,6 +192,49 @@ def test_an_export_that_differs_is_not_kept(
     with pytest.raises(FacewiseError, match="differs from PyTorch"):
         export_onnx(TINY, finished / "best.pt", tmp_path / "t.onnx", crops=crops, fp16=True)
     assert not (tmp_path / "t.onnx").exists()
+
+
+def test_a_version_never_comes_to_mean_other_weights(
+    cache: FaceCache, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = torch.load(finished / "best.pt", weights_only=True)
+    stored["model"]["head.output.bias"] += 1
+    torch.save(stored, tmp_path / "other.pt")
+    out = tmp_path / "out"
+    export_to_out = functools.partial(
+        export_model,
+        TINY,
+        folder=out,
+        crops=plain_crops(cache, TINY, np.arange(4)),
+        name="tiny",
+        description="",
+        licence="test",
+        data=[],
+    )
+    first = finished / "best.pt"
+    for version in ("5.1", "5"):  # the same weights may be exported again
+        export_to_out(checkpoint=first, version=version)
+        before = load_spec(out / "tiny.json")
+    for version in ("5", "5.2"):
+        with pytest.raises(OptionError, match=r"holds tiny@5, of other weights: raise --version"):
+            export_to_out(checkpoint=tmp_path / "other.pt", version=version)
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "PARITY_TOLERANCE", -1.0)
+        with pytest.raises(FacewiseError, match="differs from PyTorch"):
+            export_to_out(checkpoint=tmp_path / "other.pt", version="6")
+    assert {path.name for path in out.iterdir()} == {"tiny.onnx", "tiny.json"}
+    AttributeModel(before, threads=1)  # the weights are those whose hash the spec has
+    after = load_spec(export_to_out(checkpoint=tmp_path / "other.pt", version="6"))
+    AttributeModel(after, threads=1)
+    assert (after.version, after.file) == ("6", "tiny.onnx")
+    assert after.sha256 != before.sha256
+
+
+def test_a_checkpoint_is_loaded_without_what_its_run_started_from(finished: Path) -> None:
+    network = dataclasses.replace(TINY.network, init="faceres")
+    load_checkpoint(dataclasses.replace(TINY, network=network), finished / "best.pt")
+    with pytest.raises(OptionError, match="train tiny first"):
+        load_checkpoint(TINY, finished / "none.pt")
 
 
 def test_training_can_start_from_an_export(

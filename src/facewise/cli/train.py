@@ -150,22 +150,19 @@ def export(
     from facewise.training.cache import open_cache
     from facewise.training.config import load_config
     from facewise.training.data import plain_crops
-    from facewise.training.export import export_onnx, write_spec
+    from facewise.training.export import export_model
     from facewise.training.sources import licence, sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config, seed=seed)
-    faces = open_cache(cache)
-    crops = plain_crops(faces, settings, faces.rows("val")[::20])
-    path = out / f"{name}.onnx"
-    digest = export_onnx(
-        settings, checkpoint or runs / settings.name / "best.pt", path, crops=crops, fp16=fp16
-    )
     behind = sources(settings)
-    spec = write_spec(
+    faces = open_cache(cache)
+    spec = export_model(
         settings,
-        path,
-        digest,
+        checkpoint or runs / settings.name / "best.pt",
+        out,
+        crops=plain_crops(faces, settings, faces.rows("val")[::20]),
+        fp16=fp16,
         name=name,
         version=version,
         description=description,
