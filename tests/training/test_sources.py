@@ -51,6 +51,9 @@ def test_a_student_has_behind_it_what_its_teacher_has(tmp_path: Path) -> None:
     np.savez(path, probabilities=np.zeros(1))
     with pytest.raises(OptionError, match="teach again"):
         sources(student)
+    path.unlink()
+    with pytest.raises(OptionError, match="teach again"):
+        sources(student)
 
 
 def test_fairface_only_has_nothing_of_utkface() -> None:
