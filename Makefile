@@ -35,6 +35,10 @@ $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@
 
+# Weights made here are others than those that ship, so they take a number above all of theirs. Export
+# refuses a number that other weights have already: a third set of them wants WEIGHTS_VERSION=7.
+WEIGHTS_VERSION ?= 6
+
 train: $(VENV)/.train  ## make the default model: five stages, export, calibration, report (docs/training.md)
 	$(BIN)/facewise train --config configs/default-160.toml
 	$(BIN)/facewise export --config configs/default-160.toml --out runs/default-160 \
@@ -46,7 +50,7 @@ train: $(VENV)/.train  ## make the default model: five stages, export, calibrati
 	$(BIN)/facewise train --config configs/default-close.toml
 	$(BIN)/facewise train --config configs/default.toml
 	$(BIN)/facewise export --config configs/default.toml --out src/facewise/weights \
-	  --name facewise-default --version 5 --fp16 \
+	  --name facewise-default --version $(WEIGHTS_VERSION) --fp16 \
 	  --description "Apparent age, gender and ethnicity: a face-pretrained MobileNet v1 at 192 px, fine-tuned on UTKFace and FairFace."
 	$(MAKE) evaluate
 
@@ -56,7 +60,7 @@ seeds: $(VENV)/.train  ## what other seeds of the default's last stage change, f
 	for seed in $(SEEDS); do \
 	  $(BIN)/facewise train --config configs/default.toml --seed $$seed && \
 	  $(BIN)/facewise export --config configs/default.toml --seed $$seed --out runs/default-seed$$seed \
-	    --name facewise-default-seed$$seed --version 5 --fp16 || exit; \
+	    --name facewise-default-seed$$seed --version $(WEIGHTS_VERSION) --fp16 || exit; \
 	done
 	$(BIN)/python scripts/compare_exports.py default \
 	  $(foreach seed,$(SEEDS),runs/default-seed$(seed)/facewise-default-seed$(seed).json) \
@@ -73,7 +77,7 @@ train-small: $(VENV)/.train  ## make the small model from the default's run: tea
 	  --one-view --out runs/teacher.npz
 	$(BIN)/facewise train --config configs/small.toml
 	$(BIN)/facewise export --config configs/small.toml --out src/facewise/weights \
-	  --name facewise-small --version 1 --fp16 \
+	  --name facewise-small --version $(WEIGHTS_VERSION) --fp16 \
 	  --description "For small machines: the network of facewise-default at 128 px, for 44 % of its multiply-adds."
 	$(BIN)/facewise evaluate --model facewise-small --fit --card --out docs/results
 	$(BIN)/python scripts/readme_figures.py
@@ -83,7 +87,7 @@ DATA := $(or $(FACEWISE_DATA),../shared/data)
 fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on FairFace, reported on both
 	$(BIN)/facewise train --config configs/fairface-only.toml
 	$(BIN)/facewise export --config configs/fairface-only.toml --out src/facewise/weights \
-	  --name fairface-only --version 1 --fp16 \
+	  --name fairface-only --version $(WEIGHTS_VERSION) --fp16 \
 	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 160 px, fine-tuned on FairFace alone."
 	$(BIN)/facewise evaluate --model fairface-only --fit --out docs/results \
 	  --data $(DATA)/fairface.tar --labels $(DATA)/fairface_labels.csv \

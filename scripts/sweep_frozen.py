@@ -57,7 +57,7 @@ BATCH = 128
 def features(cache: FaceCache, network: NetworkConfig, rows: NDArray[np.intp]) -> Tensor:
     """Pooled features of the face-pretrained backbone, ``(N, 1024)``."""
     config = TrainConfig(name="sweep", network=network)
-    model = make_network(config).eval()
+    model = make_network(config, cache.folder.parent).eval()
     out = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for part in batches(rows, 64):
@@ -84,7 +84,7 @@ def train_head(
         fresh: a head of random weights in place of the pretrained one.
     """
     torch.manual_seed(seed)
-    model = make_network(TrainConfig(name="sweep", network=network))
+    model = make_network(TrainConfig(name="sweep", network=network), cache.folder.parent)
     if fresh:
         for layer in (model.head.hidden, model.head.output):
             layer.reset_parameters()

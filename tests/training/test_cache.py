@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from facewise.datasets import DataSet, read_csv
+from facewise.models import WEIGHTS_FOLDER
 from facewise.training import cache as caches
 from facewise.training.cache import build_cache, open_cache
 
@@ -59,3 +61,25 @@ def test_a_cache_that_was_interrupted_is_not_taken_for_the_one_before(
             build_cache(tmp_path / "c", [listing(tmp_path / "b", pictures, ["2"])], workers=1)
     build_cache(tmp_path / "c", [first], workers=1)
     np.testing.assert_array_equal(open_cache(tmp_path / "c").image(0), expected)
+
+
+def test_a_cache_of_another_detector_is_built_anew(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_set = listing(tmp_path / "d", pictures, ["0", "1"])
+    index = tmp_path / "c" / "index.npz"
+
+    def built_anew() -> bool:
+        before = index.stat().st_mtime_ns if index.exists() else None
+        build_cache(tmp_path / "c", [data_set], workers=1)
+        return index.stat().st_mtime_ns != before
+
+    assert built_anew()
+    assert not built_anew()
+    monkeypatch.setattr(caches, "DETECTION", -1)
+    assert built_anew()
+    spec = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text())
+    (tmp_path / "mtcnn.json").write_text(json.dumps(spec | {"thresholds": [0.6, 0.7, 0.8]}))
+    monkeypatch.setattr(caches, "WEIGHTS_FOLDER", tmp_path)
+    assert built_anew()
+    assert not built_anew()

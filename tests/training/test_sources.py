@@ -51,6 +51,9 @@ def test_a_student_has_behind_it_what_its_teacher_has(tmp_path: Path) -> None:
     np.savez(path, probabilities=np.zeros(1))
     with pytest.raises(OptionError, match="teach again"):
         sources(student)
+    path.unlink()
+    with pytest.raises(OptionError, match="teach again"):
+        sources(student)
 
 
 def test_fairface_only_has_nothing_of_utkface() -> None:
@@ -71,4 +74,7 @@ def test_a_run_goes_on_under_a_version_with_more_options(tmp_path: Path) -> None
     assert load_config(tmp_path / "config.json") == starting("random")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(OptionError, match="not valid JSON"):
+        load_config(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(OptionError, match="not a table"):
         load_config(tmp_path / "config.json")

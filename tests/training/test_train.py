@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from facewise import cli  # noqa: E402
 from facewise.attributes import AttributeModel  # noqa: E402
 from facewise.errors import FacewiseError, OptionError  # noqa: E402
 from facewise.models import load_spec  # noqa: E402
 from facewise.training import export  # noqa: E402
-from facewise.training.cache import FaceCache  # noqa: E402
+from facewise.training.cache import FaceCache, open_cache  # noqa: E402
 from facewise.training.config import (  # noqa: E402
     NetworkConfig,
     OptimConfig,
@@ -23,7 +26,12 @@ from facewise.training.config import (  # noqa: E402
     load_config,
 )
 from facewise.training.data import plain_crops  # noqa: E402
-from facewise.training.export import export_onnx, load_checkpoint, write_spec  # noqa: E402
+from facewise.training.export import (  # noqa: E402
+    export_model,
+    export_onnx,
+    load_checkpoint,
+    write_spec,
+)
 from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
 from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 from facewise.training.train import blended, predict, train  # noqa: E402
@@ -88,6 +96,64 @@ def test_a_folder_holds_one_run_only(cache: FaceCache, finished: Path) -> None:
         run(cache, finished.parent, other)
 
 
+def test_a_run_does_not_go_on_with_other_faces(
+    cache: FaceCache, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "tiny")
+    last = tmp_path / "tiny/last.pt"
+    state = torch.load(last, weights_only=True)
+    torch.save(state | {"fingerprint": "another"}, last)
+    with pytest.raises(OptionError, match="began on other faces"):
+        run(cache, tmp_path)
+    del state["fingerprint"]  # as older versions wrote it
+    torch.save(state, last)
+    assert run(cache, tmp_path) == tmp_path / "tiny"  # finished: no row is read
+    torch.save(state | {"epoch": 1}, last)
+    with pytest.raises(OptionError, match="began on other faces"):
+        run(cache, tmp_path)
+
+
+def test_too_few_faces_for_a_batch_are_refused(cache: FaceCache, tmp_path: Path) -> None:
+    optim = dataclasses.replace(TINY.optim, batch_size=64)
+    with pytest.raises(OptionError, match=r"18 faces .* batch_size is 64"):
+        run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
+    assert not (tmp_path / "tiny").exists()  # nothing is in the way of smaller batches
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value", "words"),
+    [
+        ("network", "init", "faceres", r"other/faceres\.pt is missing: .*convert_faceres\.py"),
+        ("network", "init", "efficientnet_lite0", "convert_efficientnet_lite"),
+        ("network", "init", "runs/none/best.pt", "init = 'runs/none/best.pt': .*facewise train"),
+        ("network", "init", "none.onnx", "facewise export writes it"),
+        ("network", "init", "facres", "known are random, faceres"),
+        ("optim", "mixed", "runs/none/best.pt", "mixed = .*facewise train"),
+        ("loss", "teacher", "runs/none.npz", "teacher = .*facewise teach"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_cache_is_built(
+    tmp_path: Path, section: str, option: str, value: str, words: str
+) -> None:
+    faces = tmp_path / "UTKFace"
+    faces.mkdir()
+    for name in ("30_0_0_20170116232725357.jpg", "40_1_0_20170116232725358.jpg"):
+        (faces / name).touch()
+    (tmp_path / "utkface_splits.csv").write_text(
+        "file,split,duplicate_group\n"
+        "30_0_0_20170116232725357.jpg,train,1\n"
+        "40_1_0_20170116232725358.jpg,val,2\n"
+    )
+    path = tmp_path / "x.toml"
+    path.write_text(f'datasets = ["utkface"]\n[{section}]\n{option} = "{value}"\n')
+    other = tmp_path / "other"
+    with pytest.raises(OptionError, match=words):
+        cli.train.train(config=path, data=tmp_path, cache=other / "faces", runs=tmp_path / "runs")
+    assert not other.exists()
+    with pytest.raises(OptionError, match=r"no faces in .*: facewise train --cache"):
+        open_cache(other / "faces")
+
+
 def test_training_fits_what_it_sees(cache: FaceCache, tmp_path: Path) -> None:
     """Twelve epochs of a few faces at a low resolution: the loss must fall by a good part."""
     optim = dataclasses.replace(TINY.optim, epochs=12, lr_head=3e-3)
@@ -128,6 +194,49 @@ def test_an_export_that_differs_is_not_kept(
     assert not (tmp_path / "t.onnx").exists()
 
 
+def test_a_version_never_comes_to_mean_other_weights(
+    cache: FaceCache, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = torch.load(finished / "best.pt", weights_only=True)
+    stored["model"]["head.output.bias"] += 1
+    torch.save(stored, tmp_path / "other.pt")
+    out = tmp_path / "out"
+    export_to_out = functools.partial(
+        export_model,
+        TINY,
+        folder=out,
+        crops=plain_crops(cache, TINY, np.arange(4)),
+        name="tiny",
+        description="",
+        licence="test",
+        data=[],
+    )
+    first = finished / "best.pt"
+    for version in ("5.1", "5"):  # the same weights may be exported again
+        export_to_out(checkpoint=first, version=version)
+        before = load_spec(out / "tiny.json")
+    for version in ("5", "5.2"):
+        with pytest.raises(OptionError, match=r"holds tiny@5, of other weights: raise --version"):
+            export_to_out(checkpoint=tmp_path / "other.pt", version=version)
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "PARITY_TOLERANCE", -1.0)
+        with pytest.raises(FacewiseError, match="differs from PyTorch"):
+            export_to_out(checkpoint=tmp_path / "other.pt", version="6")
+    assert {path.name for path in out.iterdir()} == {"tiny.onnx", "tiny.json"}
+    AttributeModel(before, threads=1)  # the weights are those whose hash the spec has
+    after = load_spec(export_to_out(checkpoint=tmp_path / "other.pt", version="6"))
+    AttributeModel(after, threads=1)
+    assert (after.version, after.file) == ("6", "tiny.onnx")
+    assert after.sha256 != before.sha256
+
+
+def test_a_checkpoint_is_loaded_without_what_its_run_started_from(finished: Path) -> None:
+    network = dataclasses.replace(TINY.network, init="faceres")
+    load_checkpoint(dataclasses.replace(TINY, network=network), finished / "best.pt")
+    with pytest.raises(OptionError, match="train tiny first"):
+        load_checkpoint(TINY, finished / "none.pt")
+
+
 def test_training_can_start_from_an_export(
     cache: FaceCache, finished: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +271,29 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "slip.toml"
     path.write_text("[optim]\nlearning_rate = 1\n")
     with pytest.raises(OptionError, match="unknown learning_rate"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network = 3", r"\[network\]: must be a table of options, not 3"),
+        ('[optim]\nepochs = "8"', "epochs must be a whole number, not '8'"),
+        ("[optim]\nepochs = 8.5", "epochs must be a whole number, not 8.5"),
+        ("[optim]\nlr_head = true", "lr_head must be a number, not True"),
+        ("[optim]\nbfloat16 = 1", "bfloat16 must be true or false, not 1"),
+        ('datasets = "fairface"', "datasets must be a list, each a text, not 'fairface'"),
+        ('datasets = ["fairface", 2]', "datasets must be a list"),
+        ("datasets = []", "names none"),
+        ("[network]\npixel_mean = [1, 2]", "pixel_mean must be a list of 3, each a number"),
+        ("[network]\nlearnt_eye_height = []", "learnt_eye_height must be a number"),
+        ('[network]\nages = "months"', 'ages must be "years" or "decades", not \'months\''),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "slip.toml"
+    path.write_text(text)
+    with pytest.raises(OptionError, match=words):
         load_config(path)
 
 
@@ -201,6 +333,19 @@ def test_a_teacher_is_the_mean_of_its_views_and_a_student_learns_from_it(
     loss = dataclasses.replace(TINY.loss, teacher=str(out), distill=0.5)
     student = run(cache, tmp_path, dataclasses.replace(TINY, name="student", loss=loss))
     assert len(log_of(student)) == 2
+
+
+def test_a_teacher_of_other_faces_is_refused(cache: FaceCache, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.npz"
+    loss = dataclasses.replace(TINY.loss, teacher=str(path), distill=0.5)
+    probabilities = np.zeros((len(cache), 127), np.float16)
+    older: dict[str, str] = {}
+    for bound in (older, {"fingerprint": "another"}):
+        np.savez(path, probabilities=probabilities, **bound)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="run facewise teach again"):
+            run(cache, tmp_path, dataclasses.replace(TINY, loss=loss))
+    np.savez(path, probabilities=probabilities, fingerprint=np.array(cache.fingerprint))
+    run(cache, tmp_path, dataclasses.replace(TINY, loss=loss), minutes=0.0)
 
 
 def test_the_original_recipe_learns_decades(cache: FaceCache, tmp_path: Path) -> None:

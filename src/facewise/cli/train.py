@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from facewise.datasets import DataSet
 
 CACHE = Path("cache/faces")
+CACHE_HELP = "Decoded faces and landmarks; converted weights lie beside this folder."
 RUNS = Path("runs")
 Seed = Annotated[
     int | None,
@@ -66,7 +67,7 @@ def train(
     data: Annotated[
         Path, typer.Option(envvar="FACEWISE_DATA", help="Folder of the data sets.")
     ] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
+    cache: Annotated[Path, typer.Option(help=CACHE_HELP)] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
     workers: Annotated[int, typer.Option(help="Processes that augment.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.")] = None,
@@ -76,8 +77,9 @@ def train(
 ) -> None:
     """Train a model, or go on where its run stopped."""
     _need_torch()
-    from facewise.training.cache import build_cache
+    from facewise.training.cache import build_cache, fingerprint
     from facewise.training.config import load_config
+    from facewise.training.train import check_run
     from facewise.training.train import train as run
 
     logging.getLogger("facewise").setLevel(logging.INFO)
@@ -87,6 +89,8 @@ def train(
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)
     check_splits(sets, settings.datasets)
+    # First, because the cache takes minutes, and the one before it is gone then.
+    check_run(settings, runs / settings.name, converted=cache.parent, fingerprint=fingerprint(sets))
     build_cache(cache, sets)
     folder = run(
         settings,
@@ -146,22 +150,19 @@ def export(
     from facewise.training.cache import open_cache
     from facewise.training.config import load_config
     from facewise.training.data import plain_crops
-    from facewise.training.export import export_onnx, write_spec
+    from facewise.training.export import export_model
     from facewise.training.sources import licence, sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config, seed=seed)
-    faces = open_cache(cache)
-    crops = plain_crops(faces, settings, faces.rows("val")[::20])
-    path = out / f"{name}.onnx"
-    digest = export_onnx(
-        settings, checkpoint or runs / settings.name / "best.pt", path, crops=crops, fp16=fp16
-    )
     behind = sources(settings)
-    spec = write_spec(
+    faces = open_cache(cache)
+    spec = export_model(
         settings,
-        path,
-        digest,
+        checkpoint or runs / settings.name / "best.pt",
+        out,
+        crops=plain_crops(faces, settings, faces.rows("val")[::20]),
+        fp16=fp16,
         name=name,
         version=version,
         description=description,

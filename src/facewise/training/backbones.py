@@ -11,24 +11,13 @@ and ``facewise.training.renorm`` puts it back to train.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from facewise.errors import OptionError
-
-
-class Backbone(Protocol):
-    """What the network asks of a backbone."""
-
-    feature_dim: int
-
-    def freeze_stages(self, count: int) -> None:
-        """Fix the first ``count`` stages: no gradient, and so no backward pass, through them."""
-
-    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Conv(nn.Conv2d):

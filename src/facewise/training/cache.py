@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.datasets import DataSet, Sample
-from facewise.errors import ImageError
+from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
+from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import DETECTION, add_border, nearest_to_centre
 from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
@@ -48,9 +49,11 @@ class FaceCache:
         landmarks: float32 ``(N, 5, 2)`` in pixels of the picture; where no face was found, the
             median of those found in the same data set.
         found: bool ``(N,)``.
+        fingerprint: of what the cache was built from; what goes by its rows is bound to it.
     """
 
     folder: Path
+    fingerprint: str
     keys: NDArray[np.str_]
     datasets: NDArray[np.str_]
     splits: NDArray[np.str_]
@@ -109,13 +112,16 @@ def _read_chunk(
     return rows
 
 
-def _fingerprint(data_sets: Sequence[DataSet]) -> str:
-    """What the cache depends on: the samples with their labels, and the cache's format."""
-    digest = hashlib.sha256(f"v{CACHE_VERSION}".encode())
+def fingerprint(data_sets: Sequence[DataSet]) -> str:
+    """What the cache depends on: the samples in order, their labels, the detector, the format."""
+    digest = hashlib.sha256(f"v{CACHE_VERSION} {DETECTION}".encode())
+    digest.update((WEIGHTS_FOLDER / "mtcnn.json").read_bytes())  # thresholds, hashes of weights
     for data_set in data_sets:
         for s in data_set.samples:
             digest.update(
-                json.dumps([s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]).encode()
+                json.dumps(
+                    [s.dataset, s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]
+                ).encode()
             )
     return digest.hexdigest()
 
@@ -130,11 +136,11 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
     """
     from rich.progress import track
 
-    fingerprint = _fingerprint(data_sets)
+    wanted = fingerprint(data_sets)
     index_path = folder / "index.npz"
     if index_path.exists():
         with np.load(index_path) as stored:
-            if str(stored["fingerprint"]) == fingerprint:
+            if str(stored["fingerprint"]) == wanted:
                 return
     folder.mkdir(parents=True, exist_ok=True)
     index_path.unlink(missing_ok=True)  # what it says of the pixels is true no longer
@@ -154,7 +160,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
                 pixels.write(rgb.tobytes())
                 rows.append(_row(sample, rgb, landmarks, offset))
                 offset += rgb.size
-    _write_index(index_path, rows, fingerprint)
+    _write_index(index_path, rows, wanted)
 
 
 def _row(
@@ -206,9 +212,16 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
 
 
 def open_cache(folder: Path) -> FaceCache:
-    """Map a cache that ``build_cache`` wrote."""
+    """Map a cache that ``build_cache`` wrote.
+
+    Raises:
+        OptionError: there is none, or one that was not finished.
+    """
+    if not (folder / "index.npz").exists():
+        raise OptionError(f"no faces in {folder}: facewise train --cache {folder} puts them there")
     with np.load(folder / "index.npz") as stored:
-        columns = {name: stored[name] for name in stored.files if name != "fingerprint"}
+        columns: dict[str, Any] = {name: stored[name] for name in stored.files}
+    columns["fingerprint"] = str(columns["fingerprint"])
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     return FaceCache(folder=folder, pixels=pixels, **columns)
 

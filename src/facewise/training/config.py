@@ -7,7 +7,8 @@ import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import UnionType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from facewise.errors import OptionError
 
@@ -127,13 +128,46 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
 
-def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
+_NAMES: Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a file's value is of a field's type: a whole number is a number too, true is none."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple and isinstance(value, list):
+        kinds = parts[:1] * len(value) if ... in parts else parts
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def _named(kind: Any) -> str:
+    """A field's type in words."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(f'"{part}"' for part in parts)
+    if origin is UnionType:
+        return _named(parts[0])
+    if origin is tuple:
+        return f"a list{'' if ... in parts else f' of {len(parts)}'}, each {_named(parts[0])}"
+    return _NAMES[kind]
+
+
+def _build(kind: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise OptionError(f"{where}: must be a table of options, not {values!r}")
+    kinds = get_type_hints(kind)
+    unknown = sorted(set(values) - set(kinds))
     if unknown:
         raise OptionError(
-            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(kinds))}"
         )
+    for name, value in values.items():
+        if not _fits(value, kinds[name]):
+            raise OptionError(f"{where}: {name} must be {_named(kinds[name])}, not {value!r}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -147,14 +181,15 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
         seed: another seed than the file's, which makes it another run, ``NAME-seedN``.
 
     Raises:
-        OptionError: the file is missing, cannot be parsed or has a key that no one reads.
+        OptionError: the file is missing, cannot be parsed, has a key that no one reads or a value
+            of another type than its option's.
     """
     parse = json.loads if path.suffix == ".json" else tomllib.loads
     try:
         values = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise OptionError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
     sections = {
         "network": NetworkConfig,
@@ -162,10 +197,14 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
         "augment": AugmentConfig,
         "loss": LossConfig,
     }
+    if not isinstance(values, dict):
+        raise OptionError(f"{path}: not a table of options")
     for name, kind in sections.items():
         values[name] = _build(kind, values.get(name, {}), f"{path} [{name}]")
     values.setdefault("name", path.stem)
     config: TrainConfig = _build(TrainConfig, values, str(path))
+    if not config.datasets:
+        raise OptionError(f"{path}: datasets names none to learn from")
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
     if seed is None:

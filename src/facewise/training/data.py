@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from facewise.align import make_template, similarity_transform, warp
+from facewise.errors import OptionError
 from facewise.training.augment import augment
 from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import TrainConfig
@@ -48,9 +50,18 @@ class TrainingFaces(Dataset[tuple[Tensor, int]]):
 
 
 class EpochBatches:
-    """Batches of (epoch, row), shuffled by seed and epoch; the last short one is dropped."""
+    """Batches of (epoch, row), shuffled by seed and epoch; the last short one is dropped.
+
+    Raises:
+        OptionError: there are too few faces for a single batch.
+    """
 
     def __init__(self, rows: NDArray[np.intp], batch_size: int, seed: int) -> None:
+        if len(rows) < batch_size:
+            raise OptionError(
+                f"{len(rows)} faces to learn from do not fill a batch: batch_size is {batch_size}, "
+                "lower it in [optim]"
+            )
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = 0
 
@@ -76,6 +87,21 @@ def make_loader(
         prefetch_factor=4 if workers else None,
     )
     return loader, sampler
+
+
+def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
+    """What ``facewise teach`` wrote: probabilities by row of the cache that it was written from.
+
+    Raises:
+        OptionError: it was written from another cache, or before its cache was noted.
+    """
+    with np.load(path) as stored:
+        if str(stored.get("fingerprint")) != cache.fingerprint:
+            raise OptionError(
+                f"{path} speaks of other faces or landmarks than {cache.folder} holds: "
+                "run facewise teach again"
+            )
+        return stored["probabilities"].astype(np.float32)
 
 
 class LabelTable:

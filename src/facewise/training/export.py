@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from facewise.align import make_template
-from facewise.errors import FacewiseError
+from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
 from facewise.labels import VECTOR_LABELS
-from facewise.models import SPEC_KIND, open_session
+from facewise.models import SPEC_KIND, open_session, read_spec
 from facewise.training.config import TrainConfig
 from facewise.training.network import AGES, AttributeNetwork, split_logits
 from facewise.training.simplify import fold_padding
-from facewise.training.train import make_network
+from facewise.training.train import bare_network
 from facewise.types import ImageArray
 
 log = logging.getLogger("facewise")
@@ -49,10 +50,85 @@ class ServingNetwork(nn.Module):
 
 
 def load_checkpoint(config: TrainConfig, path: Path) -> AttributeNetwork:
-    """The network of a run, in eval mode."""
-    network = make_network(config)
+    """The network of a run, in eval mode; what the run started from is not read.
+
+    Raises:
+        OptionError: there is no such checkpoint.
+    """
+    if not path.exists():
+        raise OptionError(f"{path} is missing: train {config.name} first")
+    network = bare_network(config).to(memory_format=torch.channels_last)
     network.load_state_dict(torch.load(path, weights_only=True)["model"])
     return network.eval()
+
+
+def export_model(
+    config: TrainConfig,
+    checkpoint: Path,
+    folder: Path,
+    *,
+    crops: ImageArray,
+    fp16: bool = False,
+    name: str,
+    version: str,
+    description: str,
+    licence: str,
+    data: list[str],
+) -> Path:
+    """Export a run under a name and a version: both files are right, or those before them stay.
+
+    Args:
+        config: of the run.
+        checkpoint: ``best.pt``.
+        folder: for ``name.onnx`` and ``name.json``.
+        crops: as of ``export_onnx``.
+        fp16: the same.
+        name: of the model.
+        version: of its weights; what stands after a dot counts their calibrations.
+        description: as the others, for the spec.
+        licence: terms of the weights, in a sentence.
+        data: what is behind them.
+
+    Returns:
+        The spec's path.
+
+    Raises:
+        FacewiseError: the ONNX file differs from PyTorch.
+        OptionError: the folder holds that name and version of other weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as partial:
+        onnx_path = Path(partial) / f"{name}.onnx"
+        digest = export_onnx(config, checkpoint, onnx_path, crops=crops, fp16=fp16)
+        spec_path = write_spec(
+            config,
+            onnx_path,
+            digest,
+            name=name,
+            version=version,
+            description=description,
+            licence=licence,
+            data=data,
+        )
+        _check_version(folder / spec_path.name, version, digest)
+        onnx_path.replace(folder / onnx_path.name)
+        return spec_path.replace(folder / spec_path.name)
+
+
+def _check_version(path: Path, version: str, digest: str) -> None:
+    """A name and version that someone may have pinned never come to mean other weights."""
+    try:
+        there = read_spec(path)
+    except ModelIntegrityError:  # none, or a broken one: nothing that could be pinned
+        return
+    if there.sha256 != digest and _major(there.version) == _major(version):
+        raise OptionError(
+            f"{path.parent} holds {there.name}@{there.version}, of other weights: raise --version"
+        )
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
 
 
 def export_onnx(

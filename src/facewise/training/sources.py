@@ -70,6 +70,8 @@ def _start(init: str) -> tuple[str, ...]:
 
 
 def _teacher(path: str) -> list[str]:
+    if not Path(path).exists():
+        raise OptionError(f"{path} must say what is behind the teacher: run facewise teach again")
     with np.load(path) as stored:
         if "sources" not in stored:
             raise OptionError(f"{path} does not say what is behind it: run facewise teach again")

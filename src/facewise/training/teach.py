@@ -84,6 +84,11 @@ def write_teacher(
     probabilities[train] = ask(members, cache, train, views)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
-    np.savez(partial, probabilities=probabilities, sources=np.array(list(behind), np.str_))
+    np.savez(
+        partial,
+        probabilities=probabilities,
+        sources=np.array(list(behind), np.str_),
+        fingerprint=np.array(cache.fingerprint),
+    )
     partial.replace(out)
     return figures

@@ -26,7 +26,13 @@ from torch import Tensor, nn
 from facewise.errors import OptionError
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import TrainConfig, load_config
-from facewise.training.data import LabelTable, make_loader, plain_crops, to_tensor
+from facewise.training.data import (
+    LabelTable,
+    make_loader,
+    plain_crops,
+    read_teacher,
+    to_tensor,
+)
 from facewise.training.losses import total_loss
 from facewise.training.network import (
     AttributeNetwork,
@@ -49,11 +55,23 @@ TIE: Final = 0.02
 NORM_BATCHES: Final = 32
 """Batches on which the statistics of a new batch norm are measured."""
 
+CONVERTED: Final = {
+    "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
+    "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
+}
+"""Starts by name, and what writes the file of each; it lies in the folder that holds the cache."""
 
-def make_network(config: TrainConfig) -> AttributeNetwork:
-    """Build the network of a config and load the weights it starts from."""
+MAKERS: Final = {
+    ".pt": "facewise train leaves it in the folder of its run",
+    ".onnx": "facewise export writes it",
+    ".npz": "facewise teach writes it",
+}
+
+
+def bare_network(config: TrainConfig) -> AttributeNetwork:
+    """Build the network of a config with random weights."""
     network = config.network
-    model = AttributeNetwork(
+    return AttributeNetwork(
         network.backbone,
         hidden_dim=network.hidden_dim,
         dropout=network.dropout,
@@ -61,14 +79,24 @@ def make_network(config: TrainConfig) -> AttributeNetwork:
         std=network.pixel_std,
         by_decade=network.ages == "decades",
     )
-    if network.init == "faceres":
-        load_faceres(model, Path("cache/faceres.pt"))
-    elif network.init == "efficientnet_lite0":
-        load_backbone(model, Path("cache/efficientnet_lite0.pt"))
-    elif network.init.endswith(".onnx"):
-        load_exported(model, Path(network.init))
-    elif network.init != "random":
-        model.load_state_dict(torch.load(network.init, weights_only=True)["model"])
+
+
+def make_network(config: TrainConfig, converted: Path = Path("cache")) -> AttributeNetwork:
+    """Build the network of a config and load the weights it starts from.
+
+    Args:
+        config: of the run.
+        converted: folder of the weights that scripts convert.
+    """
+    model, init = bare_network(config), config.network.init
+    if init == "faceres":
+        load_faceres(model, converted / "faceres.pt")
+    elif init == "efficientnet_lite0":
+        load_backbone(model, converted / "efficientnet_lite0.pt")
+    elif init.endswith(".onnx"):
+        load_exported(model, Path(init))
+    elif init != "random":
+        model.load_state_dict(torch.load(init, weights_only=True)["model"])
     return model.to(memory_format=torch.channels_last)
 
 
@@ -165,6 +193,56 @@ class Average:
                 buffer.copy_(source)
 
 
+def check_run(
+    config: TrainConfig, folder: Path, *, converted: Path, fingerprint: str
+) -> dict[str, Any] | None:
+    """See that a run can begin or go on, before minutes or hours are spent on it.
+
+    Args:
+        config: of the run.
+        folder: of the run, whether it is there or not.
+        converted: folder of the weights that scripts convert.
+        fingerprint: of the face cache.
+
+    Returns:
+        What the run goes on from; None if it is a new one.
+
+    Raises:
+        OptionError: the folder holds a run with another config, or one that began on other faces or
+            landmarks; or a file that the run needs is missing.
+    """
+    path = folder / "config.json"
+    if path.exists() and load_config(path) != config:
+        raise OptionError(f"{folder} holds a run with another config: rename yours or remove it")
+    state: dict[str, Any] | None = None
+    if (folder / "last.pt").exists():
+        state = torch.load(folder / "last.pt", weights_only=True)
+        finished = state["epoch"] >= config.optim.epochs
+        # Runs of older versions do not say; one that is finished reads no face any more.
+        if state.get("fingerprint", fingerprint if finished else "") != fingerprint:
+            raise OptionError(
+                f"{folder} holds a run that began on other faces or landmarks than these: rename "
+                "yours, or remove it to start another"
+            )
+        if finished:
+            return state
+    _check_files(config, converted)
+    return state
+
+
+def _check_files(config: TrainConfig, converted: Path) -> None:
+    init = config.network.init
+    if init in CONVERTED:
+        path = converted / f"{init}.pt"
+        if not path.exists():
+            raise OptionError(f"{path} is missing: run {CONVERTED[init]} {path} (docs/training.md)")
+    named = {"init": init, "mixed": config.optim.mixed, "teacher": config.loss.teacher}
+    for option, name in named.items():
+        if name not in ("", "random", *CONVERTED) and not Path(name).exists():
+            maker = MAKERS.get(Path(name).suffix, f"known are random, {', '.join(CONVERTED)}")
+            raise OptionError(f"{option} = {name!r}: there is no such file; {maker}")
+
+
 def train(
     config: TrainConfig,
     *,
@@ -178,7 +256,8 @@ def train(
 
     Args:
         config: what to train; a run that exists must have been started with the same one.
-        cache_folder: of ``facewise.training.cache.build_cache``.
+        cache_folder: of ``facewise.training.cache.build_cache``; weights that scripts convert lie
+            beside it.
         runs_folder: where runs lie.
         workers: processes that augment.
         threads: of PyTorch; its own choice if None.
@@ -188,25 +267,26 @@ def train(
         The run's folder.
 
     Raises:
-        OptionError: the run's folder holds a run with another config.
+        OptionError: the run cannot begin or go on (see ``check_run``), its teacher speaks of other
+            faces, or there are too few to learn from.
     """
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(config.optim.seed)
-    folder = runs_folder / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, config)
+    folder, converted = runs_folder / config.name, cache_folder.parent
     cache = open_cache(cache_folder)
+    state = check_run(config, folder, converted=converted, fingerprint=cache.fingerprint)
+    if state is not None and state["epoch"] >= config.optim.epochs:
+        log.info("%s is finished", folder)
+        plot_curve(folder)
+        return folder
     train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
     val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
-    teacher = None
-    if config.loss.teacher:
-        with np.load(config.loss.teacher) as stored:
-            teacher = stored["probabilities"].astype(np.float32)
+    teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
     labels = LabelTable(cache, teacher)
     loader, sampler = make_loader(cache, config, train_rows, workers)
 
-    model = make_network(config)
+    model = make_network(config, converted)
     kept = copy.deepcopy(model)
     mixed = [(config.optim.start_share, copy.deepcopy(model.state_dict()))]
     if config.optim.mixed:
@@ -218,8 +298,7 @@ def train(
     average = Average(model, config.optim.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
     steps, step, first_epoch, best = len(sampler) * config.optim.epochs, 0, 0, math.inf
-    if (folder / "last.pt").exists():
-        state = torch.load(folder / "last.pt", weights_only=True)
+    if state is not None:
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
         average.steps, best = state["average_steps"], state["best"]
@@ -227,6 +306,8 @@ def train(
         step, first_epoch = state["step"], state["epoch"]
         log.info("going on after epoch %d of %d", first_epoch, config.optim.epochs)
 
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1))
     started = time.monotonic()
     for epoch in range(first_epoch, config.optim.epochs):
         sampler.epoch = epoch
@@ -252,6 +333,7 @@ def train(
                 "step": step,
                 "epoch": epoch + 1,
                 "best": best,
+                "fingerprint": cache.fingerprint,
             },
         )
         if minutes is not None and time.monotonic() - started > minutes * 60:
@@ -330,14 +412,6 @@ def _run_epoch(
         "train_loss": float(np.mean(losses)),
         "images_per_second": len(losses) * config.optim.batch_size / seconds,
     }
-
-
-def _claim(folder: Path, config: TrainConfig) -> None:
-    """Write the config into a new run, or refuse to mix two runs in one folder."""
-    path = folder / "config.json"
-    if path.exists() and load_config(path) != config:
-        raise OptionError(f"{folder} holds a run with another config: rename yours or remove it")
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=1))
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
