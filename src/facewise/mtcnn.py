@@ -24,13 +24,16 @@ from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
-from facewise.windows import CELL_PX, Candidates, Hits, bands, find_hits, likely_windows, logit_of
+from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows, logit_of
 
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
 
 PHOTOS_AT_ONCE: Final = 8
 """Photos whose sums are held together, more bytes than the photos: enough to fill batches."""
+
+MAPS_AT_ONCE: Final = 500_000
+"""Windows that wait to be looked through: all levels together, unless the photo is huge."""
 
 PIXELS_A_CELL: Final = 2
 """Photo pixels that each pixel of the finest level averages, in either direction, if more are there
@@ -234,22 +237,22 @@ class MTCNN:
         width, height = image.size
         found: list[Candidates] = []
         regressions: list[FloatArray] = []
-        hits: list[Hits] = []
+        maps: list[Map] = []
         scales = self.pyramid_scales(width, height, least_share=least_share)
         sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
         for scale, level_image in zip(scales, image.levels(sizes), strict=True):
             for top, band in bands(level_image):
                 logit, regression = self._networks["pnet"].run(None, {"image": band[None]})
-                some = find_hits(logit, regression, top, scale, threshold)
-                if len(some.place):
-                    hits.append(some)
-        for candidates, offsets, level in likely_windows(hits):
-            keep = non_maximum_suppression(
-                apart(candidates.boxes, level), candidates.logits, self._nms["level"]
-            )
-            keep = keep[np.argsort(level[keep], kind="stable")]
-            found.append(candidates.take(keep))
-            regressions.append(offsets[keep])
+                maps.append(Map(logit, regression, top, scale))
+            if scale == scales[-1] or sum(m.logit.size for m in maps) > MAPS_AT_ONCE:
+                for candidates, offsets, level in likely_windows(maps, threshold):
+                    keep = non_maximum_suppression(
+                        apart(candidates.boxes, level), candidates.logits, self._nms["level"]
+                    )
+                    keep = keep[np.argsort(level[keep], kind="stable")]
+                    found.append(candidates.take(keep))
+                    regressions.append(offsets[keep])
+                maps.clear()
         if not found:
             return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
         boxes = np.concatenate([level.boxes for level in found])

@@ -43,21 +43,17 @@ class Candidates:
 
 
 @dataclass(slots=True)
-class Hits:
-    """Windows of a band of a level that may hold a face.
+class Map:
+    """What P-net gives for a band of a level.
 
     Attributes:
-        place: ``(N,)``, row by row.
-        width: windows in a row.
-        logits: ``(N,)``.
-        regression: ``(4, N)``.
+        logit: ``(1, h, w)``.
+        regression: ``(1, 4, h, w)``.
         top: the band's first row.
         scale: the level's.
     """
 
-    place: NDArray[np.intp]
-    width: int
-    logits: FloatArray
+    logit: FloatArray
     regression: FloatArray
     top: int
     scale: float
@@ -84,45 +80,39 @@ def bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
             return
 
 
-def find_hits(
-    logit: FloatArray, regression: FloatArray, top: int, scale: float, threshold: float
-) -> Hits:
-    """What to keep of P-net's answer, ``(1, h, w)`` and ``(1, 4, h, w)``, for a band of a level.
-
-    It is looked through at once, while it is in the processor's cache, and then let go.
-    """
-    flat = logit.reshape(-1)
-    place = np.flatnonzero(flat >= logit_of(threshold))
-    kept = regression.reshape(4, -1)[:, place]
-    return Hits(place, logit.shape[2], flat[place], kept, top, scale)
-
-
 def likely_windows(
-    hits: Sequence[Hits],
+    maps: Sequence[Map], threshold: float
 ) -> Iterator[tuple[Candidates, FloatArray, NDArray[np.intp]]]:
     """Windows that may hold a face, some levels at a time, with their regressions ``(N, 4)`` and
     the number of each one's level ``(N,)``, ascending.
 
-    Levels with few windows come together: with few faces, numpy's calls are the cost.
+    All maps are looked through at once, and levels with few windows come together: with few faces,
+    numpy's calls are the cost.
     """
-    if not hits:
+    logits = np.concatenate([m.logit.ravel() for m in maps])
+    hits = np.flatnonzero(logits >= logit_of(threshold))
+    if len(hits) == 0:
         return
-    owner = np.repeat(np.arange(len(hits)), [len(h.place) for h in hits])
-    width = np.array([h.width for h in hits])[owner]
-    top = np.array([h.top for h in hits])[owner]
-    scale = np.array([h.scale for h in hits], np.float32)[owner]
-    row, column = np.divmod(np.concatenate([h.place for h in hits]), width)
+    sizes = np.array([m.logit.size for m in maps])
+    ends = np.cumsum(sizes)
+    owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
+    place = hits - (ends - sizes)[owner]
+    row, column = np.divmod(place, np.array([m.logit.shape[2] for m in maps])[owner])
+    top = np.array([m.top for m in maps])[owner]
+    scale = np.array([m.scale for m in maps], np.float32)[owner]
     corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
     boxes = np.hstack(
         [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
     )
-    logits = np.concatenate([h.logits for h in hits])
-    regression = np.concatenate([h.regression for h in hits], axis=1).T
+    regression = np.empty((len(hits), 4), np.float32)
+    for index in np.unique(owner).tolist():
+        own = owner == index
+        regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
     level = np.concatenate([[0], np.cumsum(np.diff(scale) != 0)])
     ends = np.flatnonzero(np.diff(level, append=-1)) + 1
     for first, last in itertools.pairwise([0, *_joined(ends.tolist())]):
         some = slice(first, last)
-        yield Candidates(boxes[some], logits[some]), regression[some], level[some]
+        yield Candidates(boxes[some], logits[hits[some]]), regression[some], level[some]
 
 
 def _joined(ends: Sequence[int]) -> Iterator[int]:

@@ -236,6 +236,19 @@ def test_bands_give_the_windows_of_the_whole(
         assert abs(face.detection_score - whole.detection_score) < 1e-5
 
 
+def test_maps_looked_through_one_by_one_or_together(
+    detector: MTCNN, faces: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = detector.detect_many(faces[:4])
+    monkeypatch.setattr("facewise.mtcnn.MAPS_AT_ONCE", 0)
+    for some, others in zip(together, detector.detect_many(faces[:4]), strict=True):
+        assert len(some) == len(others)
+        for a, b in zip(some, others, strict=True):
+            np.testing.assert_array_equal(a.bbox, b.bbox)
+            np.testing.assert_array_equal(a.landmarks, b.landmarks)
+    assert any(together)
+
+
 def test_a_second_look_only_where_the_first_finds_nothing(pictures: Path) -> None:
     image = np.asarray(load_photo(pictures / "astronaut.jpg").rgb)
     covered = image.copy()
