@@ -32,7 +32,7 @@ from facewise.training.export import (  # noqa: E402
     load_checkpoint,
     write_spec,
 )
-from facewise.training.network import AttributeNetwork, load_exported  # noqa: E402
+from facewise.training.network import AttributeNetwork, load_exported, load_run  # noqa: E402
 from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 from facewise.training.train import blended, predict, train  # noqa: E402
 
@@ -252,6 +252,27 @@ def test_training_can_start_from_an_export(
     )
     with pytest.raises(OptionError, match="architecture"):
         load_exported(AttributeNetwork("mobilenet_v1", hidden_dim=64, dropout=0.2), path)
+
+
+def test_a_run_with_another_head_lends_its_backbone(finished: Path) -> None:
+    stored = torch.load(finished / "best.pt", weights_only=True)["model"]
+    same = AttributeNetwork("mobilenet_v1", hidden_dim=256, dropout=0.2)
+    load_run(same, finished / "best.pt")
+    assert all(torch.equal(value, stored[name]) for name, value in same.state_dict().items())
+    for hidden_dim, by_decade in ((64, False), (256, True)):
+        other = AttributeNetwork(
+            "mobilenet_v1", hidden_dim=hidden_dim, dropout=0.2, by_decade=by_decade
+        )
+        untaught = {name: value.clone() for name, value in other.head.state_dict().items()}
+        load_run(other, finished / "best.pt")
+        for name, value in other.backbone.state_dict().items():
+            assert torch.equal(value, stored[f"backbone.{name}"])
+        for name, value in other.head.state_dict().items():
+            assert torch.equal(value, untaught[name])
+    with pytest.raises(OptionError, match="backbone"):
+        load_run(
+            AttributeNetwork("mobilenet_v2", hidden_dim=256, dropout=0.2), finished / "best.pt"
+        )
 
 
 def test_committed_configs_can_be_read() -> None:

@@ -24,7 +24,8 @@ class NetworkConfig:
     whose weights are mixed with those of another framing (``start_share``) may learn under a third,
     ``learnt_eye_distance`` and ``learnt_eye_height``, and see best between the two.
     ``init`` is "random", the name of converted weights ("faceres", "efficientnet_lite0"), or the
-    path of a checkpoint (``.pt``) or an export (``.onnx``) of the same architecture.
+    path of a checkpoint (``.pt``), of which the backbone is taken where the head is another, or of
+    an export (``.onnx``) of the same architecture.
     ``pixel_mean`` and ``pixel_std`` are those that the weights were pretrained with. ``ages`` is
     what the head learns: a distribution over "years", or the original app's "decades", even within
     each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ from facewise.errors import OptionError
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.training.backbones import make_backbone
 from facewise.training.config import MEAN_RGB
+
+log = logging.getLogger("facewise")
 
 AGES: Final = 120
 GENDERS: Final = len(GENDER_LABELS)
@@ -157,3 +160,27 @@ def load_exported(network: AttributeNetwork, path: Path) -> None:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise OptionError(f"{path}: not an export of this architecture: {error}") from error
+
+
+def load_run(network: AttributeNetwork, path: Path) -> None:
+    """Start from a run's checkpoint: all of it, or its backbone where the head is another.
+
+    Raises:
+        OptionError: the checkpoint is of another backbone.
+    """
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
+    own = network.state_dict()
+    try:
+        if all(name in own and own[name].shape == tensor.shape for name, tensor in state.items()):
+            network.load_state_dict(state)
+        else:
+            network.backbone.load_state_dict(
+                {
+                    name.removeprefix("backbone."): tensor
+                    for name, tensor in state.items()
+                    if name.startswith("backbone.")
+                }
+            )
+            log.info("%s has another head: starting from its backbone", path)
+    except RuntimeError as error:
+        raise OptionError(f"{path}: not of this backbone: {error}") from error

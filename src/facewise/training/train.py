@@ -39,6 +39,7 @@ from facewise.training.network import (
     load_backbone,
     load_exported,
     load_faceres,
+    load_run,
     split_logits,
 )
 from facewise.training.renorm import add_batch_norm, folded_state
@@ -96,7 +97,7 @@ def make_network(config: TrainConfig, converted: Path = Path("cache")) -> Attrib
     elif init.endswith(".onnx"):
         load_exported(model, Path(init))
     elif init != "random":
-        model.load_state_dict(torch.load(init, weights_only=True)["model"])
+        load_run(model, Path(init))
     return model.to(memory_format=torch.channels_last)
 
 
