@@ -18,22 +18,12 @@ from numpy.typing import NDArray
 
 from facewise.align import similarity_transform, warp
 from facewise.attributes import AttributeModel
+from facewise.evaluation.card import FIGURES
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, load_spec
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.score import headline, score
 from facewise.types import ImageArray
-
-COLUMNS = {
-    "utkface_mae": "UTKFace age MAE",
-    "utkface_cs5": "CS@5",
-    "utkface_gender": "gender",
-    "utkface_ethnicity": "ethnicity",
-    "fairface_gender": "FairFace gender",
-    "fairface_ages": "nine ages",
-    "fairface_ages_within_one": "within one",
-    "fairface_ethnicity": "ethnicity",
-}
 
 
 def crops_of(cache: FaceCache, rows: NDArray[np.intp], spec: ModelSpec) -> ImageArray:
@@ -67,11 +57,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"Val of both data sets, {rows[0]['faces']:,} faces; no stage was chosen by another split.",
         "",
-        "| export | input | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 2) + "|",
+        "| export | input | " + " | ".join(FIGURES.values()) + " |",
+        "|---" * (len(FIGURES) + 2) + "|",
     ]
     for row in rows:
-        cells = [f"{row[k]:.2f}" if k.endswith("mae") else f"{row[k]:.1%}" for k in COLUMNS]
+        cells = [f"{row[k]:.2f}" if k.endswith("mae") else f"{row[k]:.1%}" for k in FIGURES]
         name = f"{row['model']} `{row['sha256'][:8]}`"
         lines.append(f"| {name} | {row['size_px']} px | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
