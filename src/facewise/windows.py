@@ -105,7 +105,7 @@ def likely_windows(
         [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
     )
     regression = np.empty((len(hits), 4), np.float32)
-    for index in np.unique(owner).tolist():
+    for index in np.flatnonzero(np.bincount(owner)).tolist():  # np.unique would load numpy.ma
         own = owner == index
         regression[own] = maps[index].regression.reshape(4, -1)[:, place[own]].T
     level = np.concatenate([[0], np.cumsum(np.diff(scale) != 0)])

@@ -215,6 +215,19 @@ def test_import_is_light() -> None:
     assert run.stderr == ""
 
 
+def test_the_first_answer_loads_nothing_that_it_does_not_need(pictures: Path) -> None:
+    """numpy's masked arrays are a fortieth of the time from process start to the first answer."""
+    code = (
+        f"import sys, facewise; facewise.analyze({str(pictures / 'astronaut.jpg')!r}, threads=1); "
+        "print([m for m in ('numpy.ma', 'numpy.testing', 'torch', 'scipy', 'rich', 'typer') "
+        "if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.strip() == "[]"
+
+
 def test_the_public_surface_is_what_is_listed() -> None:
     assert facewise.__all__ == sorted(facewise.__all__, key=lambda n: (not n.isupper(), n))
     for name in facewise.__all__:
