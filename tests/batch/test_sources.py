@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,42 @@ def test_arrow_tables_and_columns_of_paths(faces: list[Path], tmp_path: Path) ->
     found = ages([*faces, *kinds], tmp_path / "t")
     assert len(found) == 16
     assert found == 4 * found[:4]
+
+
+def write_arrow(path: Path, name: str, values: pa.Array) -> Path:
+    table = pa.table({name: values})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def test_columns_as_polars_and_pandas_write_them(faces: list[Path], tmp_path: Path) -> None:
+    data, paths = [face.read_bytes() for face in faces], [str(face) for face in faces]
+    categories = pa.array(paths).dictionary_encode()
+    pq.write_table(pa.table({"path": categories}), tmp_path / "categories.parquet")
+    tables = [
+        write_arrow(tmp_path / "views.arrow", "image", pa.array(data, pa.binary_view())),
+        write_arrow(tmp_path / "coded.arrow", "image", pa.array(data).dictionary_encode()),
+    ]
+    found = ages([*faces, *tables], tmp_path / "bytes")
+    assert found == 3 * found[:4]
+    assert ages([tmp_path / "categories.parquet"], tmp_path / "categories") == found[:4]
+    views = write_arrow(tmp_path / "paths.arrow", "path", pa.array(paths, pa.string_view()))
+    assert ages([views], tmp_path / "paths") == found[:4]
+
+
+def test_hashes_are_no_pictures_unless_a_column_of_one_size_is_named(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    data = [face.read_bytes() for face in faces]
+    hashes = pa.array([hashlib.sha256(one).digest() for one in data], pa.binary(32))
+    pq.write_table(pa.table({"image": data, "sha256": hashes}), tmp_path / "both.parquet")
+    found = ages([tmp_path / "both.parquet"], tmp_path / "both")
+    size = max(map(len, data))  # what follows the picture's end is passed over
+    padded = pa.array([one.ljust(size, b"\0") for one in data], pa.binary(size))
+    pq.write_table(pa.table({"image": padded}), tmp_path / "padded.parquet")
+    named = Job(attributes=("age",), shard_size=2, image_column="image")
+    assert ages([tmp_path / "padded.parquet"], tmp_path / "padded", named) == found
 
 
 @pytest.fixture

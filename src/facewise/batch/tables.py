@@ -112,7 +112,12 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
         if _holds_strings(pa, kind):
             return wanted, True
         raise OptionError(f"{source}: column {wanted} is {kind}: pictures are binary or paths")
-    held = [field.name for field in schema if _holds_bytes(pa, field.type)]
+    held = [
+        field.name
+        for field in schema
+        # Pictures are hardly ever all of one size, hashes beside them are: those must be named.
+        if _holds_bytes(pa, field.type) and not pa.types.is_fixed_size_binary(field.type)
+    ]
     if len(held) == 1:
         return held[0], False
     named = [
@@ -136,11 +141,24 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
     if pa.types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return "bytes" in names and _holds_bytes(pa, kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(pa, kind.value_type)
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)  # polars'
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _holds_strings(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))  # pandas' are large
+    if pa.types.is_dictionary(kind):  # of pandas' categories
+        return _holds_strings(pa, kind.value_type)
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)  # pandas' own
+        or pa.types.is_string_view(kind)  # polars'
+    )
 
 
 def _is_parquet(source: str) -> bool:
