@@ -18,6 +18,7 @@ import pytest
 
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
+from facewise.batch.sources import Skipped, list_items
 
 AGE = Job(attributes=("age",), shard_size=2)
 
@@ -57,6 +58,22 @@ def test_shards_of_a_webdataset(faces: list[Path], tmp_path: Path) -> None:
     assert [row["age_years"] for row in rows[:3]] == expected[:3]
     assert rows[3:]
     assert all(row["error_code"] for row in rows[3:])
+
+
+def test_hidden_folders_of_a_tar_are_left_out_as_those_of_a_disk_are(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("a/1.webp", "a/.thumbs/2.webp", ".trash/b/3.webp", "./a/.4.webp"):
+            tar.add(faces[0], name)
+        tar.add(faces[0], "../up/5.webp")
+        for name, target in (("a/.links/6.webp", "../1.webp"), ("a/7.webp", ".thumbs/2.webp")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+    items = list_items([str(tmp_path / "t.tar")], AGE, Skipped(), {})
+    found = [item.image_id.rpartition("::")[2] for item in items]
+    assert found == ["a/1.webp", "../up/5.webp", "a/7.webp"]
 
 
 def test_arrow_tables_and_columns_of_paths(faces: list[Path], tmp_path: Path) -> None:

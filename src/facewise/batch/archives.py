@@ -36,11 +36,10 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
         try:
             for member in _members(file):
                 name = member.name.removeprefix("./")
-                hidden = PurePosixPath(name).name.startswith(".")
                 picture = PurePosixPath(name).suffix.lower() in endings
                 if member.islnk() or member.issym():
                     links[name] = _target(member)
-                elif member.isdir() or hidden:
+                elif member.isdir() or _is_hidden(name):
                     continue
                 elif member.isreg() and picture:
                     image_id = storage.readable(f"{source}::{name}")
@@ -52,7 +51,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
         targets = _resolve(file, links) if links else {}
     for name in links:
         image_id = storage.readable(f"{source}::{name}")
-        if PurePosixPath(name).name.startswith("."):
+        if _is_hidden(name):
             continue
         if PurePosixPath(name).suffix.lower() not in endings:
             skipped.add(name)
@@ -68,6 +67,11 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
             f"the tar is damaged or was cut off ({damage}); what comes after is lost: "
             "copy it again, or name tars that were joined one by one",
         )
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether it, or a folder it is in, begins with a dot; ``..`` is no name."""
+    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
 
 
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:

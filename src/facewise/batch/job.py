@@ -26,7 +26,8 @@ A second of work where photos are large: when tasks run out, the other workers w
 do not depend on it."""
 
 PIPELINE: Final = 3
-"""Goes up whenever this package would give other rows for the same settings."""
+"""Goes up whenever this package would give other rows for the same settings and plan; what a plan
+lists is settled before the first row, and a restart lists nothing anew."""
 
 
 class Item(NamedTuple):
