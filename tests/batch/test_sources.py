@@ -19,6 +19,7 @@ import pytest
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
 from facewise.batch.sources import Skipped, list_items
+from facewise.errors import OptionError
 
 AGE = Job(attributes=("age",), shard_size=2)
 
@@ -74,6 +75,29 @@ def test_hidden_folders_of_a_tar_are_left_out_as_those_of_a_disk_are(
     items = list_items([str(tmp_path / "t.tar")], AGE, Skipped(), {})
     found = [item.image_id.rpartition("::")[2] for item in items]
     assert found == ["a/1.webp", "../up/5.webp", "a/7.webp"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x-{9..1}.tar", r"x-\{9\.\.1\}\.tar: .*write \{1\.\.9\}"),
+        ("x-{0..1}-{09..08}.tar", r"x-0-\{09\.\.08\}\.tar: .*write \{08\.\.09\}"),
+        ("x-{a,b}.tar", r"x-\{a,b\}\.tar: .*\{000\.\.099\} is understood"),
+    ],
+)
+def test_braces_that_name_nothing_are_refused(
+    source: str, message: str, faces: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        annotate([f"{tmp_path}/{source}", str(faces[0])], tmp_path / "t", AGE, workers=1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("\n".join(map(str, faces)), encoding)
+    with pytest.raises(OptionError, match=r"list\.txt: line 1 .* save the list as UTF-8"):
+        annotate([str(listing)], tmp_path / "t", AGE, workers=1)
 
 
 def test_arrow_tables_and_columns_of_paths(faces: list[Path], tmp_path: Path) -> None:

@@ -69,12 +69,18 @@ def list_items(
 
 
 def expand_braces(source: str) -> Iterator[str]:
-    """``shard-{000..002}.tar`` to three names, as WebDataset writes them."""
+    """``shard-{000..002}.tar`` to three names, as WebDataset writes them.
+
+    Raises:
+        OptionError: the first number is above the last, which would be no name at all.
+    """
     match = _BRACES.search(source)
     if match is None or storage_exists(source):
         yield source
         return
     first, last = match.groups()
+    if int(first) > int(last):
+        raise OptionError(f"{source}: numbers in braces go up: write {{{last}..{first}}}")
     for number in range(int(first), int(last) + 1):
         name = source[: match.start()] + str(number).zfill(len(first)) + source[match.end() :]
         yield from expand_braces(name)
@@ -99,7 +105,12 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         for name in sort_strings(glob(source)):
             yield from _matched(name, job, skipped, opened)
     else:
-        raise OptionError(f"{source}: no such file or folder: check the path")
+        raise _no_such(source, "path")
+
+
+def _no_such(source: str, kind: str) -> OptionError:
+    braces = " (of braces, {000..099} is understood, {a,b} is not)" if "{" in source else ""
+    return OptionError(f"{source}: no such file or folder: check the {kind}{braces}")
 
 
 def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
@@ -117,7 +128,7 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
     elif system.exists(inner):
         yield from _file(source, job, skipped, opened)
     else:
-        raise OptionError(f"{source}: no such file or folder: check the URL")
+        raise _no_such(source, "URL")
 
 
 def _shown(names: Iterable[str], inner: str) -> Iterator[str]:
@@ -172,9 +183,18 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
 
 
 def _lines(source: str) -> Iterator[Item]:
-    """A text list: a path or URL a line, relative to the list's own folder; blank lines go."""
+    """A text list: a path or URL a line, relative to the list's own folder; blank lines go.
+
+    Raises:
+        OptionError: it has zero bytes, as UTF-16 has.
+    """
     with storage.open_binary(source) as file:
         for number, line in enumerate(file):
+            if b"\0" in line:  # which no path has
+                raise OptionError(
+                    f"{source}: line {number + 1} has zero bytes, as UTF-16 has (Windows "
+                    "PowerShell's > writes it): save the list as UTF-8"
+                )
             name = os.fsdecode(line.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf" * (not number)))
             if not name.strip():
                 continue
@@ -299,4 +319,4 @@ def check(sources: list[str]) -> None:
         if storage.is_url(source) or _MAGIC.search(source) or _BRACES.search(source):
             continue
         if not os.path.lexists(source):
-            raise OptionError(f"{source}: no such file or folder: check the path")
+            raise _no_such(source, "path")
