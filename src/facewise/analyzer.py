@@ -125,7 +125,7 @@ class Analyzer:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         min_side_px: int = DEFAULT_MIN_SIDE_PX,
     ) -> None:
-        self.attributes = _check_attributes(attributes)
+        self.attributes = check_attributes(attributes)
         self.spec = load_spec(model)
         self.calibration = Calibration.from_dict(self.spec.calibration)
         self.coverage = self.calibration.check_coverage(coverage)
@@ -149,7 +149,7 @@ class Analyzer:
             raise TypeError(f"no option of a copy: {', '.join(unknown)}")
         given: dict[str, Any] = {**options}
         other = copy.copy(self)
-        other.attributes = _check_attributes(given.get("attributes", self.attributes))
+        other.attributes = check_attributes(given.get("attributes", self.attributes))
         other.coverage = self.calibration.check_coverage(given.get("coverage", self.coverage))
         other._limits = {
             name: check_count(name, given.get(name, limit)) for name, limit in self._limits.items()
@@ -310,7 +310,7 @@ class Analyzer:
         return predictions
 
 
-def _check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
+def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
     """In the contract's order.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -23,7 +24,7 @@ import pytest
 from facewise.batch.annotate import Summary, annotate
 from facewise.batch.job import Job
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
-from facewise.batch.table import TableFolder
+from facewise.batch.table import MANIFEST, TableFolder
 from facewise.batch.thumbs import make_sheet
 from facewise.errors import OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
@@ -201,6 +202,24 @@ def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
     assert parts(tmp_path / "t") == before
     with pytest.raises(TableError, match="attributes"):
         run(photos, tmp_path / "t", Job(attributes=("gender",), shard_size=4))
+
+
+def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> None:
+    """A restart asks for the same; so it does of a table whose manifest has another order."""
+    table, wall = tmp_path / "t", photos / "wall.png"
+    run(wall, table, Job(attributes=("gender", "age", "age")))
+    again = Job(attributes=("age", "gender"))
+    assert run(wall, table, again).annotated == 0
+    manifest = json.loads((table / MANIFEST).read_text())
+    assert manifest["settings"]["attributes"] == ["age", "gender"]
+    for name in ("attributes", "video_attributes"):
+        manifest["settings"][name] = ["gender", "age", "gender"]
+    (table / MANIFEST).write_text(json.dumps(manifest))
+    assert run(wall, table, again).annotated == 0
+    with pytest.raises(TableError, match="attributes was gender,age,gender, is now age"):
+        run(wall, table, AGE)
+    with pytest.raises(OptionError, match="not colour"):
+        Job(attributes=("age", "colour"))
 
 
 def test_a_part_lost_or_cut_by_a_power_failure_is_made_again(photos: Path, tmp_path: Path) -> None:

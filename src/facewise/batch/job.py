@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from facewise._version import __version__
-from facewise.analyzer import Analyzer
+from facewise.analyzer import Analyzer, check_attributes
 from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
@@ -86,7 +86,8 @@ class Job:
     """Everything that decides what the rows say; equal jobs give equal bytes.
 
     Attributes:
-        attributes: what was asked for; None: all of photos, without ethnicity of video.
+        attributes: what was asked for, kept in the contract's order; None: all of photos, without
+            ethnicity of video.
         model: as ``load_spec`` takes it.
         coverage: of the age interval.
         min_face_px: see ``Analyzer``.
@@ -116,6 +117,8 @@ class Job:
     frames_per_second: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.attributes is not None:
+            object.__setattr__(self, "attributes", check_attributes(self.attributes))
         for name in ("max_bytes", "max_pixels"):
             check_count(name, getattr(self, name))
         for name in ("shard_size", "photos_per_inference"):
@@ -188,8 +191,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {_short(old.get(name))}, is now {_short(new.get(name))}"
         for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
+        if _meaning(name, old.get(name)) != _meaning(name, new.get(name))
     ]
+
+
+def _meaning(name: str, value: Any) -> Any:
+    """Older tables hold attributes in the order in which they were asked for."""
+    return set(value) if name in ("attributes", "video_attributes") and value else value
 
 
 def _short(value: Any) -> str:
