@@ -222,6 +222,23 @@ def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> N
         Job(attributes=("age", "colour"))
 
 
+def test_a_run_that_begins_nothing_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    out, bare = tmp_path / "new" / "t", tmp_path / "bare"
+    bare.mkdir()
+    with pytest.raises(OptionError, match="no picture"):
+        run(bare, out)
+    assert not out.parent.exists()
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(b"a.jpg\n" * 10 + b"\0")  # fails while the plan is written
+    with pytest.raises(OptionError, match="line 11"):
+        run(listing, out)
+    assert not out.parent.exists()
+    out.mkdir(parents=True)  # by somebody else, who keeps it
+    with pytest.raises(OptionError, match="no picture"):
+        run(bare, out)
+    assert out.is_dir()
+
+
 def test_a_part_lost_or_cut_by_a_power_failure_is_made_again(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "t")
     before = parts(tmp_path / "t")

@@ -35,7 +35,7 @@ class TableFolder:
     """A table that this process has locked; use as a context.
 
     Args:
-        path: the folder; made where it is missing.
+        path: the folder; made where it is missing, and removed again where no table was begun.
 
     Raises:
         TableError: another run holds it, it is no table, or it cannot be written.
@@ -46,6 +46,7 @@ class TableFolder:
         with self.writing():
             if path.exists() and not path.is_dir():
                 raise TableError(f"{path} is a file: name a folder that is new, or a table's")
+            self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
         self._check_kind()
         self._lock = self._acquire()
@@ -58,7 +59,20 @@ class TableFolder:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._lock.truncate(0)
+        with contextlib.suppress(OSError):
+            if self._made and not (self.path / MANIFEST).exists():
+                self._remove()
         self._lock.close()  # which unlocks; the kernel does the same where we are killed
+
+    def _remove(self) -> None:
+        """Take back the folders that were made; what somebody else put there stays.
+
+        The lock is still held: who opened it meanwhile is refused, and does not lock a lost file.
+        """
+        for path in (*self.path.glob(f"{UNFINISHED}*"), self.path / PLAN, self.path / LOCK):
+            path.unlink(missing_ok=True)
+        for folder in self._made:
+            folder.rmdir()
 
     def _check_kind(self) -> None:
         if (self.path / MANIFEST).exists():
