@@ -92,6 +92,15 @@ def test_braces_that_name_nothing_are_refused(
         annotate([f"{tmp_path}/{source}", str(faces[0])], tmp_path / "t", AGE, workers=1)
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_pattern_that_matches_nothing_is_refused(
+    scheme: str, faces: list[Path], tmp_path: Path
+) -> None:
+    pattern = f"{scheme}{tmp_path}/*.tar"
+    with pytest.raises(OptionError, match=r"\*\.tar: no file matches"):
+        annotate([str(faces[0]), pattern], tmp_path / "t", AGE, workers=1)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"

@@ -102,10 +102,23 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
     elif os.path.lexists(source):
         yield from _file(source, job, skipped, opened)
     elif _MAGIC.search(source):
-        for name in sort_strings(glob(source)):
+        for name in _some(sort_strings(glob(source)), source):
             yield from _matched(name, job, skipped, opened)
     else:
         raise _no_such(source, "path")
+
+
+def _some(names: Iterable[str], pattern: str) -> Iterator[str]:
+    """Names that match; beside other sources, a pattern of nothing would be lost in silence.
+
+    Raises:
+        OptionError: there is none.
+    """
+    name = None
+    for name in names:
+        yield name
+    if name is None:
+        raise OptionError(f"{pattern}: no file matches: check the pattern")
 
 
 def _no_such(source: str, kind: str) -> OptionError:
@@ -120,7 +133,7 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
             names = sorted(_shown(system.glob(inner), inner))
         except ValueError as error:  # of "**" beside other letters
             raise OptionError(f"{source}: {error}") from error
-        for name in names:
+        for name in _some(names, source):
             yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
     elif system.isdir(inner):
         for name in sorted(_shown(system.find(inner), inner)):
