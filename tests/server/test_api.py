@@ -288,6 +288,30 @@ async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -
         assert "vary" not in alone.headers
 
 
+async def test_the_device_has_the_model_that_serves_or_is_not_offered(
+    serve: Serve, tmp_path: Path, analyzer: Analyzer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise a tick would change the model, and nobody would know."""
+    spec = analyzer.spec
+    same = {"name": spec.name, "version": spec.version}
+    for text, offered in (
+        (json.dumps({"model": same}), True),
+        (json.dumps({"model": {**same, "version": "0.1"}}), False),
+        (json.dumps({"model": {**same, "name": "facewise-other"}}), False),
+        ("{}", False),
+        ("[]", False),
+        ("no JSON", False),
+    ):
+        (tmp_path / "device.json").write_text(text)
+        caplog.clear()
+        async with serve(device_folder=tmp_path) as running:
+            assert (await running.client.get("/v1/models")).json()["on_device"] is offered
+        said = [line for line in caplog.messages if "on the device is not offered" in line]
+        assert [f"{spec.name}@{spec.version} answers here" in line for line in said] == (
+            [] if offered else [True]
+        )
+
+
 async def test_pages_name_no_other_host(serve: Serve) -> None:
     """No script, style, font or picture comes from elsewhere."""
     from facewise.server.pages import PAGE

@@ -27,7 +27,7 @@ from facewise.server.access import Access
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
 from facewise.server.middleware import Envelope, Private
-from facewise.server.pages import PAGE, device_files
+from facewise.server.pages import PAGE, device_files, device_model
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
@@ -64,6 +64,9 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     if not inference.attributes:
         raise OptionError("no attribute is left to serve: name some in FACEWISE_ATTRIBUTES")
     uploads = Uploads(settings)
+    device = device_files(settings.device_folder)
+    serving = f"{analyzer.spec.name}@{analyzer.spec.version}"
+    on_device = device_model(device) if device else None
     state = State(
         settings=settings,
         spec=analyzer.spec,
@@ -72,11 +75,19 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         uploads=uploads,
         access=Access(settings),
         metrics=Metrics(inference, uploads),
+        on_device=on_device == serving,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logger.info(settings.attributes_reason)
+        if device and on_device != serving:
+            logger.warning(
+                "analysing on the device is not offered: its files hold %s, and %s answers here; "
+                "`make page` builds them for the default model",
+                on_device or "no model",
+                serving,
+            )
         await anyio.to_thread.run_sync(inference.warm_up)
         yield
 
@@ -92,7 +103,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     app.state.facewise = state
     app.include_router(routes.router)
     app.include_router(info.router)
-    _add_page(app, device_files(settings.device_folder))
+    _add_page(app, device)
     problems.install(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     openapi.install(app, state, schemas.build(inference.attributes))

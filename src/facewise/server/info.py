@@ -14,7 +14,6 @@ from facewise._version import __version__
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
-from facewise.server.pages import device_files
 from facewise.server.problems import ProblemError
 from facewise.server.schemas import SCHEMA_VERSION, Health, Models
 from facewise.server.state import Shared, State, allowed
@@ -62,7 +61,7 @@ async def models(state: Shared) -> Any:
         },
         "formats": _formats(),
         "needs_key": state.access.needs_key,
-        "on_device": device_files(settings.device_folder) is not None,
+        "on_device": state.on_device,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -21,3 +22,12 @@ def device_files(folder: Path | None) -> Path | None:
     """
     chosen = DEVICE if folder is None else folder
     return chosen if (chosen / "device.json").is_file() else None
+
+
+def device_model(files: Path) -> str | None:
+    """Which model these files hold, as ``name@version``; None where they do not say."""
+    try:
+        model = json.loads((files / "device.json").read_text(encoding="utf-8"))["model"]
+        return f"{model['name']}@{model['version']}"
+    except (KeyError, TypeError, ValueError):
+        return None

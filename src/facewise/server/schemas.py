@@ -85,7 +85,9 @@ class Models(Strict):
     limits: Limits
     needs_key: bool
     formats: list[str] = Field(description="kinds of pictures that are read here")
-    on_device: bool = Field(description="whether the page can analyse in the browser itself")
+    on_device: bool = Field(
+        description="whether the page can analyse in the browser, with the model that answers here"
+    )
 
 
 class Health(Strict):
