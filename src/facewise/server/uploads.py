@@ -15,6 +15,7 @@ import anyio
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from facewise.server.access import client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 
@@ -69,7 +70,7 @@ class Uploads:
         Raises:
             ProblemError: 503 where none is free, or one client holds its share of them.
         """
-        client = request.client.host if request.client else ""
+        client = client_of(request)
         self._check_places()
         if self._by_client[client] >= self._share:
             raise busy(f"one client may have {self._share} uploads under way here")
