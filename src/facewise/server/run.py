@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection on which the head of a request does not come in time.
+    """Closes a connection on which the head of a request does not come in time, and upgrades none.
 
     uvicorn's own timer starts only after an answer, and the next byte that comes ends it.
     """
@@ -48,6 +48,9 @@ class _Prompt(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
+
+    def _should_upgrade(self) -> bool:
+        return False  # uvicorn would warn of it in the log, as often as any client likes
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -104,6 +107,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Prompt,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
