@@ -299,6 +299,16 @@ async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
             assert connection._deadline is None  # type: ignore[union-attr]
 
 
+async def test_a_client_cannot_fill_the_log_with_upgrades(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as running:
+        for protocol in ("websocket", "h2c"):
+            headers = {"Connection": "Upgrade", "Upgrade": protocol}
+            assert (await running.client.get("/healthz", headers=headers)).status_code == 200
+    assert [line for line in caplog.records if line.levelname == "WARNING"] == []
+
+
 async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: bytes) -> None:
     answers: list[httpx.Response] = []
     async with serve() as running:
@@ -422,6 +432,12 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
         for status in (200, 200, 429):
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             assert answer.status_code == status
+        # The page's live view keeps to what is said here.
+        limits = (await running.client.get("/v1/models")).json()["limits"]
+        assert limits["photos_per_minute"] == 2
+    async with serve() as running:
+        limits = (await running.client.get("/v1/models")).json()["limits"]
+        assert limits["photos_per_minute"] is None
     check(answer, 429, "rate_limited")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
 

@@ -71,6 +71,9 @@ class Limits(Strict):
     max_pixels: int
     max_batch_bytes: int
     max_batch_photos: int
+    photos_per_minute: int | None = Field(
+        description="that one client may send to one worker; null: no such limit"
+    )
 
 
 class Models(Strict):
