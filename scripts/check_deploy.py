@@ -13,6 +13,7 @@ and compares the size on disk and the memory with a small host's: 500 MB and 512
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import re
 import shutil
@@ -80,7 +81,8 @@ def problems() -> list[str]:
         "the last user is not root (DL3002)": bool(users) and users[-1] not in ("0", "root"),
         "one CMD, in exec form (DL3025)": names.count("CMD") == 1
         and dict(steps)["CMD"].startswith("["),
-        "a health check": "HEALTHCHECK" in names,
+        "a health check, at the port that is set": "FACEWISE_PORT" in dict(steps)["HEALTHCHECK"]
+        and "8000" not in dict(steps)["HEALTHCHECK"],
         "the context holds only what is copied": ignored.startswith("*\n"),
         "compose: read-only, no capabilities, no new privileges, twice": compose.count(
             "read_only: true"
@@ -105,6 +107,10 @@ def problems() -> list[str]:
         )
         and "gzip_static on;" in (ROOT / "docs/static-hosting-own.md").read_text(),
         "nginx: TLS and rate limits": "listen 443 ssl" in nginx and "limit_req zone" in nginx,
+        "nginx: a /64 of IPv6 is one client, in every zone": "_zone $binary" not in nginx
+        and [key(nginx, address) for address in ("2001:db8::1", "2001:db8::a:0:0:1", "9.9.9.9")]
+        == [bytes.fromhex("20010db800000000")] * 2 + [bytes([9, 9, 9, 9])]
+        and key(nginx, "::ffff:9.9.9.9") != key(nginx, "::ffff:9.9.9.8"),
         "nginx: batches, which are one request each, have a lower limit of their own": bool(
             re.search(r"zone=batches:\d+m rate=\d+r/m;", nginx)
             and re.search(r"location /v1/analyze/batch \{[^}]*limit_req zone=batches ", nginx)
@@ -130,6 +136,16 @@ def problems() -> list[str]:
     for rule, holds in rules.items():
         print(f"{'ok  ' if holds else 'FAIL'} {rule}")
     return [rule for rule, holds in rules.items() if not holds]
+
+
+def key(nginx: str, address: str) -> bytes:
+    """What nginx's map makes of a client's address."""
+    packed = ipaddress.ip_address(address).packed
+    block = nginx.partition("map $binary_remote_addr $client {")[2].partition("\n  }")[0]
+    for pattern in re.findall('"~(.+)"', block):
+        if match := re.search(pattern.encode(), packed):
+            return match.groupdict().get("network", packed)
+    return packed
 
 
 def build(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from facewise import Analyzer
+from facewise.models import list_models
+from facewise.server.cards import card_page
 
 from .conftest import Serve
 from .pictures import every_format
@@ -244,7 +247,7 @@ async def test_head_is_get_without_the_body(serve: Serve) -> None:
 
 
 async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -> None:
-    """Half of the bytes; who takes no gzip, or asks for a range, gets the file itself."""
+    """Half of the bytes; who takes no gzip gets the file itself."""
     plain = b"\0asm" + bytes(50_000)
     packed = gzip.compress(plain)
     (tmp_path / "device.json").write_text("{}")
@@ -281,11 +284,86 @@ async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -
         head = await get("gzip", "HEAD")
         assert (head.headers["content-encoding"], head.content) == ("gzip", b"")
         assert int(head.headers["content-length"]) == len(packed)
-        part = await get("gzip", Range="bytes=1-3")
-        assert (part.status_code, part.content) == (206, b"asm")
-        assert "content-encoding" not in part.headers
         alone = await running.client.get("/static/device/device.json")
         assert "vary" not in alone.headers
+
+
+async def test_the_device_has_the_model_that_serves_or_is_not_offered(
+    serve: Serve, tmp_path: Path, analyzer: Analyzer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise a tick would change the model, and nobody would know."""
+    spec = analyzer.spec
+    same = {"name": spec.name, "version": spec.version}
+    for text, offered in (
+        (json.dumps({"model": same}), True),
+        (json.dumps({"model": {**same, "version": "0.1"}}), False),
+        (json.dumps({"model": {**same, "name": "facewise-other"}}), False),
+        ("{}", False),
+        ("[]", False),
+        ("no JSON", False),
+    ):
+        (tmp_path / "device.json").write_text(text)
+        caplog.clear()
+        async with serve(device_folder=tmp_path) as running:
+            assert (await running.client.get("/v1/models")).json()["on_device"] is offered
+        said = [line for line in caplog.messages if "on the device is not offered" in line]
+        assert [f"{spec.name}@{spec.version} answers here" in line for line in said] == (
+            [] if offered else [True]
+        )
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/app.js"])
+async def test_what_the_browser_has_is_not_sent_again(path: str, serve: Serve) -> None:
+    """And a range, a bad one as well, is answered with the whole."""
+    async with serve() as running:
+        first = await running.client.get(path)
+        assert first.headers["cache-control"] == "no-cache"
+        tag = {"If-None-Match": first.headers["etag"]}
+        kept = await running.client.get(path, headers=tag)
+        assert (kept.status_code, kept.content) == (304, b"")
+        for asked in ("bytes=1-3", "bytes=abc", "bytes=99999999-"):
+            whole = await running.client.get(path, headers={"Range": asked})
+            assert (whole.status_code, whole.content) == (200, first.content)
+            assert whole.headers["accept-ranges"] == "none"
+
+
+async def test_cards_are_kept_and_go_out_packed(serve: Serve) -> None:
+    """As Markdown or a page, packed or not: four representations at one address."""
+    tags = []
+    async with serve() as running:
+        for kind in ("text/markdown", "text/html"):
+            sizes = []
+            for accepted in ("gzip", "identity"):
+                headers = {"Accept": kind, "Accept-Encoding": accepted}
+                card = await running.client.get("/v1/models/default/card", headers=headers)
+                assert card.headers["content-type"] == f"{kind}; charset=utf-8"
+                assert card.headers["cache-control"] == "no-cache"
+                assert card.headers["vary"] == "Accept, Accept-Encoding"
+                sizes.append(int(card.headers["content-length"]))
+                tags.append(card.headers["etag"])
+                headers["If-None-Match"] = f'"other", W/{tags[-1]}'
+                kept = await running.client.get("/v1/models/default/card", headers=headers)
+                assert (kept.status_code, kept.content) == (304, b"")
+            assert sizes[0] < sizes[1] / 3
+    assert len(set(tags)) == 4
+
+
+def test_a_card_can_be_found_ones_way_in() -> None:
+    """Ids are unique, the sections are listed, and each table is named after a heading."""
+    for spec in list_models():
+        page = card_page(spec)
+        ids = re.findall(r'<h[234] id="([\w-]+)">', page)
+        assert len(ids) == len(set(ids)) == len(re.findall("<h[234]", page)) > 3
+        listed = page.partition("</h1>")[2].partition("</nav>")[0]
+        assert listed.startswith('\n<nav aria-label="Sections">')
+        links = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', listed)
+        assert links == re.findall(r'<h2 id="([\w-]+)">([^<]+)</h2>', page)
+        tables = re.findall("<table.*>", page)
+        assert tables
+        for table in tables:
+            match = re.fullmatch(r'<table tabindex="0" aria-labelledby="([\w-]+)">', table)
+            assert match is not None, table
+            assert match[1] in ids
 
 
 async def test_pages_name_no_other_host(serve: Serve) -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-SCRIPT = Path(__file__).parents[2] / "scripts/check_deploy.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts/check_deploy.py"
 
 
 def test_the_files_keep_their_rules() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--files"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ok  ") >= 20
+
+
+def test_the_health_check_asks_at_the_port_that_is_set(start_server: Callable[..., Any]) -> None:
+    line = (ROOT / "Dockerfile").read_text().partition("HEALTHCHECK")[2].partition("CMD ")[2]
+    _, *arguments = json.loads(line.partition("\n")[0])
+    port = start_server().url.rstrip("/").rpartition(":")[2]
+    for number, status in ((port, 0), ("1", 1)):
+        environment = {**os.environ, "FACEWISE_PORT": number}
+        done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True)
+        assert done.returncode == status, done.stderr

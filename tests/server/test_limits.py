@@ -12,7 +12,7 @@ import pytest
 from anyio.abc import SocketStream
 from starlette.requests import Request
 
-from facewise.server.access import REMEMBERED_CLIENTS, Access
+from facewise.server.access import REMEMBERED_CLIENTS, Access, client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import Settings
 
@@ -200,15 +200,16 @@ async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: 
             return await running.client.post("/v1/analyze", files=files, headers=headers)
 
         slow = [
-            await post_head(running.port, 1_000_000, "X-Forwarded-For: 9.9.9.9") for _ in range(2)
+            await post_head(running.port, 1_000_000, f"X-Forwarded-For: {address}")
+            for address in ("2001:db8::1", "2001:db8::2")
         ]
         await until(lambda: running.state.uploads.held == 2)
-        assert "2 uploads" in check(await post("9.9.9.9"), 503, "busy")
-        assert (await post("9.9.9.8")).status_code == 200
+        assert "2 uploads" in check(await post("2001:db8::3"), 503, "busy")
+        assert (await post("2001:db8:0:1::")).status_code == 200
         for stream in slow:
             await stream.aclose()
         await until(lambda: running.state.uploads.held == 0)
-        assert (await post("9.9.9.9")).status_code == 200
+        assert (await post("2001:db8::3")).status_code == 200
         assert not running.state.uploads._by_client
 
 
@@ -298,6 +299,16 @@ async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
             assert connection._deadline is None  # type: ignore[union-attr]
 
 
+async def test_a_client_cannot_fill_the_log_with_upgrades(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as running:
+        for protocol in ("websocket", "h2c"):
+            headers = {"Connection": "Upgrade", "Upgrade": protocol}
+            assert (await running.client.get("/healthz", headers=headers)).status_code == 200
+    assert [line for line in caplog.records if line.levelname == "WARNING"] == []
+
+
 async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: bytes) -> None:
     answers: list[httpx.Response] = []
     async with serve() as running:
@@ -375,6 +386,40 @@ def test_the_rate_limit_refills() -> None:
         access.check_rate(_request("b"))
 
 
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("9.9.9.9", "9.9.9.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::ffff", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:9.9.9.9", "9.9.9.9"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
+    """A customer has 2 ** 64 addresses: one each would be no limit."""
+    assert client_of(_request(address)) == client
+    access = Access(Settings(rate_limit_per_minute=1), clock=lambda: 0.0)
+    access.check_rate(_request(address))
+    assert list(access._buckets) == [client]
+    access.charge(_request(address), 1)
+    assert list(access._buckets) == [client]
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(1, "1 photo a minute: go on in 60 s"), (60, "60 photos a minute: go on in 1 second.")],
+)
+def test_the_refusal_counts_one_as_one(rate: int, words: str) -> None:
+    access = Access(Settings(rate_limit_per_minute=rate), clock=lambda: 0.0)
+    access.charge(_request("a"), rate)
+    with pytest.raises(ProblemError) as caught:
+        access.check_rate(_request("a"))
+    assert words in caught.value.detail
+
+
 def test_the_rate_limit_forgets_old_clients() -> None:
     access = Access(Settings(rate_limit_per_minute=6), clock=lambda: 0.0)
     for index in range(REMEMBERED_CLIENTS + 50):
@@ -387,6 +432,12 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
         for status in (200, 200, 429):
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             assert answer.status_code == status
+        # The page's live view keeps to what is said here.
+        limits = (await running.client.get("/v1/models")).json()["limits"]
+        assert limits["photos_per_minute"] == 2
+    async with serve() as running:
+        limits = (await running.client.get("/v1/models")).json()["limits"]
+        assert limits["photos_per_minute"] is None
     check(answer, 429, "rate_limited")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
 

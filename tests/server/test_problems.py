@@ -74,7 +74,6 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
         check(await post(url, content=portrait), 415, "unsupported_media_type")
         check(await post(url, json={"url": "http://x.example"}), 415, "unsupported_media_type")
         check(await post(url, data={"url": "/etc/passwd"}), 415, "unsupported_media_type")
-        check(await post(url, files={"photo": portrait}), 400, "missing_file")
         check(await post(url, content=b"--y", headers=multipart), 400, "invalid_request")
         no_boundary = {"Content-Type": "multipart/form-data"}
         check(await post(url, content=b"--y", headers=no_boundary), 400, "invalid_request")
@@ -146,6 +145,34 @@ async def test_parameters_that_would_be_passed_over(query: str, word: str, serve
             assert len(detail) < 200
         # The page's own address may carry whatever a link to it does.
         assert (await running.client.get(f"/?{query}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("attributes", "attributes: belongs in the address, as in ?attributes=..."),
+        ("vector", "vector: belongs in the address"),
+        ("photo", "photo: no field here, where there is file"),
+        ("x" * 300, "xxx...: no field here"),
+    ],
+)
+async def test_fields_that_would_be_passed_over(
+    field: str, words: str, serve: Serve, portrait: bytes
+) -> None:
+    """`curl -F attributes=age` would be answered with everything, wherever it stands."""
+    text, picture = (None, b"age"), ("a.jpg", portrait)
+    async with serve() as running:
+        for url in ("/v1/analyze", "/v1/analyze/batch"):
+            for parts in (
+                [(field, text), ("file", picture)],
+                [("file", picture), (field, text)],
+                [(field, picture)] * 2,
+            ):
+                answer = await running.client.post(url, files=parts)
+                detail = check(answer, 422, "invalid_option")
+                assert words in detail
+                assert len(detail) < 120
+        assert running.state.uploads.held == 0
 
 
 async def test_a_crash_is_a_problem_and_its_log_quotes_nothing(

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from facewise.cli.serve import serve
 from facewise.errors import OptionError
 from facewise.server.app import make_analyzer
+from facewise.server.run import place_of
 from facewise.settings import Settings, is_loopback, load_settings
 
 ALL = ("age", "gender", "ethnicity")
@@ -34,6 +35,20 @@ WITHOUT = ("age", "gender")
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
     assert Settings(host=host).served_attributes == (ALL if loopback else WITHOUT)
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80/faces/"),
+        ("192.168.1.5", "http://192.168.1.5:80/faces/"),
+        ("::1", "http://[::1]:80/faces/"),
+        ("0.0.0.0", "http://127.0.0.1:80/faces/ (and every address of this machine)"),
+        ("::", "http://[::1]:80/faces/ (and every address of this machine)"),
+    ],
+)
+def test_what_is_announced_can_be_opened(host: str, said: str) -> None:
+    assert place_of(host, 80, "/faces") == said
 
 
 def test_a_proxy_in_front_publishes_a_loopback_server() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -16,6 +17,18 @@ from facewise.server.problems import ProblemError
 from facewise.settings import Settings
 
 REMEMBERED_CLIENTS: Final = 10_000
+
+
+def client_of(request: Request) -> str:
+    """Who asks, as limits count: an address, of IPv6 its /64, which one customer has as a whole."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
 
 
 class Access:
@@ -84,14 +97,15 @@ class Access:
         """
         if self._rate is None:
             return
-        client = request.client.host if request.client else ""
+        client = client_of(request)
         level, now = self._level(client)
         if level < photos:
             wait = math.ceil((photos - level) * 60 / self._rate)
             raise ProblemError(
                 429,
                 "rate_limited",
-                f"More than {self._rate} photos a minute: go on in {wait} seconds.",
+                f"More than {_counted(self._rate, 'photo')} a minute: go on in "
+                f"{_counted(wait, 'second')}.",
                 {"Retry-After": str(wait)},
             )
         self._store(client, level - photos, now)
@@ -101,7 +115,7 @@ class Access:
         with a negative number, give some back.
         """
         if self._rate is not None:
-            client = request.client.host if request.client else ""
+            client = client_of(request)
             level, now = self._level(client)
             self._store(client, level - photos, now)
 
@@ -116,3 +130,7 @@ class Access:
         self._buckets.move_to_end(client)
         while len(self._buckets) > REMEMBERED_CLIENTS:
             self._buckets.popitem(last=False)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import mimetypes
 import os
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -27,7 +26,7 @@ from facewise.server.access import Access
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
 from facewise.server.middleware import Envelope, Private
-from facewise.server.pages import PAGE, device_files
+from facewise.server.pages import PAGE, device_files, device_model, takes_gzip
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
@@ -64,6 +63,9 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     if not inference.attributes:
         raise OptionError("no attribute is left to serve: name some in FACEWISE_ATTRIBUTES")
     uploads = Uploads(settings)
+    device = device_files(settings.device_folder)
+    serving = f"{analyzer.spec.name}@{analyzer.spec.version}"
+    on_device = device_model(device) if device else None
     state = State(
         settings=settings,
         spec=analyzer.spec,
@@ -72,11 +74,19 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         uploads=uploads,
         access=Access(settings),
         metrics=Metrics(inference, uploads),
+        on_device=on_device == serving,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logger.info(settings.attributes_reason)
+        if device and on_device != serving:
+            logger.warning(
+                "analysing on the device is not offered: its files hold %s, and %s answers here; "
+                "`make page` builds them for the default model",
+                on_device or "no model",
+                serving,
+            )
         await anyio.to_thread.run_sync(inference.warm_up)
         yield
 
@@ -92,7 +102,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     app.state.facewise = state
     app.include_router(routes.router)
     app.include_router(info.router)
-    _add_page(app, device_files(settings.device_folder))
+    _add_page(app, device)
     problems.install(app)
     app.add_exception_handler(ClientDisconnect, _gone)
     openapi.install(app, state, schemas.build(inference.attributes))
@@ -131,11 +141,13 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def _add_page(app: FastAPI, device: Path | None) -> None:
-    async def index() -> Response:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+    pages = _Static(directory=PAGE)
 
-    async def docs() -> Response:
-        return FileResponse(PAGE / "docs.html", headers={"Cache-Control": "no-cache"})
+    async def index(request: Request) -> Response:
+        return await pages.get_response("index.html", request.scope)
+
+    async def docs(request: Request) -> Response:
+        return await pages.get_response("docs.html", request.scope)
 
     for path, handler in (("/", index), ("/docs", docs)):
         app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
@@ -147,8 +159,9 @@ def _add_page(app: FastAPI, device: Path | None) -> None:
 class _Static(StaticFiles):
     """Files of the page; browsers ask each time whether they changed.
 
-    Where `make page` wrote a copy under gzip beside a file, who takes it gets it. A range is one of
-    the file as it is.
+    Where `make page` wrote a copy under gzip beside a file, who takes it gets it. Files are sent
+    whole: a range may be ignored (RFC 9110, 14.2), and what Starlette refuses of one is no problem
+    document.
     """
 
     def file_response(
@@ -159,12 +172,13 @@ class _Static(StaticFiles):
         status_code: int = 200,
     ) -> Response:
         packed = Path(f"{os.fspath(full_path)}.gz")
-        headers = {"Cache-Control": "no-cache"}
+        headers = {"Cache-Control": "no-cache", "Accept-Ranges": "none"}
+        # The response, too, reads the scope.
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
         response: Response | None = None
         if packed.is_file():
             headers["Vary"] = "Accept-Encoding"
-            asked = Headers(scope=scope)
-            if "range" not in asked and _takes_gzip(asked.get("accept-encoding", "")):
+            if takes_gzip(Headers(scope=scope)):
                 # Its time and size make another ETag than the file's own.
                 response = super().file_response(packed, packed.stat(), scope, status_code)
                 if response.status_code != 304:
@@ -174,11 +188,3 @@ class _Static(StaticFiles):
         response = response or super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(headers)
         return response
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding names gzip, and not only to decline it."""
-    return any(
-        coding.strip().lower() == "gzip" and not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
-        for coding, _, weight in (part.partition(";") for part in accepted.split(","))
-    )

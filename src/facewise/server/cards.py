@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import html
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from string import Template
 from typing import Final
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from facewise.models import ModelSpec
 
@@ -47,11 +51,36 @@ def card_markdown(spec: ModelSpec) -> str:
 
 
 def card_page(spec: ModelSpec) -> str:
-    """The card as a page. Raw HTML in the Markdown is shown as text."""
+    """The card as a page, its sections listed under the title. Raw HTML in it is shown as text."""
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     # Without this, a picture or link of a card could name another host.
     renderer.disable("image")
-    body = renderer.render(card_markdown(spec))
-    # A wide table scrolls within itself: the keyboard must be able to reach it, too.
-    body = body.replace("<table>", '<table tabindex="0">')
+    tokens = renderer.parse(card_markdown(spec))
+    listed = _name(tokens)
+    # A title is three tokens: where it begins, its words, where it ends.
+    under_title = 3 if tokens[:1] and tokens[0].tag == "h1" else 0
+    tokens.insert(under_title, Token("html_block", "", 0, content=listed))
+    body = renderer.renderer.render(tokens, renderer.options, {})
     return _PAGE.substitute(title=html.escape(f"{spec.name}: model card"), body=body)
+
+
+def _name(tokens: Sequence[Token]) -> str:
+    """Give headings an id, and tables the name of the heading above; what lists the sections."""
+    names: set[str] = set()
+    name, links = "", ""
+    for token, inner in pairwise(tokens):
+        if token.type == "heading_open" and token.tag in ("h2", "h3", "h4"):
+            words = "".join(child.content for child in inner.children or ())
+            name = re.sub(r"\W+", "-", words.lower()).strip("-") or "section"
+            while name in names:
+                name += "-again"
+            names.add(name)
+            token.attrSet("id", name)
+            if token.tag == "h2":
+                links += f'<li><a href="#{name}">{html.escape(words)}</a></li>\n'
+        elif token.type == "table_open":
+            # A wide table scrolls within itself: the keyboard must be able to reach it, too.
+            token.attrSet("tabindex", "0")
+            if name:
+                token.attrSet("aria-labelledby", name)
+    return f'<nav aria-label="Sections">\n<ul>\n{links}</ul>\n</nav>\n' if links else ""

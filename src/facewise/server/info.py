@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from PIL import features
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -14,7 +16,7 @@ from facewise._version import __version__
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
-from facewise.server.pages import device_files
+from facewise.server.pages import takes_gzip
 from facewise.server.problems import ProblemError
 from facewise.server.schemas import SCHEMA_VERSION, Health, Models
 from facewise.server.state import Shared, State, allowed
@@ -59,10 +61,11 @@ async def models(state: Shared) -> Any:
             "max_pixels": settings.max_pixels,
             "max_batch_bytes": settings.max_batch_bytes,
             "max_batch_photos": settings.max_batch_photos,
+            "photos_per_minute": settings.rate_limit_per_minute,
         },
         "formats": _formats(),
         "needs_key": state.access.needs_key,
-        "on_device": device_files(settings.device_folder) is not None,
+        "on_device": state.on_device,
     }
 
 
@@ -89,10 +92,8 @@ async def card(name: str, request: Request, state: Shared) -> Response:
     for spec in _specs(state):
         if spec.name == wanted and version in ("", spec.version):
             if "text/html" in request.headers.get("accept", ""):
-                return HTMLResponse(card_page(spec), headers={"Vary": "Accept"})
-            return Response(
-                card_markdown(spec), media_type="text/markdown", headers={"Vary": "Accept"}
-            )
+                return _kept(request, card_page(spec), "text/html")
+            return _kept(request, card_markdown(spec), "text/markdown")
     raise ProblemError(
         404, "model_not_found", "No model of that name is installed; /v1/models lists them."
     )
@@ -140,6 +141,19 @@ async def readyz(state: Shared) -> Any:
 async def metrics(state: Shared) -> Response:
     """Requests, photos, faces, stages and the queue, as counts and durations."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _kept(request: Request, text: str, kind: str) -> Response:
+    """A text of which a browser that has it asks whether it changed; packed for who takes that."""
+    body = text.encode()
+    headers = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
+    if takes_gzip(request.headers):
+        body = gzip.compress(body, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=kind, headers=headers)
 
 
 def _formats() -> list[str]:

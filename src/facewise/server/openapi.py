@@ -67,7 +67,14 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
     one["requestBody"] = {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": _form("file", _BINARY)},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": _BINARY},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                }
+            },
             "image/*": {"schema": _BINARY},
         },
     }
@@ -83,8 +90,9 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"files": many},
-                    "anyOf": [{"required": ["files"]}, _form("file", many)],
+                    "properties": {"files": many, "file": many},
+                    "anyOf": [{"required": ["files"]}, {"required": ["file"]}],
+                    "additionalProperties": False,
                 }
             }
         },
@@ -156,14 +164,6 @@ def _add_headers(document: dict[str, Any]) -> None:
                     name: {"$ref": f"#/components/headers/{name}"}
                     for name in ("X-Request-ID", *_HEADERS_OF.get(status, ()))
                 }
-
-
-def _form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {name: schema},
-        "required": [name],
-    }
 
 
 def _common(state: State) -> dict[str, Any]:

@@ -49,7 +49,7 @@ TITLES: Final[dict[str, str]] = {
     "image_too_large": "The picture is too large",
     "image_too_small": "The picture is too small",
     "internal_error": "Something went wrong on the server",
-    "invalid_option": "A parameter has a value that cannot be used",
+    "invalid_option": "A parameter, its value or a field cannot be used here",
     "invalid_request": "The request cannot be read",
     "method_not_allowed": "This address does not take that method",
     "misdirected": "This server answers its own machine only",

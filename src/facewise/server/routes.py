@@ -20,11 +20,10 @@ from facewise.server.inference import Result, plain
 from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
-from facewise.server.uploads import Place, short
+from facewise.server.uploads import PARAMETERS, Place, short
 from facewise.types import Prediction
 
 T = TypeVar("T")
-PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
 
 
 @dataclass(frozen=True, slots=True)

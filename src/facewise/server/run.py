@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable
 
@@ -29,7 +30,7 @@ class _Server(uvicorn.Server):
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection on which the head of a request does not come in time.
+    """Closes a connection on which the head of a request does not come in time, and upgrades none.
 
     uvicorn's own timer starts only after an answer, and the next byte that comes ends it.
     """
@@ -48,6 +49,9 @@ class _Prompt(H11Protocol):
         self._unwatch()
         super().connection_lost(exc)
 
+    def _should_upgrade(self) -> bool:
+        return False  # uvicorn would warn of it in the log, as often as any client likes
+
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._unwatch()  # the head has come; the body has a limit of its own
@@ -65,7 +69,8 @@ def run(settings: Settings, announce: Callable[[str], None]) -> None:
 
     Args:
         settings: of the server.
-        announce: receives the page's URL once photos are welcome.
+        announce: receives the page's URL once photos are welcome; with a word on it where that is
+            not the only one.
 
     Raises:
         OptionError: the address cannot be bound.
@@ -77,9 +82,24 @@ def run(settings: Settings, announce: Callable[[str], None]) -> None:
         app = create_app(settings, make_analyzer(settings))
         config = server_config(app, settings)
         host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{port}{settings.root_path}/"
-        _Server(config, lambda: announce(url)).run(sockets=[listener])
+        where = place_of(host, port, settings.root_path)
+        _Server(config, lambda: announce(where)).run(sockets=[listener])
+
+
+def place_of(host: str, port: int, root_path: str = "") -> str:
+    """The page's URL for a person at this machine, as browsers do not take 0.0.0.0.
+
+    Args:
+        host: the address that is bound.
+        port: likewise.
+        root_path: prefix of the page.
+    """
+    is_every = ipaddress.ip_address(host).is_unspecified
+    if is_every:
+        host = "::1" if ":" in host else "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}{root_path}/"
+    return f"{url} (and every address of this machine)" if is_every else url
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -87,6 +107,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Prompt,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

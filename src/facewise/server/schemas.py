@@ -71,6 +71,9 @@ class Limits(Strict):
     max_pixels: int
     max_batch_bytes: int
     max_batch_photos: int
+    photos_per_minute: int | None = Field(
+        description="that one client may send to one worker; null: no such limit"
+    )
 
 
 class Models(Strict):
@@ -85,7 +88,9 @@ class Models(Strict):
     limits: Limits
     needs_key: bool
     formats: list[str] = Field(description="kinds of pictures that are read here")
-    on_device: bool = Field(description="whether the page can analyse in the browser itself")
+    on_device: bool = Field(
+        description="whether the page can analyse in the browser, with the model that answers here"
+    )
 
 
 class Health(Strict):

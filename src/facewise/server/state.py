@@ -26,6 +26,7 @@ class State:
     uploads: Uploads
     access: Access
     metrics: Metrics
+    on_device: bool
 
 
 def state_of(request: Request) -> State:

@@ -15,23 +15,30 @@ import anyio
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from facewise.server.access import client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 
 FIELD: Final = "file"
 BATCH_FIELDS: Final = ("file", "files")
+PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
+"""Of the analysing routes, in the address; a form that holds them is told so."""
 
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 0  # SpooledTemporaryFile's word for "never roll over to a file"
     wanted: Sequence[str] = ()
-    """Fields that hold a file."""
+    """Fields that hold a file; there are no others."""
 
     def on_headers_finished(self) -> None:
-        """Refuse a picture that is sent as a text, before its length is the complaint."""
+        """Refuse what would be passed over in silence, and so show more than was asked for; and a
+        picture that is sent as a text, before its length is the complaint.
+        """
         super().on_headers_finished()
         part = self._current_part
-        if part.file is None and part.field_name in self.wanted:
+        if part.field_name not in self.wanted:
+            raise _no_field(part.field_name, self.wanted)
+        if part.file is None:
             raise _missing_file(
                 f"The part {part.field_name} needs a filename in its Content-Disposition: without "
                 "one (filename* alone is not read) it is a text and no file",
@@ -63,7 +70,7 @@ class Uploads:
         Raises:
             ProblemError: 503 where none is free, or one client holds its share of them.
         """
-        client = request.client.host if request.client else ""
+        client = client_of(request)
         self._check_places()
         if self._by_client[client] >= self._share:
             raise busy(f"one client may have {self._share} uploads under way here")
@@ -104,7 +111,7 @@ class Uploads:
         """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
 
         Raises:
-            ProblemError: 400, 413, 415 or 503.
+            ProblemError: 400, 413, 415, 422 or 503.
         """
         kind = _media_type(request)
         limit = self._settings.max_bytes
@@ -278,9 +285,8 @@ async def _files(
     try:
         async with aclosing(stream):
             form = await parser.parse()
-        for name, value in form.multi_items():
-            if isinstance(value, str) or name not in fields:
-                continue
+        for _, value in form.multi_items():
+            assert not isinstance(value, str), "the parser refuses texts"
             data = await value.read()
             if len(data) > limit_bytes:
                 raise refusal
@@ -300,6 +306,16 @@ async def _files(
     if len(found) > most:
         raise _too_many(most)
     return found
+
+
+def _no_field(name: str, wanted: Sequence[str]) -> ProblemError:
+    return ProblemError(
+        422,
+        "invalid_option",
+        f"{name}: belongs in the address, as in ?{name}=..., and not in the form."
+        if name in PARAMETERS
+        else f"{short(name)}: no field here, where there is {', '.join(wanted)}.",
+    )
 
 
 def _missing_file(advice: str, field: str) -> ProblemError:
