@@ -128,6 +128,11 @@ def _notes(figures: dict[str, Any]) -> list[str]:
                 f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
                 f"{tracks:,} of them; somebody who leaves the picture and returns counts again"
             )
+        notes += [
+            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
+            for name, of in table.get("known_of", {}).items()
+            if of < table["faces"]
+        ]
     if source is None:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
