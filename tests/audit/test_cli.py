@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from facewise.audit.reference import read_reference
-from facewise.audit.table import COLUMNS
+from facewise.audit.table import COLUMNS, Faces, read_faces
+from facewise.cli.audit import _known
 from facewise.errors import OptionError
+from facewise.models import load_spec
 
 
 def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -153,6 +156,53 @@ def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Pat
     assert "0 errors (0.0% of images)" in done.stdout
     (line,) = (t for t in done.stdout.splitlines() if t.startswith("abstained from"))
     assert re.search(r"age [\d.]+%, gender [\d.]+%, ethnicity [\d.]+%", line)
+
+
+def manifest_of(table: Path, copy: Path, settings: dict[str, Any]) -> Path:
+    """A copy of the table as older ones are, whose manifests say nothing of temperatures."""
+    shutil.copytree(table, copy)
+    manifest = json.loads((copy / "_manifest.json").read_text())
+    del manifest["temperatures"]
+    manifest["settings"] |= settings
+    (copy / "_manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
+    table: Path, tmp_path: Path
+) -> None:
+    spec = load_spec()
+    fitted = json.loads(spec.path.read_text())
+    fitted["version"] += "9"
+    fitted["calibration"]["gates"] = {}
+    (tmp_path / "gates.json").write_text(json.dumps(fitted))
+    fitted["calibration"]["temperatures"]["gender"] += 0.1
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted))
+    faces = read_faces(table)
+    as_of_5 = replace(faces, model=(f"{spec.name}@5", spec.sha256))
+
+    def corrected(table: Path, model: str | None = None, faces: Faces = faces) -> bool:
+        known, notes = _known(faces, table, model)
+        assert bool(known) != any("calibrated" in note or "temperatures" in note for note in notes)
+        return bool(known)
+
+    assert corrected(table)
+    assert corrected(table, str(tmp_path / "gates.json"))
+    assert not corrected(table, str(tmp_path / "fitted.json"))
+    # Manifests from before they held temperatures: today's calibration, 5.1's, and anybody's.
+    assert corrected(manifest_of(table, tmp_path / "same", {}))
+    earlier = "02cbfdb627231dae57b81e99be53b3b56fb297efebbd03dd86bcbeb21e8afe23"
+    old = manifest_of(table, tmp_path / "old", {"calibration_sha256": earlier})
+    assert corrected(old, faces=as_of_5)
+    assert not corrected(old, str(tmp_path / "fitted.json"))
+    assert not corrected(manifest_of(table, tmp_path / "any", {"calibration_sha256": "0" * 64}))
+    # Without a manifest, rows tell by their version.
+    part = table / "part-00000000.parquet"
+    assert corrected(part)
+    assert not corrected(part, faces=as_of_5)
+    said = audit(table, "--model", tmp_path / "fitted.json", "--no-crossings").stdout
+    assert "note: shares are counted, not corrected: nothing shows that faces.table (f" in said
+    assert "name the spec that made it with --model" in said
 
 
 def test_abstentions_are_of_the_faces_that_could_be_abstained_from(

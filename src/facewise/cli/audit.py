@@ -49,7 +49,7 @@ def audit(
     is_csv = against is not None and against.suffix.lower() == ".csv"
     reference = read_reference(against) if against is not None and is_csv else None
     faces = read_faces(table)
-    known, notes = _known(faces, model)
+    known, notes = _known(faces, table, model)
     notes = _unfinished(table) + notes
     figures, shares = run(faces, known, source=confusions, method=method, crossings=crossings)
     if reference is not None:
@@ -63,7 +63,7 @@ def audit(
         notes += _unfinished(against)
         if second.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
-        own, why = _known(second, model)
+        own, why = _known(second, against, model)
         source = figures["confusions_from"]
         if source not in own:  # shares are compared that were made alike, which leaves the counted
             if source is not None and own:
@@ -101,19 +101,33 @@ def _unfinished(table: Path) -> list[str]:
     return [note]
 
 
-def _known(faces: Faces, model: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _known(
+    faces: Faces, table: Path, model: str | None
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Confusions of the table's model, and why there are none where that is so."""
     from facewise.audit.audit import read_confusions
+    from facewise.batch.job import has_temperatures_of
+    from facewise.batch.table import read_manifest
     from facewise.errors import ModelNotFoundError
     from facewise.models import load_spec
 
     naive = "shares are counted, not corrected"
     try:
-        spec = load_spec(model or faces.model[0] or "default")
+        # Of any version: its weights and temperatures are compared below.
+        spec = load_spec(model or faces.model[0].partition("@")[0] or "default")
     except ModelNotFoundError as error:
         return {}, [f"{naive}: {error} (name the spec with --model)"]
+    here = f"{spec.name}@{spec.version}"
     if faces.model[1] and spec.sha256 != faces.model[1]:
-        return {}, [f"{naive}: {spec.name}@{spec.version} here has other weights than the table's"]
+        return {}, [f"{naive}: {here} here has other weights than the table's"]
+    manifest = read_manifest(table)
+    alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
+    if faces.model[1] and not alike:
+        return {}, [
+            f"{naive}: nothing shows that {table.name} ({faces.model[0]}) has the temperatures of "
+            f"{here}, whose confusions are known (name the spec that made it with --model, or "
+            "annotate anew)"
+        ]
     known = read_confusions(spec)
     return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]
 
