@@ -182,7 +182,7 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
     as_of_5 = replace(faces, model=(f"{spec.name}@5", spec.sha256))
 
     def corrected(table: Path, model: str | None = None, faces: Faces = faces) -> bool:
-        known, notes = _known(faces, table, model)
+        known, notes = _known(faces, [table], model)
         assert bool(known) != any("calibrated" in note or "temperatures" in note for note in notes)
         return bool(known)
 
@@ -244,6 +244,32 @@ def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path)
     assert "half.table is not finished (1 of 7 parts" in done.stderr
     assert "half.table is not finished (1 of 7 parts" in (tmp_path / "report.html").read_text()
     assert "half.table is not finished" in audit(table, "--against", half).stderr
+
+
+def test_data_that_were_split_over_tables_are_one(table: Path, tmp_path: Path) -> None:
+    """Later files went to another table, which is not finished; and as the second table."""
+    later = tmp_path / "later.table"
+    shutil.copytree(table, later)
+    manifest = json.loads((later / "_manifest.json").read_text())
+    (later / "_manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    done = audit(
+        table, later, "--against", later, "--against", table,
+        "--no-crossings", "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{table} and 1 more: 48 images" in done.stdout
+    assert "second table: 48 images" in done.stdout
+    assert done.stderr.count("later.table is not finished") == 2
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["confusions_from"] == figures["second"]["confusions_from"] == "fairface"
+    assert "faces.table and 1 more" in (tmp_path / "report.html").read_text()
+    # One of them is of another calibration: none of it is corrected.
+    del manifest["temperatures"]
+    manifest["settings"]["calibration_sha256"] = "0" * 64
+    (later / "_manifest.json").write_text(json.dumps(manifest))
+    assert "nothing shows that later.table (" in audit(table, later, "--no-crossings").stdout
+    twice = audit(table, table / ".." / table.name)
+    assert (twice.returncode, "is named twice" in twice.stderr) == (2, True)
 
 
 def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
