@@ -316,6 +316,17 @@ def test_a_reference_that_says_nothing_sound_is_refused(
         read_reference(path)
 
 
+def test_a_reference_goes_by_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "census.csv"
+    path.write_text("Attribute, LABEL,Share \nSex,Female,0.5\ngender, male,0.5\nRACE,white,1\n")
+    read = read_reference(path)
+    assert read["gender"] == {"male": 0.5, "female": 0.5}
+    assert (read["ethnicity"]["White"], read["ethnicity"]["Black"]) == (1, 0)
+    path.write_text("attribute,label,share\ngender,male\ngender\n")
+    with pytest.raises(OptionError, match="must be a CSV with the columns"):
+        read_reference(path)
+
+
 def test_what_cannot_be_compared_is_named(table: Path, tmp_path: Path) -> None:
     rows = pq.read_table(table)
     kept = [n for n in rows.column_names if n not in (*COLUMNS["ethnicity"], "ethnicity")]
