@@ -21,7 +21,7 @@ def audit(
     tables: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TABLE...", help="Folders that facewise annotate wrote; several count as one."
+            metavar="TABLE", help="Folders that facewise annotate wrote; several count as one."
         ),
     ],
     against: Annotated[
