@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from facewise.audit.reference import read_reference
-from facewise.audit.table import COLUMNS
+from facewise.audit.table import COLUMNS, Faces, read_faces
+from facewise.cli.audit import _known
 from facewise.errors import OptionError
+from facewise.models import load_spec
 
 
 def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -155,6 +158,79 @@ def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Pat
     assert re.search(r"age [\d.]+%, gender [\d.]+%, ethnicity [\d.]+%", line)
 
 
+def manifest_of(table: Path, copy: Path, settings: dict[str, Any]) -> Path:
+    """A copy of the table as older ones are, whose manifests say nothing of temperatures."""
+    shutil.copytree(table, copy)
+    manifest = json.loads((copy / "_manifest.json").read_text())
+    del manifest["temperatures"]
+    manifest["settings"] |= settings
+    (copy / "_manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
+    table: Path, tmp_path: Path
+) -> None:
+    spec = load_spec()
+    fitted = json.loads(spec.path.read_text())
+    fitted["version"] += "9"
+    fitted["calibration"]["gates"] = {}
+    (tmp_path / "gates.json").write_text(json.dumps(fitted))
+    fitted["calibration"]["temperatures"]["gender"] += 0.1
+    (tmp_path / "fitted.json").write_text(json.dumps(fitted))
+    faces = read_faces(table)
+    as_of_5 = replace(faces, model=(f"{spec.name}@5", spec.sha256))
+
+    def corrected(table: Path, model: str | None = None, faces: Faces = faces) -> bool:
+        known, notes = _known(faces, [table], model)
+        assert bool(known) != any("calibrated" in note or "temperatures" in note for note in notes)
+        return bool(known)
+
+    assert corrected(table)
+    assert corrected(table, str(tmp_path / "gates.json"))
+    assert not corrected(table, str(tmp_path / "fitted.json"))
+    # Manifests from before they held temperatures: today's calibration, 5.1's, and anybody's.
+    assert corrected(manifest_of(table, tmp_path / "same", {}))
+    earlier = "02cbfdb627231dae57b81e99be53b3b56fb297efebbd03dd86bcbeb21e8afe23"
+    old = manifest_of(table, tmp_path / "old", {"calibration_sha256": earlier})
+    assert corrected(old, faces=as_of_5)
+    assert not corrected(old, str(tmp_path / "fitted.json"))
+    assert not corrected(manifest_of(table, tmp_path / "any", {"calibration_sha256": "0" * 64}))
+    # Without a manifest, rows tell by their version.
+    part = table / "part-00000000.parquet"
+    assert corrected(part)
+    assert not corrected(part, faces=as_of_5)
+    said = audit(table, "--model", tmp_path / "fitted.json", "--no-crossings").stdout
+    assert "note: shares are counted, not corrected: nothing shows that faces.table (f" in said
+    assert "name the spec that made it with --model" in said
+
+
+def test_abstentions_are_of_the_faces_that_could_be_abstained_from(
+    table: Path, tmp_path: Path
+) -> None:
+    """As beside video: of all faces but four ethnicity is not known, and one of these is unsure."""
+    rows = pq.read_table(table)
+    face = pc.cumulative_sum(rows["face_index"].is_valid().cast("int32"))
+    for name in COLUMNS["ethnicity"]:
+        kept = pc.if_else(pc.less_equal(face, 4), rows[name], None)
+        rows = rows.set_column(rows.schema.get_field_index(name), name, kept)
+    said = pa.array([["ethnicity"] if k == 1 else [] for k in face.to_pylist()])
+    rows = rows.set_column(rows.schema.get_field_index("abstained"), "abstained", said)
+    pq.write_table(rows, tmp_path / "part.parquet")
+    done = audit(tmp_path / "part.parquet", "--no-crossings", "--out", tmp_path / "report")
+    assert "ethnicity 25.0%" in done.stdout, done.stderr
+    figures = json.loads((tmp_path / "report.json").read_text())
+    said_of = f"ethnicity is known of 4 of {figures['faces']} faces"
+    (note,) = (text for text in figures["notes"] if "is known of" in text)
+    assert said_of in note
+    assert (
+        audit(table, "--against", tmp_path / "part.parquet").stdout.count(
+            f"second table: {said_of}"
+        )
+        == 1
+    )
+
+
 def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.table"
     shutil.copytree(table, half)
@@ -168,6 +244,32 @@ def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path)
     assert "half.table is not finished (1 of 7 parts" in done.stderr
     assert "half.table is not finished (1 of 7 parts" in (tmp_path / "report.html").read_text()
     assert "half.table is not finished" in audit(table, "--against", half).stderr
+
+
+def test_data_that_were_split_over_tables_are_one(table: Path, tmp_path: Path) -> None:
+    """Later files went to another table, which is not finished; and as the second table."""
+    later = tmp_path / "later.table"
+    shutil.copytree(table, later)
+    manifest = json.loads((later / "_manifest.json").read_text())
+    (later / "_manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    done = audit(
+        table, later, "--against", later, "--against", table,
+        "--no-crossings", "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{table} and 1 more: 48 images" in done.stdout
+    assert "second table: 48 images" in done.stdout
+    assert done.stderr.count("later.table is not finished") == 2
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["confusions_from"] == figures["second"]["confusions_from"] == "fairface"
+    assert "faces.table and 1 more" in (tmp_path / "report.html").read_text()
+    # One of them is of another calibration: none of it is corrected.
+    del manifest["temperatures"]
+    manifest["settings"]["calibration_sha256"] = "0" * 64
+    (later / "_manifest.json").write_text(json.dumps(manifest))
+    assert "nothing shows that later.table (" in audit(table, later, "--no-crossings").stdout
+    twice = audit(table, table / ".." / table.name)
+    assert (twice.returncode, "is named twice" in twice.stderr) == (2, True)
 
 
 def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
@@ -211,6 +313,17 @@ def test_a_reference_that_says_nothing_sound_is_refused(
     path = tmp_path / "census.csv"
     path.write_text("\n".join(["attribute,label,share", *rows]) + "\n")
     with pytest.raises(OptionError, match=message):
+        read_reference(path)
+
+
+def test_a_reference_goes_by_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "census.csv"
+    path.write_text("Attribute, LABEL,Share \nSex,Female,0.5\ngender, male,0.5\nRACE,white,1\n")
+    read = read_reference(path)
+    assert read["gender"] == {"male": 0.5, "female": 0.5}
+    assert (read["ethnicity"]["White"], read["ethnicity"]["Black"]) == (1, 0)
+    path.write_text("attribute,label,share\ngender,male\ngender\n")
+    with pytest.raises(OptionError, match="must be a CSV with the columns"):
         read_reference(path)
 
 

@@ -188,9 +188,39 @@ def test_other_calibration_faces_are_compared_by_the_same_method(
 
 def test_rows_of_two_models_are_refused(tmp_path: Path) -> None:
     table = write(tmp_path / "t", 60)
-    other = part(60, 1)
-    position = other.schema.get_field_index("model")
-    other = other.set_column(position, "model", pa.array(["another@1"] * 60))
-    pq.write_table(other, table / "part-00000001.parquet")
+    pq.write_table(made_by(part(60, 1), "another@1", "1"), table / "part-00000001.parquet")
     with pytest.raises(TableError, match=r"another@1, made-up@1"):
         read_faces(table)
+
+
+def made_by(rows: pa.Table, model: str, weights: str) -> pa.Table:
+    for name, value in (("model", model), ("model_sha256", weights * 64)):
+        column = pa.array([value] * len(rows))
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    return rows
+
+
+def test_several_tables_are_read_as_one(tmp_path: Path) -> None:
+    """Also where both have a video of that name: what the one ends with the other begins with."""
+    one = part(6, 0).filter(pa.array(np.arange(6) < 3))
+    for name, column in (("image_id", ["a.mp4::0"] * 3), ("track_id", [0, 1, 2])):
+        position = one.schema.get_field_index(name)
+        one = one.set_column(position, name, pa.array(column).cast(one.schema.field(name).type))
+    pq.write_table(one, tmp_path / "one.parquet")
+    pq.write_table(made_by(one, "made-up@1.1", "0"), tmp_path / "other.parquet")
+    whole = write(tmp_path / "t", 600)
+    tables = [tmp_path / "one.parquet", tmp_path / "other.parquet", whole]
+    faces = read_faces(*tables)
+    assert (faces.images, faces.tracks, faces.faces) == (1 + 1 + 400, 6, 6 + 400)
+    assert (faces.answers == sum(read_faces(table).answers for table in tables)).all()
+    assert faces.model == ("made-up@1, made-up@1.1", "0" * 64)
+
+
+def test_tables_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    table, other = write(tmp_path / "t", 60), tmp_path / "other.parquet"
+    pq.write_table(made_by(part(60, 1), "another@1", "1"), other)
+    with pytest.raises(TableError, match=r"other\.parquet has rows of .*another@1, made-up@1"):
+        read_faces(table, other)
+    pq.write_table(part(60, 1).drop_columns(["p_male"]), other)
+    with pytest.raises(TableError, match=r"other\.parquet has other columns than .*t:"):
+        read_faces(table, other)

@@ -446,6 +446,7 @@ def test_a_table_begun_before_fingerprints_goes_on(pictures: Path, tmp_path: Pat
     make_tar(source, sorted((pictures / "faces").glob("*.webp"))[:2])
     annotate([str(source)], out, AGE, workers=1)
     manifest = json.loads((out / MANIFEST).read_text())
+    assert set(manifest.pop("temperatures")) == {"age", "gender", "ethnicity"}
     assert list(manifest["plan"].pop("sources")) == [str(source)]
     assert manifest["plan"].pop("chunk") == CHUNK
     (out / MANIFEST).write_text(json.dumps(manifest))

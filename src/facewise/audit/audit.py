@@ -93,6 +93,7 @@ def audit(
     confusions = known[chosen] if chosen is not None else {}
     shares = estimate_all(faces, confusions, method)
     n = faces.faces
+    known_of = {name: int(faces.count([name]).sum()) for name in faces.probabilities}
     figures: dict[str, Any] = {
         "format": FORMAT,
         "model": {"name": faces.model[0], "sha256": faces.model[1]},
@@ -104,11 +105,12 @@ def audit(
         "without_face": _part(faces.without_face, faces.images),
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),
-        "abstained": {name: _part(count, n) for name, count in faces.abstained.items()},
-        "faces_that_stand_for_all": len(faces.pictures),
-        "attributes": {
-            name: _attribute(name, s, int(faces.count([name]).sum())) for name, s in shares.items()
+        "known_of": known_of,
+        "abstained": {
+            name: _part(faces.abstained[name], of) for name, of in known_of.items() if of
         },
+        "faces_that_stand_for_all": len(faces.pictures),
+        "attributes": {name: _attribute(name, s, known_of[name]) for name, s in shares.items()},
         "other_sources": {
             other: {
                 name: corrected_values(faces, name, own[name], method)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Final
 
 from facewise.audit.confusions import LABELS
 from facewise.errors import OptionError
 
+_SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}
+
 
 def read_reference(path: Path) -> dict[str, dict[str, float]]:
     """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
+
+    Columns, attributes and labels go by any case; gender may be called sex, and ethnicity race.
 
     Raises:
         OptionError: the file cannot be read, holds no share, or says something else.
@@ -18,15 +23,20 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                name, label, share = row["attribute"], row["label"], float(row["share"])
-                if label not in LABELS.get(name, ()):
-                    known = "; ".join(f"{n}: {', '.join(labels)}" for n, labels in LABELS.items())
-                    raise OptionError(f"{path}: no {label!r} of {name!r}; there are {known}")
+            reader = csv.DictReader(file)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            for row in reader:
+                name, said, share = row["attribute"].strip().lower(), row["label"], row["share"]
+                name = _SYNONYMS.get(name, name)
+                labels = {label.lower(): label for label in LABELS.get(name, ())}
+                label = labels.get(said.strip().lower())
+                if label is None:
+                    known = "; ".join(f"{n}: {', '.join(every)}" for n, every in LABELS.items())
+                    raise OptionError(f"{path}: no {said!r} of {name!r}; there are {known}")
                 if label in out.setdefault(name, {}):
                     raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
-                out[name][label] = share
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+                out[name][label] = float(share)
+    except (OSError, csv.Error, KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(

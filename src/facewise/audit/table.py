@@ -53,7 +53,8 @@ class Faces:
         probabilities: attribute to ``(N, K)``, for those that the table holds; NaN where a face
             lacks it, as faces on video may lack ethnicity.
         abstained: attribute to faces abstained from.
-        model: name@version, and hash; empty where there is no row.
+        model: name@version, several of the same weights with commas, and hash; empty where there is
+            no row.
     """
 
     images: int
@@ -83,32 +84,35 @@ class Faces:
         return [part[rows] for part in parts], self.pictures[rows]
 
 
-def read_faces(table: Path, *, most_kept: int = MOST_KEPT) -> Faces:
+def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
     """Read what an audit needs; rows of a picture or video stand together, as annotate writes them.
 
     Args:
-        table: folder, or one Parquet file.
+        tables: folders, or Parquet files; several are read as one.
         most_kept: faces whose probabilities are kept.
 
     Raises:
-        TableError: as ``read_batches``; or several models made the rows.
+        TableError: as ``read_batches``; or several models made the rows, or tables differ in their
+            columns.
     """
     every = [name for names in COLUMNS.values() for name in names]
     keys = ["image_id", "face_index", "track_id"]
     keys += ["error_code", "abstained", "model", "model_sha256"]
     tally: _Tally | None = None
-    for batch in read_batches(table, keys + every):
-        if tally is None:
-            tally = _Tally(table, set(batch.schema.names), most_kept)
-        tally.add(batch)
-    return (tally or _Tally(table, set(), most_kept)).result()
+    for table in tables:
+        for batch in read_batches(table, keys + every):
+            if tally is None:
+                tally = _Tally(table, set(batch.schema.names), most_kept)
+            tally.add(table, batch)
+    return (tally or _Tally(Path(), set(), most_kept)).result()
 
 
 class _Tally:
     """Sums over the batches so far, and the sample of faces."""
 
     def __init__(self, table: Path, names: set[str], most_kept: int) -> None:
-        self._table = table
+        self._first = self._table = table
+        self._columns = names
         self._attributes = [name for name, parts in COLUMNS.items() if set(parts) <= names]
         self._sizes = [len(COLUMNS[name]) for name in self._attributes]
         self._answers = np.zeros([size + 1 for size in self._sizes], np.int64)
@@ -121,17 +125,21 @@ class _Tally:
         self._last_name: str | None = None
         self._video, self._seen = "", set[int]()  # with which the batch before ended, its tracks
 
-    def add(self, batch: Any) -> None:
+    def add(self, table: Path, batch: Any) -> None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if set(batch.schema.names) != self._columns:
+            raise TableError(f"{table} has other columns than {self._first}: annotate them alike")
+        if table != self._table:  # another's pictures and videos, though they be called the same
+            self._table, self._last_name, self._video = table, None, ""
         made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
         for row in made_by.group_by(["model", "model_sha256"]).aggregate([]).to_pylist():
             self._models.add((str(row["model"]), str(row["model_sha256"])))
-        if len(self._models) > 1:
-            names = ", ".join(sorted(name for name, _ in self._models))
+        if len({weights for _, weights in self._models}) > 1:
             raise TableError(
-                f"{self._table} has rows of several models ({names}): audit one at a time"
+                f"{table} has rows of several models, or of others than the tables before it "
+                f"({self._names()}): audit one model's at a time"
             )
         rest = batch.filter(pc.is_null(batch["face_index"]))
         codes = rest["error_code"].drop_null().value_counts().to_pylist()
@@ -145,6 +153,9 @@ class _Tally:
             faces = faces.filter(pa.array(self._first_of_track(faces)))
         if faces.num_rows:
             self._add_faces(faces)
+
+    def _names(self) -> str:
+        return ", ".join(sorted(name for name, _ in self._models))
 
     def _first_of_track(self, faces: Any) -> NDArray[np.bool_]:
         """Rows that count: faces of photos, and of each track on video the first."""
@@ -211,7 +222,7 @@ class _Tally:
             pictures=same_picture(pictures, probabilities),
             probabilities=dict(zip(self._attributes, self._split(probabilities), strict=True)),
             abstained={name: self._abstained[name] for name in self._attributes},
-            model=next(iter(self._models), ("", "")),
+            model=(self._names(), next((weights for _, weights in self._models), "")),
         )
 
 

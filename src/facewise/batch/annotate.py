@@ -168,6 +168,7 @@ def _begin(
         )
     manifest = {
         "settings": dict(description),
+        "temperatures": job.temperatures,
         "plan": {
             "sha256": digest,
             "images": images,

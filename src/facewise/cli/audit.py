@@ -1,8 +1,9 @@
-"""``facewise audit TABLE``."""
+"""``facewise audit TABLE...``."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,16 +11,25 @@ import typer
 
 from facewise.cli.options import Verbose, report_path
 from facewise.cli.streams import printable
-from facewise.errors import MissingExtraError
+from facewise.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from facewise.audit.table import Faces
 
 
 def audit(
-    table: Annotated[Path, typer.Argument(help="Folder that facewise annotate wrote.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TABLE", help="Folders that facewise annotate wrote; several count as one."
+        ),
+    ],
     against: Annotated[
-        Path | None, typer.Option(help="A second table (the change to it), or a reference CSV.")
+        list[Path] | None,
+        typer.Option(
+            help="A second table (the change to it), repeated if it is in parts; or a reference "
+            "CSV."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Name of the report; .html and .json are written.")
@@ -46,11 +56,12 @@ def audit(
     from facewise.audit.report import make_report, summary
     from facewise.audit.table import read_faces
 
-    is_csv = against is not None and against.suffix.lower() == ".csv"
-    reference = read_reference(against) if against is not None and is_csv else None
-    faces = read_faces(table)
-    known, notes = _known(faces, model)
-    notes = _unfinished(table) + notes
+    against = against or []
+    is_csv = len(against) == 1 and against[0].suffix.lower() == ".csv"
+    reference = read_reference(against[0]) if is_csv else None
+    faces = read_faces(*_each_once(tables))
+    known, notes = _known(faces, tables, model)
+    notes = _unfinished(tables) + notes
     figures, shares = run(faces, known, source=confusions, method=method, crossings=crossings)
     if reference is not None:
         figures["against_reference"] = compare(figures, reference)
@@ -58,12 +69,12 @@ def audit(
         notes += [
             f"the reference's {name} is compared with nothing: no face has it" for name in absent
         ]
-    elif against is not None:
-        second = read_faces(against)
+    elif against:
+        second = read_faces(*_each_once(against))
         notes += _unfinished(against)
         if second.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
-        own, why = _known(second, model)
+        own, why = _known(second, against, model)
         source = figures["confusions_from"]
         if source not in own:  # shares are compared that were made alike, which leaves the counted
             if source is not None and own:
@@ -79,9 +90,10 @@ def audit(
             f"no change of {name}: one of the two tables has it, the other not" for name in alone
         ]
     figures["notes"] = [*notes, *_notes(figures)]
-    typer.echo(summary(figures, str(table)))
+    more = f" and {len(tables) - 1:,} more" if len(tables) > 1 else ""
+    typer.echo(summary(figures, f"{tables[0]}{more}"))
     if out is not None:
-        page = make_report(figures, table.name).html()
+        page = make_report(figures, f"{tables[0].name}{more}").html()
         out.parent.mkdir(parents=True, exist_ok=True)
         html, data = report_path(out, ".html"), report_path(out, ".json")
         html.write_text(page, encoding="utf-8")
@@ -90,30 +102,51 @@ def audit(
         typer.echo(f"all of it: {html}, {data}")
 
 
-def _unfinished(table: Path) -> list[str]:
-    """A note on a table that annotate has not finished, said at once on standard error."""
+def _each_once(tables: list[Path]) -> list[Path]:
+    """The tables, of which none may count twice."""
+    if twice := [t for t, n in Counter(table.resolve() for table in tables).items() if n > 1]:
+        raise OptionError(f"{twice[0]} is named twice: its faces would count twice")
+    return tables
+
+
+def _unfinished(tables: list[Path]) -> list[str]:
+    """Notes on tables that annotate has not finished, said at once on standard error."""
     from facewise.batch.table import unfinished
 
-    note = unfinished(table)
-    if note is None:
-        return []
-    typer.echo(printable(f"note: {note}"), err=True)
-    return [note]
+    notes = [note for table in tables if (note := unfinished(table)) is not None]
+    for note in notes:
+        typer.echo(printable(f"note: {note}"), err=True)
+    return notes
 
 
-def _known(faces: Faces, model: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _known(
+    faces: Faces, tables: list[Path], model: str | None
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Confusions of the table's model, and why there are none where that is so."""
     from facewise.audit.audit import read_confusions
+    from facewise.batch.job import has_temperatures_of
+    from facewise.batch.table import read_manifest
     from facewise.errors import ModelNotFoundError
     from facewise.models import load_spec
 
     naive = "shares are counted, not corrected"
     try:
-        spec = load_spec(model or faces.model[0] or "default")
+        # Of any version: its weights and temperatures are compared below.
+        spec = load_spec(model or faces.model[0].partition("@")[0] or "default")
     except ModelNotFoundError as error:
         return {}, [f"{naive}: {error} (name the spec with --model)"]
+    here = f"{spec.name}@{spec.version}"
     if faces.model[1] and spec.sha256 != faces.model[1]:
-        return {}, [f"{naive}: {spec.name}@{spec.version} here has other weights than the table's"]
+        return {}, [f"{naive}: {here} here has other weights than the table's"]
+    for table in tables if faces.model[1] else ():
+        manifest = read_manifest(table)
+        alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
+        if not alike:
+            return {}, [
+                f"{naive}: nothing shows that {table.name} ({faces.model[0]}) has the temperatures "
+                f"of {here}, whose confusions are known (name the spec that made it with --model, "
+                "or annotate anew)"
+            ]
     known = read_confusions(spec)
     return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]
 
@@ -128,6 +161,11 @@ def _notes(figures: dict[str, Any]) -> list[str]:
                 f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
                 f"{tracks:,} of them; somebody who leaves the picture and returns counts again"
             )
+        notes += [
+            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
+            for name, of in table.get("known_of", {}).items()
+            if of < table["faces"]
+        ]
     if source is None:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
