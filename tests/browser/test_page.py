@@ -741,6 +741,68 @@ def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
     page.wait_for_selector("#camera-error", state="hidden")
 
 
+def frame_starts(page: Any, count: int) -> list[float]:
+    """When the live view's first frames went out, in milliseconds."""
+    starts = """performance.getEntriesByType("resource")
+        .filter((entry) => entry.name.includes("v1/analyze")).map((entry) => entry.startTime)"""
+    found: list[float] = []
+    while len(found) < count:
+        page.wait_for_event("response")
+        found = page.evaluate(starts)
+    return found[:count]
+
+
+@pytest.mark.parametrize(("a_minute", "gap_ms"), [(None, 250), (100, 600)])
+def test_live_frames_keep_their_distance(
+    open_page: Open, server: Any, a_minute: int | None, gap_ms: int
+) -> None:
+    """However fast the server is, and wider apart where it takes few photos a minute."""
+
+    def limited(route: Any) -> None:
+        answer = route.fetch()
+        about = answer.json()
+        about["limits"]["photos_per_minute"] = a_minute
+        route.fulfill(response=answer, json=about)
+
+    page = open_page()
+    page.route("**/v1/models", limited)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    nobody = {"faces": [], "width_px": 640, "height_px": 480}
+    page.route("**/v1/analyze*", lambda route: route.fulfill(json=nobody))
+    page.click("#camera-open")
+    page.click("#go-live")
+    starts = frame_starts(page, 9)
+    assert (starts[-1] - starts[0]) / 8 > 0.9 * gap_ms
+
+
+def test_a_live_view_that_slows_down_shows_no_error(open_page: Open) -> None:
+    page = open_page(tolerant=True)
+    answers = [200, 429, 503]
+
+    def answer(route: Any) -> None:
+        status = answers.pop(0) if answers else 200
+        nobody = {"faces": [], "width_px": 640, "height_px": 480}
+        route.fulfill(status=status, json=nobody if status == 200 else {})
+
+    page.evaluate(
+        """() => {
+            const box = document.querySelector("#camera-error");
+            window.failed = [];
+            const note = () => failed.push(box.textContent);
+            new MutationObserver(note).observe(box, {childList: true});
+        }"""
+    )
+    page.route("**/v1/analyze*", answer)
+    page.click("#camera-open")
+    page.click("#go-live")
+    _, refused, again, after = frame_starts(page, 4)
+    assert again - refused > 0.9 * 500
+    assert after - again > 0.9 * 1000
+    page.locator("#live-rate", has_text="frames a second").wait_for()
+    assert page.evaluate("failed") == []
+
+
 def test_too_many_photos_in_a_minute(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:

@@ -68,6 +68,7 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
     liveAttributes: attributes.filter((name) => name !== "ethnicity"),
     coverage: usual.coverage,
     limits: spec.limits,
+    frameGapMs: 0,
     model: spec.model,
     cardUrl: within?.cardUrl ?? new URL("card.html", document.baseURI).href,
     formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
