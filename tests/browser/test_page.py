@@ -934,6 +934,22 @@ def test_what_is_off_is_not_on_the_page(
     assert "ethnicity" not in page.inner_text("body").lower()
 
 
+def test_the_page_names_its_models_data(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    """And says of intervals that no exact age was there to measure them on."""
+    page = open_page()
+    assert "by a model trained on UTKFace and FairFace." in page.inner_text("#notice")
+    page = open_page(start_server(model="fairface-only").url)
+    assert "by a model trained on FairFace." in page.inner_text("#notice")
+    choose(page, portrait)
+    page.click(".card summary")
+    explanation = page.inner_text("details")
+    assert "pictures from FairFace that" in explanation
+    assert "was not measured on faces with an exact age" in explanation
+    assert "UTKFace" not in explanation
+
+
 def test_phone_width(open_page: Open, twelve: bytes) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True)
     choose(page, twelve)
