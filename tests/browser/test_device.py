@@ -234,8 +234,8 @@ def test_what_is_no_picture_gets_a_sentence(visit: Visit) -> None:
     page.set_input_files(
         "#files", [{"name": "x.txt", "mimeType": "text/plain", "buffer": b"words"}]
     )
-    page.wait_for_selector("[role=alert]")
-    assert "save it as JPEG or PNG" in page.inner_text("[role=alert]")
+    page.wait_for_selector("#message .problem")
+    assert "save it as JPEG or PNG" in page.inner_text("#message .problem")
     page.set_input_files(
         "#files", [{"name": "x.png", "mimeType": "image/png", "buffer": b"\0" * 20_000_001}]
     )

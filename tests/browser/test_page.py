@@ -383,10 +383,12 @@ def test_not_an_image(open_page: Open) -> None:
     page = open_page(tolerant=True)  # the browser itself logs the 415
     choose(page, b"just some words", "words.txt", "text/plain")
     page.get_by_role("heading", name="This is not a picture").wait_for()
-    assert "JPEG" in page.inner_text("[role=alert]")
+    assert "JPEG" in page.inner_text(".problem:visible")
     assert page.locator("progress").count() == 0
     assert page.locator("#frame").is_hidden(), "nothing to show, and no room taken for it"
     assert "words.txt" in page.inner_text("#caption")
+    assert "words.txt: This is not a picture" in page.inner_text("#live")
+    assert page.locator("#message [role=alert]").count() == 0, "it is read out once"
     shoot(page, "not-an-image")
 
 
@@ -647,7 +649,7 @@ def test_the_server_dies_in_the_middle(
     page.get_by_text("Uploading, ").wait_for()
     own.kill()
     page.get_by_role("heading", name="The server cannot be reached").wait_for()
-    assert "try again" in page.inner_text("[role=alert]")
+    assert "try again" in page.inner_text(".problem:visible")
     assert page.get_by_role("button", name="Try again").is_visible()
     assert page.locator("progress").count() == 0
     shoot(page, "server-gone")
@@ -671,7 +673,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         given_up = page.get_by_role("heading", name="The server is busy")
         while not given_up.is_visible():
             page.clock.run_for(1000)
-        assert "Try again in a second" in page.inner_text("[role=alert]")
+        assert "Try again in a second" in page.inner_text(".problem:visible")
         assert page.locator("progress").count() == 0
     # The place is free as soon as the server sees that the other went away.
     for _ in range(50):
@@ -811,7 +813,7 @@ def test_too_many_photos_in_a_minute(
     for _ in range(2):
         choose(page, portrait)
     page.get_by_role("heading", name="Too many photos in a short time").wait_for()
-    assert "go on in" in page.inner_text("[role=alert]")
+    assert "go on in" in page.inner_text(".problem:visible")
     assert page.get_by_role("button", name="Try again").is_visible()
     assert page.get_by_role("button", name="Try all").count() == 0
 
@@ -850,7 +852,7 @@ def test_a_proxy_that_answers_instead(what: str, open_page: Open, portrait: byte
     else:
         choose(page, portrait)
     page.get_by_role("heading", name="Something else answered").wait_for()
-    assert "try again" in page.inner_text("[role=alert]")
+    assert "try again" in page.inner_text(".problem:visible")
     assert page.locator("progress").count() == 0
     page.unroute(f"**/v1/{what}*")
     page.get_by_role("button", name="Try again").click()
