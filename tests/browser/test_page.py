@@ -952,6 +952,14 @@ def test_the_page_names_its_models_data(
     assert "UTKFace" not in explanation
 
 
+def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+    choose(page, portrait, "\u2067\u202egpj.\u200fphoto.jpg")
+    page.wait_for_selector(".card")
+    assert page.inner_text("#caption").startswith("gpj.photo.jpg · 512 ")
+    assert page.inner_text("#live") == "1 face found in gpj.photo.jpg."
+
+
 def test_phone_width(open_page: Open, twelve: bytes) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True)
     choose(page, twelve)

@@ -75,7 +75,8 @@ async function add(files) {
     if (failed) start();
     return;
   }
-  const names = [...files].map((file) => file.name || "pasted.png");
+  // Without the marks that would turn round the page's own words after them.
+  const names = [...files].map((file) => file.name.replaceAll(/\p{Bidi_Control}/gu, "") || "pasted.png");
   announce(`${names.length > 1 ? `${names.length} photos` : names[0]} added. Faces are looked for.`);
   const added = await Promise.all([...files].map(async (file, index) => {
     const moves = await isAnimated(file);
