@@ -960,6 +960,21 @@ def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> 
     assert page.inner_text("#live") == "1 face found in gpj.photo.jpg."
 
 
+def test_without_javascript(chromium: Any, server: Any) -> None:
+    """The first that is said, with no button that does nothing, and a way on that works."""
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    said, title = page.locator("noscript p"), page.locator("#title")
+    assert said.inner_text().startswith("This page needs JavaScript.")
+    assert said.bounding_box()["y"] < title.bounding_box()["y"]
+    assert page.locator("button:visible").count() == 0
+    said.locator("a").click()
+    assert page.url == server.url + "openapi.json"
+    assert '"/v1/analyze"' in page.inner_text("body")
+    context.close()
+
+
 def test_phone_width(open_page: Open, twelve: bytes) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True)
     choose(page, twelve)
