@@ -975,6 +975,24 @@ def test_without_javascript(chromium: Any, server: Any) -> None:
     context.close()
 
 
+def test_over_plain_http_the_camera_says_what_it_needs(chromium: Any, server: Any) -> None:
+    page = chromium.new_page()
+    origin = "http://facewise.test/"
+
+    def answer(route: Any) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace(origin, server.url)))
+
+    page.route(f"{origin}**", answer)
+    hint = page.get_by_text("The camera needs HTTPS or localhost.")
+    for url, is_secure in ((origin, False), (server.url, True)):
+        page.goto(url)
+        page.wait_for_selector("html[data-ready]")
+        assert page.evaluate("isSecureContext") is is_secure
+        assert page.locator("#camera-open").is_visible() is is_secure
+        assert hint.is_visible() is not is_secure
+    page.close()
+
+
 def test_phone_width(open_page: Open, twelve: bytes) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, device_scale_factor=2, has_touch=True)
     choose(page, twelve)

@@ -20,6 +20,8 @@ export function setUpCamera({ current, onPicture }) {
   let stream = null, live = false, opening = 0, run = 0;
   // The camera that the visitor changed to, for the next picture, too.
   let chosen = null;
+  // Browsers give a camera to secure contexts only.
+  $("camera-hint").hidden = isSecureContext;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
 
