@@ -234,8 +234,8 @@ def test_what_is_no_picture_gets_a_sentence(visit: Visit) -> None:
     page.set_input_files(
         "#files", [{"name": "x.txt", "mimeType": "text/plain", "buffer": b"words"}]
     )
-    page.wait_for_selector("[role=alert]")
-    assert "save it as JPEG or PNG" in page.inner_text("[role=alert]")
+    page.wait_for_selector("#message .problem")
+    assert "save it as JPEG or PNG" in page.inner_text("#message .problem")
     page.set_input_files(
         "#files", [{"name": "x.png", "mimeType": "image/png", "buffer": b"\0" * 20_000_001}]
     )
@@ -266,7 +266,7 @@ def test_axe_finds_nothing_serious(visit: Visit) -> None:
 
 
 def test_the_servers_page_offers_it(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    chromium: Any, build: Build, start_server: Callable[..., Any], analyzer: Analyzer
 ) -> None:
     """After the switch no photo is sent: the server may be gone."""
     server = start_server(device_folder=build.device)
@@ -280,6 +280,16 @@ def test_the_servers_page_offers_it(
     page.check("#on-device")
     page.locator("#privacy", has_text="not sent anywhere").wait_for(timeout=60_000)
     assert page.locator("#copy-curl").is_hidden()
+    # The card is that of the weights here, whatever others the server has.
+    card: str = page.evaluate(
+        """async () => {
+            const engine = await import(new URL("static/engine-device.js", document.baseURI));
+            const attributes = ["age", "gender", "ethnicity"];
+            const within = {attributes, coverage: 0.9, cardUrl: "other"};
+            return (await engine.describe({within})).cardUrl;
+        }"""
+    )
+    assert card == f"{server.url}v1/models/{analyzer.spec.name}/card"
     server.kill()
     text = drop_portrait(page)
     assert "Apparent age" in text

@@ -383,10 +383,12 @@ def test_not_an_image(open_page: Open) -> None:
     page = open_page(tolerant=True)  # the browser itself logs the 415
     choose(page, b"just some words", "words.txt", "text/plain")
     page.get_by_role("heading", name="This is not a picture").wait_for()
-    assert "JPEG" in page.inner_text("[role=alert]")
+    assert "JPEG" in page.inner_text(".problem:visible")
     assert page.locator("progress").count() == 0
     assert page.locator("#frame").is_hidden(), "nothing to show, and no room taken for it"
     assert "words.txt" in page.inner_text("#caption")
+    assert "words.txt: This is not a picture" in page.inner_text("#live")
+    assert page.locator("#message [role=alert]").count() == 0, "it is read out once"
     shoot(page, "not-an-image")
 
 
@@ -647,7 +649,7 @@ def test_the_server_dies_in_the_middle(
     page.get_by_text("Uploading, ").wait_for()
     own.kill()
     page.get_by_role("heading", name="The server cannot be reached").wait_for()
-    assert "try again" in page.inner_text("[role=alert]")
+    assert "try again" in page.inner_text(".problem:visible")
     assert page.get_by_role("button", name="Try again").is_visible()
     assert page.locator("progress").count() == 0
     shoot(page, "server-gone")
@@ -671,7 +673,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         given_up = page.get_by_role("heading", name="The server is busy")
         while not given_up.is_visible():
             page.clock.run_for(1000)
-        assert "Try again in a second" in page.inner_text("[role=alert]")
+        assert "Try again in a second" in page.inner_text(".problem:visible")
         assert page.locator("progress").count() == 0
     # The place is free as soon as the server sees that the other went away.
     for _ in range(50):
@@ -741,6 +743,68 @@ def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
     page.wait_for_selector("#camera-error", state="hidden")
 
 
+def frame_starts(page: Any, count: int) -> list[float]:
+    """When the live view's first frames went out, in milliseconds."""
+    starts = """performance.getEntriesByType("resource")
+        .filter((entry) => entry.name.includes("v1/analyze")).map((entry) => entry.startTime)"""
+    found: list[float] = []
+    while len(found) < count:
+        page.wait_for_event("response")
+        found = page.evaluate(starts)
+    return found[:count]
+
+
+@pytest.mark.parametrize(("a_minute", "gap_ms"), [(None, 250), (100, 600)])
+def test_live_frames_keep_their_distance(
+    open_page: Open, server: Any, a_minute: int | None, gap_ms: int
+) -> None:
+    """However fast the server is, and wider apart where it takes few photos a minute."""
+
+    def limited(route: Any) -> None:
+        answer = route.fetch()
+        about = answer.json()
+        about["limits"]["photos_per_minute"] = a_minute
+        route.fulfill(response=answer, json=about)
+
+    page = open_page()
+    page.route("**/v1/models", limited)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    nobody = {"faces": [], "width_px": 640, "height_px": 480}
+    page.route("**/v1/analyze*", lambda route: route.fulfill(json=nobody))
+    page.click("#camera-open")
+    page.click("#go-live")
+    starts = frame_starts(page, 9)
+    assert (starts[-1] - starts[0]) / 8 > 0.9 * gap_ms
+
+
+def test_a_live_view_that_slows_down_shows_no_error(open_page: Open) -> None:
+    page = open_page(tolerant=True)
+    answers = [200, 429, 503]
+
+    def answer(route: Any) -> None:
+        status = answers.pop(0) if answers else 200
+        nobody = {"faces": [], "width_px": 640, "height_px": 480}
+        route.fulfill(status=status, json=nobody if status == 200 else {})
+
+    page.evaluate(
+        """() => {
+            const box = document.querySelector("#camera-error");
+            window.failed = [];
+            const note = () => failed.push(box.textContent);
+            new MutationObserver(note).observe(box, {childList: true});
+        }"""
+    )
+    page.route("**/v1/analyze*", answer)
+    page.click("#camera-open")
+    page.click("#go-live")
+    _, refused, again, after = frame_starts(page, 4)
+    assert again - refused > 0.9 * 500
+    assert after - again > 0.9 * 1000
+    page.locator("#live-rate", has_text="frames a second").wait_for()
+    assert page.evaluate("failed") == []
+
+
 def test_too_many_photos_in_a_minute(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:
@@ -749,7 +813,7 @@ def test_too_many_photos_in_a_minute(
     for _ in range(2):
         choose(page, portrait)
     page.get_by_role("heading", name="Too many photos in a short time").wait_for()
-    assert "go on in" in page.inner_text("[role=alert]")
+    assert "go on in" in page.inner_text(".problem:visible")
     assert page.get_by_role("button", name="Try again").is_visible()
     assert page.get_by_role("button", name="Try all").count() == 0
 
@@ -788,7 +852,7 @@ def test_a_proxy_that_answers_instead(what: str, open_page: Open, portrait: byte
     else:
         choose(page, portrait)
     page.get_by_role("heading", name="Something else answered").wait_for()
-    assert "try again" in page.inner_text("[role=alert]")
+    assert "try again" in page.inner_text(".problem:visible")
     assert page.locator("progress").count() == 0
     page.unroute(f"**/v1/{what}*")
     page.get_by_role("button", name="Try again").click()
@@ -870,6 +934,63 @@ def test_what_is_off_is_not_on_the_page(
     page.wait_for_selector(".card")
     assert "Apparent gender" in page.inner_text("body")
     assert "ethnicity" not in page.inner_text("body").lower()
+
+
+def test_the_page_names_its_models_data(
+    open_page: Open, start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    """And says of intervals that no exact age was there to measure them on."""
+    page = open_page()
+    assert "by a model trained on UTKFace and FairFace." in page.inner_text("#notice")
+    page = open_page(start_server(model="fairface-only").url)
+    assert "by a model trained on FairFace." in page.inner_text("#notice")
+    choose(page, portrait)
+    page.click(".card summary")
+    explanation = page.inner_text("details")
+    assert "pictures from FairFace that" in explanation
+    assert "was not measured on faces with an exact age" in explanation
+    assert "UTKFace" not in explanation
+
+
+def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+    choose(page, portrait, "\u2067\u202egpj.\u200fphoto.jpg")
+    page.wait_for_selector(".card")
+    assert page.inner_text("#caption").startswith("gpj.photo.jpg · 512 ")
+    assert page.inner_text("#live") == "1 face found in gpj.photo.jpg."
+
+
+def test_without_javascript(chromium: Any, server: Any) -> None:
+    """The first that is said, with no button that does nothing, and a way on that works."""
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    said, title = page.locator("noscript p"), page.locator("#title")
+    assert said.inner_text().startswith("This page needs JavaScript.")
+    assert said.bounding_box()["y"] < title.bounding_box()["y"]
+    assert page.locator("button:visible").count() == 0
+    said.locator("a").click()
+    assert page.url == server.url + "openapi.json"
+    assert '"/v1/analyze"' in page.inner_text("body")
+    context.close()
+
+
+def test_over_plain_http_the_camera_says_what_it_needs(chromium: Any, server: Any) -> None:
+    page = chromium.new_page()
+    origin = "http://facewise.test/"
+
+    def answer(route: Any) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace(origin, server.url)))
+
+    page.route(f"{origin}**", answer)
+    hint = page.get_by_text("The camera needs HTTPS or localhost.")
+    for url, is_secure in ((origin, False), (server.url, True)):
+        page.goto(url)
+        page.wait_for_selector("html[data-ready]")
+        assert page.evaluate("isSecureContext") is is_secure
+        assert page.locator("#camera-open").is_visible() is is_secure
+        assert hint.is_visible() is not is_secure
+    page.close()
 
 
 def test_phone_width(open_page: Open, twelve: bytes) -> None:

@@ -25,9 +25,10 @@ HEADINGS = (
     "Metrics",
     "Evaluation data",
     "Training data",
-    "Quantitative analyses",
-    "Ethical considerations",
+    # Before two dozen tables, after which nobody would read them.
     "Known failures",
+    "Ethical considerations",
+    "Quantitative analyses",
     "Caveats and recommendations",
     "Data and licences",
 )

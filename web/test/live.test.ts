@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 // @ts-expect-error: the page's own modules are plain JavaScript
-import { Rate, Tracks } from "../../src/facewise/server/page/static/live.js";
+import { Pace, Rate, Tracks } from "../../src/facewise/server/page/static/live.js";
 
 const face = (left: number, years: number, male: number, abstained = {}) => ({
   bbox: [left, 0, left + 100, 100],
@@ -46,4 +46,20 @@ it("the rate counts the last two seconds", () => {
   expect(rate.tick(0)).toBe(null);
   for (let time = 100; time <= 5000; time += 100) rate.tick(time);
   expect(rate.tick(5100)).toBeCloseTo(10);
+});
+
+it("the pace halves at each refusal, to a limit, and comes back with answers", () => {
+  const pace = new Pace(250);
+  const gaps = Array.from({ length: 5 }, () => (pace.refused(), pace.gapMs));
+  expect(gaps).toEqual([500, 1000, 2000, 2000, 2000]);
+  pace.answered();
+  expect(pace.gapMs).toBeCloseTo(1900);
+  for (let i = 0; i < 50; i++) pace.answered();
+  expect(pace.gapMs).toBe(250);
+});
+
+it("no refusal makes frames come faster than the least gap", () => {
+  const pace = new Pace(6000);
+  pace.refused();
+  expect(pace.gapMs).toBe(6000);
 });

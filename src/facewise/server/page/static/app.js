@@ -75,7 +75,8 @@ async function add(files) {
     if (failed) start();
     return;
   }
-  const names = [...files].map((file) => file.name || "pasted.png");
+  // Without the marks that would turn round the page's own words after them.
+  const names = [...files].map((file) => file.name.replaceAll(/\p{Bidi_Control}/gu, "") || "pasted.png");
   announce(`${names.length > 1 ? `${names.length} photos` : names[0]} added. Faces are looked for.`);
   const added = await Promise.all([...files].map(async (file, index) => {
     const moves = await isAnimated(file);
@@ -265,10 +266,13 @@ async function addExample(name) {
   }
 }
 
-/** What was measured on test faces, in a sentence; empty where the model's spec does not say. */
+/** Names of the data sets that a model itself was trained on, without their licences. */
+const dataSets = (model) => model.data.filter((line) => !/^(pretrained start:|its teacher's) /.test(line)).map((line) => line.split(" (")[0]);
+
+/** What was measured on test faces, in a sentence. */
 function measured(model, coverage) {
   const row = model.figures.coverage?.[String(coverage)]?.intervals;
-  if (!row) return "";
+  if (!row) return "Whether they do was not measured on faces with an exact age.";
   const percent = (share) => (share * 100).toFixed(1);
   return `Measured on ${row.n.toLocaleString("en")} test faces with an exact age (UTKFace): ${percent(row.coverage)} %, with chance between ${percent(row.low)} and ${percent(row.high)} %.`;
 }
@@ -277,6 +281,7 @@ function describePage() {
   const names = about.attributes;
   $("lede").textContent = `Drop a photo. Every face in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
   $("limits").textContent = `${list(about.formats, "or")}, up to ${megabytes(about.limits.max_bytes)}`;
+  $("data").textContent = about.data.length ? ` trained on ${list(about.data)}` : "";
   $("privacy").textContent = about.privacy;
   $("copy-curl").hidden = !about.curl;
   $("model").textContent = `${about.model.name} ${about.model.version}`;
@@ -295,7 +300,7 @@ function renderLoading(part) {
 }
 
 function use(description) {
-  about = { ...description, measured: measured(description.model, description.coverage) };
+  about = { ...description, data: dataSets(description.model), measured: measured(description.model, description.coverage) };
   describePage();
 }
 

@@ -1,9 +1,11 @@
 // The camera: a still picture, or a live view that never shows ethnicity.
 import { el } from "./dom.js";
-import { Rate, Tracks } from "./live.js";
+import { Pace, Rate, Tracks } from "./live.js";
 import { list } from "./words.js";
 
 const LIVE_SIDE_PX = 640;
+/** Boxes that would stand longer than this without a new answer must not look like answers. */
+const STALE_MS = 5000;
 const $ = (id) => document.getElementById(id);
 
 const REASONS = {
@@ -18,6 +20,8 @@ export function setUpCamera({ current, onPicture }) {
   let stream = null, live = false, opening = 0, run = 0;
   // The camera that the visitor changed to, for the next picture, too.
   let chosen = null;
+  // Browsers give a camera to secure contexts only.
+  $("camera-hint").hidden = isSecureContext;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
 
@@ -141,29 +145,39 @@ export function setUpCamera({ current, onPicture }) {
 
   async function loop(mine) {
     const { engine, about } = current();
-    const tracks = new Tracks(), rate = new Rate();
+    const tracks = new Tracks(), rate = new Rate(), pace = new Pace(about.frameGapMs);
     const options = { attributes: about.liveAttributes, coverage: about.coverage, years: false };
+    let answered = performance.now();
     while (live && stream && mine === run) {
+      const begun = performance.now();
+      let next = begun;
       try {
         const answer = await engine.analyze(await frame(LIVE_SIDE_PX, engine.takesBitmaps), options);
         $("camera-error").hidden = true;
         if (!live || mine !== run) return;
         show(answer, tracks.update(answer.faces));
-        const perSecond = rate.tick(performance.now());
+        answered = performance.now();
+        pace.answered();
+        const perSecond = rate.tick(answered);
         if (perSecond !== null) $("live-rate").textContent = `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} frames a second`;
       } catch (error) {
         if (mine !== run || !live) return;
-        if (error.retryAfterSeconds) {
-          // Boxes of a frame long past must not look like answers.
+        if (!error.retryAfterSeconds && error.code !== "busy") {
+          setLive(false);
+          fail(`${error.title ?? "The live view stopped"}. ${error.detail ?? "Try again."}`);
+          return;
+        }
+        pace.refused();
+        next = performance.now() + (error.retryAfterSeconds ?? 0) * 1000;
+        // A slower view is no error.
+        if (Math.max(next, begun + pace.gapMs) > answered + STALE_MS) {
           clear();
           $("live-text").textContent = $("live-rate").textContent = "";
           fail(error.detail);
-          await new Promise((resolve) => setTimeout(resolve, error.retryAfterSeconds * 1000));
-          continue;
         }
-        setLive(false);
-        fail(`${error.title ?? "The live view stopped"}. ${error.detail ?? "Try again."}`);
       }
+      const wait = Math.max(next, begun + pace.gapMs) - performance.now();
+      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
 

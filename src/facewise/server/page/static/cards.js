@@ -50,7 +50,7 @@ function explanation(about) {
   return el("details", {}, [
     el("summary", {}, ["What does this interval mean?"]),
     el("p", {}, [
-      `Intervals like this one are made to hold the labelled age of ${level} in 100 faces, on faces like the ones they were fitted and tested on: pictures from UTKFace and FairFace that the model was not trained on. ${about.measured} On other kinds of photos it can be fewer. `,
+      `Intervals like this one are made to hold the labelled age of ${level} in 100 faces, on faces like the ones they were fitted and tested on: pictures${about.data.length ? ` from ${list(about.data)}` : ""} that the model was not trained on. ${about.measured} On other kinds of photos it can be fewer. `,
       el("a", { href: about.cardUrl }, ["The model card"]),
       " shows it for every group of people.",
     ]),

@@ -25,10 +25,13 @@ function curl(path, operation) {
   return ["curl", ...key, ...parts, url].join(" ");
 }
 
+/** The names in the pattern of one or more of them with commas, as that of attributes. */
+const namesIn = (pattern) => pattern?.match(/^\^\(([\w|]+)\)\(,\(\1\)\)\*\$$/)?.[1].split("|");
+
 /** What a parameter may be, and what it is if left out. */
 function values(schema = {}) {
   const [kind] = [schema, ...(schema.anyOf ?? [])].map((one) => one.type).filter((type) => type && type !== "null");
-  const names = schema.enum ?? (kind === "boolean" ? [true, false] : null);
+  const names = schema.enum ?? (kind === "boolean" ? [true, false] : namesIn(schema.pattern));
   const allowed = names?.join(", ") ?? (schema.pattern ? `matches ${schema.pattern}` : kind ?? "");
   const example = schema.examples ? `, like ${schema.examples[0]}` : "";
   return `${allowed}${example}${schema.default === undefined ? "" : ` (default ${schema.default})`}`;

@@ -68,8 +68,10 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
     liveAttributes: attributes.filter((name) => name !== "ethnicity"),
     coverage: usual.coverage,
     limits: spec.limits,
+    frameGapMs: 0,
     model: spec.model,
-    cardUrl: within?.cardUrl ?? new URL("card.html", document.baseURI).href,
+    // These weights' own card, whatever answers on the server.
+    cardUrl: new URL(within ? `v1/models/${spec.model.name}/card` : "card.html", document.baseURI).href,
     formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
     privacy: "Photos are analysed on this device: they are not sent anywhere.",
     threads,

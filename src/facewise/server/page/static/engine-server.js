@@ -1,7 +1,7 @@
 // The engine that asks the server. Another engine exports the same two functions:
 //
-//   describe({onProgress})         -> {attributes, liveAttributes, coverage, limits, model, cardUrl,
-//                                      formats, privacy, curl, onDevice}
+//   describe({onProgress})         -> {attributes, liveAttributes, coverage, limits, frameGapMs,
+//                                      model, cardUrl, formats, privacy, curl, onDevice}
 //   analyze(blob, {attributes, coverage, onProgress, signal, years}) -> what POST /v1/analyze answers
 //
 // Both throw EngineError, whose sentences can be shown as they are.
@@ -53,6 +53,9 @@ function fromProblem(status, text, retryAfter) {
   return new EngineError("internal_error", "The server failed", `It answered ${status}. Try again; if it stays, tell the operator.`);
 }
 
+/** Between two frames of the live view, that other visitors' photos find room, too. */
+const LEAST_GAP_MS = 250;
+
 export async function describe() {
   let answer, text;
   try {
@@ -70,6 +73,7 @@ export async function describe() {
     liveAttributes: about.live_attributes,
     coverage: about.coverage,
     limits: about.limits,
+    frameGapMs: Math.max(LEAST_GAP_MS, 60_000 / (about.limits.photos_per_minute ?? Infinity)),
     model,
     cardUrl: new URL(model.card, root).href,
     formats: about.formats,

@@ -75,6 +75,24 @@ function text(track) {
   return parts.join(", ") || "can't tell";
 }
 
+/** The widest gap that refusals alone make. */
+const WIDEST_MS = 2000;
+
+/** The gap between the starts of two frames: twice as wide after a refusal, and slowly narrow again. */
+export class Pace {
+  constructor(leastMs) {
+    this.leastMs = this.gapMs = leastMs;
+  }
+
+  refused() {
+    this.gapMs = Math.max(this.leastMs, Math.min(2 * this.gapMs, WIDEST_MS));
+  }
+
+  answered() {
+    this.gapMs = Math.max(this.leastMs, 0.95 * this.gapMs);
+  }
+}
+
 /** Frames a second over the last two seconds. */
 export class Rate {
   times = [];

@@ -37,7 +37,8 @@ const failed = (photos) => photos.filter((photo) => photo.error && !photo.error.
 
 function problem(photo, photos, retry) {
   const { title, detail } = photo.error;
-  return el("div", { class: "problem", role: "alert" }, [
+  // No alert: it was announced, and is shown again whenever its photo is.
+  return el("div", { class: "problem" }, [
     el("h3", {}, [title]), el("p", {}, [detail]),
     photo.error.isFinal ? null : el("div", { class: "row" }, [
       el("button", { onclick: () => retry([photo]) }, ["Try again"]),
