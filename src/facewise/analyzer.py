@@ -8,7 +8,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
@@ -39,12 +39,19 @@ from facewise.labels import (
     expected_age,
 )
 from facewise.models import PlainProvider, Provider, load_spec, plain_providers
-from facewise.mtcnn import MTCNN
+from facewise.mtcnn import MTCNN, PHOTOS_AT_ONCE
 from facewise.quality import measure_quality
 from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
 
+STAGES: Final = ("decode", "detect", "align", "attributes", "calibrate")
+"""What is timed, in its order."""
+
 GATE_COVERAGE: Final = 0.9
 """The interval that decides whether an age is too unsure, whatever coverage was asked for."""
+
+
+FaceCrop = tuple[Face, ImageArray]
+"""A face and its aligned crop, uint8 ``(S, S, 3)``."""
 
 
 class Timings(dict[str, float]):
@@ -186,54 +193,31 @@ class Analyzer:
         """
         timings = Timings() if timings is None else timings
         with timings("decode"):
-            photos = [self.load(photo, color_order=color_order)]
-        return self._analyze(photos, timings)[0]
+            loaded = self.load(photo, color_order=color_order)
+        return self._analyze(iter([loaded]), timings)[0]
 
     def analyze_many(
         self,
-        photos: Sequence[PhotoSource],
+        photos: Iterable[PhotoSource],
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
     ) -> list[tuple[Prediction, ...]]:
-        """Analyse several photos, their faces in one batch; the first bad picture raises.
+        """Analyse any number of photos, faces of several in one batch; the first bad one raises.
 
-        Its error says which it is. To go on past bad pictures, ``load`` them one by one and pass
-        those that are sound.
+        A few are read at a time, so they may come from a generator. The error says which photo is
+        bad. To go on past bad pictures, ``load`` them one by one and pass those that are sound.
         """
-        timings = Timings() if timings is None else timings
-        with timings("decode"):
-            loaded = self._load_many(photos, color_order)
-        return self._analyze(loaded, timings)
+        loaded = load_photos(photos, color_order=color_order, **self._limits)
+        return self._analyze(loaded, Timings() if timings is None else timings)
 
-    def _load_many(self, sources: Sequence[PhotoSource], color_order: ColorOrder) -> list[Photo]:
-        return load_photos(sources, color_order=color_order, **self._limits)
-
-    def _analyze(self, photos: Sequence[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
-        with timings("detect"):
-            faces = self.detector.detect_many(photos)
-        every = [
-            (photo, face) for photo, found in zip(photos, faces, strict=True) for face in found
-        ]
-        predictions: list[Prediction] = []
-        # The crops of a crowd would fill gigabytes. Once for no face, too: each stage has its time.
-        for start in range(0, max(1, len(every)), BATCH_SIZE):
-            some = every[start : start + BATCH_SIZE]
-            with timings("align"):
-                crops = np.empty((len(some), self.spec.size_px, self.spec.size_px, 3), np.uint8)
-                for index, (photo, face) in enumerate(some):
-                    crops[index : index + 1] = crop_faces(
-                        photo, [face], self.spec.template, self.spec.size_px
-                    )
-            with timings("attributes"):
-                ages, vectors = self.attribute_model.predict(crops)
-            with timings("calibrate"):
-                predictions += self._predictions([face for _, face in some], crops, ages, vectors)
-        rest = iter(predictions)
-        return [tuple(itertools.islice(rest, len(found))) for found in faces]
+    def _analyze(self, photos: Iterator[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
+        found: list[tuple[Face, ...]] = []
+        predictions = iter(self._predict(self._find(photos, found, timings), timings))
+        return [tuple(itertools.islice(predictions, len(faces))) for faces in found]
 
     def analyze_crops(
-        self, crops: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self, crops: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[Prediction]:
         """Analyse faces that are already cut out and upright, one a picture; nothing is detected.
 
@@ -241,17 +225,46 @@ class Analyzer:
         template, the better the answer. Their ``bbox`` is the whole picture, their landmarks are
         the template's, and quality gates on the pose do not apply.
         """
+        photos = load_photos(crops, color_order=color_order, **self._limits)
+        return self._predict(map(self._whole, photos), Timings())
+
+    def _find(
+        self, photos: Iterator[Photo], found: list[tuple[Face, ...]], timings: Timings
+    ) -> Iterator[FaceCrop]:
+        """Detect and cut, a few photos at a time; the faces of each photo go to ``found``."""
+        while some := _take(photos, timings):
+            with timings("detect"):
+                found += self.detector.detect_many(some)
+            for photo, faces in zip(some, found[-len(some) :], strict=True):
+                yield from self._cut(photo, faces, timings)
+            del some, photo  # before the next are decoded
+
+    def _cut(self, photo: Photo, faces: Iterable[Face], timings: Timings) -> Iterator[FaceCrop]:
+        for face in faces:
+            with timings("align"):
+                crops = crop_faces(photo, [face], self.spec.template, self.spec.size_px)
+            yield face, crops[0]
+
+    def _whole(self, photo: Photo) -> FaceCrop:
+        """A picture that is a crop already."""
         size = self.spec.size_px
-        photos = self._load_many(crops, color_order)
-        batch = np.empty((len(photos), size, size, 3), np.uint8)
-        faces = []
-        for index, photo in enumerate(photos):
-            batch[index] = _resize(photo.rgb, size)
-            scale = np.array([photo.width_px, photo.height_px], np.float32)
-            box = np.array([0, 0, *scale], np.float32)
-            faces.append(Face(box, self.spec.template / np.float32(size) * scale, 1.0))
-        ages, vectors = self.attribute_model.predict(batch)
-        return self._predictions(faces, batch, ages, vectors)
+        scale = np.array([photo.width_px, photo.height_px], np.float32)
+        box = np.array([0, 0, *scale], np.float32)
+        face = Face(box, self.spec.template / np.float32(size) * scale, 1.0)
+        return face, _resize(photo.rgb, size)
+
+    def _predict(self, cut: Iterator[FaceCrop], timings: Timings) -> list[Prediction]:
+        """A batch at a time: the crops of a crowd would fill gigabytes."""
+        timings.update({stage: timings.get(stage, 0.0) for stage in STAGES})
+        predictions: list[Prediction] = []
+        while some := list(itertools.islice(cut, BATCH_SIZE)):
+            faces = [face for face, _ in some]
+            crops = np.stack([crop for _, crop in some])
+            with timings("attributes"):
+                ages, vectors = self.attribute_model.predict(crops)
+            with timings("calibrate"):
+                predictions += self._predictions(faces, crops, ages, vectors)
+        return predictions
 
     def _predictions(
         self, faces: Sequence[Face], crops: ImageArray, ages: FloatArray, vectors: FloatArray
@@ -308,6 +321,11 @@ class Analyzer:
                 )
             )
         return predictions
+
+
+def _take(photos: Iterator[Photo], timings: Timings) -> list[Photo]:
+    with timings("decode"):
+        return list(itertools.islice(photos, PHOTOS_AT_ONCE))
 
 
 def _check_attributes(attributes: Collection[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +30,7 @@ BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
 
 PHOTOS_AT_ONCE: Final = 8
-"""Photos whose sums are held together, more bytes than the photos: enough to fill batches."""
+"""Photos that are held together, and their sums, which are more bytes: enough to fill batches."""
 
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
@@ -141,16 +141,17 @@ class MTCNN:
         return self._detect([load_photo(photo, color_order=color_order)])[0]
 
     def detect_many(
-        self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self, photos: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[tuple[Face, ...]]:
-        """Find faces in photos of any sizes; R- and O-net see several photos in one batch."""
+        """Find faces in photos of any sizes; R- and O-net see several photos in one batch.
+
+        A few are read at a time, so they may come from a generator; the first bad one raises.
+        """
         loaded = load_photos(photos, color_order=color_order)
-        starts = range(0, len(loaded), PHOTOS_AT_ONCE)
-        return [
-            faces
-            for start in starts
-            for faces in self._detect(loaded[start : start + PHOTOS_AT_ONCE])
-        ]
+        found: list[tuple[Face, ...]] = []
+        while some := self._detect(list(itertools.islice(loaded, PHOTOS_AT_ONCE))):
+            found += some
+        return found
 
     def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         if not photos:

@@ -7,6 +7,8 @@ import inspect
 import subprocess
 import sys
 import typing
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from PIL import Image
 import facewise
 from facewise import Analyzer, Prediction
 from facewise.analyzer import Timings
+from facewise.attributes import BATCH_SIZE
 from facewise.errors import (
     ImageNotFoundError,
     ImageTooLargeError,
@@ -25,6 +28,7 @@ from facewise.errors import (
     NotAnImageError,
     OptionError,
 )
+from facewise.mtcnn import PHOTOS_AT_ONCE
 
 
 def assert_same(a: Prediction, b: Prediction, atol: float = 1e-5) -> None:
@@ -297,3 +301,47 @@ def test_attributes_may_be_any_collection(pictures: Path) -> None:
     for chosen in (["age"], ("age",), {"age"}):
         (person,) = facewise.analyze(pictures / "astronaut.jpg", attributes=chosen, threads=1)
         assert person.gender is None
+
+
+class Film:
+    """Photos made when they are asked for, and the most that were alive at a time."""
+
+    def __init__(self, frame: np.ndarray[Any, Any], count: int) -> None:
+        self.frame, self.count, self.most = frame, count, 0
+
+    def __iter__(self) -> Iterator[facewise.Photo]:
+        alive: list[weakref.ref[Any]] = []
+        for _ in range(self.count):
+            rgb = self.frame.copy()
+            alive.append(weakref.ref(rgb))
+            self.most = max(self.most, sum(ref() is not None for ref in alive))
+            yield facewise.Photo(rgb)
+
+
+def test_only_a_few_photos_are_held_at_a_time(analyzer: Analyzer, pictures: Path) -> None:
+    frame = np.asarray(Image.open(pictures / "astronaut.jpg").resize((128, 128)))
+    (alone,) = analyzer.analyze(frame)
+    film = Film(frame, 3 * PHOTOS_AT_ONCE)
+    for (person,) in analyzer.analyze_many(iter(film)):
+        assert_same(person, alone)
+    assert film.most <= PHOTOS_AT_ONCE + 1  # and the one that is being made
+    film = Film(frame, 3 * PHOTOS_AT_ONCE)
+    assert all(map(len, analyzer.detector.detect_many(iter(film))))
+    assert film.most <= PHOTOS_AT_ONCE + 1
+    film = Film(frame, BATCH_SIZE + 3)
+    assert len(analyzer.analyze_crops(iter(film))) == film.count
+    assert film.most <= 2
+
+
+def test_a_bad_picture_late_in_a_long_list_is_named(analyzer: Analyzer) -> None:
+    blank = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(NotAnImageError, match=r"^photos\[19\]: not a picture"):
+        analyzer.analyze_many([blank] * 19 + [b"no picture"])
+    with pytest.raises(NotAnImageError, match=r"^photos\[40\]: not a picture"):
+        analyzer.analyze_crops([blank] * 40 + [b"no picture"])
+
+
+def test_every_stage_is_timed_also_where_there_is_no_face(analyzer: Analyzer) -> None:
+    timings = Timings()
+    assert analyzer.analyze(np.zeros((40, 40, 3), np.uint8), timings=timings) == ()
+    assert list(timings) == ["decode", "detect", "align", "attributes", "calibrate"]
