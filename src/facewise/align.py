@@ -61,8 +61,10 @@ def similarity_transform(
         float64 ``(2, 3)``: ``crop = M[:, :2] @ photo + M[:, 2]``.
 
     Raises:
-        ValueError: the landmarks are one single point.
+        ValueError: the landmarks are one single point, or no finite numbers.
     """
+    if not np.isfinite(landmarks).all():
+        raise ValueError("landmarks must be finite numbers: there is nothing to align")
     source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1].astype(np.float64)
     target = template[:, 0].astype(np.float64) + 1j * template[:, 1].astype(np.float64)
     centred = source - source.mean()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import facewise
-from facewise import Analyzer, Prediction
+from facewise import Analyzer, Face, Prediction, crop_faces
 from facewise.analyzer import Timings
 from facewise.attributes import BATCH_SIZE
 from facewise.errors import (
@@ -345,3 +345,41 @@ def test_every_stage_is_timed_also_where_there_is_no_face(analyzer: Analyzer) ->
     timings = Timings()
     assert analyzer.analyze(np.zeros((40, 40, 3), np.uint8), timings=timings) == ()
     assert list(timings) == ["decode", "detect", "align", "attributes", "calibrate"]
+
+
+def test_faces_found_already(analyzer: Analyzer, pictures: Path) -> None:
+    sheet = montage(pictures, 6)
+    people = analyzer.analyze(sheet)
+    faces = [person.face for person in people][::-1]
+    timings = Timings()
+    again = analyzer.analyze_faces(sheet, iter(faces), timings=timings)
+    assert len(again) == len(people) >= 4
+    for a, b in zip(again, people[::-1], strict=True):
+        assert_same(a, b)
+        assert a.face.quality == b.face.quality
+    assert all(value > 0 for stage, value in timings.items() if stage != "detect")
+    assert analyzer.analyze_faces(sheet, []) == ()
+
+
+def test_faces_found_already_pass_the_gates_that_crops_do_not(
+    analyzer: Analyzer, pictures: Path
+) -> None:
+    (person,) = analyzer.analyze(pictures / "astronaut.jpg")
+    small = Image.open(pictures / "astronaut.jpg").resize((64, 64))
+    face = dataclasses.replace(person.face, landmarks=person.face.landmarks / 8)
+    (unsure,) = analyzer.analyze_faces(small, [face])
+    assert "too small" in unsure.abstained["gender"]
+    (doubtful,) = analyzer.analyze_faces(
+        pictures / "astronaut.jpg", [dataclasses.replace(person.face, detection_score=0.01)]
+    )
+    assert "may not be a face" in doubtful.abstained["gender"]
+    crop = crop_faces(facewise.load_photo(small), [face], analyzer.spec.template, 192)[0]
+    assert "too small" not in analyzer.analyze_crops([crop])[0].abstained.get("gender", "")
+
+
+def test_landmarks_that_are_no_numbers(analyzer: Analyzer, pictures: Path) -> None:
+    """They would align to grey, and of NaN no gate says no."""
+    for value in (np.nan, np.inf, 7):
+        face = Face(np.zeros(4, np.float32), np.full((5, 2), value, np.float32), 1.0)
+        with pytest.raises(ValueError, match="nothing to align"):
+            analyzer.analyze_faces(pictures / "astronaut.jpg", [face])
