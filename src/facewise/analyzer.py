@@ -161,10 +161,8 @@ class Analyzer:
         other._limits = {
             name: check_count(name, given.get(name, limit)) for name, limit in self._limits.items()
         }
-        other.detector = self.detector.replace(
-            min_face_px=given.get("min_face_px", self.detector.min_face_px),
-            max_faces=given.get("max_faces", self.detector.max_faces),
-        )
+        detector = {name: given[name] for name in ("min_face_px", "max_faces") if name in given}
+        other.detector = self.detector.replace(**detector)
         return other
 
     def load(self, source: PhotoSource, *, color_order: ColorOrder = "rgb") -> Photo:

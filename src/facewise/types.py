@@ -56,11 +56,10 @@ class Photo(_ByFields):
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
-            raise ValueError(
-                f"Photo.rgb must be uint8 (H, W, 3), not {self.rgb.dtype} {self.rgb.shape}"
-            )
-        object.__setattr__(self, "rgb", _frozen(self.rgb))
+        rgb = np.asarray(self.rgb)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise ValueError(f"Photo.rgb must be uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+        object.__setattr__(self, "rgb", _frozen(rgb))
 
     @property
     def width_px(self) -> int:
@@ -95,6 +94,8 @@ class Quality:
 class Face(_ByFields):
     """A detected face.
 
+    Lists and arrays of other numbers become float32.
+
     Attributes:
         bbox: float32 ``(4,)``, xyxy in pixels of the upright photo, counted as the module says; may
             reach past its edges.
@@ -110,13 +111,14 @@ class Face(_ByFields):
     quality: Quality | None = None
 
     def __post_init__(self) -> None:
-        if self.bbox.shape != (4,) or self.landmarks.shape != (5, 2):
+        bbox = np.asarray(self.bbox, np.float32)
+        landmarks = np.asarray(self.landmarks, np.float32)
+        if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise ValueError(
-                f"Face wants bbox (4,) and landmarks (5, 2), not {self.bbox.shape} and "
-                f"{self.landmarks.shape}"
+                f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
             )
-        object.__setattr__(self, "bbox", _frozen(self.bbox))
-        object.__setattr__(self, "landmarks", _frozen(self.landmarks))
+        object.__setattr__(self, "bbox", _frozen(bbox))
+        object.__setattr__(self, "landmarks", _frozen(landmarks))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -366,7 +366,7 @@ def test_faces_found_already_pass_the_gates_that_crops_do_not(
 ) -> None:
     (person,) = analyzer.analyze(pictures / "astronaut.jpg")
     small = Image.open(pictures / "astronaut.jpg").resize((64, 64))
-    face = dataclasses.replace(person.face, landmarks=person.face.landmarks / 8)
+    face = dataclasses.replace(person.face, landmarks=person.face.landmarks / np.float32(8))
     (unsure,) = analyzer.analyze_faces(small, [face])
     assert "too small" in unsure.abstained["gender"]
     (doubtful,) = analyzer.analyze_faces(
