@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -52,6 +52,16 @@ GATE_COVERAGE: Final = 0.9
 
 FaceCrop = tuple[Face, ImageArray]
 """A face and its aligned crop, uint8 ``(S, S, 3)``."""
+
+
+class _Age(NamedTuple):
+    """What is said of one face's age."""
+
+    expected_years: float
+    interval_years: tuple[int, int]
+    gate_interval_years: tuple[int, int]
+    years: Distribution
+    decades: Distribution
 
 
 class Timings(dict[str, float]):
@@ -101,7 +111,8 @@ class Analyzer:
 
     Args:
         model: "default", a name, ``name@version``, or the path of a spec.
-        attributes: what to compute, of age, gender, ethnicity; what is off is not computed.
+        attributes: what to say, of age, gender, ethnicity. The network gives all at once; what is
+            off is dropped unread.
         coverage: of intervals and label sets: 0.8, 0.9 or 0.95.
         min_face_px: smallest face looked for; see ``MTCNN``.
         max_faces: keep only the largest so many.
@@ -302,58 +313,77 @@ class Analyzer:
     def _predictions(
         self, faces: Sequence[Face], crops: ImageArray, ages: FloatArray, vectors: FloatArray
     ) -> list[Prediction]:
-        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions."""
-        calibration = self.calibration
-        ages = calibration.temper(ages, "age")
-        genders = calibration.temper(vectors[:, GENDER], "gender")
-        ethnicities = calibration.temper(vectors[:, ETHNICITY], "ethnicity")
-        intervals = calibration.age_intervals(ages, self.coverage)
-        gate_intervals = (
-            intervals
-            if self.coverage == GATE_COVERAGE
-            else calibration.age_intervals(ages, GATE_COVERAGE)
+        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions.
+
+        The network gives all attributes at once; those that are off are not read.
+        """
+        rows = zip(
+            faces,
+            crops,
+            self._ages(ages),
+            self._labelled("gender", GENDER_LABELS, vectors[:, GENDER]),
+            self._labelled("ethnicity", ETHNICITY_LABELS, vectors[:, ETHNICITY]),
+            strict=True,
         )
-        gender_sets = calibration.label_sets(genders, "gender", self.coverage)
-        ethnicity_sets = calibration.label_sets(ethnicities, "ethnicity", self.coverage)
-        years = expected_age(ages)
         predictions = []
-        for i, face in enumerate(faces):
-            quality = measure_quality(crops[i], face.landmarks)
+        for face, crop, age, gender, ethnicity in rows:
+            quality = measure_quality(crop, face.landmarks)
             vector = np.full(19, np.nan, np.float32)
-            age = decades = gender = ethnicity = None
-            interval = gate_interval = None
             top: dict[str, float] = {}
-            if "age" in self.attributes:
-                interval = (int(intervals[i, 0]), int(intervals[i, 1]))
-                gate_interval = (int(gate_intervals[i, 0]), int(gate_intervals[i, 1]))
-                age, decades = _age_distributions(ages[i], interval)
-                vector[DECADES] = decades.probabilities
-            if "gender" in self.attributes:
-                gender = _distribution(GENDER_LABELS, genders[i], gender_sets[i])
-                vector[GENDER] = genders[i]
+            if age is not None:
+                vector[DECADES] = age.decades.probabilities
+            if gender is not None:
+                vector[GENDER] = gender.probabilities
                 top["gender"] = gender.top_probability
-            if "ethnicity" in self.attributes:
-                ethnicity = _distribution(ETHNICITY_LABELS, ethnicities[i], ethnicity_sets[i])
-                vector[ETHNICITY] = ethnicities[i]
+            if ethnicity is not None:
+                vector[ETHNICITY] = ethnicity.probabilities
                 top["ethnicity"] = ethnicity.top_probability
             predictions.append(
                 Prediction(
                     face=dataclasses.replace(face, quality=quality),
-                    age_years=float(years[i]) if age is not None else None,
-                    age_interval_years=interval,
+                    age_years=age and age.expected_years,
+                    age_interval_years=age and age.interval_years,
                     coverage=self.coverage,
-                    age=age,
-                    age_decades=decades,
+                    age=age and age.years,
+                    age_decades=age and age.decades,
                     gender=gender,
                     ethnicity=ethnicity,
                     vector=vector,
                     model=self.spec.info,
-                    abstained=calibration.abstentions(
-                        quality, face.detection_score, gate_interval, top
+                    abstained=self.calibration.abstentions(
+                        quality, face.detection_score, age and age.gate_interval_years, top
                     ),
                 )
             )
         return predictions
+
+    def _ages(self, ages: FloatArray) -> Sequence[_Age | None]:
+        """Calibrated ages, or None for each where they are off."""
+        if "age" not in self.attributes:
+            return [None] * len(ages)
+        ages = self.calibration.temper(ages, "age")
+        intervals = self.calibration.age_intervals(ages, self.coverage)
+        gate_intervals = (
+            intervals
+            if self.coverage == GATE_COVERAGE
+            else self.calibration.age_intervals(ages, GATE_COVERAGE)
+        )
+        return [
+            _Age(float(mean), (first, last), (low, high), *_age_distributions(p, (first, last)))
+            for p, mean, (first, last), (low, high) in zip(
+                ages, expected_age(ages), intervals.tolist(), gate_intervals.tolist(), strict=True
+            )
+        ]
+
+    def _labelled(
+        self, attribute: str, labels: tuple[str, ...], p: FloatArray
+    ) -> Sequence[Distribution | None]:
+        """Calibrated distributions over labels, or None for each where the attribute is off."""
+        if attribute not in self.attributes:
+            return [None] * len(p)
+        p = self.calibration.temper(p, attribute)
+        sets = self.calibration.label_sets(p, attribute, self.coverage)
+        return [_distribution(labels, own, chosen) for own, chosen in zip(p, sets, strict=True)]
 
 
 def _take(photos: Iterator[Photo], timings: Timings) -> list[Photo]:
@@ -426,12 +456,19 @@ def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Pred
         ImageError: the picture cannot be read; its subclasses say why.
         OptionError: an option is out of range.
     """
+    known = sorted(AnalyzeOptions.__annotations__)
+    if unknown := sorted(options.keys() - set(known)):
+        raise TypeError(f"analyze() has no option {unknown[0]!r}; it has {', '.join(known)}")
     given: dict[str, Any] = {**options}
     color_order = given.pop("color_order", "rgb")
-    model = given.pop("model", "default")
+    model, threads = given.pop("model", "default"), given.pop("threads", None)
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    elif not isinstance(model, str):
+        load_spec(model)  # says what is wrong with it: a list is no key to keep networks by
     kept = _kept(
-        os.fspath(model) if isinstance(model, os.PathLike) else model,
-        given.pop("threads", None),
+        model,
+        None if threads is None else check_count("threads", threads),
         plain_providers(given.pop("providers", None)),
     )
     return kept.replace(**given).analyze(photo, color_order=color_order)

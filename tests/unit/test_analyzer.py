@@ -128,6 +128,20 @@ def test_what_is_off_is_nowhere(pictures: Path) -> None:
     assert (p.age, p.age_years, p.age_interval_years, p.gender) == (None, None, None, None)
 
 
+def test_what_is_off_is_not_read(pictures: Path) -> None:
+    """A calibration that cannot be applied does no harm to the attributes that are on."""
+    broken: Any = "not a number"
+    for off in ("age", "gender", "ethnicity"):
+        rest = {"age", "gender", "ethnicity"} - {off}
+        own = Analyzer(attributes=rest, threads=1)
+        temperatures = {**own.calibration.temperatures, off: broken}
+        own.calibration = dataclasses.replace(own.calibration, temperatures=temperatures)
+        (person,) = own.analyze(pictures / "astronaut.jpg")
+        assert getattr(person, off) is None
+        with pytest.raises(ValueError, match=broken):
+            own.replace(attributes=[off]).analyze(pictures / "astronaut.jpg")
+
+
 def test_no_face_is_an_answer(analyzer: Analyzer) -> None:
     y, x = np.mgrid[:400, :600]
     landscape = np.stack([np.where(y < 200, 150, 60), 160 + x // 20, 255 - y // 3], -1)
@@ -261,8 +275,21 @@ def test_networks_are_opened_once_whatever_the_options(pictures: Path) -> None:
     (same,) = facewise.analyze(photo, threads=1, providers=[cpu])
     assert_same(person, dataclasses.replace(same, age_interval_years=person.age_interval_years))
     assert kept.cache_info().maxsize is not None
-    with pytest.raises(TypeError, match="mood"):
-        facewise.analyze(photo, threads=1, mood="good")  # type: ignore[call-arg]
+
+
+def test_bad_options_are_told_before_networks_are_opened(pictures: Path) -> None:
+    kept = facewise.analyzer._kept
+    kept.cache_clear()
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"actions": ["age"]}, TypeError, r"no option 'actions'; it has attributes, color_order"),
+        ({"model": ["default"]}, OptionError, "model must be a name"),
+        ({"model": None}, OptionError, "model must be a name"),
+        ({"threads": [1]}, OptionError, "threads must be a whole number"),
+    ]
+    for options, error, advice in wrong:
+        with pytest.raises(error, match=advice):
+            facewise.analyze(pictures / "astronaut.jpg", **options)
+    assert kept.cache_info().misses == 0
 
 
 def test_a_copy_shares_networks_and_leaves_the_original_alone(analyzer: Analyzer) -> None:
