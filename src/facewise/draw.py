@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.images import ColorOrder, PhotoSource, PillowImage, load_photo
-from facewise.types import Face, Prediction
+from facewise.types import Face, Prediction, answers
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -44,18 +44,7 @@ def describe(prediction: Face | Prediction) -> str:
     """
     if isinstance(prediction, Face):
         return ""
-    parts = []
-    if prediction.age_years is not None and prediction.age_interval_years is not None:
-        first, last = prediction.age_interval_years
-        mark = "?" if "age" in prediction.abstained else ""
-        parts.append(f"{prediction.age_years:.0f}{mark} ({first}-{last})")
-    for name, distribution in (
-        ("gender", prediction.gender),
-        ("ethnicity", prediction.ethnicity),
-    ):
-        if distribution is not None:
-            parts.append(distribution.top + ("?" if name in prediction.abstained else ""))
-    return ", ".join(parts)
+    return ", ".join(answers(prediction, percent=False).values())
 
 
 def draw_predictions(

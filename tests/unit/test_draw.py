@@ -191,3 +191,26 @@ def test_a_face_is_drawn_with_its_number() -> None:
     drawn = colored(draw_predictions(white(120, 120), [person.face]), PALETTE[0])
     assert drawn[30, 60]
     assert drawn[89, 60]
+
+
+def test_values_print_as_one_line_each() -> None:
+    person = prediction(1.4, 2, 30.6, 40, abstained={"age": "blurred", "ethnicity": "dark"})
+    assert (
+        repr(person) == "<Prediction 100? (100-120), female 100%, Others 100%?, box 1,2 to 31,40>"
+    )
+    assert repr((person.face,)) == "(<Face box 1,2 to 31,40, detection_score 1.00>,)"
+    assert repr(person.gender) == "<Distribution female 100%, male 0%>"
+    assert repr(person.age) == "<Distribution 120 100%, 1 0%, 2 0%, ... of 120>"
+    assert repr(white(40, 30)) == "<Photo 40 x 30>"
+    assert repr(Photo(white(40, 30).rgb, "a.jpg")) == "<Photo 40 x 30, a.jpg>"
+
+
+def test_a_notebooks_table_marks_what_it_cannot_tell() -> None:
+    page = prediction(0, 0, 9, 9, abstained={"age": "blurred", "ethnicity": "dark"})._repr_html_()
+    for row in (
+        "<th>apparent age</th><td>100? (100-120)</td>",
+        "<th>apparent gender</th><td>female 100%</td>",
+        "<th>apparent ethnicity</th><td>Others 100%?</td>",
+        "<th>can't tell ethnicity</th><td>dark</td>",
+    ):
+        assert row in page
