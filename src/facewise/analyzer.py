@@ -49,7 +49,6 @@ STAGES: Final = ("decode", "detect", "align", "attributes", "calibrate")
 GATE_COVERAGE: Final = 0.9
 """The interval that decides whether an age is too unsure, whatever coverage was asked for."""
 
-
 FaceCrop = tuple[Face, ImageArray]
 """A face and its aligned crop, uint8 ``(S, S, 3)``."""
 
