@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.types import Face, FloatArray, ImageArray, Photo
+from facewise.images import ColorOrder, PhotoSource, load_photo
+from facewise.types import Face, FloatArray, ImageArray
 
 BORDER: Final = 127
 """Grey where a crop reaches past its photo."""
@@ -61,8 +62,10 @@ def similarity_transform(
         float64 ``(2, 3)``: ``crop = M[:, :2] @ photo + M[:, 2]``.
 
     Raises:
-        ValueError: the landmarks are one single point.
+        ValueError: the landmarks are one single point, or no finite numbers.
     """
+    if not np.isfinite(landmarks).all():
+        raise ValueError("landmarks must be finite numbers: there is nothing to align")
     source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1].astype(np.float64)
     target = template[:, 0].astype(np.float64) + 1j * template[:, 1].astype(np.float64)
     centred = source - source.mean()
@@ -142,20 +145,31 @@ def _shrink(
 
 
 def crop_faces(
-    photo: Photo, faces: Sequence[Face], template: FloatArray, size_px: int
+    photo: PhotoSource,
+    faces: Sequence[Face],
+    template: FloatArray,
+    size_px: int,
+    *,
+    color_order: ColorOrder = "rgb",
 ) -> ImageArray:
     """Aligned crops of all faces of a photo.
 
     Args:
-        photo: the upright photo that the faces were found in.
+        photo: what the faces were found in: a Photo, or whatever ``facewise.load_photo`` reads.
         faces: N faces.
         template: float32 ``(5, 2)``, pixels of the crop.
         size_px: side S of the crop.
+        color_order: of arrays.
 
     Returns:
         uint8 ``(N, S, S, 3)``, RGB.
+
+    Raises:
+        ImageError: the picture cannot be read; its subclasses say why.
+        ValueError: landmarks are one single point, or no finite numbers.
     """
+    rgb = load_photo(photo, color_order=color_order).rgb
     crops = np.empty((len(faces), size_px, size_px, 3), dtype=np.uint8)
     for index, face in enumerate(faces):
-        crops[index] = warp(photo.rgb, similarity_transform(face.landmarks, template), size_px)
+        crops[index] = warp(rgb, similarity_transform(face.landmarks, template), size_px)
     return crops

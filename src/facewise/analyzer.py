@@ -8,8 +8,8 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Collection, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -39,12 +39,28 @@ from facewise.labels import (
     expected_age,
 )
 from facewise.models import PlainProvider, Provider, load_spec, plain_providers
-from facewise.mtcnn import MTCNN
+from facewise.mtcnn import MTCNN, PHOTOS_AT_ONCE
 from facewise.quality import measure_quality
 from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
 
+STAGES: Final = ("decode", "detect", "align", "attributes", "calibrate")
+"""What is timed, in its order."""
+
 GATE_COVERAGE: Final = 0.9
 """The interval that decides whether an age is too unsure, whatever coverage was asked for."""
+
+FaceCrop = tuple[Face, ImageArray]
+"""A face and its aligned crop, uint8 ``(S, S, 3)``."""
+
+
+class _Age(NamedTuple):
+    """What is said of one face's age."""
+
+    expected_years: float
+    interval_years: tuple[int, int]
+    gate_interval_years: tuple[int, int]
+    years: Distribution
+    decades: Distribution
 
 
 class Timings(dict[str, float]):
@@ -94,7 +110,8 @@ class Analyzer:
 
     Args:
         model: "default", a name, ``name@version``, or the path of a spec.
-        attributes: what to compute, of age, gender, ethnicity; what is off is not computed.
+        attributes: what to say, of age, gender, ethnicity. The network gives all at once; what is
+            off is dropped unread.
         coverage: of intervals and label sets: 0.8, 0.9 or 0.95.
         min_face_px: smallest face looked for; see ``MTCNN``.
         max_faces: keep only the largest so many.
@@ -154,10 +171,8 @@ class Analyzer:
         other._limits = {
             name: check_count(name, given.get(name, limit)) for name, limit in self._limits.items()
         }
-        other.detector = self.detector.replace(
-            min_face_px=given.get("min_face_px", self.detector.min_face_px),
-            max_faces=given.get("max_faces", self.detector.max_faces),
-        )
+        detector = {name: given[name] for name in ("min_face_px", "max_faces") if name in given}
+        other.detector = self.detector.replace(**detector)
         return other
 
     def load(self, source: PhotoSource, *, color_order: ColorOrder = "rgb") -> Photo:
@@ -186,128 +201,193 @@ class Analyzer:
         """
         timings = Timings() if timings is None else timings
         with timings("decode"):
-            photos = [self.load(photo, color_order=color_order)]
-        return self._analyze(photos, timings)[0]
+            loaded = self.load(photo, color_order=color_order)
+        return self._analyze(iter([loaded]), timings)[0]
 
     def analyze_many(
         self,
-        photos: Sequence[PhotoSource],
+        photos: Iterable[PhotoSource],
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
     ) -> list[tuple[Prediction, ...]]:
-        """Analyse several photos, their faces in one batch; the first bad picture raises.
+        """Analyse any number of photos, faces of several in one batch; the first bad one raises.
 
-        Its error says which it is. To go on past bad pictures, ``load`` them one by one and pass
-        those that are sound.
+        A few are read at a time, so they may come from a generator. The error says which photo is
+        bad. To go on past bad pictures, ``load`` them one by one and pass those that are sound.
+        """
+        loaded = load_photos(photos, color_order=color_order, **self._limits)
+        return self._analyze(loaded, Timings() if timings is None else timings)
+
+    def analyze_faces(
+        self,
+        photo: PhotoSource,
+        faces: Iterable[Face],
+        *,
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Analyse faces that were found already, by any detector; nothing is detected.
+
+        They are cut out by their landmarks and pass all gates of quality. The one on detection
+        scores was fitted to ``MTCNN``'s: 1.0 passes it.
+
+        Args:
+            photo: the picture they were found in; see ``analyze``.
+            faces: their landmarks in pixels of the upright photo; ``quality`` is measured anew.
+            color_order: of arrays.
+            timings: receives milliseconds by stage.
+
+        Returns:
+            A prediction a face, in the order of ``faces``.
+
+        Raises:
+            ImageError: the picture cannot be read; its subclasses say why.
+            ValueError: landmarks fall on one point, or are no numbers.
         """
         timings = Timings() if timings is None else timings
         with timings("decode"):
-            loaded = self._load_many(photos, color_order)
-        return self._analyze(loaded, timings)
+            loaded = self.load(photo, color_order=color_order)
+        return tuple(self._predict(self._cut(loaded, faces, timings), timings))
 
-    def _load_many(self, sources: Sequence[PhotoSource], color_order: ColorOrder) -> list[Photo]:
-        return load_photos(sources, color_order=color_order, **self._limits)
-
-    def _analyze(self, photos: Sequence[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
-        with timings("detect"):
-            faces = self.detector.detect_many(photos)
-        every = [
-            (photo, face) for photo, found in zip(photos, faces, strict=True) for face in found
-        ]
-        predictions: list[Prediction] = []
-        # The crops of a crowd would fill gigabytes. Once for no face, too: each stage has its time.
-        for start in range(0, max(1, len(every)), BATCH_SIZE):
-            some = every[start : start + BATCH_SIZE]
-            with timings("align"):
-                crops = np.empty((len(some), self.spec.size_px, self.spec.size_px, 3), np.uint8)
-                for index, (photo, face) in enumerate(some):
-                    crops[index : index + 1] = crop_faces(
-                        photo, [face], self.spec.template, self.spec.size_px
-                    )
-            with timings("attributes"):
-                ages, vectors = self.attribute_model.predict(crops)
-            with timings("calibrate"):
-                predictions += self._predictions([face for _, face in some], crops, ages, vectors)
-        rest = iter(predictions)
-        return [tuple(itertools.islice(rest, len(found))) for found in faces]
+    def _analyze(self, photos: Iterator[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
+        found: list[tuple[Face, ...]] = []
+        predictions = iter(self._predict(self._find(photos, found, timings), timings))
+        return [tuple(itertools.islice(predictions, len(faces))) for faces in found]
 
     def analyze_crops(
-        self, crops: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self, crops: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[Prediction]:
         """Analyse faces that are already cut out and upright, one a picture; nothing is detected.
 
         Each is resized to the model's input as it is; the nearer its framing comes to the spec's
-        template, the better the answer. Their ``bbox`` is the whole picture, their landmarks are
-        the template's, and quality gates on the pose do not apply.
+        template, the better the answer. Their ``bbox`` is the whole picture, and their landmarks
+        are the template's.
+
+        What only the photo tells is lost, and with it the gates of abstention on it: how large the
+        face was there, how far it is turned, how sure the detector was. Where there is the photo,
+        ``analyze_faces`` keeps all of them.
         """
+        photos = load_photos(crops, color_order=color_order, **self._limits)
+        return self._predict(map(self._whole, photos), Timings())
+
+    def _find(
+        self, photos: Iterator[Photo], found: list[tuple[Face, ...]], timings: Timings
+    ) -> Iterator[FaceCrop]:
+        """Detect and cut, a few photos at a time; the faces of each photo go to ``found``."""
+        while some := _take(photos, timings):
+            with timings("detect"):
+                found += self.detector.detect_many(some)
+            for photo, faces in zip(some, found[-len(some) :], strict=True):
+                yield from self._cut(photo, faces, timings)
+            del some, photo  # before the next are decoded
+
+    def _cut(self, photo: Photo, faces: Iterable[Face], timings: Timings) -> Iterator[FaceCrop]:
+        for face in faces:
+            with timings("align"):
+                crops = crop_faces(photo, [face], self.spec.template, self.spec.size_px)
+            yield face, crops[0]
+
+    def _whole(self, photo: Photo) -> FaceCrop:
+        """A picture that is a crop already."""
         size = self.spec.size_px
-        photos = self._load_many(crops, color_order)
-        batch = np.empty((len(photos), size, size, 3), np.uint8)
-        faces = []
-        for index, photo in enumerate(photos):
-            batch[index] = _resize(photo.rgb, size)
-            scale = np.array([photo.width_px, photo.height_px], np.float32)
-            box = np.array([0, 0, *scale], np.float32)
-            faces.append(Face(box, self.spec.template / np.float32(size) * scale, 1.0))
-        ages, vectors = self.attribute_model.predict(batch)
-        return self._predictions(faces, batch, ages, vectors)
+        scale = np.array([photo.width_px, photo.height_px], np.float32)
+        box = np.array([0, 0, *scale], np.float32)
+        face = Face(box, self.spec.template / np.float32(size) * scale, 1.0)
+        return face, _resize(photo.rgb, size)
+
+    def _predict(self, cut: Iterator[FaceCrop], timings: Timings) -> list[Prediction]:
+        """A batch at a time: the crops of a crowd would fill gigabytes."""
+        timings.update({stage: timings.get(stage, 0.0) for stage in STAGES})
+        predictions: list[Prediction] = []
+        while some := list(itertools.islice(cut, BATCH_SIZE)):
+            faces = [face for face, _ in some]
+            crops = np.stack([crop for _, crop in some])
+            with timings("attributes"):
+                ages, vectors = self.attribute_model.predict(crops)
+            with timings("calibrate"):
+                predictions += self._predictions(faces, crops, ages, vectors)
+        return predictions
 
     def _predictions(
         self, faces: Sequence[Face], crops: ImageArray, ages: FloatArray, vectors: FloatArray
     ) -> list[Prediction]:
-        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions."""
-        calibration = self.calibration
-        ages = calibration.temper(ages, "age")
-        genders = calibration.temper(vectors[:, GENDER], "gender")
-        ethnicities = calibration.temper(vectors[:, ETHNICITY], "ethnicity")
-        intervals = calibration.age_intervals(ages, self.coverage)
-        gate_intervals = (
-            intervals
-            if self.coverage == GATE_COVERAGE
-            else calibration.age_intervals(ages, GATE_COVERAGE)
+        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions.
+
+        The network gives all attributes at once; those that are off are not read.
+        """
+        rows = zip(
+            faces,
+            crops,
+            self._ages(ages),
+            self._labelled("gender", GENDER_LABELS, vectors[:, GENDER]),
+            self._labelled("ethnicity", ETHNICITY_LABELS, vectors[:, ETHNICITY]),
+            strict=True,
         )
-        gender_sets = calibration.label_sets(genders, "gender", self.coverage)
-        ethnicity_sets = calibration.label_sets(ethnicities, "ethnicity", self.coverage)
-        years = expected_age(ages)
         predictions = []
-        for i, face in enumerate(faces):
-            quality = measure_quality(crops[i], face.landmarks)
+        for face, crop, age, gender, ethnicity in rows:
+            quality = measure_quality(crop, face.landmarks)
             vector = np.full(19, np.nan, np.float32)
-            age = decades = gender = ethnicity = None
-            interval = gate_interval = None
             top: dict[str, float] = {}
-            if "age" in self.attributes:
-                interval = (int(intervals[i, 0]), int(intervals[i, 1]))
-                gate_interval = (int(gate_intervals[i, 0]), int(gate_intervals[i, 1]))
-                age, decades = _age_distributions(ages[i], interval)
-                vector[DECADES] = decades.probabilities
-            if "gender" in self.attributes:
-                gender = _distribution(GENDER_LABELS, genders[i], gender_sets[i])
-                vector[GENDER] = genders[i]
+            if age is not None:
+                vector[DECADES] = age.decades.probabilities
+            if gender is not None:
+                vector[GENDER] = gender.probabilities
                 top["gender"] = gender.top_probability
-            if "ethnicity" in self.attributes:
-                ethnicity = _distribution(ETHNICITY_LABELS, ethnicities[i], ethnicity_sets[i])
-                vector[ETHNICITY] = ethnicities[i]
+            if ethnicity is not None:
+                vector[ETHNICITY] = ethnicity.probabilities
                 top["ethnicity"] = ethnicity.top_probability
             predictions.append(
                 Prediction(
                     face=dataclasses.replace(face, quality=quality),
-                    age_years=float(years[i]) if age is not None else None,
-                    age_interval_years=interval,
+                    age_years=age and age.expected_years,
+                    age_interval_years=age and age.interval_years,
                     coverage=self.coverage,
-                    age=age,
-                    age_decades=decades,
+                    age=age and age.years,
+                    age_decades=age and age.decades,
                     gender=gender,
                     ethnicity=ethnicity,
                     vector=vector,
                     model=self.spec.info,
-                    abstained=calibration.abstentions(
-                        quality, face.detection_score, gate_interval, top
+                    abstained=self.calibration.abstentions(
+                        quality, face.detection_score, age and age.gate_interval_years, top
                     ),
                 )
             )
         return predictions
+
+    def _ages(self, ages: FloatArray) -> Sequence[_Age | None]:
+        """Calibrated ages, or None for each where they are off."""
+        if "age" not in self.attributes:
+            return [None] * len(ages)
+        ages = self.calibration.temper(ages, "age")
+        intervals = self.calibration.age_intervals(ages, self.coverage)
+        gate_intervals = (
+            intervals
+            if self.coverage == GATE_COVERAGE
+            else self.calibration.age_intervals(ages, GATE_COVERAGE)
+        )
+        return [
+            _Age(float(mean), (first, last), (low, high), *_age_distributions(p, (first, last)))
+            for p, mean, (first, last), (low, high) in zip(
+                ages, expected_age(ages), intervals.tolist(), gate_intervals.tolist(), strict=True
+            )
+        ]
+
+    def _labelled(
+        self, attribute: str, labels: tuple[str, ...], p: FloatArray
+    ) -> Sequence[Distribution | None]:
+        """Calibrated distributions over labels, or None for each where the attribute is off."""
+        if attribute not in self.attributes:
+            return [None] * len(p)
+        p = self.calibration.temper(p, attribute)
+        sets = self.calibration.label_sets(p, attribute, self.coverage)
+        return [_distribution(labels, own, chosen) for own, chosen in zip(p, sets, strict=True)]
+
+
+def _take(photos: Iterator[Photo], timings: Timings) -> list[Photo]:
+    with timings("decode"):
+        return list(itertools.islice(photos, PHOTOS_AT_ONCE))
 
 
 def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
@@ -375,12 +455,19 @@ def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Pred
         ImageError: the picture cannot be read; its subclasses say why.
         OptionError: an option is out of range.
     """
+    known = sorted(AnalyzeOptions.__annotations__)
+    if unknown := sorted(options.keys() - set(known)):
+        raise TypeError(f"analyze() has no option {unknown[0]!r}; it has {', '.join(known)}")
     given: dict[str, Any] = {**options}
     color_order = given.pop("color_order", "rgb")
-    model = given.pop("model", "default")
+    model, threads = given.pop("model", "default"), given.pop("threads", None)
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    elif not isinstance(model, str):
+        load_spec(model)  # says what is wrong with it: a list is no key to keep networks by
     kept = _kept(
-        os.fspath(model) if isinstance(model, os.PathLike) else model,
-        given.pop("threads", None),
+        model,
+        None if threads is None else check_count("threads", threads),
         plain_providers(given.pop("providers", None)),
     )
     return kept.replace(**given).analyze(photo, color_order=color_order)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.images import PillowImage
-from facewise.types import Photo, Prediction
+from facewise.images import ColorOrder, PhotoSource, PillowImage, load_photo
+from facewise.types import Face, Prediction, answers
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -37,38 +37,41 @@ class Label:
     plate: Corners
 
 
-def describe(prediction: Prediction) -> str:
-    """One line: "31 (24-39), female, Asian", with a question mark where facewise abstains."""
-    parts = []
-    if prediction.age_years is not None and prediction.age_interval_years is not None:
-        first, last = prediction.age_interval_years
-        mark = "?" if "age" in prediction.abstained else ""
-        parts.append(f"{prediction.age_years:.0f}{mark} ({first}-{last})")
-    for name, distribution in (
-        ("gender", prediction.gender),
-        ("ethnicity", prediction.ethnicity),
-    ):
-        if distribution is not None:
-            parts.append(distribution.top + ("?" if name in prediction.abstained else ""))
-    return ", ".join(parts)
+def describe(prediction: Face | Prediction) -> str:
+    """One line: "31 (24-39), female, Asian", with a question mark where facewise abstains.
+
+    Nothing of a face that was only found.
+    """
+    if isinstance(prediction, Face):
+        return ""
+    return ", ".join(answers(prediction, percent=False).values())
 
 
-def draw_predictions(photo: Photo, predictions: Sequence[Prediction]) -> PillowImage:
+def draw_predictions(
+    photo: PhotoSource,
+    predictions: Sequence[Face | Prediction],
+    *,
+    color_order: ColorOrder = "rgb",
+) -> PillowImage:
     """A copy of the photo with numbered boxes and a label a face.
 
     Line width and type grow with the photo. Boxes are cut off at its edge, labels stay inside it
     and apart from each other; where there is no room for a label, the face's number is left of it.
 
     Args:
-        photo: the upright photo.
-        predictions: of this photo; boxes are in its pixels.
+        photo: a Photo, or whatever ``facewise.load_photo`` reads.
+        predictions: of this photo, boxes in its pixels; or faces, which get their number only.
+        color_order: of arrays.
 
     Returns:
-        A new RGB picture of the same size.
+        A new RGB picture of the same size, upright.
+
+    Raises:
+        ImageError: the picture cannot be read; its subclasses say why.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.fromarray(photo.rgb)
+    picture = Image.fromarray(load_photo(photo, color_order=color_order).rgb)
     canvas = ImageDraw.Draw(picture)
     side = min(picture.size)
     width = max(1, round(side / 250))
@@ -83,10 +86,11 @@ def draw_predictions(photo: Photo, predictions: Sequence[Prediction]) -> PillowI
     return picture
 
 
-def clip_box(prediction: Prediction, size: tuple[int, int]) -> Corners:
+def clip_box(prediction: Face | Prediction, size: tuple[int, int]) -> Corners:
     """The part of a face's box that lies in a picture of ``size``, a pixel wide at the least."""
+    face = prediction if isinstance(prediction, Face) else prediction.face
     limits = np.array([*size, *size])
-    corners = np.clip(np.round(prediction.face.bbox), 0, limits).astype(int)
+    corners = np.clip(np.round(face.bbox), 0, limits).astype(int)
     first = np.minimum(corners[:2], limits[:2] - 1)
     last = np.maximum(corners[2:], first + 1)
     return int(first[0]), int(first[1]), int(last[0]), int(last[1])
@@ -96,7 +100,7 @@ def place_labels(
     canvas: ImageDraw.ImageDraw,
     font: Font,
     size: tuple[int, int],
-    predictions: Sequence[Prediction],
+    predictions: Sequence[Face | Prediction],
 ) -> list[Label | None]:
     """A label a face, inside the picture and apart from all others; None where none fits.
 

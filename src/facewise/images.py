@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
 
@@ -136,17 +136,18 @@ def load_photo(
         raise
 
 
-def load_photos(sources: Sequence[PhotoSource], **options: Unpack[LoadOptions]) -> list[Photo]:
-    """Read several pictures; see ``load_photo``. The first bad one raises, its place named."""
-    photos = []
+def load_photos(sources: Iterable[PhotoSource], **options: Unpack[LoadOptions]) -> Iterator[Photo]:
+    """Read pictures, each when it is asked for; see ``load_photo``.
+
+    The first bad one raises, its place named.
+    """
     for index, source in enumerate(sources):
         try:
-            photos.append(load_photo(source, **options))
+            yield load_photo(source, **options)
         except ImageError as error:
             place = f"photos[{index}]"
             error.source = place if error.source is None else f"{place}, {error.source}"
             raise
-    return photos
 
 
 def _load(

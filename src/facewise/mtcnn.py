@@ -12,8 +12,8 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 
@@ -30,7 +30,7 @@ BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
 
 PHOTOS_AT_ONCE: Final = 8
-"""Photos whose sums are held together, more bytes than the photos: enough to fill batches."""
+"""Photos that are held together, and their sums, which are more bytes: enough to fill batches."""
 
 MAPS_AT_ONCE: Final = 500_000
 """Windows that wait to be looked through: all levels together, unless the photo is huge."""
@@ -39,6 +39,16 @@ PIXELS_A_CELL: Final = 2
 """Photo pixels that each pixel of the finest level averages, in either direction, if more are there
 than that: what is finer is put together into blocks first, in photos whose smallest face to be
 found is 48 px or more."""
+
+
+class Options(TypedDict, total=False):
+    """Arguments of ``MTCNN`` that need no other sessions."""
+
+    min_face_px: float | None
+    thresholds: tuple[float, float, float] | None
+    second_look: bool | None
+    pyramid_factor: float | None
+    max_faces: int | None
 
 
 class MTCNN:
@@ -75,27 +85,16 @@ class MTCNN:
         threads: int | None = None,
         providers: Sequence[Provider] | None = None,
     ) -> None:
-        spec = _read_spec()
-        self.min_face_px = min_face_px
-        self.thresholds: tuple[float, float, float] = (
-            tuple(spec["thresholds"]) if thresholds is None else thresholds
+        self._spec = _read_spec()
+        self._set(
+            {
+                "min_face_px": min_face_px,
+                "thresholds": thresholds,
+                "second_look": second_look,
+                "pyramid_factor": pyramid_factor,
+                "max_faces": max_faces,
+            }
         )
-        self.pyramid_factor: float = (
-            spec["pyramid_factor"] if pyramid_factor is None else pyramid_factor
-        )
-        self.max_faces = max_faces
-        self._check_options()
-        # P-net's proposals serve both looks, so it has one threshold.
-        self.spec_second_look: list[float] = spec["second_look"]
-        second = (self.thresholds[0], *self.spec_second_look)
-        wanted = thresholds is None if second_look is None else second_look
-        self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
-        stored = spec["portrait"]
-        self.portrait: Portrait | None = (
-            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
-        )
-        self._nms: dict[str, float] = spec["nms"]
-        self._min_face: dict[str, float] = spec["min_face"]
         self._networks: dict[str, Session] = {
             name: open_session(
                 WEIGHTS_FOLDER / network["file"],
@@ -103,8 +102,30 @@ class MTCNN:
                 threads=threads,
                 providers=providers,
             )
-            for name, network in spec["networks"].items()
+            for name, network in self._spec["networks"].items()
         }
+
+    def _set(self, options: Options) -> None:
+        """Check all options, and fill in the spec's where they are None."""
+        spec, self._options = self._spec, options
+        self.min_face_px, self.max_faces = options["min_face_px"], options["max_faces"]
+        given, factor = options["thresholds"], options["pyramid_factor"]
+        self.thresholds: tuple[float, float, float] = (
+            tuple(spec["thresholds"]) if given is None else given
+        )
+        self.pyramid_factor: float = spec["pyramid_factor"] if factor is None else factor
+        self._check_options()
+        # P-net's proposals serve both looks, so it has one threshold.
+        self.spec_second_look: list[float] = spec["second_look"]
+        second = (self.thresholds[0], *self.spec_second_look)
+        wanted = given is None if options["second_look"] is None else options["second_look"]
+        self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
+        stored = spec["portrait"]
+        self.portrait: Portrait | None = (
+            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
+        )
+        self._nms: dict[str, float] = spec["nms"]
+        self._min_face: dict[str, float] = spec["min_face"]
 
     def _check_options(self) -> None:
         smallest, factor, thresholds = self.min_face_px, self.pyramid_factor, self.thresholds
@@ -117,15 +138,19 @@ class MTCNN:
         if not _holds(lambda: len(thresholds) == 3 and all(0 < t < 1 for t in thresholds)):
             raise OptionError(f"thresholds must be three numbers in (0, 1), not {thresholds!r}")
 
-    def replace(self, *, min_face_px: float | None, max_faces: int | None) -> MTCNN:
-        """A copy that looks for other faces; the networks are shared, not opened again.
+    def replace(self, **options: Unpack[Options]) -> MTCNN:
+        """A copy with other options, the rest as it is; the networks are shared, not opened again.
+
+        Args:
+            **options: any argument of ``MTCNN`` but threads and providers.
 
         Raises:
             OptionError: an argument is out of range.
         """
+        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+            raise TypeError(f"no option of a copy: {', '.join(unknown)}")
         other = copy.copy(self)
-        other.min_face_px, other.max_faces = min_face_px, max_faces
-        other._check_options()
+        other._set({**self._options, **options})
         return other
 
     def detect(self, photo: PhotoSource, *, color_order: ColorOrder = "rgb") -> tuple[Face, ...]:
@@ -141,16 +166,17 @@ class MTCNN:
         return self._detect([load_photo(photo, color_order=color_order)])[0]
 
     def detect_many(
-        self, photos: Sequence[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self, photos: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[tuple[Face, ...]]:
-        """Find faces in photos of any sizes; R- and O-net see several photos in one batch."""
+        """Find faces in photos of any sizes; R- and O-net see several photos in one batch.
+
+        A few are read at a time, so they may come from a generator; the first bad one raises.
+        """
         loaded = load_photos(photos, color_order=color_order)
-        starts = range(0, len(loaded), PHOTOS_AT_ONCE)
-        return [
-            faces
-            for start in starts
-            for faces in self._detect(loaded[start : start + PHOTOS_AT_ONCE])
-        ]
+        found: list[tuple[Face, ...]] = []
+        while some := self._detect(list(itertools.islice(loaded, PHOTOS_AT_ONCE))):
+            found += some
+        return found
 
     def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         if not photos:

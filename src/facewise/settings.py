@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
     model: str = Field(default="default", description="name, name@version, or a spec's path")
     attributes: CommaSeparated | None = Field(
-        default=None, description="with commas; None: all on loopback, without ethnicity beyond it"
+        default=None,
+        description="with commas, the rest is dropped unread; None: all on loopback, without "
+        "ethnicity beyond it",
     )
     coverage: float = Field(default=0.90, description="of intervals and label sets")
     threads: int = Field(

@@ -56,11 +56,14 @@ class Photo(_ByFields):
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
-            raise ValueError(
-                f"Photo.rgb must be uint8 (H, W, 3), not {self.rgb.dtype} {self.rgb.shape}"
-            )
-        object.__setattr__(self, "rgb", _frozen(self.rgb))
+        rgb = np.asarray(self.rgb)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise ValueError(f"Photo.rgb must be uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+        object.__setattr__(self, "rgb", _frozen(rgb))
+
+    def __repr__(self) -> str:
+        source = "" if self.source is None else f", {self.source}"
+        return f"<Photo {self.width_px} x {self.height_px}{source}>"
 
     @property
     def width_px(self) -> int:
@@ -95,6 +98,8 @@ class Quality:
 class Face(_ByFields):
     """A detected face.
 
+    Lists and arrays of other numbers become float32.
+
     Attributes:
         bbox: float32 ``(4,)``, xyxy in pixels of the upright photo, counted as the module says; may
             reach past its edges.
@@ -110,13 +115,17 @@ class Face(_ByFields):
     quality: Quality | None = None
 
     def __post_init__(self) -> None:
-        if self.bbox.shape != (4,) or self.landmarks.shape != (5, 2):
+        bbox = np.asarray(self.bbox, np.float32)
+        landmarks = np.asarray(self.landmarks, np.float32)
+        if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise ValueError(
-                f"Face wants bbox (4,) and landmarks (5, 2), not {self.bbox.shape} and "
-                f"{self.landmarks.shape}"
+                f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
             )
-        object.__setattr__(self, "bbox", _frozen(self.bbox))
-        object.__setattr__(self, "landmarks", _frozen(self.landmarks))
+        object.__setattr__(self, "bbox", _frozen(bbox))
+        object.__setattr__(self, "landmarks", _frozen(landmarks))
+
+    def __repr__(self) -> str:
+        return f"<Face {_box(self)}, detection_score {self.detection_score:.2f}>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +151,12 @@ class Distribution(_ByFields):
         if not self.label_set:
             raise ValueError("Distribution.label_set must not be empty")
         object.__setattr__(self, "probabilities", _frozen(self.probabilities))
+
+    def __repr__(self) -> str:
+        likeliest = np.argsort(-self.probabilities, kind="stable")[:3]
+        top = ", ".join(f"{self.labels[k]} {self.probabilities[k]:.0%}" for k in likeliest)
+        rest = f", ... of {len(self.labels)}" if len(self.labels) > 3 else ""
+        return f"<Distribution {top}{rest}>"
 
     @property
     def top(self) -> str:
@@ -215,6 +230,9 @@ class Prediction(_ByFields):
         object.__setattr__(self, "vector", _frozen(self.vector))
         object.__setattr__(self, "abstained", MappingProxyType(dict(self.abstained)))
 
+    def __repr__(self) -> str:
+        return f"<Prediction {', '.join([*answers(self).values(), _box(self.face)])}>"
+
     def to_dict(self, *, vector: bool = False, years: bool = False) -> dict[str, Any]:
         """Plain JSON-ready values; attributes that are off are absent.
 
@@ -260,15 +278,34 @@ class Prediction(_ByFields):
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
-        rows: list[tuple[str, str]] = []
-        if self.age_years is not None and self.age_interval_years is not None:
-            low, high = self.age_interval_years
-            rows.append(("apparent age", f"{self.age_years:.0f}, between {low} and {high}"))
-        for name, distribution in (("gender", self.gender), ("ethnicity", self.ethnicity)):
-            if distribution is not None:
-                rows.append(
-                    (f"apparent {name}", f"{distribution.top} {distribution.top_probability:.0%}")
-                )
+        rows = [(f"apparent {name}", answer) for name, answer in answers(self).items()]
         rows += [(f"can't tell {name}", reason) for name, reason in self.abstained.items()]
         body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
         return f"<table>{body}</table>"
+
+
+def _box(face: Face) -> str:
+    left, top, right, bottom = (f"{v:.0f}" for v in face.bbox)
+    return f"box {left},{top} to {right},{bottom}"
+
+
+def answers(prediction: Prediction, *, percent: bool = True) -> dict[str, str]:
+    """Attribute to a few words, for people: "31 (24-39)", "female 88%", "Asian 52%?".
+
+    A question mark stands behind what facewise abstains from; what is off is absent.
+
+    Args:
+        prediction: of one face.
+        percent: with the probability of the label.
+    """
+    out: dict[str, str] = {}
+    marks = dict.fromkeys(prediction.abstained, "?")
+    if prediction.age_years is not None and prediction.age_interval_years is not None:
+        first, last = prediction.age_interval_years
+        out["age"] = f"{prediction.age_years:.0f}{marks.get('age', '')} ({first}-{last})"
+    for name in ("gender", "ethnicity"):
+        distribution: Distribution | None = getattr(prediction, name)
+        if distribution is not None:
+            share = f" {distribution.top_probability:.0%}" if percent else ""
+            out[name] = f"{distribution.top}{share}{marks.get(name, '')}"
+    return out

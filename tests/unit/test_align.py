@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from facewise import load_photo
 from facewise.align import BORDER, crop_faces, make_template, similarity_transform, warp
 from facewise.types import Face, ImageArray, Photo
 
@@ -115,3 +117,14 @@ def test_a_panorama_is_warped_as_a_part_of_it(
 def test_no_faces_give_an_empty_batch() -> None:
     photo = Photo(np.zeros((20, 20, 3), np.uint8))
     assert crop_faces(photo, [], make_template(64, 0.3, 0.4), 64).shape == (0, 64, 64, 3)
+
+
+def test_crops_of_whatever_is_a_picture(pictures: Path) -> None:
+    path = pictures / "astronaut.jpg"
+    photo = load_photo(path)
+    template = make_template(64, 0.3, 0.4)
+    face = Face(np.zeros(4, np.float32), template * 2 + 60, 1.0)
+    crops = crop_faces(photo, [face], template, 64)
+    bgr = np.ascontiguousarray(photo.rgb[..., ::-1])
+    np.testing.assert_array_equal(crop_faces(path, [face], template, 64), crops)
+    np.testing.assert_array_equal(crop_faces(bgr, [face], template, 64, color_order="bgr"), crops)

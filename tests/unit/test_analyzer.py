@@ -7,6 +7,8 @@ import inspect
 import subprocess
 import sys
 import typing
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import pytest
 from PIL import Image
 
 import facewise
-from facewise import Analyzer, Prediction
+from facewise import Analyzer, Face, Prediction, crop_faces
 from facewise.analyzer import Timings
+from facewise.attributes import BATCH_SIZE
 from facewise.errors import (
     ImageNotFoundError,
     ImageTooLargeError,
@@ -25,6 +28,7 @@ from facewise.errors import (
     NotAnImageError,
     OptionError,
 )
+from facewise.mtcnn import PHOTOS_AT_ONCE
 
 
 def assert_same(a: Prediction, b: Prediction, atol: float = 1e-5) -> None:
@@ -122,6 +126,20 @@ def test_what_is_off_is_nowhere(pictures: Path) -> None:
     assert p.to_dict(vector=True)["vector"][14:] == [None] * 5
     (p,) = Analyzer(attributes=["ethnicity"], threads=1).analyze(pictures / "astronaut.jpg")
     assert (p.age, p.age_years, p.age_interval_years, p.gender) == (None, None, None, None)
+
+
+def test_what_is_off_is_not_read(pictures: Path) -> None:
+    """A calibration that cannot be applied does no harm to the attributes that are on."""
+    broken: Any = "not a number"
+    for off in ("age", "gender", "ethnicity"):
+        rest = {"age", "gender", "ethnicity"} - {off}
+        own = Analyzer(attributes=rest, threads=1)
+        temperatures = {**own.calibration.temperatures, off: broken}
+        own.calibration = dataclasses.replace(own.calibration, temperatures=temperatures)
+        (person,) = own.analyze(pictures / "astronaut.jpg")
+        assert getattr(person, off) is None
+        with pytest.raises(ValueError, match=broken):
+            own.replace(attributes=[off]).analyze(pictures / "astronaut.jpg")
 
 
 def test_no_face_is_an_answer(analyzer: Analyzer) -> None:
@@ -257,8 +275,21 @@ def test_networks_are_opened_once_whatever_the_options(pictures: Path) -> None:
     (same,) = facewise.analyze(photo, threads=1, providers=[cpu])
     assert_same(person, dataclasses.replace(same, age_interval_years=person.age_interval_years))
     assert kept.cache_info().maxsize is not None
-    with pytest.raises(TypeError, match="mood"):
-        facewise.analyze(photo, threads=1, mood="good")  # type: ignore[call-arg]
+
+
+def test_bad_options_are_told_before_networks_are_opened(pictures: Path) -> None:
+    kept = facewise.analyzer._kept
+    kept.cache_clear()
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"actions": ["age"]}, TypeError, r"no option 'actions'; it has attributes, color_order"),
+        ({"model": ["default"]}, OptionError, "model must be a name"),
+        ({"model": None}, OptionError, "model must be a name"),
+        ({"threads": [1]}, OptionError, "threads must be a whole number"),
+    ]
+    for options, error, advice in wrong:
+        with pytest.raises(error, match=advice):
+            facewise.analyze(pictures / "astronaut.jpg", **options)
+    assert kept.cache_info().misses == 0
 
 
 def test_a_copy_shares_networks_and_leaves_the_original_alone(analyzer: Analyzer) -> None:
@@ -297,3 +328,85 @@ def test_attributes_may_be_any_collection(pictures: Path) -> None:
     for chosen in (["age"], ("age",), {"age"}):
         (person,) = facewise.analyze(pictures / "astronaut.jpg", attributes=chosen, threads=1)
         assert person.gender is None
+
+
+class Film:
+    """Photos made when they are asked for, and the most that were alive at a time."""
+
+    def __init__(self, frame: np.ndarray[Any, Any], count: int) -> None:
+        self.frame, self.count, self.most = frame, count, 0
+
+    def __iter__(self) -> Iterator[facewise.Photo]:
+        alive: list[weakref.ref[Any]] = []
+        for _ in range(self.count):
+            rgb = self.frame.copy()
+            alive.append(weakref.ref(rgb))
+            self.most = max(self.most, sum(ref() is not None for ref in alive))
+            yield facewise.Photo(rgb)
+
+
+def test_only_a_few_photos_are_held_at_a_time(analyzer: Analyzer, pictures: Path) -> None:
+    frame = np.asarray(Image.open(pictures / "astronaut.jpg").resize((128, 128)))
+    (alone,) = analyzer.analyze(frame)
+    film = Film(frame, 3 * PHOTOS_AT_ONCE)
+    for (person,) in analyzer.analyze_many(iter(film)):
+        assert_same(person, alone)
+    assert film.most <= PHOTOS_AT_ONCE + 1  # and the one that is being made
+    film = Film(frame, 3 * PHOTOS_AT_ONCE)
+    assert all(map(len, analyzer.detector.detect_many(iter(film))))
+    assert film.most <= PHOTOS_AT_ONCE + 1
+    film = Film(frame, BATCH_SIZE + 3)
+    assert len(analyzer.analyze_crops(iter(film))) == film.count
+    assert film.most <= 2
+
+
+def test_a_bad_picture_late_in_a_long_list_is_named(analyzer: Analyzer) -> None:
+    blank = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(NotAnImageError, match=r"^photos\[19\]: not a picture"):
+        analyzer.analyze_many([blank] * 19 + [b"no picture"])
+    with pytest.raises(NotAnImageError, match=r"^photos\[40\]: not a picture"):
+        analyzer.analyze_crops([blank] * 40 + [b"no picture"])
+
+
+def test_every_stage_is_timed_also_where_there_is_no_face(analyzer: Analyzer) -> None:
+    timings = Timings()
+    assert analyzer.analyze(np.zeros((40, 40, 3), np.uint8), timings=timings) == ()
+    assert list(timings) == ["decode", "detect", "align", "attributes", "calibrate"]
+
+
+def test_faces_found_already(analyzer: Analyzer, pictures: Path) -> None:
+    sheet = montage(pictures, 6)
+    people = analyzer.analyze(sheet)
+    faces = [person.face for person in people][::-1]
+    timings = Timings()
+    again = analyzer.analyze_faces(sheet, iter(faces), timings=timings)
+    assert len(again) == len(people) >= 4
+    for a, b in zip(again, people[::-1], strict=True):
+        assert_same(a, b)
+        assert a.face.quality == b.face.quality
+    assert all(value > 0 for stage, value in timings.items() if stage != "detect")
+    assert analyzer.analyze_faces(sheet, []) == ()
+
+
+def test_faces_found_already_pass_the_gates_that_crops_do_not(
+    analyzer: Analyzer, pictures: Path
+) -> None:
+    (person,) = analyzer.analyze(pictures / "astronaut.jpg")
+    small = Image.open(pictures / "astronaut.jpg").resize((64, 64))
+    face = dataclasses.replace(person.face, landmarks=person.face.landmarks / np.float32(8))
+    (unsure,) = analyzer.analyze_faces(small, [face])
+    assert "too small" in unsure.abstained["gender"]
+    (doubtful,) = analyzer.analyze_faces(
+        pictures / "astronaut.jpg", [dataclasses.replace(person.face, detection_score=0.01)]
+    )
+    assert "may not be a face" in doubtful.abstained["gender"]
+    crop = crop_faces(facewise.load_photo(small), [face], analyzer.spec.template, 192)[0]
+    assert "too small" not in analyzer.analyze_crops([crop])[0].abstained.get("gender", "")
+
+
+def test_landmarks_that_are_no_numbers(analyzer: Analyzer, pictures: Path) -> None:
+    """They would align to grey, and of NaN no gate says no."""
+    for value in (np.nan, np.inf, 7):
+        face = Face(np.zeros(4, np.float32), np.full((5, 2), value, np.float32), 1.0)
+        with pytest.raises(ValueError, match="nothing to align"):
+            analyzer.analyze_faces(pictures / "astronaut.jpg", [face])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def colored(picture: Image.Image, color: str) -> np.ndarray[tuple[int, int], np.
     return same
 
 
-def layout(size: tuple[int, int], faces: list[Prediction]) -> list[Label | None]:
+def layout(size: tuple[int, int], faces: Sequence[Face | Prediction]) -> list[Label | None]:
     canvas = ImageDraw.Draw(Image.new("RGB", size))
     return place_labels(
         canvas, ImageFont.load_default(size=max(SMALLEST_TYPE_PX, min(size) / 32)), size, faces
@@ -169,3 +171,46 @@ def test_drawing_changes_nothing_but_boxes_and_labels(analyzer: Analyzer) -> Non
     assert changed[100, 150:250].all()
     assert not changed[105:195, 155:245].any()
     assert not changed[210:].any()
+
+
+def test_whatever_is_a_picture_is_drawn_on(pictures: Path) -> None:
+    path, faces = pictures / "astronaut.jpg", [prediction(178, 62, 272, 176)]
+    photo = load_photo(path)
+    drawn = np.asarray(draw_predictions(photo, faces))
+    bgr = np.ascontiguousarray(photo.rgb[..., ::-1])
+    for other in (draw_predictions(path, faces), draw_predictions(bgr, faces, color_order="bgr")):
+        assert (np.asarray(other) == drawn).all()
+
+
+def test_a_face_is_drawn_with_its_number() -> None:
+    person = prediction(30, 30, 90, 90)
+    assert describe(person.face) == ""
+    (label,) = layout((120, 120), [person.face])
+    assert label is not None
+    assert label.text == "1"
+    drawn = colored(draw_predictions(white(120, 120), [person.face]), PALETTE[0])
+    assert drawn[30, 60]
+    assert drawn[89, 60]
+
+
+def test_values_print_as_one_line_each() -> None:
+    person = prediction(1.4, 2, 30.6, 40, abstained={"age": "blurred", "ethnicity": "dark"})
+    assert (
+        repr(person) == "<Prediction 100? (100-120), female 100%, Others 100%?, box 1,2 to 31,40>"
+    )
+    assert repr((person.face,)) == "(<Face box 1,2 to 31,40, detection_score 1.00>,)"
+    assert repr(person.gender) == "<Distribution female 100%, male 0%>"
+    assert repr(person.age) == "<Distribution 120 100%, 1 0%, 2 0%, ... of 120>"
+    assert repr(white(40, 30)) == "<Photo 40 x 30>"
+    assert repr(Photo(white(40, 30).rgb, "a.jpg")) == "<Photo 40 x 30, a.jpg>"
+
+
+def test_a_notebooks_table_marks_what_it_cannot_tell() -> None:
+    page = prediction(0, 0, 9, 9, abstained={"age": "blurred", "ethnicity": "dark"})._repr_html_()
+    for row in (
+        "<th>apparent age</th><td>100? (100-120)</td>",
+        "<th>apparent gender</th><td>female 100%</td>",
+        "<th>apparent ethnicity</th><td>Others 100%?</td>",
+        "<th>can't tell ethnicity</th><td>dark</td>",
+    ):
+        assert row in page

@@ -282,3 +282,23 @@ def test_crops_of_a_crowd_are_cut_a_batch_at_a_time() -> None:
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(whole))
     nothing = list(mtcnn._crop_batches(images[:1], [np.empty((0, 4), np.float32)], 12))
     assert [b.shape for b in nothing] == [(0, 12, 12, 3)]
+
+
+def test_a_copy_keeps_what_is_not_given(detector: MTCNN) -> None:
+    strict = detector.replace(thresholds=(0.6, 0.7, 0.9), max_faces=3)
+    assert strict._networks is detector._networks
+    assert (strict.thresholds, strict.max_faces) == ((0.6, 0.7, 0.9), 3)
+    assert strict.second_thresholds is None, "thresholds were given"
+    again = strict.replace(min_face_px=40, second_look=True)
+    assert (again.thresholds, again.max_faces, again.min_face_px) == ((0.6, 0.7, 0.9), 3, 40)
+    assert again.second_thresholds == (0.6, *again.spec_second_look)
+    assert again.portrait == detector.portrait is not None
+    back = again.replace(thresholds=None, second_look=None, max_faces=None, min_face_px=None)
+    assert back.thresholds == detector.thresholds
+    assert back.second_thresholds == detector.second_thresholds
+    assert (back.max_faces, back.min_face_px) == (None, None)
+    assert detector.max_faces is None
+    with pytest.raises(OptionError, match="thresholds must be three"):
+        detector.replace(thresholds=(0.6, 0.7, 2.0))
+    with pytest.raises(TypeError, match="no option of a copy: threads"):
+        detector.replace(threads=1)  # type: ignore[call-arg]

@@ -7,9 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from facewise import MTCNN, Analyzer, load_photo
+from facewise import MTCNN, Analyzer, Face, Photo, load_photo
 from facewise.errors import MissingExtraError
 
 
@@ -56,3 +57,22 @@ def test_analyzers_and_detectors_open_their_networks_where_they_arrive(
 def test_errors_cross_processes() -> None:
     error = MissingExtraError("the server", "server")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_face_may_be_made_of_lists() -> None:
+    points: Any = [[30, 40], [60, 40], [45, 55], [34, 70], [56, 70]]
+    box: Any = [20, 20, 70, 80]
+    face = Face(box, points, 1.0)
+    assert {face.bbox.dtype, face.landmarks.dtype} == {np.dtype(np.float32)}
+    assert face.landmarks.tolist() == points
+    with pytest.raises(ValueError, match="read-only"):
+        face.landmarks[0] = 0
+    with pytest.raises(ValueError, match=r"bbox \(4,\) and landmarks \(5, 2\), not \(3,\)"):
+        Face(box[:3], points, 1.0)
+
+
+def test_a_photo_of_something_else_says_what_it_must_be() -> None:
+    for rgb in ([[1]], np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), None):
+        wrong: Any = rgb
+        with pytest.raises(ValueError, match=r"must be uint8 \(H, W, 3\), not"):
+            Photo(wrong)
