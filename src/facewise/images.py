@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
 
@@ -67,6 +67,8 @@ DEFAULT_MIN_SIDE_PX: Final = 16
 _ORIENTATION: Final = 0x0112
 _XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
 """Where Pillow keeps it; the second name is PNG's."""
+_LONGEST_PATH: Final = 4096
+"""Linux opens no longer one; a string beyond is a picture's data more likely than its name."""
 _ROWS_AT_ONCE: Final = 256
 _STRIP_PIXELS: Final = 500_000
 _LARGE_PIXELS: Final = 4_000_000
@@ -138,6 +140,9 @@ def load_photo(
 
 def load_photos(sources: Sequence[PhotoSource], **options: Unpack[LoadOptions]) -> list[Photo]:
     """Read several pictures; see ``load_photo``. The first bad one raises, its place named."""
+    one = isinstance(sources, (str, bytes, bytearray, memoryview)) or hasattr(sources, "read")
+    if one or not isinstance(sources, Iterable) or getattr(sources, "ndim", None) in (2, 3):
+        raise InvalidArrayError(f"pass a list of pictures, not one {type(sources).__name__}")
     photos = []
     for index, source in enumerate(sources):
         try:
@@ -202,6 +207,12 @@ def _read(source: Any, max_bytes: int) -> bytes:
 
 
 def _read_path(name: str, max_bytes: int) -> bytes:
+    if name.startswith("data:") or len(name) > _LONGEST_PATH:  # whatever is in it is not repeated
+        raise ImageNotFoundError(
+            errno.ENAMETOOLONG,
+            "is no path but data: decode it, and pass the bytes",
+            _shortened(name),
+        )
     try:
         with Path(name).open("rb") as file:
             return _read_stream(file, max_bytes)
@@ -211,11 +222,16 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
+        advice = "download it, and pass its bytes" if "://" in name else "check the path"
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
-            f"cannot be read ({reason}): check the path",
+            f"cannot be read ({reason}): {advice}",
             name,
         ) from error
+
+
+def _shortened(name: str) -> str:
+    return f"{name[:32]}..." if len(name) > 32 else name
 
 
 def _read_stream(file: Any, max_bytes: int) -> bytes:
@@ -251,6 +267,10 @@ def _no_bytes(part: Any) -> InvalidArrayError:
 
 
 def _hint(source: Any) -> str:
+    if source is None:
+        return "; cv2.imread gives None where it could not read the file"
+    if isinstance(source, (list, tuple)):
+        return "; several pictures are for analyze_many"
     if type(source).__module__.startswith("torch"):
         return (
             "; for a torch tensor (3, H, W) from 0 to 1: "
@@ -261,15 +281,38 @@ def _hint(source: Any) -> str:
 
 def _check_array(array: Any) -> None:
     if array.dtype != np.uint8:
-        raise InvalidArrayError(
-            f"array is {array.dtype}: pass uint8, 0 to 255 (for floats from 0 to 1: "
-            "(array * 255).round().astype(numpy.uint8))"
-        )
+        raise InvalidArrayError(f"array is {array.dtype}: pass uint8, 0 to 255{_to_uint8(array)}")
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
         raise InvalidArrayError(
-            f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W); for channels "
-            "first: array.transpose(1, 2, 0)"
+            f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W)"
+            f"{_to_picture(array.shape)}"
         )
+
+
+def _to_uint8(array: Any) -> str:
+    """The conversion of an array whose values say which; the wrong one would wrap round."""
+    kind = array.dtype.kind
+    if kind not in "biuf" or array.size == 0:
+        return ""
+    low, high = float(array.min()), float(array.max())  # NaN is in no range
+    if kind in "bf" and 0 <= low <= high <= 1:
+        return ": (array * 255).round().astype(numpy.uint8)"
+    if 0 <= low <= high <= 255:
+        return ": array.round().astype(numpy.uint8)"
+    if 0 <= low <= high <= 65535:
+        return ": (array / 257).round().astype(numpy.uint8)"
+    return ""
+
+
+def _to_picture(shape: tuple[int, ...]) -> str:
+    match shape:
+        case (_, _, 1):
+            return ": array[:, :, 0]"
+        case (1 | 3 | 4, _, _):
+            return "; for channels first: array.transpose(1, 2, 0)"
+        case (_, _, _, _):
+            return "; several pictures are for analyze_many"
+    return ""
 
 
 def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
@@ -302,7 +345,7 @@ def _too_large(message: str, limit: str) -> ImageTooLargeError:
     """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
     error = ImageTooLargeError(message)
     error.limit = limit
-    error.add_note(f"{limit}, an argument, sets the limit")
+    error.add_note(f"{limit}, an argument of load_photo and Analyzer, sets the limit")
     return error
 
 

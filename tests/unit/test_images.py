@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import gzip
 import http.client
@@ -607,6 +608,30 @@ def test_paths(tmp_path: Path) -> None:
     assert caught.value.reason.startswith("not a picture")
 
 
+def test_what_is_no_path_is_told_so() -> None:
+    with pytest.raises(errors.ImageNotFoundError, match="download it, and pass its bytes"):
+        load_photo("https://example.org/photo.jpg")
+    photo = base64.b64encode(PNG * 9).decode()
+    for text in (f"data:image/png;base64,{photo[:80]}", photo):
+        with pytest.raises(errors.ImageNotFoundError, match="decode it") as caught:
+            load_photo(text)
+        # Whoever logs the error, its chain included, must not log the photo.
+        assert photo[40:60] not in "".join(traceback.format_exception(caught.value))
+        assert len(f"{caught.value.source}{caught.value.filename}") < 80
+
+
+@pytest.mark.parametrize(
+    "one", ["a.png", Path("a.png"), PNG, picture(), io.BytesIO(PNG), load_photo(PNG)]
+)
+def test_several_pictures_are_a_list(one: object) -> None:
+    with pytest.raises(errors.InvalidArrayError, match="pass a list of pictures, not one"):
+        images.load_photos(one)  # type: ignore[arg-type]
+
+
+def test_several_pictures_may_be_an_array() -> None:
+    assert len(images.load_photos(np.stack([picture(), picture()]))) == 2  # type: ignore[arg-type]
+
+
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_a_matrix_is_an_array() -> None:
     grey = picture()[..., 0]
@@ -617,18 +642,28 @@ def test_the_limits_name_is_for_those_who_can_raise_it() -> None:
     with pytest.raises(errors.ImageTooLargeError) as caught:
         load_photo(picture(), max_pixels=100)
     assert "max_pixels" not in str(caught.value)
-    assert "max_pixels" in "".join(traceback.format_exception(caught.value))
+    said = "".join(traceback.format_exception(caught.value))
+    assert "max_pixels, an argument of load_photo" in said  # MTCNN, which loads photos, has none
 
 
 @pytest.mark.parametrize(
     ("value", "advice"),
     [
-        (np.zeros((20, 20, 3), np.float32), "astype"),
-        (np.zeros((20, 20, 3), np.int64), "uint8"),
+        (np.zeros((20, 20, 3), np.float32), r"\(array \* 255\).*astype"),
+        (np.full((20, 20, 3), 200, np.float32), r": array\.round\(\)\.astype"),
+        (np.full((20, 20, 3), 4000, np.uint16), r"\(array / 257\)"),
+        (np.full((20, 20, 3), -1, np.float32), "0 to 255$"),
+        (np.full((20, 20, 3), np.nan), "0 to 255$"),
+        (np.empty((0, 20, 3)), "0 to 255$"),
+        (np.ones((20, 20), bool), r"\(array \* 255\)"),
+        (np.zeros((20, 20, 3), np.int64), r": array\.round\(\)\.astype"),
         (np.zeros((3, 20, 20), np.uint8), "transpose"),
-        (np.zeros((2, 20, 20, 3), np.uint8), "shape"),
+        (np.zeros((20, 20, 1), np.uint8), r"array\[:, :, 0\]$"),
+        (np.zeros((2, 20, 20, 3), np.uint8), r"\(H, W\); .*analyze_many$"),
+        (np.zeros((20, 20, 2), np.uint8), r"or \(H, W\)$"),
         (12, "int"),
-        (None, "NoneType"),
+        (None, "NoneType.*cv2.imread"),
+        ([PNG], "list.*analyze_many"),
         (io.StringIO("text"), "binary"),
     ],
 )
