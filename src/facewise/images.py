@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpack
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from facewise.errors import (
     check_count,
 )
 from facewise.formats import PILLOWS_LIMIT, open_picture, quiet_pillow
-from facewise.types import ImageArray, Photo
+from facewise.types import Array, ImageArray, Photo
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 else:
     PillowImage = Any  # Pillow is imported when there is a picture to read
 
+
+class Readable(Protocol):
+    """A binary file object, as far as it is needed: archives' members and maps are no BinaryIO."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
 PhotoSource = (
-    str
-    | os.PathLike[str]
-    | bytes
-    | bytearray
-    | memoryview
-    | BinaryIO
-    | ImageArray
-    | PillowImage
-    | Photo
+    str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Array | PillowImage | Photo
 )
-"""Whatever ``load_photo`` reads."""
+"""Whatever ``load_photo`` reads. An array's dtype is looked at when it comes: OpenCV states none."""
 
 ColorOrder = Literal["rgb", "bgr"]
 

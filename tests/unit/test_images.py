@@ -504,7 +504,7 @@ def test_file_objects_that_break_off() -> None:
             raise OSError("out of paper")
 
     with pytest.raises(errors.ImageNotFoundError, match="out of paper"):
-        load_photo(Bare())  # type: ignore[arg-type]
+        load_photo(Bare())
 
 
 def test_file_objects_that_are_damaged_in_their_own_way() -> None:
@@ -514,14 +514,14 @@ def test_file_objects_that_are_damaged_in_their_own_way() -> None:
         gzip.open(io.BytesIO(packed[: len(packed) // 2])) as file,
         pytest.raises(errors.ImageNotFoundError, match=r"cannot be read .*open it"),
     ):
-        load_photo(file)  # type: ignore[arg-type]
+        load_photo(file)
 
     class Cut:
         def read(self, size: int) -> bytes:
             raise http.client.IncompleteRead(b"", 100)
 
     with pytest.raises(errors.ImageNotFoundError, match="IncompleteRead"):
-        load_photo(Cut())  # type: ignore[arg-type]
+        load_photo(Cut())
 
 
 def test_file_objects_that_give_no_bytes() -> None:
