@@ -92,12 +92,15 @@ def read_spec(path: Path) -> ModelSpec:
     """Read one spec file.
 
     Raises:
-        ModelIntegrityError: it is not JSON, or lacks a field.
+        ModelIntegrityError: it is not JSON, lacks a field, or has one that cannot be meant.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if tuple(raw.get("output", {}).get("vector", VECTOR_LABELS)) != VECTOR_LABELS:
             raise ValueError("its outputs are not in the contract's order")
+        template = np.array(raw["input"]["template"], dtype=np.float32).reshape(5, 2)
+        if not np.ptp(template, axis=0).min() > 0:  # NaN is not, either
+            raise ValueError("its template's points lie in one place")
         return ModelSpec(
             path=path,
             name=raw["name"],
@@ -106,9 +109,9 @@ def read_spec(path: Path) -> ModelSpec:
             sha256=raw["sha256"],
             description=raw["description"],
             size_px=int(raw["input"]["size_px"]),
-            template=np.array(raw["input"]["template"], dtype=np.float32).reshape(5, 2),
+            template=template,
             licence=raw["licence"],
-            data=tuple(raw["data"]),
+            data=check_list("data", raw["data"]),
             figures=raw.get("figures", {}),
             calibration=raw.get("calibration", {}),
         )
@@ -229,6 +232,12 @@ class Session:
         self, session: onnxruntime.InferenceSession, open_again: Callable[[], Session]
     ) -> None:
         self._session, self._open_again = session, open_again
+
+    @property
+    def input_shape(self) -> list[int | str | None]:
+        """Of the first input; sides that may be any have a name, or None."""
+        shape: list[int | str | None] = self._session.get_inputs()[0].shape
+        return shape
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
         """Outputs by name, all of them if None."""
