@@ -98,9 +98,6 @@ def read_spec(path: Path) -> ModelSpec:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if tuple(raw.get("output", {}).get("vector", VECTOR_LABELS)) != VECTOR_LABELS:
             raise ValueError("its outputs are not in the contract's order")
-        template = np.array(raw["input"]["template"], dtype=np.float32).reshape(5, 2)
-        if not np.ptp(template, axis=0).min() > 0:  # NaN is not, either
-            raise ValueError("its template's points lie in one place")
         return ModelSpec(
             path=path,
             name=raw["name"],
@@ -109,7 +106,7 @@ def read_spec(path: Path) -> ModelSpec:
             sha256=raw["sha256"],
             description=raw["description"],
             size_px=int(raw["input"]["size_px"]),
-            template=template,
+            template=_template(raw["input"]["template"]),
             licence=raw["licence"],
             data=check_list("data", raw["data"]),
             figures=raw.get("figures", {}),
@@ -120,6 +117,13 @@ def read_spec(path: Path) -> ModelSpec:
             f"{path} is not a model spec ({type(error).__name__}: {error}); reinstall facewise, or "
             "export the model again"
         ) from error
+
+
+def _template(points: Any) -> FloatArray:
+    template = np.array(points, dtype=np.float32).reshape(5, 2)
+    if not np.ptp(template, axis=0).min() > 0:  # nor is NaN
+        raise ValueError("its template's points lie in one place")
+    return template
 
 
 def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
