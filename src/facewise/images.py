@@ -46,7 +46,7 @@ class Readable(Protocol):
 PhotoSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Array | PillowImage | Photo
 )
-"""Whatever ``load_photo`` reads. An array's dtype is looked at when it comes: OpenCV states none."""
+"""Whatever ``load_photo`` reads. Of arrays, OpenCV's types state no dtype: it is checked then."""
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -382,7 +382,8 @@ def _pixels(picture: Image.Image) -> ImageArray:
 
     Pillow keeps RGB in four bytes a pixel, copies a picture for every step and hands out its bytes
     in small pieces that it then joins. So strips of a large one are converted, turned and copied
-    one after another to where they belong in the one array: 7 bytes a pixel at the most.
+    one after another to where they belong in the one array: 7 bytes a pixel at the most, and
+    whatever the format's decoder holds (docs/library.md has a table).
     """
     turn = _turn(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -463,8 +464,7 @@ def _to_eight_bits(samples: Any) -> ImageArray:
     if samples.dtype.itemsize == 2:
         table = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         return table[samples]
-    finite = samples[np.isfinite(samples)]
-    top = float(finite.max(initial=0))
+    top = float(np.max(samples, initial=0, where=np.isfinite(samples)))
     limits = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
     full = next((limit for limit in limits if top <= limit), top)
     out = np.empty(samples.shape, np.uint8)
