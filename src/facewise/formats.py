@@ -134,7 +134,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
                 "8 or 16 bits"
             ) from error
         raise CorruptImageError(
-            f"the {name} is damaged at its beginning: copy, download or export it again"
+            f"the {name} is truncated or damaged: copy, download or export it again"
         ) from error
     if is_raw:
         raise UnsupportedFormatError(

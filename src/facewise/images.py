@@ -169,8 +169,6 @@ def _load(
         return _decode(source, max_pixels)
     with open_picture(_read(source, max_bytes)) as picture:
         _check_size(*picture.size, max_pixels, min_side_px)
-        if picture.format == "TIFF":  # Pillow turns these while it decodes them, by XMP as well
-            picture.info.pop("xmp", None)
         return _decode(picture, max_pixels)
 
 
@@ -356,7 +354,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     closed = getattr(picture, "fp", picture) is None  # unless it was loaded before
     try:
         with quiet_pillow():
-            picture.load()
+            _load_pixels(picture)
             closed = False
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
@@ -375,6 +373,17 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
         raise CorruptImageError(
             "the picture is truncated or damaged: copy, download or export it again"
         ) from error
+
+
+def _load_pixels(picture: Image.Image) -> None:
+    """Have Pillow decode, which turns a TIFF in doing so, by XMP as well: that it must not see."""
+    info = picture.info
+    if picture.format == "TIFF":
+        picture.info = {name: info[name] for name in info if name not in _XMP}
+    try:
+        picture.load()
+    finally:
+        picture.info = info
 
 
 def _pixels(picture: Image.Image) -> ImageArray:
