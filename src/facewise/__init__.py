@@ -12,10 +12,10 @@ from facewise.align import crop_faces
 from facewise.analyzer import Analyzer, Timings, analyze
 from facewise.draw import draw_predictions
 from facewise.errors import FacewiseError, ImageError, ModelError, OptionError
-from facewise.images import load_photo
-from facewise.models import list_models
+from facewise.images import PhotoSource, load_photo
+from facewise.models import ModelSpec, list_models
 from facewise.mtcnn import MTCNN
-from facewise.types import Distribution, Face, Photo, Prediction, Quality
+from facewise.types import Distribution, Face, ModelInfo, Photo, Prediction, Quality
 
 __all__ = [
     "MTCNN",
@@ -25,8 +25,11 @@ __all__ = [
     "FacewiseError",
     "ImageError",
     "ModelError",
+    "ModelInfo",
+    "ModelSpec",
     "OptionError",
     "Photo",
+    "PhotoSource",
     "Prediction",
     "Quality",
     "Timings",

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from facewise.errors import ModelIntegrityError
 from facewise.models import ModelSpec, Provider, open_session
 from facewise.types import FloatArray, ImageArray
 
@@ -15,7 +16,12 @@ BATCH_SIZE: Final = 32
 
 
 class AttributeModel:
-    """An attribute network on ONNX Runtime. Safe to use from several threads at once."""
+    """An attribute network on ONNX Runtime. Safe to use from several threads at once.
+
+    Raises:
+        ModelIntegrityError: weights and spec do not belong together.
+        OptionError: as ``open_session`` says.
+    """
 
     def __init__(
         self,
@@ -28,6 +34,11 @@ class AttributeModel:
         self._session = open_session(
             spec.weights_path, spec.sha256, threads=threads, providers=providers
         )
+        shape, size = self._session.input_shape, spec.size_px
+        if shape[1:] != [size, size, 3]:
+            raise ModelIntegrityError(
+                f"{spec.path} says {size} pixels, its network takes {shape}: export the model again"
+            )
 
     def predict(self, crops: ImageArray) -> tuple[FloatArray, FloatArray]:
         """Probabilities, not yet calibrated.

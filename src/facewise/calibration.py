@@ -126,8 +126,23 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Calibration:
-        """Read the ``calibration`` part of a spec; None or empty gives the identity."""
-        stored = stored or {}
+        """Read the ``calibration`` part of a spec; None or empty gives the identity.
+
+        Raises:
+            ModelIntegrityError: a part is missing or cannot be meant.
+        """
+        try:
+            calibration = cls._read(stored or {})
+            calibration._check()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ModelIntegrityError(
+                f"the model's calibration is damaged ({type(error).__name__}: {error}): "
+                "reinstall facewise, or calibrate the model again (facewise evaluate --fit)"
+            ) from error
+        return calibration
+
+    @classmethod
+    def _read(cls, stored: Mapping[str, Any]) -> Calibration:
         intervals = stored.get("age_intervals", {})
         gates = stored.get("gates", {})
         bands = tuple(intervals.get("band_starts_years", DEFAULT_BANDS))
@@ -147,6 +162,18 @@ class Calibration:
             quality_gates=gates.get("quality", {}),
             certainty_gates=gates.get("certainty", {}),
         )
+
+    def _check(self) -> None:
+        """Refuse what would fail, or answer nonsense, at the first face."""
+        for name, temperature in self.temperatures.items():
+            if not 0 < temperature < np.inf:
+                raise ValueError(f"the temperature of {name} is {temperature}")
+        for name, levels in self.set_thresholds.items():
+            if missing := set(self.coverages).difference(levels):
+                raise ValueError(f"no label sets of {name} at {sorted(missing)}")
+        for name, gates in self.quality_gates.items():
+            if unknown := set(gates).difference(QUALITY_REASONS):
+                raise ValueError(f"{name} has gates of no measure, {sorted(unknown)}")
 
     @property
     def coverages(self) -> tuple[float, ...]:
@@ -266,10 +293,7 @@ def _numbers(values: Any, count: int) -> Thresholds:
     """Stored thresholds; one number alone stands for all."""
     numbers = (values,) * count if isinstance(values, int | float) else tuple(values)
     if len(numbers) != count:
-        raise ModelIntegrityError(
-            f"the model's calibration has {len(numbers)} thresholds where {count} belong: "
-            "reinstall facewise, or calibrate the model again (facewise evaluate --fit)"
-        )
+        raise ValueError(f"{len(numbers)} thresholds where {count} belong")
     return tuple(float(v) for v in numbers)
 
 

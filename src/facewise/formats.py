@@ -7,12 +7,15 @@ more. Nothing in Pillow is changed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import os
 import re
+import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from facewise.errors import (
     CorruptImageError,
@@ -131,7 +134,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
                 "8 or 16 bits"
             ) from error
         raise CorruptImageError(
-            f"the {name} is damaged at its beginning: copy, download or export it again"
+            f"the {name} is truncated or damaged: copy, download or export it again"
         ) from error
     if is_raw:
         raise UnsupportedFormatError(
@@ -213,35 +216,50 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     return NotAnImageError(f"not a picture: pass a {NAMES} file")
 
 
+_IGNORED: Final = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif"), 0)
+"""As ``warnings.filters`` keeps it."""
+
+
 class _QuietPillow:
     """Silence Pillow's warnings, about broken EXIF for one, while any thread decodes.
 
     ``warnings.catch_warnings`` swaps a list of the whole process, so that two threads that overlap
-    can leave the wrong one behind; here the first one in swaps it, and the last one out puts it
-    back.
+    can leave the wrong one behind, and filters that others set meanwhile are lost; here the first
+    one in adds a filter, and the last one out takes it away.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._caught = warnings.catch_warnings()
+        self._filters: Any = warnings.filters
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
+                self._filters = warnings.filters
+                self._filters.insert(0, _IGNORED)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._caught.__exit__(None, None, None)
+                self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(ValueError):  # somebody else removed them all
+            self._filters.remove(_IGNORED)
+
+    def begin_child(self) -> None:
+        """After a fork: the threads that were inside, or held the lock, are not in the child."""
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._remove()
 
 
 _quiet: Final = _QuietPillow()
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_quiet.begin_child)
 
 
 def quiet_pillow() -> _QuietPillow:

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpack
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from facewise.errors import (
     check_count,
 )
 from facewise.formats import PILLOWS_LIMIT, open_picture, quiet_pillow
-from facewise.types import ImageArray, Photo
+from facewise.types import Array, ImageArray, Photo
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 else:
     PillowImage = Any  # Pillow is imported when there is a picture to read
 
+
+class Readable(Protocol):
+    """A binary file object, as far as it is needed: archives' members and maps are no BinaryIO."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
 PhotoSource = (
-    str
-    | os.PathLike[str]
-    | bytes
-    | bytearray
-    | memoryview
-    | BinaryIO
-    | ImageArray
-    | PillowImage
-    | Photo
+    str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Array | PillowImage | Photo
 )
-"""Whatever ``load_photo`` reads."""
+"""Whatever ``load_photo`` reads. Of arrays, OpenCV's types state no dtype: it is checked then."""
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -67,6 +67,8 @@ DEFAULT_MIN_SIDE_PX: Final = 16
 _ORIENTATION: Final = 0x0112
 _XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
 """Where Pillow keeps it; the second name is PNG's."""
+_LONGEST_PATH: Final = 4096
+"""Linux opens no longer one; a string beyond is a picture's data more likely than its name."""
 _ROWS_AT_ONCE: Final = 256
 _STRIP_PIXELS: Final = 500_000
 _LARGE_PIXELS: Final = 4_000_000
@@ -141,6 +143,9 @@ def load_photos(sources: Iterable[PhotoSource], **options: Unpack[LoadOptions]) 
 
     The first bad one raises, its place named.
     """
+    one = isinstance(sources, (str, bytes, bytearray, memoryview)) or hasattr(sources, "read")
+    if one or not isinstance(sources, Iterable) or getattr(sources, "ndim", None) in (2, 3):
+        raise InvalidArrayError(f"pass a list of pictures, not one {type(sources).__name__}")
     for index, source in enumerate(sources):
         try:
             yield load_photo(source, **options)
@@ -165,8 +170,6 @@ def _load(
         return _decode(source, max_pixels)
     with open_picture(_read(source, max_bytes)) as picture:
         _check_size(*picture.size, max_pixels, min_side_px)
-        if picture.format == "TIFF":  # Pillow turns these while it decodes them, by XMP as well
-            picture.info.pop("xmp", None)
         return _decode(picture, max_pixels)
 
 
@@ -203,6 +206,12 @@ def _read(source: Any, max_bytes: int) -> bytes:
 
 
 def _read_path(name: str, max_bytes: int) -> bytes:
+    if name.startswith("data:") or len(name) > _LONGEST_PATH:  # whatever is in it is not repeated
+        raise ImageNotFoundError(
+            errno.ENAMETOOLONG,
+            "is no path but data: decode it, and pass the bytes",
+            _shortened(name),
+        )
     try:
         with Path(name).open("rb") as file:
             return _read_stream(file, max_bytes)
@@ -212,11 +221,16 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
+        advice = "download it, and pass its bytes" if "://" in name else "check the path"
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
-            f"cannot be read ({reason}): check the path",
+            f"cannot be read ({reason}): {advice}",
             name,
         ) from error
+
+
+def _shortened(name: str) -> str:
+    return f"{name[:32]}..." if len(name) > 32 else name
 
 
 def _read_stream(file: Any, max_bytes: int) -> bytes:
@@ -252,6 +266,10 @@ def _no_bytes(part: Any) -> InvalidArrayError:
 
 
 def _hint(source: Any) -> str:
+    if source is None:
+        return "; cv2.imread gives None where it could not read the file"
+    if isinstance(source, (list, tuple)):
+        return "; several pictures are for analyze_many"
     if type(source).__module__.startswith("torch"):
         return (
             "; for a torch tensor (3, H, W) from 0 to 1: "
@@ -262,15 +280,38 @@ def _hint(source: Any) -> str:
 
 def _check_array(array: Any) -> None:
     if array.dtype != np.uint8:
-        raise InvalidArrayError(
-            f"array is {array.dtype}: pass uint8, 0 to 255 (for floats from 0 to 1: "
-            "(array * 255).round().astype(numpy.uint8))"
-        )
+        raise InvalidArrayError(f"array is {array.dtype}: pass uint8, 0 to 255{_to_uint8(array)}")
     if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
         raise InvalidArrayError(
-            f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W); for channels "
-            "first: array.transpose(1, 2, 0)"
+            f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W)"
+            f"{_to_picture(array.shape)}"
         )
+
+
+def _to_uint8(array: Any) -> str:
+    """The conversion of an array whose values say which; the wrong one would wrap round."""
+    kind = array.dtype.kind
+    if kind not in "biuf" or array.size == 0:
+        return ""
+    low, high = float(array.min()), float(array.max())  # NaN is in no range
+    if kind in "bf" and 0 <= low <= high <= 1:
+        return ": (array * 255).round().astype(numpy.uint8)"
+    if 0 <= low <= high <= 255:
+        return ": array.round().astype(numpy.uint8)"
+    if 0 <= low <= high <= 65535:
+        return ": (array / 257).round().astype(numpy.uint8)"
+    return ""
+
+
+def _to_picture(shape: tuple[int, ...]) -> str:
+    match shape:
+        case (_, _, 1):
+            return ": array[:, :, 0]"
+        case (1 | 3 | 4, _, _):
+            return "; for channels first: array.transpose(1, 2, 0)"
+        case (_, _, _, _):
+            return "; several pictures are for analyze_many"
+    return ""
 
 
 def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
@@ -303,7 +344,7 @@ def _too_large(message: str, limit: str) -> ImageTooLargeError:
     """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
     error = ImageTooLargeError(message)
     error.limit = limit
-    error.add_note(f"{limit}, an argument, sets the limit")
+    error.add_note(f"{limit}, an argument of load_photo and Analyzer, sets the limit")
     return error
 
 
@@ -314,7 +355,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
     closed = getattr(picture, "fp", picture) is None  # unless it was loaded before
     try:
         with quiet_pillow():
-            picture.load()
+            _load_pixels(picture)
             closed = False
             # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
             _check_size(*picture.size, max_pixels, 0)
@@ -335,12 +376,24 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
         ) from error
 
 
+def _load_pixels(picture: Image.Image) -> None:
+    """Have Pillow decode, which turns a TIFF in doing so, by XMP as well: that it must not see."""
+    info = picture.info
+    if picture.format == "TIFF":
+        picture.info = {name: info[name] for name in info if name not in _XMP}
+    try:
+        picture.load()
+    finally:
+        picture.info = info
+
+
 def _pixels(picture: Image.Image) -> ImageArray:
     """A decoded picture as an upright RGB array.
 
     Pillow keeps RGB in four bytes a pixel, copies a picture for every step and hands out its bytes
     in small pieces that it then joins. So strips of a large one are converted, turned and copied
-    one after another to where they belong in the one array: 7 bytes a pixel at the most.
+    one after another to where they belong in the one array: 7 bytes a pixel at the most, and
+    whatever the format's decoder holds (docs/library.md has a table).
     """
     turn = _turn(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -421,8 +474,7 @@ def _to_eight_bits(samples: Any) -> ImageArray:
     if samples.dtype.itemsize == 2:
         table = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         return table[samples]
-    finite = samples[np.isfinite(samples)]
-    top = float(finite.max(initial=0))
+    top = float(np.max(samples, initial=0, where=np.isfinite(samples)))
     limits = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
     full = next((limit for limit in limits if top <= limit), top)
     out = np.empty(samples.shape, np.uint8)

@@ -92,7 +92,7 @@ def read_spec(path: Path) -> ModelSpec:
     """Read one spec file.
 
     Raises:
-        ModelIntegrityError: it is not JSON, or lacks a field.
+        ModelIntegrityError: it is not JSON, lacks a field, or has one that cannot be meant.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -106,9 +106,9 @@ def read_spec(path: Path) -> ModelSpec:
             sha256=raw["sha256"],
             description=raw["description"],
             size_px=int(raw["input"]["size_px"]),
-            template=np.array(raw["input"]["template"], dtype=np.float32).reshape(5, 2),
+            template=_template(raw["input"]["template"]),
             licence=raw["licence"],
-            data=tuple(raw["data"]),
+            data=check_list("data", raw["data"]),
             figures=raw.get("figures", {}),
             calibration=raw.get("calibration", {}),
         )
@@ -117,6 +117,13 @@ def read_spec(path: Path) -> ModelSpec:
             f"{path} is not a model spec ({type(error).__name__}: {error}); reinstall facewise, or "
             "export the model again"
         ) from error
+
+
+def _template(points: Any) -> FloatArray:
+    template = np.array(points, dtype=np.float32).reshape(5, 2)
+    if not np.ptp(template, axis=0).min() > 0:  # nor is NaN
+        raise ValueError("its template's points lie in one place")
+    return template
 
 
 def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
@@ -229,6 +236,12 @@ class Session:
         self, session: onnxruntime.InferenceSession, open_again: Callable[[], Session]
     ) -> None:
         self._session, self._open_again = session, open_again
+
+    @property
+    def input_shape(self) -> list[int | str | None]:
+        """Of the first input; sides that may be any have a name, or None."""
+        shape: list[int | str | None] = self._session.get_inputs()[0].shape
+        return shape
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
         """Outputs by name, all of them if None."""

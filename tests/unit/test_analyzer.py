@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pickle
+import re
 import subprocess
 import sys
 import typing
@@ -244,6 +246,14 @@ def test_the_first_answer_loads_nothing_that_it_does_not_need(pictures: Path) ->
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_a_pickled_analyzer_is_as_large_as_the_manual_says() -> None:
+    manual = (Path(__file__).parents[2] / "docs/library.md").read_text()
+    said = re.search(r"can be pickled: they are some (\d+) kB", manual)
+    assert said is not None
+    size_kb = len(pickle.dumps(facewise.Analyzer(threads=1))) / 1000
+    assert size_kb == pytest.approx(int(said[1]), rel=0.1)
 
 
 def test_the_public_surface_is_what_is_listed() -> None:

@@ -123,6 +123,26 @@ def test_wrong_number_of_thresholds() -> None:
         Calibration.from_dict({"label_sets": {"gender": {"0.9": [0.1, 0.2, 0.3]}}})
 
 
+@pytest.mark.parametrize(
+    ("stored", "what"),
+    [
+        ({"temperatures": {"age": 0}}, "temperature of age is 0"),
+        ({"temperatures": {"age": -1.0}}, "temperature of age"),
+        ({"temperatures": {"age": float("nan")}}, "temperature of age"),
+        ({"temperatures": {"age": "1"}}, "TypeError"),
+        ({"label_sets": {"gender": {"0.9": 0.5}}}, r"gender at \[0.8, 0.95\]"),
+        ({"label_sets": {"colour": {"0.9": 0.5}}}, "colour"),
+        ({"gates": {"quality": {"age": {"eye_distance": {"min": 9}}}}}, r"\['eye_distance'\]"),
+        ({"age_intervals": {"thresholds": {"0.9": {"band": [1.0]}}}}, "age"),
+        ({"label_sets": 3}, "AttributeError"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(stored: dict[str, object], what: str) -> None:
+    """Said when the model is opened, not at the first face, nor by answering nonsense."""
+    with pytest.raises(ModelIntegrityError, match=what):
+        Calibration.from_dict(stored)
+
+
 def test_what_ships_is_fitted() -> None:
     calibration = Calibration.from_dict(load_spec().calibration)
     assert calibration.coverages == (0.8, 0.9, 0.95)

@@ -100,6 +100,17 @@ def test_version_and_help(run: Run) -> None:
     assert b"predict" in run("--help").stdout
 
 
+def test_a_face_is_one_line_in_a_pipe(pictures: Path) -> None:
+    ended = _result([*FACEWISE, "predict", str(pictures / "astronaut.jpg")], COLUMNS="30")
+    assert len(ended.stdout.decode().splitlines()) == 3  # the photo, the heads, the face
+
+
+def test_the_vector_is_in_json_only(run: Run, landscape: Path) -> None:
+    result = run("predict", "--vector", landscape)
+    assert result.returncode == 2
+    assert b"--json" in result.stderr
+
+
 def test_table(pictures: Path) -> None:
     result = spawn("predict", pictures / "astronaut.jpg", "--threads", "1")
     assert (result.returncode, result.stderr) == (0, b"")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -94,6 +96,45 @@ def test_threads_leave_the_warning_filters_as_they_were() -> None:
         sys.setswitchinterval(interval)
     assert failures == []
     assert list(warnings.filters) == before
+
+
+def test_a_filter_that_another_thread_sets_meanwhile_stays() -> None:
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with quiet_pillow():
+            warnings.filterwarnings("ignore", message="set meanwhile")
+        assert list(warnings.filters[1:]) == before
+        assert warnings.filters[0][0] == "ignore"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX's")
+def test_a_fork_while_a_thread_decodes_leaves_the_child_its_warnings() -> None:
+    code = """
+import os, threading, warnings
+from facewise.formats import quiet_pillow
+before = list(warnings.filters)
+inside, leave = threading.Event(), threading.Event()
+def decode():
+    with quiet_pillow():
+        inside.set()
+        leave.wait()
+thread = threading.Thread(target=decode)
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    said = [list(warnings.filters) == before]
+    with quiet_pillow():
+        said.append(list(warnings.filters) != before)
+    said.append(list(warnings.filters) == before)
+    print(said, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+leave.set()
+thread.join()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "[True, True, True]\n"
 
 
 def test_overlapping_contexts_restore_the_filters_in_any_order() -> None:

@@ -103,6 +103,30 @@ def test_a_spec_without_a_field(copied: Path, field: str) -> None:
         read_spec(copied)
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"data": "UTKFace"}, "data must be a list"),
+        ({"input": {"size_px": 192, "template": [[9, 9]] * 5}}, "template"),
+        ({"input": {"size_px": 192, "template": [[9, float("nan")]] * 5}}, "template"),
+    ],
+)
+def test_a_spec_whose_numbers_cannot_be_meant(
+    copied: Path, change: dict[str, object], what: str
+) -> None:
+    copied.write_text(json.dumps(json.loads(copied.read_text()) | change))
+    with pytest.raises(ModelIntegrityError, match=what):
+        read_spec(copied)
+
+
+def test_a_size_that_is_not_the_networks(copied: Path) -> None:
+    raw = json.loads(copied.read_text())
+    raw["input"]["size_px"] = 160
+    copied.write_text(json.dumps(raw))
+    with pytest.raises(ModelIntegrityError, match=r"160 pixels, its network takes .*192"):
+        AttributeModel(read_spec(copied))
+
+
 def test_all_weights_together_stay_small() -> None:
     total = sum(path.stat().st_size for path in WEIGHTS_FOLDER.glob("*.onnx"))
     assert total < 30_000_000

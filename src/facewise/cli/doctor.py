@@ -150,12 +150,14 @@ def check_models() -> Iterator[str]:
             continue
         try:
             spec = read_spec(path)
-            names.append(spec.name)
-            Calibration.from_dict(spec.calibration)
         except ModelError as error:
             yield str(error)
-        except Exception as error:  # a calibration that is no calibration
-            yield f"{path}: its calibration is damaged ({error}): reinstall facewise"
+            continue
+        names.append(spec.name)
+        try:
+            Calibration.from_dict(spec.calibration)
+        except ModelError as error:
+            yield f"{path}: {error}"
         else:
             yield from _check_weights(spec.weights_path, spec.sha256)
     if DEFAULT_MODEL not in names:

@@ -31,6 +31,9 @@ logger = logging.getLogger("facewise.cli")
 SCHEMA_VERSION: Final = 1
 """Of the JSON lines; ``schemas/predict.schema.json`` describes them."""
 
+_WIDE: Final = 1000
+"""Columns, more than a row ever has."""
+
 
 def predict(
     photos: Annotated[list[str], typer.Argument(help="Pictures; - reads standard input.")],
@@ -63,6 +66,8 @@ def predict(
     """
     from facewise.analyzer import Analyzer, Timings
 
+    if vector and not as_json:
+        raise OptionError("--vector adds to JSON: give --json as well")
     if photos.count("-") > 1:
         raise OptionError("standard input can be read once: give - only once")
     drawings = [None] * len(photos) if draw is None else plan_drawings(draw, photos)
@@ -154,6 +159,8 @@ def _print(
     from rich.table import Table
 
     console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:  # a pipe has no width: a face is a line
+        console.width = _WIDE
     count = {0: "no face", 1: "1 face"}.get(len(predictions), f"{len(predictions)} faces")
     console.print(f"[bold]{escape(printable(name))}[/]: {count}", soft_wrap=True)
     rows = _rows(predictions)
