@@ -636,7 +636,7 @@ def test_several_pictures_are_a_list(one: object) -> None:
 
 
 def test_several_pictures_may_be_an_array() -> None:
-    assert len(list(images.load_photos(np.stack([picture(), picture()])))) == 2  # type: ignore[arg-type]
+    assert len(list(images.load_photos(np.stack([picture(), picture()])))) == 2
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
