@@ -7,15 +7,14 @@ a tar. What cannot be used is named with its reason, never dropped in silence.
 from __future__ import annotations
 
 import csv
-import os
 import re
-import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from facewise.errors import OptionError
+from facewise.folders import walk
 from facewise.formats import SUFFIXES
 from facewise.labels import (
     AGES,
@@ -24,8 +23,12 @@ from facewise.labels import (
     FAIRFACE_RACES,
     GENDER_LABELS,
 )
+from facewise.tars import DAMAGE, read_tar
 
 DataSetName = Literal["utkface", "fairface", "csv"]
+
+Place = tuple[Path, int, int]
+"""File, first byte and size; size -1 is a whole file."""
 
 SPLITS: Final = ("train", "val", "calibration", "test")
 
@@ -57,11 +60,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples and where their bytes lie: ``(file, offset, size)``; size -1 is a whole file."""
+    """Samples, what is none and why, and where the samples' bytes lie."""
 
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...]
-    places: Mapping[str, tuple[Path, int, int]] = field(repr=False)
+    places: Mapping[str, Place] = field(repr=False)
 
     def read(self, sample: Sample) -> bytes:
         """Encoded bytes of a sample's picture; safe from several threads and processes."""
@@ -71,24 +74,39 @@ class DataSet:
             return file.read(size) if size >= 0 else file.read()
 
 
-def _index(source: Path) -> dict[str, tuple[Path, int, int]]:
-    """File name to place, for all pictures in a folder or an uncompressed tar."""
+def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:
+    """Name to place, for all pictures in a folder or an uncompressed tar; then those that are
+    there by name only, with the reason.
+    """
+    places: dict[str, Place] = {}
+    skipped: list[tuple[str, str]] = []
+
+    def skip(name: str, reason: str = "not a regular file") -> None:
+        if _is_picture(name):
+            skipped.append((name, reason))
+
     if source.is_dir():
-        paths = sorted(Path(root) / name for root, _, names in os.walk(source) for name in names)
-        keys = ((path.relative_to(source).as_posix(), path) for path in paths)
-        return {key: (path, 0, -1) for key, path in keys if _is_picture(key)}
+        for path in sorted(map(Path, walk(str(source), skip))):
+            if _is_picture(key := path.as_posix()):
+                places[key] = (source / path, 0, -1)
+        return places, skipped
     try:
-        with tarfile.open(source, "r:") as archive:
-            return {
-                member.name: (source, member.offset_data, member.size)
-                for member in archive
-                if member.isfile() and _is_picture(member.name)
-            }
-    except (OSError, tarfile.TarError) as error:
+        with source.open("rb") as file:
+            for name, place, target in read_tar(file):
+                if place is None and target:
+                    skip(name, f"a link to {target}, which is no file in the tar")
+                elif place is None:
+                    skip(name)
+                elif name in places:
+                    skip(name, "a second file of that name")
+                elif _is_picture(name):
+                    places[name] = (source, *place)
+    except (OSError, *DAMAGE) as error:
         raise OptionError(
-            f"{source} is neither a folder nor an uncompressed tar of pictures ({error}); unpack "
-            "it, or check the path"
+            f"{source} is neither a folder nor an uncompressed tar of pictures, whole and alone "
+            f"({error}); unpack it, copy it again, or check the path"
         ) from error
+    return places, skipped
 
 
 def _is_picture(key: str) -> bool:
@@ -107,9 +125,9 @@ def read_pictures(source: Path) -> DataSet:
     Raises:
         OptionError: the source cannot be read.
     """
-    places = _index(source)
+    places, skipped = _index(source)
     samples = (Sample(key, "csv", "", None, None, None, key) for key in places)
-    return DataSet(tuple(samples), (), places)
+    return DataSet(tuple(samples), tuple(skipped), places)
 
 
 _UTKFACE_NAME: Final = re.compile(r"^(\d{1,3})_(\d)_(?:(\d)_)?(\d{8,})\s*\.?jpg(\.chip\.jpg)?$")
@@ -140,15 +158,19 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
 
     Args:
         source: folder or tar.
-        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped.
+        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped, and so
+            are those that only it has.
 
     Raises:
         OptionError: a source or CSV cannot be read.
     """
     listed = {row["file"]: row for row in _read_rows(splits, ("file", "split"))} if splits else None
-    samples, skipped, places = [], [], {}
-    for path, place in _index(source).items():
-        name = path.rsplit("/", 1)[-1]
+    samples, places = [], {}
+    pictures, skipped = _index(source)
+    seen = {_short(path) for path, _ in skipped}
+    for path, place in pictures.items():
+        name = _short(path)
+        seen.add(name)
         parsed = parse_utkface_name(name)
         row = listed.get(name) if listed is not None else {}
         if isinstance(parsed, str):
@@ -171,21 +193,35 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
                 )
             )
             places[name] = place
+    skipped += _unseen(listed or (), seen)
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _short(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _unseen(listed: Iterable[str], seen: Collection[str | None]) -> list[tuple[str, str]]:
+    """Names of a list that no picture has."""
+    return [(name, "no picture of that name") for name in listed if name not in seen]
 
 
 def read_fairface(source: Path, labels: Path) -> DataSet:
     """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
 
     ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
+    Files that have no label, and labels that have no file, are skipped.
 
     Raises:
         OptionError: the source or the CSV cannot be read.
     """
     rows = {row["file"]: row for row in _read_rows(labels, ("file", "age", "gender", "race"))}
-    samples, skipped, places = [], [], {}
-    for path, place in _index(source).items():
+    samples, places = [], {}
+    pictures, skipped = _index(source)
+    seen = {listed_name(path, rows) for path, _ in skipped}
+    for path, place in pictures.items():
         name = listed_name(path, rows)
+        seen.add(name)
         if name is None:
             skipped.append((path, "not in the list of labels"))
             continue
@@ -212,6 +248,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             )
         )
         places[name] = place
+    skipped += _unseen(rows, seen)
     return DataSet(tuple(samples), tuple(skipped), places)
 
 

@@ -242,6 +242,13 @@ def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
     assert prints.unreadable == (("gone.jpg", "No such file or directory"),)
 
 
+def test_what_is_no_file_is_named_beside_what_cannot_be_read(album: Path) -> None:
+    os.mkfifo(album / "pipe.jpg")
+    prints = fingerprints([read_pictures(album)])
+    assert len(prints) == 14
+    assert prints.unreadable == (("pipe.jpg", "not a regular file"),)
+
+
 def test_sheets_show_whatever_was_read(album: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(drawn(0)).save(album / "copy.heic", quality=80)
