@@ -164,7 +164,7 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
     Raises:
         OptionError: a source or CSV cannot be read.
     """
-    listed = {row["file"]: row for row in _read_rows(splits, ("file", "split"))} if splits else None
+    listed = {row["file"]: row for row in read_rows(splits, ("file", "split"))} if splits else None
     samples, places = [], {}
     pictures, skipped = _index(source)
     seen = {_short(path) for path, _ in skipped}
@@ -215,7 +215,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
     Raises:
         OptionError: the source or the CSV cannot be read.
     """
-    rows = {row["file"]: row for row in _read_rows(labels, ("file", "age", "gender", "race"))}
+    rows = {row["file"]: row for row in read_rows(labels, ("file", "age", "gender", "race"))}
     samples, places = [], {}
     pictures, skipped = _index(source)
     seen = {listed_name(path, rows) for path, _ in skipped}
@@ -229,7 +229,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             skipped.append((path, f"a second file for the label of {name}"))
             continue
         row = rows[name]
-        age_range, gender = _fairface_group(row["age"] or ""), (row["gender"] or "").lower()
+        age_range, gender = _fairface_group(row["age"]), row["gender"].lower()
         if age_range is None or gender not in GENDER_LABELS:
             skipped.append((name, f"unknown label {row['age']!r} or {row['gender']!r}"))
             continue
@@ -274,9 +274,9 @@ def read_csv(path: Path) -> DataSet:
         OptionError: the CSV cannot be read, or has no label in any row.
     """
     samples, skipped, places = [], [], {}
-    rows = _read_rows(path, ("path",))
+    rows = read_rows(path, ("path",))
     for number, row in enumerate(rows, start=1):
-        key = row["path"] or ""
+        key = row["path"]
         if not key:
             skipped.append((f"row {number}", "no path"))
             continue
@@ -286,9 +286,9 @@ def read_csv(path: Path) -> DataSet:
                 dataset="csv",
                 split=split_name(row.get("split")),
                 age_range=parse_age(row.get("age") or ""),
-                gender=_parse_label(_either(row, "gender", "sex"), GENDER_LABELS),
-                ethnicity=_parse_label(
-                    _either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
+                gender=parse_label(either(row, "gender", "sex"), GENDER_LABELS),
+                ethnicity=parse_label(
+                    either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
                 ),
                 group=row.get("group") or key,
             )
@@ -313,7 +313,8 @@ def split_name(text: str | None) -> str:
     return (text or "").strip().lower()
 
 
-def _either(row: Mapping[str, str], name: str, other: str) -> str:
+def either(row: Mapping[str, str], name: str, other: str) -> str:
+    """A field that goes by two names."""
     return row.get(name) or row.get(other) or ""
 
 
@@ -346,9 +347,19 @@ def _fairface_group(text: str) -> tuple[int, int] | None:
     return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
 
 
-def _parse_label(
+def parse_label(
     text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
 ) -> int | None:
+    """Index of a label, whatever its case; None for an empty text.
+
+    Args:
+        text: a label or a synonym.
+        labels: in the order of the contract.
+        synonyms: other names, to labels.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     text = text.strip()
     if not text:
         return None
@@ -358,8 +369,14 @@ def _parse_label(
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
 
 
-def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
-    """Rows by the names of their columns in lower case; of Age and age, age is the one."""
+def read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a CSV by the names of their columns in lower case; of Age and age, age is the one.
+
+    What a short row lacks is "".
+
+    Raises:
+        OptionError: it cannot be read, or lacks a required column.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -368,6 +385,6 @@ def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
             missing = [name for name in required if name not in columns]
             if missing:
                 raise OptionError(f"{path} lacks the columns {', '.join(missing)}")
-            return [{name: row[column] for name, column in columns.items()} for row in reader]
+            return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error

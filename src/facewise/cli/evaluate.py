@@ -14,6 +14,8 @@ from facewise.cli.train import data_sets
 from facewise.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facewise.datasets import DataSet
     from facewise.evaluation.outcomes import Outcomes
 
@@ -93,9 +95,13 @@ def evaluate(
     if not any(data_set.samples for data_set in sets):
         named = ", the first, {}: {}".format(*sets[0].skipped[0]) if sets[0].skipped else ""
         raise OptionError(f"{data} has no face that can be used{named}")
-    if exclude is None and _has_shared_splits(data, labels):
-        exclude = EXCLUSIONS
-    excluded = _excluded(exclude)
+    keys = [sample.key for data_set in sets for sample in data_set.samples]
+    if exclude is not None:
+        excluded = _excluded(exclude, keys, named=True)
+    elif _has_shared_splits(data, labels):
+        excluded = _excluded(EXCLUSIONS, keys)
+    else:
+        excluded = frozenset()
     splits = {sample.split for data_set in sets for sample in data_set.samples}
     if splits == {""}:
         split = ""
@@ -167,7 +173,7 @@ def evaluate(
             *(pair for data_set in whole for pair in data_set.skipped),
             *(pair for pair in unreadable.items() if pair[0] not in excluded),
         ],
-        excluded=sorted(excluded & {s.key for d in sets for s in d.samples}),
+        excluded=sorted(excluded),
     )
     results["suspect_labels"] = suspects_of(
         Scored(outcomes, Calibration.from_dict(spec.calibration))
@@ -231,14 +237,19 @@ def _read(data: Path, labels: Path | None) -> list[DataSet]:
     return [one]
 
 
-def _excluded(path: Path | None) -> frozenset[str]:
-    """File names that a CSV lists."""
-    import csv
+def _excluded(path: Path, keys: Sequence[str], *, named: bool = False) -> frozenset[str]:
+    """Which pictures a CSV lists, by their names or by the ends of their paths.
 
-    if path is None:
-        return frozenset()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return frozenset(row["file"] for row in csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise OptionError(f"{path} must be a CSV with a column file: {error!r}") from error
+    Of a list that the user named, what is of no picture is said.
+    """
+    from facewise.datasets import read_rows
+    from facewise.evaluation.dedupe_lists import rows_by_picture
+
+    names = {row["file"]: row for row in read_rows(path, ("file",))}
+    excluded = frozenset(keys) & rows_by_picture(names, keys).keys()
+    if named and len(excluded) < len(names):
+        text = f"{len(names) - len(excluded)} of {len(names)} excluded names are in no data set"
+        if not excluded:
+            raise OptionError(f"{path}: {text}, or in several folders: check --exclude and --data")
+        logger.warning("%s, or in several folders", text)
+    return excluded
