@@ -123,6 +123,41 @@ def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Pa
     assert len(first) == 2, "the third is missing"
 
 
+def test_what_was_stored_half_is_made_anew(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def again() -> np.ndarray[Any, Any]:
+        return collect("default", [read_csv(faces)], "", store=tmp_path, workers=1, sample=2).ages
+
+    first = again()
+    (outcomes,), (detections,) = tmp_path.glob("*.npz"), tmp_path.glob("*.npy")
+    whole = outcomes.read_bytes(), detections.read_bytes()
+    for part in (0, 60, len(whole[1]) - 9):
+        outcomes.write_bytes(whole[0][:part])
+        detections.write_bytes(whole[1][:part])
+        np.testing.assert_array_equal(again(), first)
+        assert f"{outcomes} cannot be read" in caplog.text
+        assert f"{detections} cannot be read" in caplog.text
+        assert detections.read_bytes() == whole[1]
+        caplog.clear()
+    assert sorted(tmp_path.iterdir()) == sorted([outcomes, detections])
+
+
+def test_a_run_that_ends_while_it_stores_leaves_nothing_half(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    savez = np.savez
+
+    def full(file: Any, **columns: Any) -> None:
+        savez(file, keys=columns["keys"])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        collect("default", [read_csv(faces)], "", store=tmp_path, workers=1, sample=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_outcomes_are_of_these_files_and_no_others_of_their_names(
     faces: Path, tmp_path: Path
 ) -> None:
