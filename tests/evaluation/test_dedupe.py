@@ -213,7 +213,27 @@ def test_a_split_of_another_name_is_no_training_split() -> None:
     }
     crossing = across_splits([["a", "b"], ["c", "d"]], rows)
     assert [group["leave_out"] for group in crossing] == [["b"], ["d"]]
-    assert [row["in_split"] for row in exclusions(crossing)] == ["train", "Training"]
+    assert [row["in_split"] for row in exclusions(crossing)] == ["train", "training"]
+
+
+def test_lists_are_read_as_evaluate_reads_them(tmp_path: Path) -> None:
+    """Neither a conflict nor a leak: the same labels and splits, written in other ways."""
+    listing = tmp_path / "list.csv"
+    listing.write_text(
+        "File,Split,Sex,Race\na,train,Male,white\nb,Train ,male,White\n"
+        "c,TEST,F,east asian\nd,test,f,Asian\ne,test,female,Martian\nf,test,Female,black\n"
+    )
+    rows = read_lists([listing])
+    labels = {name: labels_of(name, rows[name]) for name in rows}
+    assert labels["c"] == {"gender": "f", "ethnicity": "Asian"}
+    pairs = [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert across_splits(pairs, rows) == []
+    assert {row["file"]: row["disagree"] for row in conflicts(pairs, labels)} == {
+        "e": "ethnicity",
+        "f": "ethnicity",
+    }
+    (crossing,) = across_splits([["b", "c"]], rows)
+    assert crossing == {"files": {"b": "train", "c": "test"}, "leave_out": ["c"]}
 
 
 def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
@@ -312,7 +332,7 @@ def test_label_noise_counts_an_age_however_it_is_written(album: Path) -> None:
 def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     bad = tmp_path / "list.csv"
     bad.write_text("name,split\na,train\n")
-    with pytest.raises(OptionError, match="lacks the column file"):
+    with pytest.raises(OptionError, match="lacks the columns file"):
         read_lists([bad])
     bad.write_text("file,split\nx/a,train\nx/a,test\n")
     with pytest.raises(OptionError, match="twice"):
