@@ -399,6 +399,18 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
         assert sheet.width > 1000
 
 
+def test_what_an_earlier_run_left_is_deleted_and_nothing_else(album: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("exclusions.csv", "pairs-1.png", "pairs-12.png", "pairs-mine.png"):
+        (out / name).write_text("an earlier run's")
+    result = CliRunner().invoke(app, ["dedupe", str(album), "--out", str(out), "--sheets", "1"])
+    assert result.exit_code == 0, result.output
+    written = ["conflicts.csv", "dedupe.json", "dedupe.md", "pairs-1.png", "splits.csv"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*written, "pairs-mine.png"])
+    assert (out / "pairs-1.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
 def test_names_that_are_no_utf8_are_spelt_out(album: Path, tmp_path: Path) -> None:
     drawn(0).save(album / os.fsdecode(b"caf\xe9.jpg"), quality=80)

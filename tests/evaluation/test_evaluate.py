@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
 from facewise.cli import app
-from facewise.cli.evaluate import EXCLUSIONS
+from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.outcomes import collect, fingerprint
@@ -242,6 +242,36 @@ def test_left_out_pictures_go_by_the_ends_of_their_paths(
     leave.write_text("file\nelsewhere.jpg\n")
     with pytest.raises(OptionError, match="1 of 1 excluded names are in no data set"):
         run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
+
+
+def test_splits_that_dedupe_wrote_take_the_place_of_a_csvs_own(faces: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:4]
+    (tmp_path / "imgs").mkdir()
+    for name in names:
+        shutil.copy(faces.parent / name, tmp_path / "imgs")
+    rows = "".join(f"imgs/{name},30,train\n" for name in names)
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    dealt = tmp_path / "splits.csv"
+    dealt.write_text(
+        f"file,split,duplicate_group\n{names[0]},test,{names[0]}\n{names[1]},test,{names[0]}\n"
+        f"{names[2]},train,\n"
+    )
+    data_set = read_csv(tmp_path / "faces.csv")
+    (given,) = _with_splits([data_set], dealt)
+    assert [(sample.split, sample.group) for sample in given.samples] == [
+        ("test", names[0]),
+        ("test", names[0]),
+        ("train", f"imgs/{names[2]}"),
+        ("", f"imgs/{names[3]}"),
+    ]
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--workers", 1)
+    run(*options, "--out", tmp_path, "--degraded", 0, "--splits", dealt)
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 2}
+    assert data["skipped"] == [[f"imgs/{names[3]}", "no split"]]
+    dealt.write_text("file,split\nelsewhere.jpg,test\n")
+    with pytest.raises(OptionError, match="has no split of any picture"):
+        run(*options, "--out", tmp_path, "--degraded", 0, "--splits", dealt)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def evaluate(
     degraded: Annotated[
         int, typer.Option(min=0, help="Faces of each data set to worsen on purpose; 0 for none.")
     ] = 450,
+    split_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--splits",
+            help="CSV with columns file, split and maybe duplicate_group, as facewise dedupe "
+            "writes: takes the place of the data's own splits and groups.",
+        ),
+    ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -95,10 +103,12 @@ def evaluate(
     if not any(data_set.samples for data_set in sets):
         named = ", the first, {}: {}".format(*sets[0].skipped[0]) if sets[0].skipped else ""
         raise OptionError(f"{data} has no face that can be used{named}")
+    if split_list is not None:
+        sets = _with_splits(sets, split_list)
     keys = [sample.key for data_set in sets for sample in data_set.samples]
     if exclude is not None:
         excluded = _excluded(exclude, keys, named=True)
-    elif _has_shared_splits(data, labels):
+    elif split_list is None and _has_shared_splits(data, labels):
         excluded = _excluded(EXCLUSIONS, keys)
     else:
         excluded = frozenset()
@@ -214,6 +224,32 @@ def _in_split(data_set: DataSet, split: str) -> DataSet:
         text = "%d pictures are in no split that is known, the first %s: %s"
         logger.warning(text, len(lost), *lost[0])
     return dataclasses.replace(data_set, skipped=(*data_set.skipped, *lost))
+
+
+def _with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
+    """Data sets dealt out by a list; pictures that it does not name are in no split."""
+    from facewise.datasets import split_name
+    from facewise.evaluation.dedupe_lists import read_lists, rows_by_picture
+
+    listed = read_lists([path])
+    rows = rows_by_picture(listed, [sample.key for data_set in sets for sample in data_set.samples])
+    dealt = [
+        dataclasses.replace(
+            data_set,
+            samples=tuple(
+                dataclasses.replace(
+                    sample,
+                    split=split_name(rows.get(sample.key, {}).get("split")),
+                    group=rows.get(sample.key, {}).get("duplicate_group") or sample.key,
+                )
+                for sample in data_set.samples
+            ),
+        )
+        for data_set in sets
+    ]
+    if not any(sample.split for data_set in dealt for sample in data_set.samples):
+        raise OptionError(f"{path} has no split of any picture: check --splits and --data")
+    return dealt
 
 
 def _read(data: Path, labels: Path | None) -> list[DataSet]:
