@@ -7,15 +7,14 @@ a tar. What cannot be used is named with its reason, never dropped in silence.
 from __future__ import annotations
 
 import csv
-import os
 import re
-import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from facewise.errors import OptionError
+from facewise.folders import walk
 from facewise.formats import SUFFIXES
 from facewise.labels import (
     AGES,
@@ -24,8 +23,12 @@ from facewise.labels import (
     FAIRFACE_RACES,
     GENDER_LABELS,
 )
+from facewise.tars import DAMAGE, read_tar
 
 DataSetName = Literal["utkface", "fairface", "csv"]
+
+Place = tuple[Path, int, int]
+"""File, first byte and size; size -1 is a whole file."""
 
 SPLITS: Final = ("train", "val", "calibration", "test")
 
@@ -57,11 +60,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples and where their bytes lie: ``(file, offset, size)``; size -1 is a whole file."""
+    """Samples, what is none and why, and where the samples' bytes lie."""
 
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...]
-    places: Mapping[str, tuple[Path, int, int]] = field(repr=False)
+    places: Mapping[str, Place] = field(repr=False)
 
     def read(self, sample: Sample) -> bytes:
         """Encoded bytes of a sample's picture; safe from several threads and processes."""
@@ -71,24 +74,39 @@ class DataSet:
             return file.read(size) if size >= 0 else file.read()
 
 
-def _index(source: Path) -> dict[str, tuple[Path, int, int]]:
-    """File name to place, for all pictures in a folder or an uncompressed tar."""
+def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:
+    """Name to place, for all pictures in a folder or an uncompressed tar; then those that are
+    there by name only, with the reason.
+    """
+    places: dict[str, Place] = {}
+    skipped: list[tuple[str, str]] = []
+
+    def skip(name: str, reason: str = "not a regular file") -> None:
+        if _is_picture(name):
+            skipped.append((name, reason))
+
     if source.is_dir():
-        paths = sorted(Path(root) / name for root, _, names in os.walk(source) for name in names)
-        keys = ((path.relative_to(source).as_posix(), path) for path in paths)
-        return {key: (path, 0, -1) for key, path in keys if _is_picture(key)}
+        for path in sorted(map(Path, walk(str(source), skip))):
+            if _is_picture(key := path.as_posix()):
+                places[key] = (source / path, 0, -1)
+        return places, skipped
     try:
-        with tarfile.open(source, "r:") as archive:
-            return {
-                member.name: (source, member.offset_data, member.size)
-                for member in archive
-                if member.isfile() and _is_picture(member.name)
-            }
-    except (OSError, tarfile.TarError) as error:
+        with source.open("rb") as file:
+            for name, place, target in read_tar(file):
+                if place is None and target:
+                    skip(name, f"a link to {target}, which is no file in the tar")
+                elif place is None:
+                    skip(name)
+                elif name in places:
+                    skip(name, "a second file of that name")
+                elif _is_picture(name):
+                    places[name] = (source, *place)
+    except (OSError, *DAMAGE) as error:
         raise OptionError(
-            f"{source} is neither a folder nor an uncompressed tar of pictures ({error}); unpack "
-            "it, or check the path"
+            f"{source} is neither a folder nor an uncompressed tar of pictures, whole and alone "
+            f"({error}); unpack it, copy it again, or check the path"
         ) from error
+    return places, skipped
 
 
 def _is_picture(key: str) -> bool:
@@ -107,9 +125,9 @@ def read_pictures(source: Path) -> DataSet:
     Raises:
         OptionError: the source cannot be read.
     """
-    places = _index(source)
+    places, skipped = _index(source)
     samples = (Sample(key, "csv", "", None, None, None, key) for key in places)
-    return DataSet(tuple(samples), (), places)
+    return DataSet(tuple(samples), tuple(skipped), places)
 
 
 _UTKFACE_NAME: Final = re.compile(r"^(\d{1,3})_(\d)_(?:(\d)_)?(\d{8,})\s*\.?jpg(\.chip\.jpg)?$")
@@ -140,15 +158,19 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
 
     Args:
         source: folder or tar.
-        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped.
+        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped, and so
+            are those that only it has.
 
     Raises:
         OptionError: a source or CSV cannot be read.
     """
-    listed = {row["file"]: row for row in _read_rows(splits, ("file", "split"))} if splits else None
-    samples, skipped, places = [], [], {}
-    for path, place in _index(source).items():
-        name = path.rsplit("/", 1)[-1]
+    listed = {row["file"]: row for row in read_rows(splits, ("file", "split"))} if splits else None
+    samples, places = [], {}
+    pictures, skipped = _index(source)
+    seen = {_short(path) for path, _ in skipped}
+    for path, place in pictures.items():
+        name = _short(path)
+        seen.add(name)
         parsed = parse_utkface_name(name)
         row = listed.get(name) if listed is not None else {}
         if isinstance(parsed, str):
@@ -171,21 +193,35 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
                 )
             )
             places[name] = place
+    skipped += _unseen(listed or (), seen)
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _short(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _unseen(listed: Iterable[str], seen: Collection[str | None]) -> list[tuple[str, str]]:
+    """Names of a list that no picture has."""
+    return [(name, "no picture of that name") for name in listed if name not in seen]
 
 
 def read_fairface(source: Path, labels: Path) -> DataSet:
     """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
 
     ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
+    Files that have no label, and labels that have no file, are skipped.
 
     Raises:
         OptionError: the source or the CSV cannot be read.
     """
-    rows = {row["file"]: row for row in _read_rows(labels, ("file", "age", "gender", "race"))}
-    samples, skipped, places = [], [], {}
-    for path, place in _index(source).items():
+    rows = {row["file"]: row for row in read_rows(labels, ("file", "age", "gender", "race"))}
+    samples, places = [], {}
+    pictures, skipped = _index(source)
+    seen = {listed_name(path, rows) for path, _ in skipped}
+    for path, place in pictures.items():
         name = listed_name(path, rows)
+        seen.add(name)
         if name is None:
             skipped.append((path, "not in the list of labels"))
             continue
@@ -193,7 +229,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             skipped.append((path, f"a second file for the label of {name}"))
             continue
         row = rows[name]
-        age_range, gender = _fairface_group(row["age"] or ""), (row["gender"] or "").lower()
+        age_range, gender = _fairface_group(row["age"]), row["gender"].lower()
         if age_range is None or gender not in GENDER_LABELS:
             skipped.append((name, f"unknown label {row['age']!r} or {row['gender']!r}"))
             continue
@@ -212,6 +248,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             )
         )
         places[name] = place
+    skipped += _unseen(rows, seen)
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
@@ -237,9 +274,9 @@ def read_csv(path: Path) -> DataSet:
         OptionError: the CSV cannot be read, or has no label in any row.
     """
     samples, skipped, places = [], [], {}
-    rows = _read_rows(path, ("path",))
+    rows = read_rows(path, ("path",))
     for number, row in enumerate(rows, start=1):
-        key = row["path"] or ""
+        key = row["path"]
         if not key:
             skipped.append((f"row {number}", "no path"))
             continue
@@ -249,9 +286,9 @@ def read_csv(path: Path) -> DataSet:
                 dataset="csv",
                 split=split_name(row.get("split")),
                 age_range=parse_age(row.get("age") or ""),
-                gender=_parse_label(_either(row, "gender", "sex"), GENDER_LABELS),
-                ethnicity=_parse_label(
-                    _either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
+                gender=parse_label(either(row, "gender", "sex"), GENDER_LABELS),
+                ethnicity=parse_label(
+                    either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
                 ),
                 group=row.get("group") or key,
             )
@@ -276,7 +313,8 @@ def split_name(text: str | None) -> str:
     return (text or "").strip().lower()
 
 
-def _either(row: Mapping[str, str], name: str, other: str) -> str:
+def either(row: Mapping[str, str], name: str, other: str) -> str:
+    """A field that goes by two names."""
     return row.get(name) or row.get(other) or ""
 
 
@@ -309,9 +347,19 @@ def _fairface_group(text: str) -> tuple[int, int] | None:
     return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
 
 
-def _parse_label(
+def parse_label(
     text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
 ) -> int | None:
+    """Index of a label, whatever its case; None for an empty text.
+
+    Args:
+        text: a label or a synonym.
+        labels: in the order of the contract.
+        synonyms: other names, to labels.
+
+    Raises:
+        ValueError: it is none of them.
+    """
     text = text.strip()
     if not text:
         return None
@@ -321,8 +369,14 @@ def _parse_label(
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
 
 
-def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
-    """Rows by the names of their columns in lower case; of Age and age, age is the one."""
+def read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a CSV by the names of their columns in lower case; of Age and age, age is the one.
+
+    What a short row lacks is "".
+
+    Raises:
+        OptionError: it cannot be read, or lacks a required column.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -331,6 +385,6 @@ def _read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
             missing = [name for name in required if name not in columns]
             if missing:
                 raise OptionError(f"{path} lacks the columns {', '.join(missing)}")
-            return [{name: row[column] for name, column in columns.items()} for row in reader]
+            return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error

@@ -20,7 +20,7 @@ from facewise.batch import storage, tables
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
-from facewise.batch.sources import Skipped, list_items
+from facewise.batch.sources import list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
 from facewise.errors import (
@@ -30,6 +30,7 @@ from facewise.errors import (
     SourceError,
     TableError,
 )
+from facewise.folders import Skipped
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")

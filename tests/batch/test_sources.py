@@ -18,8 +18,9 @@ import pytest
 
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
-from facewise.batch.sources import Skipped, list_items
+from facewise.batch.sources import list_items
 from facewise.errors import OptionError
+from facewise.folders import Skipped
 
 AGE = Job(attributes=("age",), shard_size=2)
 

@@ -213,7 +213,27 @@ def test_a_split_of_another_name_is_no_training_split() -> None:
     }
     crossing = across_splits([["a", "b"], ["c", "d"]], rows)
     assert [group["leave_out"] for group in crossing] == [["b"], ["d"]]
-    assert [row["in_split"] for row in exclusions(crossing)] == ["train", "Training"]
+    assert [row["in_split"] for row in exclusions(crossing)] == ["train", "training"]
+
+
+def test_lists_are_read_as_evaluate_reads_them(tmp_path: Path) -> None:
+    """Neither a conflict nor a leak: the same labels and splits, written in other ways."""
+    listing = tmp_path / "list.csv"
+    listing.write_text(
+        "File,Split,Sex,Race\na,train,Male,white\nb,Train ,male,White\n"
+        "c,TEST,F,east asian\nd,test,f,Asian\ne,test,female,Martian\nf,test,Female,black\n"
+    )
+    rows = read_lists([listing])
+    labels = {name: labels_of(name, rows[name]) for name in rows}
+    assert labels["c"] == {"gender": "f", "ethnicity": "Asian"}
+    pairs = [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert across_splits(pairs, rows) == []
+    assert {row["file"]: row["disagree"] for row in conflicts(pairs, labels)} == {
+        "e": "ethnicity",
+        "f": "ethnicity",
+    }
+    (crossing,) = across_splits([["b", "c"]], rows)
+    assert crossing == {"files": {"b": "train", "c": "test"}, "leave_out": ["c"]}
 
 
 def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
@@ -240,6 +260,13 @@ def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
     prints = fingerprints([read_pictures(album)])
     assert len(prints) == 14
     assert prints.unreadable == (("gone.jpg", "No such file or directory"),)
+
+
+def test_what_is_no_file_is_named_beside_what_cannot_be_read(album: Path) -> None:
+    os.mkfifo(album / "pipe.jpg")
+    prints = fingerprints([read_pictures(album)])
+    assert len(prints) == 14
+    assert prints.unreadable == (("pipe.jpg", "not a regular file"),)
 
 
 def test_sheets_show_whatever_was_read(album: Path) -> None:
@@ -305,7 +332,7 @@ def test_label_noise_counts_an_age_however_it_is_written(album: Path) -> None:
 def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     bad = tmp_path / "list.csv"
     bad.write_text("name,split\na,train\n")
-    with pytest.raises(OptionError, match="lacks the column file"):
+    with pytest.raises(OptionError, match="lacks the columns file"):
         read_lists([bad])
     bad.write_text("file,split\nx/a,train\nx/a,test\n")
     with pytest.raises(OptionError, match="twice"):
@@ -370,6 +397,18 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
     assert "Near-duplicates" in (out / "found-v1.2.md").read_text()
     with Image.open(out / "pairs-1.png") as sheet:
         assert sheet.width > 1000
+
+
+def test_what_an_earlier_run_left_is_deleted_and_nothing_else(album: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("exclusions.csv", "pairs-1.png", "pairs-12.png", "pairs-mine.png"):
+        (out / name).write_text("an earlier run's")
+    result = CliRunner().invoke(app, ["dedupe", str(album), "--out", str(out), "--sheets", "1"])
+    assert result.exit_code == 0, result.output
+    written = ["conflicts.csv", "dedupe.json", "dedupe.md", "pairs-1.png", "splits.csv"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*written, "pairs-mine.png"])
+    assert (out / "pairs-1.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
 from facewise.cli import app
-from facewise.cli.evaluate import EXCLUSIONS
+from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.outcomes import collect, fingerprint
@@ -123,6 +123,41 @@ def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Pa
     assert len(first) == 2, "the third is missing"
 
 
+def test_what_was_stored_half_is_made_anew(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def again() -> np.ndarray[Any, Any]:
+        return collect("default", [read_csv(faces)], "", store=tmp_path, workers=1, sample=2).ages
+
+    first = again()
+    (outcomes,), (detections,) = tmp_path.glob("*.npz"), tmp_path.glob("*.npy")
+    whole = outcomes.read_bytes(), detections.read_bytes()
+    for part in (0, 60, len(whole[1]) - 9):
+        outcomes.write_bytes(whole[0][:part])
+        detections.write_bytes(whole[1][:part])
+        np.testing.assert_array_equal(again(), first)
+        assert f"{outcomes} cannot be read" in caplog.text
+        assert f"{detections} cannot be read" in caplog.text
+        assert detections.read_bytes() == whole[1]
+        caplog.clear()
+    assert sorted(tmp_path.iterdir()) == sorted([outcomes, detections])
+
+
+def test_a_run_that_ends_while_it_stores_leaves_nothing_half(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    savez = np.savez
+
+    def full(file: Any, **columns: Any) -> None:
+        savez(file, keys=columns["keys"])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        collect("default", [read_csv(faces)], "", store=tmp_path, workers=1, sample=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_outcomes_are_of_these_files_and_no_others_of_their_names(
     faces: Path, tmp_path: Path
 ) -> None:
@@ -186,11 +221,64 @@ def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:
     assert results["data"]["faces"] == {"csv": 7}
 
 
+def test_left_out_pictures_go_by_the_ends_of_their_paths(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ``facewise dedupe`` writes them, which cuts folders off where it can."""
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:3]
+    for name in names:
+        (tmp_path / "imgs").mkdir(exist_ok=True)
+        shutil.copy(faces.parent / name, tmp_path / "imgs")
+    rows = "".join(f"imgs/{name},30\n" for name in names)
+    (tmp_path / "faces.csv").write_text(f"path,age\n{rows}")
+    leave = tmp_path / "leave.csv"
+    leave.write_text(f"File\n{names[0]}\nimgs/{names[1]}\nelsewhere.jpg\n")
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--workers", 1)
+    run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["excluded"] == [f"imgs/{name}" for name in names[:2]]
+    assert data["faces"] == {"csv": 1}
+    assert "1 of 3 excluded names are in no data set" in caplog.text
+    leave.write_text("file\nelsewhere.jpg\n")
+    with pytest.raises(OptionError, match="1 of 1 excluded names are in no data set"):
+        run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
+
+
+def test_splits_that_dedupe_wrote_take_the_place_of_a_csvs_own(faces: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:4]
+    (tmp_path / "imgs").mkdir()
+    for name in names:
+        shutil.copy(faces.parent / name, tmp_path / "imgs")
+    rows = "".join(f"imgs/{name},30,train\n" for name in names)
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    dealt = tmp_path / "splits.csv"
+    dealt.write_text(
+        f"file,split,duplicate_group\n{names[0]},test,{names[0]}\n{names[1]},test,{names[0]}\n"
+        f"{names[2]},train,\n"
+    )
+    data_set = read_csv(tmp_path / "faces.csv")
+    (given,) = _with_splits([data_set], dealt)
+    assert [(sample.split, sample.group) for sample in given.samples] == [
+        ("test", names[0]),
+        ("test", names[0]),
+        ("train", f"imgs/{names[2]}"),
+        ("", f"imgs/{names[3]}"),
+    ]
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--workers", 1)
+    run(*options, "--out", tmp_path, "--degraded", 0, "--splits", dealt)
+    data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+    assert data["faces"] == {"csv": 2}
+    assert data["skipped"] == [[f"imgs/{names[3]}", "no split"]]
+    dealt.write_text("file,split\nelsewhere.jpg,test\n")
+    with pytest.raises(OptionError, match="has no split of any picture"):
+        run(*options, "--out", tmp_path, "--degraded", 0, "--splits", dealt)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--fit"], "--fit needs the splits calibration and val"),
-        (["--exclude", "{faces}"], "must be a CSV with a column file"),
+        (["--exclude", "{faces}"], "lacks the columns file"),
         (["--model", "none-such"], "no model 'none-such'"),
     ],
 )

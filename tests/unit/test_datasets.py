@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +105,101 @@ def test_pictures_of_every_format_and_nothing_else(tmp_path: Path, kind: str) ->
     source = store(tmp_path, kind, dict.fromkeys(pictures + others, b""))
     found = {sample.key.removeprefix("set/") for sample in read_pictures(source).samples}
     assert found == set(pictures)
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes | str]]) -> Path:
+    """A tar of files, in this order; a text is a link's target."""
+    with tarfile.open(path, "w") as archive:
+        for name, what in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(what, str):
+                info.type, info.linkname = tarfile.SYMTYPE, what
+                archive.addfile(info)
+            else:
+                info.size = len(what)
+                archive.addfile(info, io.BytesIO(what))
+    return path
+
+
+def test_a_tar_that_is_damaged_or_joined_is_refused_not_cut_short(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tar", [("a.jpg", b"a" * 700), ("b.jpg", b"b" * 700)])
+    assert len(read_pictures(path).samples) == 2
+    whole, second = path.read_bytes(), 512 + 1024
+    flipped = whole[: second + 3] + b"\xff" + whole[second + 4 :]
+    hole = whole[:second] + bytes(512) + whole[second + 512 :]
+    for data in (flipped, hole, whole[: second + 100], whole[: second + 600], whole + whole):
+        path.write_bytes(data)
+        with pytest.raises(OptionError, match="tar of pictures, whole and alone"):
+            read_pictures(path)
+
+
+def test_links_of_a_tar_are_what_they_lead_to_and_the_first_of_a_name_counts(
+    tmp_path: Path,
+) -> None:
+    members: list[tuple[str, bytes | str]] = [
+        ("./a.jpg", b"first"),
+        ("./a.jpg", b"second"),
+        ("sub/link.jpg", "../blob"),
+        ("gone.jpg", "nowhere.jpg"),
+        ("gone.txt", "nowhere.txt"),
+        ("blob", b"a picture without an ending"),
+    ]
+    data_set = read_pictures(write_tar(tmp_path / "t.tar", members))
+    assert {sample.key: data_set.read(sample) for sample in data_set.samples} == {
+        "a.jpg": b"first",
+        "sub/link.jpg": b"a picture without an ending",
+    }
+    assert data_set.skipped == (
+        ("a.jpg", "a second file of that name"),
+        ("gone.jpg", "a link to nowhere.jpg, which is no file in the tar"),
+    )
+
+
+def test_linked_folders_are_read_and_what_is_no_file_is_named(tmp_path: Path) -> None:
+    source = store(tmp_path, "folder", {"a.jpg": b"", "sub/b.jpg": b""})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.jpg").write_bytes(b"c")
+    (source / "linked").symlink_to(tmp_path / "elsewhere")
+    (source / "sub" / "loop").symlink_to(source)
+    os.mkfifo(source / "sub" / "pipe.jpg")
+    data_set = read_pictures(source)
+    assert [s.key for s in data_set.samples] == ["a.jpg", "linked/c.jpg", "sub/b.jpg"]
+    assert data_set.read(data_set.samples[1]) == b"c"
+    assert data_set.skipped == (("sub/pipe.jpg", "not a regular file"),)
+
+
+def test_a_folder_that_cannot_be_listed_ends_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = store(tmp_path, "folder", {"a.jpg": b"", "closed/b.jpg": b""})
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # permissions do not stop root, whom tests may run as
+        if "closed" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OptionError, match=r"closed/?: cannot be listed \(Permission denied\)"):
+        read_pictures(source)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_names_of_a_list_that_no_picture_has_are_skipped(tmp_path: Path, kind: str) -> None:
+    here, gone, odd = (f"25_1_{n}_20170119172047553.jpg" for n in (3, 4, 9))
+    source = store(tmp_path, kind, {f"sub/{here}": b"", f"sub/{odd}": b""})
+    splits = tmp_path / "splits.csv"
+    splits.write_text(f"file,split\n{here},train\n{gone},train\n{odd},train\n")
+    assert dict(read_utkface(source, splits).skipped) == {
+        odd: "ethnicity 9 is not 0 to 4",
+        gone: "no picture of that name",
+    }
+    labels = tmp_path / "labels.csv"
+    rows = "".join(f"{name},20-29,Male,White\n" for name in (f"sub/{here}", gone, odd))
+    labels.write_text(f"file,age,gender,race\n{rows}")
+    data_set = read_fairface(source, labels)
+    assert [sample.key for sample in data_set.samples] == [f"sub/{here}", odd]
+    assert data_set.skipped == ((gone, "no picture of that name"),)
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])

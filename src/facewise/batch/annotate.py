@@ -15,9 +15,10 @@ from facewise.batch import archives, pool, storage, tables
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
-from facewise.batch.sources import Opened, Skipped, changed, check, list_items
+from facewise.batch.sources import Opened, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
 from facewise.errors import MissingExtraError, OptionError, TableError
+from facewise.folders import Skipped
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
 """Runs tasks on so many workers; results in any order, tasks taken only as there is room."""

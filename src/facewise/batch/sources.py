@@ -10,7 +10,6 @@ import errno
 import fnmatch
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -19,6 +18,7 @@ from facewise.batch import archives, storage, tables
 from facewise.batch.job import VIDEOS, Item, Job, file_item
 from facewise.batch.sorting import sort_strings
 from facewise.errors import FacewiseError, ImageNotFoundError, OptionError, SourceError
+from facewise.folders import Skipped, walk
 from facewise.formats import SUFFIXES
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
@@ -28,17 +28,6 @@ _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 Opened = dict[str, dict[str, Any]]
 """Fingerprints of the tars, tables and lists that were opened, by path."""
-
-
-class Skipped(Counter[str]):
-    """Names that were left out, counted by ending."""
-
-    def add(self, name: str) -> None:
-        self[PurePosixPath(name).suffix.lower() or "no ending"] += 1
-
-    def __str__(self) -> str:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.most_common(5))
-        return f"{self.total():,} files are no pictures by their names ({kinds})"
 
 
 def list_items(
@@ -97,7 +86,7 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
     if storage.is_url(source):
         yield from _list_url(source, job, skipped, opened)
     elif Path(source).is_dir():
-        for name in sort_strings(walk(source, skipped)):
+        for name in sort_strings(walk(source, skipped.add)):
             yield from by_ending(os.path.join(source, name), skipped)  # noqa: PTH118
     elif os.path.lexists(source):
         yield from _file(source, job, skipped, opened)
@@ -214,58 +203,6 @@ def _lines(source: str) -> Iterator[Item]:
             yield file_item(storage.beside(source, name), name)
 
 
-def walk(folder: str, skipped: Skipped, depth: int | None = None) -> Iterator[str]:
-    """Names of the files below a folder, relative to it with ``/``, in no order.
-
-    Links are followed, those that lead back to a folder above themselves excepted. Hidden names
-    (those that begin with a dot) are left out.
-
-    Args:
-        folder: where to begin.
-        skipped: receives what is no regular file.
-        depth: levels to go down; None for all.
-    """
-    root = os.stat(folder)  # noqa: PTH116
-    # Each folder with the identities of those above it; a link back to one of them is a loop.
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [
-        ("", frozenset({(root.st_dev, root.st_ino)}))
-    ]
-    while stack:
-        prefix, above = stack.pop()
-        try:
-            entries = os.scandir(os.path.join(folder, prefix))  # noqa: PTH118
-        except OSError as error:
-            raise OptionError(
-                f"{os.path.join(folder, prefix)}: cannot be listed ({error.strerror}): make it "  # noqa: PTH118
-                "readable, or name the folders beside it one by one"
-            ) from error
-        with entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    identity = _identity(entry) if entry.is_dir() else None
-                    is_file = entry.is_file() or (
-                        entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
-                    )
-                except OSError:  # a link to itself, or into a folder that may not be entered
-                    identity, is_file = None, True
-                if identity is not None:
-                    deeper = depth is None or name.count("/") + 1 < depth
-                    if identity not in above and deeper:
-                        stack.append((f"{name}/", above | {identity}))
-                elif is_file:
-                    yield name  # a link that leads nowhere will be a row that says so
-                else:
-                    skipped.add(entry.name)
-
-
-def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
-    status = entry.stat()
-    return status.st_dev, status.st_ino
-
-
 def glob(pattern: str) -> Iterator[str]:
     """Local files that match a pattern: ``*``, ``?`` and ``[]`` within a name, ``**`` across."""
     parts = pattern.replace(os.sep, "/").split("/")
@@ -275,7 +212,7 @@ def glob(pattern: str) -> Iterator[str]:
     if not Path(folder or ".").is_dir():
         raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
     depth = None if "**" in rest else len(rest)
-    for name in walk(folder or ".", Skipped(), depth):
+    for name in walk(folder or ".", Skipped().add, depth):
         if _matches(name.split("/"), rest):
             yield f"{folder.rstrip('/')}/{name}" if folder else name
 

@@ -105,6 +105,10 @@ def dedupe(
         ("duplicate_group", "file", *LABEL_COLUMNS, "disagree"),
         conflicts(groups, labels),
     )
+    # What an earlier run wrote here, and this one may not write over.
+    sheets_before = (p for p in out.glob("pairs-*.png") if p.stem[len("pairs-") :].isdecimal())
+    for stale in (out / "exclusions.csv", *sheets_before):
+        stale.unlink(missing_ok=True)
     if listed:
         write_csv(
             left_out or out / "exclusions.csv",

@@ -14,6 +14,8 @@ from facewise.cli.train import data_sets
 from facewise.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facewise.datasets import DataSet
     from facewise.evaluation.outcomes import Outcomes
 
@@ -44,6 +46,14 @@ def evaluate(
     degraded: Annotated[
         int, typer.Option(min=0, help="Faces of each data set to worsen on purpose; 0 for none.")
     ] = 450,
+    split_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--splits",
+            help="CSV with columns file, split and maybe duplicate_group, as facewise dedupe "
+            "writes: takes the place of the data's own splits and groups.",
+        ),
+    ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -93,9 +103,15 @@ def evaluate(
     if not any(data_set.samples for data_set in sets):
         named = ", the first, {}: {}".format(*sets[0].skipped[0]) if sets[0].skipped else ""
         raise OptionError(f"{data} has no face that can be used{named}")
-    if exclude is None and _has_shared_splits(data, labels):
-        exclude = EXCLUSIONS
-    excluded = _excluded(exclude)
+    if split_list is not None:
+        sets = _with_splits(sets, split_list)
+    keys = [sample.key for data_set in sets for sample in data_set.samples]
+    if exclude is not None:
+        excluded = _excluded(exclude, keys, named=True)
+    elif split_list is None and _has_shared_splits(data, labels):
+        excluded = _excluded(EXCLUSIONS, keys)
+    else:
+        excluded = frozenset()
     splits = {sample.split for data_set in sets for sample in data_set.samples}
     if splits == {""}:
         split = ""
@@ -167,7 +183,7 @@ def evaluate(
             *(pair for data_set in whole for pair in data_set.skipped),
             *(pair for pair in unreadable.items() if pair[0] not in excluded),
         ],
-        excluded=sorted(excluded & {s.key for d in sets for s in d.samples}),
+        excluded=sorted(excluded),
     )
     results["suspect_labels"] = suspects_of(
         Scored(outcomes, Calibration.from_dict(spec.calibration))
@@ -210,6 +226,32 @@ def _in_split(data_set: DataSet, split: str) -> DataSet:
     return dataclasses.replace(data_set, skipped=(*data_set.skipped, *lost))
 
 
+def _with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
+    """Data sets dealt out by a list; pictures that it does not name are in no split."""
+    from facewise.datasets import split_name
+    from facewise.evaluation.dedupe_lists import read_lists, rows_by_picture
+
+    listed = read_lists([path])
+    rows = rows_by_picture(listed, [sample.key for data_set in sets for sample in data_set.samples])
+    dealt = [
+        dataclasses.replace(
+            data_set,
+            samples=tuple(
+                dataclasses.replace(
+                    sample,
+                    split=split_name(rows.get(sample.key, {}).get("split")),
+                    group=rows.get(sample.key, {}).get("duplicate_group") or sample.key,
+                )
+                for sample in data_set.samples
+            ),
+        )
+        for data_set in sets
+    ]
+    if not any(sample.split for data_set in dealt for sample in data_set.samples):
+        raise OptionError(f"{path} has no split of any picture: check --splits and --data")
+    return dealt
+
+
 def _read(data: Path, labels: Path | None) -> list[DataSet]:
     """Whatever ``--data`` points at."""
     from facewise.datasets import read_csv, read_fairface, read_utkface
@@ -231,14 +273,19 @@ def _read(data: Path, labels: Path | None) -> list[DataSet]:
     return [one]
 
 
-def _excluded(path: Path | None) -> frozenset[str]:
-    """File names that a CSV lists."""
-    import csv
+def _excluded(path: Path, keys: Sequence[str], *, named: bool = False) -> frozenset[str]:
+    """Which pictures a CSV lists, by their names or by the ends of their paths.
 
-    if path is None:
-        return frozenset()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return frozenset(row["file"] for row in csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise OptionError(f"{path} must be a CSV with a column file: {error!r}") from error
+    Of a list that the user named, what is of no picture is said.
+    """
+    from facewise.datasets import read_rows
+    from facewise.evaluation.dedupe_lists import rows_by_picture
+
+    names = {row["file"]: row for row in read_rows(path, ("file",))}
+    excluded = frozenset(keys) & rows_by_picture(names, keys).keys()
+    if named and len(excluded) < len(names):
+        text = f"{len(names) - len(excluded)} of {len(names)} excluded names are in no data set"
+        if not excluded:
+            raise OptionError(f"{path}: {text}, or in several folders: check --exclude and --data")
+        logger.warning("%s, or in several folders", text)
+    return excluded

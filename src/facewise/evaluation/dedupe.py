@@ -151,7 +151,10 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
             return error.strerror or str(error)
         return difference_hash(rgb), thumbnail(rgb)
 
-    kept, bits, thumbs, unreadable = [], [], [], []
+    kept, bits, thumbs = [], [], []
+    unreadable = [(_spelt(name), why) for data_set in data_sets for name, why in data_set.skipped]
+    for name, why in unreadable:
+        log.warning("%s left out: %s", name, why)
     with ThreadPoolExecutor(threads) as pool:
         results = _track(pool.map(shrink, order), "pictures", len(order))
         for row, result in zip(order, results, strict=True):
@@ -174,7 +177,7 @@ def unique_names(keys: Sequence[str]) -> list[str]:
     Raises:
         OptionError: the same key twice, as two sources of the same layout have.
     """
-    whole = [os.fsencode(key).decode("utf-8", "backslashreplace") for key in keys]
+    whole = [_spelt(key) for key in keys]
     short = [name.rsplit("/", 1)[-1] for name in whole]
     if len(set(short)) == len(short):
         return short
@@ -185,6 +188,10 @@ def unique_names(keys: Sequence[str]) -> list[str]:
             "folders of one parent first"
         )
     return whole
+
+
+def _spelt(key: str) -> str:
+    return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
 def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.datasets import listed_name, parse_age, parse_utkface_name
+from facewise.datasets import (
+    either,
+    listed_name,
+    parse_age,
+    parse_label,
+    parse_utkface_name,
+    read_rows,
+    split_name,
+)
 from facewise.errors import OptionError
 from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS
 
@@ -24,7 +32,7 @@ Row = dict[str, str]
 
 
 def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
-    """File name to its row, of CSVs with a column ``file``.
+    """File name to its row, of CSVs with a column ``file``; columns are in lower case.
 
     Folders are cut off a name as long as no other file is called so: FairFace's own lists have a
     ``train/1.jpg`` and a ``val/1.jpg``.
@@ -34,18 +42,11 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
     """
     rows: dict[str, Row] = {}
     for path in paths:
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                if "file" not in (reader.fieldnames or ()):
-                    raise OptionError(f"{path} lacks the column file")
-                for row in reader:
-                    name = row["file"] or ""
-                    if name in rows:
-                        raise OptionError(f"{path} names {name} twice, or another list does")
-                    rows[name] = {k: v or "" for k, v in row.items() if isinstance(k, str)}
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise OptionError(f"{path} cannot be read as CSV: {error}") from error
+        for row in read_rows(path, ("file",)):
+            name = row["file"]
+            if name in rows:
+                raise OptionError(f"{path} names {name} twice, or another list does")
+            rows[name] = row
     times = Counter(map(_short, rows))
     return {_short(name) if times[_short(name)] == 1 else name: row for name, row in rows.items()}
 
@@ -73,7 +74,8 @@ def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, 
 def labels_of(name: str, row: Row | None) -> Row:
     """Age, gender and ethnicity of a file by its row of a list or else by UTKFace's file names.
 
-    FairFace's races are mapped to the five of the contract. What is unknown is absent.
+    Labels are the contract's, in any case and by FairFace's races, as ``datasets.read_csv`` takes
+    them; others are in lower case. What is unknown is absent.
     """
     parsed = parse_utkface_name(_short(name))
     out: Row = {}
@@ -83,12 +85,22 @@ def labels_of(name: str, row: Row | None) -> Row:
         if ethnicity is not None:
             out["ethnicity"] = ETHNICITY_LABELS[ethnicity]
     if row:
-        race = row.get("race", "")
-        given = {**row, "ethnicity": row.get("ethnicity") or FAIRFACE_RACES.get(race, race)}
-        # Male in one list and male in another are no disagreement.
-        given["gender"] = given.get("gender", "").lower()
-        out |= {name: given[name] for name in LABEL_COLUMNS if given.get(name)}
+        given = {
+            "age": row.get("age", ""),
+            "gender": _label(either(row, "gender", "sex"), GENDER_LABELS),
+            "ethnicity": _label(either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES),
+        }
+        out |= {name: label for name, label in given.items() if label}
     return out
+
+
+def _label(text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None) -> str:
+    """A label as the contract spells it, so that Male and male are no disagreement."""
+    try:
+        index = parse_label(text, labels, synonyms)
+    except ValueError:
+        return text.strip().lower()
+    return "" if index is None else labels[index]
 
 
 def parse_shares(text: str) -> dict[str, float]:
@@ -179,7 +191,8 @@ def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> l
     """Groups whose files the list puts into different splits, and which files to leave out."""
     out = []
     for group in groups:
-        splits = {name: rows[name]["split"] for name in group if rows.get(name, {}).get("split")}
+        told = ((name, split_name(rows.get(name, {}).get("split"))) for name in group)
+        splits = {name: split for name, split in told if split}
         if len(set(splits.values())) > 1:
             first = min(splits.values(), key=_rank)
             out.append(
@@ -189,7 +202,7 @@ def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> l
 
 
 def _rank(split: str) -> int:
-    known = (rank for rank, name in enumerate(SPLIT_ORDER) if split.lower().startswith(name))
+    known = (rank for rank, name in enumerate(SPLIT_ORDER) if split.startswith(name))
     return next(known, len(SPLIT_ORDER))
 
 

@@ -6,15 +6,18 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+import os
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,21 +231,50 @@ def collect(
         framing = f"{spec.sha256} {spec.size_px} {spec.template.tolist()}"
         key = hashlib.sha256(found_key.encode() + framing.encode()).hexdigest()[:12]
         outcomes_path = store / f"{spec.name}-{name}-{key}.npz"
-        if outcomes_path.exists():
-            with np.load(outcomes_path) as stored:
-                outcomes = Outcomes(**{name: stored[name] for name in stored.files})
-            return _readable(outcomes, data_sets, todo, {} if skipped is None else skipped)
-    known = np.load(detections_path) if detections_path and detections_path.exists() else None
+        if (stored := _stored(outcomes_path)) is not None:
+            return _readable(
+                Outcomes(**stored), data_sets, todo, {} if skipped is None else skipped
+            )
+    known = None if detections_path is None else _stored(detections_path)
     label = " ".join(filter(None, [split or "all", degradation]))
     rows = _run_all(model, data_sets, todo, known, degradation, workers=workers, label=label)
     outcomes = _columns(rows)
     if outcomes_path is not None and detections_path is not None:
         outcomes_path.parent.mkdir(parents=True, exist_ok=True)
         columns = {f.name: getattr(outcomes, f.name) for f in dataclasses.fields(Outcomes)}
-        np.savez(outcomes_path, **columns)
+        with _whole(outcomes_path) as file:
+            np.savez(file, **columns)
         if known is None:
-            np.save(detections_path, np.array([r["detections"] for r in rows], np.float32))
+            with _whole(detections_path) as file:
+                np.save(file, np.array([r["detections"] for r in rows], np.float32))
     return _readable(outcomes, data_sets, todo, {} if skipped is None else skipped)
+
+
+def _stored(path: Path) -> Any:
+    """The array, or the arrays by name, of a stored file; None where there is none to be read."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file:  # which NumPy leaves open where it cannot read it
+            stored = np.load(file)
+            if isinstance(stored, np.ndarray):
+                return stored
+            return {field.name: stored[field.name] for field in dataclasses.fields(Outcomes)}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be read (%s) and is made anew", path, error)
+        return None
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its place when it is whole, whoever else writes it."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _readable(

@@ -1,0 +1,106 @@
+"""Files in a tar and where their bytes begin; damage is never taken for the tar's end."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import tarfile
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, Final, NamedTuple
+
+DAMAGE: Final = (tarfile.TarError, EOFError)
+"""What reading a damaged tar raises."""
+
+
+class Entry(NamedTuple):
+    """A file in a tar.
+
+    Attributes:
+        name: its path in there.
+        place: first byte and size; None for a device, and for a link that leads to no file.
+        target: what a link leads to; "" where it is none.
+    """
+
+    name: str
+    place: tuple[int, int] | None
+    target: str = ""
+
+
+def read_tar(file: BinaryIO) -> Iterator[Entry]:
+    """Files of a tar in its order, then its links, which are resolved.
+
+    Raises:
+        tarfile.TarError: it is damaged, cut off, or goes on after its end; raised last, after all
+            that can be read.
+        EOFError: the same.
+    """
+    links: dict[str, str] = {}
+    damage: Exception | None = None
+    try:
+        for member in _members(file):
+            name = member.name.removeprefix("./")
+            if member.islnk() or member.issym():
+                links[name] = _target(member)
+            elif not member.isdir():
+                yield Entry(name, (member.offset_data, member.size) if member.isreg() else None)
+    except DAMAGE as error:
+        damage = error
+    places = _resolve(file, links) if links else {}
+    for name, target in links.items():
+        yield Entry(name, places.get(name), target)
+    if damage is not None:
+        raise damage
+
+
+def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Headers of a tar, none of them kept.
+
+    Raises:
+        tarfile.TarError: it is damaged, ends within a member or header, or goes on after its end.
+    """
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # it would keep every header it read
+            yield member
+        # tarfile takes whatever is no header for the end; that is two blocks of zeros, or, where
+        # they were left out, the end of the file.
+        file.seek(tar.offset)
+        mark = file.read(2 * tarfile.BLOCKSIZE)
+        if any(mark):
+            what = "it ends within the header" if len(mark) < tarfile.BLOCKSIZE else "no header"
+            raise tarfile.ReadError(f"{what} at byte {tar.offset:,}")
+        while zeros := file.read(1 << 20):  # a page that a disk lost, or tars put together by cat
+            if after := zeros.lstrip(b"\0"):
+                at = file.tell() - len(after)
+                raise tarfile.ReadError(f"data after the end mark at byte {at:,}")
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """A symbolic link counts from its own folder, a hard link from the tar's root."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _resolve(file: BinaryIO, links: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """First byte and size of what each link leads to, over other links too.
+
+    Headers are read again, for those of links' targets only are kept.
+    """
+    wanted = set(links.values())
+    found: dict[str, tuple[int, int]] = {}
+    with contextlib.suppress(*DAMAGE):  # which has been said
+        for member in _members(file):
+            name = posixpath.normpath(member.name)
+            if member.isreg() and name in wanted:
+                found[name] = member.offset_data, member.size
+    by_name = {posixpath.normpath(name): target for name, target in links.items()}
+    resolved = {}
+    for name, first in links.items():
+        target, passed = first, set[str]()
+        while target not in found and target in by_name and target not in passed:
+            passed.add(target)
+            target = by_name[target]
+        if target in found:
+            resolved[name] = found[target]
+    return resolved
