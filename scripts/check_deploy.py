@@ -31,7 +31,7 @@ SLUG_LIMIT_MB, MEMORY_LIMIT_MB = 500, 512
 PROCESS_MB = 288
 """Of a server that holds no photo."""
 ANY_FORMAT, ANY_JPEG = 17 + 3, 10 + 3
-"""Bytes a pixel of a photo that is decoded, by the table in docs/library.md, and of a batch's others."""
+"""Bytes a pixel: of a decoded photo, by the table in docs/library.md, and of a batch's others."""
 PHOTOS, CLIENTS, LARGEST_EVERY = 60, 8, 10
 FIGURES = ROOT / "docs/results/deploy.json"
 HEROKU = ROOT / "docs/deploy-heroku.md"
