@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from facewise.errors import OptionError
-from facewise.folders import walk
+from facewise.folders import is_hidden, walk
 from facewise.formats import SUFFIXES
 from facewise.labels import (
     AGES,
@@ -116,7 +116,7 @@ def _is_picture(key: str) -> bool:
     """
     path = PurePosixPath(key)
     known = path.suffix.lower() in SUFFIXES or _UTKFACE_NAME.match(path.name) is not None
-    return known and not any(part.startswith(".") for part in path.parts)
+    return known and not is_hidden(key)
 
 
 def read_pictures(source: Path) -> DataSet:

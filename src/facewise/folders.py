@@ -21,6 +21,11 @@ class Skipped(Counter[str]):
         return f"{self.total():,} files are no pictures by their names ({kinds})"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder it is in, begins with a dot; ``..`` is no name."""
+    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
+
+
 def walk(folder: str, skip: Callable[[str], object], depth: int | None = None) -> Iterator[str]:
     """Names of the files below a folder, relative to it with ``/``, in no order.
 

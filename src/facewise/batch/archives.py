@@ -8,7 +8,7 @@ from typing import Final
 
 from facewise.batch import storage
 from facewise.batch.job import MISSING, PROBLEM, TAR, Item
-from facewise.folders import Skipped
+from facewise.folders import Skipped, is_hidden
 from facewise.tars import DAMAGE, read_tar
 
 ENDINGS: Final = (".tar",)
@@ -30,7 +30,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
         try:
             for name, place, target in read_tar(file):
                 image_id = storage.readable(f"{source}::{name}")
-                if _is_hidden(name):
+                if is_hidden(name):
                     continue
                 if PurePosixPath(name).suffix.lower() not in endings:
                     skipped.add(name)
@@ -48,8 +48,3 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
                 f"the tar is damaged or was cut off ({error}); what comes after is lost: "
                 "copy it again, or name tars that were joined one by one",
             )
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether it, or a folder it is in, begins with a dot; ``..`` is no name."""
-    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
