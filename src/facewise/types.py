@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +37,24 @@ class _ByFields:
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = [getattr(self, name) for name in self.__dataclass_fields__]
-        # A read-only mapping can be neither pickled nor copied.
-        return type(self), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+class _ReadOnly(dict[str, str]):
+    """A dict that refuses to change; unlike ``MappingProxyType`` it can be pickled and copied, and
+    ``dataclasses.asdict`` and ``json.dumps`` take it.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a prediction is read-only: change a copy, dict(prediction.abstained)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +204,7 @@ class ModelInfo:
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
 
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = _ReadOnly()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,7 +242,7 @@ class Prediction(_ByFields):
         if self.vector.shape != (19,):
             raise ValueError(f"Prediction.vector must be (19,), not {self.vector.shape}")
         object.__setattr__(self, "vector", _frozen(self.vector))
-        object.__setattr__(self, "abstained", MappingProxyType(dict(self.abstained)))
+        object.__setattr__(self, "abstained", _ReadOnly(self.abstained))
 
     def __repr__(self) -> str:
         return f"<Prediction {', '.join([*answers(self).values(), _box(self.face)])}>"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,29 @@ def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: 
             other.vector[0] = 0
         with pytest.raises(TypeError):
             other.abstained["age"] = "changed"
+
+
+def test_reasons_are_a_dict_that_refuses_to_change(analyzer: Analyzer, pictures: Path) -> None:
+    made = analyzer.analyze(pictures / "astronaut.jpg")[0]
+    prediction = dataclasses.replace(made, abstained={"age": "blurred"})
+    fields = dataclasses.asdict(prediction)
+    assert fields["abstained"] == {"age": "blurred"}
+    assert np.array_equal(fields["face"]["bbox"], prediction.face.bbox)
+    assert json.loads(json.dumps(prediction.abstained)) == {"age": "blurred"}
+    reasons: Any = prediction.abstained
+    for change in (
+        lambda: reasons.update(age="sharp"),
+        lambda: reasons.pop("age"),
+        lambda: reasons.setdefault("gender", "blurred"),
+        lambda: reasons.__ior__({"gender": "blurred"}),
+        lambda: reasons.__delitem__("age"),
+        reasons.popitem,
+        reasons.clear,
+    ):
+        with pytest.raises(TypeError, match=r"dict\(prediction\.abstained\)"):
+            change()
+    assert reasons == {"age": "blurred"}
+    assert reasons | {"gender": "dark"} == {"age": "blurred", "gender": "dark"}
 
 
 def test_copies_are_read_only_all_the_way_down(analyzer: Analyzer, pictures: Path) -> None:
