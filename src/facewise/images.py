@@ -199,13 +199,25 @@ def _read(source: Any, max_bytes: int) -> bytes:
             f"file, a PIL image or a uint8 array (H, W, 3){_hint(source)}"
         )
     if not data:
+        if _stands_at_end(source):
+            raise EmptyImageError("the file object stands at its end: seek(0) before it is read")
         raise EmptyImageError("the input is empty: it has no bytes")
     if len(data) > max_bytes:
         raise _too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
     return data
 
 
+def _stands_at_end(source: Any) -> bool:
+    """Whether a file object without a byte left had some: just written to, or read before."""
+    try:
+        return bool(source.tell() > 0)
+    except Exception:  # it is none, or cannot tell
+        return False
+
+
 def _read_path(name: str, max_bytes: int) -> bytes:
+    if not name:
+        raise ImageNotFoundError(errno.ENOENT, "the path is empty: name a picture", "''")
     if name.startswith("data:") or len(name) > _LONGEST_PATH:  # whatever is in it is not repeated
         raise ImageNotFoundError(
             errno.ENAMETOOLONG,

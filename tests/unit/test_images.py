@@ -582,6 +582,11 @@ def test_file_objects_are_read_from_where_they_stand() -> None:
     file.seek(7)
     np.testing.assert_array_equal(load_photo(file).rgb, picture())
     assert not file.closed
+    for _ in range(2):  # read to its end, or just written
+        with pytest.raises(errors.EmptyImageError, match=r"stands at its end: seek\(0\)"):
+            load_photo(file)
+    with pytest.raises(errors.EmptyImageError, match="no bytes"):
+        load_photo(io.BytesIO())
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are POSIX's here")
@@ -607,6 +612,8 @@ def test_paths(tmp_path: Path) -> None:
         load_photo(tmp_path)
     with pytest.raises(errors.ImageNotFoundError):
         load_photo("null\0byte.jpg")
+    with pytest.raises(errors.ImageNotFoundError, match="the path is empty"):
+        load_photo("")
     (tmp_path / "text.jpg").write_text("not a picture")
     with pytest.raises(errors.NotAnImageError) as caught:
         load_photo(tmp_path / "text.jpg")
