@@ -7,12 +7,13 @@ eyes; a model's spec states how large that distance is in its input and where th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.errors import OptionError
 from facewise.images import ColorOrder, PhotoSource, load_photo
 from facewise.types import Face, FloatArray, ImageArray
 
@@ -62,21 +63,49 @@ def similarity_transform(
         float64 ``(2, 3)``: ``crop = M[:, :2] @ photo + M[:, 2]``.
 
     Raises:
-        ValueError: the landmarks are one single point, or no finite numbers.
+        OptionError: the landmarks are one single point, or no finite numbers.
     """
     if not np.isfinite(landmarks).all():
-        raise ValueError("landmarks must be finite numbers: there is nothing to align")
+        raise OptionError("landmarks must be finite numbers: there is nothing to align")
     source = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1].astype(np.float64)
     target = template[:, 0].astype(np.float64) + 1j * template[:, 1].astype(np.float64)
     centred = source - source.mean()
     spread = float(np.vdot(centred, centred).real)
     if spread < 1e-12:
-        raise ValueError("landmarks fall on one point: there is nothing to align")
+        raise OptionError("landmarks fall on one point: there is nothing to align")
     factor = np.vdot(centred, target - target.mean()) / spread
     shift = target.mean() - factor * source.mean()
     return np.array(
         [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     )
+
+
+def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
+    """Faces that somebody else found, as they were passed.
+
+    Raises:
+        OptionError: one is no ``Face``; or its landmarks are one point, or mirrored, as where a
+            detector's left is the subject's. Aligned by those it would stand on its head.
+    """
+    if isinstance(faces, Face) or not isinstance(faces, Iterable):
+        raise OptionError(f"faces must be a list of Face, not one {type(faces).__name__}")
+    faces = tuple(faces)
+    for index, face in enumerate(faces):
+        if not isinstance(face, Face):
+            raise OptionError(
+                f"faces[{index}] must be a Face, not {type(face).__name__}: make one of its box "
+                "and its five landmarks, facewise.Face(bbox, landmarks)"
+            )
+        if (face.landmarks == face.landmarks[0]).all():
+            raise OptionError(f"faces[{index}]: the landmarks fall on one point")
+        left, right, _, *mouth = face.landmarks.astype(np.float64)
+        across, down = right - left, (mouth[0] + mouth[1] - left - right) / 2
+        if across[0] * down[1] < across[1] * down[0]:
+            raise OptionError(
+                f"faces[{index}]: the landmarks are mirrored: left eye and left mouth corner are "
+                "those on the viewer's left"
+            )
+    return faces
 
 
 def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> ImageArray:
@@ -166,7 +195,7 @@ def crop_faces(
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
-        ValueError: landmarks are one single point, or no finite numbers.
+        OptionError: landmarks are one single point.
     """
     rgb = load_photo(photo, color_order=color_order).rgb
     crops = np.empty((len(faces), size_px, size_px, 3), dtype=np.uint8)

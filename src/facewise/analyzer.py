@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from facewise.align import crop_faces
+from facewise.align import check_faces, crop_faces
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
 from facewise.errors import OptionError, check_count, check_list
@@ -230,7 +230,7 @@ class Analyzer:
         """Analyse faces that were found already, by any detector; nothing is detected.
 
         They are cut out by their landmarks and pass all gates of quality. The one on detection
-        scores was fitted to ``MTCNN``'s: 1.0 passes it.
+        scores was fitted to ``MTCNN``'s: a ``Face`` that is made without a score passes it.
 
         Args:
             photo: the picture they were found in; see ``analyze``.
@@ -243,8 +243,9 @@ class Analyzer:
 
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
-            ValueError: landmarks fall on one point, or are no numbers.
+            OptionError: one is no ``Face``; its landmarks are one point, or mirrored.
         """
+        faces = check_faces(faces)
         timings = Timings() if timings is None else timings
         with timings("decode"):
             loaded = self.load(photo, color_order=color_order)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.errors import OptionError
 from facewise.images import ColorOrder, PhotoSource, PillowImage, load_photo
 from facewise.types import Face, Prediction, answers
 
@@ -68,8 +69,12 @@ def draw_predictions(
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
+        OptionError: ``predictions`` is one, not a list.
     """
     from PIL import Image, ImageDraw, ImageFont
+
+    if isinstance(predictions, (Face, Prediction)):
+        raise OptionError(f"predictions must be a list, not one {type(predictions).__name__}")
 
     picture = Image.fromarray(load_photo(photo, color_order=color_order).rgb)
     canvas = ImageDraw.Draw(picture)

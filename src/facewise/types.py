@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from facewise.errors import OptionError
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
@@ -30,14 +32,34 @@ def _frozen(array: Array) -> Array:
     return view
 
 
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return bool(one == other)
+
+
 class _ByFields:
-    """Pickled and copied by the fields, so that the copy's constructor makes it read-only, too."""
+    """Compared, pickled and copied by the fields; a copy's constructor makes it read-only, too."""
 
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
+        return type(self), self._fields()
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, _ByFields)
+        return all(map(_same, self._fields(), other._fields()))
+
+    def __hash__(self) -> int:
+        """Of the scalars: an array has no hash."""
+        scalars = (int, float, str, tuple)
+        return hash(tuple(value for value in self._fields() if isinstance(value, scalars)))
 
 
 class _ReadOnly(dict[str, str]):
@@ -119,21 +141,43 @@ class Face(_ByFields):
             reach past its edges.
         landmarks: float32 ``(5, 2)``: left eye, right eye, nose, left and right mouth corner, as
             the viewer sees them.
-        detection_score: 0 to 1.
+        detection_score: 0 to 1, as ``MTCNN`` gives it. Leave it out where another detector found
+            the face: what its score means is not known here.
         quality: None until the face has been cut out.
+
+    Raises:
+        OptionError: a shape is another, a number is none or infinite, the score is out of range.
     """
 
     bbox: FloatArray
     landmarks: FloatArray
-    detection_score: float
+    detection_score: float = 1.0
     quality: Quality | None = None
+
+    if TYPE_CHECKING:  # what the constructor takes is more than what the fields hold
+
+        def __init__(
+            self,
+            bbox: ArrayLike,
+            landmarks: ArrayLike,
+            detection_score: float = 1.0,
+            quality: Quality | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         bbox = np.asarray(self.bbox, np.float32)
         landmarks = np.asarray(self.landmarks, np.float32)
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
-            raise ValueError(
+            raise OptionError(
                 f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
+            )
+        if not (np.isfinite(bbox).all() and np.isfinite(landmarks).all()):
+            raise OptionError("Face wants finite numbers in bbox and landmarks")
+        score: Any = self.detection_score
+        if not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
+            raise OptionError(
+                f"Face wants a detection_score of 0 to 1, not {score!r}: leave it out where it is "
+                "on another scale than MTCNN's"
             )
         object.__setattr__(self, "bbox", _frozen(bbox))
         object.__setattr__(self, "landmarks", _frozen(landmarks))
@@ -180,6 +224,18 @@ class Distribution(_ByFields):
     @property
     def top_probability(self) -> float:
         return float(self.probabilities.max())
+
+    def __getitem__(self, label: str) -> float:
+        """The probability of a label.
+
+        Raises:
+            KeyError: there is no such label.
+        """
+        try:
+            return float(self.probabilities[self.labels.index(label)])
+        except ValueError:
+            names = ", ".join(self.labels)
+            raise KeyError(f"no label {label!r}: there are {names}") from None
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -416,7 +416,52 @@ def test_faces_found_already_pass_the_gates_that_crops_do_not(
 
 def test_landmarks_that_are_no_numbers(analyzer: Analyzer, pictures: Path) -> None:
     """They would align to grey, and of NaN no gate says no."""
-    for value in (np.nan, np.inf, 7):
-        face = Face(np.zeros(4, np.float32), np.full((5, 2), value, np.float32), 1.0)
-        with pytest.raises(ValueError, match="nothing to align"):
-            analyzer.analyze_faces(pictures / "astronaut.jpg", [face])
+    for value in (np.nan, np.inf):
+        with pytest.raises(OptionError, match="finite"):
+            Face(np.zeros(4, np.float32), np.full((5, 2), value, np.float32))
+    (person,) = analyzer.analyze(pictures / "astronaut.jpg")
+    point = Face(np.zeros(4, np.float32), np.full((5, 2), 7, np.float32))
+    with pytest.raises(OptionError, match=r"faces\[1\]: the landmarks fall on one point"):
+        analyzer.analyze_faces(pictures / "astronaut.jpg", [person.face, point])
+
+
+def test_faces_of_another_detector(analyzer: Analyzer, pictures: Path) -> None:
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    (person,) = analyzer.analyze(photo)
+    made = Face(person.face.bbox.tolist(), person.face.landmarks.tolist())
+    (same,) = analyzer.analyze_faces(photo, [made])
+    assert same.abstained == {}, "no score, no doubt"
+    assert same.to_dict()["gender"] == person.to_dict()["gender"]
+    # Left and right of the subject: the nearest similarity would turn the face upside down.
+    subjects = Face(person.face.bbox, person.face.landmarks[[1, 0, 2, 4, 3]])
+    with pytest.raises(OptionError, match=r"faces\[1\]: the landmarks are mirrored"):
+        analyzer.analyze_faces(photo, [made, subjects])
+    # A face that stands on its head has its left eye on the right, and its mouth above.
+    turned = facewise.load_photo(photo.rgb[::-1, ::-1])
+    corner = np.array([photo.width_px, photo.height_px])
+    upside = Face(person.face.bbox, corner - person.face.landmarks)
+    (same,) = analyzer.analyze_faces(turned, [upside])
+    assert same.gender is not None
+    assert person.gender is not None
+    assert same.gender["female"] == pytest.approx(person.gender["female"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("faces", "advice"),
+    [
+        (Face([0, 0, 9, 9], [[1, 1], [5, 1], [3, 3], [1, 6], [5, 6]]), "list of Face, not one Fac"),
+        (7, "list of Face, not one int"),
+        ([[1, 2, 3, 4]], r"faces\[0\] must be a Face, not list: make one"),
+    ],
+)
+def test_what_is_no_list_of_faces(
+    analyzer: Analyzer, pictures: Path, faces: Any, advice: str
+) -> None:
+    with pytest.raises(OptionError, match=advice):
+        analyzer.analyze_faces(pictures / "astronaut.jpg", faces)
+
+
+def test_one_face_is_no_list_of_faces(pictures: Path) -> None:
+    one: Any = Face([0, 0, 9, 9], [[1, 1], [5, 1], [3, 3], [1, 6], [5, 6]])
+    with pytest.raises(OptionError, match="a list, not one Face"):
+        facewise.draw_predictions(pictures / "astronaut.jpg", one)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facewise import MTCNN, Analyzer, Face, Photo, load_photo
-from facewise.errors import MissingExtraError
+from facewise.errors import MissingExtraError, OptionError
 
 
 def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: Path) -> None:
@@ -85,8 +85,8 @@ def test_errors_cross_processes() -> None:
 
 
 def test_a_face_may_be_made_of_lists() -> None:
-    points: Any = [[30, 40], [60, 40], [45, 55], [34, 70], [56, 70]]
-    box: Any = [20, 20, 70, 80]
+    points = [[30, 40], [60, 40], [45, 55], [34, 70], [56, 70]]
+    box = [20, 20, 70, 80]
     face = Face(box, points, 1.0)
     assert {face.bbox.dtype, face.landmarks.dtype} == {np.dtype(np.float32)}
     assert face.landmarks.tolist() == points
@@ -94,6 +94,40 @@ def test_a_face_may_be_made_of_lists() -> None:
         face.landmarks[0] = 0
     with pytest.raises(ValueError, match=r"bbox \(4,\) and landmarks \(5, 2\), not \(3,\)"):
         Face(box[:3], points, 1.0)
+    assert Face(box, points).detection_score == 1
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, 99, float("nan"), None, "high"])
+def test_a_face_has_a_score_of_a_share(score: Any) -> None:
+    points = np.arange(10.0).reshape(5, 2)
+    with pytest.raises(OptionError, match="detection_score of 0 to 1"):
+        Face([0, 0, 1, 1], points, score)
+    with pytest.raises(OptionError, match="finite"):
+        Face([0, 0, 1, np.nan], points)
+
+
+def test_values_are_equal_where_their_fields_are(analyzer: Analyzer, pictures: Path) -> None:
+    (prediction,) = analyzer.replace(attributes=["gender"]).analyze(pictures / "astronaut.jpg")
+    assert np.isnan(prediction.vector).any(), "what is off is equal to what is off"
+    copied = pickle.loads(pickle.dumps(prediction))
+    assert copied == prediction
+    assert len({copied, prediction, copied.face, prediction.face}) == 2
+    assert copied.gender == prediction.gender != copied.face
+    moved = dataclasses.replace(prediction.face, bbox=prediction.face.bbox + 1)
+    assert dataclasses.replace(prediction, face=moved) != prediction
+    assert dataclasses.replace(prediction, abstained={"gender": "no"}) != prediction
+    photo = load_photo(pictures / "astronaut.jpg")
+    assert Photo(photo.rgb.copy(), photo.source) == photo != Photo(photo.rgb[1:], photo.source)
+
+
+def test_a_probability_by_its_label(analyzer: Analyzer, pictures: Path) -> None:
+    (prediction,) = analyzer.analyze(pictures / "astronaut.jpg")
+    gender = prediction.gender
+    assert gender is not None
+    assert gender["female"] == gender.top_probability
+    assert gender["female"] + gender["male"] == pytest.approx(1)
+    with pytest.raises(KeyError, match="no label 'woman': there are male, female"):
+        gender["woman"]
 
 
 def test_a_photo_of_something_else_says_what_it_must_be() -> None:
