@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from facewise.cli import app
 from facewise.datasets import read_pictures
 from facewise.errors import OptionError
+from facewise.evaluation import dedupe
 from facewise.evaluation.dedupe import (
     Fingerprints,
     Pair,
@@ -32,6 +33,7 @@ from facewise.evaluation.dedupe import (
     thumb_vectors,
     thumbnail,
     unique_names,
+    without_border,
 )
 from facewise.evaluation.dedupe_lists import (
     across_splits,
@@ -39,6 +41,7 @@ from facewise.evaluation.dedupe_lists import (
     conflicts,
     exclusions,
     labels_of,
+    lopsided,
     make_splits,
     parse_shares,
     read_lists,
@@ -90,14 +93,19 @@ def groups(prints: Fingerprints, pairs: Sequence[Pair]) -> list[list[str]]:
 
 def test_hash_of_a_picture_known_by_heart() -> None:
     rising = np.tile(np.arange(0, 170, dtype=np.uint8)[None, :, None], (160, 1, 3))
-    assert difference_hash(rising).all()
-    assert not difference_hash(rising[:, ::-1].copy()).any()
-    assert not difference_hash(np.full((40, 40, 3), 90, np.uint8)).any()
+    bits, busy = difference_hash(rising)
+    assert bits.all()
+    assert busy.all()
+    bits, busy = difference_hash(rising[:, ::-1].copy())
+    assert not bits.any()
+    assert busy.all()
+    plain = difference_hash(np.full((40, 40, 3), 90, np.uint8))
+    assert not np.any(plain)
 
 
 def test_mirrored_hash_is_the_hash_of_the_mirrored_picture() -> None:
     rgb = np.asarray(drawn(5))
-    own, turned = difference_hash(rgb), difference_hash(rgb[:, ::-1].copy())
+    own, turned = difference_hash(rgb)[0], difference_hash(rgb[:, ::-1].copy())[0]
     # Neighbours that are equal rise in neither direction; all others turn round.
     assert (mirrored_bits(own[None])[0] != turned).sum() <= 12
     assert (own != turned).sum() > 60
@@ -108,6 +116,62 @@ def test_hash_finds_copies_and_nothing_else(album: Path) -> None:
     pairs = find_pairs(prints)
     assert groups(prints, pairs) == [RE_ENCODED, RESIZED]
     assert all(pair.confirmed and pair.found_by == "hash" for pair in pairs)
+
+
+def on_paper(picture: Image.Image, x: int, y: int) -> Image.Image:
+    """As catalogues and identity photos have it."""
+    page = Image.new("RGB", (400, 500), "white")
+    page.paste(picture, (x, y))
+    return page
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_different_things_on_white_paper_are_no_copies(tmp_path: Path, thorough: bool) -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        x, y = rng.integers(100, 200, 2).tolist()
+        on_paper(drawn(seed, 120), x, y).save(tmp_path / f"{seed:02}.jpg", quality=92)
+    copy = Image.open(tmp_path / "03.jpg").resize((300, 375))
+    copy.save(tmp_path / "copy.jpg", quality=70)
+    prints = fingerprints([read_pictures(tmp_path)])
+    assert groups(prints, find_pairs(prints, thorough=thorough)) == [["03.jpg", "copy.jpg"]]
+
+
+def test_scattered_things_and_plain_pictures_are_no_copies(tmp_path: Path) -> None:
+    # Their hashes have most bits in common, for plain cells have none set.
+    for seed in range(6):
+        page = on_paper(drawn(seed, 60), 10, 10 + 60 * seed)
+        page.paste(drawn(seed + 50, 60), (330, 430 - 60 * seed))
+        page.save(tmp_path / f"two{seed}.png")
+        Image.new("RGB", (90, 90), (40 * seed, 0, 0)).save(tmp_path / f"plain{seed}.png")
+    prints = fingerprints([read_pictures(tmp_path)])
+    assert find_pairs(prints) == []
+
+
+def test_a_border_is_cut_off_only_where_it_takes_most_of_a_picture() -> None:
+    thing = drawn(1, 120)
+    assert without_border(np.asarray(on_paper(thing, 90, 200))).shape[:2] == pytest.approx(
+        (120, 120), abs=6
+    )
+    for whole in (thing, on_paper(drawn(1, 390), 5, 5), Image.new("RGB", (50, 40), "white")):
+        rgb = np.asarray(whole)
+        assert without_border(rgb) is rgb
+
+
+def test_copies_are_joined_without_looking_at_every_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placeholder = drawn(1, 64)
+    for index in range(60):
+        placeholder.save(tmp_path / f"same{index:02}.png")
+        placeholder.save(tmp_path / f"again{index:02}.jpg", quality=40 + index)
+    drawn(2).save(tmp_path / "other.png")
+    monkeypatch.setattr(dedupe, "PAIRS_AT_ONCE", 50)
+    prints = fingerprints([read_pictures(tmp_path)])
+    pairs = find_pairs(prints)
+    (group,) = groups(prints, pairs)
+    assert len(group) == 120
+    assert len(pairs) < 300, "of 7,140"
 
 
 def test_closer_look_finds_mirrored_and_tilted_copies(album: Path) -> None:
@@ -167,6 +231,21 @@ def test_groups_never_cross_splits_and_shares_hold() -> None:
         assert list(splits.values()).count(split) == pytest.approx(1000 * share, abs=4)
     assert splits == make_splits(names, grouped, shares, seed=3)
     assert splits != make_splits(names, grouped, shares, seed=4)
+
+
+def test_a_lopsided_split_is_told() -> None:
+    names = [f"{i:03}.jpg" for i in range(100)]
+    shares = {"train": 0.8, "test": 0.2}
+    even = make_splits(names, [names[:4]], shares, 0)
+    assert lopsided([names[:4]], even, shares) == []
+    joined = make_splits(names, [names[:90]], shares, 0)
+    group, train, test = lopsided([names[:90]], joined, shares)
+    assert group.startswith("90 of 100 pictures are in one group, 000.jpg's")
+    assert train.startswith("split train got")
+    assert test.startswith("split test got")
+    assert test.endswith("of 100 pictures in place of 20%: groups are never taken apart")
+    few = make_splits(names[:3], [], shares, 0)
+    assert lopsided([], few, shares) == [], "three pictures cannot be dealt out as 80 to 20"
 
 
 def test_shares_must_make_sense() -> None:

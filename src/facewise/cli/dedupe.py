@@ -63,6 +63,7 @@ def dedupe(
         conflicts,
         exclusions,
         labels_of,
+        lopsided,
         make_splits,
         parse_shares,
         read_lists,
@@ -91,6 +92,8 @@ def dedupe(
     summary = {"sources": [source.name for source in sources], **summary}
 
     splits = make_splits(prints.names, groups, wanted, seed)
+    for oddity in lopsided(groups, splits, wanted):
+        typer.echo(f"note: {oddity}", err=True)
     owner = {name: group[0] for group in groups for name in group}
     write_csv(
         out / "splits.csv",

@@ -2,9 +2,9 @@
 
 Two definitions, one inside the other:
 
-- *hash*: 16 x 16 difference hashes within 20 bits of 256. Fast, and what the shared list of splits
-  is made by; it misses photos that were tilted, cropped or mirrored, and it takes some that only
-  resemble each other.
+- *hash*: 16 x 16 difference hashes within 20 bits of 256, or fewer where cells are plain. Fast, and
+  what the shared list of splits is made by; it misses photos that were tilted, cropped or mirrored,
+  and it takes some that only resemble each other.
 - *confirmed*: two thumbnails that, brought onto each other, agree in their fine detail. Candidates
   come from looser hashes and from the correlation of thumbnails, both also mirrored, and from any
   vectors of the faces that a caller brings along.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -37,6 +37,23 @@ THUMB_PX: Final = 64
 NEAR_BITS: Final = 20
 """Hashes that differ in so many bits or fewer are one picture."""
 
+PLAIN_LEVELS: Final = 2
+"""A cell is plain that differs from its neighbour by so many grey levels or fewer: white paper's
+bits say nothing, and agree in all pictures on white paper."""
+
+LEAST_BUSY: Final = HASH_BITS // 4
+"""With fewer cells that are not plain, a hash alone makes no pair."""
+
+MOST_BORDER: Final = 0.5
+"""A picture of which a plain border takes more than this is judged by what is in it."""
+
+BORDER_PX: Final = 256
+"""Longest side of the copy in which a border is looked for."""
+
+BORDER_LEVELS: Final = 24
+"""Grey levels by which a plain border may vary: JPEG rings round what is in it, and with less of
+the ringing forgiven copies of one picture are cut differently."""
+
 LOOSE_BITS: Final = 28
 """Hashes within so many bits are worth a closer look."""
 
@@ -55,6 +72,9 @@ SHIFT_PX: Final = 8
 BLOCK_CELLS: Final = 2**24
 """Similarities held at once."""
 
+PAIRS_AT_ONCE: Final = 256
+"""Pairs measured before those that are joined by then are left out."""
+
 T = TypeVar("T")
 
 BoolArray = NDArray[np.bool_]
@@ -68,12 +88,14 @@ class Fingerprints:
     Attributes:
         names: file names, no two alike, sorted.
         bits: bool ``(N, 16, 16)``, the difference hashes.
+        busy: bool ``(N, 16, 16)``, their cells that are not plain.
         thumbs: uint8 ``(N, 64, 64)``, grey.
         unreadable: name and reason of each picture that is in none of the arrays.
     """
 
     names: tuple[str, ...]
     bits: BoolArray
+    busy: BoolArray
     thumbs: NDArray[np.uint8]
     unreadable: tuple[tuple[str, str], ...] = ()
 
@@ -106,8 +128,8 @@ class Pair:
         return self.likeness >= CONFIRMED
 
 
-def difference_hash(rgb: ImageArray) -> BoolArray:
-    """Whether each cell of a 16 x 16 grid is darker than its right neighbour, ``(16, 16)``.
+def difference_hash(rgb: ImageArray) -> tuple[BoolArray, BoolArray]:
+    """Two of ``(16, 16)``: cells darker than their right neighbour, and cells that are not plain.
 
     The picture, in grey, is resized to 17 x 16 with Pillow's bilinear filter, which averages when
     it makes smaller; another filter gives other bits (hashes as in Krawetz, "Kind of like that",
@@ -116,9 +138,9 @@ def difference_hash(rgb: ImageArray) -> BoolArray:
     from PIL import Image
 
     grey = Image.fromarray(rgb).convert("L")
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR))
-    rises: BoolArray = small[:, 1:] > small[:, :-1]
-    return rises
+    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR), int)
+    rise = small[:, 1:] - small[:, :-1]
+    return rise > 0, abs(rise) > PLAIN_LEVELS
 
 
 def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
@@ -127,6 +149,33 @@ def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
 
     grey = Image.fromarray(rgb).convert("L")
     return np.asarray(grey.resize((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR), np.uint8)
+
+
+def without_border(rgb: ImageArray) -> ImageArray:
+    """What lies inside a plain border, where that takes most of the picture; else the picture.
+
+    Catalogues and identity photos show one thing on much white, and are all alike from afar.
+    """
+    from PIL import Image
+
+    whole = Image.fromarray(rgb)
+    copy = whole.convert("L")
+    copy.thumbnail((BORDER_PX, BORDER_PX))
+    grey = np.asarray(copy, int)
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.ptp(edge) > BORDER_LEVELS:
+        return rgb
+    rows, columns = np.nonzero(abs(grey - int(np.median(edge))) > BORDER_LEVELS)
+    if not len(rows):
+        return rgb
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    if (bottom - top) * (right - left) > (1 - MOST_BORDER) * grey.size:
+        return rgb
+    down, across = rgb.shape[0] / grey.shape[0], rgb.shape[1] / grey.shape[1]
+    return rgb[
+        int(top * down) : int(np.ceil(bottom * down)),
+        int(left * across) : int(np.ceil(right * across)),
+    ]
 
 
 def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerprints:
@@ -141,7 +190,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
     names = unique_names([sample.key for _, sample in rows])
     order = sorted(range(len(rows)), key=names.__getitem__)
 
-    def shrink(row: int) -> tuple[BoolArray, NDArray[np.uint8]] | str:
+    def shrink(row: int) -> tuple[BoolArray, BoolArray, NDArray[np.uint8]] | str:
         data_set, sample = rows[row]
         try:
             rgb = load_photo(data_set.read(sample)).rgb
@@ -149,9 +198,10 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
             return str(error)
         except OSError as error:  # a link that leads nowhere, a file that may not be read
             return error.strerror or str(error)
-        return difference_hash(rgb), thumbnail(rgb)
+        inside = without_border(rgb)
+        return *difference_hash(inside), thumbnail(inside)
 
-    kept, bits, thumbs = [], [], []
+    kept, prints = [], []
     unreadable = [(_spelt(name), why) for data_set in data_sets for name, why in data_set.skipped]
     for name, why in unreadable:
         log.warning("%s left out: %s", name, why)
@@ -163,11 +213,11 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
                 unreadable.append((names[row], result))
             else:
                 kept.append(names[row])
-                bits.append(result[0])
-                thumbs.append(result[1])
+                prints.append(result)
     if not kept:
         raise OptionError("there is no picture that can be read: check the source")
-    return Fingerprints(tuple(kept), np.array(bits), np.array(thumbs), tuple(unreadable))
+    bits, busy, thumbs = (np.array(part) for part in zip(*prints, strict=True))
+    return Fingerprints(tuple(kept), bits, busy, thumbs, tuple(unreadable))
 
 
 def unique_names(keys: Sequence[str]) -> list[str]:
@@ -194,7 +244,7 @@ def _spelt(key: str) -> str:
     return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
-def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
+def _track(results: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """With a bar on standard error: standard output is the report's."""
     from rich.console import Console
     from rich.progress import track
@@ -255,6 +305,10 @@ def find_pairs(
 ) -> list[Pair]:
     """Pairs within ``near_bits`` and, if thorough, all others that are confirmed.
 
+    Not every pair of a group is there: two pictures that confirmed pairs join already are not
+    measured again, and of copies that are alike to the last bit all are paired with the first. A
+    thousand copies of one picture would be half a million pairs.
+
     Args:
         prints: the pictures.
         near_bits: of 256.
@@ -263,48 +317,81 @@ def find_pairs(
         least_cosine: product of vectors from which a pair is a candidate.
         threads: for confirming.
     """
-    upright = hash_vectors(prints.bits)
-    found: dict[tuple[int, int, bool], str] = {}
+    rows, twins = _distinct(prints)
+    bits, busy, thumbs = prints.bits[rows], prints.busy[rows], prints.thumbs[rows]
+    upright = hash_vectors(bits)
+    candidates: list[tuple[Ints, Ints, bool, str]] = []
 
-    def add(pairs: tuple[Ints, Ints], mirrored: bool, by: str) -> None:
-        for i, j in zip(*(rows.tolist() for rows in pairs), strict=True):
-            found.setdefault((i, j, mirrored), by)
+    def look(left: FloatArray, right: FloatArray, least: float, mirrored: bool, by: str) -> None:
+        candidates.append((*similar(left, right, least), mirrored, by))
 
     def within(bits: int) -> float:
         return float(HASH_BITS - 2 * bits)
 
-    add(similar(upright, upright, within(near_bits)), False, "hash")
+    look(upright, upright, within(near_bits), False, "hash")
     if thorough:
-        flipped = hash_vectors(mirrored_bits(prints.bits))
-        add(similar(upright, upright, within(LOOSE_BITS)), False, "loose hash")
-        add(similar(upright, flipped, within(LOOSE_BITS)), True, "loose hash")
-        thumbs = thumb_vectors(prints.thumbs)
-        add(similar(thumbs, thumbs, NEAR_CORRELATION), False, "thumbnail")
-        turned = thumb_vectors(prints.thumbs[:, :, ::-1])
-        add(similar(thumbs, turned, NEAR_CORRELATION), True, "thumbnail")
+        flipped = hash_vectors(mirrored_bits(bits))
+        look(upright, upright, within(LOOSE_BITS), False, "loose hash")
+        look(upright, flipped, within(LOOSE_BITS), True, "loose hash")
+        small, turned = thumb_vectors(thumbs), thumb_vectors(thumbs[:, :, ::-1])
+        look(small, small, NEAR_CORRELATION, False, "thumbnail")
+        look(small, turned, NEAR_CORRELATION, True, "thumbnail")
         if vectors is not None:
-            candidates = similar(vectors, vectors, least_cosine)
-            add(candidates, False, "vectors")
-            add(candidates, True, "vectors")
+            own = vectors[rows]
+            for mirrored in (False, True):
+                look(own, own, least_cosine, mirrored, "vectors")
 
-    def measure(item: tuple[tuple[int, int, bool], str]) -> Pair:
-        (i, j, mirrored), by = item
-        first, second, bits = prints.thumbs[i], prints.thumbs[j], prints.bits[j]
+    def measure(item: tuple[int, int, bool, str]) -> Pair | None:
+        """The pair, if its hashes are near enough to make one, or its detail confirms it."""
+        i, j, mirrored, by = item
+        second, hashed = thumbs[j], bits[j]
         if mirrored:
-            second, bits = second[:, ::-1], mirrored_bits(bits[None])[0]
-        differing = int((prints.bits[i] != bits).sum())
-        return Pair(i, j, differing, mirrored, likeness(first, second), by)
+            second, hashed = second[:, ::-1], mirrored_bits(hashed[None])[0]
+        differing = int((bits[i] != hashed).sum())
+        cells = int((busy[i] | busy[j]).sum())
+        near = by == "hash" and cells >= LEAST_BUSY and differing * HASH_BITS <= near_bits * cells
+        pair = Pair(
+            int(rows[i]), int(rows[j]), differing, mirrored, likeness(thumbs[i], second), by
+        )
+        return pair if near or pair.confirmed else None
 
-    with ThreadPoolExecutor(threads) as pool:
-        measured = _track(pool.map(measure, found.items()), "pairs", len(found))
-        pairs = [pair for pair in measured if pair.found_by == "hash" or pair.confirmed]
     best: dict[tuple[int, int], Pair] = {}
-    for pair in pairs:
-        # A symmetric face resembles its mirror image: one orientation is enough.
-        held = best.get((pair.first, pair.second))
-        if held is None or (held.found_by != "hash" and pair.likeness > held.likeness):
-            best[pair.first, pair.second] = pair
-    return [best[key] for key in sorted(best)]
+    joined = _Groups(len(rows))
+    with ThreadPoolExecutor(threads) as pool:
+        for some in _track(list(_chunks(candidates)), "pairs"):
+            apart = [item for item in some if joined.root(item[0]) != joined.root(item[1])]
+            for item, pair in zip(apart, pool.map(measure, apart), strict=True):
+                if pair is None:
+                    continue
+                if pair.confirmed:
+                    joined.join(item[0], item[1])
+                # A symmetric face resembles its mirror image: one orientation is enough.
+                held = best.get((pair.first, pair.second))
+                if held is None or (held.found_by != "hash" and pair.likeness > held.likeness):
+                    best[pair.first, pair.second] = pair
+    return sorted([*twins, *best.values()], key=lambda pair: (pair.first, pair.second))
+
+
+def _distinct(prints: Fingerprints) -> tuple[Ints, list[Pair]]:
+    """The first row of each picture, and its pairs with those that are alike to the last bit."""
+    first: dict[bytes, int] = {}
+    twins = []
+    for row in range(len(prints)):
+        held = first.setdefault(prints.bits[row].tobytes() + prints.thumbs[row].tobytes(), row)
+        if held != row:
+            twins.append(Pair(held, row, 0, False, 1.0, "hash"))
+    return np.array(list(first.values()), np.intp), twins
+
+
+def _chunks(
+    candidates: Iterable[tuple[Ints, Ints, bool, str]],
+) -> Iterator[list[tuple[int, int, bool, str]]]:
+    """Candidates one kind after another, so that the fastest kind that finds a pair names it."""
+    for i, j, mirrored, by in candidates:
+        for start in range(0, len(i), PAIRS_AT_ONCE):
+            some = slice(start, start + PAIRS_AT_ONCE)
+            pairs = zip(i[some].tolist(), j[some].tolist(), strict=True)
+            yield [(first, second, mirrored, by) for first, second in pairs]
 
 
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -362,20 +449,30 @@ def _fitted(a: Any, b: Any) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def join(count: int, pairs: Iterable[Pair]) -> list[list[int]]:
-    """Groups of two rows or more that pairs connect, each sorted, in order of their first row."""
-    parent = list(range(count))
+class _Groups:
+    """Disjoint sets of rows (Tarjan, 1975), each called after its smallest row."""
 
-    def root(row: int) -> int:
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, row: int) -> int:
+        parent = self._parent
         while parent[row] != row:
             parent[row] = parent[parent[row]]
             row = parent[row]
         return row
 
+    def join(self, first: int, second: int) -> None:
+        a, b = self.root(first), self.root(second)
+        self._parent[max(a, b)] = min(a, b)
+
+
+def join(count: int, pairs: Iterable[Pair]) -> list[list[int]]:
+    """Groups of two rows or more that pairs connect, each sorted, in order of their first row."""
+    joined = _Groups(count)
     for pair in pairs:
-        a, b = root(pair.first), root(pair.second)
-        parent[max(a, b)] = min(a, b)
+        joined.join(pair.first, pair.second)
     groups: dict[int, list[int]] = {}
     for row in range(count):
-        groups.setdefault(root(row), []).append(row)
+        groups.setdefault(joined.root(row), []).append(row)
     return [rows for rows in groups.values() if len(rows) > 1]

@@ -26,6 +26,13 @@ SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
 """A picture is left out of the later split when its duplicate is in an earlier one. Names that
 begin so are these splits, too; of any other name, "holdout" say, nothing was learned."""
 
+LARGE_GROUP: Final = 0.05
+MANY_ALIKE: Final = 10
+"""A group of more than this share, and this many, of all pictures is worth a second look."""
+
+FAR_OFF: Final = 0.05
+"""How far a split's share may be from what was asked for."""
+
 LABEL_COLUMNS: Final = ("age", "gender", "ethnicity")
 
 Row = dict[str, str]
@@ -143,6 +150,30 @@ def make_splits(
         held[split] += len(unit)
         out |= dict.fromkeys(unit, split)
     return out
+
+
+def lopsided(
+    groups: Sequence[Sequence[str]], splits: Mapping[str, str], shares: Mapping[str, float]
+) -> list[str]:
+    """What is odd about a split that was dealt out, in sentences: a group of a good part of all
+    pictures is rarely one photo, and leaves splits far from their shares.
+    """
+    count, found = len(splits), []
+    largest = max(groups, key=len, default=())
+    if len(largest) > max(MANY_ALIKE, LARGE_GROUP * count):
+        found.append(
+            f"{len(largest):,} of {count:,} pictures are in one group, {largest[0]}'s: look at the "
+            "pairs, and lower --bits if they are not one photo"
+        )
+    held = Counter(splits.values())
+    for split, share in shares.items():
+        # As near as single pictures can come is near enough.
+        if abs(held[split] - share * count) > max(1.0, FAR_OFF * count):
+            found.append(
+                f"split {split} got {held[split]:,} of {count:,} pictures in place of "
+                f"{share:.0%}: groups are never taken apart"
+            )
+    return found
 
 
 def compare_with_list(
