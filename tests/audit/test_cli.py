@@ -21,6 +21,7 @@ from facewise.audit.table import COLUMNS, Faces, read_faces
 from facewise.cli.audit import _known
 from facewise.errors import OptionError
 from facewise.models import load_spec
+from facewise.reporting.report import Report
 
 
 def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -65,6 +66,27 @@ def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path
     assert "<svg" in page or "data:image" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path) -> None:
+    options = ("--no-crossings", "--out", tmp_path / "report")
+    assert audit(table, *options).returncode == 0
+    again = audit(table, *options)
+    assert again.returncode == 0, again.stderr
+    page, figures = tmp_path / "report.html", tmp_path / "report.json"
+    # An evaluation's page is facewise's, too, but none that an audit makes again.
+    other = Report("Who is in it?")
+    other.text("Nobody says.")
+    for path, text in ((page, other.html()), (figures, '{"notes": []}'), (figures, "[")):
+        kept = path.read_text()
+        path.write_text(text)
+        refused = audit(table, *options)
+        assert refused.returncode == 2
+        assert f"{path} is there already" in refused.stderr
+        assert "name another report" in refused.stderr
+        assert path.read_text() == text
+        assert not refused.stdout
+        path.write_text(kept)
 
 
 def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(

@@ -188,7 +188,9 @@ def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
         choose(tmp_path, "age_years", 5, largest=False)
 
 
-def test_the_command_writes_the_sheet_and_names_the_faces(table: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_sheet_and_names_the_faces(
+    table: Path, pictures: Path, tmp_path: Path
+) -> None:
     run = [sys.executable, "-m", "facewise", "thumbs", str(table), "--by", "abstentions"]
     done = subprocess.run(
         [*run, "--largest", "--count", "3", "--out", str(tmp_path / "new" / "s.png")],
@@ -202,6 +204,15 @@ def test_the_command_writes_the_sheet_and_names_the_faces(table: Path, tmp_path:
     assert {len(line) for line in lines} == {4}
     with Image.open(tmp_path / "new" / "s.png") as sheet:
         assert sheet.width > 128
+    again = [*run, "--count", "1", "--out", str(tmp_path / "new" / "s.png")]
+    assert subprocess.run(again, capture_output=True, check=False).returncode == 0
+    photo = shutil.copy(pictures / "astronaut.jpg", tmp_path / "photo.png")
+    data = Path(photo).read_bytes()
+    done = subprocess.run([*run, "--out", photo], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+    assert "did not draw it: name another file" in done.stderr
+    assert Path(photo).read_bytes() == data
     bad = subprocess.run([*run, "--out", "s.gif"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr

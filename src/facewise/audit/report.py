@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from facewise.reporting.plots import intervals
 from facewise.reporting.report import Report
+
+_BEGINNING: Final = "Apparent age, gender and ethnicity of the faces that were found: "
+_KEYS: Final = frozenset(("format", "confusions_from", "faces_that_stand_for_all", "notes"))
+"""What every page and every file of figures has, and hardly anything else."""
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page or the figures of an audit; not where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".html":
+            return f"<p>{_BEGINNING}" in text
+        figures = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(figures, dict) and figures.keys() >= _KEYS
 
 
 def summary(figures: Mapping[str, Any], title: str) -> str:
@@ -41,8 +59,8 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
     """The page."""
     report = Report(f"Who is in {title}?")
     report.text(
-        "Apparent age, gender and ethnicity of the faces that were found: how a model that was "
-        "taught by people's labels sees them, not who they are. " + _counts(figures)
+        f"{_BEGINNING}how a model that was taught by people's labels sees them, not who they are. "
+        + _counts(figures)
     )
     report.bullets(figures["notes"])
     tables = [figures, *([figures["second"]] if "second" in figures else [])]

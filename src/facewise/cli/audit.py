@@ -53,9 +53,16 @@ def audit(
     from facewise.audit.audit import audit as run
     from facewise.audit.audit import changes, estimate_all
     from facewise.audit.reference import read_reference
-    from facewise.audit.report import make_report, summary
+    from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.table import read_faces
 
+    written = [] if out is None else [report_path(out, suffix) for suffix in (".html", ".json")]
+    for path in written:
+        if path.exists() and not is_report(path):
+            raise OptionError(
+                f"--out: {path} is there already, and no report of facewise audit: name another "
+                "report, or remove the file first"
+            )
     against = against or []
     is_csv = len(against) == 1 and against[0].suffix.lower() == ".csv"
     reference = read_reference(against[0]) if is_csv else None
@@ -92,10 +99,10 @@ def audit(
     figures["notes"] = [*notes, *_notes(figures)]
     more = f" and {len(tables) - 1:,} more" if len(tables) > 1 else ""
     typer.echo(summary(figures, f"{tables[0]}{more}"))
-    if out is not None:
+    if written:
+        html, data = written
         page = make_report(figures, f"{tables[0].name}{more}").html()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        html, data = report_path(out, ".html"), report_path(out, ".json")
+        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page, encoding="utf-8")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         data.write_text(text, encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Where ``predict --draw`` writes: settled before any work, and over nothing but drawings."""
+"""Where ``predict --draw`` and ``thumbs`` write: settled before any work, and over nothing but
+what they wrote.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 
 _SOFTWARE: Final = 0x0131
 _MARK: Final = "facewise predict --draw"
-"""EXIF's ``Software``, which all three formats hold: the one sign that a file may be replaced."""
+"""EXIF's ``Software``, which all three formats hold: the one sign that a file may be replaced.
+Sheets of ``thumbs`` have the same, for both are drawn anew at any time."""
 
 
 def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
@@ -49,12 +52,21 @@ def _check_file(draw: Path, photos: Sequence[str]) -> Path:
         raise OptionError(f"--draw {draw}: its folder does not exist")
     if _is_photo(draw, photos):
         raise OptionError(f"--draw {draw} is the photo itself: name another file, or a folder")
-    if _is_foreign(draw):
-        raise OptionError(
-            f"--draw {draw} is there already, and facewise did not draw it: name another file, or "
-            "remove it first"
-        )
+    check_replaceable(draw, "--draw")
     return draw
+
+
+def check_replaceable(path: Path, option: str) -> None:
+    """Refuse to write over what is no drawing.
+
+    Raises:
+        OptionError: a file is there that facewise did not draw.
+    """
+    if _is_foreign(path):
+        raise OptionError(
+            f"{option} {path} is there already, and facewise did not draw it: name another file, "
+            "or remove it first"
+        )
 
 
 def save_drawing(picture: PillowImage, path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from facewise.cli.drawings import check_replaceable, save_drawing
 from facewise.cli.options import Verbose
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
@@ -33,9 +34,10 @@ def thumbs(
 
     if out.suffix.lower() != ".png":
         raise OptionError(f"{out}: the sheet is a PNG; name it so")
+    check_replaceable(out, "--out")
     out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
-    sheet.save(out)
+    save_drawing(sheet, out)
     for number, face in enumerate(chosen, start=1):
         cells = number, face.value, face.image_id, face.face_index
         typer.echo("\t".join(printable(str(cell)) for cell in cells))
