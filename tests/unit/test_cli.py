@@ -169,6 +169,7 @@ def test_exit_codes(run: Run, pictures: Path, landscape: Path, tmp_path: Path) -
         (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/out.png"], "name a folder"),
         (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/file/folder"], "cannot be made"),
         (["ASTRONAUT", "--draw", "OUT/file"], "cannot be made"),
+        (["ASTRONAUT", "--draw", "-"], "name a file, or a folder"),
     ],
 )
 def test_bad_usage(

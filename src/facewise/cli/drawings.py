@@ -32,6 +32,8 @@ def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
     Raises:
         OptionError: the pictures cannot be written there.
     """
+    if str(draw) == "-":
+        raise OptionError("--draw -: standard output takes no picture: name a file, or a folder")
     if len(photos) == 1 and draw.suffix and not draw.is_dir():
         return [_check_file(draw, photos)]
     if draw.suffix.lower() in SUFFIXES and not draw.is_dir():
