@@ -110,6 +110,29 @@ def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path:
         annotate([str(listing)], tmp_path / "t", AGE, workers=1)
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("name", ["list.csv", "LIST.TSV", "a.json", "a.jsonl", "a.ndjson", "a.md"])
+def test_a_list_or_table_of_another_kind_is_refused_not_taken_for_a_picture(
+    name: str, scheme: str, faces: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("\n".join(map(str, faces)))
+    with pytest.raises(OptionError, match=rf"{name}: .* a \.txt with one path a line.* Parquet"):
+        annotate([f"{scheme}{tmp_path}/{name}"], tmp_path / "t", AGE, workers=1)
+    assert not (tmp_path / "t").exists()
+    # A folder may hold such files beside pictures.
+    shutil.copy(faces[0], tmp_path)
+    assert len(list(list_items([f"{scheme}{tmp_path}"], AGE, Skipped(), {}))) == 1
+
+
+def test_a_picture_that_is_named_may_have_any_suffix_or_none(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    names = [tmp_path / name for name in ("picture", "picture.bak")]
+    for name in names:
+        shutil.copy(faces[0], name)
+    assert None not in ages([*names], tmp_path / "t")
+
+
 def test_arrow_tables_and_columns_of_paths(faces: list[Path], tmp_path: Path) -> None:
     held = pa.table({"image": [{"bytes": f.read_bytes(), "path": f.name} for f in faces]})
     with pa.ipc.new_stream(str(tmp_path / "stream.arrow"), held.schema) as writer:

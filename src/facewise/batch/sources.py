@@ -22,6 +22,8 @@ from facewise.folders import Skipped, walk
 from facewise.formats import SUFFIXES
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
+TEXTS: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".md")
+"""What is surely no picture, and may be meant for a list or a table."""
 COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -169,6 +171,11 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         )
     if lower.endswith((".zip", ".7z", ".rar")):
         raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
+    if lower.endswith(TEXTS):
+        raise OptionError(
+            f"{source}: a list is a .txt with one path a line, or a Parquet table: save it as one "
+            "of them"
+        )
     is_list = PurePosixPath(lower).suffix in LISTS
     if is_list or lower.endswith((*archives.ENDINGS, *tables.ENDINGS)):
         # Before it is read: what changes meanwhile is then seen by the next run.
