@@ -3,8 +3,10 @@ goes by another's name."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
@@ -25,6 +27,7 @@ from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
 from facewise.errors import (
     CorruptImageError,
+    ImageNotFoundError,
     MissingExtraError,
     OptionError,
     SourceError,
@@ -598,6 +601,50 @@ def test_every_kind_of_source_is_read_from_urls(
 def test_a_protocol_that_nobody_knows_says_so() -> None:
     with pytest.raises(OptionError, match="no file system for nonsense://"):
         listed("nonsense://bucket/photos")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
+def test_a_server_that_does_not_answer_ends_the_run_with_1_and_nothing_begun(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and never listens: whoever connects is refused
+        url = f"ftp://127.0.0.1:{closed.getsockname()[1]}/photos"
+        done = subprocess.run(
+            [sys.executable, "-m", "facewise", "annotate", url, "--out", str(tmp_path / "t")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        with pytest.raises(ImageNotFoundError, match="refused"):
+            storage.read_range(url, 10)
+    assert done.returncode == 1
+    assert "run the same command again; nothing has been begun" in done.stderr
+    assert "driver" not in done.stderr
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (
+            OSError(
+                "When resolving region for bucket 'photos': AWS Error NETWORK_CONNECTION during "
+                "HeadBucket operation: curlCode: 6, Could not resolve hostname; Details: Could not "
+                "resolve host: photos.s3.us-east-1.amazonaws.com"
+            ),
+            True,
+        ),
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), True),
+        (OSError("Unable to load libjvm\ndlopen(/usr/lib/jvm/libjvm.so) failed"), False),
+        (OSError("Prior attempt to load libhdfs failed"), False),
+        (ImportError("Install s3fs to access S3"), False),
+        (pa.ArrowInvalid("Unrecognized filesystem type in URI: nonsense://bucket"), False),
+    ],
+)
+def test_errors_of_connecting_that_may_pass_are_told_from_missing_drivers(
+    error: Exception, passing: bool
+) -> None:
+    """Arrow's texts as they come where there is no network, and no Java."""
+    assert storage.may_pass(error) == passing
 
 
 def test_servers_are_told_apart_by_what_their_urls_say() -> None:

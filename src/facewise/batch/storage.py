@@ -28,8 +28,10 @@ def file_system(url: str) -> tuple[Any, str]:
     Where fsspec lacks the driver of a protocol, Arrow's own file systems (s3, gs, hdfs, abfs) do.
 
     Raises:
-        OptionError: neither knows the protocol, or it cannot be reached as it is configured.
+        OptionError: neither knows the protocol, or the URL or its settings say too little.
         MissingExtraError: fsspec is not installed.
+        OSError: it cannot be reached now, as by a driver that connects at once; like any other
+            failure to read, this may pass.
     """
     try:
         import fsspec
@@ -40,10 +42,18 @@ def file_system(url: str) -> tuple[Any, str]:
         system = _connect(protocol, url)
         return system, str(system._strip_protocol(url))
     except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: without its host
+        if may_pass(error):
+            raise
         raise OptionError(
             f"{url}: no file system for {protocol}:// ({error}); install its fsspec driver "
             f"({fsspec.__name__} lists them), or copy the files here"
         ) from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what came of connecting is of the network or the server, not of this installation."""
+    # Arrow's are OSErrors, too, where HDFS's own libraries are missing.
+    return isinstance(error, OSError) and "to load lib" not in str(error)
 
 
 def _connect(protocol: str, url: str) -> Any:
