@@ -34,6 +34,8 @@ _FOREIGN: Final = re.compile(
 Kubernetes and Docker's links set for a service named facewise."""
 MULTIPART_OVERHEAD_BYTES: Final = 64_000
 """Allowed above the photos' limit for boundaries, part headers and small fields."""
+KEY_LENGTH: Final = 8
+"""Characters at least of the API key: a shorter one can be guessed."""
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?"
 )
@@ -100,7 +102,8 @@ class Settings(BaseSettings):
         default=30, ge=0, description="for running work to finish"
     )
     api_key: SecretStr | None = Field(
-        default=None, min_length=8, description="that requests must bring; None: no key"
+        default=None,
+        description=f"that requests must bring, {KEY_LENGTH} characters or more; None: no key",
     )
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="photos a minute, a client"
@@ -137,6 +140,13 @@ class Settings(BaseSettings):
         if unknown or not value:
             raise ValueError(f"name some of {','.join(ATTRIBUTES)}, with commas")
         return tuple(name for name in ATTRIBUTES if name in value)
+
+    @field_validator("api_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < KEY_LENGTH:
+            raise ValueError(f"choose a key of {KEY_LENGTH} characters or more")
+        return value
 
     @field_validator("cors_origins")
     @classmethod
