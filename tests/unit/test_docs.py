@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_the_readme_has_the_measured_figures(monkeypatch: pytest.MonkeyPatch) ->
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.split(figures.MARKS[0])[1].split(figures.MARKS[1])[0]
     assert table.strip() == figures.table(figures.shipped())
+
+
+def test_the_page_on_ray_has_the_measured_stages() -> None:
+    """``make bench`` writes them."""
+    page = " ".join((ROOT / "docs/ray.md").read_text(encoding="utf-8").split())
+    bench = json.loads((ROOT / "docs/results/bench.json").read_text())
+    ms = bench["stages"]["12 megapixels, 3 faces"]["ms"]
+    share = {name: round(100 * value / ms["all"]) for name, value in ms.items()}
+    assert f"decoding takes {share['decode']} %" in page
+    rest = sorted(share[name] for name in ("P-net", "pyramid", "attributes"))
+    assert f"the attribute network {rest[0]} to {rest[-1]} % each" in page
 
 
 def test_the_readmes_code_runs_and_prints_what_it_shows(
