@@ -22,6 +22,7 @@ from facewise.labels import (
     FAIRFACE_AGE_GROUPS,
     FAIRFACE_RACES,
     GENDER_LABELS,
+    GENDER_SYNONYMS,
 )
 from facewise.tars import DAMAGE, read_tar
 
@@ -267,8 +268,8 @@ def read_csv(path: Path) -> DataSet:
     Columns may be called so in any case; gender may be called sex, and ethnicity race, as FairFace
     does. Paths are relative to the CSV's folder. ``age`` is a year, a range such as 20-29, one of
     FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's youngest group.
-    Gender and ethnicity are names of the contract, in any case, or FairFace's races. Empty fields
-    are unknown; a row with a field that cannot be read is skipped as a whole.
+    Gender and ethnicity are names of the contract, in any case, their synonyms, or FairFace's
+    races. Empty fields are unknown; a row with a field that cannot be read is skipped as a whole.
 
     Raises:
         OptionError: the CSV cannot be read, or has no label in any row.
@@ -286,7 +287,7 @@ def read_csv(path: Path) -> DataSet:
                 dataset="csv",
                 split=split_name(row.get("split")),
                 age_range=parse_age(row.get("age") or ""),
-                gender=parse_label(either(row, "gender", "sex"), GENDER_LABELS),
+                gender=parse_label(either(row, "gender", "sex"), GENDER_LABELS, GENDER_SYNONYMS),
                 ethnicity=parse_label(
                     either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
                 ),

@@ -34,6 +34,14 @@ ETHNICITY: Final = slice(14, 19)
 
 ATTRIBUTES: Final[tuple[str, ...]] = ("age", "gender", "ethnicity")
 
+GENDER_SYNONYMS: Final[dict[str, str]] = {
+    "m": "male",
+    "man": "male",
+    "f": "female",
+    "woman": "female",
+}
+"""How else lists spell the contract's genders."""
+
 FAIRFACE_AGE_GROUPS: Final[dict[str, tuple[int, int]]] = {
     "0-2": (1, 2),
     "3-9": (3, 9),

@@ -326,7 +326,8 @@ def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: 
         (["gender,male,nan", "gender,female,0.5"], "sum to nan"),
         (["gender,male,0.5", "gender,male,0.5", "gender,female,0.5"], "'male' of 'gender' stands"),
         (["gender,male,1.5", "gender,female,-0.5"], "below 0"),
-        (["gender,man,1"], "no 'man' of 'gender'"),
+        (["gender,somebody,1"], "no 'somebody' of 'gender'"),
+        (["gender,man,0.5", "gender,male,0.5"], "'male' of 'gender' stands"),
     ],
 )
 def test_a_reference_that_says_nothing_sound_is_refused(
@@ -338,12 +339,16 @@ def test_a_reference_that_says_nothing_sound_is_refused(
         read_reference(path)
 
 
-def test_a_reference_goes_by_any_case(tmp_path: Path) -> None:
+def test_a_reference_goes_by_any_case_and_other_words_for_a_gender(tmp_path: Path) -> None:
     path = tmp_path / "census.csv"
     path.write_text("Attribute, LABEL,Share \nSex,Female,0.5\ngender, male,0.5\nRACE,white,1\n")
     read = read_reference(path)
     assert read["gender"] == {"male": 0.5, "female": 0.5}
     assert (read["ethnicity"]["White"], read["ethnicity"]["Black"]) == (1, 0)
+    for words in ("M,F", "man, Woman"):
+        man, woman = words.split(",")
+        path.write_text(f"attribute,label,share\ngender,{man},0.4\ngender,{woman},0.6\n")
+        assert read_reference(path)["gender"] == {"male": 0.4, "female": 0.6}
     path.write_text("attribute,label,share\ngender,male\ngender\n")
     with pytest.raises(OptionError, match="must be a CSV with the columns"):
         read_reference(path)

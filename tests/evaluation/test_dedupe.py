@@ -304,7 +304,7 @@ def test_lists_are_read_as_evaluate_reads_them(tmp_path: Path) -> None:
     )
     rows = read_lists([listing])
     labels = {name: labels_of(name, rows[name]) for name in rows}
-    assert labels["c"] == {"gender": "f", "ethnicity": "Asian"}
+    assert labels["c"] == {"gender": "female", "ethnicity": "Asian"}
     pairs = [["a", "b"], ["c", "d"], ["e", "f"]]
     assert across_splits(pairs, rows) == []
     assert {row["file"]: row["disagree"] for row in conflicts(pairs, labels)} == {

@@ -22,7 +22,13 @@ from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.outcomes import collect, fingerprint
-from facewise.evaluation.results import calibrated, score_model, spec_figures, write_results
+from facewise.evaluation.results import (
+    by_reason,
+    calibrated,
+    score_model,
+    spec_figures,
+    write_results,
+)
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.models import load_spec, read_spec
 
@@ -80,7 +86,8 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 1]
     assert results["model"]["sha256"] == load_spec().sha256
     assert "faces not found: 1" in text
-    assert "skipped: 3, the first odd.jpg: age '130'" in text
+    assert "skipped: 3\n  1, the first odd.jpg: age '130'" in text
+    assert "\n  1, the first missing.jpg: No such file" in text
     # What is scored is what facewise says of the same picture.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
     assert outcomes.found.tolist() == [True] * 6 + [False]
@@ -93,6 +100,12 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     run(*options, "--degraded", 0)
     assert json.loads(path.read_text()) == results
     assert stored[0].stat().st_mtime_ns == before
+
+
+def test_reasons_are_counted_the_commonest_first() -> None:
+    skipped = [("a", "odd"), *((name, "no path") for name in "bc")]
+    assert by_reason(skipped) == ["2, the first b: no path", "1, the first a: odd"]
+    assert by_reason([*skipped, ("d", "worse")], 1)[1:] == ["2 for 2 other reasons"]
 
 
 def test_results_do_not_replace_the_spec_they_are_of(faces: Path, tmp_path: Path) -> None:
@@ -296,7 +309,11 @@ def test_errors_say_what_to_do(
     ("rows", "message"),
     [
         ("missing.jpg,30,\ngone.jpg,25,\n", "none of 2 pictures can be read, the first, missing"),
-        ("a.jpg,young,\n", "no face that can be used, the first, a.jpg: age 'young'"),
+        (
+            "a.jpg,130,\nb.jpg,young,\nc.jpg,young,\n",
+            "no face that can be used; skipped: 2, the first b.jpg: age 'young' is not a year, nor "
+            "a range such as 20-29; 1, the first a.jpg: age '130' is not within 0 to 120",
+        ),
         ("", "no face that can be used"),
         ("a.jpg,30,tets\nb.jpg,30,\n", "no face is in the split 'test', but in tets"),
     ],

@@ -317,6 +317,15 @@ def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:
     )
 
 
+def test_genders_go_by_other_words(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    words = ["m", "F", "Man", " WOMAN ", "male", "Female", "", "x"]
+    listing.write_text("path,gender\n" + "".join(f"{i}.jpg,{w}\n" for i, w in enumerate(words)))
+    data_set = read_csv(listing)
+    assert [sample.gender for sample in data_set.samples] == [0, 1, 0, 1, 0, 1, None]
+    assert data_set.skipped == (("7.jpg", "'x' is not one of male, female"),)
+
+
 def test_of_two_columns_the_one_that_is_spelt_rightly_counts(tmp_path: Path) -> None:
     listing = tmp_path / "faces.csv"
     listing.write_text("path,Age,age,AGE,race,ethnicity\na.jpg,1,2,3,Black,White\n")

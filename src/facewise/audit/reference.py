@@ -8,14 +8,18 @@ from typing import Final
 
 from facewise.audit.confusions import LABELS
 from facewise.errors import OptionError
+from facewise.labels import GENDER_SYNONYMS
 
 _SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}
+_LABEL_SYNONYMS: Final = {"gender": GENDER_SYNONYMS}
+"""FairFace's races are none here: several are one class, whose share would stand there twice."""
 
 
 def read_reference(path: Path) -> dict[str, dict[str, float]]:
     """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
 
-    Columns, attributes and labels go by any case; gender may be called sex, and ethnicity race.
+    Columns, attributes and labels go by any case; gender may be called sex, and ethnicity race;
+    genders have the synonyms that lists of labels have.
 
     Raises:
         OptionError: the file cannot be read, holds no share, or says something else.
@@ -29,6 +33,7 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
                 name, said, share = row["attribute"].strip().lower(), row["label"], row["share"]
                 name = _SYNONYMS.get(name, name)
                 labels = {label.lower(): label for label in LABELS.get(name, ())}
+                labels |= _LABEL_SYNONYMS.get(name, {})
                 label = labels.get(said.strip().lower())
                 if label is None:
                     known = "; ".join(f"{n}: {', '.join(every)}" for n, every in LABELS.items())

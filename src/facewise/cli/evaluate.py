@@ -90,6 +90,7 @@ def evaluate(
     from facewise.evaluation.outcomes import collect
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import (
+        by_reason,
         calibrated,
         score_model,
         summary,
@@ -101,7 +102,8 @@ def evaluate(
     logging.getLogger("facewise").setLevel(logging.INFO)
     sets, split = _read(data, labels), split_name(split)
     if not any(data_set.samples for data_set in sets):
-        named = ", the first, {}: {}".format(*sets[0].skipped[0]) if sets[0].skipped else ""
+        reasons = by_reason([pair for data_set in sets for pair in data_set.skipped])
+        named = f"; skipped: {'; '.join(reasons)}" if reasons else ""
         raise OptionError(f"{data} has no face that can be used{named}")
     if split_list is not None:
         sets = _with_splits(sets, split_list)

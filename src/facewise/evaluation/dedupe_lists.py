@@ -20,7 +20,7 @@ from facewise.datasets import (
     split_name,
 )
 from facewise.errors import OptionError
-from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS
+from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS, GENDER_SYNONYMS
 
 SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
 """A picture is left out of the later split when its duplicate is in an earlier one. Names that
@@ -81,8 +81,8 @@ def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, 
 def labels_of(name: str, row: Row | None) -> Row:
     """Age, gender and ethnicity of a file by its row of a list or else by UTKFace's file names.
 
-    Labels are the contract's, in any case and by FairFace's races, as ``datasets.read_csv`` takes
-    them; others are in lower case. What is unknown is absent.
+    Labels are the contract's, in any case, by their synonyms and FairFace's races, as
+    ``datasets.read_csv`` takes them; others are in lower case. What is unknown is absent.
     """
     parsed = parse_utkface_name(_short(name))
     out: Row = {}
@@ -94,7 +94,7 @@ def labels_of(name: str, row: Row | None) -> Row:
     if row:
         given = {
             "age": row.get("age", ""),
-            "gender": _label(either(row, "gender", "sex"), GENDER_LABELS),
+            "gender": _label(either(row, "gender", "sex"), GENDER_LABELS, GENDER_SYNONYMS),
             "ethnicity": _label(either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES),
         }
         out |= {name: label for name, label in given.items() if label}

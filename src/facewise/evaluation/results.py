@@ -278,6 +278,18 @@ def _rounded(value: Any) -> Any:
     return value
 
 
+def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
+    """How many names were skipped for each reason, the commonest first, with the first name."""
+    names: dict[str, list[str]] = {}
+    for name, why in skipped:
+        names.setdefault(why, []).append(name)
+    reasons = sorted(names.items(), key=lambda item: -len(item[1]))
+    lines = [f"{len(those)}, the first {those[0]}: {why}" for why, those in reasons[:most]]
+    if others := sum(len(those) for _, those in reasons[most:]):
+        lines.append(f"{others} for {len(reasons) - most} other reasons")
+    return lines
+
+
 def summary(results: Mapping[str, Any]) -> str:
     """The head in a few lines for the terminal."""
     top, model = results["head"], results["model"]
@@ -291,8 +303,8 @@ def summary(results: Mapping[str, Any]) -> str:
         ]
         lines.append(f"  faces not found: {row['not_found']}")
     if skipped := results["data"]["skipped"]:
-        name, why = skipped[0]
-        lines.append(f"skipped: {len(skipped)}, the first {name}: {why}")
+        lines.append(f"skipped: {len(skipped)}")
+        lines += [f"  {line}" for line in by_reason(skipped)]
     lines.append("worst groups:")
     lines += [
         f"  {row['dataset']} {row['metric']}: {row['worst']} "
