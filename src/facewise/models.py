@@ -165,8 +165,25 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
     for spec in specs:
         if spec.name in (name, f"facewise-{name}") and version in ("", spec.version):
             return spec
+    if text.endswith(".onnx") or os.path.isdir(text):  # noqa: PTH112  takes any text
+        raise ModelNotFoundError(_name_the_spec(Path(text)))
     known = ", ".join(f"{spec.name}@{spec.version}" for spec in specs) or "none"
     raise ModelNotFoundError(f"no model {text!r}: installed are {known}")
+
+
+def _name_the_spec(path: Path) -> str:
+    """What to write in place of weights or a folder."""
+    is_folder = path.is_dir()
+    beside = path.glob("*.json") if is_folder else (path.with_suffix(".json"),)
+    specs = [str(spec) for spec in sorted(beside) if spec.is_file() and _kind(spec) == SPEC_KIND]
+    what = "a folder" if is_folder else "a file of weights"
+    if specs:
+        return f"{path} is {what}: name the model's spec, {' or '.join(specs)}"
+    where = "in it" if is_folder else "beside it"
+    return (
+        f"{path} is {what}: name the model's spec, a .json file {where}; there is none, so export "
+        "the model again (facewise export) or copy its spec there"
+    )
 
 
 def read_weights(path: Path, sha256: str) -> bytes:

@@ -57,6 +57,26 @@ def test_the_default_by_name_version_and_path() -> None:
         load_spec("/nowhere/spec.json")
 
 
+def test_weights_or_a_folder_in_place_of_the_spec_say_which_to_name(copied: Path) -> None:
+    folder = copied.parent
+    (folder / "notes.json").write_text('{"kind": "notes"}')
+    weights = folder / load_spec().file
+    copied.rename(weights.with_suffix(".json"))
+    for path in (weights, folder):
+        with pytest.raises(ModelNotFoundError) as error:
+            load_spec(path)
+        assert f"name the model's spec, {weights.with_suffix('.json')}" in str(error.value)
+        assert "notes.json" not in str(error.value)
+    weights.with_suffix(".json").unlink()
+    for path, where in (
+        (weights, "beside it"),
+        (folder, "in it"),
+        (folder / "gone.onnx", "beside"),
+    ):
+        with pytest.raises(ModelNotFoundError, match=rf"a \.json file {where}.* there is none"):
+            load_spec(path)
+
+
 def test_a_provider_that_falls_back_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with onnxruntime-gpu where CUDA's libraries are missing."""
     ort = import_onnxruntime()
