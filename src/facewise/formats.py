@@ -79,6 +79,9 @@ _FOREIGN: Final = {
     b"qoif": "QOI",
     b"\x76\x2f\x31\x01": "OpenEXR",
 }
+_VIDEO: Final = re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba", re.DOTALL)
+"""Matroska and WebM, AVI, MPEG; MP4 and most MOVs are ISO media."""
+_VIDEOS_ELSEWHERE: Final = "facewise annotate reads videos, which it tells by their names' endings"
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -205,14 +208,18 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     """Say as exactly as the first bytes allow what this is."""
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
     name = next((name for sign, name in _FOREIGN.items() if start.startswith(sign)), None)
+    advice = f"save it as {NAMES}"
     if brands:
         name = "video, or this kind of ISO media,"
+        advice += f"; {_VIDEOS_ELSEWHERE}"
     elif b"<svg" in start and start.startswith(b"<"):
         name = "SVG"
     if name is not None:
-        return UnsupportedFormatError(f"{name} is not read here: save it as {NAMES}")
+        return UnsupportedFormatError(f"{name} is not read here: {advice}")
     if start.lower().startswith((b"<!doctype html", b"<html")):
         return NotAnImageError("a web page, not a picture: download the picture itself")
+    if _VIDEO.match(data):
+        return NotAnImageError(f"a video, not a picture: {_VIDEOS_ELSEWHERE}")
     return NotAnImageError(f"not a picture: pass a {NAMES} file")
 
 
