@@ -511,6 +511,28 @@ def test_bars_are_no_part_of_the_report(album: Path, tmp_path: Path) -> None:
     assert "pictures" in result.stderr
 
 
+def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> None:
+    """Two copies without a label, which their hashes find already."""
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("a.png", "b.png"):
+        drawn(0).save(album / name)
+    options = (album, "--embedding", "--out", tmp_path / "out", "--list", tmp_path / "list.csv")
+
+    def report(rows: str) -> str:
+        (tmp_path / "list.csv").write_text(f"file,age\n{rows}")
+        return run(*options).stdout
+
+    for rows in ("", "a.png,20-29\n"):
+        text = report(rows)
+        assert "The further pairs" not in text
+        assert "Of 1 groups whose detail agrees, none has labels of two pictures" in text
+        assert "that disagree:" not in text
+    text = report("a.png,20-29\nb.png,25\n")
+    assert "Of 1 groups whose detail agrees, 0 have labels that disagree: age in 0" in text
+    assert "1 have labels that disagree: age in 1" in report("a.png,20-29\nb.png,41\n")
+
+
 def test_a_list_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     write_csv(path, ["file"], [{"file": "a.jpg"}])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from facewise.datasets import DataSet
 from facewise.evaluation.dedupe import CONFIRMED, Fingerprints, Pair, join, unique_names
 from facewise.evaluation.dedupe_lists import (
+    LABEL_COLUMNS,
     Row,
     across_splits,
     age_range,
@@ -107,6 +108,10 @@ def summarise(
             years_apart([labels[name] for name in group]) > 5 for group in same
         ),
         "of_confirmed_groups": len(same),
+        "of_groups_with_labels": sum(
+            any(sum(column in labels[name] for name in group) > 1 for column in LABEL_COLUMNS)
+            for group in same
+        ),
     }
     out["label_noise"] = label_noise([[_numbers(labels[name]) for name in group] for group in same])
     return out
@@ -167,7 +172,7 @@ def report(summary: Mapping[str, Any], title: str) -> Report:
             ["pictures in them", summary["all"]["pictures"]],
         ]
     page.table(["", "n"], rows)
-    if summary["thorough"]:
+    if summary["thorough"] and summary["beyond_hash"]["by"]:
         page.text("The further pairs, by what found them first:")
         page.table(
             ["found by", "mirrored", "pairs"],
@@ -228,6 +233,12 @@ def _shown(value: Any) -> object:
 def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
     held, noise = summary["conflicts"], summary["label_noise"]
     page.heading("Labels that disagree")
+    if not held["of_groups_with_labels"]:
+        page.text(
+            f"Of {held['of_confirmed_groups']} groups whose detail agrees, none has labels of two "
+            "pictures, so none were compared."
+        )
+        return
     page.text(
         f"Of {held['of_confirmed_groups']} groups whose detail agrees, {held['groups']} have "
         f"labels that disagree: age in {held['age']} (by more than five years in "
