@@ -68,6 +68,17 @@ def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path
     assert 'href="http' not in page
 
 
+def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path) -> None:
+    there = tmp_path / "report-v1.2"
+    there.mkdir()
+    for out, folder in ((there, there), (f"{tmp_path}/new.json/", tmp_path / "new.json")):
+        done = audit(table, "--no-crossings", "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
+        assert f"all of it: {folder / 'audit.html'}" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "report-v1.2"]
+
+
 def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path) -> None:
     options = ("--no-crossings", "--out", tmp_path / "report")
     assert audit(table, *options).returncode == 0

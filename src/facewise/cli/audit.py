@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,12 @@ def audit(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Name of the report; .html and .json are written.")
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Name of the report, .html and .json are written; or a folder (one that is there, "
+            "or with a / at its end) for audit.html and audit.json.",
+        ),
     ] = None,
     confusions: Annotated[
         str | None, typer.Option(help="Calibration faces yours resemble: fairface, utkface.")
@@ -56,7 +62,7 @@ def audit(
     from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.table import read_faces
 
-    written = [] if out is None else [report_path(out, suffix) for suffix in (".html", ".json")]
+    written = [] if out is None else _report_paths(out)
     for path in written:
         if path.exists() and not is_report(path):
             raise OptionError(
@@ -107,6 +113,13 @@ def audit(
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         data.write_text(text, encoding="utf-8")
         typer.echo(f"all of it: {html}, {data}")
+
+
+def _report_paths(out: str) -> list[Path]:
+    """Page and figures; ``out`` is text because a Path has lost the / at its end."""
+    is_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
+    name = Path(out) / "audit" if is_folder else Path(out)
+    return [report_path(name, suffix) for suffix in (".html", ".json")]
 
 
 def _each_once(tables: list[Path]) -> list[Path]:
