@@ -81,7 +81,7 @@ _FOREIGN: Final = {
 }
 _VIDEO: Final = re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba", re.DOTALL)
 """Matroska and WebM, AVI, MPEG; MP4 and most MOVs are ISO media."""
-_VIDEOS_ELSEWHERE: Final = "facewise annotate reads videos, which it tells by their names' endings"
+_FRAMES: Final = f"save a frame of it as {NAMES}; facewise annotate reads whole videos"
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -210,8 +210,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     name = next((name for sign, name in _FOREIGN.items() if start.startswith(sign)), None)
     advice = f"save it as {NAMES}"
     if brands:
-        name = "video, or this kind of ISO media,"
-        advice += f"; {_VIDEOS_ELSEWHERE}"
+        name, advice = "video, or this kind of ISO media,", _FRAMES
     elif b"<svg" in start and start.startswith(b"<"):
         name = "SVG"
     if name is not None:
@@ -219,7 +218,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     if start.lower().startswith((b"<!doctype html", b"<html")):
         return NotAnImageError("a web page, not a picture: download the picture itself")
     if _VIDEO.match(data):
-        return NotAnImageError(f"a video, not a picture: {_VIDEOS_ELSEWHERE}")
+        return NotAnImageError(f"a video, not a picture: {_FRAMES}")
     return NotAnImageError(f"not a picture: pass a {NAMES} file")
 
 
