@@ -288,6 +288,45 @@ def test_splits_that_dedupe_wrote_take_the_place_of_a_csvs_own(faces: Path, tmp_
 
 
 @pytest.mark.parametrize(
+    ("left_out", "arguments", "message"),
+    [
+        ([1, 2, 3], [], "nothing is left of split test"),
+        ([2, 3], [], "nothing is left of split test"),  # the first is missing
+        ([4], ["--fit"], "nothing is left of split calibration"),
+        ([0], ["--fit"], "nothing is left of split val"),
+        ([3], ["--degraded", "1"], "nothing is left to worsen of split test .* or raise --deg"),
+    ],
+)
+def test_exclusions_that_leave_nothing_write_nothing(
+    left_out: list[int], arguments: list[str], message: str, faces: Path, tmp_path: Path
+) -> None:
+    names = [str(path) for path in sorted(faces.parent.glob("*.webp"))]
+    names[1] = "missing.jpg"
+    splits = ("val", "test", "test", "test", "calibration")
+    rows = "".join(f"{name},30,{split}\n" for name, split in zip(names, splits, strict=False))
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    leave = tmp_path / "leave.csv"
+    leave.write_text("".join(["file\n", *(f"{names[number]}\n" for number in left_out)]))
+    options = ("--data", tmp_path / "faces.csv", "--store", tmp_path / "store", "--workers", 1)
+    with pytest.raises(OptionError, match=message):
+        run(
+            *(*options, "--out", tmp_path / "out", "--exclude", leave),
+            *(arguments if "--degraded" in arguments else [*arguments, "--degraded", 0]),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_exclusions_of_nothing_else_are_refused_for_all_of_the_data(
+    faces: Path, tmp_path: Path
+) -> None:
+    name = min(faces.parent.glob("*.webp")).name
+    (tmp_path / "faces.csv").write_text(f"path,age\n{faces.parent / name},30\n")
+    (tmp_path / "leave.csv").write_text(f"file\n{name}\n")
+    with pytest.raises(OptionError, match="nothing is left of the data after --exclude"):
+        run("--data", tmp_path / "faces.csv", "--exclude", tmp_path / "leave.csv")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--fit"], "--fit needs the splits calibration and val"),

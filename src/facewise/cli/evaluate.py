@@ -123,6 +123,18 @@ def evaluate(
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
 
+    def none_left(part: str, to: str = "", advice: str = "") -> OptionError:
+        return OptionError(
+            f"nothing is left{to} of {f'split {part}' if part else 'the data'} after --exclude "
+            f"{exclude or EXCLUSIONS}: leave out fewer pictures{advice}"
+        )
+
+    for part in ("calibration", "val", split) if fit else (split,):  # before hours of detection
+        of = whole if part == split else sets
+        there = {s.key for data_set in of for s in data_set.samples if part in ("", s.split)}
+        if there and there <= excluded:
+            raise none_left(part)
+
     def run(part: str, degradation: str | None = None) -> Outcomes:
         worsened = degraded if part == split else min(degraded, GATE_FACES)
         sample = worsened if degradation else None
@@ -136,7 +148,10 @@ def evaluate(
             degradation=degradation,
             skipped=unreadable,
         )
-        return everything.without(excluded)
+        left = everything.without(excluded)
+        if not len(left):  # the others cannot be read, or were not drawn
+            raise none_left(part, *((" to worsen", ", or raise --degraded") if sample else ()))
+        return left
 
     baseline, curves = None, {}
     if fit:
