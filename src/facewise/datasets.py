@@ -7,9 +7,11 @@ a tar. What cannot be used is named with its reason, never dropped in silence.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
@@ -275,7 +277,8 @@ def read_csv(path: Path) -> DataSet:
         OptionError: the CSV cannot be read, or has no label in any row.
     """
     samples, skipped, places = [], [], {}
-    rows = read_rows(path, ("path",))
+    rows, seen = read_rows(path, ("path",)), dict[tuple[str, str], Sample]()
+    folder = cache(os.path.realpath)  # a link before .. leads elsewhere; once a folder is fast
     for number, row in enumerate(rows, start=1):
         key = row["path"]
         if not key:
@@ -293,11 +296,13 @@ def read_csv(path: Path) -> DataSet:
                 ),
                 group=row.get("group") or key,
             )
+            parent, name = os.path.split(path.parent / key)
+            first = seen.setdefault((folder(parent), name), sample)
         except ValueError as error:
             skipped.append((key, str(error)))
             continue
-        if key in places:
-            skipped.append((key, "listed twice"))
+        if first is not sample:
+            skipped.append((key, _listed_twice(first, sample)))
             continue
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
@@ -307,6 +312,15 @@ def read_csv(path: Path) -> DataSet:
             f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
         )
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _listed_twice(first: Sample, second: Sample) -> str:
+    """Why a row is skipped whose file an earlier one had, maybe by another spelling of its path."""
+    names = {"age": "age_range", "gender": "gender", "ethnicity": "ethnicity", "split": "split"}
+    other = [n for n, field in names.items() if getattr(first, field) != getattr(second, field)]
+    if not other:
+        return "listed twice"
+    return f"listed twice, with another {' and '.join(other)}: the first row, {first.key}, counts"
 
 
 def split_name(text: str | None) -> str:

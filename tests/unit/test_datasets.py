@@ -288,6 +288,40 @@ def test_a_row_that_ends_before_its_path_is_skipped(tmp_path: Path) -> None:
     assert data_set.skipped == (("row 2", "no path"),)
 
 
+def test_a_file_counts_once_however_its_path_is_spelt(tmp_path: Path) -> None:
+    own, listing = tmp_path / "own", tmp_path / "own" / "faces.csv"
+    (own / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(own)
+    (own / "link").symlink_to(own / "deep" / "er")
+    listing.write_text(
+        "path,age,gender,split\n"
+        "a.jpg,30,male,test\n"
+        "./a.jpg,30,male,test\n"
+        "../own/./a.jpg,30,female,train\n"
+        f"{own}/a.jpg,30,male,test\n"
+        f"{tmp_path}/linked/a.jpg,31,male,test\n"
+        "link/../a.jpg,30,male,test\n"  # of deep, to which the link leads
+        "deep/er/../a.jpg,30,male,test\n"
+        "Deep/a.jpg,30,male,test\n"
+    )
+    data_set = read_csv(listing)
+    assert [s.key for s in data_set.samples] == ["a.jpg", "link/../a.jpg", "Deep/a.jpg"]
+    assert data_set.skipped == (
+        ("./a.jpg", "listed twice"),
+        (
+            "../own/./a.jpg",
+            "listed twice, with another gender and split: the first row, a.jpg, counts",
+        ),
+        (f"{own}/a.jpg", "listed twice"),
+        (
+            f"{tmp_path}/linked/a.jpg",
+            "listed twice, with another age: the first row, a.jpg, counts",
+        ),
+        ("deep/er/../a.jpg", "listed twice"),
+    )
+    assert read_csv(tmp_path / "linked" / "faces.csv").skipped == data_set.skipped
+
+
 def test_a_list_that_lacks_a_column(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,age,gender\n")
