@@ -40,7 +40,7 @@ def read_tar(file: BinaryIO) -> Iterator[Entry]:
         for member in _members(file):
             name = member.name.removeprefix("./")
             if member.islnk() or member.issym():
-                links[name] = _target(member)
+                links.setdefault(name, _target(member))
             elif not member.isdir():
                 yield Entry(name, (member.offset_data, member.size) if member.isreg() else None)
     except DAMAGE as error:
@@ -83,7 +83,8 @@ def _target(link: tarfile.TarInfo) -> str:
 
 
 def _resolve(file: BinaryIO, links: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """First byte and size of what each link leads to, over other links too.
+    """First byte and size of what each link leads to, over other links too; of several files of
+    that name the first, as everywhere.
 
     Headers are read again, for those of links' targets only are kept.
     """
@@ -93,7 +94,7 @@ def _resolve(file: BinaryIO, links: Mapping[str, str]) -> dict[str, tuple[int, i
         for member in _members(file):
             name = posixpath.normpath(member.name)
             if member.isreg() and name in wanted:
-                found[name] = member.offset_data, member.size
+                found.setdefault(name, (member.offset_data, member.size))
     by_name = {posixpath.normpath(name): target for name, target in links.items()}
     resolved = {}
     for name, first in links.items():

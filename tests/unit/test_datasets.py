@@ -143,11 +143,15 @@ def test_links_of_a_tar_are_what_they_lead_to_and_the_first_of_a_name_counts(
         ("gone.jpg", "nowhere.jpg"),
         ("gone.txt", "nowhere.txt"),
         ("blob", b"a picture without an ending"),
+        ("blob", b"another"),
+        ("twice.jpg", "blob"),
+        ("twice.jpg", "a.jpg"),
     ]
     data_set = read_pictures(write_tar(tmp_path / "t.tar", members))
     assert {sample.key: data_set.read(sample) for sample in data_set.samples} == {
         "a.jpg": b"first",
         "sub/link.jpg": b"a picture without an ending",
+        "twice.jpg": b"a picture without an ending",
     }
     assert data_set.skipped == (
         ("a.jpg", "a second file of that name"),
