@@ -10,6 +10,9 @@ from facewise.errors import MissingExtraError, TableError
 
 PART_GLOB: Final = "part-*.parquet"
 
+KEYS: Final = ("image_id", "face_index", "error_code")
+"""Columns that every table of facewise has."""
+
 BATCH: Final = 16_384
 """Rows read at a time."""
 
@@ -41,8 +44,15 @@ def _is_parquet(path: Path) -> bool:
         return True
 
 
-def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
+def read_batches(
+    table: Path, columns: Sequence[str], *, needed: Sequence[str] = ()
+) -> Iterator[Any]:
     """A table's record batches with those of some columns that it has, one in memory at a time.
+
+    Args:
+        table: a folder, or a Parquet file.
+        columns: read where they are there.
+        needed: those of them that must be there, beside ``KEYS``.
 
     Raises:
         TableError: it is not there, is damaged, or is no table of facewise.
@@ -58,9 +68,10 @@ def read_batches(table: Path, columns: Sequence[str]) -> Iterator[Any]:
         try:
             with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
                 names = file.schema_arrow.names
-                if not {"image_id", "face_index", "error_code"} <= set(names):
+                if missing := [name for name in (*KEYS, *needed) if name not in names]:
                     raise TableError(
-                        f"{path} lacks image_id or face_index: not facewise annotate's"
+                        f"{path} lacks the columns {', '.join(missing)}: name a table as facewise "
+                        "annotate wrote it, or a part of one with these columns"
                     )
                 wanted = [name for name in columns if name in names]
                 first = first or wanted

@@ -91,6 +91,23 @@ def test_rows_are_counted_as_they_are(tmp_path: Path) -> None:
     assert faces.count(["age", "gender"]).sum() == 4_000
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["error_code"], r"lacks the columns error_code: name a table as"),
+        (["abstained"], r"lacks the columns abstained: name a table as"),
+        (["model", "model_sha256"], r"lacks the columns model, model_sha256: name a table as"),
+        (["p_male"], r"lacks p_male: keep all columns of gender, or none"),
+    ],
+)
+def test_columns_that_an_audit_needs_are_named(
+    columns: list[str], message: str, tmp_path: Path
+) -> None:
+    pq.write_table(part(60, 0).drop_columns(columns), tmp_path / "part.parquet")
+    with pytest.raises(TableError, match=message):
+        read_faces(tmp_path / "part.parquet")
+
+
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     peaks, kept = [], []
     for name, rows in (("small", 2 * GROUP), ("large", 8 * GROUP)):

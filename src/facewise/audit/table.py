@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from facewise.audit.prevalence import same_picture
 from facewise.errors import TableError
-from facewise.parts import read_batches
+from facewise.parts import KEYS, read_batches
 from facewise.types import FloatArray
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
@@ -93,14 +93,13 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
 
     Raises:
         TableError: as ``read_batches``; or several models made the rows, or tables differ in their
-            columns.
+            columns, or have a part of an attribute's.
     """
     every = [name for names in COLUMNS.values() for name in names]
-    keys = ["image_id", "face_index", "track_id"]
-    keys += ["error_code", "abstained", "model", "model_sha256"]
+    needed = ["abstained", "model", "model_sha256"]
     tally: _Tally | None = None
     for table in tables:
-        for batch in read_batches(table, keys + every):
+        for batch in read_batches(table, [*KEYS, *needed, "track_id", *every], needed=needed):
             if tally is None:
                 tally = _Tally(table, set(batch.schema.names), most_kept)
             tally.add(table, batch)
@@ -113,7 +112,12 @@ class _Tally:
     def __init__(self, table: Path, names: set[str], most_kept: int) -> None:
         self._first = self._table = table
         self._columns = names
-        self._attributes = [name for name, parts in COLUMNS.items() if set(parts) <= names]
+        self._attributes = [name for name, parts in COLUMNS.items() if names & set(parts)]
+        for name in self._attributes:
+            if missing := [part for part in COLUMNS[name] if part not in names]:
+                raise TableError(
+                    f"{table} lacks {', '.join(missing)}: keep all columns of {name}, or none"
+                )
         self._sizes = [len(COLUMNS[name]) for name in self._attributes]
         self._answers = np.zeros([size + 1 for size in self._sizes], np.int64)
         self._errors: Counter[str] = Counter()
