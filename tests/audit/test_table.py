@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +90,22 @@ def test_rows_are_counted_as_they_are(tmp_path: Path) -> None:
     assert (faces.count(["ethnicity"]) == np.bincount(p.argmax(1), minlength=5)).all()
     assert faces.count(["age", "gender"]).shape == (12, 2)
     assert faces.count(["age", "gender"]).sum() == 4_000
+
+
+def test_images_are_counted_where_their_first_faces_were_filtered_out(tmp_path: Path) -> None:
+    """As SQL may do it; also where a batch ends between a picture's faces."""
+    rows = part(6 * 5_000, 0)
+    kept = rows.filter(pc.field("face_index") > 0)
+    assert len(kept) == 10_000
+    (tmp_path / "t").mkdir()
+    pq.write_table(kept.slice(0, 4_999), tmp_path / "t" / "part-00000000.parquet")
+    pq.write_table(kept.slice(4_999), tmp_path / "t" / "part-00000001.parquet")
+    faces = read_faces(tmp_path / "t")
+    assert (faces.images, faces.faces, len(np.unique(faces.pictures))) == (5_000, 10_000, 5_000)
+    pq.write_table(rows, tmp_path / "whole.parquet")
+    assert read_faces(tmp_path / "whole.parquet").images == 20_000
+    pq.write_table(kept.slice(0, 0), tmp_path / "none.parquet")
+    assert read_faces(tmp_path / "none.parquet").images == 0
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class _Tally:
         self._errors: Counter[str] = Counter()
         self._abstained: Counter[str] = Counter()
         self._models: set[tuple[str, str]] = set()
-        self._images = self._without_face = self._faces = self._pictures = 0
+        self._images = self._without_face = self._faces = 0
         self._tracks = self._track_rows = 0
         self._sample = _Sample(most_kept)
         self._last_name: str | None = None
@@ -137,6 +137,7 @@ class _Tally:
             raise TableError(f"{table} has other columns than {self._first}: annotate them alike")
         if table != self._table:  # another's pictures and videos, though they be called the same
             self._table, self._last_name, self._video = table, None, ""
+        numbers = self._number(batch["image_id"])
         made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
         for row in made_by.group_by(["model", "model_sha256"]).aggregate([]).to_pylist():
             self._models.add((str(row["model"]), str(row["model_sha256"])))
@@ -149,14 +150,13 @@ class _Tally:
         codes = rest["error_code"].drop_null().value_counts().to_pylist()
         self._errors.update({row["values"]: row["counts"] for row in codes})
         self._without_face += rest["error_code"].null_count
-        faces = batch.filter(pc.is_valid(batch["face_index"]))
-        # Every picture has either a row without a face, or one face that is its first.
-        firsts = pc.sum(pc.equal(faces["face_index"], 0)).as_py() or 0
-        self._images += rest.num_rows + firsts
+        is_face = pc.is_valid(batch["face_index"])
+        faces, numbers = batch.filter(is_face), numbers[is_face.to_numpy(zero_copy_only=False)]
         if "track_id" in faces.schema.names:
-            faces = faces.filter(pa.array(self._first_of_track(faces)))
+            first = self._first_of_track(faces)
+            faces, numbers = faces.filter(pa.array(first)), numbers[first]
         if faces.num_rows:
-            self._add_faces(faces)
+            self._add_faces(faces, numbers)
 
     def _names(self) -> str:
         return ", ".join(sorted(name for name, _ in self._models))
@@ -179,7 +179,7 @@ class _Tally:
         self._tracks += int(first[rows].sum())
         return first
 
-    def _add_faces(self, faces: Any) -> None:
+    def _add_faces(self, faces: Any, pictures: NDArray[np.int64]) -> None:
         self._faces += faces.num_rows
         said = faces["abstained"].flatten().value_counts().to_pylist()
         self._abstained.update({row["values"]: row["counts"] for row in said})
@@ -196,17 +196,20 @@ class _Tally:
             shape = self._answers.shape
             flat = np.ravel_multi_index(codes, shape)
             self._answers += np.bincount(flat, minlength=self._answers.size).reshape(shape)
-        self._sample.add(self._number(faces["image_id"]), probabilities)
+        self._sample.add(pictures, probabilities)
 
     def _number(self, names: Any) -> NDArray[np.int64]:
-        """Pictures counted through, a batch that begins in the middle of one included."""
+        """Pictures counted through, a batch that begins in the middle of one included.
+
+        Not by their first faces: those may have been filtered out.
+        """
         import pyarrow.compute as pc
 
         new = np.ones(len(names), bool)
         new[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
         new[0] = names[0].as_py() != self._last_name
-        numbers: NDArray[np.int64] = self._pictures + np.cumsum(new)
-        self._pictures = int(numbers[-1])
+        numbers: NDArray[np.int64] = self._images + np.cumsum(new)
+        self._images = int(numbers[-1])
         self._last_name = names[-1].as_py()
         return numbers
 
