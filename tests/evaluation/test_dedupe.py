@@ -556,6 +556,33 @@ def test_command_with_nothing_to_read_says_so(tmp_path: Path) -> None:
         assert message in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("--out", "file"),
+        ("--out", "file/sub"),
+        ("--report", "file/found.json"),
+        ("--exclusions", "file/left-out.csv"),
+        pytest.param(
+            "--out",
+            "/proc/self",  # which even root may not write to
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_pictures_are_read(
+    option: str, place: str, album: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    options = {"--out": str(tmp_path / "out"), option: str(tmp_path / place)}
+    words = [word for pair in options.items() for word in pair]
+    result = CliRunner().invoke(app, ["dedupe", str(album), *words])
+    assert isinstance(result.exception, OptionError)
+    assert f"{option}: nothing can be written to the folder" in str(result.exception)
+    assert "pictures" not in result.output, "the bar of those that were read"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.data
 @pytest.mark.slow
 def test_finds_the_groups_that_the_shared_list_has(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +84,11 @@ def dedupe(
     data_sets = [read_pictures(source) for source in sources]
     if not any(data_set.samples for data_set in data_sets):
         raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
+    path = report or out / "dedupe.json"
+    _make_folder("--out", out)
+    _make_folder("--report", path.parent)
+    if left_out is not None:
+        _make_folder("--exclusions", left_out.parent)
     prints = fingerprints(data_sets, threads=threads)
     listed = rows_by_picture(listed, prints.names)
     pairs = find_pairs(prints, near_bits=bits, thorough=thorough, threads=threads)
@@ -122,11 +128,22 @@ def dedupe(
         contact_sheets(prints, worth_looking_at(pairs), data_sets, most=sheets), start=1
     ):
         sheet.save(out / f"pairs-{number}.png")
-    path = report or out / "dedupe.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = json.dumps(summary, indent=1) + "\n"
     report_path(path, ".json").write_text(written, encoding="utf-8")
     text = page(summary, "Near-duplicates").markdown()
     report_path(path, ".md").write_text(text, encoding="utf-8")
     typer.echo(text)
     typer.echo(f"lists and contact sheets: {out}")
+
+
+def _make_folder(option: str, folder: Path) -> None:
+    """A folder that files can be made in: told by making one, before the pictures are read."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(
+            f"{option}: nothing can be written to the folder {folder} ({reason}): name another"
+        ) from error
