@@ -365,6 +365,13 @@ def test_a_reference_goes_by_any_case_and_other_words_for_a_gender(tmp_path: Pat
         read_reference(path)
 
 
+def test_a_reference_that_cannot_be_read_is_not_said_to_lack_columns(tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"none\.csv cannot be read \(No such file.*check the path"
+    ):
+        read_reference(tmp_path / "none.csv")
+
+
 def test_what_cannot_be_compared_is_named(table: Path, tmp_path: Path) -> None:
     rows = pq.read_table(table)
     kept = [n for n in rows.column_names if n not in (*COLUMNS["ethnicity"], "ethnicity")]

@@ -41,7 +41,10 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
                 if label in out.setdefault(name, {}):
                     raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
                 out[name][label] = float(share)
-    except (OSError, csv.Error, KeyError, TypeError, AttributeError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OptionError(f"{path} cannot be read ({reason}): check the path") from error
+    except (csv.Error, KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(
