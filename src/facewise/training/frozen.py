@@ -1,0 +1,187 @@
+"""A teacher that has learnt none of the faces it is asked about: heads on frozen networks.
+
+A network that was fine-tuned on a face repeats that face's label, right or wrong. So here nothing
+is fine-tuned: features of pretrained networks, each looking in its own way, are computed once, and
+heads of two layers learn on four fifths of the training faces at a time and answer for the last
+(out-of-fold prediction; Wolpert, 1992). What they say corrects labels, and they err elsewhere than
+a fine-tuned network does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from facewise.training.cache import FaceCache, batches
+from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
+from facewise.training.data import LabelTable, plain_crops, to_tensor
+from facewise.training.losses import total_loss
+from facewise.training.network import AttributeHead, split_logits
+from facewise.training.sources import PRETRAINED
+from facewise.training.train import check_converted, make_network
+from facewise.types import FloatArray, ImageArray
+
+log = logging.getLogger("facewise")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A pretrained network and what it sees of a face: ``whole`` is the data set's picture."""
+
+    network: NetworkConfig
+    whole: bool = False
+
+
+LOOKS: Final[dict[str, Look]] = {
+    # As the network was pretrained: loosely cut, not aligned.
+    "faceres-whole": Look(NetworkConfig(init="faceres", size_px=224), whole=True),
+    "faceres-aligned": Look(
+        NetworkConfig(init="faceres", size_px=192, eye_distance=0.31, eye_height=0.40)
+    ),
+    # The framing of dlib's own chips of 150 px with a padding of 0.25.
+    "dlib": Look(
+        NetworkConfig(
+            backbone="dlib_resnet",
+            init="dlib_resnet",
+            size_px=150,
+            eye_distance=0.35,
+            eye_height=0.31,
+            hidden_dim=256,
+            pixel_mean=(122.782, 117.001, 104.298),
+            pixel_std=256.0,
+        )
+    ),
+}
+
+FOLDS: Final = 5
+EPOCHS: Final = 14
+BATCH: Final = 256
+RATE: Final = 2e-3
+HIDDEN: Final = 768
+DROPOUT: Final = 0.35
+LIMIT: Final = 6.0
+"""Standard deviations that a feature is cut off at."""
+LOSS: Final = LossConfig(age_l1=0.4, gender=2.0, label_smoothing=0.0)
+
+
+def sources() -> list[str]:
+    """What is behind the pretrained networks."""
+    inits = dict.fromkeys(look.network.init for look in LOOKS.values())
+    return [source for init in inits for source in PRETRAINED[init]]
+
+
+def features(cache: FaceCache, look: Look, rows: NDArray[np.intp]) -> Tensor:
+    """Features of some faces, ``(N, F)``: pooled, and what a pretrained head makes of them."""
+    config = TrainConfig(name="frozen", network=look.network)
+    model = make_network(config, cache.folder.parent).eval()
+    hidden = model.head.hidden
+    out = []
+    for part in batches(rows, 64):
+        crops = _whole(cache, part, look.network.size_px) if look.whole else None
+        x = to_tensor(plain_crops(cache, config, part) if crops is None else crops)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            pooled = model.backbone((x - model.mean) / model.std).float()
+        if look.network.init == "faceres":
+            with torch.inference_mode():
+                pooled = torch.cat([pooled, torch.relu(hidden(pooled))[:, :256]], dim=1)
+        out.append(pooled)
+    return torch.cat(out).clone()
+
+
+def _whole(cache: FaceCache, rows: NDArray[np.intp], size_px: int) -> ImageArray:
+    pictures = [cv2.resize(cache.image(int(row)), (size_px, size_px)) for row in rows]
+    return np.stack([np.asarray(picture, np.uint8) for picture in pictures])
+
+
+def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tensor:
+    """``features`` of a look in half precision, kept beside the face cache: they take minutes."""
+    path = cache.folder.parent / f"features-{name}.npz"
+    if path.exists():
+        with np.load(path) as stored:
+            if str(stored["fingerprint"]) == cache.fingerprint and np.array_equal(
+                stored["rows"], rows
+            ):
+                return torch.from_numpy(stored["features"].astype(np.float32))
+    log.info("features of %s: %d faces", name, len(rows))
+    found = features(cache, LOOKS[name], rows).half()
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        features=found.numpy(),
+        rows=rows,
+        fingerprint=np.array(cache.fingerprint),
+    )
+    partial.replace(path)
+    return found.float()
+
+
+def ask_frozen(cache: FaceCache, *, seed: int = 0) -> tuple[FloatArray, FloatArray]:
+    """Probabilities of heads that had not learnt the faces: ``(train, 127)`` and ``(val, 127)``.
+
+    Train is answered fold by fold, whole duplicate groups in one; val by the mean of all folds'
+    heads. Rows are in the cache's order.
+
+    Raises:
+        OptionError: weights of a pretrained network are missing beside the cache.
+    """
+    for look in LOOKS.values():
+        check_converted(look.network.init, cache.folder.parent)
+    train, val = cache.rows("train"), cache.rows("val")
+    both = np.concatenate([train, val])
+    known = torch.cat([stored_features(cache, name, both) for name in LOOKS], dim=1)
+    seen = known[: len(train)]
+    known = ((known - seen.mean(0)) / (seen.std(0) + 1e-4)).clamp(-LIMIT, LIMIT)
+    labels, rows = LabelTable(cache), torch.from_numpy(both)
+    fold = torch.tensor([zlib.crc32(group.encode()) % FOLDS for group in cache.groups[train]])
+    answers = torch.zeros(len(train), 127)
+    on_val = torch.zeros(len(val), 127)
+    for index in range(FOLDS):
+        inside = torch.nonzero(fold != index)[:, 0]
+        outside = torch.nonzero(fold == index)[:, 0]
+        head = _learn(known, rows, labels, inside, seed=seed + index)
+        answers[outside] = _answers(head, known[outside])
+        on_val += _answers(head, known[len(train) :]) / FOLDS
+        log.info("frozen heads: fold %d of %d", index + 1, FOLDS)
+    return answers.numpy(), on_val.numpy()
+
+
+def _learn(
+    known: Tensor, rows: Tensor, labels: LabelTable, inside: Tensor, *, seed: int
+) -> nn.Module:
+    """A head taught the faces ``inside``: positions in ``known`` and ``rows``."""
+    torch.manual_seed(seed)
+    head = AttributeHead(known.shape[1], HIDDEN, DROPOUT).train()
+    batch = min(BATCH, len(inside))
+    steps = EPOCHS * (len(inside) // batch)
+    optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    for index in _batches(inside, batch):
+        loss = total_loss(head(known[index]), labels[rows[index]], LOSS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return head.eval()
+
+
+def _batches(inside: Tensor, batch: int) -> Iterator[Tensor]:
+    for _ in range(EPOCHS):
+        order = inside[torch.randperm(len(inside))]
+        yield from order[: len(inside) // batch * batch].view(-1, batch)
+
+
+def _answers(head: nn.Module, known: Tensor) -> Tensor:
+    with torch.inference_mode():
+        parts = dataclasses.astuple(split_logits(head(known)))
+        return torch.cat([part.softmax(-1) for part in parts], dim=-1)
