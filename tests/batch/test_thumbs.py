@@ -39,6 +39,13 @@ def test_faces_come_in_the_order_of_the_column(table: Path) -> None:
     assert len(widths) == len(ages)
 
 
+def test_a_part_of_a_table_without_boxes_says_so(table: Path, tmp_path: Path) -> None:
+    whole = pq.read_table(table)
+    pq.write_table(whole.drop_columns(["bbox"]), tmp_path / "part.parquet")
+    with pytest.raises(TableError, match="lacks the columns bbox"):
+        choose(tmp_path / "part.parquet", "age_years", 5, largest=False)
+
+
 def test_each_face_of_the_sheet_is_the_one_that_its_number_says(
     table: Path, pictures: Path
 ) -> None:

@@ -69,7 +69,7 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
     columns, compute = COMPUTED.get(by, ([by], lambda value: value))
     wanted = dict.fromkeys(["image_id", "face_index", "frame_index", "bbox", *columns])
     chosen: list[Chosen] = []
-    for batch in read_batches(table, list(wanted)):
+    for batch in read_batches(table, list(wanted), needed=("bbox", "frame_index")):
         if not set(columns) <= set(batch.schema.names):
             raise OptionError(
                 f"{table} has no column {by}; it has {', '.join(_column_names(table))}"
