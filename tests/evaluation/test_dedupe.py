@@ -184,6 +184,21 @@ def test_closer_look_finds_mirrored_and_tilted_copies(album: Path) -> None:
     assert [pair.mirrored for pair in pairs] == [False, False, True, False]
 
 
+def test_a_pair_that_several_kinds_find_is_measured_once(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints = fingerprints([read_pictures(album)])
+    measured: list[bytes] = []
+
+    def counted(first: np.ndarray, second: np.ndarray) -> float:
+        measured.append(first.tobytes() + second.tobytes())
+        return 0.0  # nothing is confirmed, so nothing is joined
+
+    monkeypatch.setattr(dedupe, "likeness", counted)
+    find_pairs(prints, thorough=True)
+    assert len(measured) == len(set(measured)) > 0
+
+
 def test_likeness_tells_one_photo_from_another() -> None:
     photo = drawn(7)
     small, other = thumbnail(np.asarray(photo)), thumbnail(np.asarray(drawn(8)))

@@ -244,7 +244,7 @@ def _spelt(key: str) -> str:
     return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
-def _track(results: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
     """With a bar on standard error: standard output is the report's."""
     from rich.console import Console
     from rich.progress import track
@@ -356,10 +356,16 @@ def find_pairs(
         return pair if near or pair.confirmed else None
 
     best: dict[tuple[int, int], Pair] = {}
-    joined = _Groups(len(rows))
+    joined, seen = _Groups(len(rows)), set[tuple[int, int, bool]]()
+    total = sum(-(-len(i) // PAIRS_AT_ONCE) for i, *_ in candidates)
     with ThreadPoolExecutor(threads) as pool:
-        for some in _track(list(_chunks(candidates)), "pairs"):
-            apart = [item for item in some if joined.root(item[0]) != joined.root(item[1])]
+        for some in _track(_chunks(candidates), "pairs", total):
+            apart = [
+                item
+                for item in some
+                if item[:3] not in seen and joined.root(item[0]) != joined.root(item[1])
+            ]
+            seen.update(item[:3] for item in apart)
             for item, pair in zip(apart, pool.map(measure, apart), strict=True):
                 if pair is None:
                     continue
