@@ -64,6 +64,7 @@ export class AreaSource {
   crops(corners: Int32Array, size: number): Float32Array<ArrayBuffer> {
     const { reduction, detail } = this.options;
     const count = corners.length / 4;
+    const { width, height } = this.integral;
     const out = new Float32Array(count * size * size * 3);
     for (let i = 0; i < count; i++) {
       const part = Array.from(corners.subarray(i * 4, i * 4 + 4));
@@ -71,7 +72,9 @@ export class AreaSource {
       const side = Math.min(part[2] - part[0], part[3] - part[1]);
       if (reduction === 1) square(this.integral, part, size, out, at);
       else if (side >= detail * size * reduction) {
-        square(this.integral, part.map((v) => roundHalfEven(v / reduction)), size, out, at);
+        // What is left over beside the last whole block may round up to a block that is not there.
+        const coarse = part.map((v, k) => Math.min(roundHalfEven(v / reduction), k % 2 ? height : width));
+        square(this.integral, coarse, size, out, at);
       } else if (side > 0) {
         const [left, top, right, bottom] = part;
         const fine = integralImage(cut(this.photo, left, top, right, bottom));

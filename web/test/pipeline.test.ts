@@ -76,6 +76,16 @@ describe("area means", () => {
     byHand(large, [3, 3, 15, 15], 4, 4).forEach((v, i) => expect(small[i]).toBeCloseTo(v, 3));
   });
 
+  it.each([1, 2, 3, 4])("of a crop may reach the edge whatever is left over there: blocks of %i", (reduction) => {
+    for (const [width, height] of [[611, 403], [612, 402], [614, 406], [615, 407], [1001, 1001]]) {
+      const source = new AreaSource(photo(width, height, () => 90), { reduction, detail: 2 });
+      const corners = Int32Array.from([0, 0, width, height, width - 200, height - 200, width, height]);
+      const crops = source.crops(corners, 24);
+      expect(Math.min(...crops)).toBeCloseTo(90, 2);
+      expect(Math.max(...crops)).toBeCloseTo(90, 2);
+    }
+  });
+
   it("keep right when sums pass 2^31", () => {
     const bright = photo(4000, 2500, () => 255);
     const level = new AreaSource(bright).level(16, 10);
