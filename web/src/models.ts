@@ -111,16 +111,22 @@ export async function openNetwork(data: Uint8Array): Promise<Network> {
 
 /** Use a network until it fails, which a graphics processor may do at any time; then another for good. */
 export function fallingBack(first: Network, open: () => Promise<Network>): Network {
+  let broken = false;
   let other: Promise<Network> | null = null;
   return {
     async run(input, dims) {
-      if (!other) {
+      if (!broken) {
         try {
           return await first.run(input, dims);
         } catch {
-          other = open();
+          broken = true;
         }
       }
+      // Opening fetches a large file: what failed offline is forgotten, so that it can be tried again.
+      other ??= open().catch((error: unknown) => {
+        other = null;
+        throw error;
+      });
       return (await other).run(input, dims);
     },
   };

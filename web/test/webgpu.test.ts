@@ -33,8 +33,9 @@ it("softmax is sure of nothing too large", () => {
   expect(Array.from(softmax(Float32Array.from([1000, 1000])))).toEqual([0.5, 0.5]);
 });
 
+const answer = (value: number): Network => ({ run: async () => ({ ages: { data: Float32Array.of(value), dims: [1] } }) });
+
 it("a network that fails is replaced for good, and no answer is lost", async () => {
-  const answer = (value: number): Network => ({ run: async () => ({ ages: { data: Float32Array.of(value), dims: [1] } }) });
   let [asked, opened] = [0, 0];
   const lost: Network = {
     run: async (...input) => {
@@ -47,4 +48,22 @@ it("a network that fails is replaced for good, and no answer is lost", async () 
   for (let i = 0; i < 4; i++) values.push((await network.run(new Uint8Array(3), [1])).ages.data[0]);
   expect(values).toEqual([1, 2, 2, 2]);
   expect([asked, opened]).toEqual([2, 1]);
+});
+
+it("what cannot be opened in its place is opened anew at the next try", async () => {
+  let [asked, opened, online] = [0, 0, false];
+  const lost: Network = { run: async () => { asked++; throw new Error("device lost"); } };
+  const network = fallingBack(lost, async () => {
+    opened++;
+    if (!online) throw new Error("offline");
+    return answer(2);
+  });
+  const run = () => network.run(new Uint8Array(3), [1]);
+  // Two at once wait for one opening.
+  expect((await Promise.allSettled([run(), run()])).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+  expect([asked, opened]).toEqual([2, 1]);
+  await expect(run()).rejects.toThrow("offline");
+  online = true;
+  for (let i = 0; i < 2; i++) expect((await run()).ages.data[0]).toBe(2);
+  expect([asked, opened]).toEqual([2, 3]);
 });
