@@ -1,5 +1,5 @@
 // The engine that runs on this device: the pipeline in a worker (web/src), the models beside it.
-// It exports what engine-server.js does; describe() also loads the models and says how far it is.
+// It exports what the head of engine-server.js says; describe() also loads the models and says how far it is.
 import { EngineError } from "./engine-error.js";
 import { upright } from "./upright.js";
 

@@ -1,10 +1,12 @@
-// The engine that asks the server. Another engine exports the same two functions:
+// The engine that asks the server. Engines export:
 //
 //   describe({onProgress})         -> {attributes, liveAttributes, coverage, limits, frameGapMs,
 //                                      model, cardUrl, formats, privacy, curl, onDevice}
 //   analyze(blob, {attributes, coverage, onProgress, signal, years}) -> what POST /v1/analyze answers
+//   setKey(text)   keeps the API key that requests carry; only the engine that asks a server has it
+//   takesBitmaps   true where analyze() takes an ImageBitmap, too; only engine-device.js has it
 //
-// Both throw EngineError, whose sentences can be shown as they are.
+// describe() and analyze() throw EngineError, whose sentences can be shown as they are.
 
 import { EngineError } from "./engine-error.js";
 import { stored } from "./storage.js";
@@ -85,10 +87,11 @@ export async function describe() {
 
 const LONGEST_STANDSTILL_MS = 180_000;
 
-export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = true } = {}) {
+export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = true, coverage = null } = {}) {
   const url = new URL("v1/analyze", root);
   if (years) url.searchParams.set("years", "true");
   if (attributes) url.searchParams.set("attributes", attributes.join(","));
+  if (coverage !== null) url.searchParams.set("coverage", coverage);
   // XMLHttpRequest, because fetch still does not tell how far an upload has come.
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
