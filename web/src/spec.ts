@@ -116,7 +116,7 @@ export interface DeviceSpec {
   kernels: NetworkFile;
   /** ONNX Runtime's WebAssembly. */
   runtime: NetworkFile;
-  schema_version: string;
+  schema_version: number;
   facewise_version: string;
   attributes: string[];
   coverage: number;

@@ -61,7 +61,7 @@ export interface ModelInfo {
 
 /** What POST /v1/analyze answers, less what only a server has. */
 export interface Answer {
-  schema_version: string;
+  schema_version: number;
   facewise_version: string;
   model: ModelInfo;
   attributes: string[];
