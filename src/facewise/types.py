@@ -165,8 +165,9 @@ class Face(_ByFields):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        bbox = np.asarray(self.bbox, np.float32)
-        landmarks = np.asarray(self.landmarks, np.float32)
+        # Copies, for the caller's arrays stay the caller's to change.
+        bbox = np.array(self.bbox, np.float32)
+        landmarks = np.array(self.landmarks, np.float32)
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise OptionError(
                 f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
@@ -181,6 +182,7 @@ class Face(_ByFields):
             )
         object.__setattr__(self, "bbox", _frozen(bbox))
         object.__setattr__(self, "landmarks", _frozen(landmarks))
+        object.__setattr__(self, "detection_score", float(score))  # np.float32 is no JSON
 
     def __repr__(self) -> str:
         return f"<Face {_box(self)}, detection_score {self.detection_score:.2f}>"

@@ -12,6 +12,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from facewise.datasets import DataSet, read_csv
+from facewise.errors import OptionError
 from facewise.models import WEIGHTS_FOLDER
 from facewise.training import cache as caches
 from facewise.training.cache import build_cache, open_cache
@@ -43,6 +44,29 @@ def test_where_no_face_is_found_the_data_sets_median_frames_it(
     middle = np.median(cache.landmarks[:3] / sizes[:, None], axis=0)
     np.testing.assert_allclose(cache.landmarks[3], middle * [100, 80], rtol=1e-5)
     assert cache.image(3)[0, 0].tolist() == [90, 120, 100]
+
+
+def test_a_file_that_is_gone_is_left_out_like_a_broken_one(pictures: Path, tmp_path: Path) -> None:
+    data_set = listing(tmp_path / "d", pictures, ["0", "plain"])
+    (tmp_path / "d/plain.png").unlink()
+    build_cache(tmp_path / "c", [data_set], workers=1)
+    assert open_cache(tmp_path / "c").found.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["broken", "broken"], "none of the pictures can be read"),
+        (["plain", "plain"], "no face was found in any picture of csv"),
+    ],
+)
+def test_pictures_of_which_none_serves_make_no_cache(
+    pictures: Path, tmp_path: Path, names: list[str], words: str
+) -> None:
+    data_set = listing(tmp_path / "d", pictures, names)
+    with pytest.raises(OptionError, match=words):
+        build_cache(tmp_path / "c", [data_set], workers=1)
+    assert not (tmp_path / "c/index.npz").exists()
 
 
 def test_a_cache_that_was_interrupted_is_not_taken_for_the_one_before(

@@ -97,6 +97,19 @@ def test_a_face_may_be_made_of_lists() -> None:
     assert Face(box, points).detection_score == 1
 
 
+def test_a_face_holds_plain_numbers_of_its_own() -> None:
+    """Most detectors give NumPy's, which JSON does not know, and use their arrays again."""
+    box, points = np.array([20, 20, 70, 80], np.float32), np.arange(10, dtype=np.float32)
+    face = Face(box, points.reshape(5, 2), np.float32(0.75))
+    same = Face(box, points.reshape(5, 2), 0.75)
+    assert type(face.detection_score) is float
+    assert (face, hash(face)) == (same, hash(same))
+    box[0], points[:] = 99, 0
+    assert face == same
+    assert face.bbox[0] == 20
+    assert face.landmarks[4, 1] == 9
+
+
 @pytest.mark.parametrize("score", [-0.1, 1.1, 99, float("nan"), None, "high"])
 def test_a_face_has_a_score_of_a_share(score: Any) -> None:
     points = np.arange(10.0).reshape(5, 2)

@@ -102,7 +102,7 @@ def _read_chunk(
     for set_index, sample in chunk:
         try:
             rgb = load_photo(_data_sets[set_index].read(sample)).rgb
-        except ImageError as error:
+        except (ImageError, OSError) as error:  # or the file is gone, or a dangling link
             log.warning("%s left out: %s", sample.key, error)
             continue
         padded, border = add_border(rgb)
@@ -133,6 +133,9 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
         folder: made if absent.
         data_sets: what to read.
         workers: processes; one a core if None.
+
+    Raises:
+        OptionError: no picture can be read, or none of a data set shows a face.
     """
     from rich.progress import track
 
@@ -192,12 +195,16 @@ _DTYPES: Final[dict[str, Any]] = {
 
 
 def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> None:
+    if not rows:
+        raise OptionError("none of the pictures can be read, for the reasons above: check --data")
     columns = {
         name: np.array([row[name] for row in rows], dtype=_DTYPES.get(name)) for name in rows[0]
     }
     for dataset in np.unique(columns["datasets"]):
         mine = columns["datasets"] == dataset
         missing = mine & ~columns["found"]
+        if (missing == mine).all():
+            raise OptionError(f"no face was found in any picture of {dataset}: check --data")
         if missing.any():
             sizes = columns["shapes"][:, ::-1].astype(np.float32)[
                 :, None
