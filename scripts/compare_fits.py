@@ -28,7 +28,7 @@ from facewise.calibration import LEVELS, Calibration, age_band, apply_temperatur
 from facewise.cli.evaluate import EXCLUSIONS
 from facewise.cli.train import data_sets
 from facewise.evaluation.coverage import thresholds
-from facewise.evaluation.fit import age_mask, faces_of, fit_temperature
+from facewise.evaluation.fit import faces_of, fit_temperature
 from facewise.evaluation.groups import group_columns
 from facewise.evaluation.intervals import (
     BAND_STARTS_YEARS,
@@ -39,7 +39,7 @@ from facewise.evaluation.intervals import (
 from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.evaluation.reliability import chance_error, expected_calibration_error
 from facewise.evaluation.scoring import Scored
-from facewise.labels import AGES, ages_to_decades, expected_age
+from facewise.labels import AGES, ages_to_decades, expected_age, years_within
 from facewise.reporting.bootstrap import share
 from facewise.types import FloatArray
 
@@ -169,7 +169,7 @@ CALIBRATIONS: dict[str, Temper] = {
 
 
 def _mask(truth: NDArray[Any]) -> NDArray[np.bool_]:
-    return age_mask(np.stack([truth, truth], axis=1))
+    return years_within(np.stack([truth, truth], axis=1))
 
 
 def judge_probabilities(raw: FloatArray, truth: NDArray[Any], fold: Any, how: Temper) -> Any:
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     args = parser.parse_args()
     both = pooled(args.model, args.data, args.store)
-    temperature = fit_temperature(both.ages, age_mask(both.age_ranges))
+    temperature = fit_temperature(both.ages, years_within(both.age_ranges))
     faces = faces_of(both, temperature)
     bands = age_band(expected_age(faces.ages), BAND_STARTS_YEARS).astype(str)
     judged = memberships([bands, *group_columns(Scored(both, Calibration())).values()])

@@ -14,7 +14,7 @@ age groups and the expected age are sums over it, made here.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,12 @@ FAIRFACE_RACES: Final[dict[str, str]] = {
 def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum single-year probabilities ``(..., 120)`` to decades ``(..., 12)``."""
     return ages.reshape(*ages.shape[:-1], 12, 10).sum(axis=-1, dtype=np.float32)
+
+
+def years_within(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Which single years some ranges hold: first and last year ``(N, 2)`` to ``(N, 120)``."""
+    mask: NDArray[np.bool_] = (ranges[:, :1] <= AGES) & (ranges[:, 1:] >= AGES)
+    return mask
 
 
 def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.errors import MissingExtraError, TableError
+from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 
 PART_GLOB: Final = "part-*.parquet"
 
-KEYS: Final = ("image_id", "face_index", "error_code")
+ALWAYS_THERE: Final = ("image_id", "face_index", "error_code")
 """Columns that every table of facewise has."""
+
+DECADE_COLUMNS: Final = tuple(f"p_age_{name.replace('-', '_')}" for name in DECADE_LABELS)
+GENDER_COLUMNS: Final = tuple(f"p_{name}" for name in GENDER_LABELS)
+ETHNICITY_COLUMNS: Final = tuple(f"p_{name.lower()}" for name in ETHNICITY_LABELS)
+"""Columns of probabilities, in the order of ``facewise.labels``."""
 
 BATCH: Final = 16_384
 """Rows read at a time."""
@@ -52,7 +58,7 @@ def read_batches(
     Args:
         table: a folder, or a Parquet file.
         columns: read where they are there.
-        needed: those of them that must be there, beside ``KEYS``.
+        needed: those of them that must be there, beside ``ALWAYS_THERE``.
 
     Raises:
         TableError: it is not there, is damaged, or is no table of facewise.
@@ -68,7 +74,7 @@ def read_batches(
         try:
             with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
                 names = file.schema_arrow.names
-                if missing := [name for name in (*KEYS, *needed) if name not in names]:
+                if missing := [name for name in (*ALWAYS_THERE, *needed) if name not in names]:
                     raise TableError(
                         f"{path} lacks the columns {', '.join(missing)}: name a table as facewise "
                         "annotate wrote it, or a part of one with these columns"

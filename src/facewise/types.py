@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facewise.errors import OptionError
+from facewise.errors import InvalidArrayError, OptionError
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
@@ -86,6 +86,9 @@ class Photo(_ByFields):
     Attributes:
         rgb: uint8 ``(H, W, 3)``, RGB.
         source: where it came from, for messages only; None for arrays and bytes.
+
+    Raises:
+        InvalidArrayError: the array is another.
     """
 
     rgb: ImageArray
@@ -94,7 +97,9 @@ class Photo(_ByFields):
     def __post_init__(self) -> None:
         rgb = np.asarray(self.rgb)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ValueError(f"Photo.rgb must be uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+            raise InvalidArrayError(
+                f"Photo.rgb must be uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}"
+            )
         object.__setattr__(self, "rgb", _frozen(rgb))
 
     def __repr__(self) -> str:
@@ -160,7 +165,7 @@ class Face(_ByFields):
             self,
             bbox: ArrayLike,
             landmarks: ArrayLike,
-            detection_score: float = 1.0,
+            detection_score: float | np.floating[Any] = 1.0,
             quality: Quality | None = None,
         ) -> None: ...
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from facewise.batch.tracks import Tracker, iou
+from facewise.batch.tracks import Tracker
 from facewise.types import FloatArray
 
 
@@ -46,9 +45,3 @@ def test_a_pair_that_overlaps_more_comes_first_and_nobody_is_two() -> None:
     # Both overlap the second; the nearer takes it, and the other is not left with it, too.
     assert tracker.update([box(55), box(62)]) == [2, 1]
     assert tracker.update([]) == []
-
-
-def test_overlap_is_that_of_areas() -> None:
-    assert iou(box(0), box(50)) == pytest.approx(1 / 3)
-    assert iou(box(0), box(200)) == 0
-    assert iou(box(0), box(0)) == 1

@@ -214,7 +214,9 @@ def test_numbers_of_small_faces_at_the_top_are_whole(open_page: Open, portrait: 
     choose(page, out.getvalue())
     page.wait_for_selector("#face-2")
     frame = page.locator("#frame").bounding_box()
-    for tag in page.locator(".box.small .tag").all():
+    tags = page.locator(".box.small .tag").all()
+    assert len(tags) == 2
+    for tag in tags:
         assert tag.bounding_box()["y"] >= frame["y"]
 
 

@@ -9,7 +9,6 @@ from facewise.calibration import LEVELS, Calibration, apply_temperature
 from facewise.errors import OptionError
 from facewise.evaluation.coverage import coverage_table, fit_baseline
 from facewise.evaluation.fit import (
-    age_mask,
     class_mask,
     fit_calibration,
     fit_temperature,
@@ -26,6 +25,7 @@ from facewise.evaluation.intervals import (
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
+from facewise.labels import years_within
 from facewise.types import FloatArray
 
 from .made import made, scored, years
@@ -159,7 +159,7 @@ def test_temperature_by_hand() -> None:
     truth = np.array([0, 0, 0, 1] * 100)
     assert fit_temperature(p, class_mask(truth, 2)) == pytest.approx(2, abs=1e-3)
     np.testing.assert_array_equal(
-        age_mask(np.array([[3, 5]]))[0].nonzero()[0] + 1, [3, 4, 5], "years of an age group"
+        years_within(np.array([[3, 5]]))[0].nonzero()[0] + 1, [3, 4, 5], "years of an age group"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,19 @@ import numpy as np
 import pytest
 
 from facewise.datasets import DataSet, Sample
-from facewise.evaluation.report import noise_sentence, render_report, write_reports
+from facewise.evaluation.report import build_report, noise_sentence, write_reports
 from facewise.evaluation.report_tables import missed_in_short
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
 from facewise.models import load_spec
 
 from .made import made, years
+
+
+def render_report(
+    results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
+    page = build_report(results, dedupe=dedupe)
+    return page.html(), page.markdown()
 
 
 @pytest.fixture(scope="module")

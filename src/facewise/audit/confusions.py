@@ -27,7 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.errors import ModelIntegrityError
-from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+from facewise.labels import (
+    DECADE_LABELS,
+    ETHNICITY_LABELS,
+    GENDER_LABELS,
+    ages_to_decades,
+    years_within,
+)
 from facewise.types import FloatArray
 
 Floats = NDArray[np.float64]
@@ -126,10 +132,7 @@ def decade_masses(
         ages: distributions over years ``(N, 120)``.
         ranges: first and last year of the label, ``(N, 2)``: equal, or an age group.
     """
-    years = np.arange(1, 121)
-    allowed = (years >= ranges[:, :1]) & (years <= ranges[:, 1:])
-    decades = ages.reshape(-1, 12, 10).sum(-1)
-    return decades, (ages * allowed).reshape(-1, 12, 10).sum(-1)
+    return ages_to_decades(ages), ages_to_decades(ages * years_within(ranges))
 
 
 def fit_confusions(

@@ -28,7 +28,7 @@ ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
 """Faces in a round of the bootstrap; of larger data sets, pictures with so many stand for all."""
 
-CELLS_DRAWN: Final = 400_000
+CELLS_DRAWN: Final = 2_000_000
 """Faces times cells in a round: crossings have many cells."""
 
 CELLS_HELD: Final = 6_000_000
@@ -286,7 +286,7 @@ def estimate(
     )
     one = np.ones((len(pictures), 1))
     value = likeliest_shares(ratios, one, np.ones((cells, 1)))[:, 0]
-    most = min(MOST_DRAWN, CELLS_DRAWN // cells * 5)
+    most = min(MOST_DRAWN, CELLS_DRAWN // cells)
     rows, weights = draw_weights(pictures, rounds, pictures_rng, most)
     part = ratios[rows]
     rounds_shares = likeliest_shares(part, weights, scales).T

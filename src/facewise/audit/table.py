@@ -21,13 +21,19 @@ from numpy.typing import NDArray
 
 from facewise.audit.prevalence import same_picture
 from facewise.errors import TableError
-from facewise.parts import KEYS, read_batches
+from facewise.parts import (
+    ALWAYS_THERE,
+    DECADE_COLUMNS,
+    ETHNICITY_COLUMNS,
+    GENDER_COLUMNS,
+    read_batches,
+)
 from facewise.types import FloatArray
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "age": tuple(f"p_age_{10 * k + 1}_{10 * k + 10}" for k in range(12)),
-    "gender": ("p_male", "p_female"),
-    "ethnicity": ("p_white", "p_black", "p_asian", "p_indian", "p_others"),
+    "age": DECADE_COLUMNS,
+    "gender": GENDER_COLUMNS,
+    "ethnicity": ETHNICITY_COLUMNS,
 }
 """The table's columns of probabilities, as docs/annotate.md has them."""
 
@@ -99,7 +105,9 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
     needed = ["abstained", "model", "model_sha256"]
     tally: _Tally | None = None
     for table in tables:
-        for batch in read_batches(table, [*KEYS, *needed, "track_id", *every], needed=needed):
+        for batch in read_batches(
+            table, [*ALWAYS_THERE, *needed, "track_id", *every], needed=needed
+        ):
             if tally is None:
                 tally = _Tally(table, set(batch.schema.names), most_kept)
             tally.add(table, batch)

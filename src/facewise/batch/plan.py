@@ -5,7 +5,6 @@ A restart reads the plan, not the sources' listing: files that come or go meanwh
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.batch.job import CHUNK, ROW, Item, Task
-from facewise.batch.table import PLAN, UNFINISHED, TableFolder
+from facewise.batch.table import PLAN, UNFINISHED, TableFolder, sha256
 from facewise.errors import OptionError, TableError
 
 BLOCK: Final = 1 << 20
@@ -181,8 +180,3 @@ def open_plan(folder: TableFolder, digest: str, shard_size: int, chunk: int = CH
     if not path.exists() or sha256(path) != digest:
         raise TableError(f"{path} is missing or damaged: begin a new table")
     return Plan(path, shard_size, chunk)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from facewise.errors import MissingExtraError
-from facewise.labels import ATTRIBUTES, DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+from facewise.labels import ATTRIBUTES
+from facewise.parts import DECADE_COLUMNS, ETHNICITY_COLUMNS, GENDER_COLUMNS
 
 SCHEMA_VERSION: Final = 1
 """Goes up when a column changes its name, type or meaning; new columns alone don't raise it."""
@@ -45,9 +46,6 @@ FACE: Final = {
 }
 """``bbox``: 4 numbers, xyxy; ``landmarks``: 10, five points x, y. Pixels of the upright photo."""
 
-DECADE_COLUMNS: Final = tuple(f"p_age_{name.replace('-', '_')}" for name in DECADE_LABELS)
-GENDER_COLUMNS: Final = tuple(f"p_{name}" for name in GENDER_LABELS)
-ETHNICITY_COLUMNS: Final = tuple(f"p_{name.lower()}" for name in ETHNICITY_LABELS)
 VECTOR_COLUMNS: Final = DECADE_COLUMNS + GENDER_COLUMNS + ETHNICITY_COLUMNS
 """The 19 outputs, in the order of ``facewise.labels``; calibrated, each group sums to 1."""
 

@@ -188,13 +188,6 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def exists(path: str) -> bool:
-    if is_url(path):
-        system, inner = file_system(path)
-        return bool(system.exists(inner))
-    return os.path.lexists(path)
-
-
 def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
     """Bytes of a file from ``offset``, at most ``limit``.
 

@@ -186,7 +186,7 @@ class TableFolder:
         whole, damaged = {}, []
         for shard, line in vouched.items():
             path = self.path / part_name(shard)
-            if path.exists() and _sha256(path) == line["sha256"]:
+            if path.exists() and sha256(path) == line["sha256"]:
                 whole[shard] = line
             else:
                 damaged.append(path.name)
@@ -267,7 +267,7 @@ def _is_torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -171,7 +171,6 @@ class _Parquet:
     def __init__(self, pa: Any, file: Any) -> None:
         self._file = pa.parquet.ParquetFile(file, pre_buffer=False)
         self.schema = self._file.schema_arrow
-        self._open: tuple[int, Any] = (-1, None)
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Row group, number in it, and the values of ``columns``."""

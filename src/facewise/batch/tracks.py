@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from facewise.boxes import box_overlap
 from facewise.types import FloatArray
 
 MIN_IOU: Final = 0.3
@@ -55,11 +56,12 @@ class Tracker:
         """
         self._frame += 1
         self._live = [t for t in self._live if self._frame - t.last <= self.max_gap + 1]
+        stacked = np.reshape(boxes, (-1, 4))
         pairs = [
-            (-overlap, t, b)
+            (-float(overlap), t, b)
             for t, track in enumerate(self._live)
-            for b, box in enumerate(boxes)
-            if (overlap := iou(track.bbox, box)) >= self.min_iou
+            for b, overlap in enumerate(box_overlap(stacked, track.bbox))
+            if overlap >= self.min_iou
         ]
         chosen: dict[int, _Track] = {}
         taken: set[int] = set()
@@ -76,11 +78,3 @@ class Tracker:
             self._live.append(track)
         track.bbox, track.last = box, self._frame
         return track.track_id
-
-
-def iou(a: FloatArray, b: FloatArray) -> float:
-    """Intersection over union of two xyxy boxes, 0 to 1."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    union = float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared
-    return shared / union if union > 0 else 0.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from facewise.analyzer import GATE_COVERAGE
 from facewise.batch import storage
 from facewise.batch.job import Item
 from facewise.batch.rows import (
@@ -29,9 +30,6 @@ from facewise.types import Photo, Prediction
 
 if TYPE_CHECKING:
     from facewise.analyzer import Analyzer
-
-GATE_COVERAGE = 0.9
-"""As the analyzer's own: the interval that decides whether an age is too unsure."""
 
 WHOLE = 0.9
 """Share of the frames, or seconds, that a file states from which on it counts as read whole: FFmpeg

@@ -113,7 +113,7 @@ def summarise(
             for group in same
         ),
     }
-    out["label_noise"] = label_noise([[_numbers(labels[name]) for name in group] for group in same])
+    out["label_noise"] = label_noise([[_labels(labels[name]) for name in group] for group in same])
     return out
 
 
@@ -138,18 +138,11 @@ def _listing(prints: Fingerprints, pairs: Sequence[Pair]) -> list[dict[str, Any]
     ]
 
 
-def _numbers(row: Row) -> dict[str, int | None]:
-    """Labels as numbers, ages where known to the year; classes by any number that is the same for
-    the same word.
-    """
+def _labels(row: Row) -> dict[str, int | str | None]:
+    """Labels as the noise is estimated from: ages where known to the year, classes by name."""
     first, last = age_range(row) or (0, 1)
-    return {
-        "age": first if first == last else None,
-        **{
-            name: sum(ord(c) << (8 * i) for i, c in enumerate(row[name])) if name in row else None
-            for name in ("gender", "ethnicity")
-        },
-    }
+    age = first if first == last else None
+    return {"age": age, "gender": row.get("gender"), "ethnicity": row.get("ethnicity")}
 
 
 def report(summary: Mapping[str, Any], title: str) -> Report:

@@ -15,7 +15,7 @@ from facewise.calibration import LEVELS, apply_temperature
 from facewise.errors import OptionError
 from facewise.evaluation.intervals import Faces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
-from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
+from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, years_within
 from facewise.types import FloatArray
 
 MIN_FACES: Final = 100
@@ -103,13 +103,6 @@ def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_
     return mask
 
 
-def age_mask(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Age ranges ``(N, 2)`` to the years they allow, ``(N, 120)``."""
-    years = np.arange(1, 121)
-    mask: NDArray[np.bool_] = (years >= ranges[:, :1]) & (years <= ranges[:, 1:])
-    return mask
-
-
 def faces_of(found: Outcomes, temperature: float) -> Faces:
     """Faces with an exact age, for intervals to be fitted on."""
     exact = found.take(found.exact)
@@ -167,7 +160,7 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
     }
     fitted: dict[str, Any] = {"temperatures": {}, "label_sets": {}}
     if aged.any():
-        t = _temperature("age", c.ages[aged], age_mask(c.age_ranges[aged]))
+        t = _temperature("age", c.ages[aged], years_within(c.age_ranges[aged]))
         fitted["temperatures"]["age"] = t
         if exact.any():
             fitted["age_intervals"] = fit_intervals(

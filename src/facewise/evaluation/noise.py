@@ -6,7 +6,7 @@ says how small an error can get that is measured against such labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ MIN_PAIRS: Final = 30
 NEAR_YEARS: Final = 2
 """A label counts as probable as the years so near to it are together."""
 
-Labels = Mapping[str, int | None]
+Labels = Mapping[str, int | str | None]
 """age, gender and ethnicity of one picture; None where unknown."""
 
 
@@ -105,7 +105,7 @@ def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:
     return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
 
 
-def class_noise(groups: Sequence[Sequence[int]], classes: int = 2) -> dict[str, Any]:
+def class_noise(groups: Sequence[Sequence[Hashable]], classes: int = 2) -> dict[str, Any]:
     """How often two labels of one photo disagree, a group counting once.
 
     ``error_if_independent`` is the share of wrong labels that two independent labellers of equal
@@ -115,7 +115,7 @@ def class_noise(groups: Sequence[Sequence[int]], classes: int = 2) -> dict[str, 
     For two classes that is 2 e (1 - e).
 
     Args:
-        groups: classes by number, those of one photo a group.
+        groups: classes by number or name, those of one photo a group.
         classes: k, how many there are.
     """
     shares = []
@@ -137,9 +137,9 @@ def class_noise(groups: Sequence[Sequence[int]], classes: int = 2) -> dict[str, 
 def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
     """Noise of age, gender and ethnicity labels, from groups of pictures that are one photo."""
 
-    def column(name: str) -> list[list[int]]:
+    def column(name: str) -> list[list[Any]]:
         known = [[r[name] for r in group if r.get(name) is not None] for group in groups]
-        return [values for values in known if len(values) > 1]  # type: ignore[misc]
+        return [values for values in known if len(values) > 1]
 
     return {
         "age": age_noise(column("age")),

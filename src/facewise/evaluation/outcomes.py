@@ -128,9 +128,11 @@ def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
             quality = measure_quality(crop, face.landmarks)
             row["found"] = True
             row["detections"] = _packed(face)
-            row["quality"] = [
-                getattr(quality, name, face.detection_score) for name in QUALITY_FIELDS
-            ]
+            measured = {
+                **dataclasses.asdict(quality),
+                "detection_score": face.detection_score,
+            }
+            row["quality"] = [measured[name] for name in QUALITY_FIELDS]
             crops.append(crop)
     if crops:
         ages, vector = _state["model"].predict(np.stack(crops))

@@ -22,19 +22,6 @@ LEFT_OUT: Final = "near-duplicates of pictures in another split, or what --exclu
 COVERAGE_LEVEL: Final = "0.9"
 
 
-def render_report(
-    results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None
-) -> tuple[str, str]:
-    """The report as one HTML page that needs no other file, and as Markdown.
-
-    Args:
-        results: as a results file holds them; see docs/evaluation.md.
-        dedupe: as ``facewise dedupe`` wrote them, for the noise of labels.
-    """
-    page = build_report(results, dedupe=dedupe)
-    return page.html(), page.markdown()
-
-
 def read_results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """A model's results file, and ``dedupe.json`` if that is in the same folder."""
     beside = folder / "dedupe.json"
