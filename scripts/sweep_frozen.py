@@ -28,6 +28,7 @@ from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
 from facewise.training.network import AttributeNetwork, split_logits
+from facewise.training.precision import autocast
 from facewise.training.score import headline, score
 from facewise.training.train import make_network
 
@@ -59,7 +60,7 @@ def features(cache: FaceCache, network: NetworkConfig, rows: NDArray[np.intp]) -
     config = TrainConfig(name="sweep", network=network)
     model = make_network(config, cache.folder.parent).eval()
     out = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast(bfloat16=True):
         for part in batches(rows, 64):
             x = to_tensor(plain_crops(cache, config, part))
             x = x.contiguous(memory_format=torch.channels_last)

@@ -27,6 +27,7 @@ from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
 from facewise.training.network import AttributeHead, split_logits
+from facewise.training.precision import autocast
 from facewise.training.sources import PRETRAINED
 from facewise.training.train import check_converted, make_network
 from facewise.types import FloatArray, ImageArray
@@ -90,7 +91,7 @@ def features(cache: FaceCache, look: Look, rows: NDArray[np.intp]) -> Tensor:
         crops = _whole(cache, part, look.network.size_px) if look.whole else None
         x = to_tensor(plain_crops(cache, config, part) if crops is None else crops)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), autocast(bfloat16=True):
             pooled = model.backbone((x - model.mean) / model.std).float()
         if look.network.init == "faceres":
             with torch.inference_mode():

@@ -42,6 +42,7 @@ from facewise.training.network import (
     load_run,
     split_logits,
 )
+from facewise.training.precision import autocast
 from facewise.training.renorm import add_batch_norm, folded_state
 from facewise.training.score import headline, score
 from facewise.types import FloatArray
@@ -154,7 +155,7 @@ def predict(
             memory_format=torch.channels_last
         )
         views = [x, x.flip(-1)] if flip else [x]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, config.optim.bfloat16):
+        with torch.inference_mode(), autocast(bfloat16=config.optim.bfloat16):
             probabilities = torch.stack([_probabilities(model(view)) for view in views]).mean(0)
         outputs.append(probabilities.numpy())
     return np.concatenate(outputs)
@@ -401,7 +402,7 @@ def _run_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             x = pictures.float().contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, config.optim.bfloat16):
+            with autocast(bfloat16=config.optim.bfloat16):
                 logits = model(x)
             loss = total_loss(logits, labels[rows], config.loss)
             if not bool(torch.isfinite(loss)):
