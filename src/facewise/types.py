@@ -11,7 +11,7 @@ the photo's array; its landmarks are not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -232,17 +232,31 @@ class Distribution(_ByFields):
     def top_probability(self) -> float:
         return float(self.probabilities.max())
 
-    def __getitem__(self, label: str) -> float:
-        """The probability of a label.
+    def __getitem__(self, label: str | int) -> float:
+        """The probability of a label; an age may be a number.
 
         Raises:
             KeyError: there is no such label.
         """
         try:
-            return float(self.probabilities[self.labels.index(label)])
+            return float(self.probabilities[self.labels.index(str(label))])
         except ValueError:
-            names = ", ".join(self.labels)
+            few = len(self.labels) < 10
+            names = ", ".join(self.labels if few else (*self.labels[:3], "...", self.labels[-1]))
             raise KeyError(f"no label {label!r}: there are {names}") from None
+
+    def keys(self) -> tuple[str, ...]:
+        """The labels, so that ``dict(distribution)`` is labels to probabilities."""
+        return self.labels
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __contains__(self, label: object) -> bool:
+        return str(label) in self.labels
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -212,6 +212,10 @@ def test_a_version_never_comes_to_mean_other_weights(
         data=[],
     )
     first = finished / "best.pt"
+    for name, version in (("a/b", "1"), ("", "1"), ("tiny@1", "1"), ("tiny", "x y"), ("tiny", "")):
+        with pytest.raises(OptionError, match="cannot be asked for"):
+            export_to_out(checkpoint=first, name=name, version=version)
+    assert not out.exists()
     for version in ("5.1", "5"):  # the same weights may be exported again
         export_to_out(checkpoint=first, version=version)
         before = load_spec(out / "tiny.json")
@@ -235,6 +239,24 @@ def test_a_checkpoint_is_loaded_without_what_its_run_started_from(finished: Path
     load_checkpoint(dataclasses.replace(TINY, network=network), finished / "best.pt")
     with pytest.raises(OptionError, match="train tiny first"):
         load_checkpoint(TINY, finished / "none.pt")
+
+
+def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
+    """By the command, in folders of its own."""
+    faces = sorted((pictures / "faces").glob("*.webp"))[:12]
+    rows = [f"{path},{20 + i},{'train' if i < 8 else 'val'}" for i, path in enumerate(faces)]
+    listing, config = tmp_path / "faces.csv", tmp_path / "mine.toml"
+    listing.write_text("\n".join(["path,age,split", *rows]))
+    config.write_text(
+        'datasets = ["csv"]\n[network]\nsize_px = 32\nhidden_dim = 256\n'
+        "[optim]\nepochs = 1\nbatch_size = 4\nwarmup_steps = 1\n"
+    )
+    where = {"data": listing, "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+    cli.train.train(config=config, workers=0, threads=1, **where)
+    assert [row["epoch"] for row in log_of(tmp_path / "runs/mine")] == ["1"]
+    listing.write_text("\n".join(["path,age,split", *rows[:8]]))
+    with pytest.raises(OptionError, match=r"no picture of a CSV .* none in val: .* column split"):
+        cli.train.train(config=config, **where)
 
 
 def test_training_can_start_from_an_export(
@@ -305,13 +327,23 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
         ("[optim]\nbfloat16 = 1", "bfloat16 must be true or false, not 1"),
         ('datasets = "fairface"', "datasets must be a list, each a text, not 'fairface'"),
         ('datasets = ["fairface", 2]', "datasets must be a list"),
-        ("datasets = []", "names none"),
+        ("datasets = []", "datasets must name some of utkface, fairface, csv, not none"),
+        ('datasets = ["celeba"]', r"some of utkface, fairface, csv, not \['celeba'\]"),
+        ('name = "../elsewhere"', "name must be of letters"),
+        ("[optim]\nepochs = 0", "epochs must be 1 or more, not 0"),
+        ("[optim]\nbatch_size = 1", "batch_size must be 2 or more, not 1"),
+        ("[optim]\nlr_head = -1e-3", "lr_head must be 0 or more"),
+        ("[optim]\nweight_decay = inf", "weight_decay must be 0 or more, not inf"),
+        ("[optim]\nema_decay = 1.1", "ema_decay must be from 0 to 1"),
+        ("[network]\nsize_px = 0", "size_px must be 32 or more, not 0"),
+        ("[augment]\nblur = nan", "blur must be from 0 to 1, not nan"),
+        ("[loss]\ndistill = 1.5", "distill must be from 0 to 1"),
         ("[network]\npixel_mean = [1, 2]", "pixel_mean must be a list of 3, each a number"),
         ("[network]\nlearnt_eye_height = []", "learnt_eye_height must be a number"),
         ('[network]\nages = "months"', 'ages must be "years" or "decades", not \'months\''),
     ],
 )
-def test_a_value_of_another_type_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_a_value_that_cannot_be_meant_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "slip.toml"
     path.write_text(text)
     with pytest.raises(OptionError, match=words):

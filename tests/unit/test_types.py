@@ -141,6 +141,14 @@ def test_a_probability_by_its_label(analyzer: Analyzer, pictures: Path) -> None:
     assert gender["female"] + gender["male"] == pytest.approx(1)
     with pytest.raises(KeyError, match="no label 'woman': there are male, female"):
         gender["woman"]
+    assert dict(gender) == {"male": gender["male"], "female": gender["female"]}
+    assert ("female" in gender, "woman" in gender) == (True, False)
+    assert (list(gender), len(gender)) == (["male", "female"], 2)
+    age = prediction.age
+    assert age is not None
+    assert age[30] == age["30"] > 0
+    with pytest.raises(KeyError, match=r"no label 130: there are 1, 2, 3, \.\.\., 120"):
+        age[130]
 
 
 def test_a_photo_of_something_else_says_what_it_must_be() -> None:

@@ -32,9 +32,13 @@ def _need_torch() -> None:
 
 
 def data_sets(folder: Path) -> list[DataSet]:
-    """UTKFace and FairFace in a folder laid out as docs/training.md says; whichever is there."""
-    from facewise.datasets import read_fairface, read_utkface
+    """UTKFace and FairFace in a folder laid out as docs/training.md says, whichever is there; or
+    the pictures of a CSV.
+    """
+    from facewise.datasets import read_csv, read_fairface, read_utkface
 
+    if folder.suffix.lower() == ".csv":
+        return [read_csv(folder)]
     found = []
     for name in ("utkface.tar", "UTKFace"):
         if (folder / name).exists():
@@ -46,7 +50,10 @@ def data_sets(folder: Path) -> list[DataSet]:
             found.append(read_fairface(folder / name, folder / "fairface_labels.csv"))
             break
     if not found:
-        raise OptionError(f"{folder} holds neither utkface.tar nor fairface.tar, nor their folders")
+        raise OptionError(
+            f"{folder} holds neither utkface.tar nor fairface.tar, nor their folders; to learn "
+            "from pictures of your own name a CSV of path and labels (docs/training.md)"
+        )
     return found
 
 
@@ -55,6 +62,11 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
     there = {(s.dataset, s.split) for data_set in sets for s in data_set.samples}
     for name in wanted:
         if not {(name, "train"), (name, "val")} <= there:
+            if name == "csv":
+                raise OptionError(
+                    "no picture of a CSV is in the split train, or none in val: name the CSV with "
+                    "--data, and give it a column split (`facewise dedupe` writes splits)"
+                )
             raise OptionError(
                 f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
                 "beside the pictures, and a column split into fairface_labels.csv "
@@ -65,7 +77,10 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
 def train(
     config: Annotated[Path, typer.Option(help="A TOML file of the run: what shapes the weights.")],
     data: Annotated[
-        Path, typer.Option(envvar="FACEWISE_DATA", help="Folder of the data sets.")
+        Path,
+        typer.Option(
+            envvar="FACEWISE_DATA", help="Folder of the data sets, or a CSV of path and labels."
+        ),
     ] = Path("../shared/data"),
     cache: Annotated[Path, typer.Option(help=CACHE_HELP)] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from facewise.datasets import DataSetName
 from facewise.errors import OptionError
 
 MEAN_RGB: Final = (123.68, 116.779, 103.939)
@@ -132,6 +135,50 @@ class TrainConfig:
 _NAMES: Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
+_AT_LEAST: Final[dict[str, float]] = {
+    "size_px": 32,
+    "hidden_dim": 1,
+    "pixel_std": 1e-6,
+    "epochs": 1,
+    "batch_size": 2,  # a batch norm wants two
+    "age_sigma_years": 0.1,
+}
+"""What some numbers must not go below; all others are 0 or more."""
+_SHARES: Final = frozenset(
+    (
+        *("eye_distance", "eye_height", "learnt_eye_distance", "learnt_eye_height", "dropout"),
+        *("layer_decay", "ema_decay", "start_share", "mixed_share", "label_smoothing", "distill"),
+        *("landmark_jitter", "scale", "shift", "photometric", "grey", "blur", "low_resolution"),
+        *("jpeg", "noise", "erase", "upside_down"),
+    )
+)
+"""Options from 0 to 1: probabilities, and parts of a whole."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of a run: it names a folder."""
+
+
+def _check_values(config: TrainConfig, path: Path) -> None:
+    """See that numbers are in their ranges, before minutes of work show that they are not."""
+    if not _NAME.fullmatch(config.name):
+        raise OptionError(
+            f"{path}: name must be of letters, digits, dots, dashes and underscores, not "
+            f"{config.name!r}: it names the run's folder"
+        )
+    unknown = sorted(set(config.datasets) - set(get_args(DataSetName)))
+    if unknown or not config.datasets:
+        known = ", ".join(get_args(DataSetName))
+        raise OptionError(f"{path}: datasets must name some of {known}, not {unknown or 'none'}")
+    for section in (config.network, config.optim, config.augment, config.loss):
+        for option in dataclasses.fields(section):
+            value = getattr(section, option.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            least, share = _AT_LEAST.get(option.name, 0), option.name in _SHARES
+            if not (least <= value < math.inf and (value <= 1 or not share)):
+                limits = "from 0 to 1" if share else f"{least} or more"
+                raise OptionError(f"{path}: {option.name} must be {limits}, not {value}")
+
+
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a file's value is of a field's type: a whole number is a number too, true is none."""
     origin, parts = get_origin(kind), get_args(kind)
@@ -204,8 +251,7 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
         values[name] = _build(kind, values.get(name, {}), f"{path} [{name}]")
     values.setdefault("name", path.stem)
     config: TrainConfig = _build(TrainConfig, values, str(path))
-    if not config.datasets:
-        raise OptionError(f"{path}: datasets names none to learn from")
+    _check_values(config, path)
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
     if seed is None:

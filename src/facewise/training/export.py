@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -32,6 +33,8 @@ log = logging.getLogger("facewise")
 
 PARITY_TOLERANCE: Final = 1e-4
 OPSET: Final = 18
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION: Final = re.compile(r"\d+(\.\d+)*")
 
 
 class ServingNetwork(nn.Module):
@@ -94,8 +97,14 @@ def export_model(
 
     Raises:
         FacewiseError: the ONNX file differs from PyTorch.
-        OptionError: the folder holds that name and version of other weights.
+        OptionError: a name or version that nobody could ask for, or the folder holds that name and
+            version of other weights.
     """
+    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+        raise OptionError(
+            f"{name}@{version} cannot be asked for: a name is of letters, digits, dots, dashes and "
+            "underscores, a version of numbers with dots between them"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as partial:
         onnx_path = Path(partial) / f"{name}.onnx"

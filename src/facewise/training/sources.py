@@ -19,6 +19,7 @@ UTKFACE: Final = "UTKFace (non-commercial research)"
 DATASETS: Final = {
     "utkface": UTKFACE,
     "fairface": "FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)",
+    "csv": "pictures listed in a CSV (their terms are for whoever listed them to state)",
 }
 PRETRAINED: Final = {
     "random": (),
@@ -42,7 +43,7 @@ def sources(config: TrainConfig) -> list[str]:
     Raises:
         OptionError: a start or a teacher does not say what is behind it.
     """
-    own = [DATASETS[name] for name in config.datasets if name in DATASETS]
+    own = [DATASETS[name] for name in config.datasets]
     found = [*own, *_start(config.network.init)]
     if config.optim.mixed:
         found += _start(config.optim.mixed)
