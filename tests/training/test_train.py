@@ -252,7 +252,7 @@ def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> No
         'datasets = ["csv"]\n[network]\nsize_px = 32\nhidden_dim = 256\n'
         "[optim]\nepochs = 1\nbatch_size = 4\nwarmup_steps = 1\n"
     )
-    where: dict[str, Any] = {"data": listing, "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+    where: Any = {"data": listing, "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
     cli.train.train(config=config, workers=0, threads=1, **where)
     assert [row["epoch"] for row in log_of(tmp_path / "runs/mine")] == ["1"]
     listing.write_text("\n".join(["path,age,split", *rows[:8]]))
