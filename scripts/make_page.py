@@ -98,8 +98,8 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         cell_px=windows.CELL_PX,
         stride_px=windows.STRIDE_PX,
         batch_size=mtcnn.BATCH_SIZE,
-        band_area_px=windows.BAND_AREA_PX,
-        min_band_px=windows.MIN_BAND_PX,
+        band_area_px=windows.PIECE_AREA_PX,
+        min_band_px=windows.MIN_STEP_PX,
         pixels_a_cell=mtcnn.PIXELS_A_CELL,
         detail=resample.DETAIL,
     )

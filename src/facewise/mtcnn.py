@@ -24,7 +24,7 @@ from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, FloatArray, Photo
-from facewise.windows import CELL_PX, Candidates, Map, bands, likely_windows, logit_of
+from facewise.windows import CELL_PX, Candidates, Map, likely_windows, logit_of, pieces
 
 BATCH_SIZE: Final = 32
 """Crops a run of R- or O-net: few enough for the processor's cache."""
@@ -267,9 +267,9 @@ class MTCNN:
         scales = self.pyramid_scales(width, height, least_share=least_share)
         sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
         for scale, level_image in zip(scales, image.levels(sizes), strict=True):
-            for top, band in bands(level_image):
-                logit, regression = self._networks["pnet"].run(None, {"image": band[None]})
-                maps.append(Map(logit, regression, top, scale))
+            for left, top, piece in pieces(level_image):
+                logit, regression = self._networks["pnet"].run(None, {"image": piece[None]})
+                maps.append(Map(logit, regression, left, top, scale))
             if scale == scales[-1] or sum(m.logit.size for m in maps) > MAPS_AT_ONCE:
                 for candidates, offsets, level in likely_windows(maps, threshold):
                     keep = non_maximum_suppression(

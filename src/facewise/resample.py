@@ -34,11 +34,42 @@ SHORT_PIXELS: Final = 257
 CACHE_BYTES: Final = 400_000
 """Of sums that are worked on at a time: a processor core's own cache is a megabyte or so."""
 
+SUMMED_PX: Final = 4_000_000
+"""Pixels of a picture of which sums, 18 bytes a pixel, are held as a whole; larger ones are summed
+strip by strip. Few are: large photos are reduced first, all but panoramas."""
+
+STRIP_PX: Final = 3_000_000
+"""Pixels of a strip, or as many as a row of the coarsest windows has."""
+
 AHEAD: Final = 3_000_000
 """Numbers of levels that may be read ahead, 12 MB."""
 
+AHEAD_BY_STRIPS: Final = 12_000_000
+"""The same where each time of reading ahead sums the picture anew, 48 MB."""
+
 MOST_MENDED: Final = 8
 """One in so many columns may have to be looked up by itself, or all of them are."""
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums of all pixels above and to the left, of a picture or a strip of it.
+
+    Attributes:
+        exact: int32 ``(H + 1, W + 1, 3)``.
+        top: the strip's first row.
+    """
+
+    exact: NDArray[np.int32]
+    top: int = 0
+    _short: NDArray[np.uint16] | None = None
+
+    @property
+    def short(self) -> NDArray[np.uint16]:
+        """Their lower halves, half the bytes to move: enough for windows of few pixels."""
+        if self._short is None:
+            self._short = self.exact.astype(np.uint16)
+        return self._short
 
 
 class AreaSource:
@@ -47,8 +78,8 @@ class AreaSource:
     Args:
         rgb: uint8 ``(H, W, 3)``.
         reduction: levels are read from blocks of so many pixels squared, and so are crops where
-            that leaves them ``DETAIL``. 1 is exact; more saves the time and the memory (12 bytes a
-            pixel) of summing a large photo of which only coarse levels are wanted.
+            that leaves them ``DETAIL``. 1 is exact; more saves the time of summing a large photo of
+            which only coarse levels are wanted.
     """
 
     def __init__(self, rgb: ImageArray, reduction: int = 1) -> None:
@@ -62,8 +93,9 @@ class AreaSource:
             rgb = np.asarray(
                 cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8
             )
-        self._sums = _integral(rgb)
-        self._short: NDArray[np.uint16] | None = None
+        self._blocks = rgb
+        large = rgb.shape[0] * rgb.shape[1] > SUMMED_PX
+        self._sums = None if large else _Sums(_integral(rgb))
         self._buffers: dict[str, NDArray[np.uint16]] = {}
 
     @property
@@ -73,47 +105,79 @@ class AreaSource:
 
     def level(self, width: int, height: int) -> FloatArray:
         """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255."""
-        rows, columns = self._sums.shape[0] - 1, self._sums.shape[1] - 1
-        x, y = _windows(columns, width), _windows(rows, height)
+        if self._sums is None:
+            (level,) = self._by_strips([(width, height)])
+            return level
+        rows, columns = self._blocks.shape[:2]
+        mean = np.empty((height, width, 3), np.float32)
+        self._read(self._sums, _windows(columns, width), _windows(rows, height), 0, mean)
+        return mean
+
+    def _by_strips(self, sizes: Sequence[tuple[int, int]]) -> list[FloatArray]:
+        """All levels from one walk down the picture, without sums of all of it."""
+        rows, columns = self._blocks.shape[:2]
+        windows = [(_windows(columns, width), _windows(rows, height)) for width, height in sizes]
+        means = [np.empty((height, width, 3), np.float32) for width, height in sizes]
+        done = [0] * len(sizes)  # rows of each level
+        strip = max([STRIP_PX // columns, *(y.longest for _, y in windows)])
+        top = 0
+        while top < rows:
+            sums = _Sums(_integral(self._blocks[top : top + strip]), top)
+            tops = [rows]
+            for index, ((x, y), mean) in enumerate(zip(windows, means, strict=True)):
+                start = done[index]
+                end = int(np.searchsorted(y.end, top + strip, side="right"))
+                if start < end:
+                    self._read(sums, x, y, start, mean[start:end])
+                    done[index] = end
+                tops += y.first[done[index] :][:1].tolist()
+            top = min(tops)
+        return means
+
+    def _read(self, sums: _Sums, x: _Windows, y: _Windows, start: int, mean: FloatArray) -> None:
+        """Fill in some rows of a level, from the row ``start`` on: float32 ``(n, width, 3)``."""
+        height, width = mean.shape[:2]
+        first, end = (edge[start : start + height] - sums.top for edge in (y.first, y.end))
         if x.longest * y.longest > SHORT_PIXELS:
-            return _means(self._sums, *(v[None] for v in (x.first, y.first, x.end, y.end)))[0]
-        across, down = np.repeat(x.reciprocal, 3), y.reciprocal[:, None]
-        sums = self._short_sums().reshape(rows + 1, -1)
-        mean = np.empty((height, width * 3), np.float32)
+            mean[:] = _means(sums.exact, *(v[None] for v in (x.first, first, x.end, end)))[0]
+            return
+        across, down = np.repeat(x.reciprocal, 3), y.reciprocal[start : start + height, None]
+        columns = sums.exact.shape[1]
+        short = sums.short.reshape(len(sums.short), -1)
         # So many rows at a time as the processor's cache holds.
-        step = min(height, max(8, CACHE_BYTES // sums[0].nbytes))
-        below = self._scratch("below", (step, columns + 1, 3))
+        step = min(height, max(1, CACHE_BYTES // short[0].nbytes))
+        below = self._scratch("below", (step, columns, 3))
         above = self._scratch("above", below.shape)
         picked = (self._scratch("first", (step, width, 3)), self._scratch("end", (step, width, 3)))
-        for start in range(0, height, step):
-            start = min(start, height - step)
-            piece = slice(start, start + step)
+        for row in range(0, height, step):
+            row = min(row, height - step)
+            piece = slice(row, row + step)
             # "clip" spares a check of each index and a copy of the whole.
-            np.take(sums, y.end[piece], axis=0, out=below.reshape(step, -1), mode="clip")
-            np.take(sums, y.first[piece], axis=0, out=above.reshape(step, -1), mode="clip")
+            np.take(short, end[piece], axis=0, out=below.reshape(step, -1), mode="clip")
+            np.take(short, first[piece], axis=0, out=above.reshape(step, -1), mode="clip")
             np.subtract(below, above, out=below)
-            target = mean[piece]
+            target = mean[piece].reshape(step, -1)
             np.copyto(target, _subtract_columns(below, x, *picked).reshape(step, -1))
             target *= down[piece]
             target *= across
-        return mean.reshape(height, width, 3)
 
     def levels(self, sizes: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
-        """Levels of these widths and heights, read some ahead: what is done with a level in between
+        """Levels of these widths and heights, some read ahead: what is done with a level in between
         drives the sums out of the processor's cache.
         """
-        ahead: list[FloatArray] = []
-        for number, size in enumerate(sizes, 1):
-            ahead.append(self.level(*size))
-            if number == len(sizes) or sum(level.size for level in ahead) > AHEAD:
-                yield from ahead
+        limit = AHEAD_BY_STRIPS if self._sums is None else AHEAD
+        ahead: list[tuple[int, int]] = []
+        for number, (width, height) in enumerate(sizes, 1):
+            ahead.append((width, height))
+            if number == len(sizes) or sum(w * h * 3 for w, h in ahead) > limit:
+                levels = self._read_levels(ahead)
+                levels.reverse()
+                while levels:  # what has been looked at is let go
+                    yield levels.pop()
                 ahead.clear()
 
-    def _short_sums(self) -> NDArray[np.uint16]:
-        """The sums' lower halves, half the bytes to move: enough for windows of few pixels."""
-        if self._short is None:
-            self._short = self._sums.astype(np.uint16)
-        return self._short
+    def _read_levels(self, sizes: Sequence[tuple[int, int]]) -> list[FloatArray]:
+        return self._by_strips(sizes) if self._sums is None else [self.level(*s) for s in sizes]
 
     def _scratch(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint16]:
         """An array of any content, of memory that is taken once: new pages are dear."""
@@ -133,24 +197,33 @@ class AreaSource:
             float32 ``(N, S, S, 3)``, 0 to 255; black where a part is empty.
         """
         if self._reduction == 1:
-            return _crops(self._sums, corners, size_px)
+            return self._crops(corners, size_px)
         sides = np.minimum(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         fine = sides < DETAIL * size_px * self._reduction
         squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
         coarse = np.round(corners[~fine] / self._reduction).astype(np.int64)
         # What is left over beside the last whole block may round up to a block that is not there.
-        width, height = self._sums.shape[1] - 1, self._sums.shape[0] - 1
+        height, width = self._blocks.shape[:2]
         coarse = np.minimum(coarse, (width, height, width, height))
-        squares[~fine] = _crops(self._sums, coarse, size_px)
-        for index in np.flatnonzero(fine):
-            left, top, right, bottom = (int(v) for v in corners[index])
-            if right <= left or bottom <= top:
-                squares[index] = 0
-                continue
-            part = np.array([[0, 0, right - left, bottom - top]])
-            sums = _integral(self._rgb[top:bottom, left:right])
-            squares[index] = _crops(sums, part, size_px)[0]
+        squares[~fine] = self._crops(coarse, size_px)
+        squares[fine] = _crops_apart(self._rgb, corners[fine], size_px)
         return squares
+
+    def _crops(self, corners: Integers, size_px: int) -> FloatArray:
+        """``crops`` of the blocks, in their own coordinates."""
+        if self._sums is None:
+            return _crops_apart(self._blocks, corners, size_px)
+        return _crops(self._sums.exact, corners, size_px)
+
+
+def _crops_apart(rgb: ImageArray, corners: Integers, size_px: int) -> FloatArray:
+    """Crops from sums of each part by itself: no more memory than the largest takes."""
+    squares = np.zeros((len(corners), size_px, size_px, 3), np.float32)
+    for square, (left, top, right, bottom) in zip(squares, corners.tolist(), strict=True):
+        if right > left and bottom > top:
+            whole = np.array([[0, 0, right - left, bottom - top]])
+            square[:] = _crops(_integral(rgb[top:bottom, left:right]), whole, size_px)[0]
+    return squares
 
 
 def _integral(rgb: ImageArray) -> NDArray[np.int32]:

@@ -19,11 +19,11 @@ CELL_PX: Final = 12
 STRIDE_PX: Final = 2
 """Step of P-net's window."""
 
-BAND_AREA_PX: Final = 60_000
-"""Pixels of a level that P-net sees at a time; see ``bands``."""
+PIECE_AREA_PX: Final = 60_000
+"""Pixels of a level that P-net sees at a time; see ``pieces``."""
 
-MIN_BAND_PX: Final = 24
-"""Least step from one band to the next, however wide the level."""
+MIN_STEP_PX: Final = 24
+"""Least step from one piece down to the next, however wide they are."""
 
 
 WINDOWS_AT_ONCE: Final = 256
@@ -44,17 +44,19 @@ class Candidates:
 
 @dataclass(slots=True)
 class Map:
-    """What P-net gives for a band of a level.
+    """What P-net gives for a piece of a level.
 
     Attributes:
         logit: ``(1, h, w)``.
         regression: ``(1, 4, h, w)``.
-        top: the band's first row.
+        left: the piece's first column.
+        top: the piece's first row.
         scale: the level's.
     """
 
     logit: FloatArray
     regression: FloatArray
+    left: int
     top: int
     scale: float
 
@@ -64,18 +66,29 @@ def logit_of(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def bands(level_image: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Top row and rows of pieces of a level, so that P-net's layers stay in the processor's cache.
+def pieces(level_image: FloatArray) -> Iterator[tuple[int, int, FloatArray]]:
+    """Left column, top row and pixels of pieces of a level, so that P-net's layers stay in the
+    processor's cache, and in memory however long and narrow a picture is.
 
-    Bands overlap by what a window needs, and begin at even rows, so that they give the very windows
-    of the whole level.
+    Pieces overlap by what a window needs, and begin at even pixels, so that they give the very
+    windows of the whole level.
     """
     height, width = level_image.shape[:2]
+    for columns in _cuts(width, _step(MIN_STEP_PX)):
+        for rows in _cuts(height, _step(columns.stop - columns.start)):
+            yield columns.start, rows.start, level_image[rows, columns]
+
+
+def _step(other_side: int) -> int:
+    """From one piece to the next, where their other side is so long."""
+    return max(MIN_STEP_PX, PIECE_AREA_PX // other_side // STRIDE_PX * STRIDE_PX)
+
+
+def _cuts(length: int, step: int) -> Iterator[slice]:
     overlap = CELL_PX - STRIDE_PX
-    step = max(MIN_BAND_PX, BAND_AREA_PX // width // STRIDE_PX * STRIDE_PX)
-    for top in range(0, max(1, height - overlap), step):
-        last = height - top - step < CELL_PX
-        yield top, level_image[top:] if last else level_image[top : top + step + overlap]
+    for start in range(0, max(1, length - overlap), step):
+        last = length - start - step < CELL_PX
+        yield slice(start, length if last else start + step + overlap)
         if last:
             return
 
@@ -98,9 +111,9 @@ def likely_windows(
     owner = np.searchsorted(ends, hits, side="right")  # (N,), which map
     place = hits - (ends - sizes)[owner]
     row, column = np.divmod(place, np.array([m.logit.shape[2] for m in maps])[owner])
-    top = np.array([m.top for m in maps])[owner]
+    origin = np.array([(m.left, m.top) for m in maps])[owner]
     scale = np.array([m.scale for m in maps], np.float32)[owner]
-    corner = np.stack([column * STRIDE_PX, row * STRIDE_PX + top], axis=1).astype(np.float32)
+    corner = (np.stack([column, row], axis=1) * STRIDE_PX + origin).astype(np.float32)
     boxes = np.hstack(
         [np.floor((corner + 1) / scale[:, None]), np.floor((corner + CELL_PX) / scale[:, None])]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -223,14 +225,14 @@ def test_blocks_of_pixels_change_little() -> None:
     np.testing.assert_array_equal(coarse[1:], fine[1:])  # small ones come from the photo itself
 
 
-def test_bands_give_the_windows_of_the_whole(
+def test_pieces_give_the_windows_of_the_whole(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo = load_photo(pictures / "astronaut.jpg")
     detector = MTCNN(threads=1)
     (whole,) = detector.detect(photo)
     for area in (1, 7_000, 10**9):
-        monkeypatch.setattr("facewise.windows.BAND_AREA_PX", area)
+        monkeypatch.setattr("facewise.windows.PIECE_AREA_PX", area)
         (face,) = detector.detect(photo)
         np.testing.assert_allclose(face.bbox, whole.bbox, atol=1e-3)
         assert abs(face.detection_score - whole.detection_score) < 1e-5
@@ -302,3 +304,28 @@ def test_a_copy_keeps_what_is_not_given(detector: MTCNN) -> None:
         detector.replace(thresholds=(0.6, 0.7, 2.0))
     with pytest.raises(TypeError, match="no option of a copy: threads"):
         detector.replace(threads=1)  # type: ignore[call-arg]
+
+
+LONG_AND_NARROW = """
+import resource, sys
+import numpy as np
+from facewise import MTCNN
+
+def peak_mb():
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+detector = MTCNN(threads=1)
+detector.detect(np.full((256, 256, 3), 127, np.uint8))
+picture = np.full((40, 200_000, 3), 127, np.uint8)
+before = peak_mb()
+assert detector.detect(picture) == ()
+print(peak_mb() - before)
+"""
+
+
+def test_a_long_and_narrow_picture_takes_memory_by_its_pixels() -> None:
+    """Eight megapixels, a PNG of some 25 kB; they took 900 MB."""
+    command = [sys.executable, "-c", LONG_AND_NARROW]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert float(run.stdout) < 350

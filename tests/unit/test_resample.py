@@ -17,6 +17,25 @@ def test_a_crop_may_reach_the_edge_whatever_is_left_over_there(reduction: int) -
         assert crops == pytest.approx(90, abs=0.01)
 
 
+@pytest.mark.parametrize("strip_px", [1, 97 * 9, 97 * 40])
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_strips_give_the_very_levels_and_crops(
+    reduction: int, strip_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows that share rows with the next, and some larger than a strip was meant to be."""
+    rgb = np.random.default_rng(3).integers(0, 256, (83, 97, 3), dtype=np.uint8)
+    sizes = [(47, 41), (33, 28), (12, 10), (5, 2), (1, 1)]
+    corners = np.array([[0, 0, 97, 83], [10, 5, 40, 61], [90, 70, 97, 83], [3, 3, 3, 9]])
+    whole = AreaSource(rgb, reduction)
+    monkeypatch.setattr("facewise.resample.SUMMED_PX", 0)
+    monkeypatch.setattr("facewise.resample.STRIP_PX", strip_px)
+    strips = AreaSource(rgb, reduction)
+    for size, level in zip(sizes, strips.levels(sizes), strict=True):
+        np.testing.assert_array_equal(level, whole.level(*size))
+        np.testing.assert_array_equal(level, strips.level(*size))
+    np.testing.assert_array_equal(strips.crops(corners, 24), whole.crops(corners, 24))
+
+
 @pytest.mark.parametrize("ahead", [0, 5_000, 10**9])
 def test_levels_are_the_same_however_many_are_read_ahead(
     ahead: int, monkeypatch: pytest.MonkeyPatch
