@@ -325,7 +325,7 @@ print(peak_mb() - before)
 
 
 def test_a_long_and_narrow_picture_takes_memory_by_its_pixels() -> None:
-    """Eight megapixels, a PNG of some 25 kB; they took 900 MB."""
+    """Eight megapixels, a PNG of some 25 kB; they took 700 MB."""
     command = [sys.executable, "-c", LONG_AND_NARROW]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert float(run.stdout) < 350
