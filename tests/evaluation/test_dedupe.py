@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from facewise.cli import app
+from facewise.cli.evaluate import EXCLUSIONS
 from facewise.datasets import read_pictures
 from facewise.errors import OptionError
 from facewise.evaluation import dedupe
@@ -40,6 +41,7 @@ from facewise.evaluation.dedupe_lists import (
     compare_with_list,
     conflicts,
     exclusions,
+    is_exclusions,
     labels_of,
     lopsided,
     make_splits,
@@ -49,7 +51,7 @@ from facewise.evaluation.dedupe_lists import (
     write_csv,
     years_apart,
 )
-from facewise.evaluation.dedupe_report import contact_sheets, summarise
+from facewise.evaluation.dedupe_report import contact_sheets, is_report, summarise
 
 ROOT = Path(__file__).parents[2]
 
@@ -493,16 +495,85 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
         assert sheet.width > 1000
 
 
-def test_what_an_earlier_run_left_is_deleted_and_nothing_else(album: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("report", [[], ["--report", "{0}/elsewhere/found"]])
+def test_what_an_earlier_run_left_is_deleted_and_nothing_else(
+    report: list[str], album: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    out.mkdir()
+    command = ["dedupe", str(album), "--out", str(out), "--sheets", "1"]
+    command += [word.format(tmp_path) for word in report]
+    assert CliRunner().invoke(app, command).exit_code == 0
     for name in ("exclusions.csv", "pairs-1.png", "pairs-12.png", "pairs-mine.png"):
         (out / name).write_text("an earlier run's")
-    result = CliRunner().invoke(app, ["dedupe", str(album), "--out", str(out), "--sheets", "1"])
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    written = ["conflicts.csv", "dedupe.json", "dedupe.md", "pairs-1.png", "splits.csv"]
+    written = ["conflicts.csv", "dedupe.json", "pairs-1.png", "splits.csv"]
+    written += [] if report else ["dedupe.md"]
     assert sorted(path.name for path in out.iterdir()) == sorted([*written, "pairs-mine.png"])
     assert (out / "pairs-1.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("mine", "options", "message"),
+    [
+        (["out/splits.csv"], "--list out/splits.csv", "splits.csv is read, and would be written"),
+        (["left.csv"], "--list left.csv --exclusions left.csv", "left.csv is read, and would be"),
+        (["a.json"], "--list a.json --report a", "a.json is read, and would be"),
+        (["out/splits.csv"], "", "splits.csv is there already, and no dedupe.json says"),
+        (["out/exclusions.csv"], "", "exclusions.csv is there already, and no dedupe.json says"),
+        (["out/conflicts.csv"], "--report elsewhere/found", "conflicts.csv is there already"),
+        (["out/pairs-3.png"], "", "pairs-3.png is there already, and no dedupe.json says"),
+        (["out/pairs-3.png", "out/dedupe.json"], "", "pairs-3.png is there already, and no"),
+        (["out/dedupe.json"], "", "dedupe.json is there already, and facewise dedupe did not"),
+        (["notes.md"], "--report notes", "notes.md is there already, and facewise dedupe did not"),
+        (["left.csv"], "--exclusions left.csv", "left.csv is there already, and facewise dedupe"),
+        ([], "--out album", "--out album lies in album, whose pictures are looked at"),
+        ([], "--out album/../album/sheets/x", "lies in album"),
+        (["album/splits.csv"], "--list album/splits.csv --out album", "lies in album"),
+    ],
+)
+def test_what_no_run_wrote_is_neither_replaced_nor_deleted(
+    mine: list[str],
+    options: str,
+    message: str,
+    album: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in mine:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text('file,split\na.jpg,"{}"\n' if name.endswith("csv") else "{}")
+    if "a.json" in mine:
+        Path("a.json").write_text("file\na.jpg\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = ["dedupe", album.name, "--out", "out", *options.split()]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, OptionError), result.output
+    assert message in str(result.exception)
+    assert "pictures" not in result.output, "the bar of those that were read"
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_an_unfinished_run_can_be_run_again(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    command = ["dedupe", str(album), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("facewise.evaluation.dedupe_report.contact_sheets", full)
+        assert isinstance(CliRunner().invoke(app, command).exception, OSError)
+    assert (tmp_path / "out" / "splits.csv").exists()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+
+
+def test_the_committed_report_and_exclusions_may_be_written_again() -> None:
+    for name in ("dedupe.json", "dedupe.md"):
+        assert is_report(ROOT / "docs" / "results" / name)
+    assert is_exclusions(EXCLUSIONS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
@@ -515,7 +586,8 @@ def test_names_that_are_no_utf8_are_spelt_out(album: Path, tmp_path: Path) -> No
     splits = {row["file"]: row for row in read(out / "splits.csv")}
     assert splits[r"caf\xe9.jpg"]["duplicate_group"] == RE_ENCODED[0]
     assert r"broken\xe9.jpg" in result.stderr
-    again = run(album, "--out", out, "--embedding", "--list", out / "splits.csv")
+    listed = (out / "splits.csv").rename(tmp_path / "list.csv")
+    again = run(album, "--out", out, "--embedding", "--list", listed)
     assert again.returncode == 0, again.stderr
     assert json.loads((out / "dedupe.json").read_text())["list"]["all"]["share_found"] == 1
 

@@ -6,12 +6,18 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from facewise.cli.options import Verbose, report_path
 from facewise.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MARK: Final = "dedupe.json"
+"""Always written to --out: the one sign that the lists and sheets there may be replaced."""
 
 
 def dedupe(
@@ -60,6 +66,7 @@ def dedupe(
     from facewise.datasets import read_pictures
     from facewise.evaluation.dedupe import find_pairs, fingerprints
     from facewise.evaluation.dedupe_lists import (
+        EXCLUSION_COLUMNS,
         LABEL_COLUMNS,
         conflicts,
         exclusions,
@@ -72,6 +79,7 @@ def dedupe(
         write_csv,
     )
     from facewise.evaluation.dedupe_report import (
+        TITLE,
         contact_sheets,
         named_groups,
         summarise,
@@ -81,10 +89,12 @@ def dedupe(
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     wanted, listed = parse_shares(shares), read_lists(lists or [])
+    path = report or out / MARK
+    reports = [out / MARK, *(report_path(path, suffix) for suffix in (".json", ".md"))]
+    _check_outputs(sources, lists or [], out, reports, left_out)
     data_sets = [read_pictures(source) for source in sources]
     if not any(data_set.samples for data_set in data_sets):
         raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
-    path = report or out / "dedupe.json"
     _make_folder("--out", out)
     _make_folder("--report", path.parent)
     if left_out is not None:
@@ -97,6 +107,11 @@ def dedupe(
     summary = summarise(prints, pairs, labels, listed, near_bits=bits, thorough=thorough)
     summary = {"sources": [source.name for source in sources], **summary}
 
+    # First of all: a run that ends below has left the sign that what is in --out is facewise's.
+    written = json.dumps(summary, indent=1) + "\n"
+    text = page(summary, TITLE).markdown()
+    for name in reports:
+        name.write_text(text if name.suffix == ".md" else written, encoding="utf-8")
     splits = make_splits(prints.names, groups, wanted, seed)
     for oddity in lopsided(groups, splits, wanted):
         typer.echo(f"note: {oddity}", err=True)
@@ -115,25 +130,69 @@ def dedupe(
         conflicts(groups, labels),
     )
     # What an earlier run wrote here, and this one may not write over.
-    sheets_before = (p for p in out.glob("pairs-*.png") if p.stem[len("pairs-") :].isdecimal())
-    for stale in (out / "exclusions.csv", *sheets_before):
+    for stale in (out / "exclusions.csv", *_sheets(out)):
         stale.unlink(missing_ok=True)
     if listed:
         write_csv(
             left_out or out / "exclusions.csv",
-            ("file", "split", "duplicate_of", "in_split"),
+            EXCLUSION_COLUMNS,
             exclusions(summary["across_splits"]["list"]),
         )
     for number, sheet in enumerate(
         contact_sheets(prints, worth_looking_at(pairs), data_sets, most=sheets), start=1
     ):
         sheet.save(out / f"pairs-{number}.png")
-    written = json.dumps(summary, indent=1) + "\n"
-    report_path(path, ".json").write_text(written, encoding="utf-8")
-    text = page(summary, "Near-duplicates").markdown()
-    report_path(path, ".md").write_text(text, encoding="utf-8")
     typer.echo(text)
     typer.echo(f"lists and contact sheets: {out}")
+
+
+def _sheets(out: Path) -> list[Path]:
+    """Contact sheets by their names."""
+    return [p for p in out.glob("pairs-*.png") if p.stem[len("pairs-") :].isdecimal()]
+
+
+def _check_outputs(
+    sources: Sequence[Path],
+    lists: Sequence[Path],
+    out: Path,
+    reports: Sequence[Path],
+    left_out: Path | None,
+) -> None:
+    """Refuse to write over, to delete or to mix up what no earlier run wrote.
+
+    Raises:
+        OptionError: an output is read by this run, or is there and not of facewise.
+    """
+    from facewise.evaluation.dedupe_lists import is_exclusions
+    from facewise.evaluation.dedupe_report import is_report
+
+    for source in sources:
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise OptionError(
+                f"--out {out} lies in {source}, whose pictures are looked at, and contact sheets "
+                "are pictures, too: name a folder elsewhere"
+            )
+    names = ("splits.csv", "conflicts.csv", "exclusions.csv")
+    there = [p for p in (*(out / name for name in names), *_sheets(out)) if p.exists()]
+    named = [*reports, *([left_out] if left_out is not None else [])]
+    read = {path.resolve() for path in (*sources, *lists)}
+    for path in (*there, *named):
+        if path.resolve() in read:
+            raise OptionError(
+                f"{path} is read, and would be written over: name another --out, --report or "
+                "--exclusions"
+            )
+    if there and not is_report(out / MARK):
+        raise OptionError(
+            f"--out: {there[0]} is there already, and no {MARK} says that facewise dedupe wrote "
+            "it: name another folder, or remove the file first"
+        )
+    for path in named:
+        if path.exists() and not (is_exclusions if path == left_out else is_report)(path):
+            raise OptionError(
+                f"{path} is there already, and facewise dedupe did not write it: name another "
+                "--out, --report or --exclusions, or remove the file first"
+            )
 
 
 def _make_folder(option: str, folder: Path) -> None:

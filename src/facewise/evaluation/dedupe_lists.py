@@ -34,6 +34,7 @@ FAR_OFF: Final = 0.05
 """How far a split's share may be from what was asked for."""
 
 LABEL_COLUMNS: Final = ("age", "gender", "ethnicity")
+EXCLUSION_COLUMNS: Final = ("file", "split", "duplicate_of", "in_split")
 
 Row = dict[str, str]
 
@@ -254,6 +255,15 @@ def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
             for name in group["leave_out"]
         ]
     return sorted(out, key=lambda row: (-_rank(row["split"]), row["file"]))
+
+
+def is_exclusions(path: Path) -> bool:
+    """Whether a file is such a list; not where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().strip() == ",".join(EXCLUSION_COLUMNS)
+    except (OSError, ValueError):
+        return False
 
 
 def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> list[Row]:

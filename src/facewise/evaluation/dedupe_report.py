@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from facewise.datasets import DataSet
@@ -25,6 +27,10 @@ from facewise.reporting.report import Report
 
 if TYPE_CHECKING:
     from PIL import Image
+
+TITLE: Final = "Near-duplicates"
+_KEYS: Final = frozenset(("pictures", "near_bits", "hash_pairs_not_confirmed", "label_noise"))
+"""What every summary has, and hardly anything else."""
 
 TILE_PX: Final = 112
 CAPTION_PX: Final = 30
@@ -143,6 +149,18 @@ def _labels(row: Row) -> dict[str, int | str | None]:
     first, last = age_range(row) or (0, 1)
     age = first if first == last else None
     return {"age": age, "gender": row.get("gender"), "ethnicity": row.get("ethnicity")}
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is the page or the summary of a run; not where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".md":
+            return text.startswith(f"# {TITLE}\n")
+        summary = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.keys() >= _KEYS
 
 
 def report(summary: Mapping[str, Any], title: str) -> Report:
