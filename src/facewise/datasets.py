@@ -213,7 +213,8 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
     """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
 
     ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
-    Files that have no label, and labels that have no file, are skipped.
+    Files that have no label, and labels that have no file, are skipped, and so are those
+    without an age. Labels are read as ``read_csv`` reads them.
 
     Raises:
         OptionError: the source or the CSV cannot be read.
@@ -232,24 +233,24 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             skipped.append((path, f"a second file for the label of {name}"))
             continue
         row = rows[name]
-        age_range, gender = _fairface_group(row["age"]), row["gender"].lower()
-        if age_range is None or gender not in GENDER_LABELS:
-            skipped.append((name, f"unknown label {row['age']!r} or {row['gender']!r}"))
+        if not row["age"].strip():
+            skipped.append((name, "no age"))
             continue
-        race = row["race"]
-        ethnicity = FAIRFACE_RACES.get(race)
-        samples.append(
-            Sample(
+        try:
+            sample = Sample(
                 key=name,
                 dataset="fairface",
                 split=split_name(row.get("split")),
-                age_range=age_range,
-                gender=GENDER_LABELS.index(gender),
-                ethnicity=None if ethnicity is None else ETHNICITY_LABELS.index(ethnicity),
+                age_range=parse_age(row["age"]),
+                gender=parse_label(row["gender"], GENDER_LABELS, GENDER_SYNONYMS),
+                ethnicity=parse_label(row["race"], ETHNICITY_LABELS, FAIRFACE_RACES),
                 group=name,
-                race=race,
+                race=row["race"] or None,
             )
-        )
+        except ValueError as error:
+            skipped.append((name, str(error)))
+            continue
+        samples.append(sample)
         places[name] = place
     skipped += _unseen(rows, seen)
     return DataSet(tuple(samples), tuple(skipped), places)

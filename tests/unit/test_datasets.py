@@ -230,9 +230,36 @@ def test_fairface(tmp_path: Path, kind: str) -> None:
     assert data_set.read(second) == b"2"
     reasons = {name.rsplit("/", 1)[-1]: reason for name, reason in data_set.skipped}
     assert reasons["4.webp"] == "not in the list of labels"
-    assert reasons["3.webp"].startswith("unknown label 'unknown'")
+    assert reasons["3.webp"].startswith("age 'unknown' is not a year")
     with pytest.raises(OptionError, match="none in val"):
         check_splits([data_set], ["fairface"])
+
+
+def test_fairfaces_labels_go_by_any_case_and_none_is_lost_in_silence(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "file,age,gender,race\n"
+        "1.jpg,MORE THAN 70,F,east asian\n"
+        "2.jpg,20-29, Man ,Middle eastern\n"
+        "3.jpg,25,female,\n"
+        "4.jpg,20-29,Male,Martian\n"
+        "5.jpg,20-29,other,White\n"
+        "6.jpg,30-39,,Black\n"
+        "7.jpg,,Male,Black\n"
+    )
+    files = {f"{n}.jpg": b"" for n in range(1, 8)}
+    data_set = read_fairface(store(tmp_path, "folder", files), labels)
+    assert [(s.key, s.age_range, s.gender, s.ethnicity) for s in data_set.samples] == [
+        ("1.jpg", (70, 120), 1, 2),
+        ("2.jpg", (20, 29), 0, 4),
+        ("3.jpg", (25, 25), 1, None),
+        ("6.jpg", (30, 39), None, 1),
+    ]
+    assert data_set.skipped == (
+        ("4.jpg", "'Martian' is not one of White, Black, Asian, Indian, Others"),
+        ("5.jpg", "'other' is not one of male, female"),
+        ("7.jpg", "no age"),
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
