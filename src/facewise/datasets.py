@@ -334,11 +334,13 @@ def either(row: Mapping[str, str], name: str, other: str) -> str:
     return row.get(name) or row.get(other) or ""
 
 
-_AGE: Final = re.compile(r"(\d{1,3})(?:\.0*)?(?:\s*(?:(\+)|-\s*(\d{1,3})(?:\.0*)?))?")
+_AGE: Final = re.compile(r"(\d{1,3}(?:\.\d*)?)(?:\s*(?:(\+)|-\s*(\d{1,3}(?:\.\d*)?)))?")
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
     """First and last year of an age as ``read_csv`` takes it; None for an empty text.
+
+    Years with decimals, which means of several raters are, go to the nearest year.
 
     Raises:
         ValueError: it is no age.
@@ -351,11 +353,11 @@ def parse_age(text: str) -> tuple[int, int] | None:
     match = _AGE.fullmatch(text)
     if match is None:
         raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
-    first = int(match[1])
-    last = AGES[-1] if match[2] else int(match[3] or first)
+    first = float(match[1])
+    last = float(AGES[-1] if match[2] else match[3] or first)
     if not 0 <= first <= last <= AGES[-1]:
         raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
-    return max(first, 1), max(int(last), 1)
+    return max(round(first), 1), max(round(last), 1)
 
 
 def _fairface_group(text: str) -> tuple[int, int] | None:
