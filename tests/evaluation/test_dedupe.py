@@ -37,11 +37,12 @@ from facewise.evaluation.dedupe import (
     without_border,
 )
 from facewise.evaluation.dedupe_lists import (
+    EXCLUSION_COLUMNS,
     across_splits,
     compare_with_list,
     conflicts,
     exclusions,
-    is_exclusions,
+    has_header,
     labels_of,
     lopsided,
     make_splits,
@@ -573,7 +574,7 @@ def test_an_unfinished_run_can_be_run_again(
 def test_the_committed_report_and_exclusions_may_be_written_again() -> None:
     for name in ("dedupe.json", "dedupe.md"):
         assert is_report(ROOT / "docs" / "results" / name)
-    assert is_exclusions(EXCLUSIONS)
+    assert has_header(EXCLUSIONS, EXCLUSION_COLUMNS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")

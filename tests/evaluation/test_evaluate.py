@@ -21,6 +21,7 @@ from facewise.cli import app
 from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
+from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import collect, fingerprint
 from facewise.evaluation.results import (
     by_reason,
@@ -29,10 +30,11 @@ from facewise.evaluation.results import (
     spec_figures,
     write_results,
 )
+from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.models import load_spec, read_spec
 
-from .made import made, years
+from .made import GOOD_QUALITY, made, years
 
 LEVELS = ("0.8", "0.9", "0.95")
 
@@ -100,6 +102,73 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     run(*options, "--degraded", 0)
     assert json.loads(path.read_text()) == results
     assert stored[0].stat().st_mtime_ns == before
+
+
+def test_each_faces_answer_is_written_where_asked(faces: Path, tmp_path: Path) -> None:
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    listing = tmp_path / "sub" / "answers.csv"
+    for _ in range(2):  # its own may be replaced
+        text = run(*options, "--workers", 1, "--degraded", 0, "--faces", listing)
+    assert str(listing) in text
+    with listing.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7
+    first, blank = rows[0], rows[-1]
+    assert [first[name] for name in ("dataset", "found", "age", "gender", "ethnicity")] == [
+        "csv", "true", "41", "female", "White",
+    ]  # fmt: skip
+    assert (rows[1]["age"], first["split"]) == ("20-29", "")
+    assert {name: cell for name, cell in blank.items() if cell} == {
+        "file": "blank.png",
+        "dataset": "csv",
+        "found": "false",
+        "age": "30",
+        "gender": "male",
+    }
+    # As the library answers to the same outcomes.
+    outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
+    scored = Scored(outcomes, Calibration.from_dict(load_spec().calibration))
+    columns = [f"p_{label.lower()}" for label in ETHNICITY_LABELS]
+    for index, row in enumerate(rows[:-1]):
+        assert row["file"] == outcomes.keys[index]
+        assert float(row["age_years"]) == pytest.approx(scored.age[index], abs=0.01)
+        interval = [int(row["age_low_years"]), int(row["age_high_years"])]
+        assert interval == scored.intervals(0.9)[index].tolist()
+        assert float(row["p_female"]) == pytest.approx(
+            scored.probabilities["gender"][index, 1], abs=1e-5
+        )
+        np.testing.assert_allclose(
+            [float(row[name]) for name in columns],
+            scored.probabilities["ethnicity"][index],
+            atol=1e-5,
+        )
+
+
+def test_faces_that_are_abstained_from_say_of_what() -> None:
+    poor = (5.0, 0.0, 80.0, 0.02, 0.0, 0.5)
+    calibration = Calibration.from_dict(load_spec().calibration)
+    outcomes = made(2, age=[(20, 29), 0], quality=np.array([poor, GOOD_QUALITY]))
+    first, _ = face_rows(
+        Scored(outcomes, calibration), {("utkface", f"{i}.jpg"): "val" for i in (0, 1)}
+    )
+    assert (first["abstained"], first["split"]) == ("age;gender;ethnicity", "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("{faces}", "is read, and would be written over"), ("mine.csv", "is there already")],
+)
+def test_faces_are_written_over_nothing_else(
+    name: str, message: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("file,age\n")
+    before = faces.read_bytes()
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    with pytest.raises(OptionError, match=message):
+        run(*options, "--workers", 1, "--degraded", 0, "--faces", name.format(faces=faces))
+    assert (faces.read_bytes(), Path("mine.csv").read_text()) == (before, "file,age\n")
+    assert not (tmp_path / "store").exists(), "nothing was scored"
 
 
 def test_reasons_are_counted_the_commonest_first() -> None:

@@ -163,7 +163,7 @@ def _check_outputs(
     Raises:
         OptionError: an output is read by this run, or is there and not of facewise.
     """
-    from facewise.evaluation.dedupe_lists import is_exclusions
+    from facewise.evaluation.dedupe_lists import EXCLUSION_COLUMNS, has_header
     from facewise.evaluation.dedupe_report import is_report
 
     for source in sources:
@@ -188,7 +188,8 @@ def _check_outputs(
             "it: name another folder, or remove the file first"
         )
     for path in named:
-        if path.exists() and not (is_exclusions if path == left_out else is_report)(path):
+        ours = has_header(path, EXCLUSION_COLUMNS) if path == left_out else is_report(path)
+        if path.exists() and not ours:
             raise OptionError(
                 f"{path} is there already, and facewise dedupe did not write it: name another "
                 "--out, --report or --exclusions, or remove the file first"

@@ -68,6 +68,10 @@ def evaluate(
         "cache/outcomes"
     ),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/evaluate"),
+    faces: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Write each face's answer to this CSV, too."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     verbose: Verbose = 0,
 ) -> None:
@@ -84,6 +88,7 @@ def evaluate(
     from facewise.evaluation.card import write_card
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
+    from facewise.evaluation.faces import write_faces
     from facewise.evaluation.fit import check_faces, fit_calibration
     from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
     from facewise.evaluation.noise import suspects_of
@@ -122,6 +127,9 @@ def evaluate(
     spec = load_spec(model)
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
+
+    if faces is not None:
+        _check_faces(faces, [data, labels, split_list, exclude])
 
     def none_left(part: str, to: str = "", advice: str = "") -> OptionError:
         return OptionError(
@@ -202,16 +210,33 @@ def evaluate(
         ],
         excluded=sorted(excluded),
     )
-    results["suspect_labels"] = suspects_of(
-        Scored(outcomes, Calibration.from_dict(spec.calibration))
-    )
+    scored = Scored(outcomes, Calibration.from_dict(spec.calibration))
+    results["suspect_labels"] = suspects_of(scored)
     path = out / f"{spec.name}.json"
     write_results(results, path, fitted=spec if fit else None)
     typer.echo(summary(results))
     written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
     if card:
         written += write_card(spec, out)
+    if faces is not None:
+        samples = (sample for data_set in sets for sample in data_set.samples)
+        write_faces(faces, scored, {(str(s.dataset), s.key): s.split for s in samples})
+        written.append(faces)
     typer.echo(f"all of it: {', '.join(map(str, written))}")
+
+
+def _check_faces(path: Path, read: Sequence[Path | None]) -> None:
+    """Refuse to write the faces over a file of this run, or over what no run wrote."""
+    from facewise.evaluation.dedupe_lists import has_header
+    from facewise.evaluation.faces import COLUMNS
+
+    if path.resolve() in {other.resolve() for other in read if other is not None}:
+        raise OptionError(f"--faces {path} is read, and would be written over: name another file")
+    if path.exists() and not has_header(path, COLUMNS):
+        raise OptionError(
+            f"--faces {path} is there already, and facewise evaluate did not write it: name "
+            "another file, or remove it first"
+        )
 
 
 def _has_shared_splits(data: Path, labels: Path | None) -> bool:

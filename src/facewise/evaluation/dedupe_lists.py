@@ -257,15 +257,6 @@ def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
     return sorted(out, key=lambda row: (-_rank(row["split"]), row["file"]))
 
 
-def is_exclusions(path: Path) -> bool:
-    """Whether a file is such a list; not where it cannot be read."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline().strip() == ",".join(EXCLUSION_COLUMNS)
-    except (OSError, ValueError):
-        return False
-
-
 def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> list[Row]:
     """Rows of the groups whose labels disagree, with the columns that do.
 
@@ -321,3 +312,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def has_header(path: Path, header: Sequence[str]) -> bool:
+    """Whether a CSV begins as ``write_csv`` writes it; not where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline() == ",".join(header) + "\n"
+    except (OSError, ValueError):
+        return False
