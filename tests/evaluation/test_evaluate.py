@@ -190,6 +190,33 @@ def test_results_do_not_replace_the_spec_they_are_of(faces: Path, tmp_path: Path
     assert mine.read_bytes() == spec.path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--out mine.csv/x", r"--out: nothing can be written to the folder mine.csv/x \(Not a dir"),
+        ("--store mine.csv", "--store: nothing can be written to the folder mine.csv"),
+        (f"--out new/er/{'x' * 300}", r"--out: nothing can be .* \(File name too long\): name"),
+        ("--faces mine.csv/x.csv", "--faces: nothing can be written to the folder mine.csv"),
+        ("--model own/facewise-default.json --card", "has no hand-written part of its card"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_scored(
+    options: str, message: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(*_: object, **__: object) -> None:
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("facewise.evaluation.outcomes.collect", scored)
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("mine")
+    Path("own").mkdir()
+    for path in (load_spec().path, load_spec().weights_path):
+        shutil.copy(path, "own")
+    with pytest.raises(OptionError, match=message):
+        run("--data", faces, "--degraded", 0, *options.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "own"]
+
+
 def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:
     sets = [read_csv(faces)]
     first = collect(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from facewise.cli.options import Verbose, report_path
+from facewise.cli.options import Verbose, check_folder, report_path
 from facewise.errors import OptionError
 
 if TYPE_CHECKING:
@@ -95,10 +94,10 @@ def dedupe(
     data_sets = [read_pictures(source) for source in sources]
     if not any(data_set.samples for data_set in data_sets):
         raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
-    _make_folder("--out", out)
-    _make_folder("--report", path.parent)
+    check_folder("--out", out)
+    check_folder("--report", path.parent)
     if left_out is not None:
-        _make_folder("--exclusions", left_out.parent)
+        check_folder("--exclusions", left_out.parent)
     prints = fingerprints(data_sets, threads=threads)
     listed = rows_by_picture(listed, prints.names)
     pairs = find_pairs(prints, near_bits=bits, thorough=thorough, threads=threads)
@@ -111,6 +110,7 @@ def dedupe(
     written = json.dumps(summary, indent=1) + "\n"
     text = page(summary, TITLE).markdown()
     for name in reports:
+        name.parent.mkdir(parents=True, exist_ok=True)
         name.write_text(text if name.suffix == ".md" else written, encoding="utf-8")
     splits = make_splits(prints.names, groups, wanted, seed)
     for oddity in lopsided(groups, splits, wanted):
@@ -194,16 +194,3 @@ def _check_outputs(
                 f"{path} is there already, and facewise dedupe did not write it: name another "
                 "--out, --report or --exclusions, or remove the file first"
             )
-
-
-def _make_folder(option: str, folder: Path) -> None:
-    """A folder that files can be made in: told by making one, before the pictures are read."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(
-            f"{option}: nothing can be written to the folder {folder} ({reason}): name another"
-        ) from error

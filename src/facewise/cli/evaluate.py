@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facewise.cli.options import Verbose
+from facewise.cli.options import Verbose, check_folder
 from facewise.cli.train import data_sets
 from facewise.errors import MissingExtraError, OptionError
 
@@ -85,7 +85,7 @@ def evaluate(
     from facewise.audit.confusions import fit_sources
     from facewise.calibration import Calibration
     from facewise.datasets import split_name
-    from facewise.evaluation.card import write_card
+    from facewise.evaluation.card import hand_written, write_card
     from facewise.evaluation.coverage import fit_baseline
     from facewise.evaluation.degrade import DEGRADATIONS
     from facewise.evaluation.faces import write_faces
@@ -127,8 +127,15 @@ def evaluate(
     spec = load_spec(model)
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
-
+    # What would fail after hours of scoring.
+    check_folder("--out", out)
+    check_folder("--store", store)
+    if fit or card:
+        check_folder("--model", spec.path.parent)
+    if card:
+        hand_written(spec)
     if faces is not None:
+        check_folder("--faces", faces.parent)
         _check_faces(faces, [data, labels, split_list, exclude])
 
     def none_left(part: str, to: str = "", advice: str = "") -> OptionError:

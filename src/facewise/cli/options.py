@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+
+from facewise.errors import OptionError
 
 _LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
@@ -18,6 +22,30 @@ def report_path(name: Path, suffix: str) -> Path:
     """A report's name with a suffix; of "report-v1.2" the ".2" is no suffix, and stays."""
     stem = name.stem if name.suffix.lower() in REPORT_SUFFIXES else name.name
     return name.with_name(stem + suffix)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Whether files can be made in a folder: told by making one, and the folder where there is
+    none, before any work; nothing is left of either.
+
+    Raises:
+        OptionError: they cannot.
+    """
+    new: list[Path] = []
+    try:
+        new += [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(
+            f"{option}: nothing can be written to the folder {folder} ({reason}): name another"
+        ) from error
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError, ValueError):
+                path.rmdir()
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
