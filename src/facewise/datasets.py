@@ -268,11 +268,12 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
 def read_csv(path: Path) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
-    Columns may be called so in any case; gender may be called sex, and ethnicity race, as FairFace
-    does. Paths are relative to the CSV's folder. ``age`` is a year, a range such as 20-29, one of
-    FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's youngest group.
-    Gender and ethnicity are names of the contract, in any case, their synonyms, or FairFace's
-    races. Empty fields are unknown; a row with a field that cannot be read is skipped as a whole.
+    Columns may be called so in any case; path may be called file, gender sex, and ethnicity race,
+    as FairFace does. Paths are relative to the CSV's folder. ``age`` is a year, a range such as
+    20-29, one of FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's
+    youngest group. Gender and ethnicity are names of the contract, in any case, their synonyms, or
+    FairFace's races. Empty fields are unknown; a row with a field that cannot be read is skipped as
+    a whole.
 
     Raises:
         OptionError: the CSV cannot be read, or has no label in any row.
@@ -387,10 +388,11 @@ def parse_label(
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
 
 
-def read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
+def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
     """Rows of a CSV by the names of their columns in lower case; of Age and age, age is the one.
 
-    What a short row lacks is "".
+    What a short row lacks is "". A column ``path`` is taken for a required ``file`` that is not
+    there, and the other way round: one list does for every command.
 
     Raises:
         OptionError: it cannot be read, or lacks a required column.
@@ -400,9 +402,15 @@ def read_rows(path: Path, required: Iterable[str]) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
             columns |= {name: name for name in reader.fieldnames or () if name in columns}
+            for name, other in (("path", "file"), ("file", "path")):
+                if name in required and name not in columns and other in columns:
+                    columns[name] = columns.pop(other)
             missing = [name for name in required if name not in columns]
             if missing:
-                raise OptionError(f"{path} lacks the columns {', '.join(missing)}")
+                raise OptionError(
+                    f"{path} lacks the columns {', '.join(missing)}: its columns are "
+                    f"{', '.join(reader.fieldnames or ()) or 'none'}"
+                )
             return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error

@@ -429,7 +429,7 @@ def test_label_noise_counts_an_age_however_it_is_written(album: Path) -> None:
 def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     bad = tmp_path / "list.csv"
     bad.write_text("name,split\na,train\n")
-    with pytest.raises(OptionError, match="lacks the columns file"):
+    with pytest.raises(OptionError, match="lacks the columns file: its columns are name, split"):
         read_lists([bad])
     bad.write_text("file,split\nx/a,train\nx/a,test\n")
     with pytest.raises(OptionError, match="twice"):

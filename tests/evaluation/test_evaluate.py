@@ -21,6 +21,7 @@ from facewise.cli import app
 from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures
 from facewise.errors import FacewiseError, OptionError
+from facewise.evaluation.dedupe_lists import read_lists
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import collect, fingerprint
 from facewise.evaluation.results import (
@@ -330,6 +331,20 @@ def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:
     assert results["data"]["faces"] == {"csv": 7}
 
 
+def test_one_list_fits_every_option(faces: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:3]
+    for column in ("path", "file"):
+        listing = faces.parent / f"{column}.csv"
+        listing.write_text(f"{column},age,split\n{names[0]},30,test\n{names[1]},30,train\n")
+        options = ("--data", listing, "--splits", listing, "--store", tmp_path, "--workers", 1)
+        run(*options, "--out", tmp_path, "--degraded", 0)
+        data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
+        assert data["faces"] == {"csv": 1}
+        with pytest.raises(OptionError, match="nothing is left of split test"):
+            run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", listing)
+        assert read_lists([listing]).keys() == set(names[:2])
+
+
 def test_left_out_pictures_go_by_the_ends_of_their_paths(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -426,17 +441,19 @@ def test_exclusions_of_nothing_else_are_refused_for_all_of_the_data(
     ("arguments", "message"),
     [
         (["--fit"], "--fit needs the splits calibration and val"),
-        (["--exclude", "{faces}"], "lacks the columns file"),
+        (["--exclude", "{names}"], "lacks the columns file: its columns are name"),
         (["--model", "none-such"], "no model 'none-such'"),
     ],
 )
 def test_errors_say_what_to_do(
     arguments: list[str], message: str, faces: Path, tmp_path: Path
 ) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("name\na.jpg\n")
     with pytest.raises(FacewiseError, match=message):
         run(
             *("--data", faces, "--store", tmp_path, "--out", tmp_path, "--degraded", 0),
-            *(a.format(faces=faces) for a in arguments),
+            *(a.format(names=names) for a in arguments),
         )
 
 

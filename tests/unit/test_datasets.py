@@ -17,6 +17,7 @@ from facewise.datasets import (
     read_csv,
     read_fairface,
     read_pictures,
+    read_rows,
     read_utkface,
 )
 from facewise.errors import OptionError
@@ -364,10 +365,28 @@ def test_a_file_counts_once_however_its_path_is_spelt(tmp_path: Path) -> None:
 def test_a_list_that_lacks_a_column(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,age,gender\n")
-    with pytest.raises(OptionError, match="lacks the columns race"):
+    with pytest.raises(OptionError, match="lacks the columns race: its columns are file, age, gen"):
         read_fairface(store(tmp_path, "folder", {"1.jpg": b""}), labels)
     with pytest.raises(OptionError, match="neither a folder nor an uncompressed tar"):
         read_utkface(labels)
+
+
+def test_path_and_file_stand_for_each_other(tmp_path: Path) -> None:
+    source = store(tmp_path, "folder", {"1.jpg": b""})
+    listing = source / "labels.csv"
+    listing.write_text("File,age,gender,race\n1.jpg,30,male,White\n")
+    assert [sample.key for sample in read_csv(listing).samples] == ["1.jpg"]
+    listing.write_text("Path,age,gender,race\n1.jpg,30,male,White\n")
+    assert [sample.key for sample in read_fairface(source, listing).samples] == ["1.jpg"]
+    listing.write_text("path,file,age\na.jpg,1.jpg,30\n")
+    assert read_csv(listing).samples[0].key == "a.jpg"
+    assert read_rows(listing, ("file",))[0]["file"] == "1.jpg"
+    listing.write_text("name,age\n1.jpg,30\n")
+    with pytest.raises(OptionError, match="lacks the columns path: its columns are name, age"):
+        read_csv(listing)
+    listing.write_text("")
+    with pytest.raises(OptionError, match="lacks the columns path: its columns are none"):
+        read_csv(listing)
 
 
 def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:

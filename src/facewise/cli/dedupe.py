@@ -40,8 +40,8 @@ def dedupe(
         list[Path] | None,
         typer.Option(
             "--list",
-            help="CSV with file and any of split, duplicate_group, age, gender, ethnicity, race: "
-            "labels, and groups and splits to compare with.",
+            help="CSV with file (or path) and any of split, duplicate_group, age, gender, "
+            "ethnicity, race: labels, and groups and splits to compare with.",
         ),
     ] = None,
     shares: Annotated[str, typer.Option(help="Of the new split.")] = "train=0.8,val=0.1,test=0.1",

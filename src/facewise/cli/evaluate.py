@@ -50,15 +50,15 @@ def evaluate(
         Path | None,
         typer.Option(
             "--splits",
-            help="CSV with columns file, split and maybe duplicate_group, as facewise dedupe "
-            "writes: takes the place of the data's own splits and groups.",
+            help="CSV with columns file (or path), split and maybe duplicate_group, as facewise "
+            "dedupe writes: takes the place of the data's own splits and groups.",
         ),
     ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a column file: pictures to leave out, named. If not given, what "
-            "facewise dedupe found across the splits of the shared data sets."
+            help="CSV with a column file (or path): pictures to leave out, named. If not given, "
+            "what facewise dedupe found across the splits of the shared data sets."
         ),
     ] = None,
     card: Annotated[
