@@ -26,7 +26,9 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
 
 
-def walk(folder: str, skip: Callable[[str], object], depth: int | None = None) -> Iterator[str]:
+def walk(
+    folder: str, skip: Callable[[str], object], enter: Callable[[str], bool] = lambda name: True
+) -> Iterator[str]:
     """Names of the files below a folder, relative to it with ``/``, in no order.
 
     Links are followed, those that lead back to a folder above themselves excepted. Hidden names
@@ -35,7 +37,7 @@ def walk(folder: str, skip: Callable[[str], object], depth: int | None = None) -
     Args:
         folder: where to begin.
         skip: called with the name of what is no regular file.
-        depth: levels to go down; None for all.
+        enter: whether a folder of this name is looked into.
 
     Raises:
         OptionError: a folder cannot be listed.
@@ -67,8 +69,7 @@ def walk(folder: str, skip: Callable[[str], object], depth: int | None = None) -
                 except OSError:  # a link to itself, or into a folder that may not be entered
                     identity, is_file = None, True
                 if identity is not None:
-                    deeper = depth is None or name.count("/") + 1 < depth
-                    if identity not in above and deeper:
+                    if identity not in above and enter(name):
                         stack.append((f"{name}/", above | {identity}))
                 elif is_file:
                     yield name  # a link that leads nowhere will be a row that says so

@@ -102,6 +102,89 @@ def test_a_pattern_that_matches_nothing_is_refused(
         annotate([str(faces[0]), pattern], tmp_path / "t", AGE, workers=1)
 
 
+def touch(folder: Path) -> Path:
+    names = (
+        *("cover.jpg", "n.txt", "2023/1.webp", "2023/n.txt", "2023/sub/2.webp"),
+        *("2023-24.jpg/3.webp", "2024/.4.webp", ".5/5.webp", "t.tar/6.webp"),
+        "2023/sub/2023/7.webp",
+    )
+    for name in names:
+        path = folder / "ph" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+ALL = ["2023-24.jpg/3", "2023/1", "2023/sub/2", "2023/sub/2023/7", "cover", "t.tar/6"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+@pytest.mark.parametrize(
+    ("pattern", "expected", "skipped"),
+    [
+        ("ph/*", ALL, 2),
+        ("p[h]", ALL, 2),
+        ("ph/*/", [name for name in ALL if name != "cover"], 1),
+        ("ph/202?", ["2023/1", "2023/sub/2", "2023/sub/2023/7"], 1),
+        ("ph/*/sub", ["2023/sub/2", "2023/sub/2023/7"], 0),
+        ("ph/*.jpg", ["2023-24.jpg/3", "cover"], 0),
+        ("ph/**", ALL, 2),
+        ("ph/**/", ALL, 2),
+        ("ph/**/*", ALL, 2),
+        ("ph/**/2023", ["2023/1", "2023/sub/2", "2023/sub/2023/7"], 1),
+        ("ph/**/*.webp", [name for name in ALL if name != "cover"], 0),
+        ("ph/*.webp", None, 0),
+        ("ph/2024*", None, 0),
+    ],
+)
+def test_a_folder_that_a_pattern_matches_is_listed_as_one_that_is_named(
+    scheme: str, pattern: str, expected: list[str] | None, skipped: int, tmp_path: Path
+) -> None:
+    """As a shell's own pattern would have it; hidden names are left out, none is there twice."""
+    touch(tmp_path)
+    if scheme == "memory://":
+        fsspec = pytest.importorskip("fsspec")
+        fsspec.filesystem("memory").put(f"{tmp_path}/ph", f"{tmp_path}/ph", recursive=True)
+    out = Skipped()
+    items = list_items([f"{scheme}{tmp_path}/{pattern}"], AGE, out, {})
+    if expected is None:
+        with pytest.raises(OptionError, match="no file matches"):
+            list(items)
+        return
+    found = [item.image_id for item in items]
+    assert all(name.startswith(f"{scheme}{tmp_path}/ph/") for name in found)
+    assert [name.partition("/ph/")[2].rpartition(".")[0] for name in found] == expected
+    assert out.total() == skipped
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_links_to_folders_that_match_are_followed_once(scheme: str, tmp_path: Path) -> None:
+    touch(tmp_path)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "2023").symlink_to(tmp_path / "ph" / "2023", target_is_directory=True)
+    (tmp_path / "links" / "loop").symlink_to(tmp_path / "links", target_is_directory=True)
+    out = Skipped()
+    items = list_items([f"{scheme}{tmp_path}/links/20*"], AGE, out, {})
+    assert [Path(item.image_id).stem for item in items] == ["1", "2", "7"]
+    assert out == {".txt": 1}
+    everything = list(list_items([f"{scheme}{tmp_path}/links/**"], AGE, Skipped(), {}))
+    assert len(everything) == (0 if scheme else 3)
+
+
+def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("t.tar", "in/t.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(faces[0], "a.webp")
+    for pattern, opened, left in (("*", ["t.tar"], 1), ("**", ["in/t.tar", "t.tar"], 0)):
+        skipped = Skipped()
+        items = list_items([f"{tmp_path}/{pattern}"], AGE, skipped, {})
+        assert [item.image_id for item in items] == [f"{tmp_path}/{t}::a.webp" for t in opened]
+        assert skipped.total() == left
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"

@@ -93,8 +93,7 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
     elif os.path.lexists(source):
         yield from _file(source, job, skipped, opened)
     elif _MAGIC.search(source):
-        for name in _some(sort_strings(glob(source)), source):
-            yield from _matched(name, job, skipped, opened)
+        yield from _list_glob(source, job, skipped, opened)
     else:
         raise _no_such(source, "path")
 
@@ -121,11 +120,18 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
     system, inner = storage.file_system(source)
     if _MAGIC.search(inner):
         try:
-            names = sorted(_shown(system.glob(inner), inner))
+            found = system.glob(inner, detail=True)
         except ValueError as error:  # of "**" beside other letters
             raise OptionError(f"{source}: {error}") from error
-        for name in _some(names, source):
-            yield from _matched(storage.with_protocol(source, name), job, skipped, opened)
+        files, below = _glob_files(system, found, inner)
+        if _folders_only(source):
+            files = set()
+        for name in _some(sorted(files | below), source):
+            url = storage.with_protocol(source, name)
+            if name in files:
+                yield from _matched(url, job, skipped, opened)
+            else:
+                yield from by_ending(url, skipped)
     elif system.isdir(inner):
         for name in sorted(_shown(system.find(inner), inner)):
             yield from by_ending(storage.with_protocol(source, name), skipped)
@@ -133,6 +139,22 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
         yield from _file(source, job, skipped, opened)
     else:
         raise _no_such(source, "URL")
+
+
+def _glob_files(system: Any, found: dict[str, Any], inner: str) -> tuple[set[str], set[str]]:
+    """Files among what matches, and those below folders that match."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    below: set[str] = set()
+    for name in sorted(_shown(found, inner)):  # a folder before those in it
+        kind = found[name]["type"]
+        # Others are links to folders, which "**" does not follow: they may lead in circles.
+        if kind == "file" or (kind != "directory" and ("**" in inner or not system.isdir(name))):
+            files.add(name)
+        elif folders.isdisjoint(map(str, PurePosixPath(name).parents)):
+            folders.add(name)
+            below.update(_shown(system.find(name), inner))
+    return files, below
 
 
 def _shown(names: Iterable[str], inner: str) -> Iterator[str]:
@@ -210,18 +232,43 @@ def _lines(source: str) -> Iterator[Item]:
             yield file_item(storage.beside(source, name), name)
 
 
-def glob(pattern: str) -> Iterator[str]:
-    """Local files that match a pattern: ``*``, ``?`` and ``[]`` within a name, ``**`` across."""
+def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
+    """Local files that match: ``*``, ``?`` and ``[]`` within a name, ``**`` across; and, as in a
+    shell, all that is below a folder that matches. Each once, and in the order of their names.
+    """
     parts = pattern.replace(os.sep, "/").split("/")
     fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
     folder = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "")
-    rest = parts[fixed:]
+    rest = [part for part in parts[fixed:] if part]
     if not Path(folder or ".").is_dir():
         raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
-    depth = None if "**" in rest else len(rest)
-    for name in walk(folder or ".", Skipped().add, depth):
-        if _matches(name.split("/"), rest):
-            yield f"{folder.rstrip('/')}/{name}" if folder else name
+    folders_only = _folders_only(pattern)
+
+    def enter(name: str) -> bool:
+        """Above the pattern's last part any folder, there one that matches, and all below it."""
+        names = name.split("/")
+        return "**" in rest or len(names) != len(rest) or _matches(names, rest)
+
+    def matches(name: str) -> bool:
+        return not folders_only and _matches(name.split("/"), rest)
+
+    def is_below(name: str) -> bool:
+        names = name.split("/")
+        return any(_matches(names[:end], rest) for end in range(1, len(names)))
+
+    files = walk(folder or ".", Skipped().add, enter)
+    found = (name for name in files if matches(name) or is_below(name))
+    for name in _some(sort_strings(found), pattern):
+        path = f"{folder.rstrip('/')}/{name}" if folder else name
+        if matches(name):
+            yield from _matched(path, job, skipped, opened)
+        else:
+            yield from by_ending(path, skipped)
+
+
+def _folders_only(pattern: str) -> bool:
+    """Whether it ends as only folders' names may: ``*/``; ``**/`` is all that is below."""
+    return pattern.endswith(("/", os.sep)) and not pattern.rstrip(f"/{os.sep}").endswith("**")
 
 
 def _matches(names: list[str], parts: list[str]) -> bool:
