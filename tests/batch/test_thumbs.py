@@ -17,6 +17,7 @@ from PIL import Image
 
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
+from facewise.batch.table import PLAN
 from facewise.batch.thumbs import GREY, choose, make_sheet
 from facewise.errors import OptionError, TableError
 
@@ -180,7 +181,7 @@ def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
     with pytest.raises(TableError, match="is damaged"):
         make_sheet(tmp_path / "t", "sharpness")
     part.write_bytes(whole)
-    plan = tmp_path / "t" / "_plan.parquet"
+    plan = tmp_path / "t" / PLAN
     plan.write_bytes(plan.read_bytes()[:-30])
     with pytest.raises(TableError, match="is damaged"):
         make_sheet(tmp_path / "t", "sharpness")

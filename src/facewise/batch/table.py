@@ -1,7 +1,8 @@
 """The table's folder: its lock, plan, manifest and parts. One process writes here, no other.
 
 - ``part-N.parquet``: shard N; written under another name, flushed to the disk, then renamed.
-- ``_plan.parquet``: what is to be annotated, a row group a shard, settled before the first part.
+- ``_plan``: what is to be annotated, a Parquet file with a row group a shard, settled before the
+  first part. Only parts' names end in ``.parquet``: who reads ``*.parquet`` reads rows alone.
 - ``_manifest.json``: settings, model, and the plan's hash.
 - ``_parts.jsonl``: a line a finished part with its SHA-256; written after the part is there, so a
   part that it doesn't vouch for is made again.
@@ -25,7 +26,9 @@ from facewise.errors import TableError
 from facewise.parts import PART_GLOB
 
 MANIFEST: Final = "_manifest.json"
-PLAN: Final = "_plan.parquet"
+PLAN: Final = "_plan"
+EARLIER_PLAN: Final = "_plan.parquet"
+"""Its name in older tables, where a pattern for the parts found it, too."""
 PARTS: Final = "_parts.jsonl"
 LOCK: Final = "_lock"
 UNFINISHED: Final = "_unfinished"
@@ -52,6 +55,9 @@ class TableFolder:
         self._lock = self._acquire()
         for left in path.glob(f"{UNFINISHED}*"):  # of a run that was killed
             left.unlink()
+        if (path / EARLIER_PLAN).exists():
+            with self.writing():
+                self.rename(path / EARLIER_PLAN, PLAN)
 
     def __enter__(self) -> TableFolder:
         return self
@@ -124,7 +130,7 @@ class TableFolder:
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place whole or not at all, and on the disk before this returns."""
-        temporary = self.path / f"{UNFINISHED}-{name.lstrip('_')}"
+        temporary = self.path / f"{UNFINISHED}-{Path(name).stem.lstrip('_')}"
         with self.writing():
             try:
                 with temporary.open("wb") as file:
@@ -203,6 +209,12 @@ class TableFolder:
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
                 path.unlink()
+
+
+def plan_path(table: Path) -> Path:
+    """Where a table's plan is, or would be; for who reads a table that no run goes on with."""
+    earlier = table / EARLIER_PLAN
+    return earlier if earlier.exists() else table / PLAN
 
 
 def read_manifest(table: Path) -> dict[str, Any] | None:
