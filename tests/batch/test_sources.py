@@ -18,7 +18,9 @@ import pytest
 
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
+from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
+from facewise.batch.table import TableFolder
 from facewise.errors import OptionError
 from facewise.folders import Skipped
 
@@ -183,6 +185,51 @@ def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
         items = list_items([f"{tmp_path}/{pattern}"], AGE, skipped, {})
         assert [item.image_id for item in items] == [f"{tmp_path}/{t}::a.webp" for t in opened]
         assert skipped.total() == left
+
+
+def planned(folder: Path, sources: list[str], job: Job = AGE) -> tuple[list[str], int]:
+    """Names of a plan, and how many repetitions were left out."""
+    with TableFolder(folder / "plan") as table:
+        digest, dropped = write_plan(table, list_items(sources, job, Skipped(), {}), 2)
+        plan = open_plan(table, digest, 2)
+        names = [item.image_id for shard in range(plan.shards) for item in plan.items(shard)]
+        plan.close()
+    return names, dropped
+
+
+def test_a_file_counts_once_however_its_path_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its first name. A link to it is a file of its own, so is one of the same name."""
+    for name in ("s/a.jpg", "s/b.mp4", "s/naïve.jpg", "o/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "s" / "link.jpg").symlink_to("a.jpg")
+    monkeypatch.chdir(tmp_path)
+    first = ["s/a.jpg", "s/b.mp4", "s/link.jpg", "s/naïve.jpg"]
+    spellings = ["./s", str(tmp_path / "s"), "s/../s/*", "o/..//s", f"file://{tmp_path}/o/../s"]
+    assert planned(tmp_path, ["s", *spellings]) == (first, 20)
+    assert planned(tmp_path, ["s", *spellings, "o"]) == ([*first, "o/a.jpg"], 20)
+    listing = tmp_path / "list.txt"
+    listing.write_text(
+        f"{tmp_path}/s/a.jpg\nfile://{tmp_path}/s/a.jpg\ns/a.jpg\n./o/a.jpg\no/a.jpg"
+    )
+    assert planned(tmp_path, [str(listing)]) == ([f"{tmp_path}/s/a.jpg", "./o/a.jpg"], 3)
+    # A name that was left out calls nothing, and may be another picture's.
+    (tmp_path / "o" / "list.txt").write_text("a.jpg")
+    (tmp_path / "s" / "list.txt").write_text("a.jpg")
+    both = ["s/list.txt", "o/list.txt"]
+    assert planned(tmp_path, ["s/a.jpg", *both]) == (["s/a.jpg", "a.jpg"], 1)
+    with pytest.raises(OptionError, match=r"two pictures would be called 'a\.jpg'"):
+        planned(tmp_path, both)
+
+
+def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path: Path) -> None:
+    table = pa.table({"id": ["first", "second"], "path": ["a.jpg", "./a.jpg"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    source = [str(tmp_path / "t.parquet")]
+    assert planned(tmp_path, source) == (["a.jpg"], 1)
+    assert planned(tmp_path, source, Job(id_column="id")) == (["first", "second"], 0)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from facewise.batch.job import CHUNK, ROW, Item, Task
+from facewise.batch import storage
+from facewise.batch.job import CHUNK, FILE, ROW, VIDEO, Item, Task
 from facewise.batch.table import PLAN, UNFINISHED, TableFolder, sha256
 from facewise.errors import OptionError, TableError
 
@@ -70,9 +71,10 @@ def _schema() -> Any:
 
 
 def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> tuple[str, int]:
-    """Write the plan, each picture once.
+    """Write the plan, each picture once: the first of those with its name, or of its file.
 
-    What is held in memory is a shard, and 8 bytes a picture to tell repetitions.
+    What is held in memory is a shard, and 8 bytes a picture to tell repetitions; 16 where a file
+    is called otherwise than by its whole path.
 
     Args:
         folder: the table.
@@ -91,10 +93,14 @@ def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> t
     def counted() -> Iterator[Item]:
         for item in items:
             hashes.append(hash(item.image_id))
+            file = _file(item)
+            if file is not None and file != item.image_id:
+                hashes.append(hash(file))
             yield item
 
     _write(folder, path, counted(), shard_size)
-    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    ordered = np.frombuffer(hashes, np.int64)
+    ordered.sort()  # in place
     repeated = {int(h) for h in ordered[1:][ordered[1:] == ordered[:-1]]}
     dropped = 0
     if repeated:
@@ -112,16 +118,40 @@ def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> t
     return digest, dropped
 
 
+def _file(item: Item) -> str | None:
+    """The one spelling of the path of a local file that is a picture; None for other pictures.
+
+    Links stay as they are: what leads to one file may be two pictures of a data set.
+    """
+    if item.kind not in (FILE, VIDEO):
+        return None
+    path = item.path  # absolute, or a URL
+    if path.startswith("file://"):
+        path = storage.absolute(path.removeprefix("file://"))
+    base = os.path.basename  # a Path for each of a million files takes seconds
+    # A name that spells no path is of an --id-column, whose rows are all wanted.
+    if storage.is_url(path) or base(item.image_id) != storage.readable(base(path)):
+        return None
+    return path
+
+
 class _Once:
     """Leaves out pictures that were named before; only those whose hash repeats are remembered."""
 
     def __init__(self, repeated: set[int]) -> None:
         self._repeated = repeated
         self._seen: dict[str, Item] = {}
+        self._files: set[str] = set()
         self.dropped = 0
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         for item in items:
+            file = _file(item)
+            if file is not None and hash(file) in self._repeated:
+                if file in self._files:
+                    self.dropped += 1
+                    continue
+                self._files.add(file)
             if hash(item.image_id) in self._repeated:
                 before = self._seen.setdefault(item.image_id, item)
                 if before is not item:
