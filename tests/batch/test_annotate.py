@@ -369,6 +369,36 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     assert len({row["image_id"] for row in rows(table)}) == 116
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows when a worker begins")
+def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path: Path) -> None:
+    """A terminal sends it to all: a worker is deaf to it from its first moment on, or prints a
+    traceback where the command is too slow to end it."""
+    process = subprocess.Popen(
+        command(photos / "wall.png", tmp_path / "t"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers: list[str] = []
+    while not workers:
+        workers = [pid for pid in children.read_text().split() if is_new_worker(pid)]
+        time.sleep(0.002)
+    os.kill(int(workers[0]), signal.SIGINT)
+    _, said = process.communicate()
+    assert b"Traceback" not in said
+    assert process.returncode == 0
+
+
+def is_new_worker(pid: str) -> bool:
+    """Whether it is a worker, and Python by now, which turns Ctrl-C into KeyboardInterrupt."""
+    if b"spawn_main" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        return False
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGINT - 1) & 1)
+
+
 def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
     photos: Path, tmp_path: Path
 ) -> None:
