@@ -65,7 +65,7 @@ _HEIF_BRANDS: Final = frozenset(
 _NEW_SUBFILE_TYPE: Final = 254
 _DNG_VERSION: Final = 50706
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
-_JPEG_MARKER: Final = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+_JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _FOREIGN: Final = {
     b"%PDF": "PDF",
     b"%!PS": "PostScript",

@@ -54,6 +54,16 @@ def test_a_scan_bomb_costs_no_time() -> None:
     assert time.process_time() - started < 2
 
 
+def test_filler_among_scans_costs_no_time() -> None:
+    """Bytes of 0xFF that no marker ends; 100 kB of them took minutes to search."""
+    data = encode("JPEG")
+    scans = b"\xff\xe2\x00\xd0" + b"\xff\xda" * 103  # a segment, which makes them be counted
+    started = time.process_time()
+    assert count_jpeg_scans(data[:2] + scans + b"\xff" * 20_000 + b"\0" + data[2:]) == 1
+    assert count_jpeg_scans(data[:2] + b"\xff" * 20_000 + data[2:]) == 1  # filler is allowed
+    assert time.process_time() - started < 1
+
+
 def test_what_trails_or_precedes_a_jpeg_is_not_counted() -> None:
     """Motion photos carry a video behind the picture; EXIF carries a thumbnail before it."""
     data = encode("JPEG")
