@@ -17,6 +17,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from facewise import bombs
 from facewise.errors import (
     CorruptImageError,
     ImageError,
@@ -46,10 +47,6 @@ SUFFIXES: Final = frozenset(
 )  # fmt: skip
 """By which a picture is told from other files of a folder, in lower case."""
 
-MAX_JPEG_SCANS: Final = 100
-"""An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
-picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
-
 NAMES: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 
 PILLOWS_LIMIT: Final = (
@@ -65,7 +62,6 @@ _HEIF_BRANDS: Final = frozenset(
 _NEW_SUBFILE_TYPE: Final = 254
 _DNG_VERSION: Final = 50706
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
-_JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _FOREIGN: Final = {
     b"%PDF": "PDF",
     b"%!PS": "PostScript",
@@ -110,8 +106,7 @@ def open_picture(data: bytes) -> Image.Image:
                 f"this Pillow was built without {name}: pip install --upgrade pillow"
             )
         if accepted:
-            if name == "JPEG":
-                _check_scans(data)
+            bombs.check(name, data)
             return _parse(name, plugin, data)
     raise _unknown(data, brands)
 
@@ -124,6 +119,8 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
         with quiet_pillow():
             picture: ImageFile.ImageFile = plugin(io.BytesIO(data), "")
             is_raw = name == "TIFF" and _is_raw(picture, data)
+            if name == "TIFF":  # or load makes objects of all its EXIF, of which none is needed
+                picture.is_animated = True  # type: ignore[attr-defined]
     except MemoryError as error:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
     except Image.DecompressionBombError as error:
@@ -175,29 +172,6 @@ def _brands(data: bytes) -> frozenset[bytes]:
     end = min(int.from_bytes(data[:4], "big"), 256)
     compatible = {data[at : at + 4] for at in range(16, end - 3, 4)}
     return frozenset({data[8:12], *compatible})
-
-
-def _check_scans(data: bytes) -> None:
-    """Refuse JPEGs that are made to take forever; the count is cheap, and nearly always enough."""
-    if data.count(b"\xff\xda") > MAX_JPEG_SCANS and count_jpeg_scans(data) > MAX_JPEG_SCANS:
-        raise ImageTooLargeError(
-            f"the JPEG has more than {MAX_JPEG_SCANS} scans, which takes too long to decode: "
-            "export it again"
-        )
-
-
-def count_jpeg_scans(data: bytes) -> int:
-    """Scans up to the end-of-image marker; thumbnails and what trails the picture don't count."""
-    scans, position = 0, 2
-    while (match := _JPEG_MARKER.search(data, position)) is not None:
-        marker = match[1][0]
-        if marker == 0xD9:
-            break
-        scans += marker == 0xDA
-        position = match.end()
-        if marker not in (0x01, 0xD8):  # all others here state the length of what follows
-            position += int.from_bytes(data[position : position + 2], "big")
-    return scans
 
 
 def _is_text(data: bytes) -> bool:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facewise import errors
-from facewise.formats import MAX_JPEG_SCANS, count_jpeg_scans, quiet_pillow
+from facewise.bombs import MAX_JPEG_SCANS, MAX_TIFF_VALUES, count_jpeg_scans
+from facewise.formats import quiet_pillow
 from facewise.images import load_photo
 
 
@@ -233,6 +234,78 @@ def tiff(bits: int, sample_format: int, *extra: tuple[int, int, int, int]) -> by
         + struct.pack("<I3H3H", 0, *[bits] * channels, *[sample_format] * channels)
         + pixels
     )
+
+
+def header(tag: int, count: int, order: str, big: bool) -> bytes:
+    """A TIFF of 1,000 x 1,000 pixels up to its only directory, and as many bytes as are counted."""
+    start = struct.pack(f"{order}HHHQ", 43, 8, 0, 16) if big else struct.pack(f"{order}HI", 42, 8)
+    entry, number, end = ("HHQQ", "Q", 16 + 8 + 20 * 8) if big else ("HHII", "H", 8 + 2 + 12 * 8)
+    table = [(256, 3, 1, 1000), (257, 3, 1, 1000), (258, 3, 1, 8), (262, 3, 1, 1)]
+    table += [(277, 3, 1, 1), (322, 3, 1, 1), (323, 3, 1, 1), (tag, 1, count, end)]
+    if order == ">":  # short values stand at the left of their fields
+        left = 2**48 if big else 2**16
+        table = [(t, kind, n, value * left if kind == 3 else value) for t, kind, n, value in table]
+    return (
+        (b"II" if order == "<" else b"MM")
+        + start
+        + struct.pack(order + number, len(table))
+        + b"".join(struct.pack(order + entry, *line) for line in sorted(table))
+        + b"\1" * count
+    )
+
+
+@pytest.mark.parametrize("tag", [273, 324])
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
+def test_a_tiff_of_countless_strips_or_tiles_is_refused(tag: int, order: str, big: bool) -> None:
+    """4 MB of offsets, a byte each, took 51 seconds and 1.2 GB."""
+    started = time.process_time()
+    with pytest.raises(errors.ImageTooLargeError, match="65,536 strips, tiles"):
+        load_photo(header(tag, MAX_TIFF_VALUES, order, big) + bytes(4_000_000))
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_tiffs_of_many_strips_are_read(big: bool) -> None:
+    samples = np.arange(65_000 * 16, dtype=np.uint32).astype(np.uint8)
+    image = Image.fromarray(samples.reshape(65_000, 16))
+    file = io.BytesIO()
+    image.save(file, "TIFF", tiffinfo={278: 1}, strip_size=1, big_tiff=big)
+    with Image.open(io.BytesIO(file.getvalue())) as opened:
+        assert len(opened.tag_v2[273]) == 65_000  # type: ignore[attr-defined]
+    assert np.array_equal(load_photo(file.getvalue()).rgb[..., 0], np.asarray(image))
+
+
+def test_a_tiled_tiff_is_read() -> None:
+    tiles = [(322, 3, 1, 16), (323, 3, 1, 16), (324, 4, 4, 8 + 2 + 12 * 10 + 4)]
+    table = [(256, 3, 1, 32), (257, 3, 1, 32), (258, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+    table += [(259, 3, 1, 1), (284, 3, 1, 1), *tiles]
+    data = (
+        struct.pack("<2sHIH", b"II", 42, 8, 10)
+        + b"".join(struct.pack("<HHII", *entry) for entry in sorted(table))
+        + struct.pack("<5I", 0, *(150 + 256 * k for k in range(4)))
+        + b"".join(bytes([60 * k]) * 256 for k in range(4))
+    )
+    assert load_photo(data).rgb[8::16, 8::16, 0].tolist() == [[0, 60], [120, 180]]
+
+
+def test_a_damaged_tiff_is_not_called_too_large() -> None:
+    offsets = header(324, MAX_TIFF_VALUES + 1, "<", False)
+    beyond = struct.pack("<HHI", 324, 1, 2**32 - 1)
+    for data in (
+        offsets[:8] + offsets[-100:],  # no directory
+        offsets[:40],  # a part of one
+        offsets.replace(struct.pack("<HHI", 324, 1, MAX_TIFF_VALUES + 1), beyond),
+        offsets[:4] + b"\xff" * 4 + offsets[8:],
+        b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(100),
+    ):
+        with pytest.raises(errors.CorruptImageError):
+            load_photo(data)
+
+
+def test_a_tiff_s_exif_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4 MB of it Pillow makes half a million fractions, where it is let."""
+    monkeypatch.setattr(Image.Exif, "get_ifd", lambda *_: pytest.fail("Pillow reads EXIF"))
+    assert load_photo(tiff(8, 1, (34665, 4, 1, 8))).width_px == 32
 
 
 def test_a_tiff_that_is_sound_but_not_read_is_not_called_damaged() -> None:

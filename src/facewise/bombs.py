@@ -1,0 +1,82 @@
+"""Files that are made to cost far more than their size and pixels, refused before they are parsed.
+
+Bytes and pixels have limits of their own. Here it is the parts of a file that are counted: each may
+cost Pillow microseconds and hundreds of bytes for a byte of the file. The walks go as Pillow's own
+do, for where the two part something could hide; what is damaged is left for Pillow to name.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final
+
+from facewise.errors import ImageTooLargeError
+
+MAX_JPEG_SCANS: Final = 100
+"""An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
+picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
+
+MAX_TIFF_VALUES: Final = 65_536
+"""Strips or tiles above all: one for each row of the tallest picture there may be. Pillow takes 10
+microseconds and 350 bytes for one, however few pixels there are."""
+
+_JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
+_TIFF_TAGS: Final = frozenset(
+    (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
+)
+"""Whose values Pillow makes objects of: sizes, samples, resolution, offsets of strips (273) and
+tiles (324). Others, such as colour maps and text, may be long, and stay bytes."""
+
+
+def check(name: str, data: bytes) -> None:
+    """Refuse a file of the format ``name`` that would take forever, or all memory, to open."""
+    if name == "JPEG":
+        _check_scans(data)
+    elif name == "TIFF":
+        for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
+            _check_directory(data, is_big)
+
+
+def _check_scans(data: bytes) -> None:
+    """The first count is cheap, and nearly always enough."""
+    if data.count(b"\xff\xda") > MAX_JPEG_SCANS and count_jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise ImageTooLargeError(
+            f"the JPEG has more than {MAX_JPEG_SCANS} scans, which takes too long to decode: "
+            "export it again"
+        )
+
+
+def count_jpeg_scans(data: bytes) -> int:
+    """Scans up to the end-of-image marker; thumbnails and what trails the picture don't count."""
+    scans, position = 0, 2
+    while (match := _JPEG_MARKER.search(data, position)) is not None:
+        marker = match[1][0]
+        if marker == 0xD9:
+            break
+        scans += marker == 0xDA
+        position = match.end()
+        if marker not in (0x01, 0xD8):  # all others here state the length of what follows
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans
+
+
+def _check_directory(data: bytes, is_big: bool) -> None:
+    """Count the values of a TIFF's first directory, the only one that is read."""
+    order: str = "<" if data[:2] == b"II" else ">"
+    entry = struct.Struct(order + ("HHQ8x" if is_big else "HHI4x"))  # tag, type, count, value
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little" if order == "<" else "big")
+
+    at, width = (number(8, 8), 8) if is_big else (number(4, 4), 2)
+    first = at + width
+    entries = data[first : first + number(at, width) * entry.size]
+    whole = len(entries) // entry.size * entry.size
+    # Pillow skips an entry that has more values than the file has bytes.
+    counts = (n for tag, _, n in entry.iter_unpack(entries[:whole]) if tag in _TIFF_TAGS)
+    if sum(count for count in counts if count <= len(data)) > MAX_TIFF_VALUES:
+        raise ImageTooLargeError(
+            f"the TIFF lists more than {MAX_TIFF_VALUES:,} strips, tiles or samples, which takes "
+            "too long to read: save it again, as PNG for one"
+        )
