@@ -17,11 +17,21 @@ MAX_JPEG_SCANS: Final = 100
 """An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
 picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
 
+MAX_PARTS: Final = 1000
+"""Of a JPEG's segments before its first scan. Honest files have dozens, and 1,000 full ones hold 65
+MB of profile, XMP, depth maps and whatever else is cut into pieces of 64 kB."""
+
+MAX_PARSED_BYTES: Final = 1_000_000
+"""Of EXIF, which has 64 kB in a JPEG by its standard, and of a JPEG's tables, which take some 2 kB.
+Pillow makes objects of what it finds in them; of other segments it just keeps the bytes."""
+
 MAX_TIFF_VALUES: Final = 65_536
 """Strips or tiles above all: one for each row of the tallest picture there may be. Pillow takes 10
 microseconds and 350 bytes for one, however few pixels there are."""
 
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
+_JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
+"""Those of which Pillow reads a length."""
 _TIFF_TAGS: Final = frozenset(
     (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
 )
@@ -32,10 +42,31 @@ tiles (324). Others, such as colour maps and text, may be long, and stay bytes."
 def check(name: str, data: bytes) -> None:
     """Refuse a file of the format ``name`` that would take forever, or all memory, to open."""
     if name == "JPEG":
+        _check_segments(data)
         _check_scans(data)
     elif name == "TIFF":
         for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
             _check_directory(data, is_big)
+
+
+def _check_segments(data: bytes) -> None:
+    """Count a JPEG's segments up to its first scan; Pillow joins EXIF piece by piece, for one."""
+    segments = parsed = 0
+    position = 2
+    while (match := _JPEG_SEGMENT.search(data, position)) is not None:
+        marker, start = match[0][1], match.end()
+        if marker == 0xDA:
+            break
+        size = int.from_bytes(data[start : start + 2], "big")
+        position = start + size
+        segments += 1
+        parsed += 0 if marker >= 0xE0 and data[start + 2 : start + 6] != b"Exif" else size
+        if segments > MAX_PARTS or parsed > MAX_PARSED_BYTES:
+            raise ImageTooLargeError(
+                f"the JPEG begins with more than {MAX_PARTS:,} segments, or with "
+                f"{MAX_PARSED_BYTES:,} bytes of EXIF or tables, which takes too long to read: "
+                "export it again, without metadata"
+            )
 
 
 def _check_scans(data: bytes) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facewise import errors
-from facewise.bombs import MAX_JPEG_SCANS, MAX_TIFF_VALUES, count_jpeg_scans
+from facewise.bombs import MAX_JPEG_SCANS, MAX_PARTS, MAX_TIFF_VALUES, count_jpeg_scans
 from facewise.formats import quiet_pillow
 from facewise.images import load_photo
 
@@ -63,6 +63,55 @@ def test_filler_among_scans_costs_no_time() -> None:
     assert count_jpeg_scans(data[:2] + scans + b"\xff" * 20_000 + b"\0" + data[2:]) == 1
     assert count_jpeg_scans(data[:2] + b"\xff" * 20_000 + data[2:]) == 1  # filler is allowed
     assert time.process_time() - started < 1
+
+
+def with_segments(*parts: tuple[int, bytes]) -> bytes:
+    data = encode("JPEG")
+    segments = (
+        bytes([0xFF, kind]) + (2 + len(body)).to_bytes(2, "big") + body for kind, body in parts
+    )
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [
+        ((0xE1, b"Exif\0\0" + b"M" * 10), 200_000),  # 4 MB of them took 7 seconds, 20 MB 377
+        ((0xE5, b""), 1_000_000),  # 5 million took 752 MB
+        ((0xFE, b""), MAX_PARTS),
+        ((0xE1, b"Exif\0\0" + b"M" * 60_000), 20),
+        ((0xC0, b"\x08\0\x40\0\x40\3" + b"\1\x11\0" * 21_000), 20),  # 30 times as much memory
+        ((0xDB, (b"\0" + b"\1" * 64) * 1000), 20),
+    ],
+)
+def test_a_jpeg_of_countless_segments_is_refused(part: tuple[int, bytes], count: int) -> None:
+    data = with_segments(*[part] * count)
+    started = time.process_time()
+    with pytest.raises(errors.ImageTooLargeError, match=r"1,000 segments.*without metadata"):
+        load_photo(data)
+    assert time.process_time() - started < 1
+
+
+def test_segments_do_not_hide_behind_markers_without_length() -> None:
+    """Of these Pillow skips two bytes; who read a length there would skip what follows."""
+    data = with_segments(*[(0xE5, b"")] * MAX_PARTS)
+    for marker in (b"\xff\xf0", b"\xff\xc8", b"\xff\xd9", b"\xff\xd8", b"\xff\xd0"):
+        with pytest.raises(errors.ImageTooLargeError):
+            load_photo(data[:2] + marker + data[2:])
+
+
+def test_jpegs_with_much_metadata_are_read() -> None:
+    """A profile in 255 pieces, extended XMP of 6 MB, resources, an index of pictures, comments."""
+    parts = [
+        (0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60_000)),
+        *[(0xE2, b"ICC_PROFILE\0" + bytes([k + 1, 255]) + bytes(60_000)) for k in range(255)],
+        *[(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000))] * 90,
+        *[(0xED, b"Photoshop 3.0\0" + bytes(60_000))] * 20,
+        *[(0xEB, b"JP" + bytes(1000))] * 200,
+        *[(0xFE, b"a comment")] * 300,
+    ]
+    assert load_photo(with_segments(*parts), max_bytes=40_000_000).width_px == 64
+    assert load_photo(encode("JPEG") + b"\xff\xe5\0\2" * 2000).width_px == 64  # behind the picture
 
 
 def test_what_trails_or_precedes_a_jpeg_is_not_counted() -> None:
