@@ -18,8 +18,9 @@ MAX_JPEG_SCANS: Final = 100
 picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
 
 MAX_PARTS: Final = 1000
-"""Of a JPEG's segments before its first scan. Honest files have dozens, and 1,000 full ones hold 65
-MB of profile, XMP, depth maps and whatever else is cut into pieces of 64 kB."""
+"""Of a JPEG's segments before its first scan, and of a PNG's chunks beside pixels. Honest files have
+dozens; 1,000 full segments hold 65 MB of profile, XMP, depth maps and whatever else is cut into
+pieces of 64 kB. A chunk of 1 kB may unpack to 1 MB, which takes 2.5 ms."""
 
 MAX_PARSED_BYTES: Final = 1_000_000
 """Of EXIF, which has 64 kB in a JPEG by its standard, and of a JPEG's tables, which take some 2 kB.
@@ -32,6 +33,9 @@ microseconds and 350 bytes for one, however few pixels there are."""
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 """Those of which Pillow reads a length."""
+_PNG_CHUNK: Final = re.compile(rb"\w{4}")
+_PNG_PIXELS: Final = frozenset((b"IDAT", b"fdAT", b"fcTL"))
+"""Of which honest files have thousands: encoders give out some kB at a time."""
 _TIFF_TAGS: Final = frozenset(
     (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
 )
@@ -44,6 +48,8 @@ def check(name: str, data: bytes) -> None:
     if name == "JPEG":
         _check_segments(data)
         _check_scans(data)
+    elif name == "PNG":
+        _check_chunks(data)
     elif name == "TIFF":
         for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
             _check_directory(data, is_big)
@@ -90,6 +96,20 @@ def count_jpeg_scans(data: bytes) -> int:
         if marker not in (0x01, 0xD8):  # all others here state the length of what follows
             position += int.from_bytes(data[position : position + 2], "big")
     return scans
+
+
+def _check_chunks(data: bytes) -> None:
+    """Count a PNG's chunks, a hundred of pixels as one; what follows its end is not read."""
+    hundredths, position = 0, 8
+    while _PNG_CHUNK.fullmatch(kind := data[position + 4 : position + 8]) and kind != b"IEND":
+        hundredths += 1 if kind in _PNG_PIXELS else 100
+        if hundredths > 100 * MAX_PARTS:
+            raise ImageTooLargeError(
+                f"the PNG has more than {MAX_PARTS:,} chunks beside its pixels, or "
+                f"{100 * MAX_PARTS:,} of pixels, which takes too long to read: export it again, "
+                "without metadata"
+            )
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
 
 
 def _check_directory(data: bytes, is_big: bool) -> None:

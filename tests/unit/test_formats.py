@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -283,6 +284,51 @@ def tiff(bits: int, sample_format: int, *extra: tuple[int, int, int, int]) -> by
         + struct.pack("<I3H3H", 0, *[bits] * channels, *[sample_format] * channels)
         + pixels
     )
+
+
+def chunk(kind: bytes, body: bytes = b"") -> bytes:
+    crc = zlib.crc32(kind + body)
+    return len(body).to_bytes(4, "big") + kind + body + crc.to_bytes(4, "big")
+
+
+PROFILE = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
+
+
+@pytest.mark.parametrize(
+    ("one", "count"),
+    [
+        (chunk(b"prVt"), MAX_PARTS),
+        (PROFILE, MAX_PARTS),
+        (chunk(b"tEXt", b"key\0"), MAX_PARTS),
+        (chunk(b"IDAT"), 100 * MAX_PARTS),
+    ],
+)
+def test_a_png_of_countless_chunks_is_refused(one: bytes, count: int) -> None:
+    """4 MB of profiles took 10 seconds to unpack, before the pixels or behind them."""
+    data = encode("PNG")
+    started = time.process_time()
+    for place in (33, len(data) - 12):
+        with pytest.raises(errors.ImageTooLargeError, match="chunks beside its pixels"):
+            load_photo(data[:place] + one * count + data[place:])
+    assert time.process_time() - started < 1
+
+
+def test_a_png_of_many_chunks_is_read() -> None:
+    """Pixels in pieces of a byte, hundreds of texts, and whatever lies behind the end."""
+    data = encode("PNG")
+    start, end = data.index(b"IDAT") - 4, len(data) - 12
+    pixels = b"".join(chunk(b"IDAT", bytes([byte])) for byte in data[start + 8 : end - 4])
+    assert len(pixels) > 12 * MAX_PARTS
+    texts = b"".join(chunk(b"tEXt", b"key%d\0text" % k) for k in range(500))
+    many = data[:start] + texts + pixels + data[end:] + chunk(b"prVt") * 2 * MAX_PARTS
+    assert np.array_equal(load_photo(many).rgb, load_photo(data).rgb)
+
+
+def test_a_png_that_ends_in_zeros_is_damaged_not_too_large() -> None:
+    """As a download that broke off, into a file of full length, leaves it."""
+    data = encode("PNG")
+    with pytest.raises(errors.CorruptImageError):
+        load_photo(data[:33] + bytes(100_000))
 
 
 def header(tag: int, count: int, order: str, big: bool) -> bytes:
