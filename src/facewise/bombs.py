@@ -7,6 +7,7 @@ do, for where the two part something could hide; what is damaged is left for Pil
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from typing import Final
@@ -18,9 +19,9 @@ MAX_JPEG_SCANS: Final = 100
 picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
 
 MAX_PARTS: Final = 1000
-"""Of a JPEG's segments before its first scan, and of a PNG's chunks beside pixels. Honest files have
-dozens; 1,000 full segments hold 65 MB of profile, XMP, depth maps and whatever else is cut into
-pieces of 64 kB. A chunk of 1 kB may unpack to 1 MB, which takes 2.5 ms."""
+"""Of a JPEG's segments before its first scan, and of a PNG's chunks beside pixels. Honest files
+have dozens; 1,000 full segments hold 65 MB of profile, XMP, depth maps and whatever else is cut
+into pieces of 64 kB. A chunk of 1 kB may unpack to 1 MB, which takes 2.5 ms."""
 
 MAX_PARSED_BYTES: Final = 1_000_000
 """Of EXIF, which has 64 kB in a JPEG by its standard, and of a JPEG's tables, which take some 2 kB.
@@ -29,6 +30,11 @@ Pillow makes objects of what it finds in them; of other segments it just keeps t
 MAX_TIFF_VALUES: Final = 65_536
 """Strips or tiles above all: one for each row of the tallest picture there may be. Pillow takes 10
 microseconds and 350 bytes for one, however few pixels there are."""
+
+MAX_READS: Final = 100_000
+"""Of a file until its header is parsed. Pillow takes two for a block of a GIF's comment, which has
+255 bytes (and one that comes alone 200 bytes of memory), two for an entry of a TIFF's directory,
+and one for each byte of filler in a JPEG: a microsecond each."""
 
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
@@ -41,6 +47,24 @@ _TIFF_TAGS: Final = frozenset(
 )
 """Whose values Pillow makes objects of: sizes, samples, resolution, offsets of strips (273) and
 tiles (324). Others, such as colour maps and text, may be long, and stay bytes."""
+
+
+class HeaderFile(io.BytesIO):
+    """A file that counts how often it is read, until its header is parsed."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads = 0
+        self.is_parsed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS and not self.is_parsed:
+            raise ImageTooLargeError(
+                "the header comes in too many pieces to read, or is damaged: download it again, or "
+                "export it without metadata"
+            )
+        return super().read(size)
 
 
 def check(name: str, data: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import re
 import sys
@@ -117,10 +116,14 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
     assert callable(plugin)
     try:
         with quiet_pillow():
-            picture: ImageFile.ImageFile = plugin(io.BytesIO(data), "")
+            file = bombs.HeaderFile(data)
+            picture: ImageFile.ImageFile = plugin(file, "")
             is_raw = name == "TIFF" and _is_raw(picture, data)
             if name == "TIFF":  # or load makes objects of all its EXIF, of which none is needed
                 picture.is_animated = True  # type: ignore[attr-defined]
+            file.is_parsed = True
+    except ImageTooLargeError:
+        raise
     except MemoryError as error:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
     except Image.DecompressionBombError as error:

@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facewise import errors
-from facewise.bombs import MAX_JPEG_SCANS, MAX_PARTS, MAX_TIFF_VALUES, count_jpeg_scans
+from facewise.bombs import (
+    MAX_JPEG_SCANS,
+    MAX_PARTS,
+    MAX_READS,
+    MAX_TIFF_VALUES,
+    count_jpeg_scans,
+)
 from facewise.formats import quiet_pillow
 from facewise.images import load_photo
 
@@ -329,6 +335,39 @@ def test_a_png_that_ends_in_zeros_is_damaged_not_too_large() -> None:
     data = encode("PNG")
     with pytest.raises(errors.CorruptImageError):
         load_photo(data[:33] + bytes(100_000))
+
+
+def with_extension(extension: bytes) -> bytes:
+    data = encode("GIF")
+    place = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    return data[:place] + extension + data[place:]
+
+
+def test_headers_of_countless_pieces_are_refused() -> None:
+    """Comments of 20 MB took 813 MB; filler of as many bytes 16 seconds."""
+    jpeg, entries = encode("JPEG"), struct.pack("<HHQQ", 60_000, 99, 1, 1) * MAX_READS
+    data = (
+        with_extension(b"!\xfe\2AA\0" * 200_000),
+        with_extension(b"!\xfe" + b"\2AA" * 400_000 + b"\0"),
+        with_extension(b"!\xf9\0," + b"\1A" * 400_000 + b"\0"),
+        with_extension(b"\1" * 1_000_000),
+        jpeg[:2] + b"\xff" * 1_000_000 + jpeg[2:],
+        jpeg[:2] + b"\xff\xd0" * 500_000 + jpeg[2:],
+        struct.pack("<2s3HQQ", b"II", 43, 8, 0, 16, MAX_READS) + entries,
+    )
+    for one in data:
+        started = time.process_time()
+        with pytest.raises(errors.ImageTooLargeError, match="too many pieces"):
+            load_photo(one)
+        assert time.process_time() - started < 1
+
+
+def test_a_gif_with_a_long_comment_is_read() -> None:
+    """Of 10 MB, in full blocks; and XMP, of which each byte counts as a block's length."""
+    blocks = (b"\xff" + b"c" * 255) * 40_000
+    xmp = b"!\xff\x0bXMP DataXMP" + b"<x:xmpmeta>" * 3000 + bytes(range(255, -1, -1)) + b"\0"
+    for extension in (b"!\xfe" + blocks + b"\0", xmp):
+        assert load_photo(with_extension(extension)).width_px == 64
 
 
 def header(tag: int, count: int, order: str, big: bool) -> bytes:
