@@ -10,9 +10,12 @@ from __future__ import annotations
 import io
 import re
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from facewise.errors import ImageTooLargeError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_JPEG_SCANS: Final = 100
 """An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
@@ -36,12 +39,22 @@ MAX_READS: Final = 100_000
 255 bytes (and one that comes alone 200 bytes of memory), two for an entry of a TIFF's directory,
 and one for each byte of filler in a JPEG: a microsecond each."""
 
+MAX_ITEM_BYTES: Final = 100_000
+"""Of an AVIF's lists of items, of which libavif looks for each among all: 80,000 took 15 seconds. A
+grid of 256 tiles has 12 kB."""
+
+MAX_RUNS: Final = 4_000_000
+"""Pixels, and bytes, of a BMP in run lengths, which Pillow decodes in Python: up to a second."""
+
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 """Those of which Pillow reads a length."""
 _PNG_CHUNK: Final = re.compile(rb"\w{4}")
 _PNG_PIXELS: Final = frozenset((b"IDAT", b"fdAT", b"fcTL"))
 """Of which honest files have thousands: encoders give out some kB at a time."""
+_AVIF_HOLDERS: Final = {b"moov": 0, b"trak": 0, b"meta": 4, b"iprp": 0}
+"""Boxes of boxes, and the bytes before the first of them."""
+_AVIF_LISTS: Final = frozenset((b"iinf", b"iloc", b"iref", b"ipma"))
 _TIFF_TAGS: Final = frozenset(
     (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
 )
@@ -74,6 +87,10 @@ def check(name: str, data: bytes) -> None:
         _check_scans(data)
     elif name == "PNG":
         _check_chunks(data)
+    elif name == "AVIF" and _item_bytes(data, 0, len(data)) > MAX_ITEM_BYTES:
+        raise ImageTooLargeError(
+            "the AVIF has too many items, or too much in front of them, to read: export it again"
+        )
     elif name == "TIFF":
         for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
             _check_directory(data, is_big)
@@ -134,6 +151,45 @@ def _check_chunks(data: bytes) -> None:
                 "without metadata"
             )
         position += 12 + int.from_bytes(data[position : position + 4], "big")
+
+
+def _item_bytes(data: bytes, at: int, end: int) -> int:
+    """Bytes of the boxes that list an AVIF's items, and of the heads of those on the way there."""
+    total = 0
+    while at + 8 <= end and total <= MAX_ITEM_BYTES:
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        head = 16 if size == 1 else 8
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        stop = min(at + size, end) if size >= head else end  # 0 is all that is left
+        total += head
+        if kind in _AVIF_HOLDERS:
+            total += _item_bytes(data, at + head + _AVIF_HOLDERS[kind], stop)
+        elif kind in _AVIF_LISTS:
+            total += stop - at
+        at = stop
+    return total
+
+
+def check_opened(picture: Image.Image, size: int) -> None:
+    """Refuse what shows in the header: a BMP in run lengths whose pixels or bytes are many."""
+    tiles = getattr(picture, "tile", [])
+    is_runs = bool(tiles) and tiles[0][0] == "bmp_rle"
+    if is_runs and max(size, picture.width * picture.height) > MAX_RUNS:
+        raise ImageTooLargeError(
+            f"a BMP in run lengths is read up to {MAX_RUNS:,} pixels and bytes: save it as PNG"
+        )
+
+
+def check_exif(info: dict[Any, Any]) -> None:
+    """Refuse EXIF that is made to be slow; it can come behind the pixels, so after decoding."""
+    for key in ("exif", "Raw profile type exif"):
+        exif = info.get(key)
+        if isinstance(exif, (bytes, str)) and len(exif) > MAX_PARSED_BYTES:
+            raise ImageTooLargeError(
+                f"EXIF of more than {MAX_PARSED_BYTES:,} bytes takes too long to read: export the "
+                "picture without metadata"
+            )
 
 
 def _check_directory(data: bytes, is_big: bool) -> None:

@@ -122,6 +122,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
             if name == "TIFF":  # or load makes objects of all its EXIF, of which none is needed
                 picture.is_animated = True  # type: ignore[attr-defined]
             file.is_parsed = True
+            bombs.check_opened(picture, len(data))
     except ImageTooLargeError:
         raise
     except MemoryError as error:

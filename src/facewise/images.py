@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpa
 
 import numpy as np
 
+from facewise.bombs import check_exif
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -433,6 +434,7 @@ def _turn(picture: Image.Image) -> str | None:
     """
     from PIL import Image
 
+    check_exif(picture.info)
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
         if not _XMP.isdisjoint(picture.info):
