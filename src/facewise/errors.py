@@ -83,7 +83,7 @@ class CorruptImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """More bytes or more pixels than the limit.
+    """More bytes or more pixels than the limit, or so many parts that reading takes far too long.
 
     Attributes:
         limit: the argument that sets it, "max_bytes" or "max_pixels"; None where none does.

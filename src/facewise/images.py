@@ -119,7 +119,7 @@ def load_photo(
         NotAnImageError: the bytes are no image.
         UnsupportedFormatError: an image format that is not read here.
         CorruptImageError: truncated or damaged.
-        ImageTooLargeError: too many bytes or pixels.
+        ImageTooLargeError: too many bytes or pixels, or made to be slow.
         ImageTooSmallError: a side below ``min_side_px``.
         InvalidArrayError: an array or object that is no picture.
         OptionError: ``color_order`` is neither "rgb" nor "bgr", or a limit is no whole number.
