@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import httpx
 import pytest
 from anyio.abc import SocketStream
 from starlette.requests import Request
 
+from facewise.attributes import AttributeModel
+from facewise.mtcnn import MTCNN
 from facewise.server.access import REMEMBERED_CLIENTS, Access, client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import Settings
@@ -167,6 +173,48 @@ async def test_a_client_that_goes_away_frees_its_place(serve: Serve, portrait: b
         let_go()
         answer = await running.client.post("/v1/analyze", files={"file": portrait})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/analyze/batch"])
+async def test_work_that_runs_ends_when_its_client_goes_away(
+    path: str, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the next stage: its thread is free for who still waits."""
+    photos = 8 if path.endswith("batch") else 1
+    stages: list[str] = []
+    detect, predict = MTCNN.detect_many, AttributeModel.predict
+
+    def detect_when_nobody_waits(*args: Any) -> Any:
+        stages.append("detect")
+        for _ in range(30_000 if len(stages) == 1 else 0):
+            try:
+                anyio.from_thread.check_cancelled()
+            except asyncio.CancelledError:
+                break
+            time.sleep(0.001)
+        return detect(*args)
+
+    def predict_and_tell(*args: Any) -> Any:
+        stages.append("attributes")
+        return predict(*args)
+
+    async with serve(max_pixels=300_000) as running:  # of a batch one portrait at a time
+        with monkeypatch.context() as patch:
+            patch.setattr(MTCNN, "detect_many", detect_when_nobody_waits)
+            patch.setattr(AttributeModel, "predict", predict_and_tell)
+            async with anyio.create_task_group() as group:
+                files = [("file", portrait)] * photos
+                group.start_soon(partial(running.client.post, path, files=files))
+                await until(lambda: len(stages) == 1)
+                group.cancel_scope.cancel()
+            await until(lambda: running.state.inference.running == 0)
+            assert stages == ["detect"]
+        await until(lambda: running.state.uploads.held == 0)
+        answer = await running.client.post("/v1/analyze", files={"file": portrait})
+        assert answer.status_code == 200
+        metrics = (await running.client.get("/metrics")).text
+    assert 'facewise_photos_total{outcome="ok"} 1.0' in metrics, "the one that was answered"
+    assert "facewise_running 0.0" in metrics
 
 
 async def test_a_client_that_goes_away_while_sending_frees_its_place(serve: Serve) -> None:

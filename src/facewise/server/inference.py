@@ -2,9 +2,9 @@
 
 One photo (or batch) has one thread, and ONNX Runtime one thread inside it: on a busy server that
 gives the most faces a CPU-second. A request that waits holds a place in the queue; one that finds
-the queue full is turned away at once; one whose client goes away leaves it. Requests do not share
-batches: on a CPU that gives hardly more faces a CPU-second (docs/results/load.md), and they would
-wait for each other.
+the queue full is turned away at once; one whose client goes away leaves it, or is given up before
+its next stage. Requests do not share batches: on a CPU that gives hardly more faces a CPU-second
+(docs/results/load.md), and they would wait for each other.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from facewise.analyzer import Analyzer, Timings
@@ -25,6 +26,8 @@ from facewise.settings import Settings
 from facewise.types import Photo, Prediction
 
 T = TypeVar("T")
+GROUP_PIXELS: Final = 12_000_000
+"""Of photos of a batch that are detected together, which cannot be given up halfway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,18 @@ class Result:
     width_px: int
     height_px: int
     predictions: tuple[Prediction, ...]
+
+
+class _Wanted(Timings):
+    """Ends work for which nobody waits any more, at the start of its next stage.
+
+    A thread cannot be ended from outside: without this a batch of crowds would keep it for minutes
+    after its client has left.
+    """
+
+    def __enter__(self) -> None:
+        anyio.from_thread.check_cancelled()
+        super().__enter__()
 
 
 class Inference:
@@ -92,7 +107,7 @@ class Inference:
             ProblemError: 503.
         """
         analyzer = self._adapted(attributes, coverage)
-        timings = Timings()
+        timings = _Wanted()
 
         def work() -> Result:
             with timings("decode"):
@@ -107,12 +122,14 @@ class Inference:
     ) -> tuple[list[Result | ProblemError], dict[str, float]]:
         """Analyse several photos; a bad one becomes a problem in its place."""
         analyzer = self._adapted(attributes, coverage)
-        timings = Timings()
+        timings = _Wanted()
 
         def work() -> list[Result | ProblemError]:
             out: list[Result | ProblemError | None] = [None] * len(items)
             group: list[tuple[int, Photo]] = []
             pixels = 0
+            # Decoded photos at hand never hold more pixels than one photo may have, either.
+            most = min(GROUP_PIXELS, self._settings.max_pixels)
 
             def flush() -> None:
                 found = analyzer.analyze_many([photo for _, photo in group], timings=timings)
@@ -131,8 +148,7 @@ class Inference:
                     out[index] = problem_of(error)
                     continue
                 size = photo.width_px * photo.height_px
-                # Decoded photos at hand never hold more pixels than one photo may have.
-                if group and pixels + size > self._settings.max_pixels:
+                if group and pixels + size > most:
                     flush()
                     pixels = 0
                 group.append((index, photo))

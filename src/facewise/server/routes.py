@@ -206,7 +206,8 @@ async def _count(state: State, work: Awaitable[T]) -> T:
 
 
 async def _while_connected(request: Request, work: Callable[[], Awaitable[T]]) -> T:
-    """Await ``work``, but give up its place in the queue as soon as the client goes away.
+    """Await ``work``, but give it up when the client goes away: at once in the queue, and before
+    its next stage where it runs.
 
     Raises:
         ClientDisconnect: it went away.
