@@ -36,6 +36,8 @@ MULTIPART_OVERHEAD_BYTES: Final = 64_000
 """Allowed above the photos' limit for boundaries, part headers and small fields."""
 KEY_LENGTH: Final = 8
 """Characters at least of the API key: a shorter one can be guessed."""
+PUBLISHED_MAX_FACES: Final = 500
+"""Of one photo where others are expected: a thousand faces keep a thread for half a minute."""
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?"
 )
@@ -90,7 +92,12 @@ class Settings(BaseSettings):
         default=512_000_000, validate_default=True, description="of all bodies in memory together"
     )
     max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
-    max_faces: int | None = Field(default=None, ge=1, description="only the largest so many")
+    max_faces: int | None = Field(
+        default=None,
+        ge=1,
+        description="only the largest so many; None: all on loopback, "
+        f"{PUBLISHED_MAX_FACES} beyond it",
+    )
     min_face_px: float | None = Field(default=None, gt=0, description="smallest face looked for")
     upload_timeout_seconds: float = Field(
         default=60.0, gt=0, description="that a body may pause, or be behind the slowest rate"
@@ -216,6 +223,13 @@ class Settings(BaseSettings):
         if self.is_published:
             return tuple(name for name in ATTRIBUTES if name != "ethnicity")
         return ATTRIBUTES
+
+    @property
+    def served_max_faces(self) -> int | None:
+        """Faces of one photo that are answered for, the largest; None for all."""
+        if self.max_faces is None and self.is_published:
+            return PUBLISHED_MAX_FACES
+        return self.max_faces
 
     @property
     def attributes_reason(self) -> str:

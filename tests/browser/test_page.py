@@ -347,6 +347,21 @@ def test_an_animation_is_a_still(open_page: Open) -> None:
         assert middle == pytest.approx((254, 0, 0), abs=12), file["name"]
 
 
+@pytest.mark.parametrize("more_faces", [False, True])
+def test_the_caption_says_where_faces_were_left_out(
+    more_faces: bool, open_page: Open, portrait: bytes
+) -> None:
+    def limited(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "more_faces": more_faces})
+
+    page = open_page()
+    page.route("**/v1/analyze*", limited)
+    choose(page, portrait)
+    expect(page.locator(".card")).to_have_count(1)
+    assert ("smaller faces were left out" in page.inner_text("#caption")) is more_faces
+
+
 def test_on_paper(open_page: Open, twelve: bytes) -> None:
     """Light, with its bars, every card open, and without what can be pressed."""
     page = open_page(color_scheme="dark")

@@ -23,6 +23,7 @@ from facewise.server.problems import ProblemError
 from facewise.settings import Settings
 
 from .conftest import Running, Serve, until
+from .pictures import crowd
 from .test_problems import check
 
 pytestmark = pytest.mark.anyio
@@ -215,6 +216,30 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
         metrics = (await running.client.get("/metrics")).text
     assert 'facewise_photos_total{outcome="ok"} 1.0' in metrics, "the one that was answered"
     assert "facewise_running 0.0" in metrics
+
+
+@pytest.mark.parametrize("published", [False, True])
+async def test_the_smaller_faces_of_a_crowd_are_left_out_and_that_is_said(
+    published: bool, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default where others are expected, as the operator says on loopback."""
+    monkeypatch.setattr("facewise.settings.PUBLISHED_MAX_FACES", 2)
+    three, one = crowd(portrait, 3, 1), crowd(portrait, 1, 1)
+    async with serve(**({"host": "0.0.0.0"} if published else {"max_faces": 2})) as running:
+        batch = await running.client.post("/v1/analyze/batch", files=[("file", three)] * 2)
+        alone = await running.client.post("/v1/analyze", files={"file": one})
+        counts = (await running.client.get("/metrics")).text
+        about = (await running.client.get("/v1/models")).json()
+    photos = [*batch.json()["photos"], alone.json()]
+    assert [len(photo["faces"]) for photo in photos] == [2, 2, 1]
+    assert [photo["more_faces"] for photo in photos] == [True, True, False]
+    assert about["limits"]["max_faces"] == 2
+    assert "facewise_faces_total 5.0" in counts
+    async with serve() as running:
+        answer = (await running.client.post("/v1/analyze", files={"file": three})).json()
+        about = (await running.client.get("/v1/models")).json()
+    assert (len(answer["faces"]), answer["more_faces"]) == (3, False)
+    assert about["limits"]["max_faces"] is None
 
 
 async def test_a_client_that_goes_away_while_sending_frees_its_place(serve: Serve) -> None:

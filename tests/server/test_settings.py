@@ -56,6 +56,14 @@ def test_a_proxy_in_front_publishes_a_loopback_server() -> None:
     assert Settings(trusted_proxies=("127.0.0.1",)).served_attributes == WITHOUT
 
 
+def test_a_crowd_is_cut_short_where_others_are_expected() -> None:
+    assert Settings().served_max_faces is None
+    assert Settings(host="0.0.0.0").served_max_faces == 500
+    assert Settings(trusted_proxies=("127.0.0.1",)).served_max_faces == 500
+    for host in ("127.0.0.1", "0.0.0.0"):
+        assert Settings(host=host, max_faces=7000).served_max_faces == 7000
+
+
 def test_the_operator_can_name_ethnicity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEWISE_HOST", "0.0.0.0")
     assert "ethnicity is off because 0.0.0.0" in load_settings().attributes_reason

@@ -41,7 +41,7 @@ def make_analyzer(settings: Settings) -> Analyzer:
         attributes=settings.served_attributes,
         coverage=settings.coverage,
         min_face_px=settings.min_face_px,
-        max_faces=settings.max_faces,
+        max_faces=settings.served_max_faces,
         threads=1,
         providers=settings.providers,
         max_bytes=settings.max_bytes,

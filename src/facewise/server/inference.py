@@ -37,6 +37,8 @@ class Result:
     width_px: int
     height_px: int
     predictions: tuple[Prediction, ...]
+    more_faces: bool
+    """Whether smaller ones were left out."""
 
 
 class _Wanted(Timings):
@@ -56,7 +58,8 @@ class Inference:
 
     Args:
         analyzer: safe to use from several threads.
-        settings: ``threads``, ``queue``, ``max_bytes``, ``max_pixels``, ``served_attributes``.
+        settings: ``threads``, ``queue``, ``max_bytes``, ``max_pixels``, ``served_attributes``,
+            ``served_max_faces``.
     """
 
     def __init__(self, analyzer: Analyzer, settings: Settings) -> None:
@@ -68,6 +71,8 @@ class Inference:
         self.attributes = tuple(
             name for name in analyzer.attributes if name in settings.served_attributes
         )
+        limits = (settings.served_max_faces, analyzer.detector.max_faces)
+        self.max_faces = min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def running(self) -> int:
@@ -91,8 +96,17 @@ class Inference:
         """The analyzer with fewer attributes on, or another coverage: the same sessions, shared."""
         key = tuple(attributes), coverage
         if key not in self._analyzers:
-            self._analyzers[key] = self._analyzer.replace(attributes=attributes, coverage=coverage)
+            self._analyzers[key] = self._analyzer.replace(
+                attributes=attributes,
+                coverage=coverage,
+                # One more than is answered for tells that there are others.
+                max_faces=None if self.max_faces is None else self.max_faces + 1,
+            )
         return self._analyzers[key]
+
+    def _result(self, photo: Photo, predictions: tuple[Prediction, ...]) -> Result:
+        kept = predictions[: self.max_faces]
+        return Result(photo.width_px, photo.height_px, kept, len(kept) < len(predictions))
 
     async def analyze(
         self, data: bytes, attributes: Sequence[str], coverage: float
@@ -112,8 +126,7 @@ class Inference:
         def work() -> Result:
             with timings("decode"):
                 photo = analyzer.load(data)
-            predictions = analyzer.analyze(photo, timings=timings)
-            return Result(photo.width_px, photo.height_px, predictions)
+            return self._result(photo, analyzer.analyze(photo, timings=timings))
 
         return await self._run(work, timings)
 
@@ -134,7 +147,7 @@ class Inference:
             def flush() -> None:
                 found = analyzer.analyze_many([photo for _, photo in group], timings=timings)
                 for (index, photo), predictions in zip(group, found, strict=True):
-                    out[index] = Result(photo.width_px, photo.height_px, predictions)
+                    out[index] = self._result(photo, predictions)
                 group.clear()
 
             for index, data in enumerate(items):

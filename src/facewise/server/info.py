@@ -61,6 +61,7 @@ async def models(state: Shared) -> Any:
             "max_pixels": settings.max_pixels,
             "max_batch_bytes": settings.max_batch_bytes,
             "max_batch_photos": settings.max_batch_photos,
+            "max_faces": state.inference.max_faces,
             "photos_per_minute": settings.rate_limit_per_minute,
         },
         "formats": _formats(),

@@ -238,6 +238,7 @@ def analysis_example(state: State) -> dict[str, Any]:
         **_common(state),
         "width_px": 512,
         "height_px": 512,
+        "more_faces": False,
         "faces": [_example_face(state)],
     }
 
@@ -249,5 +250,10 @@ def batch_example(state: State) -> dict[str, Any]:
         "title": "This is not a picture",
         "detail": "Not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file.",
     }
-    photo = {"index": 0, "width_px": 512, "height_px": 512, "faces": [_example_face(state)]}
-    return {**_common(state), "photos": [photo, {"index": 1, "error": error}]}
+    photo = {
+        "width_px": 512,
+        "height_px": 512,
+        "more_faces": False,
+        "faces": [_example_face(state)],
+    }
+    return {**_common(state), "photos": [{"index": 0, **photo}, {"index": 1, "error": error}]}

@@ -21,7 +21,6 @@ from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
 from facewise.server.uploads import PARAMETERS, Place, short
-from facewise.types import Prediction
 
 T = TypeVar("T")
 
@@ -107,14 +106,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
             ),
         )
     state.metrics.count(faces=len(result.predictions), timings_ms=times)
-    return JSONResponse(
-        {
-            **_common(request, state, chosen, times),
-            "width_px": result.width_px,
-            "height_px": result.height_px,
-            "faces": [_face(p, chosen) for p in result.predictions],
-        }
-    )
+    return JSONResponse({**_common(request, state, chosen, times), **_photo(result, chosen)})
 
 
 @router.post(
@@ -142,14 +134,7 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
         if isinstance(result, Result):
             faces += len(result.predictions)
             state.metrics.photos.labels("ok").inc()
-            photos.append(
-                {
-                    "index": index,
-                    "width_px": result.width_px,
-                    "height_px": result.height_px,
-                    "faces": [_face(p, chosen) for p in result.predictions],
-                }
-            )
+            photos.append({"index": index, **_photo(result, chosen)})
         else:
             state.metrics.photos.labels(result.code).inc()
             error = {"code": result.code, "title": TITLES[result.code], "detail": result.detail}
@@ -190,8 +175,13 @@ def _common(
     }
 
 
-def _face(prediction: Prediction, chosen: Options) -> dict[str, Any]:
-    return prediction.to_dict(vector=chosen.vector, years=chosen.years)
+def _photo(result: Result, chosen: Options) -> dict[str, Any]:
+    return {
+        "width_px": result.width_px,
+        "height_px": result.height_px,
+        "more_faces": result.more_faces,
+        "faces": [p.to_dict(vector=chosen.vector, years=chosen.years) for p in result.predictions],
+    }
 
 
 async def _count(state: State, work: Awaitable[T]) -> T:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 
 SCHEMA_VERSION: Final = 1
+MORE_FACES: Final = "whether smaller faces were left out, past limits.max_faces of /v1/models"
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,6 +72,9 @@ class Limits(Strict):
     max_pixels: int
     max_batch_bytes: int
     max_batch_photos: int
+    max_faces: int | None = Field(
+        description="of one photo that are answered for, the largest; null: all"
+    )
     photos_per_minute: int | None = Field(
         description="that one client may send to one worker; null: no such limit"
     )
@@ -173,6 +177,7 @@ def build(attributes: Sequence[str]) -> Schemas:
     photo: dict[str, Any] = {
         "width_px": (int, Field(description="of the upright photo")),
         "height_px": (int, ...),
+        "more_faces": (bool, Field(description=MORE_FACES)),
         "faces": (list[face], Field(description="the largest first; empty where there is none")),  # type: ignore[valid-type]
     }
     common: dict[str, Any] = {
@@ -189,6 +194,7 @@ def build(attributes: Sequence[str]) -> Schemas:
         "index": (int, Field(description="in the order of the request, from 0")),
         "width_px": (int | None, None),
         "height_px": (int | None, None),
+        "more_faces": (bool | None, Field(None, description=MORE_FACES)),
         "faces": (list[face] | None, None),  # type: ignore[valid-type]
         "error": (error | None, None),
     }

@@ -67,7 +67,8 @@ function caption(photo) {
   const name = photo.isAnimated ? `${photo.name} · first frame of an animation` : photo.name;
   if (!photo.answer) return name;
   const { width_px: width, height_px: height, timings_ms: times } = photo.answer;
-  return `${name} · ${width} × ${height} · ${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
+  const found = `${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
+  return `${name} · ${width} × ${height} · ${found}${photo.answer.more_faces ? " · smaller faces were left out" : ""}`;
 }
 
 /** The strip and the buttons, which change while photos finish; focus in the strip stays. */
