@@ -391,7 +391,7 @@ async def test_security_headers_everywhere(serve: Serve) -> None:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")  # WebAssembly alone
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "server" not in answer.headers
     assert answers[-1].status_code == 404, "directories are not listed"

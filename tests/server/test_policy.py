@@ -57,12 +57,25 @@ async def test_the_start_says_which_and_why(serve: Serve, caplog: pytest.LogCapt
         {"X-Forwarded-Host": "faces.example.org"},
         {"X-Forwarded-Proto": "https"},
         {"Forwarded": "for=9.9.9.9"},
+        {"X-Real-IP": "9.9.9.9"},
+        {"Via": "1.1 proxy"},
+        {"CF-Connecting-IP": "9.9.9.9"},
+        {"True-Client-IP": "9.9.9.9"},
+        # A proxy that hides itself, and other sites' pages.
+        {"Origin": "https://faces.example.org"},
+        {"Origin": "http://127.0.0.1.example.org:8000"},
+        {"Origin": "http://localhost@example.org"},
+        {"Origin": "http://192.168.1.5:8000"},
+        {"Origin": "null"},
+        {"Origin": ""},
     ],
 )
 async def test_what_nobody_declared_is_refused(
     headers: dict[str, str], serve: Serve, portrait: bytes
 ) -> None:
-    """A tunnel to a server on loopback, or a name made to lead there; declared, it is served."""
+    """A tunnel to a server on loopback, a name made to lead there, another site's page; declared,
+    it is served.
+    """
 
     async def post(**declared: object) -> httpx.Response:
         async with serve(**declared) as running:
@@ -85,3 +98,23 @@ async def test_this_machine_has_several_names(serve: Serve) -> None:
         for name in ("localhost", "LOCALHOST:8000", "app.localhost:1", "127.8.9.1", "[::1]:8000"):
             answer = await running.client.get("/v1/models", headers={"Host": name})
             assert answer.status_code == 200, name
+
+
+async def test_pages_of_this_machine_and_of_named_sites_are_answered(
+    serve: Serve, portrait: bytes
+) -> None:
+    here = ("http://localhost:8000", "http://127.0.0.1", "https://[::1]:8000", "http://a.localhost")
+    named = "https://app.example"
+    for origins, let_in in (((), here), ((named,), (*here, named)), (("*",), (named, "null"))):
+        async with serve(cors_origins=origins) as running:
+            for origin in let_in:
+                answer = await running.client.post(
+                    "/v1/analyze", files={"file": portrait}, headers={"Origin": origin}
+                )
+                assert answer.status_code == 200, origin
+    async with serve(cors_origins=(named,)) as running:
+        away = {"Origin": f"{named}.org"}
+        other = await running.client.post("/v1/analyze", files={"file": portrait}, headers=away)
+        script = await running.client.get("/static/app.js", headers=away)
+    check(other, 421, "misdirected")
+    assert script.status_code == 200, "for the page shows what is said"

@@ -116,7 +116,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     if settings.is_private:
-        app.add_middleware(Private)
+        app.add_middleware(Private, origins=settings.cors_origins)
     # Added last, so that it is the outermost: its id and headers are on every answer.
     app.add_middleware(
         Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 import traceback
+from collections.abc import Collection
 from typing import Any, Final
 
 import anyio
@@ -42,7 +43,8 @@ HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer, under which Safari hides the page's own origin from its own server, too.
+    "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     # Together these isolate the page, which gives WebAssembly its threads.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -50,7 +52,16 @@ HEADERS: Final = {
 }
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+_FORWARDED: Final = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "via",
+    "cf-connecting-ip",
+    "true-client-ip",
+)
 _PORT: Final = re.compile(r":\d*$")
 DRAIN_SECONDS: Final = 10.0
 DRAIN_BYTES: Final = 256_000_000
@@ -110,31 +121,54 @@ class Envelope:
 class Private:
     """Refuses what did not come from this machine straight to this machine.
 
-    A proxy that nobody declared would publish what only this machine's user was to see; and a site
-    whose name is made to lead here (DNS rebinding) could use the server through one's browser.
+    A proxy that nobody declared would publish what only this machine's user was to see; and any
+    site could use the server through one's browser, unseen or by a name that is made to lead here
+    (DNS rebinding). A proxy that hides itself is known by the origin of its page, which browsers
+    send with every photo.
+
+    Args:
+        app: what it wraps.
+        origins: sites that the operator let in, or *.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, origins: Collection[str] = ()) -> None:
         self.app = app
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            name = _PORT.sub("", headers.get("host", "")).lower()
-            is_here = is_loopback(name) or name.endswith(".localhost")
-            if not is_here or any(forwarded in headers for forwarded in _FORWARDED):
+            if (
+                not _is_here(headers.get("host", ""))
+                or any(forwarded in headers for forwarded in _FORWARDED)
+                # The page itself may load: it shows what is said to its first photo.
+                or (scope["method"] == "POST" and not self._lets_in(headers.get("origin")))
+            ):
                 app = render(_misdirected(), scope)
         await app(scope, receive, send)
+
+    def _lets_in(self, origin: str | None) -> bool:
+        if origin is None or origin in self._origins or "*" in self._origins:
+            return True
+        # "null", which any site's sandboxed frame sends, has no host and is refused.
+        return _is_here(origin.partition("://")[2])
+
+
+def _is_here(authority: str) -> bool:
+    """Whether a host, with or without a port, is this machine by name."""
+    name = _PORT.sub("", authority).lower()
+    return is_loopback(name) or name.endswith(".localhost")
 
 
 def _misdirected() -> ProblemError:
     return ProblemError(
         421,
         "misdirected",
-        "The request came through a proxy or under another name than localhost, of which this "
-        "server was told nothing: its operator names the proxy in FACEWISE_TRUSTED_PROXIES, or "
-        "what may be served to others in FACEWISE_ATTRIBUTES.",
+        "The request came through a proxy, under another name than localhost or from another "
+        "site's page, of which this server was told nothing: its operator names a proxy in "
+        "FACEWISE_TRUSTED_PROXIES, what may be served to others in FACEWISE_ATTRIBUTES, and a "
+        "site whose pages use this machine's own server in FACEWISE_CORS_ORIGINS.",
     )
 
 
