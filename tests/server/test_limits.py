@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -13,13 +14,17 @@ import anyio
 import anyio.from_thread
 import httpx
 import pytest
+import uvicorn
 from anyio.abc import SocketStream
+from fastapi import FastAPI
 from starlette.requests import Request
+from starlette.responses import Response
 
 from facewise.attributes import AttributeModel
 from facewise.mtcnn import MTCNN
 from facewise.server.access import REMEMBERED_CLIENTS, Access, client_of
 from facewise.server.problems import ProblemError
+from facewise.server.run import server_config
 from facewise.settings import Settings
 
 from .conftest import Running, Serve, until
@@ -370,6 +375,63 @@ async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
             await until(lambda: running.state.uploads.held == 1)
             [connection] = running.server.server_state.connections
             assert connection._deadline is None  # type: ignore[union-attr]
+
+
+def small_window(port: int) -> socket.socket:
+    """A connection whose client takes little before it reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.setblocking(False)
+    return client
+
+
+@pytest.mark.parametrize("kept_alive", [True, False])
+async def test_a_client_that_never_reads_is_given_up(
+    kept_alive: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While answers wait to be sent; and where only the last bytes of one do, before closing."""
+    monkeypatch.setattr("facewise.server.run.UNREAD_SECONDS", 0.2)
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n"
+    ask += b"\r\n" if kept_alive else b"Connection: close\r\n\r\n"
+    async with serve() as running:
+        connections = running.server.server_state.connections
+        for size in (0, 4096):  # of the server's own buffer; 0: what the system gives
+            with small_window(running.port) as client:
+                await until(lambda: len(connections) == 1)
+                [connection] = connections
+                sock = connection.transport.get_extra_info("socket")
+                if size:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+                client.send(ask * (500 if kept_alive and not size else 1))
+                await until(lambda: not connections, seconds=10)
+        assert (await running.client.get("/healthz")).status_code == 200
+
+
+async def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several times as long as it may read nothing."""
+    monkeypatch.setattr("facewise.server.run.UNREAD_SECONDS", 0.3)
+    size = 20_000_000
+    app = FastAPI()
+    app.add_route("/", lambda _: Response(bytes(size)))
+    server = uvicorn.Server(server_config(app, Settings()))
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.serve, [listener])
+        await until(lambda: server.started)
+        with small_window(listener.getsockname()[1]) as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            read = 0
+            began = anyio.current_time()
+            while True:
+                await anyio.wait_readable(client)
+                if not (chunk := client.recv(65_536)):
+                    break
+                read += len(chunk)
+                # As fast as that it lasts a second and a half.
+                await anyio.sleep(max(0, began + 1.5 * read / size - anyio.current_time()))
+        server.should_exit = True
+    assert read > size
 
 
 async def test_a_client_cannot_fill_the_log_with_upgrades(

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from facewise.errors import OptionError
 from facewise.server.app import create_app, make_analyzer
 from facewise.settings import Settings
+
+UNREAD_SECONDS: Final = 60.0
+"""For a client to read something of what it asked for."""
 
 
 class _Server(uvicorn.Server):
@@ -30,23 +34,36 @@ class _Server(uvicorn.Server):
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection on which the head of a request does not come in time, and upgrades none.
+    """Closes a connection on which the head of a request does not come in time or nothing of an
+    answer is read, and upgrades none.
 
-    uvicorn's own timer starts only after an answer, and the next byte that comes ends it.
+    uvicorn's own timer starts only after an answer, and the next byte that comes ends it; and
+    closing waits until all is sent, which is never where nobody reads.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that any unsent byte counts as pause_writing
         self._watch()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        self._end_reading()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._end_reading()
         super().connection_lost(exc)
 
     def _should_upgrade(self) -> bool:
@@ -62,6 +79,22 @@ class _Prompt(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _expect_reading(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+
+        def check() -> None:
+            if self.transport.get_write_buffer_size() < unsent:
+                self._expect_reading()  # a slow line is none to give up
+            else:
+                self.transport.abort()
+
+        self._reading = self.loop.call_later(UNREAD_SECONDS, check)
+
+    def _end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
 
 def run(settings: Settings, announce: Callable[[str], None]) -> None:
