@@ -151,9 +151,13 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value) < KEY_LENGTH:
+        if value is None:
+            return None
+        # As the end of a file's line: headers lose it, so that nobody could send such a key.
+        key = value.get_secret_value().strip()
+        if len(key) < KEY_LENGTH:
             raise ValueError(f"choose a key of {KEY_LENGTH} characters or more")
-        return value
+        return SecretStr(key)
 
     @field_validator("cors_origins")
     @classmethod

@@ -492,10 +492,21 @@ async def test_the_key(serve: Serve, portrait: bytes) -> None:
 
 
 async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
-    async with serve(api_key="schlüssel über") as running:
-        for key, status in (("schlüssel über", 200), ("schlussel uber", 401)):
-            answer = await running.client.get("/v1/models", headers=[(b"X-API-Key", key.encode())])
-            assert answer.status_code == status
+    """The last one's bytes end in one that is a space in Latin-1."""
+    async with serve(api_key="schlüssel à") as running:
+        for key, status in (("schlüssel à", 200), ("schlussel a", 401)):
+            for name, value in ((b"X-API-Key", key), (b"Authorization", f"Bearer {key}")):
+                answer = await running.client.get("/v1/models", headers=[(name, value.encode())])
+                assert answer.status_code == status
+
+
+@pytest.mark.parametrize("kept", ["correct horse\n", " correct horse", "correct horse\r\n\t"])
+async def test_white_space_around_the_key_is_none_of_it(kept: str, serve: Serve) -> None:
+    """As a file's last line has it: no header could bring it."""
+    async with serve(api_key=kept) as running:
+        for headers in ({"Authorization": "Bearer correct horse"}, {"X-API-Key": "correct horse"}):
+            answer = await running.client.get("/v1/models", headers=headers)
+            assert answer.status_code == 200
 
 
 def _request(client: str) -> Request:

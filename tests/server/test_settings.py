@@ -95,6 +95,7 @@ def test_arguments_beat_the_environment_and_that_the_file(
         ("FACEWISE_THREADS", "none", "FACEWISE_THREADS"),
         ("FACEWISE_ROOT_PATH", "faces/", "FACEWISE_ROOT_PATH"),
         ("FACEWISE_API_KEY", "short12", "FACEWISE_API_KEY.: choose a key of 8 characters or more"),
+        ("FACEWISE_API_KEY", "short12 \n", "choose a key of 8 characters or more"),
         ("FACEWISE_UPLOAD_MEMORY_BYTES", "64000000", "so that the largest body fits"),
         ("FACEWISE_CONFIG", "/nowhere/at/all.toml", "no such file"),
         ("FACEWISE_APIKEY", "open sesame", "FACEWISE_APIKEY is no setting: is FACEWISE_API_KEY"),

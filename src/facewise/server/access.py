@@ -54,7 +54,8 @@ class Access:
         if self._key is None:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else ""
+        # Not all white space: decoded as Latin-1, bytes of other letters would pass for it.
+        given = token.strip(" \t") if scheme.lower() == "bearer" else ""
         given = given or request.headers.get("x-api-key", "")
         # Headers are decoded as Latin-1; their bytes are what was sent.
         if not hmac.compare_digest(given.encode("latin-1", "replace"), self._key):
