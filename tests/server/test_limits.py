@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -181,18 +182,14 @@ async def test_a_client_that_goes_away_frees_its_place(serve: Serve, portrait: b
         assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/analyze/batch"])
-async def test_work_that_runs_ends_when_its_client_goes_away(
-    path: str, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the next stage: its thread is free for who still waits."""
-    photos = 8 if path.endswith("batch") else 1
-    stages: list[str] = []
-    detect, predict = MTCNN.detect_many, AttributeModel.predict
+def hold_detection(patch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first detection take until nobody waits for it; gives back what was begun."""
+    begun: list[str] = []
+    detect = MTCNN.detect_many
 
-    def detect_when_nobody_waits(*args: Any) -> Any:
-        stages.append("detect")
-        for _ in range(30_000 if len(stages) == 1 else 0):
+    def held(*args: Any) -> Any:
+        begun.append("detect")
+        for _ in range(30_000 if len(begun) == 1 else 0):
             try:
                 anyio.from_thread.check_cancelled()
             except asyncio.CancelledError:
@@ -200,13 +197,25 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
             time.sleep(0.001)
         return detect(*args)
 
+    patch.setattr(MTCNN, "detect_many", held)
+    return begun
+
+
+@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/analyze/batch"])
+async def test_work_that_runs_ends_when_its_client_goes_away(
+    path: str, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the next stage: its thread is free for who still waits."""
+    photos = 8 if path.endswith("batch") else 1
+    predict = AttributeModel.predict
+
     def predict_and_tell(*args: Any) -> Any:
         stages.append("attributes")
         return predict(*args)
 
     async with serve(max_pixels=300_000) as running:  # of a batch one portrait at a time
         with monkeypatch.context() as patch:
-            patch.setattr(MTCNN, "detect_many", detect_when_nobody_waits)
+            stages = hold_detection(patch)
             patch.setattr(AttributeModel, "predict", predict_and_tell)
             async with anyio.create_task_group() as group:
                 files = [("file", portrait)] * photos
@@ -461,6 +470,62 @@ async def test_graceful_shutdown_finishes_what_runs(serve: Serve, portrait: byte
                 await anyio.connect_tcp("127.0.0.1", running.port)
             let_go()
     assert [answer.status_code for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("doing", ["uploading", "waiting", "running"])
+async def test_what_a_shutdown_cuts_off_is_told_so(
+    doing: str,
+    serve: Serve,
+    portrait: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line in the log, and no traceback of what is no fault."""
+    async with serve(shutdown_timeout_seconds=0) as running:
+        inference = running.state.inference
+        let_go = await hold_all_threads(running) if doing == "waiting" else None
+        begun = hold_detection(monkeypatch)
+        async with await post_head(running.port, len(portrait)) as stream:
+            await stream.send(portrait[:-1] if doing == "uploading" else portrait)
+            held = {
+                "uploading": lambda: running.state.uploads.held_bytes == len(portrait) - 1,
+                "waiting": lambda: inference.waiting == 1,
+                "running": lambda: len(begun) == 1,
+            }
+            await until(held[doing])
+            running.server.should_exit = True
+            with anyio.fail_after(10):
+                status, _, body = await read_answer(stream)
+        assert (status, body["code"]) == (503, "busy")
+        assert body["detail"].startswith("The server is busy: it shuts down.")
+        if let_go:
+            let_go()
+        await until(lambda: inference.running == inference.waiting == 0)
+        await until(lambda: not running.server.server_state.tasks)
+    assert [line for line in caplog.records if line.exc_info] == []
+    given_up = [line for line in caplog.messages if "given up: the server shuts down" in line]
+    assert len(given_up) == 1
+
+
+async def test_the_process_ends_after_it_told_so(
+    start_server: Callable[..., Any], portrait: bytes
+) -> None:
+    """uvicorn raises the signal again before the requests that it cut off have run to their end."""
+    running = start_server(shutdown_timeout_seconds=0)
+    photo = crowd(portrait, 20, 10)
+    port = int(running.url.rstrip("/").rpartition(":")[2])
+    async with (
+        httpx.AsyncClient(base_url=running.url, trust_env=False) as client,
+        await post_head(port, len(photo)) as stream,
+    ):
+        await stream.send(photo)
+        with anyio.fail_after(30):
+            while "facewise_running 1.0" not in (await client.get("metrics")).text:
+                pass
+        running.process.terminate()
+        status, _, body = await read_answer(stream)
+    assert (status, body["code"]) == (503, "busy")
+    assert running.process.wait(30) == -signal.SIGTERM
 
 
 async def test_the_key(serve: Serve, portrait: bytes) -> None:

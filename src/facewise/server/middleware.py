@@ -5,6 +5,7 @@ Plain ASGI, so that bodies stream through untouched and disconnects are seen.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -19,6 +20,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facewise.server.problems import ProblemError, internal_error, render
+from facewise.server.uploads import busy
 from facewise.settings import is_loopback
 
 logger = logging.getLogger("facewise.server")
@@ -114,6 +116,12 @@ class Envelope:
             logger.error("id=%s crashed: %s\n%s", exchange.request_id, type(error).__name__, trace)
             if not exchange.started:
                 await internal_error(scope)(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            # uvicorn's last resort at shutdown; it would log a traceback for each request.
+            logger.warning("id=%s given up: the server shuts down", exchange.request_id)
+            if not exchange.started:
+                exchange.waits = False
+                await render(busy("it shuts down"), scope)(scope, exchange.receive, exchange.send)
         finally:
             exchange.log()
 
@@ -182,6 +190,8 @@ class _Exchange:
         self._body_bytes = 0
         self._status = 0
         self.started = False
+        self.waits = True
+        """Whether there is time for the rest of a body that nobody reads."""
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -218,7 +228,7 @@ class _Exchange:
 
     def _owes_body(self) -> bool:
         """Whether the client may still be sending a body that nobody reads."""
-        if self._body_ended or self._status < 400:
+        if self._body_ended or self._status < 400 or not self.waits:
             return False
         headers = dict(self._scope["headers"])
         if headers.get(b"expect", b"").lower() == b"100-continue":

@@ -18,10 +18,12 @@ from facewise.settings import Settings
 
 UNREAD_SECONDS: Final = 60.0
 """For a client to read something of what it asked for."""
+LAST_WORDS_SECONDS: Final = 1.0
+"""For the answers to requests that a shutdown cuts off."""
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and lets requests that a shutdown cuts off say so."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -31,6 +33,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks and not self.force_exit:
+            # Cancelled just now; the signal, raised again after this, would end them unheard.
+            await asyncio.wait(set(self.server_state.tasks), timeout=LAST_WORDS_SECONDS)
 
 
 class _Prompt(H11Protocol):
