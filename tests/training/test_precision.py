@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ def test_single_precision_stays_where_it_is_asked_for() -> None:
     assert product_type(bfloat16=False) == torch.float32
 
 
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="AVX-512 is of these processors"
+)
 def test_bfloat16_is_used_where_it_is_fast() -> None:
     """Elsewhere a convolution in it takes ten times as long as in single precision."""
     fast = "avx512" in torch.backends.cpu.get_cpu_capability().lower()
