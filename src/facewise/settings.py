@@ -25,6 +25,7 @@ from pydantic_settings import (
 from facewise.errors import OptionError
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES
+from facewise.machine import cores
 
 CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
 _FOREIGN: Final = re.compile(
@@ -45,13 +46,6 @@ _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
-def _cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Settings(BaseSettings):
     """Everything an operator can set. ``FACEWISE_MAX_BYTES=5000000`` sets ``max_bytes``."""
 
@@ -69,7 +63,7 @@ class Settings(BaseSettings):
     )
     coverage: float = Field(default=0.90, description="of intervals and label sets")
     threads: int = Field(
-        default_factory=_cores, ge=1, le=256, description="photos analysed at the same time"
+        default_factory=cores, ge=1, le=256, description="photos analysed at the same time"
     )
     queue: int = Field(
         default=32,

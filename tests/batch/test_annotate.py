@@ -24,7 +24,7 @@ import pytest
 from facewise.batch.annotate import Summary, annotate
 from facewise.batch.job import Job
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
-from facewise.batch.table import MANIFEST, PLAN, TableFolder
+from facewise.batch.table import MANIFEST, TableFolder
 from facewise.batch.thumbs import make_sheet
 from facewise.errors import OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
@@ -218,22 +218,6 @@ def test_all_that_ends_in_parquet_is_a_part(
     monkeypatch.setattr(os, "fsync", look)
     run(photos, tmp_path / "t")
     assert seen == set(parts(tmp_path / "t"))
-
-
-def test_a_table_whose_plan_has_its_earlier_name_is_read_and_goes_on(
-    photos: Path, tmp_path: Path
-) -> None:
-    table = tmp_path / "t"
-    run(photos, table)
-    before = parts(table)
-    (table / PLAN).rename(table / "_plan.parquet")
-    said: list[str] = []
-    make_sheet(table, "age_years", note=said.append)
-    assert said == []
-    (table / max(before)).unlink()
-    assert run(photos, table).annotated == 4
-    assert parts(table) == before
-    assert set(before) == {path.name for path in table.glob("*.parquet")}
 
 
 def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from facewise.batch.job import Job, Result, Task
 from facewise.errors import FacewiseError
+from facewise.machine import cores
 
 log = logging.getLogger("facewise")
 
@@ -84,13 +85,6 @@ def run(
     first = list(islice(waiting, workers or cores()))
     with contextlib.closing(_Pool(job, len(first))) as pool:  # no more workers than tasks
         yield from pool.run(chain(first, waiting))
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Pool:

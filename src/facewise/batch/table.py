@@ -27,8 +27,6 @@ from facewise.parts import PART_GLOB
 
 MANIFEST: Final = "_manifest.json"
 PLAN: Final = "_plan"
-EARLIER_PLAN: Final = "_plan.parquet"
-"""Its name in older tables, where a pattern for the parts found it, too."""
 PARTS: Final = "_parts.jsonl"
 LOCK: Final = "_lock"
 UNFINISHED: Final = "_unfinished"
@@ -55,9 +53,6 @@ class TableFolder:
         self._lock = self._acquire()
         for left in path.glob(f"{UNFINISHED}*"):  # of a run that was killed
             left.unlink()
-        if (path / EARLIER_PLAN).exists():
-            with self.writing():
-                self.rename(path / EARLIER_PLAN, PLAN)
 
     def __enter__(self) -> TableFolder:
         return self
@@ -209,12 +204,6 @@ class TableFolder:
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
                 path.unlink()
-
-
-def plan_path(table: Path) -> Path:
-    """Where a table's plan is, or would be; for who reads a table that no run goes on with."""
-    earlier = table / EARLIER_PLAN
-    return earlier if earlier.exists() else table / PLAN
 
 
 def read_manifest(table: Path) -> dict[str, Any] | None:

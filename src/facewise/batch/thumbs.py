@@ -15,7 +15,7 @@ from facewise.batch import storage
 from facewise.batch.job import ROW, TAR, VIDEO, Item
 from facewise.batch.plan import Plan
 from facewise.batch.sources import differing
-from facewise.batch.table import MANIFEST, PLAN, plan_path, read_manifest, unfinished
+from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
 from facewise.errors import ImageError, OptionError, TableError
@@ -108,7 +108,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
     """
     import pyarrow as pa
 
-    path = plan_path(table)
+    path = table / PLAN
     manifest = read_manifest(table)
     if manifest is None or not path.exists():
         raise TableError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from facewise.datasets import DataSet, Sample
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
+from facewise.machine import cores
 from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
 from facewise.protocol import DETECTION, add_border, nearest_to_centre
@@ -154,7 +154,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
     with (
         (folder / "pixels.bin").open("wb") as pixels,
         ProcessPoolExecutor(
-            workers or os.cpu_count(), initializer=_start_worker, initargs=(data_sets,)
+            workers or cores(), initializer=_start_worker, initargs=(data_sets,)
         ) as pool,
     ):
         results = pool.map(_read_chunk, chunks)

@@ -153,13 +153,13 @@ _SHARES: Final = frozenset(
     )
 )
 """Options from 0 to 1: probabilities, and parts of a whole."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of a run: it names a folder."""
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of a run, whose folder it names, and of a model."""
 
 
 def _check_values(config: TrainConfig, path: Path) -> None:
     """See that numbers are in their ranges, before minutes of work show that they are not."""
-    if not _NAME.fullmatch(config.name):
+    if not NAME.fullmatch(config.name):
         raise OptionError(
             f"{path}: name must be of letters, digits, dots, dashes and underscores, not "
             f"{config.name!r}: it names the run's folder"

@@ -23,7 +23,7 @@ from facewise.align import make_template
 from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import SPEC_KIND, open_session, read_spec
-from facewise.training.config import TrainConfig
+from facewise.training.config import NAME, TrainConfig
 from facewise.training.network import AGES, AttributeNetwork, split_logits
 from facewise.training.simplify import fold_padding
 from facewise.training.train import bare_network
@@ -33,7 +33,6 @@ log = logging.getLogger("facewise")
 
 PARITY_TOLERANCE: Final = 1e-4
 OPSET: Final = 18
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION: Final = re.compile(r"\d+(\.\d+)*")
 
 
@@ -100,7 +99,7 @@ def export_model(
         OptionError: a name or version that nobody could ask for, or the folder holds that name and
             version of other weights.
     """
-    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+    if not NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         raise OptionError(
             f"{name}@{version} cannot be asked for: a name is of letters, digits, dots, dashes and "
             "underscores, a version of numbers with dots between them"
