@@ -13,6 +13,7 @@ from facewise.evaluation.fit import (
     fit_calibration,
     fit_temperature,
     mondrian_thresholds,
+    set_thresholds,
 )
 from facewise.evaluation.intervals import (
     MARGIN,
@@ -168,6 +169,43 @@ def test_mondrian_thresholds_by_hand() -> None:
     scores = np.array([0.95, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     t = mondrian_thresholds(scores, np.zeros(10, np.intp), 2, 0.8)
     np.testing.assert_allclose(t, [0.9, 1.0])
+
+
+def test_sets_of_gender_hold_for_the_unsure_too() -> None:
+    """Where nine in ten are certain and right, sets of one reach the level over all."""
+
+    def people(n: int, seed: int) -> tuple[FloatArray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        sure = np.where(rng.random(n) < 0.1, rng.uniform(0.5, 0.6, n), rng.uniform(0.97, 1, n))
+        top, right = rng.integers(0, 2, n), rng.random(n) < sure
+        p = np.where(np.arange(2) == top[:, None], sure[:, None], 1 - sure[:, None])
+        return p.astype(np.float32), np.where(right, top, 1 - top), sure < 0.7
+
+    p, truth, _ = people(3000, seed=1)
+    new, labels, unsure = people(9000, seed=2)
+    sources, found = np.full(len(p), "a"), {"a": 1.0}
+    for by_certainty in (False, True):
+        thresholds = set_thresholds(p, truth, sources, found, by_certainty=by_certainty)
+        calibration = Calibration.from_dict({"label_sets": {"gender": thresholds}})
+        sets = calibration.label_sets(new, "gender", 0.9)
+        hit = np.array([label in s for label, s in zip(labels, sets, strict=True)])
+        size = np.array([len(s) for s in sets])
+        assert hit.mean() >= 0.89
+        assert (hit[unsure].mean() > 0.8) == by_certainty  # near 0.55 where each has one
+        assert size[~unsure].mean() < 1.02, "the sure are not told two"
+
+
+def test_the_least_sure_tenth_is_a_group_of_its_own() -> None:
+    outcomes = population(2000, seed=1)
+    calibration = Calibration.from_dict(fit_calibration(outcomes))
+    table = coverage_table(Scored(population(2000, seed=2), calibration))
+    for name in ("gender", "ethnicity"):
+        groups = table["0.9"][f"{name}_sets"]["groups"]
+        least, rest = groups["certainty: the least sure tenth"], groups["certainty: the rest"]
+        assert least["n"] == pytest.approx(200, abs=2)
+        assert least["n"] + rest["n"] == 2000
+        assert least["mean_size"] > rest["mean_size"]
+    assert table["0.9"]["gender_sets"]["groups"]["certainty: the least sure tenth"]["reaches"]
 
 
 def test_bands_with_few_faces_are_joined() -> None:

@@ -530,7 +530,7 @@ def test_figures_for_the_spec(tmp_path: Path) -> None:
     assert 0 <= row["low"] <= row["coverage"] <= row["high"] <= 1
     shutil.copy(spec.path, tmp_path / "copy.json")
     mine = read_spec(tmp_path / "copy.json")
-    write_results(results, tmp_path / "results.json", fitted=mine)
+    write_results(results, tmp_path / "results.json", stated=mine)
     copy = read_spec(tmp_path / "copy.json")
     assert copy.figures == figures
     assert copy.calibration == spec.calibration
@@ -561,10 +561,10 @@ def test_results_and_spec_are_written_together_or_not_at_all(tmp_path: Path) -> 
     results["model"]["name"] = "\udce9"  # what UTF-8 cannot hold
     before = spec.path.read_bytes()
     with pytest.raises(UnicodeEncodeError):
-        write_results(results, path, fitted=spec)
+        write_results(results, path, stated=spec)
     assert (path.read_text(), spec.path.read_bytes()) == ("older", before)
     results["model"]["name"] = "m"
-    write_results(results, path, fitted=calibrated(spec, {"temperatures": {"age": 2.0}}))
+    write_results(results, path, stated=calibrated(spec, {"temperatures": {"age": 2.0}}))
     assert json.loads(path.read_text())["model"]["name"] == "m"
     assert read_spec(spec.path).calibration == {"temperatures": {"age": 2.0}}
     assert read_spec(spec.path).version != spec.version

@@ -220,7 +220,7 @@ def evaluate(
     scored = Scored(outcomes, Calibration.from_dict(spec.calibration))
     results["suspect_labels"] = suspects_of(scored)
     path = out / f"{spec.name}.json"
-    write_results(results, path, fitted=spec if fit else None)
+    write_results(results, path, stated=spec if fit or card else None)
     typer.echo(summary(results))
     written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
     if card:

@@ -103,12 +103,23 @@ def predicted_bands(scored: Scored) -> NDArray[np.str_]:
 def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
     known, found = scored.known(name), scored.outcomes.found
     hit, size = scored.set_hit(name, level), scored.set_members(name, level).sum(1)
-    groups = {"data set": scored.outcomes.datasets} | group_columns(scored)
+    groups = {
+        "data set": scored.outcomes.datasets,
+        "certainty": _unsure(scored.probabilities[name].max(-1), known & found),
+    } | group_columns(scored)
     return share(hit[known]) | {
         "mean_size": _mean(size[known & found]),
         "empty": int((size[known & found] == 0).sum()),
         "groups": _groups(groups, hit, size, known, found, level),
     }
+
+
+def _unsure(certainty: NDArray[np.floating[Any]], rows: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """Which rows are among the least certain tenth: a level over all can hide what befalls them."""
+    if not rows.any():
+        return np.full(len(rows), UNKNOWN)
+    least = certainty <= np.quantile(certainty[rows], 0.1)
+    return np.where(rows, np.where(least, "the least sure tenth", "the rest"), UNKNOWN)
 
 
 def _groups(

@@ -233,21 +233,21 @@ def next_minor(version: str) -> str:
 
 
 def write_results(
-    results: Mapping[str, Any], path: Path, *, fitted: ModelSpec | None = None
+    results: Mapping[str, Any], path: Path, *, stated: ModelSpec | None = None
 ) -> None:
     """Write the file: numbers to six significant figures, null where there is none.
 
     Args:
         results: as ``score_model`` gives them.
         path: the file.
-        fitted: the spec that the results are of, where it was calibrated for them: it is written
-            with its figures, and neither file without the other.
+        stated: the spec that the results are of, where it is to state them, calibrated for them or
+            not: it is written with its figures, and neither file without the other.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
     files = {path: text + "\n"}
-    if fitted is not None:
-        files[fitted.path] = _spec_text(fitted, spec_figures(results))
+    if stated is not None:
+        files[stated.path] = _spec_text(stated, spec_figures(results))
     _write_all(files)
 
 
