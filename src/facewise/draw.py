@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ PALETTE: Final = ("#0b6e99", "#b3261e", "#2e7d32", "#7b3fa0", "#8a5a00", "#37474
 """Box colours; white text on each has a contrast of 4.5 or more."""
 
 SMALLEST_TYPE_PX: Final = 12.0
+SMALLER: Final = 0.7
+"""From one size of type to the next that is tried."""
+
+RIM: Final = 0.15
+"""Share of a face that labels may cover as long as smaller type is left to try."""
+MOST_HIDDEN: Final = 0.25
+"""Share that they may cover at all: one still sees who it is."""
+MOST_HIDDEN_BY_NUMBERS: Final = 0.3
+"""Room that is left for the numbers of those who come last."""
 
 IntArray = NDArray[np.int64]
 
@@ -32,10 +42,11 @@ Corners = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text and where it goes: on a plate that no other label's plate touches."""
+    """A text, its type and where it goes: on a plate that no other label's plate touches."""
 
     text: str
     plate: Corners
+    font: Font
 
 
 def describe(prediction: Face | Prediction) -> str:
@@ -57,7 +68,8 @@ def draw_predictions(
     """A copy of the photo with numbered boxes and a label a face.
 
     Line width and type grow with the photo. Boxes are cut off at its edge, labels stay inside it
-    and apart from each other; where there is no room for a label, the face's number is left of it.
+    and apart from each other. A label that would hide a face, or lie apart from its box, is written
+    smaller; where that is no help, the face's number is left of it.
 
     Args:
         photo: a Photo, or whatever ``facewise.load_photo`` reads.
@@ -87,7 +99,7 @@ def draw_predictions(
         canvas.rectangle((left, top, right - 1, bottom - 1), None, color, width)
     for index, label in enumerate(place_labels(canvas, font, picture.size, predictions)):
         if label is not None:
-            _write(canvas, font, label, PALETTE[index % len(PALETTE)])
+            _write(canvas, label, PALETTE[index % len(PALETTE)])
     return picture
 
 
@@ -111,35 +123,89 @@ def place_labels(
 
     Args:
         canvas: measures the text.
-        font: of the labels.
+        font: of the labels; smaller where there is no room for it.
         size: width and height of the picture.
         predictions: in the order of their numbers.
     """
     boxes = np.array([clip_box(p, size) for p in predictions], np.int64).reshape(-1, 4)
+    hidden = np.zeros(len(boxes), np.int64)  # of each face, by the labels placed so far
     taken = np.empty((0, 4), np.int64)
+    fonts = _fonts(font)
     labels: list[Label | None] = []
     for index, prediction in enumerate(predictions):
-        label, cost = None, math.inf
-        for text in _texts(index + 1, describe(prediction)):
-            if label is not None and "\n" not in text:
-                break  # the number alone is for where nothing else fits
-            plate_size = _plate_size(canvas, font, text)
-            for plate in _places(plate_size, size, boxes[index]):
-                covered = _covered_area(boxes, index, plate)
-                if covered < cost and not _shared_areas(taken, plate).any():
-                    label, cost = Label(text, plate), covered
+        texts = str(index + 1), describe(prediction)
+        label = _place(canvas, fonts, size, boxes, index, texts, taken, hidden)
         if label is not None:
+            hidden = hidden + _shared_areas(boxes, np.array(label.plate))
             taken = np.vstack([taken, label.plate])
         labels.append(label)
     return labels
 
 
-def _texts(number: int, description: str) -> Iterator[str]:
-    """A label in one line, in several, and with its number alone."""
+def _place(
+    canvas: ImageDraw.ImageDraw,
+    fonts: Sequence[Font],
+    size: tuple[int, int],
+    boxes: IntArray,
+    index: int,
+    texts: tuple[str, str],
+    taken: IntArray,
+    hidden: IntArray,
+) -> Label | None:
+    """The best label of one face, beside plates that hide so much of each face already."""
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+
+    @functools.cache  # measuring text is what takes time
+    def places(text: str, font: Font, near: bool) -> tuple[IntArray, IntArray]:
+        """Free places of a text, and what it would cover there of each face."""
+        plates = _places(_plate_size(canvas, font, text), size, boxes[index], only_near=near)
+        plates = plates[~_shared_areas(taken, plates).any(axis=1)]
+        return plates, _shared_areas(boxes, plates)
+
+    for wordings, font, most in _tries(*texts, fonts):
+        label, cost = None, math.inf
+        for text in wordings:
+            plates, covered = places(text, font, most < math.inf)
+            # A face that is hidden already is no worse off by a label elsewhere.
+            good = ((covered == 0) | (hidden + covered <= most * areas)).all(axis=1)
+            # Its own face counts half.
+            costs = np.where(good, covered.sum(axis=1) - covered[:, index] / 2, math.inf)
+            if costs.min(initial=math.inf) < cost:
+                best = int(costs.argmin())
+                left, top, right, bottom = (int(v) for v in plates[best])
+                label, cost = Label(text, (left, top, right, bottom), font), float(costs[best])
+        if label is not None:
+            return label
+    return None
+
+
+def _tries(
+    number: str, description: str, fonts: Sequence[Font]
+) -> Iterator[tuple[list[str], Font, float]]:
+    """Texts of a label, their type and the share of a face that they may cover, the best first."""
     if description:
-        yield f"{number}: {description}"
-        yield f"{number}: " + description.replace(", ", ",\n")
-    yield str(number)
+        for most in (RIM, MOST_HIDDEN):
+            for font in fonts:
+                yield _texts(number, description), font, most
+    for font in fonts:
+        yield [number], font, MOST_HIDDEN_BY_NUMBERS
+    yield [number], fonts[-1], math.inf  # rather in a bad place than not at all
+
+
+def _texts(number: str, description: str) -> list[str]:
+    """A label in one line, and in several."""
+    return [f"{number}: {description}", f"{number}: " + description.replace(", ", ",\n")]
+
+
+def _fonts(font: Font) -> list[Font]:
+    """The type and smaller ones, the largest first; Pillow's bitmaps have one size."""
+    from PIL import ImageFont
+
+    fonts, size = [font], getattr(font, "size", 0.0)
+    while size > SMALLEST_TYPE_PX and not isinstance(font, ImageFont.ImageFont):
+        size = max(SMALLEST_TYPE_PX, size * SMALLER)
+        fonts.append(font.font_variant(size=size))
+    return fonts
 
 
 def _padding(font: Font) -> int:
@@ -152,36 +218,40 @@ def _plate_size(canvas: ImageDraw.ImageDraw, font: Font, text: str) -> tuple[int
     return int(np.ceil(x1 - x0)) + 2 * pad, int(np.ceil(y1 - y0)) + 2 * pad
 
 
-def _places(plate: tuple[int, int], size: tuple[int, int], box: IntArray) -> Iterator[Corners]:
-    """Where a plate can go, the best first: above its box, below it, in it, farther off."""
+def _places(
+    plate: tuple[int, int], size: tuple[int, int], box: IntArray, only_near: bool
+) -> IntArray:
+    """Where a plate can go, ``(P, 4)``, the best first: above its box, below it, in it, and last,
+    unless only near ones are wanted, farther off.
+    """
     wide, high = plate
     if wide > size[0] or high > size[1]:
-        return
+        return np.empty((0, 4), np.int64)
     left, top, right, bottom = (int(v) for v in box)
-    for y in (top - high, bottom, top, bottom - high, top - 2 * high, bottom + high):
-        for x in (left, right - wide, (left + right - wide) // 2):
-            x0 = min(max(x, 0), size[0] - wide)
-            y0 = min(max(y, 0), size[1] - high)
-            yield x0, y0, x0 + wide, y0 + high
+    rows = [top - high, bottom, top, bottom - high]
+    if not only_near:
+        rows += [top - 2 * high, bottom + high]
+    corners = [
+        (min(max(x, 0), size[0] - wide), min(max(y, 0), size[1] - high))
+        for y in rows
+        for x in (left, right - wide, (left + right - wide) // 2)
+    ]
+    return np.array([(x, y, x + wide, y + high) for x, y in corners], np.int64)
 
 
-def _covered_area(boxes: IntArray, index: int, plate: Corners) -> float:
-    """How much of the faces a plate hides, its own counting half."""
-    areas = _shared_areas(boxes, plate)
-    return float(2 * areas.sum() - areas[index])
-
-
-def _shared_areas(boxes: IntArray, corners: Corners) -> IntArray:
-    """Area that one box shares with each of ``(N, 4)``."""
-    first = np.maximum(boxes[:, :2], corners[:2])
-    last = np.minimum(boxes[:, 2:], corners[2:])
-    areas: IntArray = np.prod(np.clip(last - first, 0, None), axis=1)
+def _shared_areas(boxes: IntArray, corners: IntArray) -> IntArray:
+    """Area that each of ``(N, 4)`` shares with one box, ``(N,)``, or with each of P, ``(P, N)``."""
+    corners = corners[..., None, :]
+    first = np.maximum(boxes[:, :2], corners[..., :2])
+    last = np.minimum(boxes[:, 2:], corners[..., 2:])
+    areas: IntArray = np.prod(np.clip(last - first, 0, None), axis=-1)
     return areas
 
 
-def _write(canvas: ImageDraw.ImageDraw, font: Font, label: Label, color: str) -> None:
+def _write(canvas: ImageDraw.ImageDraw, label: Label, color: str) -> None:
     """White text on a coloured plate."""
     left, top, right, bottom = label.plate
+    font = label.font
     x0, y0, _, _ = canvas.textbbox((0, 0), label.text, font=font)
     pad = _padding(font)
     canvas.rectangle((left, top, right - 1, bottom - 1), color)

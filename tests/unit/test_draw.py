@@ -161,6 +161,40 @@ def test_a_label_prefers_a_place_off_the_faces() -> None:
         assert not any(overlap(label.plate, clip_box(face, (800, 600))) for face in faces[:1])
 
 
+@pytest.mark.parametrize(
+    ("size", "side", "apart"), [((1920, 1080), 95, (205, 150)), ((1000, 700), 48, (60, 80))]
+)
+def test_labels_of_a_group_hide_nobody_and_lie_at_their_boxes(
+    size: tuple[int, int], side: int, apart: tuple[int, int]
+) -> None:
+    """What labels cover of a face adds up; one size of type for the photo hid whole faces."""
+    faces = [
+        prediction(x + y % 2 * 60, y, x + y % 2 * 60 + side, y + 1.2 * side)
+        for y in range(101, size[1] - 200, apart[1])
+        for x in range(10, size[0] - 160, apart[0])
+    ]
+    labels = layout(size, faces)
+    hidden = np.zeros(len(faces))
+    for face, label in zip(faces, labels, strict=True):
+        assert label is not None
+        left, top, right, bottom = label.plate
+        own = clip_box(face, size)
+        assert left <= own[2]
+        assert own[0] <= right
+        assert top <= own[3]
+        assert own[1] <= bottom
+        for index, other in enumerate(faces):
+            x0, y0, x1, y1 = clip_box(other, size)
+            wide, high = min(right, x1) - max(left, x0), min(bottom, y1) - max(top, y0)
+            hidden[index] += max(wide, 0) * max(high, 0) / ((x1 - x0) * (y1 - y0))
+    assert hidden.max() <= 0.3
+    sizes = {getattr(label.font, "size", 0) for label in labels if label is not None}
+    assert min(sizes) >= SMALLEST_TYPE_PX
+    assert len(sizes) > 1, "smaller type was never tried"
+    alone = [label for label in labels if label is not None and label.text.isdigit()]
+    assert bool(alone) == (side < 60), "the number alone is for where nothing else fits"
+
+
 def test_drawing_changes_nothing_but_boxes_and_labels(analyzer: Analyzer) -> None:
     photo = load_photo(np.full((300, 400, 3), 90, np.uint8))
     assert (np.asarray(draw_predictions(photo, analyzer.analyze(photo))) == photo.rgb).all()
