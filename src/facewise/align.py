@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facewise.errors import OptionError
 from facewise.images import ColorOrder, PhotoSource, load_photo
-from facewise.types import Face, FloatArray, ImageArray
+from facewise.types import Face, FloatArray, ImageArray, Photo
 
 BORDER: Final = 127
 """Grey where a crop reaches past its photo."""
@@ -106,6 +106,26 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
                 "those on the viewer's left"
             )
     return faces
+
+
+def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
+    """Landmarks of this photo, not of another one or of another size.
+
+    A face that the photo's edge cuts off may have all of them beyond it, some of ``MTCNN``'s, too,
+    but none farther off than the face is large.
+
+    Raises:
+        OptionError: all of a face's landmarks lie farther off. Its crop would be plain grey.
+    """
+    size = np.array([photo.width_px, photo.height_px])
+    for index, face in enumerate(faces):
+        reach = (face.bbox[2:] - face.bbox[:2]).max()
+        near = (face.landmarks >= -reach) & (face.landmarks <= size + reach)
+        if not near.all(axis=1).any():
+            raise OptionError(
+                f"faces[{index}]: no landmark lies in the photo of {size[0]} x {size[1]}: "
+                "landmarks are pixels of the upright photo"
+            )
 
 
 def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> ImageArray:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from facewise.align import check_faces, crop_faces
+from facewise.align import check_faces, check_landmarks, crop_faces
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
 from facewise.errors import OptionError, check_count, check_list
@@ -243,12 +243,14 @@ class Analyzer:
 
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
-            OptionError: one is no ``Face``; its landmarks are one point, or mirrored.
+            OptionError: one is no ``Face``; its landmarks are one point, mirrored, or far off the
+                photo.
         """
         faces = check_faces(faces)
         timings = Timings() if timings is None else timings
         with timings("decode"):
             loaded = self.load(photo, color_order=color_order)
+        check_landmarks(faces, loaded)
         return tuple(self._predict(self._cut(loaded, faces, timings), timings))
 
     def _analyze(self, photos: Iterator[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:

@@ -325,6 +325,9 @@ class MTCNN:
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1)  # (N, 5, 2)
         landmarks = landmarks * sizes[:, None] + boxes[:, None, :2] - 1
         boxes = refine(boxes, offsets)
+        # Nothing bounds the regression: edges that it moved past each other are no face.
+        sound = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+        boxes, z, landmarks = boxes[sound], z[sound], landmarks[sound]
         keep = non_maximum_suppression(boxes, z, self._nms["onet"], relative_to="smaller")
         areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
         keep = keep[np.argsort(-areas, kind="stable")]

@@ -151,7 +151,8 @@ class Face(_ByFields):
         quality: None until the face has been cut out.
 
     Raises:
-        OptionError: a shape is another, a number is none or infinite, the score is out of range.
+        OptionError: a shape is another, a number is none or infinite, the box ends where it begins
+            or before, the score is out of range.
     """
 
     bbox: FloatArray
@@ -179,6 +180,11 @@ class Face(_ByFields):
             )
         if not (np.isfinite(bbox).all() and np.isfinite(landmarks).all()):
             raise OptionError("Face wants finite numbers in bbox and landmarks")
+        if (bbox[2:] <= bbox[:2]).any():
+            raise OptionError(
+                f"Face wants a box of left, top, right, bottom, not {bbox.tolist()}: of x, y, "
+                "width, height make x, y, x + width, y + height"
+            )
         score: Any = self.detection_score
         if not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
             raise OptionError(

@@ -73,7 +73,7 @@ def test_landmarks_land_on_the_template(scale: float) -> None:
     template = make_template(96, 0.4, 0.35)
     points = turned(template, 20, scale, (60 * scale, 30 * scale))
     photo = Photo(disc_photo(int(260 * scale), points, 4 * scale))
-    face = Face(np.zeros(4, np.float32), points.astype(np.float32), 1.0)
+    face = Face([0, 0, 1, 1], points.astype(np.float32), 1.0)
     crop = crop_faces(photo, [face], template, 96)[0]
     y, x = np.mgrid[:96, :96]
     for cx, cy in template:
@@ -123,7 +123,7 @@ def test_crops_of_whatever_is_a_picture(pictures: Path) -> None:
     path = pictures / "astronaut.jpg"
     photo = load_photo(path)
     template = make_template(64, 0.3, 0.4)
-    face = Face(np.zeros(4, np.float32), template * 2 + 60, 1.0)
+    face = Face([0, 0, 1, 1], template * 2 + 60, 1.0)
     crops = crop_faces(photo, [face], template, 64)
     bgr = np.ascontiguousarray(photo.rgb[..., ::-1])
     np.testing.assert_array_equal(crop_faces(path, [face], template, 64), crops)

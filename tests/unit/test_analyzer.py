@@ -418,9 +418,9 @@ def test_landmarks_that_are_no_numbers(analyzer: Analyzer, pictures: Path) -> No
     """They would align to grey, and of NaN no gate says no."""
     for value in (np.nan, np.inf):
         with pytest.raises(OptionError, match="finite"):
-            Face(np.zeros(4, np.float32), np.full((5, 2), value, np.float32))
+            Face([0, 0, 9, 9], np.full((5, 2), value, np.float32))
     (person,) = analyzer.analyze(pictures / "astronaut.jpg")
-    point = Face(np.zeros(4, np.float32), np.full((5, 2), 7, np.float32))
+    point = Face([0, 0, 9, 9], np.full((5, 2), 7, np.float32))
     with pytest.raises(OptionError, match=r"faces\[1\]: the landmarks fall on one point"):
         analyzer.analyze_faces(pictures / "astronaut.jpg", [person.face, point])
 
@@ -444,6 +444,23 @@ def test_faces_of_another_detector(analyzer: Analyzer, pictures: Path) -> None:
     assert same.gender is not None
     assert person.gender is not None
     assert same.gender["female"] == pytest.approx(person.gender["female"], abs=0.05)
+
+
+def test_landmarks_of_another_photo(analyzer: Analyzer, pictures: Path) -> None:
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    (person,) = analyzer.analyze(photo)
+    box, points = person.face.bbox, person.face.landmarks
+    for moved in (Face(box * 8, points * 8), Face(box - [0, 999, 0, 999], points - [0, 999])):
+        with pytest.raises(
+            OptionError, match=r"faces\[1\].*512 x 512: landmarks are pixels of the"
+        ):
+            analyzer.analyze_faces(photo, [person.face, moved])
+    # Half of the face is out of the picture, and its features are in the other half.
+    edge = photo.rgb[:, round(points[:, 0].max()) + 2 :]
+    shift = photo.width_px - edge.shape[1]
+    cut = Face(box - [shift, 0, shift, 0], points - [shift, 0])
+    assert (cut.landmarks[:, 0] < 0).all()
+    assert len(analyzer.analyze_faces(edge, [cut])) == 1
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,17 @@ def test_a_face_40_px_wide_in_1080p(detector: MTCNN, pictures: Path) -> None:
     assert 32 < face.bbox[2] - face.bbox[0] < 48
 
 
+def test_a_box_turned_inside_out_is_no_face(detector: MTCNN) -> None:
+    """The regression has no bounds, and a ``Face`` wants a box that has an inside."""
+    boxes = np.array([[10, 10, 60, 60]] * 3, np.float32)
+    offsets = np.zeros((3, 4), np.float32)
+    offsets[0, 2] = offsets[1, 3] = -1
+    points = np.full((3, 10), 0.5, np.float32)
+    z = np.array([5, 4, 3], np.float32)
+    (face,) = detector._faces(boxes, z, offsets, points, 0.5)
+    assert face.bbox.tolist() == [10, 10, 60, 60]
+
+
 def test_suppression_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [2, 2, 5, 5]], np.float32)
     scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)

@@ -119,6 +119,12 @@ def test_a_face_has_a_score_of_a_share(score: Any) -> None:
         Face([0, 0, 1, np.nan], points)
 
 
+@pytest.mark.parametrize("box", [[181, 62, 80, 110], [181, 62, 280, 20], [5, 5, 5, 9]])
+def test_a_box_of_width_and_height_is_refused(box: list[int]) -> None:
+    with pytest.raises(OptionError, match=r"left, top, right, bottom.*x \+ width, y \+ height"):
+        Face(box, np.arange(10.0).reshape(5, 2))
+
+
 def test_values_are_equal_where_their_fields_are(analyzer: Analyzer, pictures: Path) -> None:
     (prediction,) = analyzer.replace(attributes=["gender"]).analyze(pictures / "astronaut.jpg")
     assert np.isnan(prediction.vector).any(), "what is off is equal to what is off"
