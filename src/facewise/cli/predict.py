@@ -187,7 +187,8 @@ def _rows(predictions: tuple[Prediction, ...]) -> list[dict[str, str]]:
         row = {"#": str(number), "box": f"{left},{top} to {right},{bottom}"}
         if p.age_years is not None and p.age_interval_years is not None:
             first, last = p.age_interval_years
-            row["apparent age"] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
+            age = f"apparent age ({p.coverage * 100:g} %)"  # of what lies between the two
+            row[age] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
                 row[name] = (
