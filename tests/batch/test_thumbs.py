@@ -18,7 +18,7 @@ from PIL import Image
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
 from facewise.batch.table import PLAN
-from facewise.batch.thumbs import GREY, choose, make_sheet
+from facewise.batch.thumbs import GREY, _cut, choose, make_sheet
 from facewise.errors import OptionError, TableError
 
 
@@ -54,9 +54,11 @@ def test_each_face_of_the_sheet_is_the_one_that_its_number_says(
     assert sheet.width == 64 * 3
     for number, face in enumerate(chosen):
         x, y = number % 3 * 64, number // 3 * (64 + 18)
-        left, top, right, bottom = face.bbox
         name = face.image_id.rpartition("/")[2]
         path = next(pictures.rglob(name))
+        with Image.open(path) as image:
+            wide, high = image.size
+        left, top, right, bottom = np.clip(face.bbox, 0, [wide, high, wide, high]).tolist()
         middle = (left + right) / 2, (top + bottom) / 2
         half = max(right - left, bottom - top) * 0.75
         x0, y0, x1, y1 = (round(middle[k % 2] + (half if k > 1 else -half)) for k in range(4))
@@ -64,6 +66,14 @@ def test_each_face_of_the_sheet_is_the_one_that_its_number_says(
             wanted = image.convert("RGB").crop((x0, y0, x1, y1)).resize((64, 64))
         found = np.asarray(sheet.crop((x, y, x + 64, y + 64)), np.float32)
         assert np.abs(found - np.asarray(wanted, np.float32)).mean() < 6
+
+
+def test_a_face_of_a_tight_picture_fills_its_tile() -> None:
+    """Its box reaches past the picture on all sides; the margin alone may be black."""
+    image = Image.new("RGB", (100, 100), "white")
+    for box in ((-60.0, -90.0, 130.0, 170.0), (-200.0, 0.0, 110.0, 100.0)):
+        tile = np.asarray(_cut(image, box, 60))
+        assert (tile == 255).mean() == pytest.approx(1 / 1.5**2, abs=0.05)
 
 
 def test_tars_and_tables_are_read_again_and_a_lost_picture_is_grey(
@@ -192,6 +202,8 @@ def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
         choose(table, "shoe_size", 5, largest=False)
     with pytest.raises(OptionError, match="no order"):
         choose(table, "bbox", 5, largest=False)
+    with pytest.raises(OptionError, match="abstained has no order: name abstentions, their number"):
+        choose(table, "abstained", 5, largest=False)
     with pytest.raises(TableError, match="no annotated table"):
         choose(tmp_path, "age_years", 5, largest=False)
 

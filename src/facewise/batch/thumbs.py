@@ -79,16 +79,21 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
                 continue
             value = compute(*(row[name] for name in columns))
             if isinstance(value, list):  # they can be sorted, to no purpose
-                raise OptionError(f"{by} has no order: name a column of numbers or words")
+                raise _no_order(by)
             if value is not None:
                 box, frame = tuple(row["bbox"]), row["frame_index"]
                 chosen.append(Chosen(row["image_id"], row["face_index"], box, value, frame))
         try:
             chosen.sort(key=lambda face: (face.value, face.image_id), reverse=largest)
         except TypeError as error:
-            raise OptionError(f"{by} has no order: name a column of numbers or words") from error
+            raise _no_order(by) from error
         del chosen[count:]
     return chosen
+
+
+def _no_order(by: str) -> OptionError:
+    other = "abstentions, their number" if by == "abstained" else "a column of numbers or words"
+    return OptionError(f"{by} has no order: name {other}")
 
 
 def _column_names(table: Path) -> list[str]:
@@ -265,7 +270,10 @@ def _reason(error: Exception) -> str:
 
 
 def _cut(image: Image.Image, bbox: tuple[float, float, float, float], size_px: int) -> Image.Image:
-    left, top, right, bottom = bbox
+    """The face in a square, with a margin; black where that reaches past the picture."""
+    # A detected box may reach far past a tight picture, and no tile should be mostly black.
+    left, top = max(bbox[0], 0), max(bbox[1], 0)
+    right, bottom = min(bbox[2], image.width), min(bbox[3], image.height)
     half = max(right - left, bottom - top) * (0.5 + MARGIN)
     x, y = (left + right) / 2, (top + bottom) / 2
     box = [round(v) for v in (x - half, y - half, x + half, y + half)]
