@@ -18,7 +18,13 @@ class Skipped(Counter[str]):
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.most_common(5))
-        return f"{self.total():,} files are no pictures by their names ({kinds})"
+        one, many = "file is no picture by its name", "files are no pictures by their names"
+        return f"{counted(self.total(), one, many)} ({kinds})"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """In words, as "1 face" or "1,200 faces"."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def is_hidden(name: str) -> bool:

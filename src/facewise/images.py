@@ -234,7 +234,7 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
-        advice = "download it, and pass its bytes" if "://" in name else "check the path"
+        advice = "download it first" if "://" in name else "check the path"
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
             f"cannot be read ({reason}): {advice}",

@@ -327,6 +327,7 @@ def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: 
     bad = audit(table, "--against", reference)
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
+    assert "columns attribute, label, share; its header has who, how many" in bad.stderr
     assert audit(tmp_path).returncode == 2
 
 
@@ -337,6 +338,7 @@ def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: 
         (["gender,male,nan", "gender,female,0.5"], "sum to nan"),
         (["gender,male,0.5", "gender,male,0.5", "gender,female,0.5"], "'male' of 'gender' stands"),
         (["gender,male,1.5", "gender,female,-0.5"], "below 0"),
+        (["gender,male,49.2", "gender,female,50.8"], "sum to 100.000, not 1: divide them by 100"),
         (["gender,somebody,1"], "no 'somebody' of 'gender'"),
         (["gender,man,0.5", "gender,male,0.5"], "'male' of 'gender' stands"),
     ],

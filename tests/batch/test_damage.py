@@ -348,7 +348,7 @@ def test_a_source_that_fails_for_now_ends_the_command_and_is_listed_again(
     pq.write_table(pa.table({"image": [face]}), source)
     done = facewise(source, table)
     assert done.returncode == 0, done.stderr
-    assert "1 images, 1 faces" in done.stdout
+    assert "1 image, 1 face, 0 without a face, 0 errors" in done.stdout
 
 
 @LINUX

@@ -32,6 +32,14 @@ def faces(pictures: Path) -> list[Path]:
     return sorted((pictures / "faces").glob("*.webp"))[:4]
 
 
+def test_one_file_is_no_files() -> None:
+    skipped = Skipped()
+    skipped.add("a.txt")
+    assert str(skipped) == "1 file is no picture by its name (.txt 1)"
+    skipped.add("b.txt")
+    assert str(skipped) == "2 files are no pictures by their names (.txt 2)"
+
+
 def ages(sources: list[Path | str], table: Path, job: Job = AGE) -> list[Any]:
     annotate([str(source) for source in sources], table, job, workers=1)
     rows = pq.read_table(table)

@@ -89,6 +89,7 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     assert results["confusions"]["csv"]["gender"]["n"][0] == [0, 0, 1]
     assert results["model"]["sha256"] == load_spec().sha256
     assert "faces not found: 1" in text
+    assert "worst groups:" not in text, "of seven faces none is large enough"
     assert "skipped: 3\n  1, the first odd.jpg: age '130'" in text
     assert "\n  1, the first missing.jpg: No such file" in text
     # What is scored is what facewise says of the same picture.

@@ -152,8 +152,8 @@ async def test_parameters_that_would_be_passed_over(query: str, word: str, serve
     [
         ("attributes", "attributes: belongs in the address, as in ?attributes=..."),
         ("vector", "vector: belongs in the address"),
-        ("photo", "photo: no field here, where there is file"),
-        ("x" * 300, "xxx...: no field here"),
+        ("photo", "photo: no such field; the picture's is named file"),
+        ("x" * 300, "xxx...: no such field"),
     ],
 )
 async def test_fields_that_would_be_passed_over(

@@ -118,6 +118,15 @@ def test_table(pictures: Path) -> None:
     assert "1 face" in text
     assert "female" in text
     assert "between" in text
+    assert "apparent age (90 %)" in text, "of what lies between the two"
+    other = spawn("predict", pictures / "astronaut.jpg", "--threads", "1", "--coverage", "0.8")
+    assert b"apparent age (80 %)" in other.stdout
+
+
+def test_an_address_of_the_web_has_to_be_fetched_first() -> None:
+    result = spawn("predict", "http://localhost/photo.jpg")
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith(b": download it first")
 
 
 def test_verbosity_before_and_after_the_command(pictures: Path) -> None:

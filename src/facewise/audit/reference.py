@@ -10,6 +10,7 @@ from facewise.audit.confusions import LABELS
 from facewise.errors import OptionError
 from facewise.labels import GENDER_SYNONYMS
 
+COLUMNS: Final = ("attribute", "label", "share")
 _SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}
 _LABEL_SYNONYMS: Final = {"gender": GENDER_SYNONYMS}
 """FairFace's races are none here: several are one class, whose share would stand there twice."""
@@ -28,7 +29,14 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            names = [name.strip().lower() for name in reader.fieldnames or ()]
+            if not set(COLUMNS) <= set(names):
+                there = ", ".join(reader.fieldnames or ()) or "nothing"
+                raise OptionError(
+                    f"{path} must be a CSV with the columns {', '.join(COLUMNS)}; its header has "
+                    f"{there}"
+                )
+            reader.fieldnames = names
             for row in reader:
                 name, said, share = row["attribute"].strip().lower(), row["label"], row["share"]
                 name = _SYNONYMS.get(name, name)
@@ -48,15 +56,14 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
         if isinstance(error, OptionError):
             raise
         raise OptionError(
-            f"{path} must be a CSV with the columns attribute, label, share: {error!r}"
+            f"{path} must be a CSV with the columns {', '.join(COLUMNS)}: {error!r}"
         ) from error
     if not out:
         raise OptionError(f"{path} holds no share: it needs a row a label under its header")
     for name, shares in out.items():
         # Not a number is less than nothing and not near 1 either.
-        if not (min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) <= 0.005):
-            raise OptionError(
-                f"{path}: the shares of {name} sum to {sum(shares.values()):.3f}, not 1, or one is "
-                "below 0"
-            )
+        total = sum(shares.values())
+        if not (min(shares.values()) >= 0 and abs(total - 1) <= 0.005):
+            advice = ": divide them by 100" if abs(total - 100) <= 0.5 else ", or one is below 0"
+            raise OptionError(f"{path}: the shares of {name} sum to {total:.3f}, not 1{advice}")
     return {name: dict.fromkeys(LABELS[name], 0.0) | shares for name, shares in out.items()}

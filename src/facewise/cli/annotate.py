@@ -15,6 +15,7 @@ import typer
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import printable
+from facewise.folders import counted
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class _Lines:
         self._said = now
         speed = self._rate.per_second
         left = f", {_duration((total - done) / speed)} left" if speed and done < total else ""
-        _say(f"{done:,} of {total:,} images, {speed:.1f}/s{left}")
+        _say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
 
 
 def _duration(seconds: float) -> str:
@@ -196,8 +197,9 @@ def _duration(seconds: float) -> str:
 
 def _print(summary: Summary, out: str) -> None:
     text = (
-        f"{out}: {summary.images:,} images, {summary.faces:,} faces, "
-        f"{summary.without_face:,} without a face, {summary.errors.total():,} errors"
+        f"{out}: {counted(summary.images, 'image', 'images')}, "
+        f"{counted(summary.faces, 'face', 'faces')}, {summary.without_face:,} without a face, "
+        f"{counted(summary.errors.total(), 'error', 'errors')}"
     )
     if summary.errors:
         text += f" ({', '.join(f'{code} {n:,}' for code, n in summary.errors.most_common())})"

@@ -305,7 +305,8 @@ def summary(results: Mapping[str, Any]) -> str:
     if skipped := results["data"]["skipped"]:
         lines.append(f"skipped: {len(skipped)}")
         lines += [f"  {line}" for line in by_reason(skipped)]
-    lines.append("worst groups:")
+    if top["worst_groups"]:  # of a few faces none is large enough
+        lines.append("worst groups:")
     lines += [
         f"  {row['dataset']} {row['metric']}: {row['worst']} "
         f"{_cell(row['metric'], row['worst_figure'])}, "

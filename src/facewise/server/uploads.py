@@ -314,7 +314,7 @@ def _no_field(name: str, wanted: Sequence[str]) -> ProblemError:
         "invalid_option",
         f"{name}: belongs in the address, as in ?{name}=..., and not in the form."
         if name in PARAMETERS
-        else f"{short(name)}: no field here, where there is {', '.join(wanted)}.",
+        else f"{short(name)}: no such field; the picture's is named {' or '.join(wanted)}.",
     )
 
 
