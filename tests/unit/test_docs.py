@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from facewise import errors
 from facewise.cli.exits import Exit
@@ -52,17 +55,49 @@ def test_the_readmes_code_runs_and_prints_what_it_shows(
     assert capsys.readouterr().out == printed
 
 
-def test_the_librarys_page_runs_and_prints_what_it_shows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", ["library.md", "coming-from.md"])
+def test_the_librarys_pages_run_and_print_what_they_show(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == text.count("```python")
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
     for code, printed in blocks:
-        exec(compile(code, "library.md", "exec"), names)
+        exec(compile(code, page, "exec"), names)
         assert capsys.readouterr().out == printed
+
+
+def test_the_notebook_runs_and_shows_what_it_stores(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its text, that is: of a drawing, only that there is one, for decoders differ by a bit."""
+    cells = json.loads((ROOT / "docs/notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    monkeypatch.chdir(ROOT / "docs")
+    names: dict[str, Any] = {}
+    for cell in code:
+        source = ast.parse("".join(cell["source"]))
+        last = source.body.pop() if isinstance(source.body[-1], ast.Expr) else None
+        exec(compile(source, "notebook.ipynb", "exec"), names)
+        value = None
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), "notebook.ipynb", "eval"), names)
+        printed = capsys.readouterr().out
+        stored = {output["output_type"]: output for output in cell["outputs"]}
+        assert printed == "".join(stored.pop("stream", {"text": []})["text"])
+        result = stored.pop("execute_result", None)
+        assert not stored
+        assert (value is None) == (result is None)
+        if result is not None and value is not None:
+            data = result["data"]
+            assert "".join(data["text/plain"]) == re.sub(r" at 0x\w+", "", repr(value))
+            assert ("text/html" in data) == hasattr(value, "_repr_html_")
+            if "text/html" in data:
+                assert "".join(data["text/html"]) == value._repr_html_()
+            assert ("image/jpeg" in data) == isinstance(value, Image.Image)
 
 
 def test_every_error_is_documented() -> None:
@@ -73,7 +108,10 @@ def test_every_error_is_documented() -> None:
             assert name == "FacewiseError" or f"`{error.code}`" in page
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/library.md", "docs/mtcnn.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/cli.md", "docs/coming-from.md", "docs/library.md", "docs/mtcnn.md"],
+)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
