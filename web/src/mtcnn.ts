@@ -242,7 +242,13 @@ export class MTCNN {
     refine(boxes, take(outputs.box_regression, passed, 4), 1);
     const area = (i: number): number =>
       f(f(boxes[i * 4 + 2] - boxes[i * 4]) * f(boxes[i * 4 + 3] - boxes[i * 4 + 1]));
-    return nonMaximumSuppression(boxes, logits, this.spec.nms.onet, "smaller")
+    // Nothing bounds the regression: edges that it moved past each other are no face.
+    const sound = [...passed.keys()].filter(
+      (i) => boxes[i * 4 + 2] - boxes[i * 4] >= 1 && boxes[i * 4 + 3] - boxes[i * 4 + 1] >= 1,
+    );
+    const apart = [take(boxes, sound, 4), take(logits, sound, 1)] as const;
+    return nonMaximumSuppression(...apart, this.spec.nms.onet, "smaller")
+      .map((i) => sound[i])
       .sort((i, j) => area(j) - area(i))
       .map((i) => ({
         bbox: boxes.slice(i * 4, i * 4 + 4),
