@@ -1,5 +1,6 @@
 // JSON, CSV and the annotated picture, made in the browser from what is on the page.
 import { save } from "./dom.js";
+import { placeAnyhow, placeApart } from "./labels.js";
 import { ageWords, groups } from "./words.js";
 
 const base = (name) => name.replace(/\.[^.]*$/, "") || "photo";
@@ -58,6 +59,13 @@ export function csvOf(photos) {
 /** With a mark in front by which Excel knows UTF-8. */
 export const saveCsv = (photos) => save(new Blob(["\ufeff", csvOf(photos)], { type: "text/csv;charset=utf-8" }), "facewise.csv");
 
+/** What a face's label in the picture says. */
+function words(face, index) {
+  const age = ageWords(face), unsure = (name) => (face.abstained[name] ? "?" : "");
+  const parts = [age && `${age.years}${unsure("age")} (${age.low}-${age.high})`, ...groups(face).map(([name, group]) => group.label + unsure(name))];
+  return `${index + 1}: ${parts.filter(Boolean).join(", ")}`;
+}
+
 /** Whether it could be made: browsers allow a canvas only so many pixels, and some fewer than others. */
 export async function savePicture(photo) {
   const { width_px: width, height_px: height, faces } = photo.answer;
@@ -69,25 +77,29 @@ export async function savePicture(photo) {
   const size = Math.max(13, Math.min(width, height) / 34);
   pen.font = `600 ${size}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
-  faces.forEach((face, index) => {
-    const [left, top, right, bottom] = face.bbox;
+  for (const { bbox: [left, top, right, bottom] } of faces) {
     pen.lineWidth = line * 2;
     pen.strokeStyle = "rgb(0 0 0 / 65%)";
     pen.strokeRect(left, top, right - left, bottom - top);
     pen.lineWidth = line;
     pen.strokeStyle = "#fff";
     pen.strokeRect(left, top, right - left, bottom - top);
-    const age = ageWords(face);
-    const unsure = (name) => (face.abstained[name] ? "?" : "");
-    const words = [age && `${age.years}${unsure("age")} (${age.low}-${age.high})`, ...groups(face).map(([name, group]) => group.label + unsure(name))];
-    const text = `${index + 1}: ${words.filter(Boolean).join(", ")}`;
-    const wide = pen.measureText(text).width + size * 0.8, high = size * 1.5;
-    const x = Math.max(0, Math.min(left, width - wide)), y = top >= high ? top - high : Math.min(top, height - high);
+  }
+  // After all boxes, that none cuts through a label. Where they find no room, as in a crowd, the faces' numbers do: the
+  // page and the CSV have them, too.
+  const boxes = faces.map((face) => face.bbox);
+  const sizes = (texts) => texts.map((text) => [pen.measureText(text).width + size * 0.8, size * 1.5]);
+  let texts = faces.map(words), places = placeApart(boxes, sizes(texts), [width, height]);
+  if (!places) {
+    texts = faces.map((face, index) => String(index + 1));
+    places = placeApart(boxes, sizes(texts), [width, height]) ?? placeAnyhow(boxes, sizes(texts), [width, height]);
+  }
+  for (const [index, [left, top, right, bottom]] of places.entries()) {
     pen.fillStyle = "#101214";
-    pen.fillRect(x, Math.max(0, y), wide, high);
+    pen.fillRect(left, top, right - left, bottom - top);
     pen.fillStyle = "#fff";
-    pen.fillText(text, x + size * 0.4, Math.max(0, y) + high / 2);
-  });
+    pen.fillText(texts[index], left + size * 0.4, (top + bottom) / 2);
+  }
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (blob) save(blob, `${base(photo.name)}.faces.png`);
   return Boolean(blob);
