@@ -56,6 +56,18 @@ def throttle(page: Any, bytes_per_second: int) -> None:
     session.send("Network.emulateNetworkConditions", {"offline": False, **limits})
 
 
+def alter(page: Any, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let the page see the server's answers otherwise than they are."""
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        body = response.json()
+        change(body)
+        route.fulfill(response=response, json=body)
+
+    page.route("**/v1/analyze*", answer)
+
+
 @pytest.fixture(scope="module")
 def portrait(pictures: Path) -> bytes:
     return (pictures / "astronaut.jpg").read_bytes()
@@ -147,7 +159,7 @@ def test_a_webp_on_its_side_is_turned(open_page: Open, orientation: int) -> None
 def test_the_reason_where_facewise_abstains(
     open_page: Open, portrait: bytes, analyzer: Analyzer
 ) -> None:
-    """On a blurred photo: each attribute's own reason, and bars that look as unsure as they are."""
+    """On a blurred photo: a sentence a reason, and bars that look as unsure as they are."""
     picture = Image.open(io.BytesIO(portrait)).convert("RGB").filter(ImageFilter.GaussianBlur(7))
     out = io.BytesIO()
     picture.save(out, "PNG")
@@ -157,8 +169,11 @@ def test_the_reason_where_facewise_abstains(
     choose(page, out.getvalue(), "blurred.png", "image/png")
     page.wait_for_selector(".card")
     shown = page.locator(".abstain").all_inner_texts()
-    for name, reason in expected.abstained.items():
+    words = {name: reason.split(" (")[0] for name, reason in expected.abstained.items()}
+    for name, reason in words.items():
         assert any("can't tell" in text and name in text and reason in text for text in shown)
+    assert len(shown) == len(set(words.values()))
+    assert not any(re.search(r"[(_\d]", text) for text in shown), "figures are for the downloads"
     assert "age" in expected.abstained
     heading = page.text_content(".card h3")
     assert heading.startswith("Apparent age: can't tell, the model says ")
@@ -167,6 +182,65 @@ def test_the_reason_where_facewise_abstains(
     assert unsure == [f"Apparent {name}" for name in expected.abstained if name != "age"]
     assert "(unsure)" in page.get_attribute(".box", "aria-label")
     shoot(page, "unsure")
+
+
+def test_one_reason_is_one_sentence(open_page: Open, portrait: bytes) -> None:
+    """Though each attribute has a threshold of its own for it."""
+    page = open_page()
+
+    def doubt(body: dict[str, Any]) -> None:
+        body["faces"][0]["abstained"] = {
+            name: f"it may not be a face (detection_score 0.301, at least {least} is needed)"
+            for name, least in (("age", 0.5), ("gender", 0.6), ("ethnicity", 0.7))
+        }
+
+    alter(page, doubt)
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    assert page.locator(".abstain").all_inner_texts() == [
+        "facewise can't tell the age, gender or ethnicity: it may not be a face. The model's "
+        "numbers are shown all the same; don't rely on them."
+    ]
+    with page.expect_download() as waiting:
+        page.click("#save-csv")
+    assert "detection_score 0.301, at least 0.7 is needed" in Path(waiting.value.path()).read_text()
+
+
+@pytest.mark.parametrize(
+    ("label_set", "shown"),
+    [
+        (["Black", "Others"], "Not clear-cut: Black or Others."),
+        (["Black", "Indian"], None),
+        (["Black"], None),
+    ],
+)
+def test_what_is_not_clear_cut_agrees_with_the_bars(
+    label_set: list[str], shown: str | None, open_page: Open, portrait: bytes
+) -> None:
+    """A label set, with a threshold for each label, need not hold the most probable ones."""
+    page = open_page()
+
+    def doubt(body: dict[str, Any]) -> None:
+        shares = {"White": 0.01, "Black": 0.6, "Asian": 0.02, "Indian": 0.1, "Others": 0.27}
+        body["faces"][0]["ethnicity"] |= {"probabilities": shares, "label_set": label_set}
+        body["faces"][0]["gender"]["label_set"] = ["female", "male"]
+
+    alter(page, doubt)
+    choose(page, portrait)
+    page.wait_for_selector(".card")
+    sentences = page.locator(".set").all_inner_texts()
+    assert sentences == ["Not clear-cut: female or male.", *([shown] if shown else [])]
+
+
+def test_a_close_ups_thumbnail_is_filled(open_page: Open, portrait: bytes) -> None:
+    """The box of a face that fills the picture reaches beyond it."""
+    page = open_page()
+    alter(page, lambda body: body["faces"][0].update(bbox=[-60, 40, 480, 620]))
+    choose(page, portrait)
+    page.wait_for_selector(".crop")
+    opaque = """node => [...node.getContext("2d").getImageData(0, 0, 136, 136).data]
+        .every((value, index) => index % 4 < 3 || value === 255)"""
+    assert page.eval_on_selector(".crop", opaque)
 
 
 def test_twelve_faces(open_page: Open, twelve: bytes) -> None:
@@ -485,6 +559,44 @@ def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes
     page.click("#save-picture")
     page.get_by_role("heading", name="The picture could not be made").wait_for()
     assert "scale it down" in page.inner_text("#trouble")
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_labels_in_the_picture_lie_apart(crowd: bool, open_page: Open, twelve: bytes) -> None:
+    """Over all boxes, and on nobody's face; where they find no room there are numbers alone."""
+    page = open_page()
+    choose(page, twelve if crowd else (EXAMPLES / "six-ways.jpg").read_bytes())
+    page.wait_for_selector("#face-6")
+    page.evaluate(
+        """() => {
+            window.drawn = [];
+            const pen = CanvasRenderingContext2D.prototype;
+            for (const name of ["strokeRect", "fillRect", "fillText"]) {
+                const draw = pen[name];
+                pen[name] = function (...values) {
+                    drawn.push([name, ...values]);
+                    draw.apply(this, values);
+                };
+            }
+        }"""
+    )
+    with page.expect_download():
+        page.click("#save-picture")
+    drawn = page.evaluate("drawn")
+    boxes = [values for name, *values in drawn if name == "strokeRect"][::2]
+    labels = [values for name, *values in drawn if name == "fillRect"]
+    texts = [text for name, text, *_ in drawn if name == "fillText"]
+    kinds = [name for name, *_ in drawn]
+    assert len(boxes) == len(labels) == len(texts) == (12 if crowd else 6)
+    assert "strokeRect" not in kinds[kinds.index("fillRect") :]
+    if crowd:
+        assert texts == [str(number) for number in range(1, 13)]
+    else:
+        assert all(re.match(r"\d: \d+\??\s\(", text) for text in texts)
+    for index, (x, y, wide, high) in enumerate(labels):
+        for left, top, width, height in [*labels[:index], *boxes]:
+            apart = x >= left + width or left >= x + wide or y >= top + height or top >= y + high
+            assert apart, texts[index]
 
 
 def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ const MANY = 4;
 function crop(image, face, scale, number) {
   if (!image) return null;
   const canvas = el("canvas", { class: "crop", width: 136, height: 136, role: "img", "aria-label": `Face ${number}, cut from the photo` });
-  const [left, top, right, bottom] = face.bbox.map((v) => v * scale);
-  const side = Math.max(right - left, bottom - top) * 1.35;
-  const x = (left + right - side) / 2, y = (top + bottom - side) / 2;
+  const within = (value, most) => Math.max(0, Math.min(value, most));
+  // A box may reach beyond the picture: there is nothing to see there.
+  const size = [image.naturalWidth, image.naturalHeight];
+  const [left, top, right, bottom] = face.bbox.map((v, i) => within(v * scale, size[i % 2]));
+  const side = Math.min(Math.max(right - left, bottom - top) * 1.35, ...size);
+  const x = within((left + right - side) / 2, size[0] - side), y = within((top + bottom - side) / 2, size[1] - side);
   canvas.getContext("2d").drawImage(image, x, y, side, side, 0, 0, 136, 136);
   return canvas;
 }
@@ -38,7 +41,11 @@ function gist(face) {
 /** What facewise does not stand by, one sentence a reason. */
 function abstentions(face) {
   const byReason = new Map();
-  for (const [name, reason] of Object.entries(face.abstained)) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
+  for (const [name, words] of Object.entries(face.abstained)) {
+    // The figures in brackets, with a threshold for each attribute, are for the downloads.
+    const reason = words.replace(/ \(.*\)$/, "");
+    byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
+  }
   return [...byReason].map(([reason, names]) => el("p", { class: "abstain" }, [
     el("strong", {}, [`facewise can't tell the ${list(names, "or")}: `]),
     `${reason}. The model's numbers are shown all the same; don't rely on them.`,
@@ -57,7 +64,13 @@ function explanation(about) {
   ]);
 }
 
-function bars(name, group, isUnsure, coverage) {
+/** Whether the labels that it could be are the most probable ones: each label has a threshold of its own. */
+function isTop({ label_set: set, probabilities }) {
+  const least = Math.min(...set.map((label) => probabilities[label]));
+  return Object.entries(probabilities).every(([label, p]) => set.includes(label) || p <= least);
+}
+
+function bars(name, group, isUnsure) {
   const rows = Object.entries(group.probabilities).map(([label, p]) => {
     const fill = el("span", { class: "fill" });
     fill.style.width = `${(p * 100).toFixed(1)}%`;
@@ -65,8 +78,8 @@ function bars(name, group, isUnsure, coverage) {
       el("span", {}, [capital(label)]), el("span", { class: "track", "aria-hidden": "true" }, [fill]), el("span", { class: "value" }, [percent(p)]),
     ]);
   });
-  const set = group.label_set.length > 1
-    ? el("p", { class: "set" }, [`At ${Math.round(coverage * 100)} % it could be ${list(group.label_set, "or")}.`]) : null;
+  // Words that the bars contradicted would help nobody.
+  const set = group.label_set.length > 1 && isTop(group) ? el("p", { class: "set" }, [`Not clear-cut: ${list(group.label_set, "or")}.`]) : null;
   return el("div", { class: `bars${isUnsure ? " unsure" : ""}` }, [
     el("h4", {}, [`Apparent ${name}`]), el("ul", { "aria-label": `Apparent ${name}` }, rows), set,
   ]);
@@ -80,7 +93,7 @@ function card(photo, face, index, about, link) {
     ...abstentions(face),
     age && face.age.probabilities ? ageChart(face.age, `Age distribution${isUnsure ? " (unsure)" : ""}: most likely around ${age.years}, between ${age.low} and ${age.high}`, isUnsure) : null,
     age ? explanation(about) : null,
-    ...groups(face).map(([name, group]) => bars(name, group, name in face.abstained, face.coverage)),
+    ...groups(face).map(([name, group]) => bars(name, group, name in face.abstained)),
   ];
   const isClosed = photo.answer.faces.length >= MANY;
   return el("li", { class: `card${isClosed ? " folded" : ""}`, id: `face-${number}`, tabindex: "-1", "aria-label": `Face ${number}` }, isClosed
