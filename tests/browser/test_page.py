@@ -184,6 +184,19 @@ def test_the_reason_where_facewise_abstains(
     shoot(page, "unsure")
 
 
+@pytest.mark.parametrize("width", [360, 1000, 1280])
+def test_the_years_below_the_chart_are_as_large_as_words(
+    width: int, open_page: Open, portrait: bytes
+) -> None:
+    """However wide the card is, in which the chart grows and shrinks."""
+    page = open_page(viewport={"width": width, "height": 900})
+    choose(page, portrait)
+    page.wait_for_selector(".chart")
+    shown = """node => parseFloat(getComputedStyle(node).fontSize)
+        * node.ownerSVGElement.getScreenCTM().a"""
+    assert 10.5 < page.locator(".chart text").first.evaluate(shown) < 14.5
+
+
 def test_one_reason_is_one_sentence(open_page: Open, portrait: bytes) -> None:
     """Though each attribute has a threshold of its own for it."""
     page = open_page()
