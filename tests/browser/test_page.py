@@ -307,6 +307,40 @@ def test_numbers_of_small_faces_at_the_top_are_whole(open_page: Open, portrait: 
         assert tag.bounding_box()["y"] >= frame["y"]
 
 
+def test_numbers_leave_faces_that_are_small_on_a_phone(open_page: Open, portrait: bytes) -> None:
+    """What is large on a desktop can be small there."""
+    for width, is_small in ((1280, False), (360, True)):
+        page = open_page(viewport={"width": width, "height": 800})
+        choose(page, portrait)
+        page.wait_for_selector(".card")
+        tag, box = (page.locator(name).bounding_box() for name in (".tag", ".box"))
+        assert (tag["y"] + tag["height"] <= box["y"] + 3) is is_small
+
+
+def test_no_box_cuts_through_a_number(open_page: Open, twelve: bytes) -> None:
+    """Neither one that comes later, nor one in hand."""
+    page = open_page()
+
+    def crowd(body: dict[str, Any]) -> None:
+        left, top, right, bottom = body["faces"][0]["bbox"]
+        for face in body["faces"]:
+            face["bbox"] = [left, top, right, bottom]
+            left, top = left - 4, top - 4
+
+    alter(page, crowd)
+    choose(page, twelve)
+    page.wait_for_selector("#face-12")
+    first, last = (page.locator(".box .tag").nth(index) for index in (0, 11))
+    page.locator("#face-12").hover()
+    above = """node => {
+        const { right, top } = node.getBoundingClientRect();
+        const shown = document.elementsFromPoint(right - 2, top + 4);
+        return shown.find((one) => one.closest(".box")) === node;
+    }"""
+    assert first.evaluate(above)
+    assert last.evaluate(above)
+
+
 def test_a_format_that_the_browser_cannot_show(open_page: Open, portrait: bytes) -> None:
     """A sentence that is seen, the boxes, and no panel at all before there is an answer."""
     out = io.BytesIO()

@@ -6,6 +6,12 @@ import { ageWords, capital, groups, list, percent, summary } from "./words.js";
 /** From so many faces on, each card is closed to one row. */
 const MANY = 4;
 
+/** A box lower than this is small. */
+const SMALL_PX = 72;
+
+/** The height of a number beside a small box. */
+const NUMBER_PX = 20;
+
 /** Draw a face, with some of what is around it, into a square canvas. */
 function crop(image, face, scale, number) {
   if (!image) return null;
@@ -103,11 +109,7 @@ function card(photo, face, index, about, link) {
 
 function box(face, index, size, link) {
   const [left, top, right, bottom] = face.bbox;
-  // On a small face a number inside the box would cover what it points at.
-  const isSmall = (bottom - top) / size.height_px < 0.16;
-  // It stands above the box then, and below where the picture ends there.
-  const isLow = isSmall && top / size.height_px < 0.06;
-  const node = el("button", { class: `box${isSmall ? " small" : ""}${isLow ? " low" : ""}`, "aria-label": `Face ${index + 1}: ${summary(face)}`, onclick: () => link.focusCard(index) }, [
+  const node = el("button", { class: "box", "aria-label": `Face ${index + 1}: ${summary(face)}`, onclick: () => link.focusCard(index) }, [
     el("span", { class: "tag", "aria-hidden": "true" }, [String(index + 1)]),
   ]);
   const at = (value, whole) => `${Math.min(100, Math.max(0, (value / whole) * 100))}%`;
@@ -116,6 +118,16 @@ function box(face, index, size, link) {
   node.style.width = at(Math.min(right, size.width_px) - Math.max(left, 0), size.width_px);
   node.style.height = at(Math.min(bottom, size.height_px) - Math.max(top, 0), size.height_px);
   return node;
+}
+
+/** On a face that is small on this screen a number inside the box would cover what it points at. */
+export function placeNumbers(boxes) {
+  const shown = boxes.map((node) => ({ node, high: node.offsetHeight, top: node.offsetTop }));
+  for (const { node, high, top } of shown) {
+    node.classList.toggle("small", high < SMALL_PX);
+    // It stands above the box then, and below where the picture ends there.
+    node.classList.toggle("low", high < SMALL_PX && top < NUMBER_PX);
+  }
 }
 
 /** Boxes and cards of an analysed photo, linked. */

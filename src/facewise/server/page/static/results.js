@@ -1,5 +1,5 @@
 // What is on the page for the photo at hand: strip, stage, message, cards.
-import { faces } from "./cards.js";
+import { faces, placeNumbers } from "./cards.js";
 import { el } from "./dom.js";
 import { count } from "./words.js";
 
@@ -94,6 +94,7 @@ export function render(state, about, actions) {
   const shown = stage(photo, boxes);
   $("frame").hidden = !shown.length;
   $("frame").replaceChildren(...shown);
+  placeNumbers(boxes);
   $("caption").textContent = caption(photo);
   const message = photo.error ? problem(photo, state.photos, actions.retry) : !photo.answer ? progress(photo) : photo.answer.faces.length === 0 ? noFace() : null;
   $("message").replaceChildren(...(message ? [message] : []));
