@@ -1216,6 +1216,14 @@ def test_many_photos_take_one_row_on_a_phone(open_page: Open) -> None:
     assert page.locator("#strip").bounding_box()["height"] < 90
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator("#strip .mark", has_text="0").nth(7).wait_for()
+    # The one that is shown is in sight.
+    shown = page.locator("#strip [aria-current=true]")
+    for _ in range(2):
+        page.set_input_files("#files", EXAMPLES / "cat.jpg")
+        expect(shown).to_be_in_viewport(ratio=1)
+    first = page.locator("#strip button").first
+    first.click()
+    expect(first).to_be_in_viewport(ratio=1)
 
 
 def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:

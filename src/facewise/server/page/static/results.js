@@ -4,6 +4,8 @@ import { el } from "./dom.js";
 import { count } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
+// The photo that the strip was last scrolled to.
+let inSight = null;
 
 function strip(photos, current, { choose, remove }) {
   const onkeydown = (photo) => (event) => {
@@ -71,10 +73,19 @@ function caption(photo) {
   return `${name} · ${width} × ${height} · ${found}${photo.answer.more_faces ? " · smaller faces were left out" : ""}`;
 }
 
+/** On a phone the strip is one row that scrolls: a photo that comes to be shown comes into sight there. */
+function bringIntoSight(photo) {
+  const row = $("strip"), chosen = row.querySelector('[aria-current="true"]');
+  if (!chosen || photo === inSight) return;
+  inSight = photo;
+  row.scrollLeft = chosen.parentElement.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2;
+}
+
 /** The strip and the buttons, which change while photos finish; focus in the strip stays. */
 export function renderBar(state, actions) {
   const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
   $("strip").replaceChildren(...strip(state.photos, state.current, actions));
+  bringIntoSight(state.current);
   // After the last one is removed, the one before it.
   if (focused >= 0) [...$("strip").querySelectorAll("button")].slice(0, focused + 1).at(-1)?.focus();
   const done = state.photos.some((item) => item.answer || item.error);
