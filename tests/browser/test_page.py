@@ -512,7 +512,7 @@ def test_no_face(open_page: Open) -> None:
     page = open_page()
     page.click("[data-example='cat.jpg']")
     page.get_by_role("heading", name="No face found").wait_for()
-    assert "larger" in page.inner_text("#message")
+    assert "a fortieth of its shorter side" in page.inner_text("#message")
     assert "No face found in cat.jpg" in page.inner_text("#live")
     shoot(page, "no-face")
 

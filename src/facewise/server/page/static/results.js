@@ -51,7 +51,7 @@ function problem(photo, photos, retry) {
 
 const noFace = () => el("div", { class: "calm" }, [
   el("h3", {}, ["No face found"]),
-  el("p", {}, ["facewise finds faces that are more or less upright and at least some 20 pixels wide. Try a photo where the face is larger, sharper, or turned to the camera."]),
+  el("p", {}, ["facewise finds faces that are roughly upright and not too small: in a large photo, at least a fortieth of its shorter side. If the photo lies on its side, turn it; else crop it closer to the face, or try one that is sharper or turned to the camera."]),
 ]);
 
 function stage(photo, boxes) {
