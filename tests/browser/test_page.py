@@ -1209,6 +1209,13 @@ def test_on_a_phone_the_answer_is_on_the_screen(
     assert actions["y"] >= card["y"] + card["height"]
 
 
+def test_on_a_phone_the_examples_take_one_row(open_page: Open) -> None:
+    page = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    boxes = [one.bounding_box() for one in page.locator("[data-example]").all()]
+    assert len({box["y"] for box in boxes}) == 1
+    assert "Drop" not in page.inner_text("#main")
+
+
 def test_many_photos_take_one_row_on_a_phone(open_page: Open) -> None:
     page = open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     page.set_input_files("#files", [EXAMPLES / "cat.jpg"] * 8)
