@@ -41,6 +41,7 @@ def drop(page: Any, data: bytes, name: str, kind: str) -> None:
         [base64.b64encode(data).decode(), name, kind],
     )
     page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
+    expect(page.locator("#drop")).to_have_class(re.compile(r"\bover\b"))
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
 
@@ -588,6 +589,9 @@ def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None
             return transfer;
         }"""
     )
+    over = re.compile(r"\bover\b")
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
+    expect(page.locator("#drop")).not_to_have_class(over)
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
     page.get_by_role("heading", name="That was no file").wait_for()
     assert "Save the picture first" in page.inner_text("#trouble")
@@ -595,6 +599,18 @@ def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None
     drop(page, portrait, "astronaut.jpg", "image/jpeg")
     page.wait_for_selector(".card")
     assert page.locator("#trouble").count() == 0
+
+
+def test_a_photo_on_the_page_cannot_be_dragged_onto_it(open_page: Open) -> None:
+    page = open_page()
+    page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
+    expect(page.locator("#strip .mark")).to_have_text(["1", "0"])
+    for image in ("#strip img >> nth=1", "#frame img"):
+        page.locator(image).drag_to(
+            page.locator("#drop"), source_position={"x": 20, "y": 20}, timeout=20_000
+        )
+    assert page.locator("#trouble").count() == 0
+    assert page.locator("#strip button").count() == 2
 
 
 def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes) -> None:

@@ -51,7 +51,8 @@ async function seen(file, isMoving) {
 
 /** The picture as an element, or null where this browser cannot show it. */
 async function preview(url, name) {
-  const image = el("img", { src: url, alt: `The photo ${name}` });
+  // Dragged from here it would come back as a new photo, or as what is no file.
+  const image = el("img", { src: url, alt: `The photo ${name}`, draggable: "false" });
   try {
     await image.decode();
     return image;
@@ -221,7 +222,10 @@ function wire() {
   $("browse").addEventListener("click", () => input.click());
   input.addEventListener("change", () => { add(input.files); input.value = ""; });
   for (const event of ["dragenter", "dragover"]) {
-    document.addEventListener(event, (drag) => { drag.preventDefault(); drop.classList.add("over"); });
+    document.addEventListener(event, (drag) => {
+      drag.preventDefault();
+      drop.classList.toggle("over", drag.dataTransfer.types.includes("Files"));
+    });
   }
   document.addEventListener("dragleave", (drag) => { if (!drag.relatedTarget) drop.classList.remove("over"); });
   document.addEventListener("drop", (drag) => {

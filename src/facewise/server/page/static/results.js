@@ -19,7 +19,7 @@ function strip(photos, current, { choose, remove }) {
     const mark = photo.answer ? String(photo.answer.faces.length) : photo.error ? "!" : "…";
     return el("li", {}, [
       el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, "aria-keyshortcuts": "Delete", onclick: () => choose(photo), onkeydown: onkeydown(photo) }, [
-        photo.image ? el("img", { src: photo.url, alt: "" }) : null,
+        photo.image ? el("img", { src: photo.url, alt: "", draggable: "false" }) : null,
         el("span", { class: "mark", "aria-hidden": "true" }, [mark]),
       ]),
     ]);
