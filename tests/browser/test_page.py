@@ -1080,7 +1080,7 @@ def test_a_server_with_a_key_asks_for_it(
         page.get_by_label("This server asks for an API key").fill(key)
         page.keyboard.press("Enter")
         if key == "wrong horse":
-            page.get_by_text("The server does not know this key").wait_for()
+            page.locator("#key-form").get_by_text("does not know this key").wait_for()
     page.wait_for_selector("html[data-ready]")
     choose(page, portrait, "a;b, c.jpg")
     page.wait_for_selector(".card")
@@ -1094,6 +1094,53 @@ def test_a_server_with_a_key_asks_for_it(
     command = shlex.split(text.replace("YOUR-KEY", "correct höse"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert len(json.loads(done.stdout)["faces"]) == 1
+
+
+def test_a_key_is_refused_and_accepted_for_all_to_know(
+    start_server: Callable[..., Any], chromium: Any, portrait: bytes
+) -> None:
+    """Not by colour alone; and a photo that came meanwhile is said to wait until then."""
+    own = start_server(api_key="correct horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(own.url)
+    key, hint, live = (page.locator(name) for name in ("#key", "#key-hint", "#live"))
+    refused = "The server does not know this key: check it, or ask the operator."
+    look = "node => getComputedStyle(node).borderColor"
+    expect(key).to_have_accessible_description(re.compile("^The operator of this server"))
+    calm = key.evaluate(look)
+    key.fill("wrong horse")
+    page.keyboard.press("Enter")
+    expect(key).to_have_attribute("aria-invalid", "true")
+    expect(key).to_have_accessible_description(refused)
+    expect(live).to_have_text(refused)
+    assert key.evaluate(look) == hint.evaluate("node => getComputedStyle(node).color") != calm
+    choose(page, portrait)
+    waiting = page.locator("#key-form").get_by_text("The photo waits for the API key.")
+    expect(waiting).to_be_visible()
+    key.fill("wrong again")
+    page.keyboard.press("Enter")
+    expect(live).to_have_text(refused)
+    expect(waiting).to_be_visible()
+    shoot(page, "key-refused")
+    page.evaluate(
+        """() => {
+            const live = document.querySelector("#live");
+            window.said = [];
+            const note = (changes) => {
+                for (const { addedNodes: [text] } of changes) said.push(text.data);
+            };
+            new MutationObserver(note).observe(live, {childList: true});
+        }"""
+    )
+    key.fill("correct horse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".card")
+    assert page.evaluate("said[0]") == "Key accepted."
+    assert page.evaluate("document.activeElement.id") == "browse"
+    assert page.locator("#key-form").is_hidden()
+    assert key.get_attribute("aria-invalid") is None
+    page.close()
 
 
 def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromium: Any) -> None:

@@ -67,7 +67,8 @@ async function add(files) {
   if (!about) {
     early.push(...files);
     if (engine && !$("key-form").hidden) {
-      announce("The photo waits for the API key.");
+      $("key-waiting").hidden = false;
+      announce($("key-waiting").textContent);
       $("key").focus();
       return;
     }
@@ -197,6 +198,21 @@ function clear() {
   $("browse").focus();
 }
 
+function refuseKey() {
+  $("key").setAttribute("aria-invalid", "true");
+  $("key-hint").textContent = "The server does not know this key: check it, or ask the operator.";
+  announce($("key-hint").textContent);
+}
+
+function acceptKey() {
+  const form = $("key-form"), hadFocus = form.contains(document.activeElement);
+  if (form.hidden) return;
+  $("key").removeAttribute("aria-invalid");
+  $("key-waiting").hidden = form.hidden = true;
+  announce("Key accepted.");
+  if (hadFocus) $("browse").focus();
+}
+
 function askForKey() {
   $("key-form").hidden = false;
   $("key").focus();
@@ -317,14 +333,14 @@ async function start() {
     failed = error.code !== "unauthorized";
     if (failed) trouble(error.title, error.detail, start);
     else {
-      if ($("key").value) $("key-hint").textContent = "The server does not know this key: check it, or ask the operator.";
       askForKey();
+      if ($("key").value) refuseKey();
     }
     return;
   } finally {
     renderLoading(null);
   }
-  $("key-form").hidden = true;
+  acceptKey();
   server = about;
   // The static page, which has no server, has no box either.
   const wanted = "onDevice" in about && stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) !== null;
