@@ -747,6 +747,44 @@ def test_the_camera(open_page: Open) -> None:
     assert "camera.jpg" in page.inner_text("#caption")
 
 
+def test_live_words_are_whole_on_a_phone(open_page: Open) -> None:
+    """Also where they are wider than what is left of the picture beside the face."""
+    page = open_page(viewport={"width": 320, "height": 640})
+    left = 300
+
+    def answer(route: Any) -> None:
+        shares = {"male": 0.1, "female": 0.9}
+        gender = {"label": "female", "probabilities": shares, "label_set": ["female"]}
+        age = {"years": 30, "interval_years": [21, 43]}
+        face = {"bbox": [left, 200, left + 90, 300], "age": age, "gender": gender, "abstained": {}}
+        route.fulfill(json={"faces": [face], "width_px": 640, "height_px": 480})
+
+    page.route("**/v1/analyze*", answer)
+    page.click("#camera-open")
+    page.get_by_role("button", name="Guess live").click()
+    view = page.locator("#viewport").bounding_box()
+    for left in (-20, 0, 150, 300, 580):
+        with page.expect_response("**/v1/analyze*"):
+            pass
+        page.wait_for_function(
+            """([left]) => {
+                const {style} = document.querySelector(".live-box") ?? {style: {}};
+                const mirrored = 640 - left - 90;
+                const wide = document.querySelector("#viewport").clientWidth;
+                return Math.abs(parseFloat(style.left) - mirrored * wide / 640) < 2;
+            }""",
+            arg=[left],
+        )
+        words = page.evaluate(
+            """() => {
+                const {left, right} = document.querySelector(".live-box span")
+                    .getBoundingClientRect();
+                return [left, right];
+            }"""
+        )
+        assert view["x"] - 1 <= words[0] < words[1] <= view["x"] + view["width"] + 1
+
+
 def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
     """The picture is a mirror only before the one that looks at the visitor."""
     flags = [*FLAGS, "--use-fake-ui-for-media-stream"]

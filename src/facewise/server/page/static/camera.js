@@ -37,7 +37,7 @@ export function setUpCamera({ current, onPicture }) {
     const mine = ++opening;
     $("camera-error").hidden = true;
     const { about } = current();
-    $("live-hint").textContent = `Live shows the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
+    $("live-hint").textContent = `The live view goes on guessing the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
     $("go-live").hidden = about.liveAttributes.length === 0;
     $("other-camera").hidden = true;
     dialog.showModal();
@@ -121,15 +121,17 @@ export function setUpCamera({ current, onPicture }) {
     for (const face of faces) {
       const [left, top, right, bottom] = face.bbox;
       const x = isMirrored ? answer.width_px - right : left;
-      // The words stay inside the picture: from the far edge leftwards, and below at the top.
-      const side = x > answer.width_px / 2 ? " leftwards" : "";
-      const low = dy + top * shown < 34 ? " inside" : "";
-      const node = el("div", { class: `live-box${side}${low}` }, [el("span", {}, [face.text])]);
+      const low = dy + top * shown < 34 ? " inside" : "", words = el("span", {}, [face.text]);
+      const node = el("div", { class: `live-box${low}` }, [words]);
       node.style.left = `${dx + x * shown}px`;
       node.style.top = `${dy + top * shown}px`;
       node.style.width = `${(right - left) * shown}px`;
       node.style.height = `${(bottom - top) * shown}px`;
       viewport.append(node);
+      // The words stay inside the picture: back from its edges, and below at its top.
+      const start = node.offsetLeft + node.clientLeft + words.offsetLeft;
+      const within = Math.max(0, Math.min(start, viewport.clientWidth - words.offsetWidth));
+      words.style.left = `${words.offsetLeft + within - start}px`;
     }
     $("live-text").textContent = faces.map((face) => face.text).join("; ") || "No face in view";
   }
