@@ -685,8 +685,10 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
     picture = Image.open(download("#save-picture"))
     assert picture.size == (512, 512)
     assert picture.convert("RGB").tobytes() != Image.open(io.BytesIO(portrait)).tobytes()
+    before = page.locator("#actions").bounding_box()
     page.click("#copy-curl")
     page.get_by_role("button", name="Copied").wait_for()
+    assert page.locator("#actions").bounding_box() == before
     command = shlex.split(page.evaluate("navigator.clipboard.readText()"))
     assert command[0] == "curl"
     (tmp_path / name).write_bytes(portrait)
@@ -745,6 +747,36 @@ def test_the_camera(open_page: Open) -> None:
     page.wait_for_selector(".card")
     assert page.locator("#camera").is_hidden()
     assert "camera.jpg" in page.inner_text("#caption")
+
+
+def test_a_file_saved_early_says_how_many_photos_it_has(open_page: Open) -> None:
+    """One that is slow keeps nobody from the others."""
+    page = open_page()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if held:
+            route.continue_()
+        held.append(route)
+
+    page.set_input_files("#files", EXAMPLES / "portrait.jpg")
+    page.wait_for_selector(".card")
+    json_file, csv_file = (page.locator(name) for name in ("#save-json", "#save-csv"))
+    expect(json_file).to_have_accessible_name("Download as JSON")
+    page.route("**/v1/analyze*", hold)
+    page.set_input_files("#files", [EXAMPLES / name for name in ("cat.jpg", "six-ways.jpg")])
+    expect(json_file).to_have_text("JSON (1 of 3)")
+    expect(csv_file).to_have_accessible_name("Download as CSV (1 of 3)")
+    with page.expect_download() as waiting:
+        json_file.click()
+    names = [item["photo"] for item in json.loads(Path(waiting.value.path()).read_text())]
+    assert names == ["portrait.jpg"]
+    held[0].continue_()
+    expect(page.locator("#strip .mark")).to_have_text(["1", "0", "6"])
+    expect(json_file).to_have_text("JSON")
+    expect(csv_file).to_have_text("CSV")
+    titles = [one.get_attribute("title") for one in page.locator("#strip button").all()]
+    assert titles[1] == "Photo 2, cat.jpg: No face"
 
 
 def test_live_words_are_whole_on_a_phone(open_page: Open) -> None:

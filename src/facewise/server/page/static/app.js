@@ -194,7 +194,7 @@ function clear() {
   state.photos.forEach(forget);
   Object.assign(state, { photos: [], current: null });
   draw();
-  announce("Cleared.");
+  announce("All photos removed.");
   $("browse").focus();
 }
 
@@ -222,6 +222,8 @@ async function copyCurl() {
   const button = $("copy-curl"), text = about.curl(state.current.name);
   try {
     await navigator.clipboard.writeText(text);
+    // As wide as before: the buttons beside it stay where they are.
+    button.style.minWidth = `${button.getBoundingClientRect().width}px`;
     button.textContent = "Copied";
     announce("The curl command is on the clipboard.");
   } catch {

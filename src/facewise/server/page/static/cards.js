@@ -94,7 +94,8 @@ function bars(name, group, isUnsure) {
 function card(photo, face, index, about, link) {
   const number = index + 1, age = ageWords(face), isUnsure = "age" in face.abstained;
   const head = [crop(photo.image, face, photo.scale, number), heading(face, number)];
-  const locate = el("button", { class: "locate", "aria-label": `Face ${number}: show it in the photo`, onclick: () => link.focusBox(index) }, [String(number)]);
+  const label = `Face ${number}: show it in the photo`;
+  const locate = el("button", { class: "locate", "aria-label": label, title: label, onclick: () => link.focusBox(index) }, [String(number)]);
   const body = [
     ...abstentions(face),
     age && face.age.probabilities ? ageChart(face.age, `Age distribution${isUnsure ? " (unsure)" : ""}: most likely around ${age.years}, between ${age.low} and ${age.high}`, isUnsure) : null,

@@ -16,9 +16,10 @@ function strip(photos, current, { choose, remove }) {
   if (photos.length < 2) return [];
   return photos.map((photo, index) => {
     const state = photo.answer ? count(photo.answer.faces.length) : photo.error ? "problem" : "waiting";
+    const label = `Photo ${index + 1}, ${photo.name}: ${state}`;
     const mark = photo.answer ? String(photo.answer.faces.length) : photo.error ? "!" : "…";
     return el("li", {}, [
-      el("button", { "aria-label": `Photo ${index + 1}, ${photo.name}: ${state}`, "aria-current": photo === current ? "true" : null, "aria-keyshortcuts": "Delete", onclick: () => choose(photo), onkeydown: onkeydown(photo) }, [
+      el("button", { "aria-label": label, title: label, "aria-current": photo === current ? "true" : null, "aria-keyshortcuts": "Delete", onclick: () => choose(photo), onkeydown: onkeydown(photo) }, [
         photo.image ? el("img", { src: photo.url, alt: "", draggable: "false" }) : null,
         el("span", { class: "mark", "aria-hidden": "true" }, [mark]),
       ]),
@@ -88,8 +89,12 @@ export function renderBar(state, actions) {
   bringIntoSight(state.current);
   // After the last one is removed, the one before it.
   if (focused >= 0) [...$("strip").querySelectorAll("button")].slice(0, focused + 1).at(-1)?.focus();
-  const done = state.photos.some((item) => item.answer || item.error);
-  for (const id of ["save-json", "save-csv"]) $(id).disabled = !done;
+  // One slow photo keeps nobody from the others: the buttons say how many are in the file.
+  const all = state.photos.length, done = state.photos.filter((item) => item.answer || item.error).length;
+  for (const [id, kind] of [["save-json", "JSON"], ["save-csv", "CSV"]]) {
+    const text = done && done < all ? `${kind} (${done} of ${all})` : kind;
+    Object.assign($(id), { disabled: !done, textContent: text, ariaLabel: `Download as ${text}` });
+  }
   $("save-picture").disabled = !(state.current.answer && state.current.image);
   const again = failed(state.photos).length;
   if ($("retry-all")) Object.assign($("retry-all"), { hidden: again < 2, textContent: `Try all ${again} again` });
