@@ -357,7 +357,11 @@ def test_a_card_can_be_found_ones_way_in() -> None:
         listed = page.partition("</h1>")[2].partition("</nav>")[0]
         assert listed.startswith('\n<nav aria-label="Sections">')
         links = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', listed)
-        assert links == re.findall(r'<h2 id="([\w-]+)">([^<]+)</h2>', page)
+        assert links == re.findall(r'<h[23] id="([\w-]+)">([^<]+)</h', page)
+        below = re.findall(r"</a>\n<ul>\n<li>", listed)
+        assert len(below) == len(re.findall("</h2>(?:(?!</h2>).)*?</h3>", page, re.DOTALL)) > 0
+        assert '<a class="skip" href="#main">' in page
+        assert page.count('id="main"') == 1
         tables = re.findall("<table.*>", page)
         assert tables
         for table in tables:

@@ -26,9 +26,10 @@ _PAGE: Final = Template("""<!doctype html>
 <link rel="stylesheet" href="../../../static/prose.css">
 </head>
 <body>
+<a class="skip" href="#main">Skip to the card</a>
 <header class="bar"><a class="wordmark" href="../../../">facewise</a>
 <nav aria-label="Pages"><a href="../../../">App</a> <a href="../../../docs">API</a></nav></header>
-<main class="prose">
+<main id="main" class="prose">
 $body
 </main>
 </body>
@@ -66,8 +67,9 @@ def card_page(spec: ModelSpec) -> str:
 
 def _name(tokens: Sequence[Token]) -> str:
     """Give headings an id, and tables the name of the heading above; what lists the sections."""
-    names: set[str] = set()
-    name, links = "", ""
+    names = {"main"}  # of the page itself
+    name = ""
+    sections: list[tuple[str, list[str]]] = []
     for token, inner in pairwise(tokens):
         if token.type == "heading_open" and token.tag in ("h2", "h3", "h4"):
             words = "".join(child.content for child in inner.children or ())
@@ -76,11 +78,21 @@ def _name(tokens: Sequence[Token]) -> str:
                 name += "-again"
             names.add(name)
             token.attrSet("id", name)
+            link = f'<a href="#{name}">{html.escape(words)}</a>'
             if token.tag == "h2":
-                links += f'<li><a href="#{name}">{html.escape(words)}</a></li>\n'
+                sections.append((link, []))
+            elif token.tag == "h3" and sections:
+                sections[-1][1].append(link)
         elif token.type == "table_open":
             # A wide table scrolls within itself: the keyboard must be able to reach it, too.
             token.attrSet("tabindex", "0")
             if name:
                 token.attrSet("aria-labelledby", name)
-    return f'<nav aria-label="Sections">\n<ul>\n{links}</ul>\n</nav>\n' if links else ""
+    if not sections:
+        return ""
+    items = [link + (_list(below) if below else "") for link, below in sections]
+    return f'<nav aria-label="Sections">{_list(items)}</nav>\n'
+
+
+def _list(items: Sequence[str]) -> str:
+    return "\n<ul>\n" + "".join(f"<li>{item}</li>\n" for item in items) + "</ul>\n"
