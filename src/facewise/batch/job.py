@@ -191,32 +191,12 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-_EARLIER: Final = {
-    "02cbfdb627231dae57b81e99be53b3b56fb297efebbd03dd86bcbeb21e8afe23": {
-        "age": 1.1364,
-        "gender": 1.2116,
-        "ethnicity": 1.2427,
-    },
-    "4a899c63233effde0b9cf6faed5a4862ec0f29aad9b5d10f762ee9b66aad0702": {
-        "age": 0.9879,
-        "gender": 1.03,
-        "ethnicity": 1.0637,
-    },
-}
-"""Temperatures by the digest of the calibration, of facewise-default@5 and 5.1 and facewise-small@1
-and 1.1: manifests did not hold them then, and both were calibrated again with the same ones."""
-
-
 def has_temperatures_of(manifest: Mapping[str, Any], spec: ModelSpec) -> bool:
     """Whether a table's probabilities are shown to be calibrated as this model's are.
 
     Gates and intervals may differ. The weights are not looked at: every row has their hash.
     """
-    digest = manifest["settings"].get("calibration_sha256")
-    stored = manifest.get("temperatures", _EARLIER.get(digest))
-    return bool(
-        digest == _digest(spec.calibration) or stored == spec.calibration.get("temperatures", {})
-    )
+    return bool(manifest.get("temperatures") == spec.calibration.get("temperatures", {}))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
