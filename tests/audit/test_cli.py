@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -11,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.audit.audit import audit as run
+from facewise.audit.audit import changes
 from facewise.audit.reference import read_reference
 from facewise.audit.table import COLUMNS, Faces, read_faces
-from facewise.cli.audit import _known
+from facewise.cli.audit import _known, _notes
 from facewise.errors import OptionError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
@@ -49,12 +53,12 @@ def other(table: Path, tmp_path: Path) -> Path:
     return tmp_path / "other.table"
 
 
-def test_a_table_becomes_a_summary_a_report_and_json(table: Path, tmp_path: Path) -> None:
-    done = audit(table, "--out", tmp_path / "report-v1.2")
+def test_a_table_becomes_a_summary_a_report_and_json(twice: Path, tmp_path: Path) -> None:
+    done = audit(twice, "--out", tmp_path / "report-v1.2")
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads((tmp_path / "report-v1.2.json").read_text())
-    assert figures["images"] == 24
-    assert figures["faces"] >= 20
+    assert figures["images"] == 48
+    assert figures["faces"] >= 40
     for name in ("age", "gender", "ethnicity"):
         for kind in ("naive", "corrected"):
             shares = [row[kind]["share"] for row in figures["attributes"][name]]
@@ -101,9 +105,9 @@ def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
-    table: Path, tmp_path: Path
+    twice: Path, tmp_path: Path
 ) -> None:
-    done = audit(table, "--against", table, "--out", tmp_path / "report")
+    done = audit(twice, "--against", twice, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     change = json.loads((tmp_path / "report.json").read_text())["change"]
     women = next(row for row in change["gender"] if row["label"] == "female")
@@ -121,7 +125,7 @@ def test_two_tables_stand_side_by_side_with_the_change(
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "report.json").read_text())
     assert figures["second"]["images"] == 12
-    assert figures["second"]["confusions_from"] is None
+    assert figures["second"]["confusions_from"] == []
     assert any("different models" in note for note in figures["notes"])
     assert any("second table: shares are counted" in note for note in figures["notes"])
     (women,) = (row for row in figures["change"]["gender"] if row["label"] == "female")
@@ -163,10 +167,82 @@ def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
     assert "corrected share" not in page
 
 
-def test_a_note_warns_of_the_intervals_of_decades(table: Path) -> None:
-    text = audit(table, "--no-crossings").stdout
-    assert "interval of a single decade may hold its share far less often than 95 % says" in text
-    assert "trust the intervals" not in text
+def test_without_confusions_intervals_hold_either_and_all_outputs_say_so(
+    twice: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for name in ("either", "fairface", "utkface"):
+        option = () if name == "either" else ("--confusions", name)
+        done = audit(twice, "--against", twice, "--no-crossings", "--out", tmp_path / name, *option)
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+        said = found[name]["correction"]
+        lines = done.stdout.splitlines()
+        assert lines.index(said) < next(i for i, t in enumerate(lines) if t.startswith("age ("))
+        page = html.unescape((tmp_path / f"{name}.html").read_text())
+        assert page.count(said) == 1
+        assert page.index(said) < page.index("<table")
+        assert ("--confusions fairface or utkface" in said) == (name == "either")
+        # The warnings of what intervals do not hold are of a source that was named.
+        single = "interval of a single decade may hold its share far less often than 95 % says"
+        assert (single in done.stdout) == (name != "either")
+    both = found.pop("either")
+    assert both["confusions_from"] == both["second"]["confusions_from"] == ["fairface", "utkface"]
+    for one in found.values():
+        for name, rows in both["attributes"].items():
+            for row, own in zip(rows, one["attributes"][name], strict=True):
+                assert row["corrected"]["low"] <= own["corrected"]["low"]
+                assert own["corrected"]["high"] <= row["corrected"]["high"]
+            for row, own in zip(both["change"][name], one["change"][name], strict=True):
+                assert row["kind"] == own["kind"] == "corrected"
+                assert row["low"] <= own["low"] <= own["high"] <= row["high"]
+
+
+def test_notes_say_what_intervals_do_not_hold(twice: Path) -> None:
+    faces = read_faces(twice)
+    known, _ = _known(faces, [twice], None)
+    gender = known["utkface"]["gender"]
+    known["utkface"]["gender"] = replace(gender, offsets=gender.offsets + np.array([5, -5]))
+    figures, _ = run(faces, known, source="fairface", crossings=False)
+    (note,) = (text for text in _notes(figures) if text.startswith("gender"))
+    assert "(--confusions utkface) would differ by more than the interval for male" in note
+    figures, _ = run(faces, known, crossings=False)
+    assert not any("differ" in text or "alone" in text for text in _notes(figures))
+    del known["utkface"]["gender"]
+    figures, _ = run(faces, known, crossings=False)
+    (note,) = (text for text in _notes(figures) if text.startswith("gender"))
+    assert "gender is corrected as on fairface's faces alone" in note
+
+
+def test_tables_of_few_faces_are_compared_as_counted(table: Path, twice: Path) -> None:
+    few = "age, gender, ethnicity: fewer than 30 faces are counted, not corrected"
+    done = audit(table, "--no-crossings")
+    assert f"note: {few}" in done.stdout
+    assert "corrected  " not in done.stdout
+    assert "as if the model never erred" in done.stdout
+    done = audit(twice, "--against", table, "--no-crossings")
+    assert f"note: second table: {few}" in done.stdout
+    assert "change in percentage points" in done.stdout
+
+
+def test_shares_are_compared_only_where_both_models_know_the_sources(
+    twice: Path, tmp_path: Path
+) -> None:
+    """The second table's weights are the first's; its spec lacks a source."""
+    spec = load_spec()
+    fitted = json.loads(spec.path.read_text())
+    fitted["name"] = "less"
+    del fitted["calibration"]["confusions"]["utkface"]
+    (tmp_path / "less.json").write_text(json.dumps(fitted))
+    faces = read_faces(twice)
+    known, _ = _known(faces, [twice], str(tmp_path / "less.json"))
+    figures, shares = run(faces, known, crossings=False)
+    assert figures["confusions_from"] == ["fairface"]
+    assert "as on fairface's" in figures["correction"]
+    both, _ = _known(faces, [twice], None)
+    _, others = run(faces, both, crossings=False)
+    assert {row["kind"] for row in changes(shares, others)["gender"]} == {"naive"}
+    assert {row["kind"] for row in changes(shares, shares)["gender"]} == {"corrected"}
 
 
 def test_a_file_of_another_kind_is_not_called_damaged(table: Path, tmp_path: Path) -> None:
@@ -277,7 +353,8 @@ def test_data_that_were_split_over_tables_are_one(table: Path, tmp_path: Path) -
     assert "second table: 48 images" in done.stdout
     assert done.stderr.count("later.table is not finished") == 2
     figures = json.loads((tmp_path / "report.json").read_text())
-    assert figures["confusions_from"] == figures["second"]["confusions_from"] == "fairface"
+    assert figures["confusions_from"] == figures["second"]["confusions_from"]
+    assert figures["confusions_from"] == ["fairface", "utkface"]
     assert "faces.table and 1 more" in (tmp_path / "report.html").read_text()
     # One of them is of another calibration: none of it is corrected.
     manifest["temperatures"]["age"] += 0.1

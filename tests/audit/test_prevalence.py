@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from facewise.audit.confusions import Confusions, class_masses, fit_confusions
-from facewise.audit.prevalence import estimate, naive_shares, rake, same_picture
+from facewise.audit.prevalence import (
+    Either,
+    Shares,
+    either,
+    estimate,
+    naive_shares,
+    rake,
+    same_picture,
+)
 from facewise.reporting.bootstrap import wilson
 
 NAMES = ("a", "b", "c")
@@ -125,6 +133,73 @@ def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> N
     # The change from few pictures is as little known as they are.
     _, ends = of(1).change_to(of(40))
     assert ends[0] == pytest.approx([0.667 - 0.975, 0.667 - 0.094], abs=5e-3)
+
+
+@pytest.mark.parametrize("method", ["em", "adjusted"])
+def test_either_holds_the_truth_whichever_faces_they_are_like(method: str) -> None:
+    """Of the other source's faces the model says "a" far more often."""
+    rng = np.random.default_rng(5)
+
+    def seen(counts: list[int], bias: float) -> tuple[Any, Any]:
+        labels, p = faces(counts, rng)
+        p = p * np.exp(np.array([bias, 0, 0], np.float32))
+        return labels, p / p.sum(1, keepdims=True)
+
+    sources = {}
+    for name, bias in (("one", 0.0), ("other", 1.5)):
+        labels, p = seen([3_000] * 3, bias)
+        sources[name] = Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
+    true = np.array([0.2, 0.3, 0.5])
+
+    def holds(shares: Shares | Either) -> float:
+        low, high = shares.interval().T
+        return float(((low <= true) & (true <= high)).mean())
+
+    for name, bias in (("one", 0.0), ("other", 1.5)):
+        held: dict[str, list[float]] = {"one": [], "other": [], "either": []}
+        for _ in range(8):
+            _, p = seen([100, 150, 250], bias)
+            pictures = np.arange(len(p))
+            parts = {
+                source: estimate([p], [c], pictures, method=method, rounds=60)
+                for source, c in sources.items()
+            }
+            both = either(parts, naive_shares(p, pictures, rounds=60).value)
+            assert both.value.sum() == pytest.approx(1)
+            held["either"].append(holds(both))
+            for source, part in parts.items():
+                held[source].append(holds(part))
+        wrong = "other" if name == "one" else "one"
+        assert np.mean(held["either"]) >= np.mean(held[name]) >= 0.85
+        assert np.mean(held[wrong]) < 0.5
+
+
+def test_counted_shares_move_as_far_as_corrections_agree() -> None:
+    def of(share: float) -> Shares:
+        a = share + 0.01 * np.linspace(-1, 1, 101)
+        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000)
+
+    def value(counted: float, *shares: float) -> float:
+        parts = {str(share): of(share) for share in shares}
+        return float(either(parts, np.array([counted, 1 - counted])).value[0])
+
+    assert value(0.4, 0.3) == pytest.approx(0.3), "one correction is as it is"
+    assert value(0.4, 0.3, 0.5) == pytest.approx(0.4)
+    assert value(0.4, 0.5, 0.6) == pytest.approx(0.495), "the first quartile of the nearer one"
+    assert value(0.4, 0.2, 0.3) == pytest.approx(0.305)
+
+
+def test_a_change_holds_what_every_correction_says_of_it() -> None:
+    def of(share: float) -> Shares:
+        a = share + 0.01 * np.linspace(-1, 1, 101)
+        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000)
+
+    before = either({"x": of(0.3), "y": of(0.5)}, np.array([0.4, 0.6]))
+    after = either({"x": of(0.4), "y": of(0.8)}, np.array([0.6, 0.4]))
+    moved, ends = before.change_to(after)
+    assert moved == pytest.approx([0.2, -0.2])
+    # By x it is 0.1 and by y 0.3; rounds are paired and drawn alike here.
+    assert ends == pytest.approx(np.array([[0.1, 0.3], [-0.3, -0.1]]))
 
 
 def test_copies_of_a_picture_are_drawn_together() -> None:

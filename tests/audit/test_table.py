@@ -165,14 +165,24 @@ def test_faces_that_lack_an_attribute_are_left_out_of_it_alone(tmp_path: Path) -
     assert sum(r["naive"]["share"] for r in figures["attributes"]["ethnicity"]) == pytest.approx(1)
 
 
-def test_crossings_add_up_to_the_attributes_with_intervals(tmp_path: Path) -> None:
-    known = {}
+def made_up(bias: float = 0.0) -> dict[str, Confusions]:
+    """Of every attribute; the bias raises the first half of the classes."""
+    out = {}
     for name, labels in LABELS.items():
         k = len(labels)
         counts = np.eye(k) * 80 + 5
-        known[name] = Confusions(counts.sum(1), counts, np.zeros(k), np.eye(k) * 0.02)
+        offsets = np.where(np.arange(k) < k // 2, bias, 0)
+        out[name] = Confusions(counts.sum(1), counts, offsets, np.eye(k) * 0.02)
+    return out
+
+
+@pytest.mark.parametrize("sources", [("a",), ("a", "b")])
+def test_crossings_add_up_to_the_attributes_with_intervals(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    known = {source: made_up(bias) for source, bias in zip(sources, (0, 0.7), strict=False)}
     faces = read_faces(write(tmp_path / "t", 600))
-    figures, shares = audit(faces, {"made up": known})
+    figures, shares = audit(faces, known)
     cells = figures["crossings"]["gender x ethnicity"]
     women = [cell for cell in cells if cell["labels"][0] == "female"]
     total = shares["gender"]["corrected"].value[1]
@@ -181,6 +191,44 @@ def test_crossings_add_up_to_the_attributes_with_intervals(tmp_path: Path) -> No
         own = cell["corrected"]
         assert own["low"] <= own["share"] <= own["high"]
         assert own["low"] < own["high"]
+
+
+def test_intervals_hold_every_source_unless_one_is_named(tmp_path: Path) -> None:
+    known = {"a": made_up(), "b": made_up(0.7)}
+    faces = read_faces(write(tmp_path / "t", 600))
+    both, _ = audit(faces, known)
+    named = {source: audit(faces, known, source=source)[0] for source in known}
+    assert both["confusions_from"] == ["a", "b"]
+    assert both["correction"].count("a's or as on b's") == 1
+    for source, figures in named.items():
+        assert figures["confusions_from"] == [source]
+        assert f"as on {source}'s" in figures["correction"]
+    parts = [(f["attributes"], both["attributes"]) for f in named.values()]
+    parts += [(f["crossings"], both["crossings"]) for f in named.values()]
+    for own, hull in parts:
+        for name, rows in hull.items():
+            for row, other in zip(rows, own[name], strict=True):
+                wide, narrow = row["corrected"], other["corrected"]
+                assert wide["low"] <= narrow["low"] <= narrow["high"] <= wide["high"]
+    for name, rows in both["attributes"].items():
+        assert sum(row["corrected"]["share"] for row in rows) == pytest.approx(1)
+        for source, figures in named.items():
+            assert both["by_source"][source][name] == pytest.approx(
+                {row["label"]: row["corrected"]["share"] for row in figures["attributes"][name]}
+            )
+
+
+def test_a_handful_of_faces_is_counted_and_not_corrected(tmp_path: Path) -> None:
+    for rows, corrected in ((42, False), (48, True)):  # of six rows, four have a face
+        figures, shares = audit(
+            read_faces(write(tmp_path / str(rows), rows)), {"a": made_up(), "b": made_up(0.7)}
+        )
+        assert (figures["faces"] >= 30) == corrected
+        for name in LABELS:
+            assert ("corrected" in shares[name]) == corrected
+            assert (name in figures["too_few_to_correct"]) != corrected
+        assert bool(figures["confusions_from"]) == bool(figures["correction"]) == corrected
+        assert ("corrected" in figures["crossings"]["age x gender"][0]) == corrected
 
 
 def test_a_track_on_video_counts_once(tmp_path: Path) -> None:
@@ -215,7 +263,7 @@ def test_other_calibration_faces_are_compared_by_the_same_method(
         known[name] = Confusions(counts.sum(1), counts, np.linspace(0, 1, k), np.zeros((k, k)))
     faces = read_faces(write(tmp_path / "t", 600))
     figures, _ = audit(faces, {"a": known, "b": known}, source="a", method=method, crossings=False)
-    for name, values in figures["other_sources"]["b"].items():
+    for name, values in figures["by_source"]["b"].items():
         own = {r["label"]: r["corrected"]["share"] for r in figures["attributes"][name]}
         assert values == pytest.approx(own)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.audit.confusions import DEFAULT_SOURCE, LABELS, Confusions, Floats
+from facewise.audit.confusions import LABELS, Confusions, Floats
 from facewise.audit.prevalence import (
     METHODS,
+    Either,
     Shares,
+    either,
     estimate,
     naive_shares,
     rake,
@@ -22,14 +24,21 @@ from facewise.errors import OptionError
 from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import wilson
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 CROSSING_ROUNDS: Final = 100
-Estimates = dict[str, dict[str, Shares]]
-"""Attribute to "naive" and, where confusions are known, "corrected"."""
+
+FEW_FACES: Final = 30
+"""Fewer are not corrected: the likeliest shares of a handful are all of one class."""
+
+Known = Mapping[str, Mapping[str, Confusions]]
+"""Data set of calibration faces to attribute to confusions."""
+
+Estimates = dict[str, dict[str, Either]]
+"""Attribute to "naive" and, where it is corrected, "corrected"."""
 
 
 def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
-    """Data set of calibration faces to attribute to confusions; empty where none were fitted."""
+    """A model's; empty where none were fitted."""
     stored: Mapping[str, Any] = spec.calibration.get("confusions", {})
     return {
         source: {name: Confusions.from_dict(c) for name, c in attributes.items()}
@@ -37,21 +46,21 @@ def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
     }
 
 
-def choose_source(known: Mapping[str, Any], wanted: str | None) -> str | None:
-    """Which calibration faces the data are taken to be like.
+def choose_sources(known: Known, wanted: str | None) -> Known:
+    """The one that was named, or all of them: which the data are like is their owner's to know.
 
     Raises:
         OptionError: the model has none of that name.
     """
-    if wanted is not None and wanted not in known:
+    if wanted is None:
+        return known
+    if wanted not in known:
         have = ", ".join(known) or "none: run facewise evaluate --fit"
         raise OptionError(f"the model knows no confusions of {wanted!r}; it has {have}")
-    return wanted or (DEFAULT_SOURCE if DEFAULT_SOURCE in known else next(iter(known), None))
+    return {wanted: known[wanted]}
 
 
-def estimate_all(
-    faces: Faces, confusions: Mapping[str, Confusions], method: str = "em", *, sample: int = 0
-) -> Estimates:
+def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: int = 0) -> Estimates:
     """Shares of every attribute that the table holds; ``sample`` as in ``estimate``."""
     if method not in METHODS:
         raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
@@ -61,17 +70,21 @@ def estimate_all(
         if len(p) == 0:
             continue
         counts = faces.count([name])
-        out[name] = {"naive": naive_shares(p, pictures, counts=counts, sample=sample)}
-        if name in confusions:
-            out[name]["corrected"] = estimate(
-                [p], [confusions[name]], pictures, method=method, sample=sample
-            )
+        naive = naive_shares(p, pictures, counts=counts, sample=sample)
+        out[name] = {"naive": Either(naive.value, {"": naive})}
+        own = {source: c[name] for source, c in sources.items() if name in c}
+        if own and len(p) >= FEW_FACES:
+            parts = {
+                source: estimate([p], [c], pictures, method=method, sample=sample)
+                for source, c in own.items()
+            }
+            out[name]["corrected"] = either(parts, naive.value)
     return out
 
 
 def audit(
     faces: Faces,
-    known: Mapping[str, Mapping[str, Confusions]],
+    known: Known,
     *,
     source: str | None = None,
     method: str = "em",
@@ -81,23 +94,25 @@ def audit(
 
     Args:
         faces: the table.
-        known: confusions by data set; see ``read_confusions``.
-        source: the data set whose confusions to use; ``choose_source``'s choice if None.
+        known: see ``read_confusions``.
+        source: the data set whose confusions to use; all of them, if None.
         method: one of ``METHODS``.
         crossings: also count attributes against each other.
 
     Returns:
         The figures, ready for JSON, and the shares behind them with their draws.
     """
-    chosen = choose_source(known, source)
-    confusions = known[chosen] if chosen is not None else {}
-    shares = estimate_all(faces, confusions, method)
+    sources = choose_sources(known, source)
+    shares = estimate_all(faces, sources, method)
+    corrected = {name: s["corrected"] for name, s in shares.items() if "corrected" in s}
+    used = [name for name in sources if any(name in s.parts for s in corrected.values())]
     n = faces.faces
     known_of = {name: int(faces.count([name]).sum()) for name in faces.probabilities}
     figures: dict[str, Any] = {
         "format": FORMAT,
         "model": {"name": faces.model[0], "sha256": faces.model[1]},
-        "confusions_from": chosen,
+        "confusions_from": used,
+        "correction": correction(used) if used else None,
         "method": method,
         "images": faces.images,
         "faces": n,
@@ -106,31 +121,49 @@ def audit(
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),
         "known_of": known_of,
+        "too_few_to_correct": [name for name in shares if sources and known_of[name] < FEW_FACES],
         "abstained": {
             name: _part(faces.abstained[name], of) for name, of in known_of.items() if of
         },
         "faces_that_stand_for_all": len(faces.pictures),
         "attributes": {name: _attribute(name, s, known_of[name]) for name, s in shares.items()},
-        "other_sources": {
-            other: {
-                name: corrected_values(faces, name, own[name], method)
-                for name in shares
+        "by_source": {
+            each: {
+                name: _corrected_values(faces, name, own[name], s, each, method)
+                for name, s in corrected.items()
                 if name in own
             }
-            for other, own in known.items()
-            if other != chosen and n
+            for each, own in known.items()
         },
-        "crossings": _crossings(faces, confusions, shares) if crossings and n else {},
+        "crossings": _crossings(faces, sources, shares) if crossings and n else {},
     }
     return figures, shares
 
 
-def corrected_values(
-    faces: Faces, name: str, confusions: Confusions, method: str
+def correction(sources: Sequence[str]) -> str:
+    """What corrected shares suppose, in a sentence."""
+    if len(sources) == 1:
+        return (
+            f"corrected as if the model errs on these faces as on {sources[0]}'s; intervals do not "
+            "allow for it erring otherwise"
+        )
+    every = " or as on ".join(f"{source}'s" for source in sources)
+    return (
+        f"corrected: intervals hold whether the model errs on these faces as on {every}, and "
+        "counted shares are moved only as far as these corrections agree; --confusions "
+        f"{' or '.join(sources)}, for the one that yours resemble, narrows the intervals"
+    )
+
+
+def _corrected_values(
+    faces: Faces, name: str, confusions: Confusions, shares: Either, source: str, method: str
 ) -> dict[str, float]:
-    """Corrected shares alone, for the comparison of calibration faces."""
-    p, pictures = faces.kept([name])
-    value = estimate(p, [confusions], pictures, method=method, rounds=2).value
+    """Shares by one source alone, whether or not it was used."""
+    if source in shares.parts:
+        value = shares.parts[source].value
+    else:
+        p, pictures = faces.kept([name])
+        value = estimate(p, [confusions], pictures, method=method, rounds=2).value
     return dict(zip(LABELS[name], value.tolist(), strict=True))
 
 
@@ -139,7 +172,7 @@ def _part(count: int, n: int) -> dict[str, float]:
     return {"n": count, "share": count / n if n else 0.0, "low": low, "high": high}
 
 
-def _attribute(name: str, shares: Mapping[str, Shares], n: int) -> list[dict[str, Any]]:
+def _attribute(name: str, shares: Mapping[str, Either], n: int) -> list[dict[str, Any]]:
     rows = []
     for k, label in enumerate(LABELS[name]):
         row: dict[str, Any] = {"label": label}
@@ -155,27 +188,32 @@ def _attribute(name: str, shares: Mapping[str, Shares], n: int) -> list[dict[str
     return rows
 
 
-def _crossings(
-    faces: Faces, confusions: Mapping[str, Confusions], shares: Estimates
-) -> dict[str, list[dict[str, Any]]]:
+def _crossings(faces: Faces, sources: Known, shares: Estimates) -> dict[str, list[dict[str, Any]]]:
     """Every pair of attributes, and all three; corrected cells add up to the corrected margins."""
     out = {}
     sets = [c for size in (2, 3) for c in itertools.combinations(shares, size)]
     for chosen in sets:
         p, pictures = faces.kept(chosen)
-        counts = faces.count(chosen)
-        corrected = None
-        if set(chosen) <= set(confusions) and len(p[0]):
-            known = [confusions[name] for name in chosen]
-            free = estimate(p, known, pictures, rounds=CROSSING_ROUNDS)
-            margins = [shares[name]["corrected"] for name in chosen]
-            corrected = Shares(
-                _raked(free.value[None], [m.value[None] for m in margins])[0],
+        counts = faces.count(chosen).ravel()
+        margins = [shares[name]["corrected"] for name in chosen if "corrected" in shares[name]]
+        parts = {}
+        for source, known in sources.items():
+            own = [margin.parts[source] for margin in margins if source in margin.parts]
+            if len(own) < len(chosen) or len(p[0]) < FEW_FACES:
+                continue
+            free = estimate(p, [known[name] for name in chosen], pictures, rounds=CROSSING_ROUNDS)
+            parts[source] = Shares(
+                _raked(free.value[None], [m.value[None] for m in own])[0],
                 # Round for round: the same draws of calibration faces made both.
-                _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in margins]),
+                _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
                 free.pictures,
             )
-        out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
+        corrected = None
+        if parts:
+            free_value = either(parts, counts / counts.sum()).value
+            value = _raked(free_value[None], [m.value[None] for m in margins])[0]
+            corrected = Either(value, parts)
+        out[" x ".join(chosen)] = _cells(chosen, counts, corrected)
     return out
 
 
@@ -186,7 +224,7 @@ def _raked(cells: Floats, margins: list[Floats]) -> Floats:
 
 
 def _cells(
-    names: tuple[str, ...], counts: NDArray[np.int64], corrected: Shares | None
+    names: tuple[str, ...], counts: NDArray[np.int64], corrected: Either | None
 ) -> list[dict[str, Any]]:
     n = max(int(counts.sum()), 1)
     ends = None if corrected is None else corrected.interval()
@@ -215,7 +253,9 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
     """
     out: dict[str, list[dict[str, Any]]] = {}
     for name in before.keys() & after.keys():
-        kind = "corrected" if "corrected" in before[name].keys() & after[name].keys() else "naive"
+        corrected = [s[name]["corrected"] for s in (before, after) if "corrected" in s[name]]
+        alike = len(corrected) == 2 and corrected[0].parts.keys() == corrected[1].parts.keys()
+        kind = "corrected" if alike else "naive"
         moved, ends = before[name][kind].change_to(after[name][kind])
         out[name] = [
             {

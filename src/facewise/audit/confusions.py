@@ -43,9 +43,6 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     "gender": GENDER_LABELS,
     "ethnicity": ETHNICITY_LABELS,
 }
-DEFAULT_SOURCE: Final = "fairface"
-"""Pictures as people take them; UTKFace's are of the web's portraits (docs/audit.md)."""
-
 RIDGE: Final = 1.0
 """Pulls biases of classes with hardly a face towards 0, as one face would."""
 

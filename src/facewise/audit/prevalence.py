@@ -14,7 +14,7 @@ for offsets that depend on the make-up of the calibration faces (``facewise.audi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,6 +100,63 @@ class Shares:
         ends[:, 0] = np.minimum(ends[:, 0], moved - np.where(alike, down, 0))
         ends[:, 1] = np.maximum(ends[:, 1], moved + np.where(alike, up, 0))
         return moved, ends
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Either:
+    """Shares by several corrections, of which nobody knows which one holds; or by one.
+
+    Attributes:
+        value: ``(K,)``, summing to 1.
+        parts: each correction's shares, by its source.
+    """
+
+    value: Floats
+    parts: Mapping[str, Shares]
+
+    def interval(self) -> Floats:
+        """``(K, 2)``: from the lowest end of any correction to the highest."""
+        return _hull([part.interval() for part in self.parts.values()], self.value)
+
+    def change_to(self, later: Either) -> tuple[Floats, Floats]:
+        """Later shares minus these and their interval, which holds that of every correction.
+
+        Whichever holds, both tables' faces are taken to be like the same calibration faces.
+        """
+        moved = later.value - self.value
+        return moved, _hull(
+            [part.change_to(later.parts[source])[1] for source, part in self.parts.items()], moved
+        )
+
+
+def either(parts: Mapping[str, Shares], counted: Floats) -> Either:
+    """One correction as it is; of several, what they agree on.
+
+    Where they differ, counted shares are often nearer than the mean of corrections. So a counted
+    share stands unless three quarters of every correction's draws lie on the same side of it; then
+    the nearest of these quartiles takes its place.
+
+    Args:
+        parts: shares by source, of the same cells.
+        counted: shares of the answers, ``(K,)``.
+    """
+    if len(parts) == 1:
+        return Either(next(iter(parts.values())).value, parts)
+    quartiles = [np.quantile(part.drawn, [0.25, 0.75], axis=0) for part in parts.values()]
+    low, high = np.min(quartiles, axis=0)[0], np.max(quartiles, axis=0)[1]
+    value = np.clip(counted, low, high)
+    return Either(value / value.sum(), parts)
+
+
+def _hull(ends: Sequence[Floats], value: Floats) -> Floats:
+    out: Floats = np.stack(
+        [
+            np.minimum(np.min(ends, axis=0)[:, 0], value),
+            np.maximum(np.max(ends, axis=0)[:, 1], value),
+        ],
+        axis=1,
+    )
+    return out
 
 
 def _quantiles(drawn: Floats) -> Floats:

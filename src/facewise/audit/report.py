@@ -32,6 +32,8 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
     lines = [f"{title}: {_counts(figures)}", *_abstained(figures)]
     if (second := figures.get("second")) is not None:
         lines += [f"second table: {_counts(second)}", *_abstained(second)]
+    if figures["correction"]:
+        lines.append(figures["correction"])
     for name, rows in figures["attributes"].items():
         lines.append(f"{name} (share of faces, {_interval(rows)})")
         for row in rows:
@@ -62,6 +64,8 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         f"{_BEGINNING}how a model that was taught by people's labels sees them, not who they are. "
         + _counts(figures)
     )
+    if figures["correction"]:
+        report.text(figures["correction"])
     report.bullets(figures["notes"])
     tables = [figures, *([figures["second"]] if "second" in figures else [])]
     columns = ["n", "share"]

@@ -41,7 +41,11 @@ def audit(
         ),
     ] = None,
     confusions: Annotated[
-        str | None, typer.Option(help="Calibration faces yours resemble: fairface, utkface.")
+        str | None,
+        typer.Option(
+            help="Calibration faces yours resemble: fairface, utkface; else intervals hold what "
+            "either gives."
+        ),
     ] = None,
     method: Annotated[str, typer.Option(help="Correction: em or adjusted.")] = "em",
     model: Annotated[
@@ -88,15 +92,16 @@ def audit(
         if second.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
         own, why = _known(second, against, model)
-        source = figures["confusions_from"]
-        if source not in own:  # shares are compared that were made alike, which leaves the counted
-            if source is not None and own:
-                why = [f"counted shares are compared: its model knows no confusions of {source}"]
-            own = {}
+        # Shares are compared that were made alike, which leaves the counted where one table's
+        # cannot be corrected as the other's are.
+        sources = figures["confusions_from"]
+        if own and (lacking := [source for source in sources if source not in own]):
+            lack = " or ".join(lacking)
+            why, own = [f"counted shares are compared: its model knows no confusions of {lack}"], {}
+        used = {source: own[source] for source in sources if own}
         notes += [f"second table: {text}" for text in why]
-        used = source if own else None
-        figures["second"], _ = run(second, own, source=used, method=method, crossings=False)
-        after = estimate_all(second, own.get(source, {}), method, sample=1)
+        figures["second"], _ = run(second, used, method=method, crossings=False)
+        after = estimate_all(second, used, method, sample=1)
         figures["change"] = changes(shares, after)
         alone = [name for name in {**shares, **after} if name not in figures["change"]]
         notes += [
@@ -173,7 +178,8 @@ def _known(
 
 def _notes(figures: dict[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
-    source = figures["confusions_from"]
+    from facewise.audit.audit import FEW_FACES
+
     notes = ["faces that were not found are in no share"]
     for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
         if tracks := table.get("tracks", {}).get("n"):
@@ -186,20 +192,30 @@ def _notes(figures: dict[str, Any]) -> list[str]:
             for name, of in table.get("known_of", {}).items()
             if of < table["faces"]
         ]
-    if source is None:
+        if few := table.get("too_few_to_correct"):
+            notes.append(
+                f"{said}{', '.join(few)}: fewer than {FEW_FACES} faces are counted, not corrected"
+            )
+    sources = figures["confusions_from"]
+    if not sources:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
         notes.append(f"counts are of all faces; {kept:,} of them stand for all in the corrections")
-    if "age" in figures["attributes"]:
+    if len(sources) > 1:  # what follows is in the intervals
+        for name in figures["attributes"]:
+            have = [source for source in sources if name in figures["by_source"][source]]
+            if 0 < len(have) < len(sources):
+                notes.append(
+                    f"{name} is corrected as on {' or '.join(have)}'s faces alone: the model has "
+                    "no other confusions of it"
+                )
+        return notes
+    if "age" in figures["by_source"][sources[0]]:
         notes.append(
             "neighbouring decades are hard to tell apart: the interval of a single decade may hold "
             "its share far less often than 95 % says"
         )
-    notes.append(
-        f"the correction supposes that the model errs on these faces as on {source}'s; intervals "
-        "do not allow for it erring otherwise"
-    )
-    for other, attributes in figures["other_sources"].items():
+    for other, attributes in figures["by_source"].items():
         for name, values in attributes.items():
             rows = {row["label"]: row["corrected"] for row in figures["attributes"][name]}
             apart = [
@@ -209,7 +225,8 @@ def _notes(figures: dict[str, Any]) -> list[str]:
             ]
             if apart:
                 notes.append(
-                    f"{name} with {other}'s errors would differ by more than the interval for "
-                    f"{', '.join(apart)}: choose by what your pictures are like"
+                    f"{name} with {other}'s errors (--confusions {other}) would differ by more "
+                    f"than the interval for {', '.join(apart)}: without --confusions, intervals "
+                    "hold both"
                 )
     return notes
