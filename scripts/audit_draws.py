@@ -27,7 +27,7 @@ import numpy as np
 
 from facewise.audit.audit import read_confusions
 from facewise.audit.confusions import Confusions, decade_masses, fit_sources
-from facewise.audit.prevalence import estimate, naive_shares, same_picture
+from facewise.audit.prevalence import either, estimate, naive_shares, same_picture
 from facewise.calibration import Calibration
 from facewise.cli.evaluate import EXCLUSIONS
 from facewise.cli.train import data_sets
@@ -105,12 +105,17 @@ def audit_rows(rows, pool, confusions, args):
     rows = rows[pool.found[rows]]
     p = pool.probabilities[rows]
     pictures = same_picture(rows, p)
+    naive = naive_shares(p, pictures)
     out = {}
     for method in ("naive", "em", "adjusted"):
         if method == "naive":
-            shares = naive_shares(p, pictures)
+            shares = naive
         else:
-            shares = estimate([p], [confusions], pictures, method=method, rounds=args.rounds)
+            parts = {
+                source: estimate([p], [c], pictures, method=method, rounds=args.rounds)
+                for source, c in confusions.items()
+            }
+            shares = either(parts, naive.value)
         low, high = shares.interval().T
         hit = (low <= true + 1e-9) & (true - 1e-9 <= high)
         out[method] = [abs(shares.value - true), hit, high - low]
@@ -192,25 +197,30 @@ def main():
         "splits": {},
         "as_they_are": {},
     }
+    choices = [[source] for source in known]
+    if len(known) > 1:
+        choices.append(list(known))
     for split in args.splits:
         everything = collect(args.model, sets, split, store=args.store).without(excluded)
         for data_set in np.unique(everything.datasets):
             outcomes = everything.take(everything.datasets == data_set)
             results["faces"][f"{split}, {data_set}"] = len(outcomes)
-            for source in known:
-                if source != data_set and split == "test":
+            for chosen in choices:
+                wrong = data_set not in chosen
+                if wrong and split == "test":
                     continue  # what the wrong confusions do is seen on val
                 for name in args.attributes:
-                    if name not in known[source] or (source != data_set and name == "age"):
+                    own = {
+                        source: known[source][name] for source in chosen if name in known[source]
+                    }
+                    if len(own) < len(chosen) or (wrong and name == "age"):
                         continue
                     pool = make_pool(outcomes, name, calibration)
-                    figures = run_draws(pool, known[source][name], args)
-                    key = f"{split}, faces of {data_set}, confusions of {source}"
+                    figures = run_draws(pool, own, args)
+                    key = f"{split}, faces of {data_set}, confusions of {' or '.join(chosen)}"
                     results["splits"].setdefault(key, {})[name] = figures
-                    if source == data_set:
-                        whole = audit_rows(
-                            np.arange(len(pool.found)), pool, known[source][name], args
-                        )
+                    if not wrong:
+                        whole = audit_rows(np.arange(len(pool.found)), pool, own, args)
                         results["as_they_are"].setdefault(key, {})[name] = means([whole])
                     said = json.dumps(figures, default=lambda v: round(float(v), 4))
                     print(key, name, said, flush=True)
@@ -232,7 +242,8 @@ def markdown(results):
         f"{results['size']:,} faces with replacement, shares from 2 % to 80 %; written by "
         "`scripts/audit_draws.py`. MAE: mean absolute error of a share, in percentage points. "
         "Coverage: how often a 95 % interval held the true share, of all classes and of the class "
-        "that fared worst; ages are decades, of which the draws hold those with at least "
+        "that fared worst. Confusions of one data set or another: what the audit does where none "
+        "is named. Ages are decades, of which the draws hold those with at least "
         f"{LEAST_FACES} faces in the split, and the other shares are 0.",
         "",
         "| draws | attribute | method | MAE | of the naive MAE | coverage | worst class "
