@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import io
 import json
@@ -244,6 +245,25 @@ def test_what_is_not_clear_cut_agrees_with_the_bars(
     page.wait_for_selector(".card")
     sentences = page.locator(".set").all_inner_texts()
     assert sentences == ["Not clear-cut: female or male.", *([shown] if shown else [])]
+
+
+def test_a_folded_card_says_both_where_it_could_be_either(open_page: Open, portrait: bytes) -> None:
+    page = open_page()
+
+    def four(body: dict[str, Any]) -> None:
+        doubtful = copy.deepcopy(body["faces"][0])
+        doubtful["gender"] |= {
+            "label": "male",
+            "probabilities": {"male": 0.58, "female": 0.42},
+            "label_set": ["male", "female"],
+        }
+        body["faces"] = [doubtful, *(copy.deepcopy(body["faces"][0]) for _ in range(3))]
+
+    alter(page, four)
+    choose(page, portrait)
+    page.wait_for_selector("#face-4")
+    gists = [page.locator(f"#face-{i} .gist").text_content() for i in (1, 2)]
+    assert gists == ["Male or female, White", "Female, White"]
 
 
 def test_a_close_ups_thumbnail_is_filled(open_page: Open, portrait: bytes) -> None:

@@ -37,11 +37,16 @@ function heading(face, number) {
 /** The labels in a line, for a closed card; a mark where facewise can't tell (the age is in the heading). */
 function gist(face) {
   const names = groups(face).map(([name]) => name), unsure = names.filter((name) => face.abstained[name]);
-  const sure = names.filter((name) => !face.abstained[name]).map((name) => capital(face[name].label)).join(", ");
+  const sure = names.filter((name) => !face.abstained[name]).map((name) => capital(said(face[name]))).join(", ");
   return el("span", { class: "gist" }, [
     sure, sure && unsure.length ? " " : null,
     unsure.length ? el("span", { class: "unsure-mark" }, [`can't tell the ${list(unsure, "or")}`]) : null,
   ]);
+}
+
+/** The likeliest label, or both where it could be either of two. */
+function said(group) {
+  return group.label_set.length === 2 && isTop(group) ? list(group.label_set, "or") : group.label;
 }
 
 /** What facewise does not stand by, one sentence a reason. */
