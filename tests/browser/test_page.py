@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter, ImageOps
 from playwright.sync_api import expect
 
 from facewise import Analyzer
+from facewise.models import load_spec
 
 from .conftest import FLAGS, Open, shoot
 
@@ -1268,17 +1269,36 @@ def test_what_is_off_is_not_on_the_page(
 def test_the_page_names_its_models_data(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:
-    """And says of intervals that no exact age was there to measure them on."""
+    """And says on what its intervals were measured, which need not be what it learnt from."""
     page = open_page()
     assert "by a model trained on UTKFace and FairFace." in page.inner_text("#notice")
     page = open_page(start_server(model="fairface-only").url)
     assert "by a model trained on FairFace." in page.inner_text("#notice")
-    choose(page, portrait)
-    page.click(".card summary")
-    explanation = page.inner_text("details")
-    assert "pictures from FairFace that" in explanation
-    assert "was not measured on faces with an exact age" in explanation
-    assert "UTKFace" not in explanation
+
+    def explanation() -> str:
+        choose(page, portrait)
+        page.click(".card summary")
+        return page.inner_text("details")
+
+    said, row = explanation(), load_spec("fairface-only").figures["coverage"]["0.9"]["intervals"]
+    assert "pictures from FairFace that" in said
+    assert (
+        f"{row['n']:,} test faces with an exact age (UTKFace): {row['coverage']:.1%}"[:-1] in said
+    )
+
+    def unmeasured(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for model in body["models"]:
+            model["figures"].pop("coverage")
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/v1/models", unmeasured)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    said = explanation()
+    assert "was not measured on faces with an exact age" in said
+    assert "UTKFace" not in said
 
 
 def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> None:
