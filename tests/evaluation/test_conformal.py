@@ -195,6 +195,22 @@ def test_sets_of_gender_hold_for_the_unsure_too() -> None:
         assert size[~unsure].mean() < 1.02, "the sure are not told two"
 
 
+def test_a_fit_covers_the_unsure_in_gender_and_not_in_ethnicity() -> None:
+    outcomes = population(2000, seed=1)
+    fitted, found = fit_calibration(outcomes), dict.fromkeys(np.unique(outcomes.datasets), 1.0)
+    for name, p, truth in (
+        ("gender", outcomes.genders, outcomes.true_genders),
+        ("ethnicity", outcomes.ethnicities, outcomes.true_ethnicities),
+    ):
+        tempered = apply_temperature(p, fitted["temperatures"][name])
+        over_all, by_certainty = (
+            set_thresholds(tempered, truth, outcomes.datasets, found, by_certainty=by)
+            for by in (False, True)
+        )
+        assert over_all != by_certainty
+        assert fitted["label_sets"][name] == (by_certainty if name == "gender" else over_all)
+
+
 def test_the_least_sure_tenth_is_a_group_of_its_own() -> None:
     outcomes = population(2000, seed=1)
     calibration = Calibration.from_dict(fit_calibration(outcomes))
