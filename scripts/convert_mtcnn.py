@@ -323,11 +323,15 @@ def main() -> None:
         },
         "thresholds": [0.6, 0.7, 0.7],
         "second_look": [0.7, 0.3],  # of R- and O-net; scripts/mtcnn_recall.py
-        "portrait": {  # the same script
-            "thresholds": [0.4, 0.5, 0.5],
-            "share_of_short_side": 0.25,
-            "off_centre": 0.2,
-        },
+        "portraits": [  # the same script
+            {
+                "thresholds": [0.4, 0.5, 0.5],
+                "share_of_short_side": share,
+                "off_centre": 0.2,
+                "border": border,
+            }
+            for share, border in ((0.25, 0.0), (0.7, 0.35))
+        ],
         "pyramid_factor": 0.709,
         "nms": {"level": 0.5, "photo": 0.7, "rnet": 0.7, "onet": 0.7},
         "min_face": {"px": 20, "share_of_short_side": 0.025},

@@ -61,8 +61,9 @@ class MTCNN:
         second_look: where nothing was found in a photo, look again at what P-net proposed, with
             lower thresholds: profiles, turned and covered faces; and where that finds nothing
             either, look for a portrait: one large face near the middle, with P-net's threshold
-            lowered as well, in the photo and in its mirror image. None for yes, unless thresholds
-            were given; False is how other implementations of MTCNN look, once.
+            lowered as well, in the photo and in its mirror image, and at last in a grey border, as
+            a face that fills the picture wants. None for yes, unless thresholds were given; False
+            is how other implementations of MTCNN look, once.
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
         threads: of one inference; all cores if None.
@@ -120,10 +121,10 @@ class MTCNN:
         second = (self.thresholds[0], *self.spec_second_look)
         wanted = given is None if options["second_look"] is None else options["second_look"]
         self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
-        stored = spec["portrait"]
-        self.portrait: Portrait | None = (
-            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])}) if wanted else None
-        )
+        self.portraits: list[Portrait] = [
+            Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])})
+            for stored in (spec["portraits"] if wanted else [])
+        ]
         self._nms: dict[str, float] = spec["nms"]
         self._min_face: dict[str, float] = spec["min_face"]
 
@@ -188,10 +189,10 @@ class MTCNN:
             again = [i for i, faces in enumerate(found) if not faces and len(proposed[i].boxes)]
             picked = [images[i] for i in again], [proposed[i] for i in again]
             _put(found, again, self._find(*picked, self.second_thresholds))
-        if self.portrait is not None:
-            again = [i for i, faces in enumerate(found) if not faces]
+        for portrait in self.portraits:
+            again = [i for i, f in enumerate(found) if not f and portrait.may_be_in(photos[i])]
             last = [photos[i] for i in again], [images[i] for i in again]
-            _put(found, again, self._find_portraits(*last, self.portrait))
+            _put(found, again, self._find_portraits(*last, portrait))
         return [faces[: self.max_faces] for faces in found]
 
     def _source(self, photo: Photo) -> AreaSource:
@@ -200,19 +201,51 @@ class MTCNN:
     def _find_portraits(
         self, photos: Sequence[Photo], images: Sequence[AreaSource], portrait: Portrait
     ) -> list[tuple[Face, ...]]:
-        """The last look: at the coarse levels only, so it costs little.
+        """A last look: at coarse levels only, so it costs little."""
+        views = [portrait.view(photo) for photo in photos]
+        least = [
+            max(self.smallest_px(photo.width_px, photo.height_px), portrait.least_px(photo))
+            for photo in photos
+        ]
+        seen = self._both_ways(
+            [view.photo for view in views],
+            [
+                image if view.photo is photo else AreaSource(view.photo.rgb)
+                for photo, image, view in zip(photos, images, views, strict=True)
+            ],
+            [px / view.block for px, view in zip(least, views, strict=True)],
+            portrait.thresholds,
+        )
+        return [
+            portrait.best(map(view.back, faces), photo)
+            for photo, view, faces in zip(photos, views, seen, strict=True)
+        ]
+
+    def _both_ways(
+        self,
+        photos: Sequence[Photo],
+        images: Sequence[AreaSource],
+        smallest_px: Sequence[float],
+        thresholds: tuple[float, float, float],
+    ) -> list[list[Face]]:
+        """Faces in photos and in their mirror images, as they lie in the photos.
 
         The weights tell the two sides of a face apart, so many a face that is missed is found in
         the mirror.
         """
-        seen = [*images, *(self._source(mirror_photo(photo)) for photo in photos)]
-        proposed = [self._propose(image, portrait) for image in seen]
-        found = self._find(seen, proposed, portrait.thresholds)
+        mirrored = [
+            AreaSource(mirror_photo(photo).rgb, image.reduction)
+            for photo, image in zip(photos, images, strict=True)
+        ]
+        seen = [*images, *mirrored]
+        proposed = [
+            self._propose(image, thresholds[0], smallest)
+            for image, smallest in zip(seen, [*smallest_px] * 2, strict=True)
+        ]
+        found = self._find(seen, proposed, thresholds)
         return [
-            portrait.best(
-                [*faces, *(mirror_face(face, photo.width_px) for face in mirrored)], photo
-            )
-            for photo, faces, mirrored in zip(
+            [*faces, *(mirror_face(face, photo.width_px) for face in others)]
+            for photo, faces, others in zip(
                 photos, found[: len(photos)], found[len(photos) :], strict=True
             )
         ]
@@ -229,23 +262,16 @@ class MTCNN:
         refined = self._refine(images, proposed, thresholds[1])
         return self._output(images, refined, thresholds[2])
 
-    def pyramid_scales(
-        self, width_px: int, height_px: int, *, least_share: float = 0.0
-    ) -> list[float]:
-        """Scales of the pyramid's levels, the finest first.
+    def smallest_px(self, width_px: int, height_px: int) -> float:
+        """Smallest face looked for in a photo of that size, pixels."""
+        share = self._min_face["share_of_short_side"] * min(width_px, height_px)
+        return self.min_face_px or max(self._min_face["px"], share)
 
-        Args:
-            width_px: of the photo.
-            height_px: of the photo.
-            least_share: of its shorter side that a face takes up at least.
-        """
+    def pyramid_scales(self, width_px: int, height_px: int, smallest_px: float) -> list[float]:
+        """Scales of the levels of a photo of that size, the finest first."""
         short_side = min(width_px, height_px)
-        smallest = self.min_face_px or max(
-            self._min_face["px"], self._min_face["share_of_short_side"] * short_side
-        )
-        smallest = max(smallest, least_share * short_side)
         scales = []
-        scale = CELL_PX / smallest
+        scale = CELL_PX / smallest_px
         while short_side * scale >= CELL_PX:
             scales.append(scale)
             scale *= self.pyramid_factor
@@ -253,18 +279,21 @@ class MTCNN:
 
     def _reduction(self, photo: Photo) -> int:
         """Side of the blocks of pixels that P-net needs no detail of."""
-        finest = self.pyramid_scales(photo.width_px, photo.height_px)[:1]
+        size = photo.width_px, photo.height_px
+        finest = self.pyramid_scales(*size, self.smallest_px(*size))[:1]
         return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
 
-    def _propose(self, image: AreaSource, portrait: Portrait | None = None) -> Candidates:
-        """Stage one: P-net over the pyramid of one photo, or what a portrait needs of it."""
-        threshold = portrait.thresholds[0] if portrait else self.thresholds[0]
-        least_share = portrait.share_of_short_side if portrait else 0.0
+    def _propose(
+        self, image: AreaSource, threshold: float | None = None, smallest_px: float | None = None
+    ) -> Candidates:
+        """Stage one: P-net over the pyramid of one photo, or over its coarser levels."""
+        threshold = threshold or self.thresholds[0]
+        smallest_px = smallest_px or self.smallest_px(*image.size)
         width, height = image.size
         found: list[Candidates] = []
         regressions: list[FloatArray] = []
         maps: list[Map] = []
-        scales = self.pyramid_scales(width, height, least_share=least_share)
+        scales = self.pyramid_scales(width, height, smallest_px)
         sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
         for scale, level_image in zip(scales, image.levels(sizes), strict=True):
             for left, top, piece in pieces(level_image):

@@ -13,7 +13,7 @@ from facewise.types import Face, ImageArray, Photo
 DETECTION_BORDER: Final = 0.35
 """Grey border round a data set's tight crop, as a share of its width, so that MTCNN finds it."""
 
-DETECTION: Final = 1
+DETECTION: Final = 2
 """Goes up whenever code, the border's or the detector's, changes the landmarks that are found, so
 that stored ones are found anew; ``PIPELINE`` in ``facewise.evaluation.outcomes`` then does, too."""
 

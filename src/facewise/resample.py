@@ -72,6 +72,19 @@ class _Sums:
         return self._short
 
 
+def block_means(rgb: ImageArray, side: int) -> ImageArray:
+    """Means of blocks of ``side`` by ``side`` pixels; what is left over at the right and at the
+    bottom falls away. uint8 ``(H // side, W // side, 3)``; the picture itself where ``side`` is 1.
+    """
+    import cv2
+
+    if side == 1:
+        return rgb
+    height, width = (length // side for length in rgb.shape[:2])
+    whole = rgb[: height * side, : width * side]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 class AreaSource:
     """A picture ready to be read at any scale.
 
@@ -83,17 +96,9 @@ class AreaSource:
     """
 
     def __init__(self, rgb: ImageArray, reduction: int = 1) -> None:
-        import cv2
-
         self._rgb = rgb
-        self._reduction = reduction
-        if reduction > 1:
-            height, width = (side // reduction for side in rgb.shape[:2])
-            whole = rgb[: height * reduction, : width * reduction]
-            rgb = np.asarray(
-                cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-            )
-        self._blocks = rgb
+        self.reduction = reduction
+        self._blocks = rgb = block_means(rgb, reduction)
         large = rgb.shape[0] * rgb.shape[1] > SUMMED_PX
         self._sums = None if large else _Sums(_integral(rgb))
         self._buffers: dict[str, NDArray[np.uint16]] = {}
@@ -196,12 +201,12 @@ class AreaSource:
         Returns:
             float32 ``(N, S, S, 3)``, 0 to 255; black where a part is empty.
         """
-        if self._reduction == 1:
+        if self.reduction == 1:
             return self._crops(corners, size_px)
         sides = np.minimum(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
-        fine = sides < DETAIL * size_px * self._reduction
+        fine = sides < DETAIL * size_px * self.reduction
         squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
-        coarse = np.round(corners[~fine] / self._reduction).astype(np.int64)
+        coarse = np.round(corners[~fine] / self.reduction).astype(np.int64)
         # What is left over beside the last whole block may round up to a block that is not there.
         height, width = self._blocks.shape[:2]
         coarse = np.minimum(coarse, (width, height, width, height))

@@ -85,8 +85,8 @@ def test_further_looks_cost_nothing_where_a_face_is_found(cost: ModuleType) -> N
     assert counts == cost.detect_counted(scene, second_look=False)[1]
 
 
-def test_a_look_for_a_portrait_costs_little(cost: ModuleType) -> None:
+def test_looks_for_a_portrait_cost_little(cost: ModuleType) -> None:
     nobody = Photo(cost.scene(640, 480, 0))
     _, once = cost.detect_counted(nobody, second_look=False)
     _, full = cost.detect_counted(nobody)
-    assert once["pnet"] < full["pnet"] < 1.05 * once["pnet"]
+    assert once["pnet"] < full["pnet"] < 1.06 * once["pnet"]

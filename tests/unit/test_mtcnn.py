@@ -62,7 +62,8 @@ def test_many_photos_are_summed_a_few_at_a_time(
     blank = Photo(np.full((48, 48, 3), 127, np.uint8))
     assert detector.detect_many([blank] * 30) == [()] * 30
     assert len(counts) >= 30
-    assert max(counts) <= 2 * mtcnn.PHOTOS_AT_ONCE  # each may be mirrored once
+    # Each, its small copy in a border, and the mirror image of that.
+    assert max(counts) <= 3 * mtcnn.PHOTOS_AT_ONCE
 
 
 def test_many_equal_singles(detector: MTCNN, faces: list[Photo]) -> None:
@@ -305,7 +306,7 @@ def test_a_copy_keeps_what_is_not_given(detector: MTCNN) -> None:
     again = strict.replace(min_face_px=40, second_look=True)
     assert (again.thresholds, again.max_faces, again.min_face_px) == ((0.6, 0.7, 0.9), 3, 40)
     assert again.second_thresholds == (0.6, *again.spec_second_look)
-    assert again.portrait == detector.portrait is not None
+    assert again.portraits == detector.portraits != []
     back = again.replace(thresholds=None, second_look=None, max_faces=None, min_face_px=None)
     assert back.thresholds == detector.thresholds
     assert back.second_thresholds == detector.second_thresholds

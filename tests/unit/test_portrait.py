@@ -1,4 +1,4 @@
-"""The detector's last look: one large face near the middle, where nothing was found."""
+"""The detector's last looks: one large face near the middle, where nothing was found."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def half_covered(pictures: Path) -> Photo:
     return Photo(add_border(rgb)[0])
 
 
-def without_last_look() -> MTCNN:
+def with_last_looks(count: int) -> MTCNN:
+    """0 for two looks, 1 for a look at the photo as it is, too, 2 for one in a border."""
     detector = MTCNN(threads=1)
-    detector.portrait = None
+    detector.portraits = detector.portraits[:count]
     return detector
 
 
 def test_only_the_last_look_finds_it(
     detector: MTCNN, pale: Photo, half_covered: Photo, pictures: Path
 ) -> None:
-    assert without_last_look().detect_many([pale, half_covered]) == [(), ()]
+    assert with_last_looks(0).detect_many([pale, half_covered]) == [(), ()]
     (face,) = detector.detect(pale)
     # Of the very picture with all its contrast the first look says where the face is.
     whole = add_border(load_photo(pictures / "faces" / "12040.webp").rgb)[0]
@@ -88,7 +89,7 @@ def test_beside_a_face_that_is_found_nobody_is_added(
 def test_a_mirrored_portrait_gives_the_mirrored_face(detector: MTCNN, pale: Photo) -> None:
     """To the digit: both are looked at as they are and in the mirror."""
     mirrored = mirror_photo(pale)
-    assert without_last_look().detect(mirrored) == ()
+    assert with_last_looks(0).detect(mirrored) == ()
     (face,), (other,) = detector.detect_many([pale, mirrored])
     back = mirror_face(other, pale.width_px)
     np.testing.assert_allclose(back.bbox, face.bbox, atol=1e-3)
@@ -110,6 +111,55 @@ def test_many_equal_singles(
             np.testing.assert_allclose(a.landmarks, b.landmarks, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["14359", "9410"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_face_that_fills_the_picture_is_found_in_a_border(
+    name: str, times: int, detector: MTCNN, pictures: Path
+) -> None:
+    rgb = load_photo(pictures / "faces" / f"{name}.webp").rgb.repeat(times, 0).repeat(times, 1)
+    assert with_last_looks(1).detect(rgb) == ()
+    (face,) = detector.detect(rgb)
+    # In a border of our own other looks say where the face is.
+    bordered, border = add_border(rgb)
+    (expected,) = with_last_looks(1).detect(bordered)
+    width = float(expected.bbox[2] - expected.bbox[0])
+    np.testing.assert_allclose(face.landmarks, expected.landmarks - border, atol=0.05 * width)
+    np.testing.assert_allclose(face.bbox, expected.bbox - border, atol=0.1 * width)
+
+
+def test_no_face_smaller_than_was_asked_for_is_found_in_a_border(pictures: Path) -> None:
+    rgb = load_photo(pictures / "faces" / "4241.webp").rgb.repeat(3, 0).repeat(3, 1)
+    assert len(MTCNN(threads=1, min_face_px=400).detect(rgb)) == 1
+    assert MTCNN(threads=1, min_face_px=3000).detect(rgb) == ()
+
+
+def test_a_long_picture_gets_no_border(detector: MTCNN, pictures: Path) -> None:
+    rgb = load_photo(pictures / "faces" / "4241.webp").rgb
+    longer = [np.pad(rgb, ((side, side), (0, 0), (0, 0))) for side in (96, 97)]
+    assert [len(detector.detect(picture)) for picture in longer] == [1, 0]
+
+
+def test_a_view_in_a_border_by_hand() -> None:
+    portrait = Portrait((0.4, 0.5, 0.5), share_of_short_side=0.7, off_centre=0.2, border=0.25)
+    rgb = np.zeros((2 * 200 + 1, 2 * 300, 3), np.uint8)
+    rgb[:2, :2] = [[[8, 0, 0], [0, 0, 0]], [[0, 4, 0], [0, 0, 16]]]
+    view = portrait.view(Photo(rgb))
+    assert (view.block, view.border) == (2, 50)
+    assert (view.photo.width_px, view.photo.height_px) == (300 + 100, 200 + 100)
+    assert view.photo.rgb[50, 50].tolist() == [2, 1, 4]
+    assert (view.photo.rgb[:50] == GREY).all()
+    assert (view.photo.rgb[:, -50:] == GREY).all()
+    # The original's 21st to 40th pixel across, 41st to 60th down, are these of the view.
+    box = np.array([61, 71, 70, 80], np.float32)
+    points = np.array([[62, 72], [68, 72], [65, 75], [63, 78], [67, 78]], np.float32)
+    face = view.back(Face(box, points, 0.9))
+    np.testing.assert_array_equal(face.bbox, [21, 41, 40, 60])
+    np.testing.assert_array_equal(face.landmarks, (points - 50) * 2)
+    assert portrait.view(Photo(rgb[:200])).block == 1
+    small = Portrait((0.4, 0.5, 0.5), share_of_short_side=0.25, off_centre=0.2, border=0)
+    assert small.view(photo := Photo(rgb)).photo is photo
+
+
 def face_at(left: float, top: float, side: float, detection_score: float = 0.9) -> Face:
     box = np.array([left, top, left + side, top + side], np.float32)
     shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
@@ -117,7 +167,7 @@ def face_at(left: float, top: float, side: float, detection_score: float = 0.9) 
 
 
 def test_best_by_hand() -> None:
-    portrait = Portrait((0.4, 0.5, 0.5), share_of_short_side=0.25, off_centre=0.2)
+    portrait = Portrait((0.4, 0.5, 0.5), share_of_short_side=0.25, off_centre=0.2, border=0.35)
     photo = Photo(np.zeros((200, 400, 3), np.uint8))
     centred, likelier = face_at(170, 70, 60), face_at(150, 60, 60, 0.95)
     assert portrait.best([centred], photo) == (centred,)

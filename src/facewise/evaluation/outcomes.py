@@ -47,7 +47,7 @@ QUALITY_FIELDS: Final = (
 )
 CHUNK: Final = 32
 
-PIPELINE: Final = 4
+PIPELINE: Final = 5
 """Goes up whenever detection, alignment or quality change what a stored outcome would hold."""
 
 
