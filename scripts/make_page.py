@@ -37,6 +37,7 @@ from facewise import (
     images,
     labels,
     mtcnn,
+    portrait,
     quality,
     resample,
     windows,
@@ -102,6 +103,9 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         min_band_px=windows.MIN_STEP_PX,
         pixels_a_cell=mtcnn.PIXELS_A_CELL,
         detail=resample.DETAIL,
+        bordered_px=portrait.BORDERED_PX,
+        most_sides=portrait.MOST_SIDES,
+        border_value=align.BORDER,
     )
     models["model"]["batch_size"] = attributes.BATCH_SIZE
     return {

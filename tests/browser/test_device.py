@@ -22,7 +22,7 @@ from playwright.sync_api import expect
 from facewise import Analyzer
 
 from .conftest import Build, shoot
-from .parity import ask_page, compare, page_model
+from .parity import Differences, ask_page, ask_python, compare, encoded, page_model
 from .static_host import ISOLATION, Host, serve
 
 pytestmark = pytest.mark.browser
@@ -424,6 +424,23 @@ def test_parity_with_the_python_pipeline(
     jpeg = differences["JPEG"]
     jpeg.probabilities += [0.04] * (len(jpeg.probabilities) // 50)
     assert len(jpeg.complaints("JPEG")) == 1
+
+
+def test_parity_where_a_face_fills_the_picture(
+    visit: Visit, build: Build, pictures: Path, tmp_path: Path
+) -> None:
+    """Only the look in a border finds these; three times as large, in blocks of pixels."""
+    page, _ = visit(ISOLATION)
+    analyzer = Analyzer(page_model(build.device, tmp_path), threads=1)
+    found = Differences()
+    for name, times in (("14359", 1), ("9410", 1), ("9410", 3)):
+        picture = Image.open(pictures / "faces" / f"{name}.webp").convert("RGB")
+        side = picture.width * times
+        data = encoded(picture.resize((side, side)), "PNG")
+        expected = ask_python(analyzer, data)
+        assert len(expected) == 1
+        found.add(expected, ask_page(page, data))
+    assert found.complaints("PNG") == []
 
 
 def test_the_folder_is_small_and_complete(build: Build, tmp_path: Path) -> None:

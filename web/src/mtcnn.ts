@@ -1,9 +1,9 @@
 // MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py.
 import { nonMaximumSuppression, refine, take, toSquares } from "./boxes.ts";
 import type { Network } from "./models.ts";
-import { bestPortrait, mirrorFace, mirrorPhoto } from "./portrait.ts";
+import { backFrom, bestPortrait, leastPx, mayBeIn, mirrorFace, mirrorPhoto, viewOf } from "./portrait.ts";
 import { AreaSource } from "./resample.ts";
-import type { MtcnnSpec } from "./spec.ts";
+import type { MtcnnSpec, PortraitSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
 
 const f = Math.fround;
@@ -22,20 +22,19 @@ export interface Networks {
   onet: Network;
 }
 
-/**
- * Scales of the pyramid's levels, the finest first.
- *
- * @param leastShare of the photo's shorter side that a face takes up at least.
- */
+/** Smallest face looked for in a photo of that size. */
+export function smallestPx(spec: MtcnnSpec, width: number, height: number): number {
+  return Math.max(spec.min_face.px, spec.min_face.share_of_short_side * Math.min(width, height));
+}
+
+/** Scales of the levels of a photo of that size, the finest first. */
 export function pyramidScales(
   spec: MtcnnSpec,
   width: number,
   height: number,
-  leastShare = 0,
+  smallest = smallestPx(spec, width, height),
 ): number[] {
   const shortSide = Math.min(width, height);
-  const share = Math.max(spec.min_face.share_of_short_side, leastShare);
-  const smallest = Math.max(spec.min_face.px, share * shortSide);
   const scales: number[] = [];
   for (
     let scale = spec.cell_px / smallest;
@@ -107,7 +106,12 @@ export class MTCNN {
       // A second look, less strict: profiles, turned and covered faces.
       found = await this.find(image, proposed, ...spec.second_look);
     }
-    return found.length > 0 ? found : this.findPortrait(photo, image);
+    for (const portrait of spec.portraits) {
+      if (found.length === 0 && mayBeIn(spec, portrait, photo)) {
+        found = await this.findPortrait(photo, image, portrait);
+      }
+    }
+    return found;
   }
 
   private source(photo: Photo): AreaSource {
@@ -115,16 +119,24 @@ export class MTCNN {
     return new AreaSource(photo, { reduction, detail: this.spec.detail });
   }
 
-  /** The last look, at the coarse levels of the photo and of its mirror image. */
-  private async findPortrait(photo: Photo, image: AreaSource): Promise<Face[]> {
-    const { portrait } = this.spec;
+  /** A last look, at the coarse levels of the photo and of its mirror image. */
+  private async findPortrait(
+    photo: Photo,
+    image: AreaSource,
+    portrait: PortraitSpec,
+  ): Promise<Face[]> {
     const [pnet, rnet, onet] = portrait.thresholds;
+    const view = viewOf(this.spec, portrait, photo);
+    const smallest = smallestPx(this.spec, photo.width, photo.height);
+    const least = Math.max(smallest, leastPx(portrait, photo)) / view.block;
     const look = async (seen: AreaSource): Promise<Face[]> =>
-      this.find(seen, await this.propose(seen, pnet, portrait.share_of_short_side), rnet, onet);
-    const faces = await look(image);
-    const mirrored = await look(this.source(mirrorPhoto(photo)));
-    const back = mirrored.map((face) => mirrorFace(face, photo.width));
-    return bestPortrait(portrait, [...faces, ...back], photo);
+      this.find(seen, await this.propose(seen, pnet, least), rnet, onet);
+    const source = view.photo === photo ? image : new AreaSource(view.photo);
+    const faces = await look(source);
+    const mirrored = await look(new AreaSource(mirrorPhoto(view.photo), source.options));
+    const back = mirrored.map((face) => mirrorFace(face, view.photo.width));
+    const seen = [...faces, ...back].map((face) => backFrom(view, face));
+    return bestPortrait(portrait, seen, photo);
   }
 
   /** Stages two and three, with their thresholds. */
@@ -138,12 +150,16 @@ export class MTCNN {
   }
 
   /** Stage one: P-net over the pyramid. */
-  private async propose(image: AreaSource, threshold: number, leastShare = 0): Promise<Candidates> {
+  private async propose(
+    image: AreaSource,
+    threshold: number,
+    smallest?: number,
+  ): Promise<Candidates> {
     const { width, height } = image;
     const boxes: Float32Array[] = [];
     const logits: Float32Array[] = [];
     const offsets: Float32Array[] = [];
-    for (const scale of pyramidScales(this.spec, width, height, leastShare)) {
+    for (const scale of pyramidScales(this.spec, width, height, smallest)) {
       const columns = Math.trunc(width * scale + 1);
       const rows = Math.trunc(height * scale + 1);
       const level = image.level(columns, rows);

@@ -1,14 +1,62 @@
-// What the last look takes for a portrait: one large face near the middle; see portrait.py.
-import type { PortraitSpec } from "./spec.ts";
+// What the last looks take for a portrait: one large face near the middle; see portrait.py.
+import { blockMeans, roundHalfEven } from "./resample.ts";
+import type { MtcnnSpec, PortraitSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
 
 /** A mirror makes the left eye the right one, and the left corner of the mouth the right one. */
 const OTHER_SIDE = [1, 0, 2, 4, 3];
 const f = Math.fround;
 
+/** A photo, or a copy of it in blocks of pixels and in a border. */
+export interface View {
+  photo: Photo;
+  block: number;
+  border: number;
+}
+
+/** Least width or height of the face. */
+export function leastPx(portrait: PortraitSpec, { width, height }: Photo): number {
+  return portrait.share_of_short_side * Math.min(width, height);
+}
+
+/** Whether the photo has the shape: a tight one was cut out round a face. */
+export function mayBeIn(spec: MtcnnSpec, { border }: PortraitSpec, { width, height }: Photo): boolean {
+  return border === 0 || Math.max(width, height) <= spec.most_sides * Math.min(width, height);
+}
+
+/** The photo as it is looked at. */
+export function viewOf(spec: MtcnnSpec, portrait: PortraitSpec, photo: Photo): View {
+  if (portrait.border === 0) return { photo, block: 1, border: 0 };
+  const shortSide = Math.min(photo.width, photo.height);
+  const block = Math.max(1, Math.floor(shortSide / spec.bordered_px));
+  const border = roundHalfEven(Math.floor(shortSide / block) * portrait.border);
+  const { data, width, height, channels } = blockMeans(photo, block);
+  const across = width + 2 * border;
+  const rgba = new Uint8ClampedArray(across * (height + 2 * border) * 4).fill(spec.border_value);
+  for (let y = 0; y < height; y++) {
+    let to = ((y + border) * across + border) * 4;
+    let from = y * width * channels;
+    for (let x = 0; x < width; x++, to += 4, from += channels) {
+      for (let k = 0; k < 3; k++) rgba[to + k] = data[from + k];
+    }
+  }
+  return { photo: { rgba, width: across, height: height + 2 * border }, block, border };
+}
+
+/** A face of a view as it lies in the photo. */
+export function backFrom({ block, border }: View, { bbox, landmarks, detection_score }: Face): Face {
+  // Boxes count pixels from 1 and include the last: left and top edges are one less.
+  const edge = (k: number): number => (k < 2 ? 1 : 0);
+  return {
+    bbox: bbox.map((v, k) => f(f(f(v - border) - edge(k)) * block) + edge(k)),
+    landmarks: landmarks.map((v) => f(v - border) * block),
+    detection_score,
+  };
+}
+
 /** The likeliest of the faces that make the photo a portrait; of equals the first. */
 export function bestPortrait(spec: PortraitSpec, faces: readonly Face[], photo: Photo): Face[] {
-  const least = spec.share_of_short_side * Math.min(photo.width, photo.height);
+  const least = leastPx(spec, photo);
   const fitting = faces.filter(({ bbox: [left, top, right, bottom] }) => {
     const across = Math.abs(f(f(left + right) / 2) - photo.width / 2);
     const down = Math.abs(f(f(top + bottom) / 2) - photo.height / 2);

@@ -1,7 +1,7 @@
 // Exact area means of any part of a picture, from one integral image; see resample.py.
 import type { Photo } from "./types.ts";
 
-interface Options {
+export interface Options {
   /** Side of the blocks of pixels that are put together first; 1 is exact. */
   reduction: number;
   /** Pixels of the reduced picture that each pixel of a crop must still find in it. */
@@ -9,7 +9,7 @@ interface Options {
 }
 
 /** RGB or RGBA bytes. */
-interface Pixels {
+export interface Pixels {
   data: Uint8ClampedArray | Uint8Array;
   width: number;
   height: number;
@@ -32,12 +32,9 @@ export class AreaSource {
 
   constructor(
     private readonly photo: Photo,
-    private readonly options: Options = { reduction: 1, detail: 2 },
+    readonly options: Options = { reduction: 1, detail: 2 },
   ) {
-    const { rgba: data, width, height } = photo;
-    const whole = { data, width, height, channels: 4 };
-    const { reduction } = options;
-    this.integral = integralImage(reduction > 1 ? blocks(whole, reduction) : whole);
+    this.integral = integralImage(blockMeans(photo, options.reduction));
   }
 
   get width(): number {
@@ -85,7 +82,7 @@ export class AreaSource {
   }
 }
 
-function roundHalfEven(value: number): number {
+export function roundHalfEven(value: number): number {
   const rounded = Math.round(value);
   return Math.abs(value % 1) === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
@@ -100,8 +97,13 @@ function cut(photo: Photo, left: number, top: number, right: number, bottom: num
   return { data, width, height, channels: 4 };
 }
 
-/** Means of blocks of `side * side` RGBA pixels, RGB; what is left over at the edges falls away. */
-function blocks(source: Pixels, side: number): Pixels {
+/**
+ * Means of blocks of `side * side` pixels; what is left over at the right and at the bottom falls
+ * away. The picture itself where `side` is 1.
+ */
+export function blockMeans({ rgba, ...size }: Photo, side: number): Pixels {
+  const source = { data: rgba, width: size.width, height: size.height, channels: 4 };
+  if (side === 1) return source;
   const width = Math.floor(source.width / side);
   const height = Math.floor(source.height / side);
   const data = new Uint8Array(width * height * 3);

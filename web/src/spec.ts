@@ -32,13 +32,17 @@ export interface PortraitSpec {
   thresholds: [number, number, number];
   share_of_short_side: number;
   off_centre: number;
+  border: number;
 }
 
 export interface MtcnnSpec {
   networks: { pnet: FlatFile; rnet: FlatFile; onet: FlatFile };
   thresholds: [number, number, number];
   second_look: [number, number];
-  portrait: PortraitSpec;
+  portraits: PortraitSpec[];
+  bordered_px: number;
+  most_sides: number;
+  border_value: number;
   pyramid_factor: number;
   nms: { level: number; photo: number; rnet: number; onet: number };
   min_face: { px: number; share_of_short_side: number };

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { resizeMean, similarityTransform, warp } from "../src/align.ts";
 import { nonMaximumSuppression, refine, take, toSquares } from "../src/boxes.ts";
 import { agesToDecades, expectedAge } from "../src/labels.ts";
-import { bands, blockSide, cutSquares, pyramidScales } from "../src/mtcnn.ts";
+import { bands, blockSide, cutSquares, pyramidScales, smallestPx } from "../src/mtcnn.ts";
 import { AreaSource, edges } from "../src/resample.ts";
 import type { MtcnnSpec } from "../src/spec.ts";
 import type { Photo } from "../src/types.ts";
@@ -140,9 +140,11 @@ describe("the pyramid", () => {
     expect(pyramidScales(spec, 16, 16)).toEqual([]);
   });
 
-  it("for a portrait begins at the least share of the shorter side", () => {
-    expect(pyramidScales(spec, 100, 80, 0.5)).toEqual([0.3, 0.15]);
-    expect(pyramidScales(spec, 100, 80, 0.1)).toEqual(pyramidScales(spec, 100, 80));
+  it("begins at another smallest face, if one is given", () => {
+    expect(pyramidScales(spec, 100, 80, 40)).toEqual([0.3, 0.15]);
+    expect(pyramidScales(spec, 100, 80, 81)).toEqual([]);
+    expect(smallestPx(spec, 100, 80)).toBe(spec.min_face.px);
+    expect(smallestPx(spec, 9000, 8000)).toBe(8000 * spec.min_face.share_of_short_side);
   });
 
   it("reads large photos from blocks", () => {

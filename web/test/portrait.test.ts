@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Network } from "../src/models.ts";
 import { MTCNN } from "../src/mtcnn.ts";
-import { bestPortrait, mirrorFace, mirrorPhoto } from "../src/portrait.ts";
+import { backFrom, bestPortrait, mayBeIn, mirrorFace, mirrorPhoto, viewOf } from "../src/portrait.ts";
 import type { MtcnnSpec } from "../src/spec.ts";
 import type { Face, Photo } from "../src/types.ts";
 
@@ -9,7 +9,19 @@ const portrait = {
   thresholds: [0.4, 0.5, 0.5] as [number, number, number],
   share_of_short_side: 0.25,
   off_centre: 0.2,
+  border: 0,
 };
+const tight = { ...portrait, share_of_short_side: 0.7, border: 0.25 };
+const spec = {
+  cell_px: 12, stride_px: 2, batch_size: 32, pixels_a_cell: 2, detail: 2,
+  band_area_px: 60_000, min_band_px: 24, pyramid_factor: 0.709,
+  thresholds: [0.6, 0.7, 0.7],
+  second_look: [0.7, 0.3],
+  portraits: [portrait, tight],
+  bordered_px: 192, most_sides: 2, border_value: 127,
+  nms: { level: 0.5, photo: 0.7, rnet: 0.7, onet: 0.7 },
+  min_face: { px: 20, share_of_short_side: 0.025 },
+} as unknown as MtcnnSpec;
 
 function faceAt(left: number, top: number, side: number, detection_score = 0.9): Face {
   const shares = [0.3, 0.4, 0.7, 0.4, 0.5, 0.6, 0.35, 0.8, 0.65, 0.8];
@@ -54,16 +66,37 @@ describe("a portrait", () => {
   });
 });
 
+describe("a tight picture", () => {
+  it("gets a border once it is reduced", () => {
+    const photo = { ...blank(600, 401), rgba: new Uint8ClampedArray(600 * 401 * 4) };
+    photo.rgba.set([8, 0, 0, 255, 0, 0, 0, 255], 0);
+    photo.rgba.set([0, 4, 0, 255, 0, 0, 16, 255], 600 * 4);
+    const view = viewOf(spec, tight, photo);
+    expect([view.block, view.border]).toEqual([2, 50]);
+    expect([view.photo.width, view.photo.height]).toEqual([300 + 100, 200 + 100]);
+    const at = (x: number, y: number): number[] =>
+      Array.from(view.photo.rgba.subarray((y * 400 + x) * 4, (y * 400 + x) * 4 + 3));
+    expect(at(50, 50)).toEqual([2, 1, 4]);
+    for (const [x, y] of [[49, 50], [50, 49], [350, 50], [50, 250]]) {
+      expect(at(x, y)).toEqual([127, 127, 127]);
+    }
+    // The original's 21st to 40th pixel across, 41st to 60th down.
+    const landmarks = Float32Array.from([62, 72, 68, 72, 65, 75, 63, 78, 67, 78]);
+    const bbox = Float32Array.from([61, 71, 70, 80]);
+    const face = backFrom(view, { bbox, landmarks, detection_score: 0.9 });
+    expect(Array.from(face.bbox)).toEqual([21, 41, 40, 60]);
+    expect(face.landmarks).toEqual(landmarks.map((v) => (v - 50) * 2));
+    expect(viewOf(spec, portrait, photo).photo).toBe(photo);
+  });
+
+  it("is not a long one", () => {
+    expect(mayBeIn(spec, tight, blank(200, 400))).toBe(true);
+    expect(mayBeIn(spec, tight, blank(401, 200))).toBe(false);
+    expect(mayBeIn(spec, portrait, blank(401, 200))).toBe(true);
+  });
+});
+
 describe("the looks", () => {
-  const spec = {
-    cell_px: 12, stride_px: 2, batch_size: 32, pixels_a_cell: 2, detail: 2,
-    band_area_px: 60_000, min_band_px: 24, pyramid_factor: 0.709,
-    thresholds: [0.6, 0.7, 0.7],
-    second_look: [0.7, 0.3],
-    portrait,
-    nms: { level: 0.5, photo: 0.7, rnet: 0.7, onet: 0.7 },
-    min_face: { px: 20, share_of_short_side: 0.025 },
-  } as unknown as MtcnnSpec;
   // Dark on the left: a face there, to the network below, and a doubtful one in the mirror.
   const photo = blank(200, 200);
   for (let i = 0; i < photo.rgba.length; i++) if ((i >> 2) % 200 < 100 && i % 4 < 3) photo.rgba[i] = 0;
