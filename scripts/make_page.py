@@ -30,7 +30,6 @@ from gpu_plan import UnknownGraphError, gpu_plan
 from pack_model import pack
 
 from facewise import (
-    align,
     analyzer,
     attributes,
     calibration,
@@ -105,7 +104,7 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         detail=resample.DETAIL,
         bordered_px=portrait.BORDERED_PX,
         most_sides=portrait.MOST_SIDES,
-        border_value=align.BORDER,
+        border_value=images.BORDER,
     )
     models["model"]["batch_size"] = attributes.BATCH_SIZE
     return {
@@ -114,7 +113,7 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         "attributes": names,
         "coverage": 0.9,
         "gate_coverage": analyzer.GATE_COVERAGE,
-        "border": align.BORDER,
+        "border": images.BORDER,
         "min_std_years": calibration.MIN_STD_YEARS,
         "reasons": calibration.QUALITY_REASONS,
         "unsure": calibration.UNSURE,

@@ -1,16 +1,16 @@
 """Which faces MTCNN misses, at which stage, and what further looks where nothing was found bring.
 
-    facewise train ... or build_cache first: reads FairFace's train split from a face cache
+    facewise train ... or build_cache first: reads the train split from a face cache
     python scripts/mtcnn_parity.py scenes --fairface fairface.tar --labels fairface_labels.csv DIR
     python scripts/mtcnn_recall.py second cache/faces DIR --out docs/results
     python scripts/mtcnn_recall.py portrait cache/faces DIR --out docs/results
+    python scripts/mtcnn_recall.py tight cache/faces DIR --out docs/results
 
-Either writes its part of mtcnn-recall.json, and mtcnn-recall.md from both. ``second`` looks at
-every picture, ``portrait`` at those in which the cache has no face, so it needs one that was made
-with two looks at most. False faces are counted on three kinds of pictures: the parity script's 200
-drawn ones; bordered FairFace train pictures whose eyes, nose and mouth were filled with the
-picture's mean colour, hair, ears and clothes round an empty middle; and patchworks of the corners
-of such pictures: skin, hair and cloth.
+Each writes its part of mtcnn-recall.json, and mtcnn-recall.md from all. ``second`` and ``portrait``
+look at FairFace's pictures in their border, ``tight`` at FairFace's and UTKFace's as they are.
+False faces are counted on three kinds of pictures: the parity script's 200 drawn ones; FairFace
+train pictures whose eyes, nose and mouth were filled with the picture's mean colour, hair, ears and
+clothes round an empty middle; and patchworks of the corners of such pictures: skin, hair and cloth.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from PIL import Image
 from facewise.models import load_spec
 from facewise.mtcnn import MTCNN
 from facewise.portrait import Portrait, mirror_face, mirror_photo
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.resample import AreaSource
 from facewise.training.cache import FaceCache, open_cache
 from facewise.types import Face, FloatArray, ImageArray, Photo
 
+COMMANDS = ["second", "portrait", "tight"]
 FACELESS = 200
 CORNER_PX, PATCHWORK_PX = 48, 240
 SECOND_LOOKS = [
@@ -79,13 +81,13 @@ def lost_at(detector: MTCNN, rgb: ImageArray) -> str:
     return "onet" if covers(refined.boxes).any() else "rnet"
 
 
-def blanked(cache: FaceCache) -> list[ImageArray]:
-    """Bordered pictures without eyes, nose and mouth."""
+def blanked(cache: FaceCache, share: float) -> list[ImageArray]:
+    """Pictures without eyes, nose and mouth, in a border."""
     rows = cache.rows("train", "fairface")
     rows = np.random.default_rng(1).choice(rows[cache.found[rows]], FACELESS, replace=False)
     pictures = []
     for row in rows:
-        rgb, border = add_border(cache.image(row))
+        rgb, border = add_border(cache.image(row), share)
         points = cache.landmarks[row] + border
         margin = 0.35 * np.ptp(points, axis=0).max()
         left, top = np.maximum(points.min(axis=0) - margin, 0).astype(int)
@@ -156,6 +158,27 @@ def turned(degrees: float) -> Callable[[Photo], View]:
     return view
 
 
+def in_a_border(share: float) -> Callable[[Photo], View]:
+    def view(photo: Photo) -> View:
+        bordered = Portrait((0, 0, 0), 0, 0, share).view(photo)
+        return bordered.photo, bordered.back
+
+    return view
+
+
+def in_a_border_mirrored(share: float) -> Callable[[Photo], View]:
+    def view(photo: Photo) -> View:
+        bordered, back = in_a_border(share)(photo)
+        other, forth = mirrored(bordered)
+        return other, lambda face: back(forth(face))
+
+    return view
+
+
+def in_a_border_both(share: float) -> list[Callable[[Photo], View]]:
+    return [in_a_border(share), in_a_border_mirrored(share)]
+
+
 PORTRAIT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
     "as it is": [as_it_is],
     "mirrored": [mirrored],
@@ -166,6 +189,12 @@ PORTRAIT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
     "contrast stretched": [stretched],
     "both, and both stretched": [as_it_is, mirrored, stretched, stretched_and_mirrored],
 }  # fmt: skip
+TIGHT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
+    "a border of 35 %": [in_a_border(0.35)],
+    "the same, and mirrored": in_a_border_both(0.35),
+    "of 20 %, and mirrored": in_a_border_both(0.2),
+    "of 50 %, and mirrored": in_a_border_both(0.5),
+}
 
 Looks = dict[str, tuple[Face, ...]]
 
@@ -182,8 +211,8 @@ def second_looks(detector: MTCNN, rgb: ImageArray) -> Looks:
     }
 
 
-def portrait_looks(detector: MTCNN, chosen: Portrait, rgb: ImageArray) -> Looks:
-    """What each look for a portrait finds; nothing at all where two looks find a face."""
+def portrait_looks(number: int, detector: MTCNN, chosen: Portrait, rgb: ImageArray) -> Looks:
+    """What each look for a portrait finds; nothing at all where the looks before find a face."""
     photo = Photo(rgb)
     if detector.detect(photo):
         return {}
@@ -191,21 +220,26 @@ def portrait_looks(detector: MTCNN, chosen: Portrait, rgb: ImageArray) -> Looks:
     def look(view: Callable[[Photo], View], pnet: float, rnet: float) -> list[Face]:
         picture, back = view(photo)
         image, thresholds = [AreaSource(picture.rgb)], (pnet, rnet, min(LAST))
-        proposed = [detector._propose(image[0], replace(chosen, thresholds=thresholds))]
+        proposed = [detector._propose(image[0], pnet, chosen.least_px(photo))]
         return [back(face) for face in detector._find(image, proposed, thresholds)[0]]
 
     looks: Looks = {}
     for pnet, rnet in PROPOSED_AND_REFINED:
         usual = (pnet, rnet) == chosen.thresholds[:2]
-        names = PORTRAIT_VIEWS if usual else ["both"]
-        views = {view for name in names for view in PORTRAIT_VIEWS[name]}
+        names = VIEWS[number] if usual else [CHOSEN[number]]
+        views = {view for name in names for view in VIEWS[number][name]}
         seen = {view: look(view, pnet, rnet) for view in views}
         for name in names:
-            faces = [face for view in PORTRAIT_VIEWS[name] for face in seen[view]]
+            faces = [face for view in VIEWS[number][name] for face in seen[view]]
             for onet in LAST:  # suppression goes from the best on, so faces may be left out later
                 sure = [face for face in faces if face.detection_score > onet]
                 looks[label(name, (pnet, rnet, onet))] = chosen.best(sure, photo)
     return looks
+
+
+VIEWS = [PORTRAIT_VIEWS, TIGHT_VIEWS]
+"""Of the first and of the second of the spec's looks for a portrait."""
+CHOSEN = ["both", "the same, and mirrored"]
 
 
 def label(view: str, thresholds: tuple[float, float, float]) -> str:
@@ -240,15 +274,16 @@ def count(
 _state: dict[str, Any] = {}
 
 
-def _start(folder: Path) -> None:
+def _start(folder: Path, number: int) -> None:
     cv2.setNumThreads(1)
-    once, twice = MTCNN(threads=1, second_look=False), MTCNN(threads=1)
-    chosen, twice.portrait = twice.portrait, None
-    _state.update(cache=open_cache(folder), once=once, twice=twice, chosen=chosen)
+    before = MTCNN(threads=1)
+    chosen, before.portraits = before.portraits[number], before.portraits[:number]
+    once = MTCNN(threads=1, second_look=False)
+    _state.update(cache=open_cache(folder), once=once, before=before, number=number, chosen=chosen)
 
 
-def _is_found(row: int) -> bool:
-    return bool(_state["once"].detect(Photo(add_border(_state["cache"].image(row))[0])))
+def _is_found(row: int, share: float, detector: str) -> bool:
+    return bool(_state[detector].detect(Photo(add_border(_state["cache"].image(row), share)[0])))
 
 
 def _second(rgb: ImageArray) -> Looks:
@@ -256,26 +291,39 @@ def _second(rgb: ImageArray) -> Looks:
 
 
 def _portrait(rgb: ImageArray) -> Looks:
-    return portrait_looks(_state["twice"], _state["chosen"], rgb)
+    return portrait_looks(_state["number"], _state["before"], _state["chosen"], rgb)
 
 
-def bordered(cache: FaceCache, rows: Iterable[int]) -> list[Missed]:
-    usual = np.median(cache.landmarks[(cache.datasets == "fairface") & cache.found], axis=0)
-    return [(*add_border(cache.image(row)), usual, int(cache.shapes[row][1])) for row in rows]
+def bordered(cache: FaceCache, rows: Iterable[int], share: float) -> list[Missed]:
+    usual = {
+        name: np.median(cache.landmarks[(cache.datasets == name) & cache.found], axis=0)
+        for name in ("fairface", "utkface")
+    }
+    return [
+        (
+            *add_border(cache.image(row), share),
+            usual[cache.datasets[row]],
+            int(cache.shapes[row][1]),
+        )
+        for row in rows
+    ]
 
 
 def part_of(
     command: str, cache: FaceCache, drawn: list[ImageArray], pool: ProcessPoolExecutor
 ) -> dict[str, Any]:
-    """What one of the two commands measures."""
-    once, full = MTCNN(threads=1, second_look=False), MTCNN(threads=1)
+    """What one of the commands measures."""
+    once = MTCNN(threads=1, second_look=False)
+    tight = command == "tight"
+    share = 0.0 if tight else DETECTION_BORDER
     rows = cache.rows("train", "fairface")
-    if command == "second":
-        seen = np.array(list(pool.map(_is_found, rows.tolist(), chunksize=64)))
-        missed = bordered(cache, rows[~seen])
-    else:
-        missed = bordered(cache, rows[~cache.found[rows]])
-    faceless = {"drawn": drawn, "blanked": blanked(cache), "patchworks": patchworks(cache)}
+    if tight:
+        rows = np.concatenate([rows, cache.rows("train", "utkface")])
+    detector = "once" if command == "second" else "before"
+    is_found = partial(_is_found, share=share, detector=detector)
+    seen = np.array(list(pool.map(is_found, rows.tolist(), chunksize=64)))
+    missed = bordered(cache, rows[~seen], share)
+    faceless = {"drawn": drawn, "blanked": blanked(cache, share), "patchworks": patchworks(cache)}
     gates = (load_spec().calibration or {})["gates"]["quality"].values()
     gate = min(limits["detection_score"]["min"] for limits in gates)
     looks = _second if command == "second" else _portrait
@@ -295,28 +343,27 @@ def part_of(
         part["lost_at"] = Counter(lost_at(once, rgb) for rgb, *_ in missed)
         part["chosen"] = str(tuple(once.spec_second_look))
     else:
-        part["chosen"] = label("both", _thresholds(full))
-        part["processor_time_without_a_face"] = round(time_ratio(full, drawn[:TIMED]), 3)
+        number = COMMANDS.index(command) - 1
+        thresholds = MTCNN(threads=1).portraits[number].thresholds
+        part["chosen"] = label(CHOSEN[number], thresholds)
+        part["processor_time_without_a_face"] = round(time_ratio(drawn[:TIMED], number), 3)
+        part["missed_by_data_set"] = Counter(cache.datasets[rows[~seen]].tolist())
+        part["pictures_by_data_set"] = Counter(cache.datasets[rows].tolist())
     return part
 
 
-def _thresholds(detector: MTCNN) -> tuple[float, float, float]:
-    assert detector.portrait is not None
-    return detector.portrait.thresholds
-
-
-def time_ratio(full: MTCNN, pictures: Sequence[ImageArray]) -> float:
-    """Processor time of all looks over that of two, where none of them finds anything."""
-    twice = MTCNN(threads=1)
-    twice.portrait = None
-    times: dict[MTCNN, list[float]] = {twice: [], full: []}
+def time_ratio(pictures: Sequence[ImageArray], number: int) -> float:
+    """Processor time with a look over that of the looks before it, where none finds anything."""
+    before, after = MTCNN(threads=1), MTCNN(threads=1)
+    before.portraits, after.portraits = before.portraits[:number], after.portraits[: number + 1]
+    times: dict[MTCNN, list[float]] = {before: [], after: []}
     for rgb in pictures:
         for detector, some in times.items():
             started = time.thread_time()
             faces = detector.detect(Photo(rgb))
             if not faces:
                 some.append(time.thread_time() - started)
-    return float(np.median(times[full]) / np.median(times[twice]))
+    return float(np.median(times[after]) / np.median(times[before]))
 
 
 def page(parts: dict[str, Any]) -> str:
@@ -334,19 +381,41 @@ def page(parts: dict[str, Any]) -> str:
             "",
         ]
     if portrait := parts.get("portrait"):
-        share = portrait["missed"] / portrait["pictures"]
         lines += [
-            "A last look, for a portrait, where the second finds nothing either: in "
-            f"{portrait['missed']} pictures, {share:.2%}. One large face near the middle is looked "
-            "for in views of the photo:",
+            "A look for a portrait, where the second finds nothing either: in "
+            f"{shares_of(portrait)}. One large face near the middle is looked for in views of the "
+            "photo:",
             "",
             *rows_of(portrait, "views | P-net | R-net | O-net"),
             "",
-            "A drawn picture in which no look finds a face takes "
-            f"{portrait['processor_time_without_a_face']:.2f} times the processor time of two "
-            "looks.",
+            timed(portrait),
+            "",
+        ]
+    if tight := parts.get("tight"):
+        lines += [
+            "A last look, in a grey border, for pictures that a face fills: of the pictures as "
+            f"they are, without one, all looks before find nothing in {shares_of(tight)}.",
+            "",
+            *rows_of(tight, "views | P-net | R-net | O-net"),
+            "",
+            timed(tight),
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def shares_of(part: dict[str, Any]) -> str:
+    missed, all_of = part["missed_by_data_set"], part["pictures_by_data_set"]
+    return " and ".join(
+        f"{missed[name]} of {count} of {name}'s, {missed[name] / count:.2%}"
+        for name, count in all_of.items()
+    )
+
+
+def timed(part: dict[str, Any]) -> str:
+    return (
+        "With it, a drawn picture in which no look finds a face takes "
+        f"{part['processor_time_without_a_face']:.2f} times the processor time."
+    )
 
 
 def rows_of(part: dict[str, Any], head: str) -> list[str]:
@@ -381,7 +450,7 @@ def rows_of(part: dict[str, Any], head: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["second", "portrait"])
+    parser.add_argument("part", choices=COMMANDS)
     parser.add_argument("cache", type=Path)
     parser.add_argument("scenes", type=Path, help="folder of the parity script")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
@@ -391,7 +460,8 @@ def main() -> None:
     drawn = [np.asarray(Image.open(p)) for p in sorted(args.scenes.glob("faceless-*.png"))]
     stored = args.out / "mtcnn-recall.json"
     parts = json.loads(stored.read_text()) if stored.exists() else {}
-    with ProcessPoolExecutor(os.cpu_count(), initializer=_start, initargs=(args.cache,)) as pool:
+    started = args.cache, max(0, COMMANDS.index(args.part) - 1)
+    with ProcessPoolExecutor(os.cpu_count(), initializer=_start, initargs=started) as pool:
         parts[args.part] = part_of(args.part, cache, drawn, pool)
     args.out.mkdir(parents=True, exist_ok=True)
     stored.write_text(json.dumps(parts, indent=1) + "\n")

@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.errors import OptionError
-from facewise.images import ColorOrder, PhotoSource, load_photo
+from facewise.images import BORDER, ColorOrder, PhotoSource, load_photo
 from facewise.types import Face, FloatArray, ImageArray, Photo
-
-BORDER: Final = 127
-"""Grey where a crop reaches past its photo."""
 
 LONGEST_SIDE_PX: Final = 2**15 - 2
 """OpenCV 4 warps no picture with a longer side."""

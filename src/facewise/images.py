@@ -65,6 +65,9 @@ DEFAULT_MAX_BYTES: Final = 20_000_000
 DEFAULT_MAX_PIXELS: Final = 50_000_000
 DEFAULT_MIN_SIDE_PX: Final = 16
 
+BORDER: Final = 127
+"""Grey that stands for what lies outside of a photo."""
+
 _ORIENTATION: Final = 0x0112
 _XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
 """Where Pillow keeps it; the second name is PNG's."""

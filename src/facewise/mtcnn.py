@@ -63,7 +63,8 @@ class MTCNN:
             either, look for a portrait: one large face near the middle, with P-net's threshold
             lowered as well, in the photo and in its mirror image, and at last in a grey border, as
             a face that fills the picture wants. None for yes, unless thresholds were given; False
-            is how other implementations of MTCNN look, once.
+            is how facenet-pytorch looks: once, and with boxes cut off at the photo's edges, where
+            landmarks are off by a tenth of the face and more.
         pyramid_factor: scale from one level of the pyramid to the next.
         max_faces: keep only the largest so many.
         threads: of one inference; all cores if None.
@@ -121,6 +122,9 @@ class MTCNN:
         second = (self.thresholds[0], *self.spec_second_look)
         wanted = given is None if options["second_look"] is None else options["second_look"]
         self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
+        # What is left of a box that is cut off would be stretched to a square, and the networks
+        # would look for a face of those proportions.
+        self.fill_up = options["second_look"] is not False
         self.portraits: list[Portrait] = [
             Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])})
             for stored in (spec["portraits"] if wanted else [])
@@ -384,7 +388,8 @@ class MTCNN:
         session = self._networks[name]
         boxes = [found.boxes for found in candidates]
         parts = [
-            session.run(None, {"image": crops}) for crops in _crop_batches(images, boxes, size_px)
+            session.run(None, {"image": crops})
+            for crops in _crop_batches(images, boxes, size_px, fill_up=self.fill_up)
         ]
         ends = [0, *itertools.accumulate(len(own) for own in boxes)]
         return [
@@ -394,7 +399,7 @@ class MTCNN:
 
 
 def _crop_batches(
-    images: Sequence[AreaSource], boxes: Sequence[FloatArray], size_px: int
+    images: Sequence[AreaSource], boxes: Sequence[FloatArray], size_px: int, *, fill_up: bool
 ) -> Iterator[FloatArray]:
     """Crops of all photos, at most ``BATCH_SIZE`` at a time: in a crowd they are thousands, and all
     of them together more memory than the photo.
@@ -407,7 +412,7 @@ def _crop_batches(
         start = 0
         while start < len(own):
             part = own[start : start + room]
-            waiting.append(cut_squares(image, part, size_px))
+            waiting.append(cut_squares(image, part, size_px, fill_up=fill_up))
             start, room = start + len(part), room - len(part)
             if room == 0:
                 yield np.concatenate(waiting)
@@ -439,22 +444,24 @@ def _read_spec() -> dict[str, Any]:
     return spec
 
 
-def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int) -> FloatArray:
+def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int, *, fill_up: bool) -> FloatArray:
     """Cut boxes out of a picture and average them down to squares.
 
-    A box that reaches past the picture is cut off at its edge, not filled up: the networks were
-    trained so. Coordinates count from 1 and include their last pixel.
+    Coordinates count from 1 and include their last pixel.
 
     Args:
         image: the picture.
         boxes: ``(N, 4)``.
         size_px: side S of the squares.
+        fill_up: with grey where a box reaches past the picture; otherwise it is cut off at the
+            edge, and what is left of it stretched.
 
     Returns:
-        float32 ``(N, S, S, 3)``, 0 to 255; black where a box lies outside the picture altogether.
+        float32 ``(N, S, S, 3)``, 0 to 255.
     """
     width, height = image.size
     corners = np.trunc(boxes).astype(np.int64)
-    corners[:, :2] = np.maximum(corners[:, :2], 1) - 1
-    corners[:, 2:] = np.minimum(corners[:, 2:], [width, height])
+    corners[:, :2] -= 1
+    if not fill_up:
+        corners = np.clip(corners, 0, [width, height, width, height])
     return image.crops(corners, size_px)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from facewise.align import BORDER
+from facewise.images import BORDER
 from facewise.resample import block_means
 from facewise.types import Face, Photo
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from facewise.align import BORDER
+from facewise.images import BORDER
 from facewise.types import Face, ImageArray, Photo
 
 DETECTION_BORDER: Final = 0.35

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.images import BORDER
 from facewise.types import FloatArray, ImageArray
 
 Integers = NDArray[np.int64]
@@ -144,7 +145,9 @@ class AreaSource:
         height, width = mean.shape[:2]
         first, end = (edge[start : start + height] - sums.top for edge in (y.first, y.end))
         if x.longest * y.longest > SHORT_PIXELS:
-            mean[:] = _means(sums.exact, *(v[None] for v in (x.first, first, x.end, end)))[0]
+            windows = x.first[None], first[None], x.end[None], end[None]
+            down = y.reciprocal[None, start : start + height]
+            mean[:] = _means(sums.exact, windows, x.reciprocal[None], down)[0]
             return
         across, down = np.repeat(x.reciprocal, 3), y.reciprocal[start : start + height, None]
         columns = sums.exact.shape[1]
@@ -192,14 +195,14 @@ class AreaSource:
         return self._buffers[name][:size].reshape(shape)
 
     def crops(self, corners: Integers, size_px: int) -> FloatArray:
-        """Parts of the picture as squares.
+        """Parts of the picture, and of the grey round it, as squares.
 
         Args:
-            corners: int64 ``(N, 4)``, left, top, right, bottom in whole pixels, inside the picture.
+            corners: int64 ``(N, 4)``, left, top, right, bottom in whole pixels.
             size_px: side S of the squares.
 
         Returns:
-            float32 ``(N, S, S, 3)``, 0 to 255; black where a part is empty.
+            float32 ``(N, S, S, 3)``, 0 to 255; grey where a part is empty.
         """
         if self.reduction == 1:
             return self._crops(corners, size_px)
@@ -209,7 +212,8 @@ class AreaSource:
         coarse = np.round(corners[~fine] / self.reduction).astype(np.int64)
         # What is left over beside the last whole block may round up to a block that is not there.
         height, width = self._blocks.shape[:2]
-        coarse = np.minimum(coarse, (width, height, width, height))
+        inside = corners[~fine] <= np.tile(self.size, 2)
+        coarse = np.where(inside, np.minimum(coarse, (width, height, width, height)), coarse)
         squares[~fine] = self._crops(coarse, size_px)
         squares[fine] = _crops_apart(self._rgb, corners[fine], size_px)
         return squares
@@ -223,11 +227,13 @@ class AreaSource:
 
 def _crops_apart(rgb: ImageArray, corners: Integers, size_px: int) -> FloatArray:
     """Crops from sums of each part by itself: no more memory than the largest takes."""
-    squares = np.zeros((len(corners), size_px, size_px, 3), np.float32)
-    for square, (left, top, right, bottom) in zip(squares, corners.tolist(), strict=True):
-        if right > left and bottom > top:
-            whole = np.array([[0, 0, right - left, bottom - top]])
-            square[:] = _crops(_integral(rgb[top:bottom, left:right]), whole, size_px)[0]
+    squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
+    height, width = rgb.shape[:2]
+    inside = np.clip(corners, 0, (width, height, width, height))
+    for square, part, box in zip(squares, inside.tolist(), corners, strict=True):
+        left, top, right, bottom = part
+        sums = _integral(rgb[top : max(top, bottom), left : max(left, right)])
+        square[:] = _crops(sums, box[None] - (left, top, left, top), size_px)[0]
     return squares
 
 
@@ -323,21 +329,37 @@ def _crops(sums: NDArray[np.int32], corners: Integers, size_px: int) -> FloatArr
     """``AreaSource.crops`` from sums alone."""
     left, top, right, bottom = corners.T
     empty = (right <= left) | (bottom <= top)
-    x0, x1 = _edges(np.where(empty, 0, left), np.where(empty, 1, right - left), size_px)
-    y0, y1 = _edges(np.where(empty, 0, top), np.where(empty, 1, bottom - top), size_px)
-    squares = _means(sums, x0, y0, x1, y1)
-    squares[empty] = 0
+    x = _edges(np.where(empty, -1, left), np.where(empty, 1, right - left), size_px)
+    y = _edges(np.where(empty, -1, top), np.where(empty, 1, bottom - top), size_px)
+    height, width = sums.shape[0] - 1, sums.shape[1] - 1
+    across, down = _reciprocal(x[1] - x[0]), _reciprocal(y[1] - y[0])
+    x0, x1 = np.clip(x, 0, width)
+    y0, y1 = np.clip(y, 0, height)
+    squares = _means(sums, (x0, y0, x1, y1), across, down)
+    past = (corners < 0).any(axis=1) | (right > width) | (bottom > height) | empty
+    seen_across, seen_down = ((x1 - x0) * across)[past], ((y1 - y0) * down)[past]
+    squares[past] += BORDER * (1 - seen_down[:, :, None] * seen_across[:, None])[..., None]
     return squares
 
 
 def _means(
-    sums: NDArray[np.int32], left: Integers, top: Integers, right: Integers, bottom: Integers
+    sums: NDArray[np.int32],
+    windows: tuple[Integers, Integers, Integers, Integers],
+    across: FloatArray,
+    down: FloatArray,
 ) -> FloatArray:
-    """Means of windows between columns ``(N, width)`` and rows ``(N, height)``, one by one.
+    """Means of windows, one by one.
+
+    Args:
+        sums: of all pixels above and to the left.
+        windows: left ``(N, width)``, top ``(N, height)``, right and bottom.
+        across: the reciprocal of each window's width ``(N, width)``.
+        down: of its height ``(N, height)``.
 
     Returns:
         float32 ``(N, height, width, 3)``.
     """
+    left, top, right, bottom = windows
     # A pixel's three sums are copied as one thing, by its place in the flat array.
     pixels = sums.reshape(-1).view("V12")
     column0, column1 = left[:, None], right[:, None]  # (N, 1, width)
@@ -351,6 +373,6 @@ def _means(
     part -= look_up(row1, column0)
     part += look_up(row0, column0)
     mean = part.astype(np.float32)
-    mean *= _reciprocal(bottom - top)[..., None]
-    mean *= np.repeat(_reciprocal(right - left), 3, axis=1)[:, None]
+    mean *= down[..., None]
+    mean *= np.repeat(across, 3, axis=1)[:, None]
     return mean.reshape(*mean.shape[:2], left.shape[1], 3)

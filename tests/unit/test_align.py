@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from facewise import load_photo
-from facewise.align import BORDER, crop_faces, make_template, similarity_transform, warp
+from facewise.align import crop_faces, make_template, similarity_transform, warp
+from facewise.images import BORDER
 from facewise.types import Face, ImageArray, Photo
 
 

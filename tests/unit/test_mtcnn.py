@@ -14,9 +14,11 @@ from PIL import Image
 from facewise import MTCNN, Photo, load_photo, mtcnn, windows
 from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
 from facewise.errors import InvalidArrayError, OptionError
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.resample import AreaSource
 from facewise.types import ImageArray
+
+GREY = 127
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
     photo = load_photo(pictures / "astronaut.jpg")
     (face,) = detector.detect(photo)
     width = float(face.bbox[2] - face.bbox[0])
-    assert MTCNN(threads=1, min_face_px=width * 4).detect(photo) == ()
+    assert MTCNN(threads=1, min_face_px=width * 3).detect(photo) == ()
     two = Photo(np.concatenate([photo.rgb, photo.rgb], axis=1))
     assert len(detector.detect(two)) == 2
     assert len(MTCNN(threads=1, max_faces=1).detect(two)) == 1
@@ -97,6 +99,25 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
     ):
         with pytest.raises(OptionError):
             MTCNN(**bad)
+
+
+def test_landmarks_of_a_face_that_reaches_past_the_edges(faces: list[Photo]) -> None:
+    """Boxes that are cut off at the edges, as other implementations do it, are stretched."""
+    errors: dict[bool | None, list[float]] = {None: [], False: []}
+    for photo in faces:
+        border = round(192 * DETECTION_BORDER)
+        tight = photo.rgb[border:-border, border:-border]
+        (usual, *_) = MTCNN(threads=1).detect(photo)
+        for second_look, some in errors.items():
+            for face in MTCNN(threads=1, second_look=second_look).detect(tight)[:1]:
+                distance = np.abs(face.landmarks - (usual.landmarks - border)).max()
+                some.append(float(distance / (usual.bbox[2] - usual.bbox[0])))
+    assert len(errors[None]) > len(errors[False]) >= 10
+    assert np.median(errors[None]) < 0.04
+    assert np.median(errors[False]) > 0.1
+    cut_off = MTCNN(threads=1, second_look=False)
+    assert MTCNN(threads=1, thresholds=cut_off.thresholds).fill_up
+    assert not cut_off.fill_up
 
 
 def test_whatever_a_photo_is_read_from(pictures: Path, detector: MTCNN) -> None:
@@ -206,7 +227,23 @@ def test_area_means_are_exact(size: tuple[int, int]) -> None:
     whole, part, empty = source.crops(corners, 24)
     np.testing.assert_allclose(whole, mean_by_hand(rgb, 24, 24), atol=1e-3)
     np.testing.assert_allclose(part, mean_by_hand(rgb[5:61, 10:40], 24, 24), atol=1e-3)
-    assert not empty.any()
+    assert (empty == GREY).all()
+
+
+@pytest.mark.parametrize("reduction", [1, 2])
+@pytest.mark.parametrize("box", [(-30, -20, 50, 60), (60, 50, 140, 130), (-40, -30, 160, 170)])
+def test_a_crop_past_the_edge_is_that_of_the_picture_in_a_border(
+    box: tuple[int, ...], reduction: int
+) -> None:
+    rgb = np.random.default_rng(3).integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    around = np.pad(rgb, ((100, 100), (100, 100), (0, 0)), constant_values=GREY)
+    corners = np.array([box])
+    for size_px in (12, 24, 48):
+        expected = AreaSource(around, reduction).crops(corners + 100, size_px)
+        actual = AreaSource(rgb, reduction).crops(corners, size_px)
+        np.testing.assert_allclose(actual, expected, atol=1e-3)
+    nowhere = AreaSource(rgb, reduction).crops(np.array([[130, 5, 170, 45]]), 24)
+    assert (nowhere == GREY).all()
 
 
 @pytest.mark.parametrize("size", [(600, 450), (300, 240), (150, 120), (601, 200), (437, 331)])
@@ -290,11 +327,12 @@ def test_crops_of_a_crowd_are_cut_a_batch_at_a_time() -> None:
         corner = rng.uniform(0, 40, (count, 2))
         far = corner + rng.uniform(5, 20, (count, 1))
         boxes.append(np.hstack([corner, far]).astype(np.float32))
-    batches = [b.copy() for b in mtcnn._crop_batches(images, boxes, 12)]
+    batches = [b.copy() for b in mtcnn._crop_batches(images, boxes, 12, fill_up=True)]
     assert [len(b) for b in batches] == [mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, 2]
-    whole = [mtcnn.cut_squares(i, b, 12) for i, b in zip(images, boxes, strict=True)]
+    whole = [mtcnn.cut_squares(i, b, 12, fill_up=True) for i, b in zip(images, boxes, strict=True)]
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(whole))
-    nothing = list(mtcnn._crop_batches(images[:1], [np.empty((0, 4), np.float32)], 12))
+    none = [np.empty((0, 4), np.float32)]
+    nothing = list(mtcnn._crop_batches(images[:1], none, 12, fill_up=True))
     assert [b.shape for b in nothing] == [(0, 12, 12, 3)]
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from facewise.align import BORDER
 from facewise.errors import OptionError
+from facewise.images import BORDER
 from facewise.protocol import DETECTION_BORDER
 from facewise.types import ImageArray
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.align import BORDER, similarity_transform
+from facewise.align import similarity_transform
+from facewise.images import BORDER
 from facewise.training.config import AugmentConfig
 from facewise.types import FloatArray, ImageArray
 
