@@ -116,7 +116,8 @@ export class MTCNN {
 
   private source(photo: Photo): AreaSource {
     const reduction = blockSide(this.spec, photo.width, photo.height);
-    return new AreaSource(photo, { reduction, detail: this.spec.detail });
+    const { detail, border_value: border } = this.spec;
+    return new AreaSource(photo, { reduction, detail, border });
   }
 
   /** A last look, at the coarse levels of the photo and of its mirror image. */
@@ -131,7 +132,8 @@ export class MTCNN {
     const least = Math.max(smallest, leastPx(portrait, photo)) / view.block;
     const look = async (seen: AreaSource): Promise<Face[]> =>
       this.find(seen, await this.propose(seen, pnet, least), rnet, onet);
-    const source = view.photo === photo ? image : new AreaSource(view.photo);
+    const whole = { ...image.options, reduction: 1 };
+    const source = view.photo === photo ? image : new AreaSource(view.photo, whole);
     const faces = await look(source);
     const mirrored = await look(new AreaSource(mirrorPhoto(view.photo), source.options));
     const back = mirrored.map((face) => mirrorFace(face, view.photo.width));
@@ -301,17 +303,10 @@ export class MTCNN {
 }
 
 /**
- * Cut boxes out of a picture and average them down to squares. A box that reaches past the picture
- * is cut off at its edge, not filled up: the networks were trained so. Coordinates count from 1 and
- * include their last pixel.
+ * Cut boxes out of a picture and average them down to squares. Where a box reaches past the picture
+ * it is filled up with grey. Coordinates count from 1 and include their last pixel.
  */
 export function cutSquares(image: AreaSource, boxes: Float32Array, size: number): Float32Array {
-  const corners = new Int32Array(boxes.length);
-  for (let i = 0; i < boxes.length; i += 4) {
-    corners[i] = Math.max(Math.trunc(boxes[i]), 1) - 1;
-    corners[i + 1] = Math.max(Math.trunc(boxes[i + 1]), 1) - 1;
-    corners[i + 2] = Math.min(Math.trunc(boxes[i + 2]), image.width);
-    corners[i + 3] = Math.min(Math.trunc(boxes[i + 3]), image.height);
-  }
+  const corners = Int32Array.from(boxes, (v, k) => Math.trunc(v) - (k % 4 < 2 ? 1 : 0));
   return image.crops(corners, size);
 }

@@ -6,6 +6,8 @@ export interface Options {
   reduction: number;
   /** Pixels of the reduced picture that each pixel of a crop must still find in it. */
   detail: number;
+  /** What lies outside of the picture, 0 to 255. */
+  border: number;
 }
 
 /** RGB or RGBA bytes. */
@@ -32,7 +34,7 @@ export class AreaSource {
 
   constructor(
     private readonly photo: Photo,
-    readonly options: Options = { reduction: 1, detail: 2 },
+    readonly options: Options = { reduction: 1, detail: 2, border: 127 },
   ) {
     this.integral = integralImage(blockMeans(photo, options.reduction));
   }
@@ -48,53 +50,63 @@ export class AreaSource {
   /** The whole picture at another size: `height * width * 3` floats, 0 to 255. */
   level(width: number, height: number): Float32Array<ArrayBuffer> {
     const out = new Float32Array(width * height * 3);
-    const { integral } = this;
-    means(integral, edges(0, integral.width, width), edges(0, integral.height, height), out, 0);
+    const { integral, options } = this;
+    const [x, y] = [edges(0, integral.width, width), edges(0, integral.height, height)];
+    means(integral, x, y, options.border, out, 0);
     return out;
   }
 
   /**
-   * Parts of the picture as squares, black where a part is empty: `N * size * size * 3` floats.
+   * Parts of the picture, and of the grey round it, as squares: `N * size * size * 3` floats, grey
+   * where a part is empty.
    *
-   * @param corners left, top, right, bottom a part, whole pixels inside the picture.
+   * @param corners left, top, right, bottom a part, whole pixels.
    */
   crops(corners: Int32Array, size: number): Float32Array<ArrayBuffer> {
-    const { reduction, detail } = this.options;
+    const { reduction, detail, border } = this.options;
     const count = corners.length / 4;
-    const { width, height } = this.integral;
+    const [columns, rows] = [this.integral.width, this.integral.height];
     const out = new Float32Array(count * size * size * 3);
     for (let i = 0; i < count; i++) {
       const part = Array.from(corners.subarray(i * 4, i * 4 + 4));
       const at = i * size * size * 3;
       const side = Math.min(part[2] - part[0], part[3] - part[1]);
-      if (reduction === 1) square(this.integral, part, size, out, at);
+      if (reduction === 1) square(this.integral, part, size, border, out, at);
       else if (side >= detail * size * reduction) {
         // What is left over beside the last whole block may round up to a block that is not there.
-        const coarse = part.map((v, k) => Math.min(roundHalfEven(v / reduction), k % 2 ? height : width));
-        square(this.integral, coarse, size, out, at);
-      } else if (side > 0) {
-        const [left, top, right, bottom] = part;
-        const fine = integralImage(cut(this.photo, left, top, right, bottom));
-        square(fine, [0, 0, right - left, bottom - top], size, out, at);
+        const coarse = part.map((v, k) => {
+          const [length, most] = k % 2 ? [this.height, rows] : [this.width, columns];
+          const block = roundHalfEven(v / reduction);
+          return v <= length ? Math.min(block, most) : block;
+        });
+        square(this.integral, coarse, size, border, out, at);
+      } else {
+        const { data, left, top } = cut(this.photo, part);
+        const apart = part.map((v, k) => v - (k % 2 ? top : left));
+        square(integralImage(data), apart, size, border, out, at);
       }
     }
     return out;
   }
 }
 
+const clamp = (value: number, most: number): number => Math.min(Math.max(value, 0), most);
+
 export function roundHalfEven(value: number): number {
   const rounded = Math.round(value);
   return Math.abs(value % 1) === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-function cut(photo: Photo, left: number, top: number, right: number, bottom: number): Pixels {
-  const [width, height] = [right - left, bottom - top];
+/** What of a part lies inside the photo, and where it begins. */
+function cut({ rgba, ...photo }: Photo, part: number[]): { data: Pixels; left: number; top: number } {
+  const [left, top, right, bottom] = part.map((v, k) => clamp(v, k % 2 ? photo.height : photo.width));
+  const [width, height] = [Math.max(0, right - left), Math.max(0, bottom - top)];
   const data = new Uint8Array(width * height * 4);
   for (let y = 0; y < height; y++) {
     const from = ((top + y) * photo.width + left) * 4;
-    data.set(photo.rgba.subarray(from, from + width * 4), y * width * 4);
+    data.set(rgba.subarray(from, from + width * 4), y * width * 4);
   }
-  return { data, width, height, channels: 4 };
+  return { data: { data, width, height, channels: 4 }, left, top };
 }
 
 /**
@@ -166,38 +178,50 @@ function square(
   integral: Integral,
   [left, top, right, bottom]: number[],
   size: number,
+  border: number,
   out: Float32Array,
   at: number,
 ): void {
-  if (right <= left || bottom <= top) return;
-  means(integral, edges(left, right - left, size), edges(top, bottom - top, size), out, at);
+  if (right <= left || bottom <= top) out.fill(border, at, at + size * size * 3);
+  else {
+    const [x, y] = [edges(left, right - left, size), edges(top, bottom - top, size)];
+    means(integral, x, y, border, out, at);
+  }
 }
 
-/** Area means of the windows between two sets of edges, written to `out` from `at` on. */
+/**
+ * Area means of the windows between two sets of edges, written to `out` from `at` on; outside of the
+ * picture all is `border`.
+ */
 function means(
-  { sums, width }: Integral,
+  { sums, width, height }: Integral,
   [left, right]: Edges,
   [top, bottom]: Edges,
+  border: number,
   out: Float32Array,
   at: number,
 ): void {
   const stride = (width + 1) * 3;
   const columns = left.length;
+  const [inLeft, inRight] = [left, right].map((x) => x.map((v) => clamp(v, width)));
   for (let j = 0; j < top.length; j++) {
-    const above = top[j] * stride;
-    const below = bottom[j] * stride;
+    const [inTop, inBottom] = [clamp(top[j], height), clamp(bottom[j], height)];
+    const above = inTop * stride;
+    const below = inBottom * stride;
     const rows = bottom[j] - top[j];
     for (let k = 0; k < columns; k++, at += 3) {
-      const x0 = left[k] * 3;
-      const x1 = right[k] * 3;
+      const x0 = inLeft[k] * 3;
+      const x1 = inRight[k] * 3;
       const a = above + x0;
       const b = above + x1;
       const c = below + x0;
       const d = below + x1;
-      const share = 1 / (rows * (right[k] - left[k]));
-      out[at] = ((sums[d] - sums[b] - sums[c] + sums[a]) | 0) * share;
-      out[at + 1] = ((sums[d + 1] - sums[b + 1] - sums[c + 1] + sums[a + 1]) | 0) * share;
-      out[at + 2] = ((sums[d + 2] - sums[b + 2] - sums[c + 2] + sums[a + 2]) | 0) * share;
+      const area = rows * (right[k] - left[k]);
+      const outside = border * (area - (inBottom - inTop) * (inRight[k] - inLeft[k]));
+      const share = 1 / area;
+      out[at] = (((sums[d] - sums[b] - sums[c] + sums[a]) | 0) + outside) * share;
+      out[at + 1] = (((sums[d + 1] - sums[b + 1] - sums[c + 1] + sums[a + 1]) | 0) + outside) * share;
+      out[at + 2] = (((sums[d + 2] - sums[b + 2] - sums[c + 2] + sums[a + 2]) | 0) + outside) * share;
     }
   }
 }

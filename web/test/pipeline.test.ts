@@ -60,17 +60,31 @@ describe("area means", () => {
     expected.forEach((value, i) => expect(level[i]).toBeCloseTo(value, 3));
   });
 
-  it("of parts are too; an empty part is black", () => {
+  it("of parts are too; an empty part is grey", () => {
     const corners = Int32Array.from([3, 4, 30, 25, 5, 5, 5, 9]);
     const crops = new AreaSource(source).crops(corners, 4);
     const expected = byHand(source, [3, 4, 30, 25], 4, 4);
     expected.forEach((value, i) => expect(crops[i]).toBeCloseTo(value, 3));
-    expect(Math.max(...crops.subarray(48))).toBe(0);
+    expect(new Set(crops.subarray(48))).toEqual(new Set([127]));
+  });
+
+  it.each([1, 2])("past the edge are those of the picture in a border: blocks of %i", (reduction) => {
+    const source = photo(120, 100, noise);
+    const around = photo(320, 300, (x, y, k) =>
+      x >= 100 && x < 220 && y >= 100 && y < 200 ? noise(x - 100, y - 100, k) : 127,
+    );
+    const corners = Int32Array.from([-30, -20, 50, 60, 60, 50, 140, 130, -40, -30, 160, 170, 130, 5, 170, 45]);
+    for (const size of [12, 24, 48]) {
+      const options = { reduction, detail: 2, border: 127 };
+      const expected = new AreaSource(around, options).crops(corners.map((v) => v + 100), size);
+      const actual = new AreaSource(source, options).crops(corners, size);
+      expected.forEach((v, i) => expect(actual[i]).toBeCloseTo(v, 2));
+    }
   });
 
   it("of a reduced picture come from its blocks, and of a small part from the picture itself", () => {
     const large = photo(60, 60, (x, y) => (Math.floor(x / 3) + Math.floor(y / 3)) % 256);
-    const reduced = new AreaSource(large, { reduction: 3, detail: 2 });
+    const reduced = new AreaSource(large, { reduction: 3, detail: 2, border: 127 });
     expect(Array.from(reduced.level(20, 20).subarray(0, 6))).toEqual([0, 0, 0, 1, 1, 1]);
     const small = reduced.crops(Int32Array.from([3, 3, 15, 15]), 4);
     byHand(large, [3, 3, 15, 15], 4, 4).forEach((v, i) => expect(small[i]).toBeCloseTo(v, 3));
@@ -78,7 +92,7 @@ describe("area means", () => {
 
   it.each([1, 2, 3, 4])("of a crop may reach the edge whatever is left over there: blocks of %i", (reduction) => {
     for (const [width, height] of [[611, 403], [612, 402], [614, 406], [615, 407], [1001, 1001]]) {
-      const source = new AreaSource(photo(width, height, () => 90), { reduction, detail: 2 });
+      const source = new AreaSource(photo(width, height, () => 90), { reduction, detail: 2, border: 0 });
       const corners = Int32Array.from([0, 0, width, height, width - 200, height - 200, width, height]);
       const crops = source.crops(corners, 24);
       expect(Math.min(...crops)).toBeCloseTo(90, 2);
@@ -163,10 +177,13 @@ describe("the pyramid", () => {
     }
   });
 
-  it("cuts squares off at the picture's edge", () => {
+  it("cuts squares out, and fills them up with grey", () => {
     const source = photo(20, 20, noise);
+    const around = photo(60, 60, (x, y, k) =>
+      x >= 20 && x < 40 && y >= 20 && y < 40 ? noise(x - 20, y - 20, k) : 127,
+    );
     const squares = cutSquares(new AreaSource(source), Float32Array.from([-5.5, 1, 10.9, 30]), 5);
-    byHand(source, [0, 0, 10, 20], 5, 5).forEach((v, i) => expect(squares[i]).toBeCloseTo(v, 3));
+    byHand(around, [14, 20, 30, 50], 5, 5).forEach((v, i) => expect(squares[i]).toBeCloseTo(v, 3));
   });
 });
 
