@@ -22,6 +22,7 @@ from facewise.evaluation.gates import (
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
+from facewise.protocol import add_border
 from facewise.types import ImageArray
 
 from .made import GOOD_QUALITY, made, years
@@ -200,6 +201,12 @@ def test_degradations_change_the_picture_always_alike(name: str) -> None:
     np.testing.assert_array_equal(degrade(picture, name, seed=3), worse)
     assert worse.shape != picture.shape or (worse != picture).any()
     assert 5 < worse.mean() < 250
+
+
+@pytest.mark.parametrize("side", [192, 200, 57])
+def test_a_tight_picture_is_the_one_that_got_the_border(side: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (side + 3, side, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(degrade(add_border(picture)[0], "tight", seed=0), picture)
 
 
 def test_no_degradation_and_no_such_degradation() -> None:

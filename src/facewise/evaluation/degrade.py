@@ -1,7 +1,7 @@
 """Pictures made worse on purpose, to see whether facewise notices.
 
 Each takes a labelled face with its grey border and gives a picture of the same size, or a smaller
-one where smallness is the point. ``small`` and ``coarse`` differ: a small face is a face far away
+one where smallness or the border is the point. ``small`` and ``coarse`` differ: a small face is a face far away
 in a sharp photo, a coarse one was small once and has been enlarged since.
 """
 
@@ -79,6 +79,12 @@ def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float) -> ImageA
     return np.asarray(cv2.remap(rgb, np.ascontiguousarray(columns), np.ascontiguousarray(rows), 1))
 
 
+def tight(rgb: ImageArray, _: np.random.Generator) -> ImageArray:
+    """The data set's crop without its border: the face fills it, and reaches past its edges."""
+    border = round(rgb.shape[1] * DETECTION_BORDER / (1 + 2 * DETECTION_BORDER))
+    return np.ascontiguousarray(rgb[border:-border, border:-border])
+
+
 def dark(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
     """An eighth of the light, with the noise that comes of it."""
     return noise((rgb * 0.12).astype(np.uint8), rng, sigma=5)
@@ -125,6 +131,7 @@ DEGRADATIONS: Final[dict[str, Degradation]] = {
     "noise-80": partial(noise, sigma=80),
     "turned-45": partial(turn, degrees=45),
     "turned-70": partial(turn, degrees=70),
+    "tight": tight,
     "dark": dark,
     "overexposed": overexposed,
     "not-a-face-tiles": shuffled,
