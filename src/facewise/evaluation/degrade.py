@@ -1,8 +1,8 @@
 """Pictures made worse on purpose, to see whether facewise notices.
 
 Each takes a labelled face with its grey border and gives a picture of the same size, or a smaller
-one where smallness or the border is the point. ``small`` and ``coarse`` differ: a small face is a face far away
-in a sharp photo, a coarse one was small once and has been enlarged since.
+one where smallness or the border is the point. ``small`` and ``coarse`` differ: a small face is a
+face far away in a sharp photo, a coarse one was small once and has been enlarged since.
 """
 
 from __future__ import annotations
