@@ -331,14 +331,16 @@ def _crops(sums: NDArray[np.int32], corners: Integers, size_px: int) -> FloatArr
     empty = (right <= left) | (bottom <= top)
     x = _edges(np.where(empty, -1, left), np.where(empty, 1, right - left), size_px)
     y = _edges(np.where(empty, -1, top), np.where(empty, 1, bottom - top), size_px)
-    height, width = sums.shape[0] - 1, sums.shape[1] - 1
     across, down = _reciprocal(x[1] - x[0]), _reciprocal(y[1] - y[0])
-    x0, x1 = np.clip(x, 0, width)
-    y0, y1 = np.clip(y, 0, height)
-    squares = _means(sums, (x0, y0, x1, y1), across, down)
-    past = (corners < 0).any(axis=1) | (right > width) | (bottom > height) | empty
-    seen_across, seen_down = ((x1 - x0) * across)[past], ((y1 - y0) * down)[past]
-    squares[past] += BORDER * (1 - seen_down[:, :, None] * seen_across[:, None])[..., None]
+    height, width = sums.shape[0] - 1, sums.shape[1] - 1
+    past = empty | (left < 0) | (top < 0) | (right > width) | (bottom > height)
+    x[:, past] = np.clip(x[:, past], 0, width)
+    y[:, past] = np.clip(y[:, past], 0, height)
+    squares = _means(sums, (x[0], y[0], x[1], y[1]), across, down)
+    if past.any():
+        seen_across = (x[1, past] - x[0, past]) * across[past]
+        seen_down = (y[1, past] - y[0, past]) * down[past]
+        squares[past] += BORDER * (1 - seen_down[:, :, None] * seen_across[:, None])[..., None]
     return squares
 
 
