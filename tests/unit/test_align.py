@@ -23,6 +23,15 @@ def turned(
     return scale * points @ rotation.T + shift
 
 
+def test_the_template_by_hand() -> None:
+    """Eyes 40 px apart, 30 px down; nose and mouth 0.57 and 1.15 of that below them."""
+    np.testing.assert_allclose(
+        make_template(100, 0.4, 0.3),
+        np.array([[30, 30], [70, 30], [50, 52.8], [33.6, 76], [66.4, 76]]),
+        rtol=1e-6,
+    )
+
+
 @pytest.mark.parametrize("degrees", [0, 30, 90, 180, -135])
 def test_recovers_a_known_similarity(degrees: float) -> None:
     template = make_template(160, 0.36, 0.36)
@@ -82,6 +91,31 @@ def test_landmarks_land_on_the_template(scale: float) -> None:
         weight = (255.0 - crop[..., 0]) * near
         centre = np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum()
         np.testing.assert_allclose(centre, [cx, cy], atol=0.6)
+
+
+@pytest.mark.parametrize("centre", [(500, 600), (150, 1100), (930, 80)])
+@pytest.mark.parametrize(
+    ("factor", "degrees"), [(0.7, 10), (1.9, 45), (2.1, 0), (2.6, 45), (5.5, 160), (19, -75)]
+)
+def test_a_ramp_stays_the_same_ramp(factor: float, degrees: float, centre: tuple[int, int]) -> None:
+    """Whatever a photo is averaged to first, its colours stay where they were, up to its edges."""
+    size, slope = 40, np.array([0.2371, 0.1937])
+    y, x = np.mgrid[:1200, :1000]
+    ramp = np.stack([x * slope[0], y * slope[1], np.full(x.shape, 250)], axis=-1)
+    linear = turned(np.eye(2), degrees, 1 / factor, (0, 0)).T
+    shift = size / 2 - linear @ centre
+    transform = np.hstack([linear, shift[:, None]])
+    crop = warp(ramp.round().astype(np.uint8), transform, size).astype(float)
+    v, u = np.mgrid[:size, :size]
+    place = (np.stack([u, v], axis=-1) - shift) @ np.linalg.inv(linear).T  # in the photo
+    depth = np.minimum(place, [999, 1199] - place).min(axis=-1)  # how far from its edge
+    inside, outside = depth > 2 * factor, depth < -2 * factor
+    off = (crop[..., :2] - place * slope)[inside]
+    assert inside.sum() > 300
+    assert np.abs(off).max() < 1.5
+    assert np.abs(off.mean(axis=0)).max() < 0.15
+    assert (crop[inside, 2] == 250).all()
+    assert (crop[outside] == BORDER).all()
 
 
 def test_outside_the_photo_is_grey() -> None:
