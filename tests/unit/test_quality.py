@@ -44,13 +44,47 @@ def test_yaw_does_not_depend_on_size_and_flips_with_the_picture() -> None:
     assert yaw_from_landmarks(mirrored) == pytest.approx(-yaw_from_landmarks(large), abs=0.01)
 
 
+@pytest.mark.parametrize("degrees", [-12, 0, 12])
+@pytest.mark.parametrize("roll", [0, 35, 90])
+def test_a_nod_is_no_turn(degrees: float, roll: float) -> None:
+    """It shortens the face; the eyes are as far apart as before."""
+    upright = turned(degrees) - 100
+    nodding = upright * np.array([1, 0.6], np.float32)
+    r = np.radians(roll)
+    spin = np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]])
+    yaw = yaw_from_landmarks((nodding @ spin.T).astype(np.float32))
+    assert yaw == pytest.approx(degrees, abs=0.5)
+
+
+def test_a_nose_past_the_side_of_the_head_is_a_full_turn() -> None:
+    points = turned(0)
+    for side in (-1, 1):
+        points[2, 0] = 100 + side * 60
+        assert yaw_from_landmarks(points) == pytest.approx(side * 90)
+
+
 def test_eye_distance_brightness_contrast() -> None:
     crop = np.zeros((160, 160, 3), np.uint8)
     crop[:, 80:] = 255  # half black, half white
     quality = measure_quality(crop, turned(0, size=64))
     assert quality.eye_distance_px == pytest.approx(64)
+    assert measure_quality(crop, turned(0, size=64, roll=35)).eye_distance_px == pytest.approx(64)
     assert quality.brightness == pytest.approx(0.5, abs=0.02)
     assert quality.contrast == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("period", [6, 8, 12])
+def test_the_sharpness_of_a_wave_by_hand(period: int, times: int) -> None:
+    """A Gaussian of s leaves exp(-2 (pi s / period)^2) of a wave; crops are brought to 96 px."""
+
+    def left(sigma: float) -> float:
+        return float(np.exp(-2 * (np.pi * sigma / period) ** 2))
+
+    wave = 128 + 100 * np.sin(2 * np.pi * np.arange(96) / period)
+    crop = np.tile(wave.round().astype(np.uint8)[:, None], (96, 1, 3)).repeat(times, 0)
+    sharpness = measure_quality(crop.repeat(times, 1), turned(0)).sharpness
+    assert sharpness == pytest.approx((1 - left(1.0)) / (left(1.4) - left(2.8)), rel=0.01)
 
 
 def test_blur_lowers_sharpness_noise_raises_it_and_exposure_hardly_moves_it() -> None:
