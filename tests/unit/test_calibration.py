@@ -54,6 +54,9 @@ def test_temperature_by_hand() -> None:
     p = np.array([[0.8, 0.2]], np.float32)
     np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3]], atol=1e-6)
     np.testing.assert_array_equal(apply_temperature(p, 1.0), p)
+    # Row by row: as many rows as classes must not be mixed up.
+    p = np.array([[0.8, 0.2], [0.1, 0.9]], np.float32)
+    np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]])
 
 
 def test_intervals_by_hand() -> None:
@@ -64,16 +67,35 @@ def test_intervals_by_hand() -> None:
     # 45 - (2 * 5 + 0.5) up to 50; from 51 on, the threshold is 2 + 0.5: 45 + (2.5 * 5 + 0.5).
     np.testing.assert_array_equal(FITTED.age_intervals(old, 0.9), [[35, 58]])
     np.testing.assert_array_equal(age_band(np.array([29.4, 29.6]), (1, 30)), [0, 1])
-    with pytest.raises(OptionError, match=r"0\.9"):
-        FITTED.age_intervals(young, 0.8)
+    np.testing.assert_array_equal(age_band(np.array([1, 3.4, 3.6]), (4, 30)), [0, 0, 0])
+    assert age_std(2 * two_ages(22, 22))[0] == 0.5, "no face is surer"
+    for level in (0.8, 0.99):
+        with pytest.raises(OptionError, match=r"0\.9"):
+            FITTED.age_intervals(young, level)
+
+
+def test_an_interval_holds_the_expected_age_however_small_its_threshold() -> None:
+    thresholds = {"0.9": {"band": 0, "age": 0}}
+    narrow = Calibration.from_dict({"age_intervals": {"thresholds": thresholds}})
+    np.testing.assert_array_equal(narrow.age_intervals(two_ages(20, 24), 0.9), [[22, 22]])
+    np.testing.assert_array_equal(narrow.age_intervals(two_ages(20, 25), 0.9), [[22, 23]])
 
 
 def test_without_a_fit_intervals_are_central() -> None:
-    p = np.zeros((1, 120), np.float32)
+    p = np.zeros((2, 120), np.float32)
     p[0, 9:25] = 1 / 16  # 10 to 25: a sixteenth lies below 11, an eighth below 12
-    np.testing.assert_array_equal(Calibration().age_intervals(p, 0.8), [[11, 24]])
-    with pytest.raises(OptionError, match=r"0\.8, 0\.9, 0\.95"):
-        Calibration().age_intervals(p, 0.5)
+    p[1, 10:74] = 1 / 64  # 11 to 74: six below 17 are less than a tenth of them, seven are more
+    np.testing.assert_array_equal(Calibration().age_intervals(p, 0.8), [[11, 24], [17, 68]])
+    np.testing.assert_array_equal(Calibration().age_intervals(p, 0.9), [[10, 25], [14, 71]])
+    for level in (0.5, 0.85, 0.99):
+        with pytest.raises(OptionError, match=r"0\.8, 0\.9, 0\.95"):
+            Calibration().age_intervals(p, level)
+
+
+def test_levels_ascend_however_they_are_stored() -> None:
+    stored = {level: {"band": 1, "age": 0} for level in ("0.95", "0.8", "0.9")}
+    calibration = Calibration.from_dict({"age_intervals": {"thresholds": stored}})
+    assert calibration.coverages == (0.8, 0.9, 0.95)
 
 
 def test_label_sets_by_hand() -> None:
@@ -87,12 +109,15 @@ def test_label_sets_by_hand() -> None:
     # Without a fit: the likeliest labels that reach the coverage together.
     p = np.array([[0.5, 0.35, 0.1, 0.05, 0.0]], np.float32)
     assert Calibration().label_sets(p, "ethnicity", 0.8) == [(0, 1)]
+    p = np.array([[0.2, 0.7, 0.1, 0.0, 0.0]], np.float32)
+    assert Calibration().label_sets(p, "ethnicity", 0.9) == [(1, 0)]
 
 
 def test_abstention() -> None:
     sure = {"gender": 0.9, "ethnicity": 0.5}
     assert FITTED.abstentions(GOOD, 1.0, (20, 30), sure) == {}
-    assert FITTED.abstentions(GOOD, 1.0, (20, 50), sure) == {}
+    at_the_gates = Quality(60, 0.2, 40, 0.5, 0.2)
+    assert FITTED.abstentions(at_the_gates, 1.0, (20, 50), sure | {"gender": 0.6}) == {}
     unsure = FITTED.abstentions(GOOD, 1.0, (20, 51), {"gender": 0.55})
     assert set(unsure) == {"age", "gender"}
     assert "31 years" in unsure["age"]
@@ -116,6 +141,15 @@ def test_abstention_is_per_attribute() -> None:
     assert "side" in reasons["age"]
     assert FITTED.abstentions(half_turned, 1.0, None, {"gender": 0.9}) == {}
     assert Calibration().abstentions(half_turned, 0.0, (1, 120), {"gender": 0.5}) == {}
+
+
+def test_a_gate_on_the_detection_score() -> None:
+    gate = {"detection_score": {"min": 0.8}}
+    calibration = Calibration.from_dict({"gates": {"quality": {"gender": gate}}})
+    assert calibration.abstentions(GOOD, 0.8, None, {"gender": 0.9}) == {}
+    assert calibration.abstentions(GOOD, 0.79, None, {"gender": 0.9}) == {
+        "gender": "it may not be a face (detection_score 0.79, at least 0.8 is needed)"
+    }
 
 
 def test_wrong_number_of_thresholds() -> None:

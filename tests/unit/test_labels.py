@@ -15,6 +15,11 @@ def test_the_vector_is_the_documented_one() -> None:
     assert labels.VECTOR_LABELS[11] == "111-120"
     assert labels.VECTOR_LABELS[12:14] == ("male", "female")
     assert labels.VECTOR_LABELS[14:] == ("White", "Black", "Asian", "Indian", "Others")
+    assert labels.VECTOR_LABELS[labels.DECADES] == labels.DECADE_LABELS
+    assert labels.VECTOR_LABELS[labels.GENDER] == labels.GENDER_LABELS
+    assert labels.VECTOR_LABELS[labels.ETHNICITY] == labels.ETHNICITY_LABELS
+    slices = (labels.DECADES, labels.GENDER, labels.ETHNICITY)
+    assert [s.stop - s.start for s in slices] == [12, 2, 5]
 
 
 @pytest.mark.parametrize(("age", "decade"), [(1, 0), (10, 0), (11, 1), (31, 3), (40, 3), (120, 11)])
@@ -23,6 +28,12 @@ def test_decades_are_10k_plus_1_to_10k_plus_10(age: int, decade: int) -> None:
     ages[age - 1] = 1
     assert labels.ages_to_decades(ages).argmax() == decade
     assert labels.expected_age(ages) == age
+
+
+def test_ranges_hold_their_first_and_last_year() -> None:
+    mask = labels.years_within(np.array([[3, 5], [120, 120], [1, 120]]))
+    assert [labels.AGES[row].tolist() for row in mask[:2]] == [[3, 4, 5], [120]]
+    assert mask[2].all()
 
 
 def test_groups_partition_the_years() -> None:
