@@ -15,8 +15,10 @@ from facewise.evaluation.gates import (
     SIDES,
     degraded_table,
     errors,
+    expected_errors,
     fit_gates,
     gate_curves,
+    ignorance,
     risk_coverage,
     with_gates,
 )
@@ -27,13 +29,14 @@ from facewise.types import ImageArray
 
 from .made import GOOD_QUALITY, made, years
 
-SHARP = 1
+SHARP, YAW = 1, 2
 
 
-def faces(n: int, *, sharpness: float, error_years: int, seed: int) -> Scored:
+def faces(n: int, *, sharpness: float, error_years: int, seed: int, yaw: float = 0) -> Scored:
     rng = np.random.default_rng(seed)
     quality = np.tile(GOOD_QUALITY, (n, 1))
     quality[:, SHARP] = sharpness * rng.uniform(0.8, 1.2, n)
+    quality[:, YAW] = yaw * rng.uniform(0.8, 1.2, n) * rng.choice([-1, 1], n)
     off = rng.integers(0, 2 * error_years + 1, n)
     return Scored(
         made(n, age=[40] * n, said_ages=[years(40 + d) for d in off], quality=quality),
@@ -79,6 +82,88 @@ def test_nothing_is_turned_away_without_need_but_the_least_certain() -> None:
     clean = faces(400, sharpness=1.0, error_years=3, seed=1)
     gates = fit_gates(clean, {"same": faces(200, sharpness=1.0, error_years=3, seed=4)})
     assert gates["quality"]["age"] == {}
+
+
+def test_a_measure_that_must_not_be_large_has_a_most() -> None:
+    clean = faces(400, sharpness=1, error_years=3, seed=1, yaw=10)
+    aside = faces(200, sharpness=1, error_years=20, seed=2, yaw=70)
+    gates = fit_gates(clean, {"turned": aside})
+    assert set(gates["quality"]["age"]) == {"yaw_degrees"}
+    assert 11 <= gates["quality"]["age"]["yaw_degrees"].pop("max") <= 56
+    assert gates["quality"]["age"]["yaw_degrees"] == {}
+
+
+def test_what_no_gate_can_tell_costs_no_more_clean_faces_than_may_be() -> None:
+    clean = faces(400, sharpness=1, error_years=3, seed=1)
+    gates = fit_gates(clean, {"bad": faces(200, sharpness=0.9, error_years=20, seed=2)})
+    table = degraded_table(Scored(clean.outcomes, with_gates({}, gates)), {})
+    assert 0.02 < table["clean"]["abstained_from_any"] <= CLEAN_BUDGET
+
+
+def test_the_least_certain_are_turned_away_first() -> None:
+    """Of ages, of which one in a hundred has a wide interval, and of genders."""
+    n = 2000
+    top = np.linspace(0.5, 1, n)
+    rows = made(
+        n,
+        age=[40] * n,
+        # Nine tenths of 21 to 70 are 23 to 68: two years are under a twentieth of the fifty.
+        said_ages=[years(*range(21, 71))] * (n // 100) + [years(39, 41)] * (n - n // 100),
+        gender=[0] * n,
+        said_genders=np.stack([top, 1 - top], axis=1).tolist(),
+    )
+    clean = Scored(rows, Calibration())
+    gates = fit_gates(clean, {"same": clean})
+    assert gates["quality"] == {"age": {}, "gender": {}}
+    assert gates["certainty"]["age"] == {"max_interval_years": 45}
+    least = gates["certainty"]["gender"]
+    assert set(least) == {"min_probability"}
+    assert least["min_probability"] == pytest.approx(np.quantile(top, 0.005), abs=6e-4)
+
+
+def test_what_is_no_face_is_turned_away() -> None:
+    """It has no label to be wrong about: an answer is worth what a guess is."""
+    clean = faces(400, sharpness=1, error_years=3, seed=1)
+    quality = np.tile(GOOD_QUALITY, (200, 1))
+    quality[:, SHARP] = 0.3
+    nobody = Scored(made(200, quality=quality), Calibration())
+    gates = fit_gates(clean, {NOT_FACES[0]: nobody})
+    assert 0.3 < gates["quality"]["age"]["sharpness"]["min"] <= 0.85
+    assert fit_gates(clean, {"of no known age": nobody})["quality"]["age"] == {}
+
+
+@pytest.mark.parametrize(("known", "steers"), [(2, False), (20, True)])
+def test_a_handful_of_faces_steers_no_gate(known: int, steers: bool) -> None:
+    clean = faces(400, sharpness=1, error_years=3, seed=1)
+    blurred = faces(200, sharpness=0.2, error_years=20, seed=2)
+    blurred.outcomes.age_ranges[known:] = 0
+    gates = fit_gates(clean, {"blurred": Scored(blurred.outcomes, Calibration())})
+    assert (gates["quality"]["age"] != {}) == steers
+
+
+def test_what_is_never_wrong_in_clean_faces_has_no_limit_to_hold() -> None:
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+    clean = Scored(made(100, gender=[0] * 100, said_genders=[right] * 100), Calibration())
+    bad = Scored(made(100, gender=[0] * 100, said_genders=[right, wrong] * 50), Calibration())
+    assert fit_gates(clean, {"same": clean, "bad": bad})["quality"] == {"gender": {}}
+
+
+def test_a_guess_by_hand() -> None:
+    # A face that is not found counts as 33: off by 3, 7, 0.5, and an unknown age.
+    rows = Scored(made(4, age=[30, 40, (30, 37), (0, 0)]), Calibration())
+    assert ignorance(rows, "age") == pytest.approx((3 + 7 + 0.5) / 3)
+    assert ignorance(rows, "gender") == 1 / 2
+    assert ignorance(rows, "ethnicity") == pytest.approx(4 / 5)
+
+
+def test_the_clean_error_of_a_data_set_that_is_not_there_is_that_of_all() -> None:
+    def of(*datasets: str) -> Scored:
+        rows = made(len(datasets))
+        return Scored(dataclasses.replace(rows, datasets=np.array(datasets)), Calibration())
+
+    clean_errors = np.array([1, 2, 6, np.nan, np.nan])
+    expected = expected_errors(of("b", "a", "c", "d"), of("a", "a", "b", "b", "d"), clean_errors)
+    assert expected.tolist() == [6, 1.5, 3, 3]
 
 
 def test_a_harder_data_set_is_not_turned_away_for_being_hard() -> None:
@@ -146,6 +231,7 @@ def test_an_answer_is_held_against_the_clean_error_of_its_own_data_set() -> None
     assert cell["error"] == pytest.approx(21 / 110)
     assert cell["relative"]["value"] == pytest.approx(21 / (10 * 0.02 + 100 * 0.2))
     assert cell["within"] is True
+    assert table["bad"]["abstained_from_any_by_dataset"] == {"easy": 0, "hard": 0}
     assert cell["by_dataset"]["hard"]["relative"]["value"] == pytest.approx(1)
     assert cell["by_dataset"]["easy"] == {
         "judged": 10,
@@ -167,7 +253,14 @@ def test_curves_hold_the_chosen_point() -> None:
     curves = gate_curves(rows, {})
     assert curves["gender"]["chosen"] == (0.8, 0.0)
     assert curves["gender"]["clean"][-1] == (1.0, pytest.approx(0.2))
+    assert curves["gender"]["with degraded"][-1] == (1.0, pytest.approx(0.2))
     assert "age" not in curves
+    # What is worsened counts beside them, what is no face does not.
+    bad = Scored(made(100, gender=[1] * 100, said_genders=[[0.9, 0.1]] * 100), calibration)
+    for name, error in (("bad", 0.6), (NOT_FACES[0], 0.2)):
+        both = gate_curves(rows, {name: bad})["gender"]
+        assert both["with degraded"][-1] == (1.0, pytest.approx(error))
+        assert both["clean"] == curves["gender"]["clean"]
 
 
 def test_each_measure_has_its_curve_and_its_gate_by_hand() -> None:

@@ -231,14 +231,15 @@ class _Side:
         """Risk above the limit, summed over the inputs.
 
         By the share answered: an input of which little is left counts little, and below
-        ``NEGLIGIBLE`` it does not.
+        ``NEGLIGIBLE`` it does not. Nor does one whose clean faces are never wrong: of no error
+        there is no multiple.
         """
         total = 0.0
         inputs = zip(answered, self._errors, self._limits, self._sizes, strict=True)
         for mask, error, limit, size in inputs:
             seen = mask & np.isfinite(error)
             count = int(seen.sum())
-            if count > NEGLIGIBLE * size:
+            if count > NEGLIGIBLE * size and limit[seen].any():
                 over = float(error[seen].sum() / limit[seen].sum()) - 1
                 total += max(0.0, over) * count / size
         return total
