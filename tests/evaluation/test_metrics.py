@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facewise.evaluation.metrics import confusions, figures, mae_by_decade
+from facewise.evaluation.metrics import (
+    _balanced_accuracy,
+    _macro_f1,
+    confusions,
+    figures,
+    mae_by_decade,
+)
 from facewise.evaluation.reliability import (
     calibration_errors,
     chance_error,
@@ -40,6 +46,13 @@ def test_age_errors_by_hand() -> None:
     decades = mae_by_decade(rows)
     assert set(decades) == {"11-20", "21-30", "61-70"}  # 20 lies in 11 to 20, 30 in 21 to 30
     assert decades["11-20"]["value"] == pytest.approx((4 + 13) / 2)
+
+
+def test_the_interval_of_absolute_errors_is_of_absolute_errors() -> None:
+    rows = scored(40, age=[30] * 40, said_ages=[years(30 + off) for off in (-6, -4, 4, 6)] * 10)
+    mae, bias = figures(rows)["age_mae_years"], figures(rows)["age_bias_years"]
+    assert 4 <= mae["low"] < mae["value"] == 5 < mae["high"] <= 6
+    assert bias["low"] < bias["value"] == 0 < bias["high"]
 
 
 def test_age_groups_by_hand() -> None:
@@ -88,6 +101,20 @@ def test_classes_by_hand() -> None:
     assert value(row, "gender_macro_f1") == pytest.approx((0.8 + 0.5) / 2)
     assert confusions(rows)["gender"] == [[2, 1, 0], [0, 1, 1]]
     assert "ethnicity_accuracy" not in row
+
+
+def test_figures_of_redrawn_confusions_by_hand() -> None:
+    """By label and answer, the last column not found; of the first draw a class is absent."""
+    drawn = np.array(
+        [
+            [[2, 1, 0, 1], [0, 4, 0, 0], [0, 0, 0, 0]],
+            [[1, 0, 0, 0], [0, 1, 0, 3], [1, 0, 0, 0]],
+        ],
+        np.float64,
+    )
+    np.testing.assert_allclose(_balanced_accuracy(drawn), [(1 / 2 + 1) / 2, (1 + 1 / 4 + 0) / 3])
+    # Twice the hits over those that are and those that are called so.
+    np.testing.assert_allclose(_macro_f1(drawn), [(4 / 6 + 8 / 9) / 2, (2 / 3 + 2 / 5 + 0 / 1) / 3])
 
 
 def test_intervals_of_balanced_accuracy_and_f1_are_of_the_same_figures() -> None:
