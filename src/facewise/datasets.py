@@ -74,7 +74,7 @@ class DataSet:
         path, offset, size = self.places[sample.key]
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(size) if size >= 0 else file.read()
+            return file.read(size)  # -1 reads the whole file
 
 
 def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:

@@ -42,6 +42,8 @@ def store(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
     [
         ("25_1_3_20170119172047553.jpg.chip.jpg", (25, 1, 3)),
         ("116_0_4_20170120134744096.jpg", (116, 0, 4)),
+        ("1_0_0_20161219140623097.jpg", (1, 0, 0)),
+        ("120_1_2_20170120134744096.jpg", (120, 1, 2)),
         ("61_1_20170109150557335.jpg.chip.jpg", (61, 1, None)),  # no ethnicity
         ("24_0_1_20170116220224657 .jpg.chip.jpg", (24, 0, 1)),  # a space
         ("55_0_0_20170116232725357jpg.chip.jpg", (55, 0, 0)),  # no dot
@@ -217,6 +219,8 @@ def test_fairface(tmp_path: Path, kind: str) -> None:
         "3.webp,unknown,Male,White,train\n"
     )
     files = {f"FairFace/{n}.webp": str(n).encode() for n in (1, 2, 3, 4)}
+    files["again/2.webp"] = b"another file of that name"
+    files["once/2.webp"] = b"and one more"
     data_set = read_fairface(store(tmp_path, kind, files), labels)
     first, second = data_set.samples
     assert (first.key, first.age_range, first.gender, first.split) == (
@@ -229,6 +233,8 @@ def test_fairface(tmp_path: Path, kind: str) -> None:
     assert second.age_range is not None
     assert second.age_range[0] == 70
     assert data_set.read(second) == b"2"
+    twice = [name for name, reason in data_set.skipped if "second file for the label" in reason]
+    assert [name.removeprefix("set/") for name in twice] == ["again/2.webp", "once/2.webp"]
     reasons = {name.rsplit("/", 1)[-1]: reason for name, reason in data_set.skipped}
     assert reasons["4.webp"] == "not in the list of labels"
     assert reasons["3.webp"].startswith("age 'unknown' is not a year")
@@ -246,7 +252,7 @@ def test_fairfaces_labels_go_by_any_case_and_none_is_lost_in_silence(tmp_path: P
         "4.jpg,20-29,Male,Martian\n"
         "5.jpg,20-29,other,White\n"
         "6.jpg,30-39,,Black\n"
-        "7.jpg,,Male,Black\n"
+        "7.jpg, ,Male,Black\n"
     )
     files = {f"{n}.jpg": b"" for n in range(1, 8)}
     data_set = read_fairface(store(tmp_path, "folder", files), labels)
@@ -283,6 +289,8 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
     ("age", "years"),
     [
         ("", None),
+        (" ", None),
+        (" 25 ", (25, 25)),
         ("25", (25, 25)),
         ("25.0", (25, 25)),
         ("0", (1, 1)),
@@ -322,8 +330,10 @@ def test_ages_of_a_csv(tmp_path: Path, age: str, years: tuple[int, int] | str | 
 
 def test_a_row_that_ends_before_its_path_is_skipped(tmp_path: Path) -> None:
     listing = tmp_path / "faces.csv"
-    listing.write_text("age,path\n30,a.jpg\n31\n")
+    listing.write_text("age, Path \n30,a.jpg\n31\n")
+    (tmp_path / "a.jpg").write_bytes(b"a picture")
     data_set = read_csv(listing)
+    assert data_set.read(data_set.samples[0]) == b"a picture"
     assert [sample.key for sample in data_set.samples] == ["a.jpg"]
     assert data_set.skipped == (("row 2", "no path"),)
 
@@ -393,7 +403,7 @@ def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:
     listing = tmp_path / "faces.csv"
     listing.write_text(
         "Path,Age,Sex,race,SPLIT,note,Note\n"
-        "a.jpg,25,Female,East Asian,Test,,\n"
+        "a.jpg,25,Female,East Asian, Test ,,\n"
         "b.jpg,30,male,white,,,\n"
         "c.jpg,30,male,latino_hispanic,Mine,,\n"
         "d.jpg,30,male,Martian,,,\n"
