@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewise.audit.confusions import Confusions, class_masses, fit_confusions
+from facewise.audit.confusions import (
+    Confusions,
+    class_masses,
+    decade_masses,
+    fit_confusions,
+)
 from facewise.audit.prevalence import (
     Either,
     Shares,
@@ -17,6 +22,7 @@ from facewise.audit.prevalence import (
     rake,
     same_picture,
 )
+from facewise.errors import ModelIntegrityError
 from facewise.reporting.bootstrap import wilson
 
 NAMES = ("a", "b", "c")
@@ -45,6 +51,78 @@ def test_known_shares_are_recovered(method: str) -> None:
     shares = estimate([p], [confusions], pictures, method=method, rounds=10)
     assert np.abs(shares.value - [0.8, 0.18, 0.02]).max() < 0.02
     assert np.abs(naive_shares(p, pictures, rounds=10).value - [0.8, 0.18, 0.02]).max() > 0.06
+
+
+def sure() -> Confusions:
+    """Of two classes, of which the model takes none for the other."""
+    return Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
+
+
+def test_the_likeliest_shares_by_hand() -> None:
+    """Half say 0.9 and half 0.2: 0.8 / (0.1 + 0.8 s) is 0.6 / (0.8 - 0.6 s) at s = 29 / 48."""
+    p = np.tile(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), (50, 1))
+    pictures = np.arange(100)
+    shares = estimate([p], [sure()], pictures, rounds=5)
+    assert shares.value == pytest.approx([29 / 48, 19 / 48], abs=1e-4)
+    assert shares.pictures == 100
+    counted = estimate([p], [sure()], pictures, method="adjusted", rounds=5)
+    assert counted.value == pytest.approx([0.5, 0.5], abs=1e-4)
+    # The same faces of a model that was fitted on three times as many of the second class.
+    biased = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.log([3, 1]), np.zeros((2, 2)))
+    p /= [3, 1]
+    p /= p.sum(1, keepdims=True)
+    shares = estimate([p], [biased], pictures, rounds=5)
+    assert shares.value == pytest.approx([29 / 48, 19 / 48], abs=1e-4)
+
+
+def test_the_last_attribute_of_a_crossing_varies_fastest() -> None:
+    first = np.repeat([[1, 0], [1, 0], [0, 1], [0, 1]], [10, 20, 30, 40], axis=0)
+    last = np.repeat([[1, 0], [0, 1], [1, 0], [0, 1]], [10, 20, 30, 40], axis=0)
+    crossed = [first.astype(np.float32), last.astype(np.float32)]
+    shares = estimate(crossed, [sure(), sure()], np.arange(100), rounds=200)
+    assert shares.value == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-4)
+    # Pictures are drawn anew: by chance, 0.4 is off by the root of 0.4 * 0.6 / 100.
+    assert shares.drawn.std(0) == pytest.approx(np.sqrt([0.0009, 0.0016, 0.0021, 0.0024]), rel=0.2)
+
+
+def test_what_other_calibration_faces_would_have_given_varies_as_it_is_stored() -> None:
+    rng = np.random.default_rng(0)
+    covariance = np.array([[4, -1.5], [-1.5, 1]])
+    confusions = Confusions(
+        np.array([10, 2]), np.array([[8, 2], [0, 2]]), np.array([1, -1]), covariance
+    )
+    drawn = confusions.draw_offsets(20_000, rng)
+    assert drawn.mean(0) == pytest.approx([1, -1], abs=0.05)
+    assert np.cov(drawn.T) == pytest.approx(covariance, abs=0.15)
+    # Half a face is added to each right answer.
+    assert confusions.shares() == pytest.approx(np.array([[8.5 / 10.5, 2 / 10.5], [0, 1]]))
+    shares = confusions.draw_shares(20_000, rng)
+    assert shares.sum(-1) == pytest.approx(np.ones((20_000, 2)))
+    assert shares.mean(0) == pytest.approx(confusions.shares(), abs=0.01)
+    assert shares[:, 0, 1].var() == pytest.approx(8.5 * 2 / 10.5**2 / 11.5, rel=0.05)
+
+
+def test_an_age_group_may_reach_into_two_decades() -> None:
+    even = np.full((2, 120), 1 / 120, np.float32)
+    decades, inside = decade_masses(even, np.array([[8, 12], [120, 120]]))
+    assert decades == pytest.approx(np.full((2, 12), 1 / 12))
+    assert inside[0] == pytest.approx(np.array([3, 2, *[0] * 10]) / 120)
+    assert inside[1] == pytest.approx(np.array([*[0] * 11, 1]) / 120)
+
+
+def test_malformed_confusions_are_refused() -> None:
+    stored = fit_confusions(
+        *class_masses(*faces([30, 30, 30], np.random.default_rng(0))[::-1]), NAMES
+    )
+    Confusions.from_dict(stored)
+    for damage in (
+        {"labels": ["a", "b"]},
+        {"offsets": [0, 0]},
+        {"n": None},
+        {"counts": [[1], [2, 3]]},
+    ):
+        with pytest.raises(ModelIntegrityError, match="malformed"):
+            Confusions.from_dict(stored | damage)
 
 
 def test_adjusted_counts_invert_a_matrix_exactly() -> None:
@@ -92,12 +170,11 @@ def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
 def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
     """Twenty faces, all of one class: Wilson's interval of 20 of 20 begins at 83.9 %."""
     p = np.tile(np.array([[1, 0]], np.float32), (20, 1))
-    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
 
     def of(pictures: Any) -> Any:
         if method == "naive":
             return naive_shares(p, pictures)
-        return estimate([p], [sure], pictures, method=method, rounds=20)
+        return estimate([p], [sure()], pictures, method=method, rounds=20)
 
     alone = of(np.arange(20))
     assert alone.interval() == pytest.approx(np.array([[0.8389, 1], [0, 0.1611]]), abs=1e-3)
@@ -112,14 +189,13 @@ def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
 @pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
 def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> None:
     """Two of three faces, in one picture, in ten and in forty alike."""
-    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
 
     def of(count: int) -> Any:
         p = np.tile(np.array([[1, 0], [1, 0], [0, 1]], np.float32), (count, 1))
         pictures = np.repeat(np.arange(count), 3)
         if method == "naive":
             return naive_shares(p, pictures)
-        return estimate([p], [sure], pictures, method=method, rounds=20)
+        return estimate([p], [sure()], pictures, method=method, rounds=20)
 
     for count in (1, 10):
         low, high = wilson(2 / 3 * count, count)
@@ -221,11 +297,10 @@ def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) 
     """A hundred pictures of a thousand faces, half of them of each class: 50 +- 9.8 %."""
     p = np.repeat(np.tile(np.array([[1, 0], [0, 1]], np.float32), (50, 1)), 1_000, axis=0)
     pictures = np.repeat(np.arange(100), 1_000)
-    sure = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
     if method == "naive":
         shares = naive_shares(p, pictures, sample=1)
     else:
-        shares = estimate([p], [sure], pictures, method=method, rounds=150, sample=1)
+        shares = estimate([p], [sure()], pictures, method=method, rounds=150, sample=1)
     assert shares.value == pytest.approx([0.5, 0.5], abs=1e-3)
     assert shares.drawn.mean(0) == pytest.approx(shares.value, abs=0.012)
     assert np.diff(shares.interval())[:, 0] / 2 == pytest.approx([0.098] * 2, rel=0.25)
