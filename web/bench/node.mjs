@@ -1,10 +1,11 @@
 // face-api or human under Node.js on their WebAssembly backend, one thread, timed on request.
 //
-//     node node.mjs face-api|human
+//     node node.mjs face-api|human [way]
 //
 // Speaks as bench/worker.py does: a line of JSON a call, {job, pixels, width, height}, answered by
-// one with milliseconds, the number of faces and, of job "detect", their boxes, xyxy. `pixels` is a
-// file of RGB bytes: neither package brings a JPEG decoder for Node.js, so theirs is not counted.
+// one with milliseconds, the number of faces and, of job "detect", their boxes, xyxy; of job
+// "people", each one's box, age and gender, or the error. `pixels` is a file of RGB bytes: neither
+// package brings a JPEG decoder for Node.js, so theirs is not counted.
 import { createRequire } from "node:module";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -18,33 +19,57 @@ console.log = console.info = console.warn = console.error; // answers only on st
 
 const xyxy = (x, y, width, height) => [x, y, x + width, y + height];
 
-async function faceApi() {
+/** The first, at its detector's defaults, is what is timed; "ssd" looks as its demo for WASM does. */
+const FACE_API = {
+  quick: { detector: "tinyFaceDetector", tinyLandmarks: true },
+  tiny: { detector: "tinyFaceDetector" },
+  "tiny, 320 px": { detector: "tinyFaceDetector", options: { inputSize: 320 } },
+  "tiny, 224 px": { detector: "tinyFaceDetector", options: { inputSize: 224 } },
+  "tiny, 160 px": { detector: "tinyFaceDetector", options: { inputSize: 160 } },
+  ssd: { detector: "ssdMobilenetv1", options: { minConfidence: 0.1 } },
+};
+
+async function faceApi(way = "quick") {
   const tf = require("@tensorflow/tfjs");
   const backend = require("@tensorflow/tfjs-backend-wasm");
   backend.setWasmPaths(wasm);
   backend.setThreadsCount(1);
   if (!(await tf.setBackend("wasm"))) throw new Error("no WebAssembly backend");
   const api = require("@vladmandic/face-api/dist/face-api.node-wasm.js");
-  for (const net of ["tinyFaceDetector", "faceLandmark68TinyNet", "ageGenderNet"]) {
+  const { detector, tinyLandmarks = false, options: set } = FACE_API[way];
+  const landmarks = tinyLandmarks ? "faceLandmark68TinyNet" : "faceLandmark68Net";
+  for (const net of [detector, landmarks, "ageGenderNet"]) {
     await api.nets[net].loadFromDisk(join(packages, "@vladmandic/face-api/model"));
   }
-  const options = new api.TinyFaceDetectorOptions(); // 416 px, its default
+  const Options = way === "ssd" ? api.SsdMobilenetv1Options : api.TinyFaceDetectorOptions;
+  const options = new Options(set); // 416 px if not said
   return async (job, pixels, shape) => {
     const image = tf.tensor3d(pixels, shape, "int32");
     const search = api.detectAllFaces(image, options);
-    const found = await (job === "detect" ? search : search.withFaceLandmarks(true).withAgeAndGender());
+    const found = await (job === "detect" ? search : search.withFaceLandmarks(tinyLandmarks).withAgeAndGender());
     image.dispose();
-    return found.map(({ box, detection }) => detection?.box ?? box).map((b) => xyxy(b.x, b.y, b.width, b.height));
+    return found.map(({ box, detection, age, gender }) => {
+      const { x, y, width, height } = detection?.box ?? box;
+      return { box: xyxy(x, y, width, height), age, gender };
+    });
   };
 }
 
-async function human() {
+/** With the mesh, its default, a face must please that, too; "plain" is what is timed. */
+const HUMAN = {
+  plain: { mesh: false, rotation: false },
+  mesh: { mesh: true, rotation: false },
+  "mesh, turned upright": { mesh: true, rotation: true },
+};
+
+async function human(way = "plain") {
   // It reads its models by fetch, which knows no files here.
   globalThis.fetch = async (url) => new Response(await readFile(fileURLToPath(url)));
   const backend = require("@tensorflow/tfjs-backend-wasm");
   backend.setThreadsCount(1);
   const { Human } = require(join(packages, "@vladmandic/human/dist/human.node-wasm.js"));
   const off = { enabled: false };
+  const { mesh, rotation } = HUMAN[way];
   const engine = new Human({
     backend: "wasm",
     wasmPath: wasm,
@@ -59,14 +84,14 @@ async function human() {
     segmentation: off,
     face: {
       enabled: true,
-      detector: { maxDetected: 50, rotation: false, skipFrames: 0, skipTime: 0 },
-      mesh: off,
+      detector: { maxDetected: 50, rotation, skipFrames: 0, skipTime: 0 },
+      mesh: { enabled: mesh },
       iris: off,
       emotion: off,
       attention: off,
       antispoof: off,
       liveness: off,
-      description: { enabled: true, skipFrames: 0, skipTime: 0 },
+      description: { enabled: true, skipFrames: 0, skipTime: 0, minConfidence: 0 }, // a gender of all
     },
   });
   await engine.load();
@@ -76,25 +101,35 @@ async function human() {
     const found = await engine.detect(image);
     engine.tf.dispose(image);
     if (found.error) throw new Error(found.error);
-    return found.face.map(({ box }) => xyxy(...box));
+    // It leaves out an age that is 0, as it says of babies.
+    return found.face.map(({ box, age = 0, gender }) => ({ box: xyxy(...box), age, gender }));
   };
 }
 
-const run = await { "face-api": faceApi, human }[process.argv[2]]();
+const [peer, way] = process.argv.slice(2);
+const run = await { "face-api": faceApi, human }[peer](way);
 const warm = new Set();
 for await (const line of createInterface({ input: process.stdin })) {
   const { job, pixels, width, height } = JSON.parse(line);
   const picture = new Uint8Array(await readFile(pixels));
   const call = () => run(job, picture, [height, width, 3]);
+  if (job === "people") {
+    const answer = await call().then(
+      (people) => ({ faces: people.length, people }),
+      (error) => ({ faces: 0, error: String(error) }),
+    );
+    process.stdout.write(`${JSON.stringify(answer)}\n`);
+    continue;
+  }
   const kind = `${job} ${width} ${height}`;
   if (!warm.has(kind)) for (let i = 0; i < 3; i++) await call();
   warm.add(kind);
   const cpu = process.cpuUsage();
   const wall = performance.now();
-  const boxes = await call();
+  const found = await call();
   const wall_ms = performance.now() - wall;
   const { user, system } = process.cpuUsage(cpu);
-  const answer = { cpu_ms: (user + system) / 1e3, wall_ms, faces: boxes.length };
-  if (job === "detect") answer.boxes = boxes;
+  const answer = { cpu_ms: (user + system) / 1e3, wall_ms, faces: found.length };
+  if (job === "detect") answer.boxes = found.map(({ box }) => box);
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
