@@ -238,6 +238,7 @@ def measure(
         "package": peer.package,
         "version": peer.version,
         "way": way,
+        "sample": sample,
         "found_of_val": {"of": of, "ways": tried} if tried else None,
         "errors": sum("error" in answer for answer in said),
         "no_age": sum(bool(a["person"]) and age_of(a["person"]) is None for a in said),
@@ -264,7 +265,7 @@ def main() -> None:
     sets = data_sets(args.data)
     path = out / "peers.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    peers = old.get("peers", {}) if old.get("sample") == args.faces else {}
+    peers = old.get("peers", {})
     for name in args.peers.split(","):
         try:
             command = run.command_of(args.envs, name)
@@ -291,7 +292,7 @@ def main() -> None:
             )
             continue
         peers = {name: peers[name] for name in PEERS if name in peers}
-        write_results({"split": "test", "sample": args.faces, "peers": peers}, path)
+        write_results({"split": "test", "peers": peers}, path)
         peers_tables.write_page(path)
     if path.exists():
         print(peers_tables.write_page(path))

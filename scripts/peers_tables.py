@@ -86,45 +86,48 @@ def title(model: Mapping[str, Any]) -> str:
     return f"{model['model']['name']}@{model['model']['version']}"
 
 
+def peer_title(name: str, peer: Mapping[str, Any]) -> str:
+    part = "" if peer["sample"] is None else f", {peer['sample']:,} faces of each"
+    return f"{name} {peer['version']}{part}"
+
+
 def page(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
     """All of it as Markdown."""
     peers = result["peers"]
-    first = next(iter(peers.values()))["overall"]
-    faces = " and ".join(f"{first[s]['n']:,} of {NAMES[s]}" for s in NAMES if s in first)
+    ours = {s: models[0]["overall"][s] for s in NAMES if s in models[0]["overall"]}
+    faces = " and ".join(f"{row['n']:,} of {NAMES[s]}" for s, row in ours.items())
     report = Report("The peers' accuracy on the same faces")
     report.text(INTRODUCTION.format(faces=faces))
-    if result["sample"] is not None:
-        report.text(
-            f"The peers saw a part of test: {result['sample']:,} faces of each data set, drawn at "
-            "random, the same for all of them. facewise's rows are of all faces."
-        )
+    for name, peer in peers.items():
+        if peer["sample"] is not None:
+            report.text(
+                f"**{name} saw a part of test**: {peer['sample']:,} faces of each data set, drawn "
+                "at random."
+            )
     for data, metrics in METRICS.items():
         rows = [
             [name, *_cells(row["overall"][data], metrics), missed(row["overall"][data])]
             for name, row in [
                 *((title(m), m) for m in models),
-                *((f"{n} {p['version']}", p) for n, p in peers.items()),
+                *((peer_title(n, p), p) for n, p in peers.items()),
             ]
             if data in row["overall"]
         ]
         report.heading(f"{NAMES[data]}, all faces")
         report.table(["", *map(name_of, metrics), "not found"], rows)
     report.heading("Of the faces that a peer found")
+    most = max(row["not_found"] / (row["n"] - row["not_found"]) for row in ours.values())
     report.text(
         "A missed face says nothing of its attribute network. But the faces that it found are the "
         "easier ones, and others for each peer: the fewer, the easier. facewise misses "
-        + " and ".join(
-            f"{missed(models[0]['overall'][s])} of {NAMES[s]}"
-            for s in NAMES
-            if s in models[0]["overall"]
-        )
-        + ", which moves no figure of its rows above by more than half a point."
+        + " and ".join(f"{missed(row)} of {NAMES[s]}" for s, row in ours.items())
+        + f": left out, its shares above would be higher by at most {100 * most:.1f} points."
     )
     for data, metrics in METRICS.items():
         rows = [
-            [f"{n} {p['version']}", p["found"][data]["n"], *_cells(p["found"][data], metrics)]
+            [peer_title(n, p), f"{row['n']:,}", *_cells(row, metrics)]
             for n, p in peers.items()
-            if data in p["found"]
+            if (row := p["found"].get(data))
         ]
         report.table([NAMES[data], "found", *map(name_of, metrics)], rows)
     report.heading("What each was trained on")
@@ -157,10 +160,13 @@ def _use(peer: Mapping[str, Any]) -> str:
 
 
 def short(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
-    """A row a figure, a column a system; of a peer, in brackets, of the faces that it found."""
+    """A row a figure, a column a system; of a peer, in brackets, of the faces that it found.
+
+    Those that saw a part of test are left to the page, which has intervals.
+    """
     ours = [m for m in models if m["model"]["name"] in IN_README]
-    peers = result["peers"]
-    heads = [title(m) for m in ours] + [f"{n} {p['version']}" for n, p in peers.items()]
+    peers = {name: peer for name, peer in result["peers"].items() if peer["sample"] is None}
+    heads = [title(m) for m in ours] + [peer_title(n, p) for n, p in peers.items()]
     lines = [f"| test faces | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for data, metrics in METRICS.items():
         for metric in metrics:

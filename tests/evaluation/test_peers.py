@@ -180,6 +180,7 @@ def made_results() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "package": "@vladmandic/face-api",
         "version": "1.7.15",
         "way": "ssd",
+        "sample": None,
         "found_of_val": {
             "of": {"utkface": 9, "fairface": 9},
             "ways": {"tiny": {"utkface": 3}, "ssd": {"utkface": 8, "fairface": 7}},
@@ -194,7 +195,7 @@ def made_results() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         {"model": {"name": name, "version": "7"}, "overall": rows(mae, 0.7, 3)}
         for name, mae in (("facewise-default", 4.2), ("facewise-small", 4.3))
     ]
-    return {"split": "test", "sample": None, "peers": {"face-api": peer}}, models
+    return {"split": "test", "peers": {"face-api": peer}}, models
 
 
 def test_the_readmes_table(tables: ModuleType) -> None:
@@ -213,11 +214,19 @@ def test_the_page_of_the_peers(tables: ModuleType) -> None:
     assert "| facewise-small@7 | 4.30 (4.29 to 4.31) | 70.0% (69.0% to 71.0%) |" in utkface
     assert "| face-api 1.7.15 | 5.50 (5.49 to 5.51) |" in utkface
     assert "| 250 of 1,100 |" in fairface
-    assert "| face-api 1.7.15 | 1100 | 5.00 (4.99 to 5.01) |" in found
+    assert "| face-api 1.7.15 | 1,100 | 5.00 (4.99 to 5.01) |" in found
     assert "facewise-small" not in found, "its results file does not have that"
     assert "Found of 18 val faces: tiny: 3; ssd: 15." in text
+    assert "by at most 0.3 points" in found
     assert "On 2 pictures it failed" in text
     assert "Of 1 it gave no gender" in text
     assert "gave no age" not in text
-    assert "drawn at random" not in text
-    assert "1,000 faces of each" in tables.page({**result, "sample": 1000}, models)
+    assert "a part of test" not in text
+
+
+def test_a_peer_that_saw_a_part_says_so(tables: ModuleType) -> None:
+    result, models = made_results()
+    result["peers"]["face-api"]["sample"] = 1000
+    assert "**face-api saw a part of test**: 1,000 faces" in tables.page(result, models)
+    assert "| face-api 1.7.15, 1,000 faces of each | 5.50" in tables.page(result, models)
+    assert "face-api" not in tables.short(result, models)
