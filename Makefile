@@ -125,7 +125,11 @@ bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-ben
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/batch.py
 
+peers: $(VENV)/.dev  ## score the peers on the test faces, half an hour the first time; writes docs/results/peers.*
+	$(BIN)/python bench/accuracy.py
+	$(BIN)/python scripts/readme_figures.py
+
 check-deploy:  ## check the deploying files and try them in a clean folder
 	$(PYTHON) scripts/check_deploy.py
 
-.PHONY: bench help app page parity-page test check train seeds train-small fairface-only evaluate load check-deploy
+.PHONY: bench peers help app page parity-page test check train seeds train-small fairface-only evaluate load check-deploy

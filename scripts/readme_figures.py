@@ -1,19 +1,19 @@
-"""Put the test figures of the models that ship into the README, from their results files.
+"""Put the test figures of the models that ship, and the peers', into the README, from their files.
 
-python scripts/readme_figures.py    # `make evaluate` and `make train-small` call it
+python scripts/readme_figures.py    # `make evaluate`, `train-small` and `peers` call it
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from facewise.models import list_models
+import peers_tables
+from peers_tables import shipped
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
 MARKS = ("<!-- figures: written by scripts/readme_figures.py -->", "<!-- /figures -->")
+PEER_MARKS = ("<!-- peers: written by scripts/readme_figures.py -->", "<!-- /peers -->")
 LEVEL = "0.9"
 
 ROWS = {
@@ -70,18 +70,19 @@ def table(models: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "| weights, input | " + " | ".join(sizes) + " | |"])
 
 
-def shipped() -> list[dict[str, Any]]:
-    """Results of every model in the package, the default's first."""
-    paths = [RESULTS / f"{spec.name}.json" for spec in list_models()]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+def between(text: str, marks: tuple[str, str], table: str) -> str:
+    """A text with a table between its marks."""
+    before, rest = text.split(marks[0])
+    _, after = rest.split(marks[1])
+    return f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}"
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    text = f"{before}{MARKS[0]}\n\n{table(shipped())}\n\n{MARKS[1]}{after}"
+    readme, models = ROOT / "README.md", shipped()
+    text = between(readme.read_text(encoding="utf-8"), MARKS, table(models))
+    text = between(text, PEER_MARKS, peers_tables.short(peers_tables.stored(), models))
     readme.write_text(text, encoding="utf-8")
+    peers_tables.write_page()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,21 @@ def test_the_readme_has_the_measured_figures(monkeypatch: pytest.MonkeyPatch) ->
     assert table.strip() == figures.table(figures.shipped())
 
 
+def test_the_peers_figures_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make peers`` measures them; scripts/readme_figures.py renders them anew."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    figures, tables = map(importlib.import_module, ("readme_figures", "peers_tables"))
+    result, models = tables.stored(), tables.shipped()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    short = text.split(figures.PEER_MARKS[0])[1].split(figures.PEER_MARKS[1])[0]
+    assert short.strip() == tables.short(result, models)
+    page = (ROOT / "docs/results/peers.md").read_text(encoding="utf-8")
+    assert page == tables.page(result, models)
+    for data, row in models[0]["overall"].items():
+        for peer in result["peers"].values():
+            assert peer["overall"][data]["n"] == (peer["sample"] or row["n"])
+
+
 def test_the_page_on_ray_has_the_measured_stages() -> None:
     """``make bench`` writes them."""
     page = " ".join((ROOT / "docs/ray.md").read_text(encoding="utf-8").split())
