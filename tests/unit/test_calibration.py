@@ -93,9 +93,12 @@ def test_without_a_fit_intervals_are_central() -> None:
 
 
 def test_levels_ascend_however_they_are_stored() -> None:
-    stored = {level: {"band": 1, "age": 0} for level in ("0.95", "0.8", "0.9")}
+    stored = {"0.95": {"band": 3, "age": 0}, "0.8": {"band": 1, "age": 0}}
     calibration = Calibration.from_dict({"age_intervals": {"thresholds": stored}})
-    assert calibration.coverages == (0.8, 0.9, 0.95)
+    assert calibration.coverages == (0.8, 0.95)
+    # 22 +- (1 * 2 + 0.5), and +- (3 * 2 + 0.5).
+    np.testing.assert_array_equal(calibration.age_intervals(two_ages(20, 24), 0.8), [[20, 24]])
+    np.testing.assert_array_equal(calibration.age_intervals(two_ages(20, 24), 0.95), [[16, 28]])
 
 
 def test_label_sets_by_hand() -> None:
