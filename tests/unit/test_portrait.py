@@ -175,10 +175,18 @@ def test_best_by_hand() -> None:
     centred, likelier = face_at(170, 70, 60), face_at(150, 60, 60, 0.95)
     assert portrait.best([centred], photo) == (centred,)
     assert portrait.best([centred, likelier], photo) == (likelier,)
-    for off in (face_at(260, 70, 60), face_at(170, 120, 60), face_at(180, 80, 40)):
+    right, left = face_at(260, 70, 60), face_at(80, 70, 60)
+    below, above = face_at(170, 120, 60), face_at(170, 20, 60)
+    for off in (right, left, below, above, face_at(180, 80, 40)):
         assert portrait.best([off], photo) == ()
         assert portrait.best([off, centred], photo) == (centred,)
     assert portrait.best([], photo) == ()
+    # The longer side counts, and just as much as is asked for is enough.
+    points = centred.landmarks
+    for box in ([175, 90, 225, 110], [190, 75, 210, 125]):
+        narrow = Face(np.array(box, np.float32), points, 0.9)
+        assert portrait.best([narrow], photo) == (narrow,)
+    assert portrait.best([face_at(255, 75, 50)], photo) == (face_at(255, 75, 50),)
 
 
 def test_a_face_in_the_mirror_by_hand() -> None:
