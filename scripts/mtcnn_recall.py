@@ -191,10 +191,10 @@ PORTRAIT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
     "both, and both stretched": [as_it_is, mirrored, stretched, stretched_and_mirrored],
 }  # fmt: skip
 TIGHT_VIEWS: dict[str, Sequence[Callable[[Photo], View]]] = {
-    "a border of 35 %": [in_a_border(0.35)],
-    "the same, and mirrored": in_a_border_both(0.35),
-    "of 20 %, and mirrored": in_a_border_both(0.2),
-    "of 50 %, and mirrored": in_a_border_both(0.5),
+    "35 %": [in_a_border(0.35)],
+    "35 %, mirrored too": in_a_border_both(0.35),
+    "20 %, mirrored too": in_a_border_both(0.2),
+    "50 %, mirrored too": in_a_border_both(0.5),
 }
 
 Looks = dict[str, tuple[Face, ...]]
@@ -240,7 +240,7 @@ def portrait_looks(number: int, detector: MTCNN, chosen: Portrait, rgb: ImageArr
 
 VIEWS = [PORTRAIT_VIEWS, TIGHT_VIEWS]
 """Of the first and of the second of the spec's looks for a portrait."""
-CHOSEN = ["both", "the same, and mirrored"]
+CHOSEN = ["both", "35 %, mirrored too"]
 
 
 def label(view: str, thresholds: tuple[float, float, float]) -> str:
@@ -436,7 +436,7 @@ def page(parts: dict[str, Any]) -> str:
             "A last look, in a grey border, for pictures that a face fills: of the pictures as "
             f"they are, without one, all looks before find nothing in {shares_of(tight)}.",
             "",
-            *rows_of(tight, "views | P-net | R-net | O-net"),
+            *rows_of(tight, "border | P-net | R-net | O-net"),
             "",
             timed(tight),
             "",
