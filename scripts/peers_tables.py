@@ -35,7 +35,8 @@ TRAINED_ON = {
     "MegaAge and MegaAge-Asian, split its own way: **it has learnt from most of the UTKFace faces "
     "here**, so its row there flatters it. FairFace is not on that list",
     "human": "the package names the project that its faceres was converted from "
-    "(HSE-asavchenko/HSE_FaceRec_tf), and no faces; as far as known neither UTKFace nor FairFace",
+    "(HSE-asavchenko/HSE_FaceRec_tf), and no faces; as far as known neither UTKFace nor FairFace. "
+    "facewise's own weights start from a larger network of the same project (faceres-deep)",
 }
 WAYS = {
     "": "`AgeAndGender().predict`: dlib's HOG detector, not scaled up",

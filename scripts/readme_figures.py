@@ -11,6 +11,8 @@ from typing import Any
 import peers_tables
 from peers_tables import shipped
 
+from facewise.evaluation.groups import badness
+
 ROOT = Path(__file__).parent.parent
 MARKS = ("<!-- figures: written by scripts/readme_figures.py -->", "<!-- /figures -->")
 PEER_MARKS = ("<!-- peers: written by scripts/readme_figures.py -->", "<!-- /peers -->")
@@ -34,11 +36,13 @@ NAMES = {"utkface": "UTKFace", "fairface": "FairFace"}
 
 
 def worst(results: dict[str, Any], data: str, metric: str) -> str:
-    """The group that a metric is worst for, as the head of the report has it."""
-    for row in results["head"]["worst_groups"]:
-        if (row["dataset"], row["metric"]) == (data, metric):
-            return f"{row['worst']}: {number(metric, row['worst_figure']['value'])}"
-    return ""
+    """The group, or the crossing of groups, that a metric is worst for."""
+    rows = [row for row in results["worst_groups"][data] if row["metric"] == metric]
+    if not rows:
+        return ""
+    row = max(rows, key=lambda row: badness(metric, row["worst_figure"]["value"]))
+    figure = row["worst_figure"]
+    return f"{row['worst']} ({figure['n']} faces): {number(metric, figure['value'])}"
 
 
 def number(metric: str, value: float) -> str:
@@ -60,7 +64,13 @@ def table(models: list[dict[str, Any]]) -> str:
             lines.append(f"| {NAMES[data]}: {words} | " + " | ".join(cells) + " |")
         if data == "utkface":
             held = [m["coverage"][LEVEL]["intervals"] for m in models]
-            cells = [f"{h['value']:.1%}, {h['mean_width_years']:.1f} years wide" for h in held]
+            fitted = [
+                "" if m["calibration"].get("age_intervals") else ", not fitted" for m in models
+            ]
+            cells = [
+                f"{h['value']:.1%}, {h['mean_width_years']:.1f} years wide{how}"
+                for h, how in zip(held, fitted, strict=True)
+            ]
             lines.append("| UTKFace: age lies in the 90 % interval | " + " | ".join(cells) + " | |")
         missed = [
             f"{m['overall'][data]['not_found']} of {m['overall'][data]['n']:,}" for m in models

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, age_band
-from facewise.evaluation.groups import UNKNOWN, group_columns
+from facewise.evaluation.groups import UNKNOWN, cross, group_columns
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.reporting.bootstrap import share
 
@@ -103,8 +103,10 @@ def predicted_bands(scored: Scored) -> NDArray[np.str_]:
 def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
     known, found = scored.known(name), scored.outcomes.found
     hit, size = scored.set_hit(name, level), scored.set_members(name, level).sum(1)
+    labels = np.array((*CLASSES[name], UNKNOWN))[scored.truth[name]]
     groups = {
         "data set": scored.outcomes.datasets,
+        f"data set x {name}": cross(scored.outcomes.datasets, labels),
         "certainty": _unsure(scored.probabilities[name].max(-1), known & found),
     } | group_columns(scored)
     return share(hit[known]) | {

@@ -5,6 +5,7 @@ Temperatures and thresholds come from the calibration split, gates from val; tes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,25 +14,25 @@ from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, apply_temperature
 from facewise.errors import OptionError
-from facewise.evaluation.intervals import Faces, fit_intervals
+from facewise.evaluation.intervals import LEAST_FOUND, Faces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, years_within
 from facewise.types import FloatArray
 
+log = logging.getLogger("facewise")
+
 MIN_FACES: Final = 100
-"""Faces with an age that a split needs to be fitted on. Fewer say nothing of a level of 95 %."""
+"""Faces with an age that a split needs to be fitted on, and with an exact one for age intervals.
+Fewer say nothing of a level of 95 %."""
 
 MIN_OF_CLASS: Final = 20
 """Faces of each gender and ethnicity that it needs. With fewer than 19 a label has no threshold at
 95 % and is in every set, and the temperature hardly knows of it."""
 
-BY_CERTAINTY: Final = ("gender",)
-"""Attributes whose sets are to hold for unsure faces, too. One gender is right so often that sets
-of one reach 90 % over all, while of the least sure tenth they hold the label of six in ten."""
-
 PARTS: Final = 10
 LEAST_PART: Final = 100
-"""Parts of the faces by their certainty, and the fewest faces of one: fewer say little of 95 %."""
+"""Parts of the faces by their certainty, and the fewest faces of one, or of a label in a data set:
+fewer say little of 95 %."""
 
 LOG_BOUND: Final = 1.5
 """Temperatures are looked for from exp(-1.5) to exp(1.5)."""
@@ -58,36 +59,38 @@ def set_thresholds(
     labels: NDArray[np.integer[Any]],
     sources: NDArray[np.str_],
     found_shares: Mapping[str, float],
-    *,
-    by_certainty: bool = False,
 ) -> dict[str, list[float]]:
     """Thresholds of label sets, one a label, so that no label is covered at another's expense.
 
-    crepes computes them as Mondrian quantiles by label. One number cannot fit all sources: the
-    level aimed at is raised until each data set by itself reaches the level that was asked for,
-    its faces that were not found being counted as missed; and until each tenth of the faces does,
-    from the least certain to the surest, if that is asked for.
+    crepes computes them as Mondrian quantiles by label. One number cannot fit all sources: each
+    label takes the largest threshold that it needs in any data set with enough of its faces. The
+    level aimed at is raised until each data set by itself, in it each of those labels, and each
+    tenth of the faces from the least certain to the surest reach the level that was asked for.
+    Faces that were not found are counted as missed.
 
     Args:
         probabilities: tempered ``(N, K)``.
         labels: ``(N,)``.
         sources: data set of each face.
         found_shares: data set to the share of its labelled faces that were found.
-        by_certainty: whether faces of every certainty are to be covered.
     """
-    parts = certainty_parts(probabilities) if by_certainty else []
-    hinge = 1 - probabilities.astype(np.float64)
-    rows = np.arange(len(labels))
-    top = probabilities.argmax(-1)
+    score = 1 - probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    bins, top, count = labels.astype(np.intp), probabilities.argmax(-1), probabilities.shape[1]
+    names, source = np.unique(sources, return_inverse=True)
+    cells = source * count + bins  # a label in a data set
+    enough = np.bincount(cells, minlength=len(names) * count) >= LEAST_PART
+    share = np.array([max(found_shares[name], LEAST_FOUND) for name in names.tolist()])
+    held = [(source == k, share[k]) for k in range(len(names))]
+    held += [(cells == k, share[k // count]) for k in np.flatnonzero(enough)]
+    held += [(part, 1.0) for part in certainty_parts(probabilities)]
     out = {}
     for level in LEVELS:
         for aim in np.arange(level, 0.995, 0.0025):
-            t = mondrian_thresholds(
-                hinge[rows, labels], labels.astype(np.intp), hinge.shape[1], float(aim)
-            )
-            hit = (hinge[rows, labels] <= t[labels]) | (top == labels)
-            by_source = [hit[sources == s].mean() * found_shares[s] for s in np.unique(sources)]
-            if min(by_source + [hit[part].mean() for part in parts]) >= level:
+            t = mondrian_thresholds(score, bins, count, float(aim))
+            own = mondrian_thresholds(score, cells, len(enough), float(aim))
+            t = np.maximum(t, np.where(enough, own, 0).reshape(-1, count).max(0))
+            hit = (score <= t[bins]) | (top == bins)
+            if min(hit[rows].mean() * found for rows, found in held) >= level:
                 break
         out[str(level)] = [round(float(v), 5) for v in t]
     return out
@@ -178,13 +181,30 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
     found = {
         str(name): float(calibration.found[calibration.datasets == name].mean()) for name in sets
     }
+    for name, share in found.items():
+        if share < LEAST_FOUND:
+            log.warning(
+                "%.1f %% of the calibration faces of %s were not found: intervals and label sets "
+                "make up for %.0f %%, and hold less often than they say where the others count",
+                100 * (1 - share),
+                name,
+                100 * (1 - LEAST_FOUND),
+            )
     fitted: dict[str, Any] = {"temperatures": {}, "label_sets": {}}
     if aged.any():
         t = _temperature("age", c.ages[aged], years_within(c.age_ranges[aged]))
         fitted["temperatures"]["age"] = t
-        if exact.any():
+        if exact.sum() >= MIN_FACES:
             fitted["age_intervals"] = fit_intervals(
                 faces_of(c, t), float(exact.sum() / calibration.exact.sum())
+            )
+        else:
+            log.warning(
+                "age intervals are not fitted: %d faces of the split calibration have an exact "
+                "age, and %d are needed; they will be those of the model's own distribution, "
+                "which hold what they promise nowhere for sure",
+                exact.sum(),
+                MIN_FACES,
             )
     for name, p, labels in (
         ("gender", c.genders, c.true_genders),
@@ -200,6 +220,5 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
                 labels[known],
                 c.datasets[known],
                 found,
-                by_certainty=name in BY_CERTAINTY,
             )
     return fitted

@@ -366,8 +366,8 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
     ``clean`` comes first. ``judged`` counts the answers whose error is known. ``relative`` is the
     error of what is answered over what the same data sets' answered clean faces have, a figure with
     its interval, ``within`` says whether it is at most 2; None where fewer than 30 are answered, or
-    nothing is there to be right about. ``by_dataset`` has ``judged``, ``error`` and ``relative`` of
-    each data set by itself.
+    nothing is there to be right about, and of ``clean`` itself. ``by_dataset`` has ``judged``,
+    ``error`` and ``relative`` of each data set by itself.
     """
     clean_errors = {}
     for name in ATTRIBUTES:
@@ -395,7 +395,7 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
             if row not in NOT_FACES and rows.any():
                 cell["error"] = float(error[rows].mean())
                 cell["error_of_all_found"] = float(np.nanmean(error))
-                if np.nansum(clean_errors[name]):
+                if scored is not clean and np.nansum(clean_errors[name]):
                     expected = expected_errors(scored, clean, clean_errors[name])
                     cell |= _relative(scored, rows, error, expected)
                     for dataset in np.unique(scored.outcomes.datasets).tolist():

@@ -45,14 +45,15 @@ def group_columns(scored: Scored) -> dict[str, GroupNames]:
         "ethnicity": ethnicity,
         "gender": gender,
         "age": age,
-        "ethnicity x gender": _cross(ethnicity, gender),
-        "age x gender": _cross(age, gender),
-        "ethnicity x age": _cross(ethnicity, age),
-        "ethnicity x age x gender": _cross(ethnicity, age, gender),
+        "ethnicity x gender": cross(ethnicity, gender),
+        "age x gender": cross(age, gender),
+        "ethnicity x age": cross(ethnicity, age),
+        "ethnicity x age x gender": cross(ethnicity, age, gender),
     }
 
 
-def _cross(*columns: GroupNames) -> GroupNames:
+def cross(*columns: GroupNames) -> GroupNames:
+    """The crossing of groupings: the names of each row's groups, joined by a stroke."""
     return np.array([" / ".join(row) for row in zip(*columns, strict=True)])
 
 

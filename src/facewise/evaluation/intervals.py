@@ -34,6 +34,11 @@ MARGIN: Final = 0.015
 and so are those of a group that is judged: with none to spare, every fortieth group would seem
 covered too seldom even if all were covered exactly."""
 
+LEAST_FOUND: Final = 0.98
+"""Faces that are not found lie outside, and those that are found make up for them, but for no more
+than these: at 95 % nothing could make up for one in twenty, and on the way there intervals grow to
+twice their width."""
+
 HIGHEST_LEVEL: Final = 0.9975
 FOLDS: Final = 5
 SEARCHES: Final = 3
@@ -96,7 +101,7 @@ def fit_intervals(faces: Faces, found_share: float, recipe: Recipe | None = None
     own = joined_bands(faces.truth, recipe.age_starts_years)
     thresholds = {}
     for level in LEVELS:
-        aim = min((level + recipe.margin) / found_share, HIGHEST_LEVEL)
+        aim = min((level + recipe.margin) / max(found_share, LEAST_FOUND), HIGHEST_LEVEL)
         band, age = fit_thresholds(faces, bands, own, _raised_level(faces, bands, own, level, aim))
         thresholds[str(level)] = {
             "band": np.round(band, 4).tolist(),

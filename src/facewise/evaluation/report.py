@@ -68,7 +68,7 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
         "face that is not found is wrong in every classification, counts as age 33 and lies "
         "outside its interval and sets. In brackets stand 95 % intervals: Wilson's, face by face, "
         "of coverage and of ages 14 to 17 called 25 or more; of all else by a bootstrap that draws "
-        "near-duplicates together (Wilson's over these where all are right, or none; "
+        "listed near-duplicates together (Wilson's over these where all are right, or none; "
         f"of fewer than {MIN_GROUPS} photos there is none)."
     )
     _head(page, results)
@@ -202,16 +202,13 @@ def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Intervals and label sets")
-    page.text(
-        "Conformal, fitted on the calibration split; beside them plain split conformal prediction, "
-        "one threshold for everybody. An age that is known as a group only can but be touched."
-    )
+    page.text(_how_fitted(results["calibration"]))
     page.table(*tables.coverage(results))
     page.heading("Groups that are covered less", 3)
     page.text(
-        "Groups of 150 faces or more whose 95 % Wilson interval does not reach the level. Were "
-        "each covered exactly on average, by thresholds that were fitted on as many faces, one in "
-        f"{1 / tables.BELOW_BY_CHANCE:.0f} would be here by chance."
+        "Groups of 150 faces or more whose 95 % Wilson interval does not reach the level. The luck "
+        "of the draw puts one here now and then; of a group that is here at several levels, or "
+        "far below, it is the model that is too sure."
     )
     page.table(*tables.missed(results))
     groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
@@ -239,6 +236,25 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
                 for group, f in groups.items()
             ],
         )
+
+
+def _how_fitted(calibration: Mapping[str, Any]) -> str:
+    fitted = {"age intervals": "age_intervals", "label sets": "label_sets"}
+    said = [
+        f"{what[0].upper()}{what[1:]} are conformal, fitted on the calibration split."
+        for what, key in fitted.items()
+        if calibration.get(key)
+    ]
+    if not calibration.get("age_intervals"):
+        said.append(
+            "Age intervals are the central ones of the model's own distribution: they were fitted "
+            "to no exact ages, and nothing but this table says how often they hold."
+        )
+    said.append(
+        "Plain split conformal prediction, one threshold for everybody, is beside what it can be "
+        "fitted to. An age that is known as a group only can but be touched."
+    )
+    return " ".join(said)
 
 
 def _abstention(page: Report, results: Mapping[str, Any]) -> None:
