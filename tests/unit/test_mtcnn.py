@@ -96,9 +96,33 @@ def test_options(pictures: Path, detector: MTCNN) -> None:
         {"thresholds": 0.7},
         {"pyramid_factor": "0.7"},
         {"min_face_px": 3},
+        {"min_face_px": float("inf")},
+        {"max_faces": 0},
     ):
         with pytest.raises(OptionError):
             MTCNN(**bad)
+    for factor in (0.1, 0.95):
+        assert detector.replace(pyramid_factor=factor, min_face_px=12).pyramid_factor == factor
+
+
+def test_the_smallest_face_grows_with_the_shorter_side(detector: MTCNN) -> None:
+    sizes = [(300, 200), (640, 480), (800, 3000), (1920, 1080), (4000, 3000)]
+    assert [detector.smallest_px(*size) for size in sizes] == [20, 20, 20, 27, 75]
+    given = detector.replace(min_face_px=33)
+    assert {given.smallest_px(*size) for size in sizes} == {33}
+
+
+def test_large_photos_are_reduced_for_a_large_smallest_face(detector: MTCNN) -> None:
+    def reduction(width: int, height: int, min_face_px: float | None = None) -> int:
+        photo = Photo(np.zeros((height, width, 3), np.uint8))
+        return detector.replace(min_face_px=min_face_px)._reduction(photo)
+
+    # The finest level has 12 of its pixels for the smallest face: blocks leave it two to average.
+    assert reduction(1920, 1080) == 1  # 27 px: 2.25 photo pixels for one
+    assert reduction(1920, 1080, min_face_px=47) == 1
+    assert reduction(1920, 1080, min_face_px=48) == 2
+    assert reduction(4000, 3000) == 3  # 75 px
+    assert reduction(8, 8) == 1
 
 
 def test_landmarks_of_a_face_that_reaches_past_the_edges(faces: list[Photo]) -> None:
