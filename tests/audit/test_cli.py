@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,23 @@ from facewise.errors import OptionError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
 
+Ended = subprocess.CompletedProcess[str]
+Audit = Callable[..., Ended]
 
-def audit(*arguments: object) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def audit(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> Audit:
+    """``facewise audit`` in this process."""
+
+    def ask(*arguments: object) -> Ended:
+        done = run("audit", *arguments)
+        return Ended(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return ask
+
+
+def spawn_audit(*arguments: object) -> Ended:
+    """And in one of its own."""
     return subprocess.run(
         [sys.executable, "-m", "facewise", "audit", *map(str, arguments)],
         capture_output=True,
@@ -54,7 +70,7 @@ def other(table: Path, tmp_path: Path) -> Path:
 
 
 def test_a_table_becomes_a_summary_a_report_and_json(twice: Path, tmp_path: Path) -> None:
-    done = audit(twice, "--out", tmp_path / "report-v1.2")
+    done = spawn_audit(twice, "--out", tmp_path / "report-v1.2")
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads((tmp_path / "report-v1.2.json").read_text())
     assert figures["images"] == 48
@@ -72,7 +88,7 @@ def test_a_table_becomes_a_summary_a_report_and_json(twice: Path, tmp_path: Path
     assert 'href="http' not in page
 
 
-def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path) -> None:
+def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path, audit: Audit) -> None:
     there = tmp_path / "report-v1.2"
     there.mkdir()
     for out, folder in ((there, there), (f"{tmp_path}/new.json/", tmp_path / "new.json")):
@@ -83,7 +99,7 @@ def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "report-v1.2"]
 
 
-def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path) -> None:
+def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path, audit: Audit) -> None:
     options = ("--no-crossings", "--out", tmp_path / "report")
     assert audit(table, *options).returncode == 0
     again = audit(table, *options)
@@ -105,7 +121,7 @@ def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
-    twice: Path, tmp_path: Path
+    twice: Path, tmp_path: Path, audit: Audit
 ) -> None:
     done = audit(twice, "--against", twice, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
@@ -118,7 +134,7 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
 
 
 def test_two_tables_stand_side_by_side_with_the_change(
-    table: Path, other: Path, tmp_path: Path
+    table: Path, other: Path, tmp_path: Path, audit: Audit
 ) -> None:
     """The other table has half the pictures, and rows of other weights: shares are counted."""
     done = audit(table, "--against", other, "--out", tmp_path / "report")
@@ -151,7 +167,7 @@ def test_two_tables_stand_side_by_side_with_the_change(
 
 
 def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
-    other: Path, tmp_path: Path
+    other: Path, tmp_path: Path, audit: Audit
 ) -> None:
     done = audit(other, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
@@ -171,7 +187,7 @@ def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
 
 
 def test_without_confusions_intervals_hold_either_and_all_outputs_say_so(
-    twice: Path, tmp_path: Path
+    twice: Path, tmp_path: Path, audit: Audit
 ) -> None:
     found = {}
     for name in ("either", "fairface", "utkface"):
@@ -217,7 +233,9 @@ def test_notes_say_what_intervals_do_not_hold(twice: Path) -> None:
     assert "gender is corrected as on fairface's faces alone" in note
 
 
-def test_tables_of_few_faces_are_compared_as_counted(table: Path, twice: Path) -> None:
+def test_tables_of_few_faces_are_compared_as_counted(
+    table: Path, twice: Path, audit: Audit
+) -> None:
     few = "age, gender, ethnicity: fewer than 30 faces are counted, not corrected"
     done = audit(table, "--no-crossings")
     assert f"note: {few}" in done.stdout
@@ -248,7 +266,9 @@ def test_shares_are_compared_only_where_both_models_know_the_sources(
     assert {row["kind"] for row in changes(shares, shares)["gender"]} == {"corrected"}
 
 
-def test_a_file_of_another_kind_is_not_called_damaged(table: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_not_called_damaged(
+    table: Path, tmp_path: Path, audit: Audit
+) -> None:
     listing = tmp_path / "x.csv"
     listing.write_text("attribute,label,share\ngender,male,1\n")
     done = audit(listing)
@@ -263,7 +283,9 @@ def test_a_file_of_another_kind_is_not_called_damaged(table: Path, tmp_path: Pat
     assert "is damaged" in audit(broken).stderr
 
 
-def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Path) -> None:
+def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(
+    table: Path, audit: Audit
+) -> None:
     done = audit(table, "--no-crossings")
     assert "0 errors (0.0% of images)" in done.stdout
     (line,) = (t for t in done.stdout.splitlines() if t.startswith("abstained from"))
@@ -271,7 +293,7 @@ def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(table: Pat
 
 
 def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
-    table: Path, tmp_path: Path
+    table: Path, tmp_path: Path, audit: Audit
 ) -> None:
     spec = load_spec()
     fitted = json.loads(spec.path.read_text())
@@ -301,7 +323,7 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
 
 
 def test_abstentions_are_of_the_faces_that_could_be_abstained_from(
-    table: Path, tmp_path: Path
+    table: Path, tmp_path: Path, audit: Audit
 ) -> None:
     """As beside video: of all faces but four ethnicity is not known, and one of these is unsure."""
     rows = pq.read_table(table)
@@ -326,7 +348,9 @@ def test_abstentions_are_of_the_faces_that_could_be_abstained_from(
     )
 
 
-def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path) -> None:
+def test_an_unfinished_table_is_audited_with_a_note(
+    table: Path, tmp_path: Path, audit: Audit
+) -> None:
     half = tmp_path / "half.table"
     shutil.copytree(table, half)
     assert "not finished" not in audit(half, "--no-crossings").stderr
@@ -341,7 +365,9 @@ def test_an_unfinished_table_is_audited_with_a_note(table: Path, tmp_path: Path)
     assert "half.table is not finished" in audit(table, "--against", half).stderr
 
 
-def test_data_that_were_split_over_tables_are_one(table: Path, tmp_path: Path) -> None:
+def test_data_that_were_split_over_tables_are_one(
+    table: Path, tmp_path: Path, audit: Audit
+) -> None:
     """Later files went to another table, which is not finished; and as the second table."""
     later = tmp_path / "later.table"
     shutil.copytree(table, later)
@@ -372,13 +398,15 @@ def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table, bad)
     part = bad / "part-00000000.parquet"
     part.write_bytes(part.read_bytes()[:-40])
-    done = audit(bad)
+    done = spawn_audit(bad)
     assert done.returncode == 2
     assert "is damaged" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_reference_is_compared_and_a_bad_one_explained(table: Path, tmp_path: Path) -> None:
+def test_a_reference_is_compared_and_a_bad_one_explained(
+    table: Path, tmp_path: Path, audit: Audit
+) -> None:
     reference = tmp_path / "census.csv"
     reference.write_text("attribute,label,share\ngender,male,0.49\ngender,female,0.51\n")
     done = audit(table, "--against", reference, "--out", tmp_path / "report")
@@ -436,7 +464,7 @@ def test_a_reference_that_cannot_be_read_is_not_said_to_lack_columns(tmp_path: P
         read_reference(tmp_path / "none.csv")
 
 
-def test_what_cannot_be_compared_is_named(table: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_named(table: Path, tmp_path: Path, audit: Audit) -> None:
     rows = pq.read_table(table)
     kept = [n for n in rows.column_names if n not in (*COLUMNS["ethnicity"], "ethnicity")]
     (tmp_path / "less.table").mkdir()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
-import logging
 import os
 import shlex
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,45 +23,14 @@ from typer.main import get_command
 
 import facewise
 from facewise import errors
-from facewise.cli import app, main
+from facewise.cli import app
 from facewise.cli.drawings import plan_drawings
 from facewise.cli.options import report_path
 
 FACEWISE = [sys.executable, "-m", "facewise"]
 posix = pytest.mark.skipif(os.name != "posix", reason="shells and devices are POSIX's here")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a command left behind."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-
-
+Result = subprocess.CompletedProcess[bytes]
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> Iterator[Run]:
-    """Run a command in this process, as the console script does: quicker than a new one."""
-    logger = logging.getLogger("facewise")
-    level = logger.level
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run_main(*args: str | Path, stdin: bytes = b"") -> Result:
-        monkeypatch.setattr(sys, "argv", ["facewise", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Result(int(stop.value.code), *capfdbinary.readouterr())
-
-    yield run_main
-    logger.setLevel(level)
 
 
 def spawn(*args: str | Path, **environment: str) -> Result:
@@ -83,7 +49,7 @@ def _result(command: list[str], **environment: str) -> Result:
         command, capture_output=True, timeout=300, env={**os.environ, **environment}
     )
     assert b"Traceback" not in ended.stderr
-    return Result(ended.returncode, ended.stdout, ended.stderr)
+    return ended
 
 
 @pytest.fixture
