@@ -26,10 +26,11 @@ web/node_modules/.done: web/package-lock.json $(VENV)/.dev
 	cd web && $(abspath $(BIN))/python ../scripts/node.py npm ci --ignore-scripts
 	touch $@
 
-# Without Node.js or its registry the tests of the page are skipped, and say why.
+# Without Node.js or its registry the tests of the page are skipped, and say why. Two processes take
+# them in turn, which keeps their order: those of browsers have to come last in each.
 test: $(VENV)/.dev  ## set up and run all tests
 	-@test -f web/node_modules/.done || $(MAKE) --silent web/node_modules/.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist load
 
 $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[train]'
