@@ -381,13 +381,14 @@ def test_a_copy_keeps_what_is_not_given(detector: MTCNN) -> None:
 
 
 LONG_AND_NARROW = """
-import resource, sys
+import re
+from pathlib import Path
 import numpy as np
 from facewise import MTCNN
 
 def peak_mb():
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
 
 detector = MTCNN(threads=1)
 detector.detect(np.full((256, 256, 3), 127, np.uint8))
@@ -398,8 +399,9 @@ print(peak_mb() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")
 def test_a_long_and_narrow_picture_takes_memory_by_its_pixels() -> None:
     """Eight megapixels, a PNG of some 25 kB; they took 700 MB."""
     command = [sys.executable, "-c", LONG_AND_NARROW]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert float(run.stdout) < 350
+    assert 20 < float(run.stdout) < 350
