@@ -95,13 +95,13 @@ def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:
         return places, skipped
     try:
         with source.open("rb") as file:
-            for name, place, target in read_tar(file):
-                if place is None and target:
-                    skip(name, f"a link to {target}, which is no file in the tar")
+            for name, place, problem in read_tar(file):
+                if name in places:
+                    skip(name, "a second file of that name")
+                elif place is None and problem:
+                    skip(name, problem)
                 elif place is None:
                     skip(name)
-                elif name in places:
-                    skip(name, "a second file of that name")
                 elif _is_picture(name):
                     places[name] = (source, *place)
     except (OSError, *DAMAGE) as error:

@@ -12,18 +12,22 @@ DAMAGE: Final = (tarfile.TarError, EOFError)
 """What reading a damaged tar raises."""
 
 
+SPARSE: Final = "stored sparse: make the tar again without -S"
+
+
 class Entry(NamedTuple):
     """A file in a tar.
 
     Attributes:
         name: its path in there.
-        place: first byte and size; None for a device, and for a link that leads to no file.
-        target: what a link leads to; "" where it is none.
+        place: first byte and size; None for what cannot be read as one piece.
+        problem: why it has no place: a link leads to no file, or it is stored sparse; "" for a
+            device.
     """
 
     name: str
-    place: tuple[int, int] | None
-    target: str = ""
+    place: tuple[int, int] | None = None
+    problem: str = ""
 
 
 def read_tar(file: BinaryIO) -> Iterator[Entry]:
@@ -42,12 +46,11 @@ def read_tar(file: BinaryIO) -> Iterator[Entry]:
             if member.islnk() or member.issym():
                 links.setdefault(name, _target(member))
             elif not member.isdir():
-                yield Entry(name, (member.offset_data, member.size) if member.isreg() else None)
+                yield _entry(name, member)
     except DAMAGE as error:
         damage = error
-    places = _resolve(file, links) if links else {}
-    for name, target in links.items():
-        yield Entry(name, places.get(name), target)
+    if links:
+        yield from _resolve(file, links)
     if damage is not None:
         raise damage
 
@@ -76,32 +79,38 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"data after the end mark at byte {at:,}")
 
 
+def _entry(name: str, member: tarfile.TarInfo) -> Entry:
+    if not member.isreg():
+        return Entry(name)
+    if member.issparse():  # a map and pieces, while its size is that of the file they make
+        return Entry(name, problem=SPARSE)
+    return Entry(name, (member.offset_data, member.size))
+
+
 def _target(link: tarfile.TarInfo) -> str:
     """A symbolic link counts from its own folder, a hard link from the tar's root."""
     folder = posixpath.dirname(link.name) if link.issym() else ""
     return posixpath.normpath(posixpath.join(folder, link.linkname))
 
 
-def _resolve(file: BinaryIO, links: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """First byte and size of what each link leads to, over other links too; of several files of
-    that name the first, as everywhere.
+def _resolve(file: BinaryIO, links: Mapping[str, str]) -> Iterator[Entry]:
+    """Each link as the file that it leads to, over other links too; of several files of that name
+    the first, as everywhere. Where a file has the link's own name, that file is meant.
 
     Headers are read again, for those of links' targets only are kept.
     """
-    wanted = set(links.values())
-    found: dict[str, tuple[int, int]] = {}
+    by_name = {posixpath.normpath(name): target for name, target in links.items()}
+    wanted = {*by_name, *by_name.values()}
+    found: dict[str, Entry] = {}
     with contextlib.suppress(*DAMAGE):  # which has been said
         for member in _members(file):
             name = posixpath.normpath(member.name)
             if member.isreg() and name in wanted:
-                found.setdefault(name, (member.offset_data, member.size))
-    by_name = {posixpath.normpath(name): target for name, target in links.items()}
-    resolved = {}
-    for name, first in links.items():
-        target, passed = first, set[str]()
-        while target not in found and target in by_name and target not in passed:
-            passed.add(target)
-            target = by_name[target]
-        if target in found:
-            resolved[name] = found[target]
-    return resolved
+                found.setdefault(name, _entry(name, member))
+    for name, target in links.items():
+        end, passed = posixpath.normpath(name), set[str]()
+        while end not in found and end in by_name and end not in passed:
+            passed.add(end)
+            end = by_name[end]
+        nowhere = Entry(name, problem=f"a link to {target}, which is no file in the tar")
+        yield found.get(end, nowhere)._replace(name=name)

@@ -25,6 +25,7 @@ from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
+from facewise.datasets import read_pictures
 from facewise.errors import (
     CorruptImageError,
     ImageNotFoundError,
@@ -34,6 +35,7 @@ from facewise.errors import (
     TableError,
 )
 from facewise.folders import Skipped
+from facewise.tars import SPARSE
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
@@ -154,6 +156,89 @@ def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
     assert list(nowhere) == ["loop.jpg", "pool.jpg", "out.jpg"]
     assert nowhere["out.jpg"] == "a link to /etc/passwd, which is no file in the tar"
     assert skipped == {"no ending": 1, ".txt": 1}
+
+
+def sparse_pax(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    """Two pieces of 512 bytes, of a file of 4,608, after a map of them: what tar -S writes."""
+    info = tarfile.TarInfo(name)
+    keys = {"major": "1", "minor": "0", "name": name, "realsize": "4608"}
+    info.pax_headers = {f"GNU.sparse.{key}": value for key, value in keys.items()}
+    return info, b"2\n0\n512\n4096\n512\n".ljust(512, b"\0") + b"1" * 512 + b"2" * 512
+
+
+class SparseHeader(tarfile.TarInfo):
+    """The same file in GNU tar's older format, whose map is in the header."""
+
+    def tobuf(self, *args: Any, **options: Any) -> bytes:
+        header = bytearray(super().tobuf(*args, **options))
+        for at, number in enumerate((0, 512, 4096, 512)):
+            header[386 + 12 * at : 398 + 12 * at] = f"{number:011o}\0".encode()
+        header[483:495] = f"{4608:011o}\0".encode()
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}\0 ".encode()
+        return bytes(header)
+
+
+def sparse_gnu(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    info = SparseHeader(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    return info, b"1" * 512 + b"2" * 512
+
+
+@pytest.mark.parametrize("sparse", [sparse_pax, sparse_gnu])
+def test_sparse_members_of_a_tar_are_rows_that_say_so(
+    sparse: Callable[[str], tuple[tarfile.TarInfo, bytes]], annotator: Annotator, tmp_path: Path
+) -> None:
+    """Their bytes are in pieces: read from where they begin they would run into the next member."""
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("a.jpg", "sparse.jpg", "b.jpg", "sparse.jpg"):
+            info, data = sparse(name) if "sparse" in name else (tarfile.TarInfo(name), b"whole")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name in ("link.jpg", "again.jpg"):
+            info = link("sparse.jpg" if name == "link.jpg" else "link.jpg")
+            info.name = name
+            tar.addfile(info)
+    with tarfile.open(path) as tar:
+        assert tar.getmember("sparse.jpg").size == 4608
+    items = listed(path)
+    assert contents(items) == {"a.jpg": b"whole", "b.jpg": b"whole"}
+    bad = [item for item in items if item.kind != TAR]
+    names = [item.image_id.rpartition("::")[2] for item in bad]
+    assert names == ["sparse.jpg", "sparse.jpg", "link.jpg", "again.jpg"]
+    for row in rows_of(annotator, bad):
+        assert row["error_code"] == "unsupported_format"
+        assert row["error_message"] == "stored sparse: make the tar again without -S"
+    data_set = read_pictures(path)
+    assert [sample.key for sample in data_set.samples] == ["a.jpg", "b.jpg"]
+    assert dict(data_set.skipped) == dict.fromkeys(names, SPARSE)
+
+
+def test_of_a_tars_members_of_one_name_the_first_counts_whatever_the_others_are(
+    tmp_path: Path,
+) -> None:
+    """Files, links that lead to one or nowhere, and sparse files, as ``tar -r`` adds them."""
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        for info, data in (
+            (link("nowhere.jpg"), b""),
+            (tarfile.TarInfo(), b"a picture"),
+            sparse_pax("a.jpg"),
+            (link("b.jpg"), b""),
+        ):
+            info.name, info.size = "a.jpg", len(data)
+            tar.addfile(info, io.BytesIO(data))
+        tar.addfile(tarfile.TarInfo("b.jpg"))
+    with TableFolder(tmp_path / "plan") as table:
+        digest, dropped = write_plan(table, listed(path), 9)
+        plan = open_plan(table, digest, 9)
+        items = plan.items(0)
+        plan.close()
+    assert contents(items) == {"a.jpg": b"a picture", "b.jpg": b""}
+    assert (len(items), dropped) == (2, 2)
+    data_set = read_pictures(path)
+    assert data_set.skipped == (("a.jpg", "a second file of that name"),) * 2
 
 
 def test_links_before_the_damage_of_a_tar_are_kept(tmp_path: Path) -> None:

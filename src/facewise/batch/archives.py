@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
+from facewise import tars
 from facewise.batch import storage
-from facewise.batch.job import MISSING, PROBLEM, TAR, Item
+from facewise.batch.job import MISSING, PROBLEM, SPARSE, TAR, Item
 from facewise.folders import Skipped, is_hidden
-from facewise.tars import DAMAGE, read_tar
 
 ENDINGS: Final = (".tar",)
 
@@ -28,7 +28,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
     path = storage.absolute(source)
     with storage.open_binary(source) as file:
         try:
-            for name, place, target in read_tar(file):
+            for name, place, problem in tars.read_tar(file):
                 image_id = storage.readable(f"{source}::{name}")
                 if is_hidden(name):
                     continue
@@ -36,12 +36,12 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
                     skipped.add(name)
                 elif place is not None:
                     yield Item(image_id, TAR, path, *place)
-                elif target:
-                    message = f"a link to {target}, which is no file in the tar"
-                    yield Item(image_id, MISSING, storage.readable(message))
+                elif problem:
+                    kind = SPARSE if problem == tars.SPARSE else MISSING
+                    yield Item(image_id, kind, storage.readable(problem))
                 else:
                     skipped.add(name)
-        except DAMAGE as error:
+        except tars.DAMAGE as error:
             yield Item(
                 storage.readable(source),
                 PROBLEM,

@@ -36,7 +36,7 @@ class Item(NamedTuple):
     Attributes:
         image_id: what the table calls it.
         kind: one of the constants below.
-        path: local and absolute, or a URL; for PROBLEM and MISSING the message.
+        path: local and absolute, or a URL; for PROBLEM, MISSING and SPARSE the message.
         offset: TAR: first byte; ROW: the row's number.
         size: TAR: bytes; ROW: the row's number within its row group or record batch.
         group: ROW: row group or record batch.
@@ -50,9 +50,13 @@ class Item(NamedTuple):
     group: int = 0
 
 
-FILE, TAR, ROW, VIDEO, PROBLEM, MISSING = range(6)
+FILE, TAR, ROW, VIDEO, PROBLEM, MISSING, SPARSE = range(7)
 
-PROBLEMS: Final = {PROBLEM: "source_damaged", MISSING: "image_not_found"}
+PROBLEMS: Final = {
+    PROBLEM: "source_damaged",
+    MISSING: "image_not_found",
+    SPARSE: "unsupported_format",
+}
 """Kinds that there is nothing to read of: the error code of their row."""
 
 VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.batch import storage
-from facewise.batch.job import CHUNK, FILE, ROW, VIDEO, Item, Task
+from facewise.batch.job import CHUNK, FILE, ROW, SPARSE, TAR, VIDEO, Item, Task
 from facewise.batch.table import PLAN, UNFINISHED, TableFolder, sha256
 from facewise.errors import OptionError, TableError
 
@@ -166,6 +166,8 @@ class _Once:
                 f"{item.path}: rows {before.offset} and {item.offset} are both called "
                 f"{item.image_id!r}: name an --id-column whose values are unique, or none"
             )
+        if {item.kind, before.kind} == {TAR, SPARSE}:  # members of one tar
+            return
         if (item.kind, item.path) != (before.kind, before.path):
             raise OptionError(
                 f"two pictures would be called {item.image_id!r}: {before.path} and {item.path}; "
