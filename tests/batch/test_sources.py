@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.batch import storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
 from facewise.batch.plan import open_plan, write_plan
@@ -230,6 +232,67 @@ def test_a_file_counts_once_however_its_path_is_spelt(
     assert planned(tmp_path, ["s/a.jpg", *both]) == (["s/a.jpg", "a.jpg"], 1)
     with pytest.raises(OptionError, match=r"two pictures would be called 'a\.jpg'"):
         planned(tmp_path, both)
+
+
+def test_a_tar_or_table_counts_once_however_its_path_is_spelt(
+    faces: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links, those to nowhere too, and what is said of a damaged tar with it."""
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(faces[0], "a.webp")
+        for name, target in (("b.webp", "a.webp"), ("c.webp", "nowhere.webp")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+    with (tmp_path / "t.tar").open("ab") as file:
+        file.write(b"damage")
+    pq.write_table(pa.table({"id": ["x"], "image": [faces[0].read_bytes()]}), tmp_path / "t.pq")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.tar").symlink_to("t.tar")
+    monkeypatch.chdir(tmp_path)
+    first = ["t.tar::a.webp", "t.tar::b.webp", "t.tar::c.webp", "t.tar"]
+    spellings = ["./t.tar", "sub/../t.ta[r]", f"{tmp_path}/t.*r", f"file://{tmp_path}/t.tar"]
+    assert planned(tmp_path, ["t.tar", *spellings]) == (first, 16)
+    assert planned(tmp_path, ["t.tar", "link.tar"])[1] == 0  # a file of its own
+    tables = ["t.pq", "./t.pq", f"file://{tmp_path}/*.pq"]
+    assert planned(tmp_path, tables) == (["t.pq::0"], 2)
+    assert planned(tmp_path, tables, Job(id_column="id")) == (["x"], 2)
+    fingerprints: dict[str, Any] = {}
+    list(list_items(["t.tar", *spellings, *tables], AGE, Skipped(), fingerprints))
+    assert list(fingerprints) == [f"{tmp_path}/t.tar", f"{tmp_path}/t.pq"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows takes .. by the spelling")
+def test_what_is_above_a_link_is_above_where_it_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel has it; other links of the path stay as they are."""
+    for name in ("deep/a.jpg", "deep/inner/deeper/b.jpg", "a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "inner").symlink_to("deep/inner")
+    (tmp_path / "kept").symlink_to("deep")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("inner/../a.jpg\na.jpg\n")
+    for source in ("inner/../a.jpg", "inner/..", f"{tmp_path}/inner/../*.jpg", "list.txt"):
+        item, *_ = list_items([source], AGE, Skipped(), {})
+        assert item.path == f"{tmp_path}/deep/a.jpg"
+        assert Path(item.path).read_bytes() == Path(item.image_id).read_bytes()
+    for source, path in (
+        ("kept/inner/../a.jpg", "kept/a.jpg"),
+        ("./kept//a.jpg", "kept/a.jpg"),
+        ("kept/./inner/deeper/../../a.jpg", "kept/a.jpg"),
+        ("inner/deeper/../../../a.jpg", "a.jpg"),
+        ("../" * 99 + f"{tmp_path}/a.jpg", "a.jpg"),
+    ):
+        assert storage.absolute(source) == f"{tmp_path}/{path}"
+        assert Path(path).samefile(source)
+    (tmp_path / "list.txt").write_text("inner/../a.jpg\ndeep/a.jpg\na.jpg")
+    assert planned(tmp_path, ["list.txt"]) == (["inner/../a.jpg", "a.jpg"], 1)
+    (tmp_path / "inner").unlink()
+    (tmp_path / "inner").symlink_to("deep/inner/deeper")
+    (item,) = list_items(["inner/../deeper/b.jpg"], AGE, Skipped(), {})
+    assert item.path == f"{tmp_path}/deep/inner/deeper/b.jpg"
 
 
 def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from facewise.batch import archives, pool, storage, tables
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
-from facewise.batch.sources import Opened, changed, check, list_items
+from facewise.batch.sources import Fingerprints, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
 from facewise.errors import MissingExtraError, OptionError, TableError
 from facewise.folders import Skipped
@@ -146,7 +146,7 @@ def _begin(
 ) -> dict[str, Any]:
     """List the sources, write plan and manifest."""
     note("listing the sources")
-    skipped, opened = Skipped(), Opened()
+    skipped, opened = Skipped(), Fingerprints()
     items = list_items(sources, job, skipped, opened)
     extras: set[str] = set()
     digest, dropped = write_plan(folder, _decodable(items, extras), job.shard_size)

@@ -28,12 +28,33 @@ COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", 
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
-Opened = dict[str, dict[str, Any]]
-"""Fingerprints of the tars, tables and lists that were opened, by path."""
+Fingerprints = dict[str, dict[str, Any]]
+"""Of the tars, tables and lists that were opened, by path."""
+
+
+class Opened:
+    """The tars, tables and lists that were opened, each under the first spelling of its path."""
+
+    def __init__(self, fingerprints: Fingerprints) -> None:
+        self._fingerprints = fingerprints
+        self._names: dict[str, str] = {}
+
+    def add(self, source: str) -> str:
+        """Note a file before it is read: what changes meanwhile is then seen by the next run.
+
+        Returns:
+            its first spelling: pictures that go by the same names as before are told to be
+            repetitions.
+        """
+        name = self._names.setdefault(storage.absolute(storage.local(source)), source)
+        path = storage.absolute(name)
+        if path not in self._fingerprints:
+            self._fingerprints[path] = storage.fingerprint(path)
+        return name
 
 
 def list_items(
-    sources: Iterable[str], job: Job, skipped: Skipped, opened: Opened
+    sources: Iterable[str], job: Job, skipped: Skipped, fingerprints: Fingerprints
 ) -> Iterator[Item]:
     """Every item of every source, in the sources' order.
 
@@ -41,12 +62,14 @@ def list_items(
         sources: folders, globs, tars, lists, tables or pictures, as the user wrote them.
         job: names the columns of tables.
         skipped: receives what was left out.
-        opened: receives the fingerprints of what was opened.
+        fingerprints: receives those of what was opened.
 
     Raises:
         OptionError: a source is missing, or of a kind that cannot be read.
         SourceError: one cannot be read now. A plan without it would lose it for good.
     """
+    storage.climbed.cache_clear()  # links may lead elsewhere by now
+    opened = Opened(fingerprints)
     for source in sources:
         for one in expand_braces(source):
             try:
@@ -200,9 +223,7 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         )
     is_list = PurePosixPath(lower).suffix in LISTS
     if is_list or lower.endswith((*archives.ENDINGS, *tables.ENDINGS)):
-        # Before it is read: what changes meanwhile is then seen by the next run.
-        path = storage.absolute(source)
-        opened[path] = storage.fingerprint(path)
+        source = opened.add(source)
     if lower.endswith(archives.ENDINGS):
         yield from archives.list_tar(source, skipped, SUFFIXES)
     elif lower.endswith(tables.ENDINGS):
@@ -284,7 +305,7 @@ def _matches(names: list[str], parts: list[str]) -> bool:
     return _matches(names[1:], parts[1:])
 
 
-def differing(opened: Opened) -> Iterator[tuple[str, FacewiseError | None]]:
+def differing(opened: Fingerprints) -> Iterator[tuple[str, FacewiseError | None]]:
     """Paths whose files are no longer those that were opened; with the error of one that has gone
     or cannot be looked at.
     """
@@ -296,7 +317,7 @@ def differing(opened: Opened) -> Iterator[tuple[str, FacewiseError | None]]:
             yield path, error
 
 
-def changed(opened: Opened) -> list[str]:
+def changed(opened: Fingerprints) -> list[str]:
     """Paths whose files are no longer those that were opened, or have gone.
 
     Raises:

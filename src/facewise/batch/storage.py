@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
@@ -20,6 +21,14 @@ _systems: dict[tuple[str, ...], Any] = {}
 
 def is_url(path: str) -> bool:
     return "://" in path
+
+
+def local(path: str) -> str:
+    """The path of a ``file://`` URL, to be read as any other; else what is given.
+
+    fsspec opens a pipe that nobody writes to, and waits for good.
+    """
+    return path.removeprefix("file://").removeprefix("local://")
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -170,8 +179,27 @@ def fingerprint(path: str) -> dict[str, Any]:
 
 
 def absolute(path: str) -> str:
-    """A local path as seen from any folder, its links kept; a URL as it is."""
-    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  Path.resolve follows
+    """A local path as seen from any folder, without ``..``, its links kept; a URL as it is."""
+    if is_url(path):
+        return path
+    parts = path.split("/")
+    if ".." in parts and os.name == "posix":  # Windows takes ``..`` by the spelling itself
+        last = len(parts) - parts[::-1].index("..")
+        folder = climbed(os.path.join(os.getcwd(), "/".join(parts[:last])))  # noqa: PTH109, PTH118
+        path = "/".join([folder, *parts[last:]])
+    return os.path.abspath(path)  # noqa: PTH100  Path.resolve follows
+
+
+@lru_cache(1024)  # lists lead through the same folders a million times
+def climbed(folder: str) -> str:
+    """A folder without ``..``: that of a link is above what the link leads to."""
+    path = "/"
+    for part in folder.split("/"):
+        if part == "..":
+            path = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)  # noqa: PTH114, PTH120
+        elif part not in ("", "."):
+            path = os.path.join(path, part)  # noqa: PTH118
+    return path
 
 
 def beside(path: str, name: str) -> str:
