@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from facewise.batch import storage, tables
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
-from facewise.batch.sources import list_items
+from facewise.batch.sources import Watch, list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
 from facewise.batch.work import Annotator
 from facewise.datasets import read_pictures
@@ -516,6 +517,60 @@ def test_a_source_replaced_during_a_run_does_not_count(
         assert (out / part_name(shard)).read_bytes() == (
             tmp_path / "quiet" / part_name(shard)
         ).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table)])
+def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_count(
+    name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
+) -> None:
+    """As the message advises to: what was made of the other file is made again."""
+    faces = sorted((pictures / "faces").glob("*.webp"))[:6]
+    sources, out = [str(faces[0]), str(faces[1]), str(tmp_path / name)], tmp_path / "out"
+    make(tmp_path / name, faces)
+
+    def replace(done: int, total: int) -> None:
+        if not (tmp_path / "kept").exists():
+            (tmp_path / name).rename(tmp_path / "kept")
+            make(tmp_path / name, faces[::-1])
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        annotate(sources, out, AGE, workers=1, progress=replace)
+    with pytest.raises(TableError, match=f"{name} changed since .*put the old file back"):
+        annotate(sources, out, AGE, workers=1)
+    (tmp_path / "kept").replace(tmp_path / name)
+    assert annotate(sources, out, AGE, workers=1).annotated == 6
+    annotate(sources, tmp_path / "quiet", AGE, workers=1)
+    for shard in range(4):
+        assert (out / part_name(shard)).read_bytes() == (
+            tmp_path / "quiet" / part_name(shard)
+        ).read_bytes()
+
+
+def test_a_source_that_is_elsewhere_is_looked_at_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    clock = {"now": 0.0, "size": 1}
+
+    def fingerprint(path: str) -> dict[str, Any]:
+        looked.append(path)
+        return {"size": clock["size"]}
+
+    monkeypatch.setattr(storage, "fingerprint", fingerprint)
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    watch = Watch({"s3://b/t.tar": {"size": 1}, "/t.tar": {"size": 1}})
+    for seconds in (0.0, 0.5, 1.5):
+        clock["now"] = seconds
+        assert not watch.changed(["s3://b/t.tar", "s3://b/t.tar", "/t.tar", "/a.jpg"])
+    assert sorted(looked) == ["/t.tar"] * 3 + ["s3://b/t.tar"] * 2
+    clock["size"] = 2
+    assert watch.changed(["/t.tar"])
+    clock |= {"size": 1, "now": 9.0}
+    assert not watch.changed(["s3://b/t.tar"])
+    assert watch.changed(["/t.tar"])  # whatever was read meanwhile was of the other
+    assert watch.seen == {"/t.tar"}
 
 
 def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from facewise.batch import archives, pool, storage, tables
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
-from facewise.batch.sources import Fingerprints, changed, check, list_items
+from facewise.batch.sources import Fingerprints, Watch, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
 from facewise.errors import MissingExtraError, OptionError, TableError
 from facewise.folders import Skipped
@@ -229,6 +229,7 @@ class _Run:
         self._progress, self._note = progress, note
         self._schema = arrow_schema(job.photo_attributes)
         self._open: dict[int, dict[int, Result]] = {}
+        self._watch = Watch(manifest["plan"].get("sources", {}))
 
     def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
         done, damaged = self._folder.finished_parts()
@@ -252,12 +253,12 @@ class _Run:
                 self._settle(complete=False, parts=done)
             self._progress(before, self._plan.images)
             self._annotate(engine, workers, missing, done)
+            self._check_sources(missing, done)
             if len(done) < self._plan.shards:  # completeness is not taken on trust
                 raise TableError(
                     f"{self._folder.path}: {self._plan.shards - len(done):,} parts were not "
                     "delivered by the engine: run the same command again"
                 )
-            self._check_sources(missing, done)
         if not self._manifest["complete"]:
             self._settle(complete=True, parts=done)
         return self._summary(done, before)
@@ -265,9 +266,10 @@ class _Run:
     def _check_sources(self, made: list[int], done: dict[int, dict[str, Any]]) -> None:
         """A tar or table that was replaced meanwhile has given pictures under others' names.
 
-        Parts of this run that read from it are no longer vouched for, whichever file stays.
+        Parts of this run that read from it are no longer vouched for, whichever file stays, and
+        though it may have been put back.
         """
-        paths = set(changed(self._manifest["plan"].get("sources", {})))
+        paths = self._watch.seen | set(changed(self._manifest["plan"].get("sources", {})))
         spoilt = [
             shard
             for shard in (made if paths else ())
@@ -275,7 +277,9 @@ class _Run:
         ]
         if not spoilt:  # a list that changed has been read
             return
-        self._folder.settle({shard: done[shard] for shard in done if shard not in set(spoilt)})
+        for shard in spoilt:
+            done.pop(shard, None)
+        self._folder.settle(done)
         raise TableError(
             f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
             f"those of other pictures: {len(spoilt):,} parts do not count. Put the old file back, "
@@ -296,7 +300,11 @@ class _Run:
                 parts = self._open.setdefault(result.shard, {})
                 parts[result.chunk] = result
                 if len(parts) == self._plan.chunks(result.shard):
-                    done[result.shard] = self._write(result.shard)
+                    # Looked at before the part counts: a run that is stopped comes to no end.
+                    if self._watch.changed(item.path for item in self._plan.items(result.shard)):
+                        del self._open[result.shard]
+                    else:
+                        done[result.shard] = self._write(result.shard)
                 self._progress(images, self._plan.images)
 
     def _write(self, shard: int) -> dict[str, Any]:

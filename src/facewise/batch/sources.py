@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -25,6 +27,9 @@ LISTS: Final = frozenset((".txt", ".lst", ".list"))
 TEXTS: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".md")
 """What is surely no picture, and may be meant for a list or a table."""
 COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at a source that is elsewhere."""
+
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -332,6 +337,35 @@ def changed(opened: Fingerprints) -> list[str]:
             raise error  # of its file system, which says what to do
         paths.append(path)
     return paths
+
+
+class Watch:
+    """Looks again at sources while they are read; where that takes a request, once a second.
+
+    Args:
+        opened: their fingerprints.
+
+    Attributes:
+        seen: paths of those that had changed at any time, though they may have been put back.
+    """
+
+    def __init__(self, opened: Fingerprints) -> None:
+        self.seen: set[str] = set()
+        self._opened = opened
+        self._looked: dict[str, float] = {}
+
+    def changed(self, paths: Iterable[str]) -> bool:
+        """Whether one of these has changed; what was never opened as a source cannot have.
+
+        Raises:
+            SourceError: one cannot be looked at now.
+        """
+        named = self._opened.keys() & set(paths)
+        now = time.monotonic()
+        due = {path for path in named if now - self._looked.get(path, -math.inf) > LOOK_SECONDS}
+        self._looked |= dict.fromkeys(filter(storage.is_url, due), now)
+        self.seen.update(changed({path: self._opened[path] for path in due}))
+        return not named.isdisjoint(self.seen)
 
 
 def check(sources: list[str]) -> None:
