@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
+import lzma
 import os
 import shutil
 import subprocess
@@ -293,6 +297,67 @@ def test_what_is_above_a_link_is_above_where_it_leads(
     (tmp_path / "inner").symlink_to("deep/inner/deeper")
     (item,) = list_items(["inner/../deeper/b.jpg"], AGE, Skipped(), {})
     assert item.path == f"{tmp_path}/deep/inner/deeper/b.jpg"
+
+
+def tar_of(face: Path) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add(face, "a.webp")
+    return out.getvalue()
+
+
+COMPRESSIONS = ("gz", "GZ", "bz2", "xz", "zst", "lz4", "lzma", "Z")
+PACKED = [f"tar.{ending}" for ending in COMPRESSIONS] + ["tgz", "tbz", "tbz2", "txz", "tzst", "zip"]
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_what_is_packed_is_refused_whether_named_or_matched(
+    ending: str, faces: list[Path], tmp_path: Path
+) -> None:
+    """By a glob, too, that found pictures or plain tars beside it; a folder leaves both."""
+    (tmp_path / f"z.{ending}").write_bytes(gzip.compress(tar_of(faces[0])))
+    (tmp_path / "plain.tar").write_bytes(tar_of(faces[0]))
+    shutil.copy(faces[0], tmp_path)
+    for name in (f"z.{ending}", "*", f"*.{ending}", "z.*"):
+        for scheme in ("", "file://"):
+            with pytest.raises(OptionError, match=rf"z\.{ending}: .*unpack it"):
+                list(list_items([f"{scheme}{tmp_path}/{name}"], AGE, Skipped(), {}))
+    skipped = Skipped()
+    assert len(list(list_items([str(tmp_path)], AGE, skipped, {}))) == 1
+    assert skipped.total() == 2
+
+
+def test_a_compressed_tar_is_refused_under_a_plain_ones_name(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    tar, path = tar_of(faces[0]), tmp_path / "z.tar"
+    begin = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x1f\x9d")  # zstd, LZ4, compress
+    packed = [gzip.compress(tar), bz2.compress(tar), lzma.compress(tar)]
+    for data in (*packed, *(one + tar for one in begin)):
+        path.write_bytes(data)
+        with pytest.raises(OptionError, match="compressed tar cannot be read from the middle"):
+            annotate([str(path)], tmp_path / "t", AGE, workers=1)
+        assert not (tmp_path / "t").exists()
+    with tarfile.open(path, "w") as archive:
+        archive.add(faces[0], "BZh91.webp")
+    (item,) = list_items([str(path)], AGE, Skipped(), {})
+    assert item.image_id == f"{path}::BZh91.webp"
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_lists_are_read_where_a_glob_ends_as_they_do(scheme: str, tmp_path: Path) -> None:
+    """Else they may be captions, which lie beside pictures."""
+    (tmp_path / "a.jpg").touch()
+    for name in ("l.txt", "m.txt", "n.csv"):
+        (tmp_path / name).write_text(f"{name}.jpg")
+    skipped = Skipped()
+    items = list(list_items([f"{scheme}{tmp_path}/*"], AGE, skipped, {}))
+    assert [Path(item.path).name for item in items] == ["a.jpg"]
+    assert skipped == {".txt": 2, ".csv": 1}
+    items = list(list_items([f"{scheme}{tmp_path}/*.txt"], AGE, skipped, {}))
+    assert [item.image_id for item in items] == ["l.txt.jpg", "m.txt.jpg"]
+    with pytest.raises(OptionError, match=r"n\.csv: a list is a \.txt"):
+        list(list_items([f"{scheme}{tmp_path}/*.csv"], AGE, skipped, {}))
 
 
 def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Final
@@ -9,9 +10,18 @@ from typing import Final
 from facewise import tars
 from facewise.batch import storage
 from facewise.batch.job import MISSING, PROBLEM, SPARSE, TAR, Item
+from facewise.errors import OptionError
 from facewise.folders import Skipped, is_hidden
 
 ENDINGS: Final = (".tar",)
+COMPRESSED: Final = (
+    *(".tar.gz", ".tgz", ".taz", ".tar.z", ".tar.bz2", ".tbz", ".tbz2", ".tz2"),
+    *(".tar.xz", ".txz", ".tar.lzma", ".tlz", ".tar.lz", ".tar.zst", ".tzst", ".tar.lz4"),
+)
+_COMPRESSED: Final = re.compile(  # gzip and compress, bzip2, xz, Zstandard, LZ4
+    rb"\x1f[\x8b\x9d]|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18"
+)
+"""How compressed files begin, whatever their names are; a tar begins with a member's name."""
 
 
 def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterator[Item]:
@@ -24,9 +34,12 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
 
     Raises:
         ImageNotFoundError: it cannot be read.
+        OptionError: it is compressed.
     """
     path = storage.absolute(source)
     with storage.open_binary(source) as file:
+        if _COMPRESSED.match(file.read(10)):
+            raise compressed(source)
         try:
             for name, place, problem in tars.read_tar(file):
                 image_id = storage.readable(f"{source}::{name}")
@@ -48,3 +61,11 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
                 f"the tar is damaged or was cut off ({error}); what comes after is lost: "
                 "copy it again, or name tars that were joined one by one",
             )
+
+
+def compressed(source: str) -> OptionError:
+    """Why a tar is refused before anything is begun."""
+    return OptionError(
+        f"{source}: a compressed tar cannot be read from the middle, where a restart begins: "
+        "unpack it, or decompress it to a plain .tar (pictures are compressed already)"
+    )

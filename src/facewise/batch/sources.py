@@ -26,7 +26,7 @@ from facewise.formats import SUFFIXES
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
 TEXTS: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".md")
 """What is surely no picture, and may be meant for a list or a table."""
-COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+PACKED: Final = (".zip", ".7z", ".rar")
 LOOK_SECONDS: Final = 1.0
 """Between two looks at a source that is elsewhere."""
 
@@ -157,7 +157,7 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
         for name in _some(sorted(files | below), source):
             url = storage.with_protocol(source, name)
             if name in files:
-                yield from _matched(url, job, skipped, opened)
+                yield from _matched(url, source, job, skipped, opened)
             else:
                 yield from by_ending(url, skipped)
     elif system.isdir(inner):
@@ -203,9 +203,16 @@ def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
         skipped.add(name)
 
 
-def _matched(name: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
-    """What a glob found: archives and tables are opened, the rest goes by its ending."""
-    if name.lower().endswith((*archives.ENDINGS, *tables.ENDINGS)):
+def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
+    """What a glob found: archives and tables are opened, or refused, the rest goes by its ending.
+
+    Texts lie beside pictures as their captions; where the glob itself ends as they do, they are
+    meant.
+    """
+    named = pattern.lower().endswith((*LISTS, *TEXTS))
+    if named or name.lower().endswith(
+        (*archives.ENDINGS, *archives.COMPRESSED, *PACKED, *tables.ENDINGS)
+    ):
         yield from _file(name, job, skipped, opened)
     else:
         yield from by_ending(name, skipped)
@@ -214,12 +221,9 @@ def _matched(name: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[
 def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     """A file that was named."""
     lower = source.lower()
-    if lower.endswith(COMPRESSED):
-        raise OptionError(
-            f"{source}: a compressed tar cannot be read from the middle, where a restart begins: "
-            "unpack it, or decompress it to a plain .tar (pictures are compressed already)"
-        )
-    if lower.endswith((".zip", ".7z", ".rar")):
+    if lower.endswith(archives.COMPRESSED):
+        raise archives.compressed(source)
+    if lower.endswith(PACKED):
         raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
     if lower.endswith(TEXTS):
         raise OptionError(
@@ -287,7 +291,7 @@ def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iter
     for name in _some(sort_strings(found), pattern):
         path = f"{folder.rstrip('/')}/{name}" if folder else name
         if matches(name):
-            yield from _matched(path, job, skipped, opened)
+            yield from _matched(path, pattern, job, skipped, opened)
         else:
             yield from by_ending(path, skipped)
 
