@@ -368,6 +368,20 @@ def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path:
     assert planned(tmp_path, source, Job(id_column="id")) == (["first", "second"], 0)
 
 
+def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> None:
+    source, job = [str(tmp_path / "t.parquet")], Job(image_column="image", id_column="id")
+    names = [b"abc", "naïve".encode(), b"\xff\x00"]
+    plain = pa.array(names)
+    for ids in (plain, plain.cast(pa.large_binary()), plain.dictionary_encode()):
+        pq.write_table(pa.table({"id": ids, "image": [b"a", b"b", b"c"]}), source[0])
+        found = [item.image_id for item in list_items(source, job, Skipped(), {})]
+        assert found == ["abc", "naïve", "\\xff\x00"]
+    for value in ([1], {"a": 1}):
+        pq.write_table(pa.table({"id": [value], "image": [b"a"]}), source[0])
+        with pytest.raises(OptionError, match=r"column id is .*: ids are texts, numbers or bytes"):
+            list(list_items(source, job, Skipped(), {}))
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"

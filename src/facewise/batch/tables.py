@@ -58,8 +58,8 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
         with storage.open_binary(source) as file:
             reader = _Parquet(pa, file) if _is_parquet(source) else _Ipc(pa, file)
             column, is_path = find_column(pa, source, reader.schema, job.image_column)
-            if job.id_column is not None and job.id_column not in reader.schema.names:
-                raise _no_column(source, job.id_column, reader.schema)
+            if job.id_column is not None:
+                _check_ids(pa, source, reader.schema, job.id_column)
             if not is_path and isinstance(reader, _Parquet):
                 _warn_of_memory(source, *reader.largest_group(column))
             wanted = [column] if is_path else []
@@ -69,7 +69,7 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                 if job.id_column is not None:
                     if values[job.id_column] is None:
                         raise OptionError(f"{source}: row {row} has no {job.id_column}")
-                    image_id = str(values[job.id_column])
+                    image_id = _name(values[job.id_column])
                 if is_path and not (values[column] or "").strip():
                     yield Item(storage.readable(image_id), MISSING, "the table's row has no path")
                 elif is_path:
@@ -131,6 +131,23 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
         f"{source}: which column has the pictures? Name it with --image-column; there are "
         f"{', '.join(schema.names)}"
     )
+
+
+def _check_ids(pa: Any, source: str, schema: Any, name: str) -> None:
+    """Settle that a column's values can be names.
+
+    Raises:
+        OptionError: it is missing, or nested.
+    """
+    if name not in schema.names:
+        raise _no_column(source, name, schema)
+    if pa.types.is_nested(kind := schema.field(name).type):
+        raise OptionError(f"{source}: column {name} is {kind}: ids are texts, numbers or bytes")
+
+
+def _name(value: Any) -> str:
+    """An id as text; bytes are UTF-8, those that are none are spelt out."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _no_column(source: str, name: str, schema: Any) -> OptionError:
