@@ -301,6 +301,44 @@ def test_a_source_that_cannot_be_read_says_what_to_do(
         run(tmp_path / "bare", tmp_path / "t2")
 
 
+def test_what_only_a_folder_can_be_told_is_not_told_of_a_tar(photos: Path, tmp_path: Path) -> None:
+    """A pattern finds nothing in a tar; and videos are pictures by their names elsewhere."""
+    for name in ("a.tar", "clip.mp4"):
+        (tmp_path / name).touch()
+    with tarfile.open(tmp_path / "nest.tar", "w") as tar:
+        tar.add(tmp_path / "a.tar", "a.tar")
+    with pytest.raises(OptionError, match=r"no picture in .*nest\.tar: .*\(\.tar 1\)") as raised:
+        run(tmp_path / "nest.tar", tmp_path / "t")
+    assert "as a pattern" not in str(raised.value)
+    with tarfile.open(tmp_path / "mixed.tar", "w") as tar:
+        tar.add(tmp_path / "clip.mp4", "clip.mp4")
+        tar.add(photos / "wall.png", "wall.png")
+    said: list[str] = []
+    assert run(tmp_path / "mixed.tar", tmp_path / "t", note=said.append).images == 1
+    assert any("(.mp4 1): videos in a tar are not read, unpack them" in text for text in said)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_before_it_began_anything_says_so(
+    number: signal.Signals, code: int, photos: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import os, signal
+from facewise.batch import annotate
+from facewise.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+annotate.list_items = lambda *_: os.kill(os.getpid(), {int(number)})
+main()
+"""
+    arguments = ["annotate", str(photos), "--out", str(tmp_path / "t")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.endswith("facewise: stopped; nothing was begun\n")
+    assert not (tmp_path / "t").exists()
+
+
 def command(source: Path, table: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "facewise", "annotate", str(source), "--out", str(table)),

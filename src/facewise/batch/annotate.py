@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.batch import archives, pool, storage, tables
-from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, Item, Job, Result, Task, differences
+from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import Fingerprints, Watch, changed, check, list_items
@@ -153,7 +153,7 @@ def _begin(
     with contextlib.closing(open_plan(folder, digest, job.shard_size)) as plan:
         images, shards = plan.images, plan.shards
     if skipped:
-        note(str(skipped))
+        note(_left_out(skipped))
     if dropped:
         note(
             f"{dropped:,} pictures were named more than once and are annotated once (of a tar's "
@@ -161,11 +161,12 @@ def _begin(
         )
     if images == 0:
         packed = [ending for ending in (*archives.ENDINGS, *tables.ENDINGS) if skipped[ending]]
+        found = next(filter(_is_folder, sources), None)
         raise OptionError(
             f"no picture in {', '.join(sources)}"
-            + (f": {skipped}" if skipped else "")
+            + (f": {_left_out(skipped)}" if skipped else "")
             + "; files with other names can be given as a text list"
-            + (f", tars and tables as a pattern: {sources[0]}/*{packed[0]}" if packed else "")
+            + (f", tars and tables as a pattern: {found}/*{packed[0]}" if packed and found else "")
         )
     manifest = {
         "settings": dict(description),
@@ -182,6 +183,19 @@ def _begin(
     }
     folder.write_manifest(manifest)
     return manifest
+
+
+def _is_folder(source: str) -> bool:
+    """As far as can be told without a request."""
+    if storage.is_url(source):
+        return not source.lower().endswith(archives.ENDINGS)
+    return Path(source).is_dir()
+
+
+def _left_out(skipped: Skipped) -> str:
+    """Of all that may hold videos, only tars' are passed over."""
+    videos = any(skipped[ending] for ending in VIDEOS)
+    return str(skipped) + (": videos in a tar are not read, unpack them" if videos else "")
 
 
 def _decodable(items: Iterable[Item], extras: set[str]) -> Iterator[Item]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -79,6 +80,7 @@ def annotate(
     """
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
+    from facewise.batch.table import MANIFEST
     from facewise.errors import SourceError
 
     job = Job(
@@ -121,7 +123,8 @@ def annotate(
         raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
-        _say(f"stopped; finished parts are kept in {out}, the same command goes on from there")
+        kept = f"finished parts are kept in {out}, the same command goes on from there"
+        _say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
     raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
