@@ -32,13 +32,18 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
 
 
+_Identity = tuple[int, int]
+_Folders = tuple[list[str], str, frozenset[_Identity]]
+
+
 def walk(
     folder: str, skip: Callable[[str], object], enter: Callable[[str], bool] = lambda name: True
 ) -> Iterator[str]:
     """Names of the files below a folder, relative to it with ``/``, in no order.
 
-    Links are followed, those that lead back to a folder above themselves excepted. Hidden names
-    (those that begin with a dot) are left out.
+    Links are followed, those that lead back to a folder above themselves excepted; behind a link in
+    a linked folder, only folders that no other link led to. Hidden names (those that begin with a
+    dot) are left out.
 
     Args:
         folder: where to begin.
@@ -48,41 +53,57 @@ def walk(
     Raises:
         OptionError: a folder cannot be listed.
     """
-    root = os.stat(folder)  # noqa: PTH116
-    # Each folder with the identities of those above it; a link back to one of them is a loop.
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [
-        ("", frozenset({(root.st_dev, root.st_ino)}))
-    ]
-    while stack:
-        prefix, above = stack.pop()
+    # Folders to go to: their names, what is above them, and its identities; a link back to one of
+    # these is a loop.
+    stack: list[_Folders] = [([""], "", frozenset())]
+    # Folders that link to each other have more ways through them than can be gone. So all ways over
+    # few links come first, in an order that does not depend on the disk's.
+    links, behind = 0, list[_Folders]()
+    linked: set[_Identity] = set()
+    while stack or behind:
+        if not stack:
+            links, stack, behind = links + 1, sorted(behind, key=lambda f: f[1], reverse=True), []
+        names, parent, above = stack[-1]
+        if not names:
+            stack.pop()
+            continue
+        prefix = parent + names.pop()
+        path = os.path.join(folder, prefix)  # noqa: PTH118
+        below: list[str] = []
+        leading: list[str] = []
         try:
-            entries = os.scandir(os.path.join(folder, prefix))  # noqa: PTH118
+            status = os.stat(path)  # noqa: PTH116
+            identity = status.st_dev, status.st_ino
+            if identity in above or (links > 1 and identity in linked):
+                continue
+            entries = os.scandir(path)
         except OSError as error:
             raise OptionError(
-                f"{os.path.join(folder, prefix)}: cannot be listed ({error.strerror}): make it "  # noqa: PTH118
-                "readable, or name the folders beside it one by one"
+                f"{path}: cannot be listed ({error.strerror}): make it readable, or name the "
+                "folders beside it one by one"
             ) from error
+        if links:
+            linked.add(identity)
         with entries:
             for entry in entries:
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
                 try:
-                    identity = _identity(entry) if entry.is_dir() else None
+                    is_folder = entry.is_dir()
                     is_file = entry.is_file() or (
                         entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
                     )
                 except OSError:  # a link to itself, or into a folder that may not be entered
-                    identity, is_file = None, True
-                if identity is not None:
-                    if identity not in above and enter(name):
-                        stack.append((f"{name}/", above | {identity}))
+                    is_folder, is_file = False, True
+                if is_folder:
+                    if enter(name):
+                        (leading if entry.is_symlink() else below).append(f"{entry.name}/")
                 elif is_file:
                     yield name  # a link that leads nowhere will be a row that says so
                 else:
                     skip(name)
-
-
-def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
-    status = entry.stat()
-    return status.st_dev, status.st_ino
+        above |= {identity}
+        stack.append((sorted(below, reverse=True), prefix, above))
+        if leading:
+            behind.append((sorted(leading, reverse=True), prefix, above))
