@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facewise.audit.confusions import Confusions
 from facewise.calibration import LEVELS
 from facewise.evaluation.intervals import Faces, Recipe
 
@@ -110,3 +112,21 @@ def test_table_across_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| FairFace | 5.50 (5.49 to 5.51) | 80.0% (79.0% to 81.0%) | 2 |" in utkface
     assert "age MAE" not in fairface, "its ages are known as groups only"
     assert "| UTKFace | 90.0% (89.0% to 91.0%) | 2 |" in fairface
+
+
+def test_audits_of_draws_are_judged_by_what_was_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that never errs: it knows the shares of the drawn faces, and the rest is chance."""
+    draws = script("audit_draws", monkeypatch)
+    faces = 20_000  # so that hardly any is drawn twice
+    labels = np.arange(faces) % 2
+    sure = np.linspace(0.9, 1, faces)  # no two alike, which would be copies
+    p = np.where(labels[:, None] == [0, 1], sure[:, None], 1 - sure[:, None])
+    pool = draws.Pool(np.ones(faces, bool), p, np.eye(2)[labels], labels)
+    args = argparse.Namespace(seed=0, size=400, rounds=2)
+    monkeypatch.setattr(draws, "make_up", lambda classes, rng: np.array([0.3, 0.7]))
+    only = {"a": Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))}
+    found = draws.means([draws.one_draw(n, pool, only, args) for n in range(100)])["naive"]
+    # By chance alone, shares of 400 faces are off by 0.8 standard deviations of 2.3 points.
+    assert found["mae"] == pytest.approx(0.8 * np.sqrt(0.3 * 0.7 / 400), rel=0.2)
+    assert found["interval_coverage"] == pytest.approx(0.95, abs=0.05)
+    assert found["interval_coverage"] < found["coverage_of_the_drawn_faces"] == 1
