@@ -193,6 +193,55 @@ def test_crossings_add_up_to_the_attributes_with_intervals(
         assert own["low"] < own["high"]
 
 
+def sure() -> dict[str, Confusions]:
+    """Of every attribute, of a model that takes no class for another."""
+    out = {}
+    for name, labels in LABELS.items():
+        k = len(labels)
+        out[name] = Confusions(np.full(k, 9e6), 9e6 * np.eye(k), np.zeros(k), np.zeros((k, k)))
+    return out
+
+
+@pytest.mark.parametrize("sources", [("a",), ("a", "b")])
+def test_a_crossing_is_of_the_faces_that_have_its_attributes(
+    tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    """Of 600 on photos all are young, of 230 more, of whom no ethnicity is known, all are old."""
+    turns = np.arange(830 // 4 * 6 + 6)
+    young = turns // 6 < 150
+    table = part(len(turns), 0)
+    p = {name: np.eye(len(names))[np.zeros(len(turns), int)] for name, names in COLUMNS.items()}
+    p["age"] = np.eye(12)[np.where(young, 2, 6)]
+    p["gender"] = np.eye(2)[turns % 2]
+    for name, names in COLUMNS.items():
+        for k, column in enumerate(names):
+            known = table["face_index"].is_valid().to_numpy()
+            known &= young | (name != "ethnicity")
+            values = pa.array(p[name][:, k].astype(np.float32), mask=~known)
+            table = table.set_column(table.schema.get_field_index(column), column, values)
+    pq.write_table(table, tmp_path / "part.parquet")
+    faces = read_faces(tmp_path / "part.parquet")
+    figures, _ = audit(faces, dict.fromkeys(sources, sure()))
+    assert figures["crossings_of"] == {
+        "age x gender": faces.faces,
+        "age x ethnicity": 600,
+        "gender x ethnicity": 600,
+        "age x gender x ethnicity": 600,
+    }
+    old = figures["attributes"]["age"][6]["corrected"]["share"]
+    assert old == pytest.approx((faces.faces - 600) / faces.faces, abs=1e-3)
+    for name, cells in figures["crossings"].items():
+        shares = {}
+        for cell in cells:
+            own = cell["corrected"]
+            assert own["low"] <= cell["naive"]["share"] + 1e-3
+            assert cell["naive"]["share"] - 1e-3 <= own["high"]
+            age = cell["labels"][0]
+            shares[age] = shares.get(age, 0.0) + own["share"]
+        if name.startswith("age"):
+            assert shares["61-70"] == pytest.approx(0 if "ethnicity" in name else old, abs=1e-3)
+
+
 def test_intervals_hold_every_source_unless_one_is_named(tmp_path: Path) -> None:
     known = {"a": made_up(), "b": made_up(0.7)}
     faces = read_faces(write(tmp_path / "t", 600))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -135,8 +135,14 @@ def audit(
             }
             for each, own in known.items()
         },
-        "crossings": _crossings(faces, sources, shares) if crossings and n else {},
+        "crossings": {},
+        "crossings_of": {},
     }
+    if crossings:
+        figures["crossings"] = _crossings(faces, sources, shares, method)
+        figures["crossings_of"] = {
+            " x ".join(chosen): int(faces.count(chosen).sum()) for chosen in _combined(shares)
+        }
     return figures, shares
 
 
@@ -188,33 +194,68 @@ def _attribute(name: str, shares: Mapping[str, Either], n: int) -> list[dict[str
     return rows
 
 
-def _crossings(faces: Faces, sources: Known, shares: Estimates) -> dict[str, list[dict[str, Any]]]:
-    """Every pair of attributes, and all three; corrected cells add up to the corrected margins."""
+def _crossings(
+    faces: Faces, sources: Known, shares: Estimates, method: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Every pair of attributes, and all three, of the faces that have them all.
+
+    Corrected cells add up to the corrected shares of the attributes among the same faces.
+    """
     out = {}
-    sets = [c for size in (2, 3) for c in itertools.combinations(shares, size)]
-    for chosen in sets:
+    for chosen in _combined(shares):
         p, pictures = faces.kept(chosen)
-        counts = faces.count(chosen).ravel()
-        margins = [shares[name]["corrected"] for name in chosen if "corrected" in shares[name]]
-        parts = {}
-        for source, known in sources.items():
-            own = [margin.parts[source] for margin in margins if source in margin.parts]
-            if len(own) < len(chosen) or len(p[0]) < FEW_FACES:
-                continue
-            free = estimate(p, [known[name] for name in chosen], pictures, rounds=CROSSING_ROUNDS)
-            parts[source] = Shares(
-                _raked(free.value[None], [m.value[None] for m in own])[0],
-                # Round for round: the same draws of calibration faces made both.
-                _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
-                free.pictures,
-            )
+        counts = faces.count(chosen)
+        known = {
+            source: [own[name] for name in chosen]
+            for source, own in sources.items()
+            if all(name in own for name in chosen)
+        }
         corrected = None
-        if parts:
-            free_value = either(parts, counts / counts.sum()).value
+        if known and len(pictures) >= FEW_FACES:
+            margins = [
+                shares[name]["corrected"]
+                if counts.sum() == faces.count([name]).sum()
+                else _margin(faces, name, chosen, sources, method)
+                for name in chosen
+            ]
+            parts = {}
+            for source, confusions in known.items():
+                free = estimate(p, confusions, pictures, rounds=CROSSING_ROUNDS)
+                own = [margin.parts[source] for margin in margins]
+                parts[source] = Shares(
+                    _raked(free.value[None], [m.value[None] for m in own])[0],
+                    # Round for round: the same draws of calibration faces made both.
+                    _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
+                    free.pictures,
+                )
+            free_value = either(parts, counts.ravel() / counts.sum()).value
             value = _raked(free_value[None], [m.value[None] for m in margins])[0]
             corrected = Either(value, parts)
-        out[" x ".join(chosen)] = _cells(chosen, counts, corrected)
+        out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
     return out
+
+
+def _combined(names: Iterable[str]) -> list[tuple[str, ...]]:
+    every = list(names)
+    return [chosen for size in (2, 3) for chosen in itertools.combinations(every, size)]
+
+
+def _margin(
+    faces: Faces, name: str, chosen: tuple[str, ...], sources: Known, method: str
+) -> Either:
+    """Corrected shares of one attribute among the faces that have all the chosen ones.
+
+    These need not be like the rest: photos have an ethnicity, tracks on video often none.
+    """
+    axis = chosen.index(name)
+    p, pictures = faces.kept(chosen)
+    counts = faces.count(chosen).sum(tuple(a for a in range(len(chosen)) if a != axis))
+    parts = {
+        source: estimate([p[axis]], [c[name]], pictures, method=method, rounds=CROSSING_ROUNDS)
+        for source, c in sources.items()
+        if name in c
+    }
+    return either(parts, counts / counts.sum())
 
 
 def _raked(cells: Floats, margins: list[Floats]) -> Floats:

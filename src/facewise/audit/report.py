@@ -124,6 +124,8 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         )
     for name, found in figures["crossings"].items():
         report.heading(f"Crossing: {name}")
+        if (of := figures["crossings_of"][name]) < figures["faces"]:
+            report.text(f"Of the {of:,} faces of {figures['faces']:,} that have all of these.")
         held = [r for r in found if r.get("corrected", r["naive"])["share"] >= 0.0005]
         report.table(
             _columns("cell", held),
