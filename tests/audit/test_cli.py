@@ -177,7 +177,7 @@ def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
         if row["label"] == "female"
     )
     ends = f"{women['low']:.1%} to {women['high']:.1%}"
-    said = "95 % interval over pictures, as if the model never erred"
+    said = "95 % interval over pictures and videos, as if the model never erred"
     assert f"gender (share of faces, {said})" in done.stdout
     assert f"female    counted {women['share']:6.1%} ({ends})" in done.stdout
     page = (tmp_path / "report.html").read_text()

@@ -6,9 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
+from facewise.audit.table import read_faces
+
+from .test_table import part, videos
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +51,14 @@ def test_shares_of_pictures_add_up(table: Path) -> None:
     query = next(query for query in queries("audit.md") if "without_face" in query)
     ((pictures, with_face, without_face, errors),) = run(query, table)
     assert pictures == with_face + without_face + errors == 24
+
+
+def test_sql_counts_tracks_and_videos_as_an_audit_does(tmp_path: Path) -> None:
+    """Beside photos with three faces and with one."""
+    (tmp_path / "t").mkdir()
+    videos(tmp_path / "t" / "part-00000000.parquet", [0, 1, 1], 20)
+    pq.write_table(part(600, 3), tmp_path / "t" / "part-00000001.parquet")
+    (query,) = (query for query in queries("audit.md") if "track_id" in query)
+    faces = read_faces(tmp_path / "t")
+    drawn = len(np.unique(faces.pictures))
+    assert run(query, tmp_path / "t") == [(faces.faces, drawn)] == [(60 + 400, 3 + 200)]

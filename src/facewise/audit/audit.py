@@ -116,7 +116,7 @@ def audit(
         "method": method,
         "images": faces.images,
         "faces": n,
-        "tracks": {"n": faces.tracks, "rows": faces.track_rows},
+        "tracks": {"n": faces.tracks, "rows": faces.track_rows, "videos": faces.videos},
         "without_face": _part(faces.without_face, faces.images),
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),

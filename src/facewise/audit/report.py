@@ -72,7 +72,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
     if len(tables) == 2:
         columns = ["n, first", "share, first", "n, second", "share, second"]
     report.table(
-        ["pictures", *columns],
+        ["images", *columns],
         [
             [said, *(cell for table in tables for cell in _cells(table[key]))]
             for said, key in (("no face found", "without_face"), ("error", "errors"))
@@ -179,7 +179,7 @@ def _interval(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the intervals of some rows are; those of counted shares know no error of the model."""
     if "corrected" in rows[0]:
         return "95 % interval"
-    return "95 % interval over pictures, as if the model never erred"
+    return "95 % interval over pictures and videos, as if the model never erred"
 
 
 def _columns(first: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:

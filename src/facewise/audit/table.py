@@ -5,7 +5,9 @@ their crossings'. The corrections need the faces' probabilities: of a large tabl
 of its pictures are kept.
 
 On video a face is a track: its rows, one a frame, carry the track's answers, and the first stands
-for all. Somebody seen for a minute would else count as sixty people.
+for all. Somebody seen for a minute would else count as sixty people. And a video is to its tracks
+what a picture is to its faces: they may be the same people over and over, so they are drawn
+together.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ MOST_KEPT: Final = 100_000
 """Faces whose probabilities are kept: they tell a share of one half to 0.3 points, far closer than
 the calibration faces tell how the model errs."""
 
+_FRAME: Final = r"::\d+$"
+"""What ``image_id`` has of a video after the video's own name."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
@@ -51,11 +56,13 @@ class Faces:
         faces: of all of them; on video, tracks.
         tracks: of the faces, those that are tracks on video.
         track_rows: rows of these tracks.
+        videos: that these tracks are on.
         without_face: pictures in which none was found.
         errors: pictures by error code.
         answers: faces by their most probable labels, an axis an attribute in the order of
             ``probabilities``; the last index of an axis counts those without that attribute.
-        pictures: number of the picture of each face that was kept, ``(N,)``; copies share one.
+        pictures: number of the picture or video of each face that was kept, ``(N,)``; copies share
+            one.
         probabilities: attribute to ``(N, K)``, for those that the table holds; NaN where a face
             lacks it, as faces on video may lack ethnicity.
         abstained: attribute to faces abstained from.
@@ -67,6 +74,7 @@ class Faces:
     faces: int
     tracks: int
     track_rows: int
+    videos: int
     without_face: int
     errors: Counter[str]
     answers: NDArray[np.int64]
@@ -132,10 +140,13 @@ class _Tally:
         self._abstained: Counter[str] = Counter()
         self._models: set[tuple[str, str]] = set()
         self._images = self._without_face = self._faces = 0
-        self._tracks = self._track_rows = 0
+        self._tracks = self._track_rows = self._videos = 0
         self._sample = _Sample(most_kept)
-        self._last_name: str | None = None
-        self._video, self._seen = "", set[int]()  # with which the batch before ended, its tracks
+        # With which the batch before ended; a picture here is one with a face, or a video.
+        self._last_image: str | None = None
+        self._last_picture: str | None = None
+        self._pictures = 0
+        self._video, self._seen = 0, set[int]()  # its number, its tracks so far
 
     def add(self, table: Path, batch: Any) -> None:
         import pyarrow as pa
@@ -144,8 +155,10 @@ class _Tally:
         if set(batch.schema.names) != self._columns:
             raise TableError(f"{table} has other columns than {self._first}: annotate them alike")
         if table != self._table:  # another's pictures and videos, though they be called the same
-            self._table, self._last_name, self._video = table, None, ""
-        numbers = self._number(batch["image_id"])
+            self._table, self._last_image, self._last_picture = table, None, None
+        # All of them, not by their first faces: those may have been filtered out.
+        self._images += int(_begins(batch["image_id"], self._last_image).sum())
+        self._last_image = batch["image_id"][-1].as_py()
         made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
         for row in made_by.group_by(["model", "model_sha256"]).aggregate([]).to_pylist():
             self._models.add((str(row["model"]), str(row["model_sha256"])))
@@ -158,29 +171,43 @@ class _Tally:
         codes = rest["error_code"].drop_null().value_counts().to_pylist()
         self._errors.update({row["values"]: row["counts"] for row in codes})
         self._without_face += rest["error_code"].null_count
-        is_face = pc.is_valid(batch["face_index"])
-        faces, numbers = batch.filter(is_face), numbers[is_face.to_numpy(zero_copy_only=False)]
+        faces = batch.filter(pc.is_valid(batch["face_index"]))
+        if faces.num_rows == 0:
+            return
+        pictures = self._number(faces)
         if "track_id" in faces.schema.names:
-            first = self._first_of_track(faces)
-            faces, numbers = faces.filter(pa.array(first)), numbers[first]
+            first = self._first_of_track(faces["track_id"], pictures)
+            faces, pictures = faces.filter(pa.array(first)), pictures[first]
         if faces.num_rows:
-            self._add_faces(faces, numbers)
+            self._add_faces(faces, pictures)
 
     def _names(self) -> str:
         return ", ".join(sorted(name for name, _ in self._models))
 
-    def _first_of_track(self, faces: Any) -> NDArray[np.bool_]:
+    def _number(self, faces: Any) -> NDArray[np.int64]:
+        """Pictures and videos counted through, one that goes on from the batch before included."""
+        import pyarrow.compute as pc
+
+        names = faces["image_id"]
+        if "track_id" in faces.schema.names and faces["track_id"].null_count < faces.num_rows:
+            video = pc.replace_substring_regex(names, _FRAME, "")
+            names = pc.if_else(pc.is_valid(faces["track_id"]), video, names)
+        numbers: NDArray[np.int64] = self._pictures + np.cumsum(_begins(names, self._last_picture))
+        self._pictures = int(numbers[-1])
+        self._last_picture = names[-1].as_py()
+        return numbers
+
+    def _first_of_track(self, tracks: Any, pictures: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Rows that count: faces of photos, and of each track on video the first."""
         import pyarrow.compute as pc
 
-        first = pc.is_null(faces["track_id"]).to_numpy(zero_copy_only=False)
+        first: NDArray[np.bool_] = pc.is_null(tracks).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(~first)
-        videos = pc.replace_substring_regex(faces["image_id"], r"::\d+$", "").take(rows).to_pylist()
-        for row, video, track in zip(
-            rows, videos, faces["track_id"].take(rows).to_pylist(), strict=True
-        ):
+        videos = pictures[rows].tolist()
+        for row, video, track in zip(rows, videos, tracks.take(rows).to_pylist(), strict=True):
             if video != self._video:
                 self._video, self._seen = video, set()
+                self._videos += 1
             first[row] = track not in self._seen
             self._seen.add(track)
         self._track_rows += len(rows)
@@ -206,21 +233,6 @@ class _Tally:
             self._answers += np.bincount(flat, minlength=self._answers.size).reshape(shape)
         self._sample.add(pictures, probabilities)
 
-    def _number(self, names: Any) -> NDArray[np.int64]:
-        """Pictures counted through, a batch that begins in the middle of one included.
-
-        Not by their first faces: those may have been filtered out.
-        """
-        import pyarrow.compute as pc
-
-        new = np.ones(len(names), bool)
-        new[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
-        new[0] = names[0].as_py() != self._last_name
-        numbers: NDArray[np.int64] = self._images + np.cumsum(new)
-        self._images = int(numbers[-1])
-        self._last_name = names[-1].as_py()
-        return numbers
-
     def _split(self, probabilities: FloatArray) -> list[FloatArray]:
         return np.split(probabilities, np.cumsum(self._sizes)[:-1], axis=1) if self._sizes else []
 
@@ -231,6 +243,7 @@ class _Tally:
             faces=self._faces,
             tracks=self._tracks,
             track_rows=self._track_rows,
+            videos=self._videos,
             without_face=self._without_face,
             errors=self._errors,
             answers=self._answers,
@@ -239,6 +252,16 @@ class _Tally:
             abstained={name: self._abstained[name] for name in self._attributes},
             model=(self._names(), next((weights for _, weights in self._models), "")),
         )
+
+
+def _begins(names: Any, before: str | None) -> NDArray[np.bool_]:
+    """Rows whose name is another than that of the row before them."""
+    import pyarrow.compute as pc
+
+    new = np.ones(len(names), bool)
+    new[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+    new[0] = names[0].as_py() != before
+    return new
 
 
 def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
@@ -250,7 +273,8 @@ def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
 class _Sample:
     """Faces of pictures drawn at random, whole pictures at a time; the same table, the same ones.
 
-    Each picture gets a random number; those with the smallest stay.
+    Each picture gets a random number; those with the smallest stay, until they have as many faces
+    as are wanted. The last of them may go over it: a long video has more tracks than that.
     """
 
     def __init__(self, most: int) -> None:
@@ -259,7 +283,7 @@ class _Sample:
         self._lots: list[NDArray[np.float64]] = []
         self._pictures: list[NDArray[np.int64]] = []
         self._probabilities: list[FloatArray] = []
-        self._held = 0
+        self._held, self._room = 0, 2 * most
         self._limit = 1.0
         self._last = (-1, 0.0)  # picture and lot with which the batch before ended
 
@@ -270,20 +294,21 @@ class _Sample:
             lots[0] = self._last[1]
         self._last = (int(numbers[-1]), float(lots[-1]))
         lots = lots[position]
-        stays = lots < self._limit
+        stays = lots <= self._limit
         self._lots.append(lots[stays])
         self._pictures.append(pictures[stays])
         self._probabilities.append(probabilities[stays])
         self._held += int(stays.sum())
-        if self._held > 2 * self._most:
+        if self._held > self._room:
             self._shrink()
+            self._room = 2 * max(self._most, self._held)
 
     def _shrink(self) -> None:
         if self._held <= self._most:
             return
         lots = np.concatenate(self._lots)
-        self._limit = float(np.partition(lots, self._most)[self._most])
-        stays = lots < self._limit
+        self._limit = float(np.partition(lots, self._most - 1)[self._most - 1])
+        stays = lots <= self._limit
         self._lots = [lots[stays]]
         self._pictures = [np.concatenate(self._pictures)[stays]]
         self._probabilities = [np.concatenate(self._probabilities)[stays]]

@@ -183,9 +183,11 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     notes = ["faces that were not found are in no share"]
     for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
         if tracks := table.get("tracks", {}).get("n"):
+            videos = table["tracks"]["videos"]
             notes.append(
                 f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
-                f"{tracks:,} of them; somebody who leaves the picture and returns counts again"
+                f"{tracks:,} of them; somebody who leaves the picture and returns counts again, "
+                f"so intervals take a video's tracks for one observation ({videos:,} of these)"
             )
         notes += [
             f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
