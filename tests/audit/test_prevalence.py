@@ -21,6 +21,7 @@ from facewise.audit.prevalence import (
     naive_shares,
     rake,
     same_picture,
+    whole_pictures,
 )
 from facewise.errors import ModelIntegrityError
 from facewise.reporting.bootstrap import wilson
@@ -304,3 +305,15 @@ def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) 
     assert shares.value == pytest.approx([0.5, 0.5], abs=1e-3)
     assert shares.drawn.mean(0) == pytest.approx(shares.value, abs=0.012)
     assert np.diff(shares.interval())[:, 0] / 2 == pytest.approx([0.098] * 2, rel=0.25)
+
+
+def test_of_a_video_with_more_tracks_than_a_round_holds_some_stand_for_all() -> None:
+    """Of two videos, of 90,000 and 30,000 tracks, drawn together with a few photos."""
+    videos = np.r_[np.repeat([7, 9], [90_000, 30_000]), 10:60]
+    rows, part = whole_pictures(videos, 1_000, np.random.default_rng(4))
+    assert len(rows) == len(np.unique(rows)) == 1_000
+    assert part < 1, "of the pictures, those that were drawn"
+    rows, part = whole_pictures(videos[:120_000], 50_000, np.random.default_rng(0))
+    assert (len(rows), part) in ((90_000, 0.5), (120_000, 1)), "twice as many may stay"
+    rows, part = whole_pictures(videos[:90_000], 1_000, np.random.default_rng(0))
+    assert (len(rows), part) == (1_000, 1)

@@ -9,7 +9,8 @@ faces of that class did, whatever the shares (label shift):
   answers the likeliest (Forman, 2008; no share below 0).
 
 Each round of the bootstrap draws the data set's pictures and the calibration faces anew, and allows
-for offsets that depend on the make-up of the calibration faces (``facewise.audit.confusions``).
+for offsets that depend on the make-up of the calibration faces (``facewise.audit.confusions``). A
+video is a picture here, and its tracks are the faces.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NO_SHARE: Final = 0.002
 """Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
 
 FEW_PICTURES: Final = 30
-"""Draws of fewer pictures differ too little: those of one picture not at all."""
+"""Draws of fewer pictures or videos differ too little: those of a single one not at all."""
 
 METHODS: Final = ("em", "adjusted")
 _STEPS: Final = 1000
@@ -224,8 +225,8 @@ def whole_pictures(
     Faces of a picture are alike, so faces drawn by themselves would tell nearly as much as all.
 
     Args:
-        pictures: number of each face's picture, ``(N,)``.
-        most: faces to hold; the last picture may go over it.
+        pictures: number of each face's picture, or video, ``(N,)``.
+        most: faces to hold; the last picture may go over it, up to twice as many.
         rng: of the draw.
 
     Returns:
@@ -236,7 +237,10 @@ def whole_pictures(
     _, codes, sizes = np.unique(pictures, return_inverse=True, return_counts=True)
     order = rng.permutation(len(sizes))
     count = int(np.searchsorted(np.cumsum(sizes[order]), most)) + 1
-    return np.flatnonzero(np.isin(codes, order[:count])), count / len(sizes)
+    rows = np.flatnonzero(np.isin(codes, order[:count]))
+    if len(rows) > 2 * most:  # of a video with so many tracks, some stand for all
+        rows = np.sort(rng.choice(rows, most, replace=False))
+    return rows, count / len(sizes)
 
 
 def draw_weights(
