@@ -28,6 +28,8 @@ from facewise.errors import OptionError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
 
+from .test_table import videos
+
 Ended = subprocess.CompletedProcess[str]
 Audit = Callable[..., Ended]
 
@@ -231,6 +233,13 @@ def test_notes_say_what_intervals_do_not_hold(twice: Path) -> None:
     figures, _ = run(faces, known, crossings=False)
     (note,) = (text for text in _notes(figures) if text.startswith("gender"))
     assert "gender is corrected as on fairface's faces alone" in note
+
+
+def test_a_note_says_what_intervals_take_video_for(tmp_path: Path) -> None:
+    figures, _ = run(read_faces(videos(tmp_path / "t.parquet", [0, 1], 20)), {}, crossings=False)
+    (note,) = (text for text in _notes(figures) if text.startswith("on video"))
+    assert "80 rows are 40 of them" in note
+    assert "a video's tracks for one observation (2 of these)" in note
 
 
 def test_tables_of_few_faces_are_compared_as_counted(

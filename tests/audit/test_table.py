@@ -16,6 +16,7 @@ import pytest
 
 from facewise.audit.audit import audit
 from facewise.audit.confusions import LABELS, Confusions
+from facewise.audit.report import make_report
 from facewise.audit.table import COLUMNS, read_faces
 from facewise.batch.schema import arrow_schema
 from facewise.errors import TableError
@@ -228,10 +229,12 @@ def test_a_crossing_is_of_the_faces_that_have_its_attributes(
         "gender x ethnicity": 600,
         "age x gender x ethnicity": 600,
     }
+    page = make_report(figures | {"notes": []}, "t").html()
+    assert page.count(f"Of the 600 faces of {faces.faces} that have all of these.") == 3
     old = figures["attributes"]["age"][6]["corrected"]["share"]
     assert old == pytest.approx((faces.faces - 600) / faces.faces, abs=1e-3)
     for name, cells in figures["crossings"].items():
-        shares = {}
+        shares: dict[str, float] = {}
         for cell in cells:
             own = cell["corrected"]
             assert own["low"] <= cell["naive"]["share"] + 1e-3
