@@ -79,6 +79,17 @@ def years_within(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     return mask
 
 
+def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Which of FairFace's nine groups holds each range: first and last year ``(N, 2)`` to ``(N,)``.
+
+    -1 for a range that reaches into a second group, such as 18-30, and for 0, 0, which is unknown.
+    """
+    starts = [first for first, _ in FAIRFACE_AGE_GROUPS.values()]
+    first, last = (np.searchsorted(starts, ranges, side="right") - 1).T
+    groups: NDArray[np.intp] = np.where(first == last, first, -1)
+    return groups
+
+
 def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum single-year probabilities ``(..., 120)`` to FairFace's nine groups ``(..., 9)``."""
     groups = [

@@ -21,8 +21,8 @@ def one_hot(index: list[int], count: int) -> np.ndarray:
 
 
 def test_each_figure_is_of_the_pictures_that_have_its_label(cache: FaceCache) -> None:
-    """Two exact ages, one of them not found; two age groups; a range that is none; one unknown."""
-    ranges = [(30, 30), (50, 50), (20, 29), (40, 49), (20, 24), (0, 0)]
+    """Two exact ages, one of them not found; a group and a part of one; a range across; unknown."""
+    ranges = [(30, 30), (50, 50), (20, 29), (41, 48), (18, 24), (0, 0)]
     labelled = dataclasses.replace(
         cache,
         datasets=np.array(["csv"] * 6),

@@ -14,10 +14,10 @@ from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
 from facewise.labels import (
     ATTRIBUTES,
     ETHNICITY_LABELS,
-    FAIRFACE_AGE_GROUPS,
     GENDER_LABELS,
     ages_to_fairface_groups,
     expected_age,
+    range_groups,
 )
 from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.types import FloatArray, Quality
@@ -26,7 +26,6 @@ NOT_FOUND: Final = -1
 """The answer, as an index, for a face that was not found: wrong whatever the label."""
 
 CLASSES: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
-GROUP_STARTS_YEARS: Final = tuple(first for first, _ in FAIRFACE_AGE_GROUPS.values())
 
 Mask = NDArray[np.bool_]
 
@@ -55,9 +54,7 @@ class Scored:
         }
         groups = ages_to_fairface_groups(self.ages).argmax(-1)
         self.answers["age_group"] = np.where(o.found, groups, NOT_FOUND)
-        # A range that reaches into a second group, such as 18-30, says neither.
-        first, last = (np.searchsorted(GROUP_STARTS_YEARS, o.age_ranges, side="right") - 1).T
-        self.truth["age_group"] = np.where((first == last) & (o.age_ranges[:, 0] > 0), first, -1)
+        self.truth["age_group"] = range_groups(o.age_ranges)
 
     def __len__(self) -> int:
         return len(self.outcomes)

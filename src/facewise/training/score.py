@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_fairface_groups, expected_age
+from facewise.labels import ages_to_fairface_groups, expected_age, range_groups
 from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.training.cache import FaceCache
 from facewise.types import FloatArray
@@ -33,12 +33,11 @@ def score(
 
     Returns:
         ``X_mae``, ``X_cs5`` of a data set X's exact ages; ``X_ages``, ``X_ages_within_one`` of
-        those that are one of FairFace's nine groups; ``X_gender``, ``X_ethnicity``. What a data set
+        ranges within one of FairFace's nine groups; ``X_gender``, ``X_ethnicity``. What a data set
         has no label for is left out.
     """
     out: dict[str, float] = {}
     found = cache.found[rows]
-    groups = np.array(list(FAIRFACE_AGE_GROUPS.values()))
     for dataset in np.unique(cache.datasets[rows]):
         mine = cache.datasets[rows] == dataset
         ranges, hit = cache.age_ranges[rows[mine]], found[mine]
@@ -48,10 +47,10 @@ def score(
             error = np.abs(guess - ranges[:, 0])[exact]
             out[f"{dataset}_mae"] = float(error.mean())
             out[f"{dataset}_cs5"] = float((error <= 5).mean())
-        is_group = (ranges[:, None] == groups).all(-1)  # (N, 9)
-        grouped = is_group.any(1)
+        groups = range_groups(ranges)
+        grouped = (groups >= 0) & ~exact
         if grouped.any():
-            off = np.abs(ages_to_fairface_groups(ages[mine]).argmax(-1) - is_group.argmax(1))
+            off = np.abs(ages_to_fairface_groups(ages[mine]).argmax(-1) - groups)
             out[f"{dataset}_ages"] = float(((off == 0) & hit)[grouped].mean())
             out[f"{dataset}_ages_within_one"] = float(((off <= 1) & hit)[grouped].mean())
         for name, labels, probabilities in (
