@@ -27,10 +27,9 @@ from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeNetwork, split_logits
+from facewise.training.network import AttributeNetwork, make_network, split_logits
 from facewise.training.precision import autocast
 from facewise.training.score import headline, score
-from facewise.training.train import make_network
 
 FRAMINGS = (
     # size_px, eye_distance, eye_height

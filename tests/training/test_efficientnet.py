@@ -19,9 +19,14 @@ from facewise.training.cache import FaceCache  # noqa: E402
 from facewise.training.config import NetworkConfig, OptimConfig, TrainConfig  # noqa: E402
 from facewise.training.data import plain_crops  # noqa: E402
 from facewise.training.export import export_onnx  # noqa: E402
-from facewise.training.network import AttributeNetwork, load_backbone, load_exported  # noqa: E402
+from facewise.training.network import (  # noqa: E402
+    AttributeNetwork,
+    load_backbone,
+    load_exported,
+    make_network,
+)
 from facewise.training.renorm import NormedConv, add_batch_norm  # noqa: E402
-from facewise.training.train import make_network, parameter_groups, train  # noqa: E402
+from facewise.training.train import parameter_groups, train  # noqa: E402
 
 Tensor = Any
 

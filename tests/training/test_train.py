@@ -341,6 +341,10 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
         ("[loss]\ndistill = 1.5", "distill must be from 0 to 1"),
         ("[network]\npixel_mean = [1, 2]", "pixel_mean must be a list of 3, each a number"),
         ("[network]\nlearnt_eye_height = []", "learnt_eye_height must be a number"),
+        ("[network]\neye_distance = 0", "eye_distance must be from 0.15 to 1, not 0"),
+        ("[optim]\nstart_share = 0.7\nmixed_share = 0.6\nmixed = 'x'", "are 1.3 of 1 together"),
+        ("[optim]\nmixed_share = 0.2", "mixed_share wants mixed"),
+        ("[loss]\ndistill = 0.2", "distill wants teacher"),
         ('[network]\nages = "months"', 'ages must be "years" or "decades", not \'months\''),
     ],
 )

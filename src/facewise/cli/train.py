@@ -84,17 +84,19 @@ def train(
     ] = Path("../shared/data"),
     cache: Annotated[Path, typer.Option(help=CACHE_HELP)] = CACHE,
     runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
-    workers: Annotated[int, typer.Option(help="Processes that augment.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of PyTorch.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that augment; 0 is the one that learns.")
+    ] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of PyTorch.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     seed: Seed = None,
     verbose: Verbose = 0,
 ) -> None:
     """Train a model, or go on where its run stopped."""
     _need_torch()
     from facewise.training.cache import build_cache, fingerprint
+    from facewise.training.checks import check_run, check_samples
     from facewise.training.config import load_config
-    from facewise.training.train import check_run
     from facewise.training.train import train as run
 
     logging.getLogger("facewise").setLevel(logging.INFO)
@@ -106,6 +108,7 @@ def train(
     check_splits(sets, settings.datasets)
     # First, because the cache takes minutes, and the one before it is gone then.
     check_run(settings, runs / settings.name, converted=cache.parent, fingerprint=fingerprint(sets))
+    check_samples(settings, [s for data_set in sets for s in data_set.samples])
     build_cache(cache, sets)
     folder = run(
         settings,
@@ -137,6 +140,7 @@ def teach(
     """Write what finished runs, averaged over views, say of the training faces."""
     _need_torch()
     from facewise.training.cache import open_cache
+    from facewise.training.checks import check_checkpoint
     from facewise.training.config import load_config
     from facewise.training.teach import ONE_VIEW, SIX_VIEWS, write_teacher
 
@@ -146,9 +150,8 @@ def teach(
     members = [
         (settings, runs / settings.name / "best.pt") for settings in map(load_config, configs)
     ]
-    for settings, checkpoint in members:
-        if not checkpoint.exists():
-            raise OptionError(f"{checkpoint} is missing: train {settings.name} first")
+    for settings, best in members:
+        check_checkpoint(settings, best)
     views = ONE_VIEW if one_view else SIX_VIEWS
     write_teacher(members, open_cache(cache), out, views, frozen_share=frozen_share)
     typer.echo(str(out))
@@ -170,6 +173,7 @@ def export(
     """Write a run's ONNX file and spec, checked against PyTorch on real faces."""
     _need_torch()
     from facewise.training.cache import open_cache
+    from facewise.training.checks import check_checkpoint
     from facewise.training.config import load_config
     from facewise.training.data import plain_crops
     from facewise.training.export import export_model
@@ -177,11 +181,13 @@ def export(
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config, seed=seed)
+    best = checkpoint or runs / settings.name / "best.pt"
+    check_checkpoint(settings, best)
     behind = sources(settings)
     faces = open_cache(cache)
     spec = export_model(
         settings,
-        checkpoint or runs / settings.name / "best.pt",
+        best,
         out,
         crops=plain_crops(faces, settings, faces.rows("val")[::20]),
         fp16=fp16,

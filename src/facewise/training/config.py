@@ -137,6 +137,8 @@ _NAMES: Final = {str: "a text", int: "a whole number", float: "a number", bool: 
 
 _AT_LEAST: Final[dict[str, float]] = {
     "size_px": 32,
+    "eye_distance": 0.15,  # the face cache keeps no wider neighbourhood of a face in a large photo
+    "learnt_eye_distance": 0.15,
     "hidden_dim": 1,
     "pixel_std": 1e-6,
     "epochs": 1,
@@ -175,7 +177,7 @@ def _check_values(config: TrainConfig, path: Path) -> None:
                 continue
             least, share = _AT_LEAST.get(option.name, 0), option.name in _SHARES
             if not (least <= value < math.inf and (value <= 1 or not share)):
-                limits = "from 0 to 1" if share else f"{least} or more"
+                limits = f"from {least} to 1" if share else f"{least} or more"
                 raise OptionError(f"{path}: {option.name} must be {limits}, not {value}")
 
 
@@ -219,6 +221,25 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def differences(run: TrainConfig, mine: TrainConfig) -> str:
+    """Options of a run that another config has otherwise, in words; "" where none is."""
+
+    def options(config: TrainConfig) -> dict[str, Any]:
+        values = dataclasses.asdict(config)
+        return {
+            f"{name}.{option}": value
+            for name, part in values.items()
+            for option, value in (part.items() if isinstance(part, dict) else [("", part)])
+        }
+
+    theirs = options(run)
+    return ", ".join(
+        f"{name.rstrip('.')} {theirs[name]!r} and not {value!r}"
+        for name, value in options(mine).items()
+        if theirs[name] != value
+    )
+
+
 def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
     """Read a run's TOML file, or the ``config.json`` of a run.
 
@@ -254,6 +275,13 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
     _check_values(config, path)
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
+    shares = config.optim.start_share + config.optim.mixed_share
+    if shares > 1:
+        raise OptionError(f"{path}: start_share and mixed_share are {shares:g} of 1 together")
+    if config.optim.mixed_share and not config.optim.mixed:
+        raise OptionError(f"{path}: mixed_share wants mixed, the checkpoint that it is a share of")
+    if config.loss.distill and not config.loss.teacher:
+        raise OptionError(f"{path}: distill wants teacher, a file that facewise teach wrote")
     if seed is None:
         return config
     optim = dataclasses.replace(config.optim, seed=seed)

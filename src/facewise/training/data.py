@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,19 @@ class TrainingFaces(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(crop).permute(2, 0, 1), row
 
 
+def check_batch(count: int, batch_size: int) -> None:
+    """See that so many faces fill a batch.
+
+    Raises:
+        OptionError: they do not.
+    """
+    if count < batch_size:
+        raise OptionError(
+            f"{count} faces to learn from do not fill a batch: batch_size is {batch_size}, "
+            "lower it in [optim]"
+        )
+
+
 class EpochBatches:
     """Batches of (epoch, row), shuffled by seed and epoch; the last short one is dropped.
 
@@ -57,11 +71,7 @@ class EpochBatches:
     """
 
     def __init__(self, rows: NDArray[np.intp], batch_size: int, seed: int) -> None:
-        if len(rows) < batch_size:
-            raise OptionError(
-                f"{len(rows)} faces to learn from do not fill a batch: batch_size is {batch_size}, "
-                "lower it in [optim]"
-            )
+        check_batch(len(rows), batch_size)
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = 0
 
@@ -87,6 +97,21 @@ def make_loader(
         prefetch_factor=4 if workers else None,
     )
     return loader, sampler
+
+
+def check_teacher(path: Path) -> None:
+    """See that a file is one that ``facewise teach`` wrote, of whatever faces.
+
+    Raises:
+        OptionError: it is not.
+    """
+    try:
+        with np.load(path) as stored:
+            if "probabilities" in stored:
+                return
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+        pass  # a text, an array by itself, half a file
+    raise OptionError(f"teacher = {str(path)!r}: no file that facewise teach wrote, or damaged")
 
 
 def read_teacher(path: Path, cache: FaceCache) -> FloatArray:

