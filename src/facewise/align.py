@@ -128,9 +128,6 @@ def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
 def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> ImageArray:
     """Cut a square crop out of a picture; grey where it reaches past the edge.
 
-    Where the crop is much smaller than the face, pixels are averaged first: bilinear sampling
-    alone would skip most of them, and a 12-megapixel portrait would look like noise.
-
     Args:
         rgb: uint8 ``(H, W, 3)``.
         transform: ``(2, 3)``, photo to crop, as of ``similarity_transform``.
@@ -141,11 +138,7 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
     """
     import cv2
 
-    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
-    if scale < 0.5:
-        rgb, transform = _shrink(rgb, transform, size_px, int(1.0 / scale))
-    elif max(rgb.shape) > LONGEST_SIDE_PX:
-        rgb, transform = _shrink(rgb, transform, size_px, 1)
+    rgb, transform = averaged(rgb, transform, size_px)
     return np.asarray(
         cv2.warpAffine(
             rgb,
@@ -157,6 +150,30 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
         ),
         dtype=np.uint8,
     )
+
+
+def averaged(
+    rgb: ImageArray, transform: NDArray[np.float64], size_px: int
+) -> tuple[ImageArray, NDArray[np.float64]]:
+    """What a crop is warped from: the picture, or its part there with pixels averaged first.
+
+    Where the crop is much smaller than the face, bilinear sampling alone would skip most pixels,
+    and a 12-megapixel portrait would look like noise. Training does the same, with other borders.
+
+    Args:
+        rgb: uint8 ``(H, W, 3)``.
+        transform: ``(2, 3)``, picture to crop, a similarity or a mirrored one.
+        size_px: side of the crop.
+
+    Returns:
+        The picture to warp, no side of it too long for OpenCV, and its own transform to the crop.
+    """
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    if scale < 0.5:
+        return _shrink(rgb, transform, size_px, int(1.0 / scale))
+    if max(rgb.shape) > LONGEST_SIDE_PX:
+        return _shrink(rgb, transform, size_px, 1)
+    return rgb, transform
 
 
 def _shrink(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from facewise.align import make_template, similarity_transform, warp
-from facewise.training.augment import augment, random_transform
+from facewise.training.augment import _jpeg, augment, random_transform
 from facewise.training.cache import FaceCache
 from facewise.training.config import AugmentConfig
 
@@ -39,6 +42,54 @@ def test_without_strength_the_crop_is_the_one_that_serving_cuts(cache: FaceCache
         mirrored[0, 2] += SIZE - 1
         assert np.allclose(mine, transform, atol=1e-4) or np.allclose(mine, mirrored, atol=1e-4)
     assert warp(cache.image(0), transform, SIZE).shape == (SIZE, SIZE, 3)
+
+
+def test_a_large_picture_is_averaged_as_serving_does(cache: FaceCache) -> None:
+    """Bilinear sampling alone took single pixels of the noise that serving averages away."""
+    face = cv2.resize(cache.image(0), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+    noise = np.random.default_rng(0).normal(0, 40, face.shape)
+    face = np.clip(face + noise, 0, 255).astype(np.uint8)
+    landmarks = cache.landmarks[0] * 8
+
+    def detail(crop: np.ndarray) -> float:
+        middle = crop[24:-24, 24:-24].astype(np.float32)  # no border, which is another in each
+        return float(cv2.Laplacian(middle, cv2.CV_32F).var())
+
+    served = detail(warp(face, similarity_transform(landmarks, TEMPLATE), SIZE))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        trained = detail(augment(face, landmarks, TEMPLATE, SIZE, STILL, rng))
+        assert trained == pytest.approx(served, rel=0.2)
+
+
+def test_a_panorama_is_learnt_from(cache: FaceCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV 4 warps no picture with a side over 32,766 pixels."""
+    warp_affine = cv2.warpAffine
+
+    def limited(rgb: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+        assert max(rgb.shape) < 32_767
+        return np.asarray(warp_affine(rgb, *args, **kwargs))
+
+    monkeypatch.setattr(cv2, "warpAffine", limited)
+    face = cache.image(0)
+    wide = np.zeros((face.shape[0], 33_000, 3), np.uint8)
+    wide[:, -face.shape[1] :] = face
+    landmarks = cache.landmarks[0].copy()
+    landmarks[:, 0] += 33_000 - face.shape[1]
+    rng = np.random.default_rng(0)
+    assert augment(wide, landmarks, TEMPLATE, SIZE, STILL, rng).std() > 20
+
+
+def test_jpeg_keeps_red_better_than_blue() -> None:
+    """Its brightness is two and a half times as much red as blue, and colour is stored coarsely."""
+    stripes = np.zeros((SIZE, SIZE, 3), np.uint8)
+    stripes[:, ::2] = 255
+    left = []
+    for channel in (0, 2):
+        picture = np.zeros_like(stripes)
+        picture[..., channel] = stripes[..., channel]
+        left.append(_jpeg(picture, np.random.default_rng(0))[..., channel].std())
+    assert left[0] > 1.5 * left[1]
 
 
 def test_landmarks_stay_near_the_template(cache: FaceCache) -> None:

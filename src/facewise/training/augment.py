@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.align import similarity_transform
+from facewise.align import averaged, similarity_transform
 from facewise.images import BORDER
 from facewise.training.config import AugmentConfig
 from facewise.types import FloatArray, ImageArray
@@ -80,6 +80,7 @@ def augment(
     transform = random_transform(landmarks, template, size_px, config, rng)
     draw = rng.random()
     border = next(mode for limit, mode in _BORDERS if draw < limit)
+    rgb, transform = averaged(rgb, transform, size_px)
     image: ImageArray = np.asarray(
         cv2.warpAffine(
             rgb,
@@ -136,9 +137,10 @@ def _light(image: ImageArray, config: AugmentConfig, rng: np.random.Generator) -
 
 def _jpeg(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     quality = int(rng.uniform(15, 85))
-    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
-    return np.asarray(decoded, np.uint8)
+    bgr = np.ascontiguousarray(image[..., ::-1])  # the codec's: red weighs more in it than blue
+    _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _erase(image: ImageArray, rng: np.random.Generator) -> ImageArray:
