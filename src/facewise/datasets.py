@@ -7,6 +7,7 @@ a tar. What cannot be used is named with its reason, never dropped in silence.
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -75,6 +76,21 @@ class DataSet:
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(size)  # -1 reads the whole file
+
+
+def samples_hash(chosen: Iterable[tuple[DataSet, Sample]]) -> str:
+    """Hash of some samples, their labels, where their bytes lie and since when; 64 hex digits."""
+
+    @cache
+    def state(path: Path) -> tuple[str, int, int]:
+        there = path.stat() if path.exists() else None
+        return str(path.resolve()), *((there.st_size, there.st_mtime_ns) if there else (-1, -1))
+
+    digest = hashlib.sha256()
+    for data_set, sample in chosen:
+        path, offset, size = data_set.places[sample.key]
+        digest.update(repr((sample, state(path), offset, size)).encode())
+    return digest.hexdigest()
 
 
 def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from facewise.calibration import Calibration
 from facewise.cli import app
 from facewise.cli.evaluate import EXCLUSIONS, _with_splits
-from facewise.datasets import read_csv, read_pictures
+from facewise.datasets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.dedupe_lists import read_lists
 from facewise.evaluation.faces import face_rows
-from facewise.evaluation.outcomes import collect, fingerprint
+from facewise.evaluation.outcomes import collect
 from facewise.evaluation.results import (
     by_reason,
     calibrated,
@@ -274,7 +274,7 @@ def test_outcomes_are_of_these_files_and_no_others_of_their_names(
 ) -> None:
     def key(listing: Path) -> str:
         data_set = read_csv(listing)
-        return fingerprint([data_set], [(0, 0, sample) for sample in data_set.samples])
+        return samples_hash((data_set, sample) for sample in data_set.samples)
 
     shutil.copytree(faces.parent, tmp_path / "again")
     copy = tmp_path / "again" / faces.name

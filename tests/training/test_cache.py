@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 pytest.importorskip("torch")
 
+from facewise.align import make_template, similarity_transform, warp
 from facewise.datasets import DataSet, read_csv
 from facewise.errors import OptionError
 from facewise.models import WEIGHTS_FOLDER
 from facewise.training import cache as caches
-from facewise.training.cache import build_cache, open_cache
+from facewise.training.cache import FaceCache, build_cache, compact, open_cache
+from facewise.types import ImageArray
 
 
 def listing(folder: Path, pictures: Path, names: list[str]) -> DataSet:
@@ -87,10 +93,10 @@ def test_a_cache_that_was_interrupted_is_not_taken_for_the_one_before(
     np.testing.assert_array_equal(open_cache(tmp_path / "c").image(0), expected)
 
 
-def test_a_cache_of_another_detector_is_built_anew(
+def test_a_cache_of_other_pictures_or_another_detector_is_built_anew(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data_set = listing(tmp_path / "d", pictures, ["0", "1"])
+    data_set = listing(tmp_path / "d", pictures, ["0", "1", "plain"])
     index = tmp_path / "c" / "index.npz"
 
     def built_anew() -> bool:
@@ -100,6 +106,8 @@ def test_a_cache_of_another_detector_is_built_anew(
 
     assert built_anew()
     assert not built_anew()
+    os.utime(tmp_path / "d/plain.png", ns=(1, 1))  # another picture of that name, maybe
+    assert built_anew()
     monkeypatch.setattr(caches, "DETECTION", -1)
     assert built_anew()
     spec = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text())
@@ -107,3 +115,71 @@ def test_a_cache_of_another_detector_is_built_anew(
     monkeypatch.setattr(caches, "WEIGHTS_FOLDER", tmp_path)
     assert built_anew()
     assert not built_anew()
+
+
+@pytest.mark.parametrize(("angle", "zoom"), [(0, 12), (40, 6), (0, 2)])
+def test_a_crop_of_a_large_picture_is_the_one_that_serving_cuts(
+    cache: FaceCache, angle: float, zoom: float
+) -> None:
+    """Of 12 megapixels 5 MB are stored, and the widest framing sees no edge of what is kept."""
+    turn = cv2.getRotationMatrix2D((96, 96), angle, zoom)
+    turn[:, 2] += (2000 - 96, 1500 - 96)
+    large = cv2.warpAffine(cache.image(0), turn, (4000, 3000), borderMode=cv2.BORDER_REFLECT)
+    photo: ImageArray = np.asarray(large, np.uint8)
+    landmarks = (cache.landmarks[0] @ turn[:, :2].T + turn[:, 2]).astype(np.float32)
+    small, moved = compact(photo, landmarks)
+    assert small.nbytes <= 5_000_000
+    for size, eyes in ((224, 0.36), (192, 0.31), (128, 0.15)):
+        template = make_template(size, eyes, 0.4)
+        served = warp(photo, similarity_transform(landmarks, template), size)
+        stored = warp(small, similarity_transform(moved, template), size)
+        assert np.abs(served.astype(int) - stored).mean() < 4
+        assert np.abs(served.astype(int) - stored).max() < 100
+
+
+def test_small_pictures_are_stored_as_they_are(cache: FaceCache) -> None:
+    image, landmarks = cache.image(0), cache.landmarks[0]
+    assert compact(image, landmarks)[0] is image
+    nowhere = np.full((5, 2), np.nan, np.float32)
+    whole, unfound = compact(np.zeros((3000, 4000, 3), np.uint8), nowhere)
+    assert whole.shape == (866, 1155, 3)  # of what has no face nothing is cut off
+    assert np.isnan(unfound).all()
+
+
+def test_a_large_photo_is_found_in_and_kept_small(pictures: Path, tmp_path: Path) -> None:
+    face = Image.open(sorted((pictures / "faces").glob("*.webp"))[0]).convert("RGB")
+    photo = Image.new("RGB", (2400, 1800), (120, 120, 120))
+    photo.paste(face.resize((1200, 1200)), (1100, 500))
+    photo.save(tmp_path / "large.png")
+    (tmp_path / "faces.csv").write_text("path,age,split\nlarge.png,30,train\n")
+    build_cache(tmp_path / "c", [read_csv(tmp_path / "faces.csv")], workers=1)
+    stored = open_cache(tmp_path / "c")
+    assert stored.found.tolist() == [True]
+    assert (tmp_path / "c/pixels.bin").stat().st_size < 5_000_000
+    eyes = stored.landmarks[0, 1] - stored.landmarks[0, 0]
+    assert np.hypot(*eyes) == pytest.approx(caches.EYES_PX, rel=0.15)
+    left, top = stored.landmarks[0].min(axis=0).astype(int)
+    right, bottom = stored.landmarks[0].max(axis=0).astype(int)
+    assert stored.image(0)[top:bottom, left:right].std() > 20  # the face, not the grey round it
+
+
+def test_few_chunks_are_under_way_at_a_time() -> None:
+    """A pool's own map takes all chunks at once, and holds what is read before it is written."""
+    under_way, most = 0, 0
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *args: Any, **options: Any) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            future: Future[Any] = Future()
+            future.set_result([args[1]])
+            return future
+
+    chunks: list[Any] = [[(index, None)] for index in range(20)]
+    seen = []
+    for (result,) in caches._in_order(Counting(1), chunks, ahead=4):
+        under_way -= 1
+        seen.append(result)
+    assert seen == chunks
+    assert most == 4

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from facewise.align import crop_faces
 from facewise.attributes import AttributeModel
-from facewise.datasets import DataSet, Sample
+from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
 from facewise.evaluation.degrade import degrade
 from facewise.images import load_photo
@@ -176,21 +175,6 @@ def _labels(sample: Sample) -> dict[str, Any]:
     }
 
 
-def fingerprint(data_sets: Sequence[DataSet], todo: Sequence[Todo]) -> str:
-    """Hash of the samples, their labels, where their bytes lie and since when."""
-
-    @cache
-    def state(path: Path) -> tuple[str, int, int]:
-        there = path.stat() if path.exists() else None
-        return str(path.resolve()), *((there.st_size, there.st_mtime_ns) if there else (-1, -1))
-
-    digest = hashlib.sha256()
-    for _, index, sample in todo:
-        path, offset, size = data_sets[index].places[sample.key]
-        digest.update(repr((sample, state(path), offset, size)).encode())
-    return digest.hexdigest()[:12]
-
-
 def collect(
     model: str,
     data_sets: Sequence[DataSet],
@@ -226,7 +210,8 @@ def collect(
     outcomes_path = detections_path = None
     if store is not None:
         detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
-        what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{fingerprint(data_sets, todo)}"
+        samples = samples_hash((data_sets[index], chosen) for _, index, chosen in todo)[:12]
+        what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{samples}"
         found_key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
         name = "-".join(filter(None, [split or "all", degradation]))
         detections_path = store / f"detections-{name}-{found_key}.npy"

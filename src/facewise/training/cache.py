@@ -1,25 +1,28 @@
 """Faces on disk: every data-set picture decoded once, with the landmarks that serving would find.
 
-A cache is a folder of ``pixels.bin`` (the pictures as they are, uint8 RGB, one after another) and
-``index.npz`` (a row a picture: where its pixels lie, labels, landmarks, whether a face was found).
-Crops are cut when they are needed, so margins, sizes and augmentations change without a new cache.
+A cache is a folder of ``pixels.bin`` (the pictures, uint8 RGB, one after another) and ``index.npz``
+(a row a picture: where its pixels lie, labels, landmarks, whether a face was found). Crops are cut
+when they are needed, so margins, sizes and augmentations change without a new cache. Pictures are
+stored as they are, but for large ones, of which training needs the face and what is round it only.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.datasets import DataSet, Sample
+from facewise.align import MEAN_SHAPE, similarity_transform
+from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.machine import cores
@@ -30,8 +33,19 @@ from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
 
-CACHE_VERSION: Final = 2
-CHUNK: Final = 64
+CACHE_VERSION: Final = 3
+CHUNK: Final = 16
+"""Pictures that a process reads at a time: 80 MB where all are large."""
+AHEAD: Final = 2
+"""Chunks of each process that are under way or wait to be written."""
+
+LARGE_PX: Final = 1_000_000
+"""Pixels of a picture above which only what training needs of it is stored."""
+EYES_PX: Final = 160
+"""Distance between the eyes to which a large picture is shrunk: twice that of a crop of 224 px."""
+NEAR: Final = 4.0
+"""How much of a large picture is kept on each side of the face's middle, in distances between the
+eyes: more than crops reach in which the eyes are 0.15 of the side apart, the least of a config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +60,8 @@ class FaceCache:
         genders: int8 ``(N,)``, index in the contract, -1 where unknown.
         ethnicities: int8 ``(N,)``, the same.
         groups: duplicate groups.
-        landmarks: float32 ``(N, 5, 2)`` in pixels of the picture; where no face was found, the
-            median of those found in the same data set.
+        landmarks: float32 ``(N, 5, 2)`` in pixels of the stored picture; where no face was found,
+            the median of those found in the same data set.
         found: bool ``(N,)``.
         fingerprint: of what the cache was built from; what goes by its rows is bound to it.
     """
@@ -93,12 +107,28 @@ def _start_worker(data_sets: Sequence[DataSet]) -> None:
     _detector, _data_sets = MTCNN(threads=1), data_sets
 
 
-def _read_chunk(
-    chunk: list[tuple[int, Sample]],
-) -> list[tuple[Sample, ImageArray, FloatArray | None]]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A picture to store, and its face.
+
+    Attributes:
+        sample: its labels.
+        rgb: uint8 ``(H, W, 3)``.
+        landmarks: float32 ``(5, 2)`` in pixels of ``rgb``; NaN where no face was found.
+        relative: float32 ``(5, 2)``, the same as shares of the width and height of the whole
+            picture.
+    """
+
+    sample: Sample
+    rgb: ImageArray
+    landmarks: FloatArray
+    relative: FloatArray
+
+
+def _read_chunk(chunk: list[tuple[int, Sample]]) -> list[_Read]:
     """Decode and detect; a picture that cannot be read is logged and left out."""
     assert _detector is not None
-    rows: list[tuple[Sample, ImageArray, FloatArray | None]] = []
+    rows: list[_Read] = []
     for set_index, sample in chunk:
         try:
             rgb = load_photo(_data_sets[set_index].read(sample)).rgb
@@ -108,21 +138,51 @@ def _read_chunk(
         padded, border = add_border(rgb)
         photo = Photo(padded)
         face = nearest_to_centre(_detector.detect(photo), photo)
-        rows.append((sample, rgb, None if face is None else face.landmarks - np.float32(border)))
+        nowhere = np.full((5, 2), np.nan, np.float32)
+        landmarks = nowhere if face is None else face.landmarks - np.float32(border)
+        relative = (landmarks / np.array(rgb.shape[1::-1])).astype(np.float32)
+        rows.append(_Read(sample, *compact(rgb, landmarks), relative))
     return rows
 
 
+def compact(rgb: ImageArray, landmarks: FloatArray) -> tuple[ImageArray, FloatArray]:
+    """What training needs of a picture: of a large one the face's surroundings, averaged down.
+
+    Args:
+        rgb: uint8 ``(H, W, 3)``.
+        landmarks: float32 ``(5, 2)``, pixels of ``rgb``; NaN where no face was found, of which
+            nothing is cut off.
+
+    Returns:
+        A picture of at most 5 MB, and the landmarks in its pixels.
+    """
+    height, width = rgb.shape[:2]
+    if height * width <= LARGE_PX:
+        return rgb, landmarks
+    start, end = np.array([0, 0]), np.array([width, height])
+    scale = (LARGE_PX / (height * width)) ** 0.5
+    if np.isfinite(landmarks).all():
+        # As aligning measures it: eyes of a head that is turned away are near each other.
+        eyes_px = 1 / np.hypot(*similarity_transform(landmarks, MEAN_SHAPE)[:, 0])
+        scale = min(1.0, EYES_PX / eyes_px)
+        middle = landmarks.mean(axis=0)
+        start = np.clip(np.floor(middle - NEAR * eyes_px), 0, end - 1).astype(int)
+        end = np.clip(np.ceil(middle + NEAR * eyes_px), start + 1, end).astype(int)
+    part = rgb[start[1] : end[1], start[0] : end[0]]
+    size = np.maximum(1, np.round((end - start) * scale)).astype(int)
+    small = cv2.resize(part, size.tolist(), interpolation=cv2.INTER_AREA)
+    # Pixel centres, not corners, correspond.
+    moved = (landmarks - start + 0.5) * (size / (end - start)) - 0.5
+    return np.asarray(small, np.uint8), moved.astype(np.float32)
+
+
 def fingerprint(data_sets: Sequence[DataSet]) -> str:
-    """What the cache depends on: the samples in order, their labels, the detector, the format."""
+    """What the cache depends on: the samples in order, their labels and files, the detector, the
+    format.
+    """
     digest = hashlib.sha256(f"v{CACHE_VERSION} {DETECTION}".encode())
     digest.update((WEIGHTS_FOLDER / "mtcnn.json").read_bytes())  # thresholds, hashes of weights
-    for data_set in data_sets:
-        for s in data_set.samples:
-            digest.update(
-                json.dumps(
-                    [s.dataset, s.key, s.split, s.age_range, s.gender, s.ethnicity, s.group]
-                ).encode()
-            )
+    digest.update(samples_hash((d, sample) for d in data_sets for sample in d.samples).encode())
     return digest.hexdigest()
 
 
@@ -151,24 +211,35 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     rows: list[dict[str, Any]] = []
     offset = 0
+    workers = workers or cores()
     with (
         (folder / "pixels.bin").open("wb") as pixels,
-        ProcessPoolExecutor(
-            workers or cores(), initializer=_start_worker, initargs=(data_sets,)
-        ) as pool,
+        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(data_sets,)) as pool,
     ):
-        results = pool.map(_read_chunk, chunks)
+        results = _in_order(pool, chunks, ahead=AHEAD * workers)
         for result in track(results, description="faces", total=len(chunks)):
-            for sample, rgb, landmarks in result:
-                pixels.write(rgb.tobytes())
-                rows.append(_row(sample, rgb, landmarks, offset))
-                offset += rgb.size
+            for read in result:
+                pixels.write(read.rgb.tobytes())
+                rows.append(_row(read, offset))
+                offset += read.rgb.size
     _write_index(index_path, rows, wanted)
 
 
-def _row(
-    sample: Sample, rgb: ImageArray, landmarks: FloatArray | None, offset: int
-) -> dict[str, Any]:
+def _in_order(
+    pool: Executor, chunks: Sequence[list[tuple[int, Sample]]], *, ahead: int
+) -> Iterator[list[_Read]]:
+    """What is read of each chunk; no more than ``ahead`` lie in memory, as all would by ``map``."""
+    waiting: deque[Future[list[_Read]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(_read_chunk, chunk))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _row(read: _Read, offset: int) -> dict[str, Any]:
+    sample = read.sample
     return {
         "keys": sample.key,
         "datasets": sample.dataset,
@@ -177,10 +248,11 @@ def _row(
         "genders": -1 if sample.gender is None else sample.gender,
         "ethnicities": -1 if sample.ethnicity is None else sample.ethnicity,
         "groups": sample.group,
-        "landmarks": np.full((5, 2), np.nan, np.float32) if landmarks is None else landmarks,
-        "found": landmarks is not None,
+        "landmarks": read.landmarks,
+        "relative": read.relative,
+        "found": bool(np.isfinite(read.landmarks).all()),
         "offsets": offset,
-        "shapes": rgb.shape[:2],
+        "shapes": read.rgb.shape[:2],
     }
 
 
@@ -189,6 +261,7 @@ _DTYPES: Final[dict[str, Any]] = {
     "genders": np.int8,
     "ethnicities": np.int8,
     "landmarks": np.float32,
+    "relative": np.float32,
     "offsets": np.int64,
     "shapes": np.int32,
 }
@@ -200,6 +273,7 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
     columns = {
         name: np.array([row[name] for row in rows], dtype=_DTYPES.get(name)) for name in rows[0]
     }
+    relative = columns.pop("relative")
     for dataset in np.unique(columns["datasets"]):
         mine = columns["datasets"] == dataset
         missing = mine & ~columns["found"]
@@ -209,7 +283,6 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
             sizes = columns["shapes"][:, ::-1].astype(np.float32)[
                 :, None
             ]  # (N, 1, 2) width, height
-            relative = columns["landmarks"] / sizes
             middle = np.nanmedian(relative[mine & columns["found"]], axis=0)
             columns["landmarks"][missing] = middle * sizes[missing]
         log.info("%s: %d faces, %d not found", dataset, int(mine.sum()), int(missing.sum()))
