@@ -83,3 +83,17 @@ def test_the_binary_loss_is_nineteen_sigmoids() -> None:
     expected = -(target * vector.log() + (1 - target) * (1 - vector).log()).mean()
     found = total_loss(logits, labels, LossConfig(kind="binary"))
     assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_binary_loss_leaves_out_ages_that_are_of_no_one_decade() -> None:
+    logits = torch.randn(4, 19, generator=torch.Generator().manual_seed(0))
+    logits = torch.cat([logits[:, :12].repeat_interleave(10, dim=1), logits[:, 12:]], dim=1)
+    ranges = torch.tensor([[25, 25], [22, 28], [0, 0], [18, 24]])
+    labels = Labels(ranges, torch.tensor([0, 1, 0, 1]), torch.tensor([2, 3, 2, 3]))
+    known = Labels(ranges[:2], labels.gender[:2], labels.ethnicity[:2])
+    config = LossConfig(kind="binary")
+    assert float(total_loss(logits, labels, config)) == pytest.approx(
+        float(total_loss(logits[:2], known, config))
+    )
+    unknown = Labels(ranges[2:], labels.gender[2:], labels.ethnicity[2:])
+    assert float(total_loss(logits[2:], unknown, config)) == 0

@@ -14,6 +14,7 @@ from facewise.training.config import LossConfig, NetworkConfig, TrainConfig, loa
 from facewise.training.sources import PRETRAINED, UTKFACE, licence, sources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+LIMIT = "non-commercial research only"
 (FACERES,), (IMAGENET,) = PRETRAINED["faceres"], PRETRAINED["efficientnet_lite0"]
 
 
@@ -33,6 +34,10 @@ def test_a_chain_of_runs_names_what_its_first_one_learnt_from(tmp_path: Path) ->
     own, listed = sources(starting("random", "utkface", "csv"))
     assert own == UTKFACE
     assert "listed in a CSV" in listed
+    assert licence([listed]) == (
+        "of pictures listed in a CSV: their terms are for whoever listed them to state"
+    )
+    assert licence([listed, UTKFACE]).endswith("UTKFace is behind it as well: " + LIMIT)
 
 
 def test_a_start_that_says_nothing_is_refused(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ from facewise.training.config import (  # noqa: E402
     TrainConfig,
     load_config,
 )
-from facewise.training.data import plain_crops  # noqa: E402
+from facewise.training.data import plain_crops, warn_of_unlabelled  # noqa: E402
 from facewise.training.export import (  # noqa: E402
     export_model,
     export_onnx,
     load_checkpoint,
     write_spec,
 )
-from facewise.training.network import AttributeNetwork, load_exported, load_run  # noqa: E402
+from facewise.training.network import AttributeNetwork, bare_network, load_exported, load_run  # noqa: E402
 from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 from facewise.training.train import blended, predict, train  # noqa: E402
 
@@ -193,6 +193,60 @@ def test_an_export_that_differs_is_not_kept(
     with pytest.raises(FacewiseError, match="differs from PyTorch"):
         export_onnx(TINY, finished / "best.pt", tmp_path / "t.onnx", crops=crops, fp16=True)
     assert not (tmp_path / "t.onnx").exists()
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_what_is_no_number_is_not_exported(
+    cache: FaceCache, finished: Path, tmp_path: Path, fp16: bool
+) -> None:
+    """NaN is not larger than any tolerance; and halves hold no weight over 65,504."""
+    stored = torch.load(finished / "best.pt", weights_only=True)
+    if fp16:
+        stored["model"]["head.hidden.weight"][0] = 1e5
+        stored["model"]["head.output.weight"][:, 0] = 0
+    else:
+        stored["model"]["head.output.bias"][120] = float("nan")
+    torch.save(stored, tmp_path / "best.pt")
+    crops = plain_crops(cache, TINY, np.arange(4))
+    with pytest.raises(FacewiseError, match="differs from PyTorch by nan"):
+        export_onnx(TINY, tmp_path / "best.pt", tmp_path / "t.onnx", crops=crops, fp16=fp16)
+    assert not (tmp_path / "t.onnx").exists()
+
+
+def test_an_export_without_the_norms_of_its_backbone_is_no_start(
+    cache: FaceCache, tmp_path: Path
+) -> None:
+    network = dataclasses.replace(TINY.network, backbone="mobilenet_v2")
+    config = dataclasses.replace(TINY, network=network)
+    torch.save({"model": bare_network(config).state_dict()}, tmp_path / "best.pt")
+    crops = plain_crops(cache, config, np.arange(2))
+    export_onnx(config, tmp_path / "best.pt", tmp_path / "v2.onnx", crops=crops)
+    with pytest.raises(OptionError, match=r"folded into its export.* best\.pt"):
+        load_exported(bare_network(config), tmp_path / "v2.onnx")
+
+
+def test_the_norms_of_frozen_stages_do_not_learn(cache: FaceCache, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        TINY,
+        network=dataclasses.replace(TINY.network, backbone="mobilenet_v2"),
+        optim=dataclasses.replace(TINY.optim, epochs=1, frozen_stages=3),
+    )
+    state = torch.load(run(cache, tmp_path, config) / "last.pt", weights_only=True)["model"]
+    for name, value in state.items():
+        if name.endswith("running_mean"):
+            frozen = name.startswith(tuple(f"backbone.stages.{stage}." for stage in range(3)))
+            assert bool((value == 0).all()) is frozen, name
+
+
+def test_an_attribute_that_no_face_has_a_label_of_is_named(
+    cache: FaceCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_unlabelled(cache, ["csv"])
+    assert not caplog.text
+    unknown = np.full(len(cache), -1, np.int8)
+    warn_of_unlabelled(dataclasses.replace(cache, ethnicities=unknown), ["csv"])
+    assert "no picture of the split train has a label of ethnicity" in caplog.text
+    assert "gender" not in caplog.text
 
 
 def test_a_version_never_comes_to_mean_other_weights(
@@ -426,10 +480,13 @@ def test_the_original_recipe_learns_decades(cache: FaceCache, tmp_path: Path) ->
     assert np.allclose(by_decade, by_decade[..., :1], atol=1e-6)  # no year of a decade stands out
 
 
-def test_the_binary_loss_wants_decades(tmp_path: Path) -> None:
+def test_the_binary_loss_wants_decades_and_years(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.write_text('[loss]\nkind = "binary"\n')
     with pytest.raises(OptionError, match="decades"):
+        load_config(path)
+    path.write_text('[network]\nages = "decades"\n[loss]\nkind = "binary"\n')
+    with pytest.raises(OptionError, match="leave fairface out"):
         load_config(path)
 
 

@@ -175,7 +175,7 @@ def export(
     from facewise.training.cache import open_cache
     from facewise.training.checks import check_checkpoint
     from facewise.training.config import load_config
-    from facewise.training.data import plain_crops
+    from facewise.training.data import plain_crops, warn_of_unlabelled
     from facewise.training.export import export_model
     from facewise.training.sources import licence, sources
 
@@ -185,11 +185,15 @@ def export(
     check_checkpoint(settings, best)
     behind = sources(settings)
     faces = open_cache(cache)
+    warn_of_unlabelled(faces, settings.datasets)
+    compared = faces.rows("val")[::20]
+    if not len(compared):
+        raise OptionError(f"{cache} has no picture of the split val: name the run's own --cache")
     spec = export_model(
         settings,
         best,
         out,
-        crops=plain_crops(faces, settings, faces.rows("val")[::20]),
+        crops=plain_crops(faces, settings, compared),
         fp16=fp16,
         name=name,
         version=version,

@@ -161,10 +161,19 @@ class MobileNetV2(nn.Module):
                 inputs = outputs
         stages.append(nn.Sequential(*_conv_bn(inputs, self.feature_dim, 1)))
         self.stages = nn.Sequential(*stages)
+        self.frozen_stages = 0
 
     def freeze_stages(self, count: int) -> None:
+        self.frozen_stages = count
         for stage in self.stages[:count]:
             stage.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> MobileNetV2:
+        """Learn or not; the norms of frozen stages keep their statistics in any case."""
+        super().train(mode)
+        for stage in self.stages[: self.frozen_stages]:
+            stage.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.stages(x)).mean(dim=(2, 3))

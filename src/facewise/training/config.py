@@ -106,7 +106,8 @@ class LossConfig:
     """Weights of the parts; ``age_sigma_years`` widens an exact age into a distribution.
 
     ``kind`` "binary" is the original app's: 19 sigmoids, each right or wrong by itself; it wants
-    ``ages = "decades"`` and exact ages, and the weights of the parts are not used.
+    ``ages = "decades"`` and learns only from faces whose age lies in one decade of the contract, so
+    that FairFace's groups are refused; the weights of the parts are not used.
     """
 
     kind: Literal["distribution", "binary"] = "distribution"
@@ -275,6 +276,8 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
     _check_values(config, path)
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
+    if config.loss.kind == "binary" and "fairface" in config.datasets:
+        raise OptionError(f'{path}: loss kind "binary" wants ages in years: leave fairface out')
     shares = config.optim.start_share + config.optim.mixed_share
     if shares > 1:
         raise OptionError(f"{path}: start_share and mixed_share are {shares:g} of 1 together")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,8 @@ from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import TrainConfig
 from facewise.training.losses import Labels
 from facewise.types import FloatArray, ImageArray
+
+log = logging.getLogger("facewise")
 
 Item = tuple[int, int]
 """Epoch and row: what a training picture depends on besides the seed."""
@@ -127,6 +130,22 @@ def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
                 "run facewise teach again"
             )
         return stored["probabilities"].astype(np.float32)
+
+
+def warn_of_unlabelled(cache: FaceCache, datasets: Sequence[str]) -> None:
+    """Say which attributes no face to learn from has a label of: the network says them all."""
+    rows = np.concatenate([cache.rows("train", name) for name in datasets])
+    for attribute, known in (
+        ("age", cache.age_ranges[:, 0] > 0),
+        ("gender", cache.genders >= 0),
+        ("ethnicity", cache.ethnicities >= 0),
+    ):
+        if len(rows) and not known[rows].any():
+            log.warning(
+                "no picture of the split train has a label of %s: what the network says of it is "
+                "what its start or its teacher taught it, or means nothing",
+                attribute,
+            )
 
 
 class LabelTable:

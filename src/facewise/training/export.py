@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 import tempfile
 import warnings
@@ -164,7 +165,8 @@ def export_onnx(
 
     Raises:
         FacewiseError: PyTorch and ONNX Runtime disagree by more than 1e-4, before weights are
-            rounded to half precision; what that costs is for the metrics to say.
+            rounded to half precision; what that costs is for the metrics to say. Or either says
+            what is no number.
     """
     import onnx
 
@@ -191,15 +193,20 @@ def export_onnx(
     digest = _save(graph, out)
     difference = parity(module, out, digest, crops)
     log.info("%s: within %.1e of PyTorch on %d faces", out.name, difference, len(crops))
-    if difference > PARITY_TOLERANCE:
-        out.unlink()
-        raise FacewiseError(f"{out}: differs from PyTorch by {difference:.1e}; not exported right")
+    _keep_if(difference <= PARITY_TOLERANCE, out, difference)  # NaN is not
     if fp16:
         store_half(graph)
         digest = _save(graph, out)
         rounded = parity(module, out, digest, crops)
+        _keep_if(math.isfinite(rounded), out, rounded)  # a weight may be past what halves hold
         log.info("stored in half precision: within %.1e", rounded)
     return digest
+
+
+def _keep_if(right: bool, out: Path, difference: float) -> None:
+    if not right:
+        out.unlink()
+        raise FacewiseError(f"{out}: differs from PyTorch by {difference:.1e}; not exported right")
 
 
 def _save(graph: Any, out: Path) -> str:
@@ -212,11 +219,12 @@ def _save(graph: Any, out: Path) -> str:
 
 
 def parity(module: ServingNetwork, path: Path, digest: str, crops: ImageArray) -> float:
-    """Largest difference of any probability between PyTorch and ONNX Runtime."""
+    """Largest difference of any probability between PyTorch and ONNX Runtime; NaN of no number."""
     with torch.inference_mode():
         expected = [output.numpy() for output in module(torch.from_numpy(crops))]
     actual = open_session(path, digest).run(["ages", "vector"], {"image": crops})
-    return max(float(np.abs(a - e).max()) for a, e in zip(actual, expected, strict=True))
+    differences = [np.abs(a - e).max() for a, e in zip(actual, expected, strict=True)]
+    return float(np.max(differences))  # NaN if one is; Python's own max may pass over it
 
 
 def store_half(graph: Any) -> None:
@@ -230,7 +238,8 @@ def store_half(graph: Any) -> None:
     for tensor in graph.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1024:
             continue
-        half = numpy_helper.to_array(tensor).astype(np.float16)
+        with np.errstate(over="ignore"):  # which the comparison after this finds
+            half = numpy_helper.to_array(tensor).astype(np.float16)
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))

@@ -79,20 +79,25 @@ def binary_loss(logits: Tensor, labels: Labels) -> Tensor:
 
     Args:
         logits: ``(N, 127)`` of a head that learns decades, so that a decade's ten are equal.
-        labels: exact ages; a face without a gender or an ethnicity has zeros there.
+        labels: faces whose age is unknown, or a range over several decades, are left out; one
+            without a gender or an ethnicity has zeros there.
     """
     years = AGES // DECADES
+    first, last = ((labels.age_ranges - 1) // years).T
+    known = (first == last) & (labels.age_ranges[:, 0] > 0)
+    if not bool(known.any()):
+        return logits.sum() * 0
+    logits, decade = logits[known], first[known]
     parts = split_logits(logits)
     vector = torch.cat([parts.ages[:, ::years], parts.gender, parts.ethnicity], dim=1)  # (N, 19)
-    decade = (labels.age_ranges[:, 0] - 1).clamp(min=0) // years
     target = torch.cat(
         [
             functional.one_hot(decade, DECADES),
             *(
                 functional.one_hot(label.clamp(min=0), part.shape[1]) * (label >= 0)[:, None]
                 for label, part in (
-                    (labels.gender, parts.gender),
-                    (labels.ethnicity, parts.ethnicity),
+                    (labels.gender[known], parts.gender),
+                    (labels.ethnicity[known], parts.ethnicity),
                 )
             ),
         ],

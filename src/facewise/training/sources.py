@@ -53,7 +53,14 @@ def sources(config: TrainConfig) -> list[str]:
 
 
 def licence(behind: list[str]) -> str:
-    """Terms of the weights, in a sentence."""
+    """Terms of the weights, in a sentence.
+
+    LICENSE-weights.md lies beside the weights that ship, and not beside those of one's own photos.
+    """
+    if any(DATASETS["csv"] in source for source in behind):
+        own = "of pictures listed in a CSV: their terms are for whoever listed them to state"
+        utkface = "; UTKFace is behind it as well: non-commercial research only"
+        return own + (utkface if any(UTKFACE in source for source in behind) else "")
     if any(UTKFACE in source for source in behind):
         return "see LICENSE-weights.md; trained on UTKFace: non-commercial research only"
     return "see LICENSE-weights.md; trained without UTKFace, and promises nothing"

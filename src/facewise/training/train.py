@@ -33,6 +33,7 @@ from facewise.training.data import (
     plain_crops,
     read_teacher,
     to_tensor,
+    warn_of_unlabelled,
 )
 from facewise.training.losses import total_loss
 from facewise.training.network import (
@@ -197,6 +198,7 @@ def train(
             raise OptionError(
                 f"no picture of {name} in the split {split} can be read: check --data"
             )
+    warn_of_unlabelled(cache, config.datasets)
     train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
     val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
     teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
