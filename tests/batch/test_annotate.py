@@ -448,6 +448,18 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
     assert parts(table) == parts(tmp_path / "quiet")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is always full here")
+def test_a_full_disk_under_the_log_ends_no_run(photos: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(photos, tmp_path / "t"), stdout=subprocess.PIPE, stderr=full, check=False
+        )
+        assert done.returncode == 0
+        assert b"16 images" in done.stdout
+        nowhere = command(tmp_path / "nowhere", tmp_path / "t2")
+        assert subprocess.run(nowhere, stderr=full, check=False).returncode == 2
+
+
 def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path: Path) -> None:
     def make(out: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

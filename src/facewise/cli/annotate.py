@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import typer
 
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
-from facewise.cli.streams import printable
+from facewise.cli.streams import say
 from facewise.folders import counted
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
@@ -114,21 +113,17 @@ def annotate(
                 workers=workers,
                 retry_errors=retry_errors,
                 progress=progress,
-                note=_say,
+                note=say,
             )
     except SourceError as error:
-        _say(str(error))
+        say(str(error))
         raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
-        _say(f"stopped; finished parts are kept in {out}, the same command goes on from there")
+        say(f"stopped; finished parts are kept in {out}, the same command goes on from there")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
     raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
-
-
-def _say(text: str) -> None:
-    print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -186,7 +181,7 @@ class _Lines:
         self._said = now
         speed = self._rate.per_second
         left = f", {_duration((total - done) / speed)} left" if speed and done < total else ""
-        _say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
+        say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
 
 
 def _duration(seconds: float) -> str:
