@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -178,7 +179,7 @@ def test_links_to_folders_that_match_are_followed_once(scheme: str, tmp_path: Pa
     assert [Path(item.image_id).stem for item in items] == ["1", "2", "7"]
     assert out == {".txt": 1}
     everything = list(list_items([f"{scheme}{tmp_path}/links/**"], AGE, Skipped(), {}))
-    assert len(everything) == (0 if scheme else 3)
+    assert len(everything) == 3
 
 
 def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
@@ -238,6 +239,34 @@ def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path:
     source = [str(tmp_path / "t.parquet")]
     assert planned(tmp_path, source) == (["a.jpg"], 1)
     assert planned(tmp_path, source, Job(id_column="id")) == (["first", "second"], 0)
+
+
+def test_a_pipe_under_a_url_of_this_machine_does_not_stop_a_run(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "ph"
+    folder.mkdir()
+    shutil.copy(faces[0], folder / "a.webp")
+    os.mkfifo(folder / "pipe.jpg")
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"file://{folder}/pipe.jpg\nlocal://{folder}/a.webp")
+    rows = pa.table({"image": [{"bytes": None, "path": f"file://{folder}/pipe.jpg"}]})
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})})
+    pq.write_table(rows.cast(schema), tmp_path / "t.parquet")
+    sources = [f"file://{folder}", f"file://{listing}", f"file://{tmp_path}/t.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "facewise", "annotate", *sources, "--out", str(tmp_path / "t")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,  # without end, if it does
+    )
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "t")
+    ids = [f"{folder}/a.webp", f"{folder}/pipe.jpg", f"{tmp_path}/t.parquet::0"]
+    assert table["image_id"].to_pylist() == [f"file://{name}" for name in ids]
+    codes = table["error_code"].to_pylist()
+    assert codes == [None, "image_not_found", "image_not_found"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

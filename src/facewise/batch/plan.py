@@ -133,8 +133,6 @@ def _file(item: Item) -> str | None:
     if item.kind not in (FILE, VIDEO):
         return None
     path = item.path  # absolute, or a URL
-    if path.startswith("file://"):
-        path = storage.absolute(path.removeprefix("file://"))
     base = os.path.basename  # a Path for each of a million files takes seconds
     # A name that spells no path is of an --id-column, whose rows are all wanted.
     if storage.is_url(path) or base(item.image_id) != storage.readable(base(path)):

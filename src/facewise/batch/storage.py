@@ -22,6 +22,14 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def local(path: str) -> str:
+    """The path of a ``file://`` URL, to be read as any other; else what is given.
+
+    fsspec opens a pipe that nobody writes to, and waits for good.
+    """
+    return path.removeprefix("file://").removeprefix("local://")
+
+
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path on it.
 
@@ -85,7 +93,7 @@ def with_protocol(url: str, path: str) -> str:
     if inner and url.rstrip("/").endswith(inner):
         slash = "/" * (inner.startswith("/") and not path.startswith("/"))
         return f"{url.rstrip('/').removesuffix(inner)}{slash}{path}"
-    return f"{url.split('://', 1)[0]}://{path.lstrip('/') if not url.startswith('file') else path}"
+    return f"{url.split('://', 1)[0]}://{path.lstrip('/')}"
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -95,6 +103,7 @@ def open_binary(path: str) -> BinaryIO:
         ImageNotFoundError: it has gone, or cannot be read; reading the file raises it, too, so that
             a failing disk or network is never taken for a damaged file.
     """
+    path = local(path)
     try:
         if is_url(path):
             system, inner = file_system(path)
@@ -171,11 +180,13 @@ def fingerprint(path: str) -> dict[str, Any]:
 
 def absolute(path: str) -> str:
     """A local path as seen from any folder, its links kept; a URL as it is."""
+    path = local(path)
     return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100  Path.resolve follows
 
 
 def beside(path: str, name: str) -> str:
     """What ``name`` means in a list or table at ``path``: relative names count from its folder."""
+    path, name = local(path), local(name)
     if is_url(name) or Path(name).is_absolute():
         return name
     if is_url(path):
