@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
+from typing import Final
 
 from facewise.errors import OptionError
+
+MOST_ENDINGS: Final = 1000
+"""Counted apart: memory must not grow with names such as ``log.2024-01-01T00``."""
+
+SPECIAL: Final = "special"
 
 
 class Skipped(Counter[str]):
     """Names that were left out, counted by ending."""
 
     def add(self, name: str) -> None:
-        self[PurePosixPath(name).suffix.lower() or "no ending"] += 1
+        ending = PurePosixPath(name).suffix.lower() or "no ending"
+        if ending[1:].isdecimal():  # of frames that are counted through
+            ending = "numbers"
+        elif ending not in self and len(self) >= MOST_ENDINGS:
+            ending = "other endings"
+        self[ending] += 1
+
+    def add_special(self, name: str) -> None:
+        """Whatever its name, what has it is no regular file."""
+        self[SPECIAL] += 1
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.most_common(5))
-        one, many = "file is no picture by its name", "files are no pictures by their names"
-        return f"{counted(self.total(), one, many)} ({kinds})"
+        named = Counter({kind: count for kind, count in self.items() if kind != SPECIAL})
+        said = []
+        if named:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in named.most_common(5))
+            one, many = "file is no picture by its name", "files are no pictures by their names"
+            said.append(f"{counted(named.total(), one, many)} ({kinds})")
+        if self[SPECIAL]:
+            one, many = "pipe, socket or device", "pipes, sockets or devices"
+            said.append(f"{counted(self[SPECIAL], one, many)} left out")
+        return "; ".join(said)
+
+
+LASTING: Final = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+"""Errors of listing a folder that the same command would meet again."""
 
 
 def counted(count: int, one: str, many: str) -> str:
@@ -46,21 +73,32 @@ def walk(
         enter: whether a folder of this name is looked into.
 
     Raises:
-        OptionError: a folder cannot be listed.
+        OptionError: a folder may not be listed.
+        OSError: one cannot be listed, which may pass.
     """
-    root = os.stat(folder)  # noqa: PTH116
-    # Each folder with the identities of those above it; a link back to one of them is a loop.
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [
-        ("", frozenset({(root.st_dev, root.st_ino)}))
-    ]
+    # Folders to go to: their names, what is above them, and its identities; a link back to one of
+    # these is a loop. A name is all that is held of one: a folder may have a million in it.
+    stack: list[tuple[list[str], str, frozenset[tuple[int, int]]]] = [([""], "", frozenset())]
     while stack:
-        prefix, above = stack.pop()
+        names, parent, above = stack[-1]
+        if not names:
+            stack.pop()
+            continue
+        prefix = parent + names.pop()
+        path = os.path.join(folder, prefix)  # noqa: PTH118
+        below: list[str] = []
         try:
-            entries = os.scandir(os.path.join(folder, prefix))  # noqa: PTH118
+            status = os.stat(path)  # noqa: PTH116
+            identity = status.st_dev, status.st_ino
+            if identity in above:
+                continue
+            entries = os.scandir(path)
         except OSError as error:
+            if error.errno not in LASTING:
+                raise
             raise OptionError(
-                f"{os.path.join(folder, prefix)}: cannot be listed ({error.strerror}): make it "  # noqa: PTH118
-                "readable, or name the folders beside it one by one"
+                f"{path}: cannot be listed ({error.strerror}): make it readable, or name the "
+                "folders beside it one by one"
             ) from error
         with entries:
             for entry in entries:
@@ -68,21 +106,17 @@ def walk(
                 if entry.name.startswith("."):
                     continue
                 try:
-                    identity = _identity(entry) if entry.is_dir() else None
+                    is_folder = entry.is_dir()
                     is_file = entry.is_file() or (
                         entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
                     )
                 except OSError:  # a link to itself, or into a folder that may not be entered
-                    identity, is_file = None, True
-                if identity is not None:
-                    if identity not in above and enter(name):
-                        stack.append((f"{name}/", above | {identity}))
+                    is_folder, is_file = False, True
+                if is_folder:
+                    if enter(name):
+                        below.append(f"{entry.name}/")
                 elif is_file:
                     yield name  # a link that leads nowhere will be a row that says so
                 else:
                     skip(name)
-
-
-def _identity(entry: os.DirEntry[str]) -> tuple[int, int]:
-    status = entry.stat()
-    return status.st_dev, status.st_ino
+        stack.append((below, prefix, above | {identity}))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ from facewise.batch.job import Job
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import TableFolder
-from facewise.errors import OptionError
-from facewise.folders import Skipped
+from facewise.errors import FacewiseError, OptionError, SourceError
+from facewise.folders import Skipped, walk
 
 AGE = Job(attributes=("age",), shard_size=2)
 
@@ -39,6 +41,83 @@ def test_one_file_is_no_files() -> None:
     assert str(skipped) == "1 file is no picture by its name (.txt 1)"
     skipped.add("b.txt")
     assert str(skipped) == "2 files are no pictures by their names (.txt 2)"
+
+
+def test_endings_without_end_take_no_memory() -> None:
+    skipped = Skipped()
+    for number in range(3000):
+        skipped.add(f"frame.{number:07}")
+        skipped.add(f"log.{number:x}z")
+    assert len(skipped) < 1100
+    assert str(skipped).startswith("6,000 files are no pictures by their names (numbers 3,000, ")
+    skipped.add(".tar")
+    assert skipped.total() == 6001
+
+
+def test_pipes_are_said_to_be_pipes(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        os.mkfifo(tmp_path / name)
+        skipped = Skipped()
+        assert list(list_items([str(tmp_path)], AGE, skipped, {})) == []
+    assert str(skipped) == "2 pipes, sockets or devices left out"
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "n.txt").touch()
+    assert list(list_items([str(tmp_path)], AGE, skipped := Skipped(), {})) == []
+    assert str(skipped) == (
+        "1 file is no picture by its name (.txt 1); 1 pipe, socket or device left out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (errno.EIO, SourceError, "sub/?: cannot be read .* then run the same command again"),
+        (errno.ESTALE, SourceError, "sub/?: cannot be read .* then run the same command again"),
+        (errno.EACCES, OptionError, r"sub/?: cannot be listed \(Permission denied\): make it"),
+    ],
+)
+def test_a_folder_that_fails_for_now_is_told_from_one_that_may_not_be_listed(
+    number: int,
+    error: type[FacewiseError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "ph" / "sub").mkdir(parents=True)
+    scandir = os.scandir
+
+    def fail(path: Any) -> Any:
+        if "sub" in os.fspath(path):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for source in ("ph", "ph/*/*.jpg"):
+        with pytest.raises(error, match=message):
+            list(list_items([f"{tmp_path}/{source}"], AGE, Skipped(), {}))
+
+
+def test_a_folder_that_goes_meanwhile_may_come_again(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jpg").touch()
+    names = walk(str(tmp_path), print)
+    assert next(names) == "a.jpg"
+    (tmp_path / "sub").rmdir()
+    with pytest.raises(FileNotFoundError):
+        list(names)
+
+
+def test_a_folder_of_many_folders_takes_a_name_of_memory_for_each(tmp_path: Path) -> None:
+    count = 4000
+    for number in range(count):
+        (tmp_path / f"{number:06}").mkdir()
+    tracemalloc.start()
+    try:
+        assert list(walk(str(tmp_path), print)) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 120 * count
 
 
 def ages(sources: list[Path | str], table: Path, job: Job = AGE) -> list[Any]:

@@ -90,7 +90,7 @@ def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
     if storage.is_url(path):
         yield from _list_url(source, job, skipped, opened)
     elif Path(path).is_dir():
-        for name in sort_strings(walk(path, skipped.add)):
+        for name in sort_strings(walk(path, skipped.add_special)):
             yield from by_ending(os.path.join(source, name), skipped)  # noqa: PTH118
     elif os.path.lexists(path):
         yield from _file(source, job, skipped, opened)
