@@ -110,8 +110,16 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
         ):
             if tally is None:
                 tally = _Tally(table, set(batch.schema.names), most_kept)
-            tally.add(table, batch)
+            tally.add(table, _with_plain_names(batch))
     return (tally or _Tally(Path(), set(), most_kept)).result()
+
+
+def _with_plain_names(batch: Any) -> Any:
+    """``image_id`` as strings: of pandas' categories Arrow computes nothing."""
+    import pyarrow as pa
+
+    place = batch.schema.get_field_index("image_id")
+    return batch.set_column(place, "image_id", batch.column(place).cast(pa.string()))
 
 
 class _Tally:
@@ -175,7 +183,8 @@ class _Tally:
 
         first = pc.is_null(faces["track_id"]).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(~first)
-        videos = pc.replace_substring_regex(faces["image_id"], r"::\d+$", "").take(rows).to_pylist()
+        names = faces["image_id"].take(rows)  # photos' have nothing to be replaced
+        videos = pc.replace_substring_regex(names, r"::\d+$", "").to_pylist()
         for row, video, track in zip(
             rows, videos, faces["track_id"].take(rows).to_pylist(), strict=True
         ):
