@@ -235,7 +235,7 @@ def test_a_handful_of_faces_is_counted_and_not_corrected(tmp_path: Path) -> None
 def test_a_track_on_video_counts_once(kind: pa.DataType, tmp_path: Path) -> None:
     """Two videos, the second over a batch's end, of tracks that come and go; and photos.
 
-    Names may be pandas' categories, as a part of a table has them that it wrote.
+    Names may be pandas' categories, as in a part of a table that it wrote.
     """
     rows = 2 * GROUP
     table = part(rows, 3)
