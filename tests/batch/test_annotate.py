@@ -353,6 +353,25 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     assert len({row["image_id"] for row in rows(table)}) == 116
 
 
+def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:
+    for copy in range(100):  # work enough to be stopped in
+        shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
+    process = subprocess.Popen(
+        command(photos, tmp_path / "t"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for_part(tmp_path / "t", process, 1)
+    for number in 40 * (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.005)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert b"goes on from there" in said
+    assert b"Traceback" not in said
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows when a worker begins")
 def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path: Path) -> None:
     """A terminal sends it to all: a worker is deaf to it from its first moment on, or prints a

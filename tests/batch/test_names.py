@@ -14,7 +14,7 @@ from facewise.batch.thumbs import choose
 from facewise.errors import OptionError
 
 
-def facewise(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def facewise(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "facewise", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 SAY_EVERY_SECONDS: Final = 10.0
 """Between two lines of progress where nobody watches a terminal."""
+
+BURST_SECONDS: Final = 2.0
+"""Within which several signals to stop are one: the next must not disturb what the first began."""
 
 
 class Engine(enum.StrEnum):
@@ -95,14 +99,17 @@ def annotate(
         id_column=id_column,
         frames_per_second=fps,
     )
-    stopped_by = signal.SIGINT
+    stopped_by, stopped_at = signal.SIGINT, -math.inf
 
     def stop(number: int, _: object) -> None:
-        nonlocal stopped_by
-        stopped_by = signal.Signals(number)
-        raise KeyboardInterrupt
+        nonlocal stopped_by, stopped_at
+        if time.monotonic() - stopped_at > BURST_SECONDS:
+            stopped_by, stopped_at = signal.Signals(number), time.monotonic()
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's jobs ignore it
+        signal.signal(signal.SIGINT, stop)
     try:
         with _progress() as progress:
             summary = run(
@@ -119,7 +126,8 @@ def annotate(
         say(str(error))
         raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
+        for number in (signal.SIGINT, signal.SIGTERM):  # another one must not spoil the ending
+            signal.signal(number, signal.SIG_IGN)
         say(f"stopped; finished parts are kept in {out}, the same command goes on from there")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
