@@ -143,6 +143,7 @@ def read_pictures(source: Path) -> DataSet:
 
     Raises:
         OptionError: the source cannot be read.
+        OSError: a folder of it cannot be listed, which may pass.
     """
     places, skipped = _index(source)
     samples = (Sample(key, "csv", "", None, None, None, key) for key in places)

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
+from typing import Final
 
 from facewise.errors import OptionError
+
+MOST_ENDINGS: Final = 1000
+"""Counted apart: memory must not grow with names such as ``log.2024-01-01T00``."""
+
+SPECIAL: Final = "special"
 
 
 class Skipped(Counter[str]):
     """Names that were left out, counted by ending."""
 
     def add(self, name: str) -> None:
-        self[PurePosixPath(name).suffix.lower() or "no ending"] += 1
+        ending = PurePosixPath(name).suffix.lower() or "no ending"
+        if ending[1:].isdecimal():  # of frames that are counted through
+            ending = "numbers"
+        elif ending not in self and len(self) >= MOST_ENDINGS:
+            ending = "other endings"
+        self[ending] += 1
+
+    def add_special(self, name: str) -> None:
+        """Whatever its name, what has it is no regular file."""
+        self[SPECIAL] += 1
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.most_common(5))
-        one, many = "file is no picture by its name", "files are no pictures by their names"
-        return f"{counted(self.total(), one, many)} ({kinds})"
+        named = Counter({kind: count for kind, count in self.items() if kind != SPECIAL})
+        said = []
+        if named:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in named.most_common(5))
+            one, many = "file is no picture by its name", "files are no pictures by their names"
+            said.append(f"{counted(named.total(), one, many)} ({kinds})")
+        if self[SPECIAL]:
+            one, many = "pipe, socket or device", "pipes, sockets or devices"
+            said.append(f"{counted(self[SPECIAL], one, many)} left out")
+        return "; ".join(said)
+
+
+LASTING: Final = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+"""Errors of listing a folder that the same command would meet again."""
 
 
 def counted(count: int, one: str, many: str) -> str:
@@ -51,10 +78,11 @@ def walk(
         enter: whether a folder of this name is looked into.
 
     Raises:
-        OptionError: a folder cannot be listed.
+        OptionError: a folder may not be listed.
+        OSError: one cannot be listed, which may pass.
     """
     # Folders to go to: their names, what is above them, and its identities; a link back to one of
-    # these is a loop.
+    # these is a loop. A name is all that is held of one: a folder may have a million in it.
     stack: list[_Folders] = [([""], "", frozenset())]
     # Folders that link to each other have more ways through them than can be gone. So all ways over
     # few links come first, in an order that does not depend on the disk's.
@@ -78,6 +106,8 @@ def walk(
                 continue
             entries = os.scandir(path)
         except OSError as error:
+            if error.errno not in LASTING:
+                raise
             raise OptionError(
                 f"{path}: cannot be listed ({error.strerror}): make it readable, or name the "
                 "folders beside it one by one"

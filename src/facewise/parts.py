@@ -29,13 +29,12 @@ def part_files(table: Path) -> list[Path]:
     Raises:
         TableError: there is none, or the one file is of another kind.
     """
-    path = table.absolute()  # or Arrow takes a name with a colon for a URL
-    if path.is_file() and path.suffix != ".parquet" and not _is_parquet(path):
+    if table.is_file() and table.suffix != ".parquet" and not _is_parquet(table):
         raise TableError(
             f"{table} is no annotated table but a file of another kind: name the folder that "
             "facewise annotate wrote, or one of its Parquet files"
         )
-    files = [path] if path.is_file() else sorted(path.glob(PART_GLOB))
+    files = [table] if table.is_file() else sorted(table.glob(PART_GLOB))
     if not files:
         raise TableError(f"{table} is no annotated table: make one with facewise annotate")
     return files
@@ -72,7 +71,10 @@ def read_batches(
     first: list[str] | None = None
     for path in part_files(table):
         try:
-            with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+            with (
+                path.open("rb") as raw,  # Arrow takes no path whose bytes are no UTF-8
+                pq.ParquetFile(raw, pre_buffer=False, page_checksum_verification=True) as file,
+            ):
                 names = file.schema_arrow.names
                 if missing := [name for name in (*ALWAYS_THERE, *needed) if name not in names]:
                     raise TableError(

@@ -391,6 +391,25 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     assert len({row["image_id"] for row in rows(table)}) == 116
 
 
+def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:
+    for copy in range(100):  # work enough to be stopped in
+        shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
+    process = subprocess.Popen(
+        command(photos, tmp_path / "t"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for_part(tmp_path / "t", process, 1)
+    for number in 40 * (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.005)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert b"goes on from there" in said
+    assert b"Traceback" not in said
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows when a worker begins")
 def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path: Path) -> None:
     """A terminal sends it to all: a worker is deaf to it from its first moment on, or prints a
@@ -484,6 +503,18 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
     done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert parts(table) == parts(tmp_path / "quiet")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is always full here")
+def test_a_full_disk_under_the_log_ends_no_run(photos: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(photos, tmp_path / "t"), stdout=subprocess.PIPE, stderr=full, check=False
+        )
+        assert done.returncode == 0
+        assert b"16 images" in done.stdout
+        nowhere = command(tmp_path / "nowhere", tmp_path / "t2")
+        assert subprocess.run(nowhere, stderr=full, check=False).returncode == 2
 
 
 def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,8 @@ from facewise.batch.job import Job
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import TableFolder
-from facewise.errors import OptionError
-from facewise.folders import Skipped
+from facewise.errors import FacewiseError, OptionError, SourceError
+from facewise.folders import Skipped, walk
 
 AGE = Job(attributes=("age",), shard_size=2)
 
@@ -44,6 +46,83 @@ def test_one_file_is_no_files() -> None:
     assert str(skipped) == "1 file is no picture by its name (.txt 1)"
     skipped.add("b.txt")
     assert str(skipped) == "2 files are no pictures by their names (.txt 2)"
+
+
+def test_endings_without_end_take_no_memory() -> None:
+    skipped = Skipped()
+    for number in range(3000):
+        skipped.add(f"frame.{number:07}")
+        skipped.add(f"log.{number:x}z")
+    assert len(skipped) < 1100
+    assert str(skipped).startswith("6,000 files are no pictures by their names (numbers 3,000, ")
+    skipped.add(".tar")
+    assert skipped.total() == 6001
+
+
+def test_pipes_are_said_to_be_pipes(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        os.mkfifo(tmp_path / name)
+        skipped = Skipped()
+        assert list(list_items([str(tmp_path)], AGE, skipped, {})) == []
+    assert str(skipped) == "2 pipes, sockets or devices left out"
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "n.txt").touch()
+    assert list(list_items([str(tmp_path)], AGE, skipped := Skipped(), {})) == []
+    assert str(skipped) == (
+        "1 file is no picture by its name (.txt 1); 1 pipe, socket or device left out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (errno.EIO, SourceError, "sub/?: cannot be read .* then run the same command again"),
+        (errno.ESTALE, SourceError, "sub/?: cannot be read .* then run the same command again"),
+        (errno.EACCES, OptionError, r"sub/?: cannot be listed \(Permission denied\): make it"),
+    ],
+)
+def test_a_folder_that_fails_for_now_is_told_from_one_that_may_not_be_listed(
+    number: int,
+    error: type[FacewiseError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "ph" / "sub").mkdir(parents=True)
+    scandir = os.scandir
+
+    def fail(path: Any) -> Any:
+        if "sub" in os.fspath(path):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for source in ("ph", "ph/*/*.jpg"):
+        with pytest.raises(error, match=message):
+            list(list_items([f"{tmp_path}/{source}"], AGE, Skipped(), {}))
+
+
+def test_a_folder_that_goes_meanwhile_may_come_again(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jpg").touch()
+    names = walk(str(tmp_path), print)
+    assert next(names) == "a.jpg"
+    (tmp_path / "sub").rmdir()
+    with pytest.raises(FileNotFoundError):
+        list(names)
+
+
+def test_a_folder_of_many_folders_takes_a_name_of_memory_for_each(tmp_path: Path) -> None:
+    count = 4000
+    for number in range(count):
+        (tmp_path / f"{number:06}").mkdir()
+    tracemalloc.start()
+    try:
+        assert list(walk(str(tmp_path), print)) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 120 * count
 
 
 def ages(sources: list[Path | str], table: Path, job: Job = AGE) -> list[Any]:
@@ -184,7 +263,7 @@ def test_links_to_folders_that_match_are_followed_once(scheme: str, tmp_path: Pa
     assert [Path(item.image_id).stem for item in items] == ["1", "2", "7"]
     assert out == {".txt": 1}
     everything = list(list_items([f"{scheme}{tmp_path}/links/**"], AGE, Skipped(), {}))
-    assert len(everything) == (0 if scheme else 3)
+    assert len(everything) == 3
 
 
 def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
@@ -380,6 +459,34 @@ def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> No
         pq.write_table(pa.table({"id": [value], "image": [b"a"]}), source[0])
         with pytest.raises(OptionError, match=r"column id is .*: ids are texts, numbers or bytes"):
             list(list_items(source, job, Skipped(), {}))
+
+
+def test_a_pipe_under_a_url_of_this_machine_does_not_stop_a_run(
+    faces: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "ph"
+    folder.mkdir()
+    shutil.copy(faces[0], folder / "a.webp")
+    os.mkfifo(folder / "pipe.jpg")
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"file://{folder}/pipe.jpg\nlocal://{folder}/a.webp")
+    rows = pa.table({"image": [{"bytes": None, "path": f"file://{folder}/pipe.jpg"}]})
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})})
+    pq.write_table(rows.cast(schema), tmp_path / "t.parquet")
+    sources = [f"file://{folder}", f"file://{listing}", f"file://{tmp_path}/t.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "facewise", "annotate", *sources, "--out", str(tmp_path / "t")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,  # without end, if it does
+    )
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "t")
+    ids = [f"{folder}/a.webp", f"{folder}/pipe.jpg", f"{tmp_path}/t.parquet::0"]
+    assert table["image_id"].to_pylist() == [f"file://{name}" for name in ids]
+    codes = table["error_code"].to_pylist()
+    assert codes == [None, "image_not_found", "image_not_found"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

@@ -147,6 +147,26 @@ def test_times_that_jump_back_do_not_end_the_sampling(portrait: Any, tmp_path: P
     assert np.diff(times) == pytest.approx(0.5, abs=0.1)
 
 
+def test_who_is_there_after_a_pause_is_another_track(
+    portrait: Any, tmp_path: Path, look: Callable[..., list[Row]]
+) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(portrait, format="rgb24")
+            frame.pts = number + 36_000 * (number >= 10)
+            frame.time_base = Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    largest = [row for row in look(path) if row.get("face_index") == 0]
+    assert [row["time_seconds"] for row in largest] == [0.0, 0.5, 3601.0, 3601.5]
+    before, after = ({row["track_id"] for row in rows} for rows in (largest[:2], largest[2:]))
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
 def test_pixels_are_made_square(portrait: Any, tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", [portrait] * 3, pixel="3/2")
     (_, _, photo), *_ = sample_frames(str(path), 1.0)

@@ -118,8 +118,16 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
         ):
             if tally is None:
                 tally = _Tally(table, set(batch.schema.names), most_kept)
-            tally.add(table, batch)
+            tally.add(table, _with_plain_names(batch))
     return (tally or _Tally(Path(), set(), most_kept)).result()
+
+
+def _with_plain_names(batch: Any) -> Any:
+    """``image_id`` as strings: of pandas' categories Arrow computes nothing."""
+    import pyarrow as pa
+
+    place = batch.schema.get_field_index("image_id")
+    return batch.set_column(place, "image_id", batch.column(place).cast(pa.string()))
 
 
 class _Tally:

@@ -25,7 +25,7 @@ and never crosses a shard.
 A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
 do not depend on it."""
 
-PIPELINE: Final = 4
+PIPELINE: Final = 5
 """Goes up whenever this package would give other rows for the same settings and plan; what a plan
 lists is settled before the first row, and a restart lists nothing anew."""
 

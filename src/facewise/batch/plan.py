@@ -34,7 +34,13 @@ class Plan:
     def __init__(self, path: Path, shard_size: int, chunk: int = CHUNK) -> None:
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetFile(path.absolute(), pre_buffer=False)
+        # Opened here, for Arrow takes no path whose bytes are no UTF-8.
+        self._raw = path.open("rb")
+        try:
+            self._file = pq.ParquetFile(self._raw, pre_buffer=False)
+        except BaseException:
+            self._raw.close()
+            raise
         self.shard_size, self.chunk = shard_size, chunk
         self.images: int = self._file.metadata.num_rows
         self.shards: int = self._file.metadata.num_row_groups
@@ -61,6 +67,7 @@ class Plan:
 
     def close(self) -> None:
         self._file.close()
+        self._raw.close()
 
 
 def _schema() -> Any:
@@ -125,7 +132,7 @@ def _file(item: Item) -> str | None:
     """
     if item.kind not in (FILE, VIDEO):
         return None
-    path = storage.absolute(storage.local(item.path))
+    path = item.path  # absolute, or a URL
     base = os.path.basename  # a Path for each of a million files takes seconds
     # A name that spells no path is of an --id-column, whose rows are all wanted.
     if storage.is_url(path) or base(item.image_id) != storage.readable(base(path)):
@@ -178,8 +185,11 @@ def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: i
     import pyarrow.parquet as pq
 
     schema = _schema()
-    absolute = path.absolute()  # or Arrow takes a name with a colon for a URL
-    with folder.writing(), pq.ParquetWriter(absolute, schema, compression="zstd") as writer:
+    with (
+        folder.writing(),
+        path.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         while part := list(islice(items, shard_size)):
             columns = [list(column) for column in zip(*part, strict=True)]
             columns[2] = [os.fsencode(text) for text in columns[2]]

@@ -51,7 +51,7 @@ class Opened:
             its first spelling: pictures that go by the same names as before are told to be
             repetitions.
         """
-        name = self._names.setdefault(storage.absolute(storage.local(source)), source)
+        name = self._names.setdefault(storage.absolute(source), source)
         path = storage.absolute(name)
         if path not in self._fingerprints:
             self._fingerprints[path] = storage.fingerprint(path)
@@ -107,18 +107,20 @@ def expand_braces(source: str) -> Iterator[str]:
 
 def storage_exists(source: str) -> bool:
     """Whether a local path of exactly this name is there; patterns of URLs are always patterns."""
-    return not storage.is_url(source) and os.path.lexists(source)
+    path = storage.local(source)
+    return not storage.is_url(path) and os.path.lexists(path)
 
 
 def _list(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
-    if not source:
+    path = storage.local(source)
+    if not path:
         raise OptionError("a SOURCE is empty: name a folder, a glob, a tar, a list or a table")
-    if storage.is_url(source):
+    if storage.is_url(path):
         yield from _list_url(source, job, skipped, opened)
-    elif Path(source).is_dir():
-        for name in sort_strings(walk(source, skipped.add)):
+    elif Path(path).is_dir():
+        for name in sort_strings(walk(path, skipped.add_special)):
             yield from by_ending(os.path.join(source, name), skipped)  # noqa: PTH118
-    elif os.path.lexists(source):
+    elif os.path.lexists(path):
         yield from _file(source, job, skipped, opened)
     elif _MAGIC.search(source):
         yield from _list_glob(source, job, skipped, opened)
@@ -266,9 +268,11 @@ def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iter
     """Local files that match: ``*``, ``?`` and ``[]`` within a name, ``**`` across; and, as in a
     shell, all that is below a folder that matches. Each once, and in the order of their names.
     """
-    parts = pattern.replace(os.sep, "/").split("/")
+    local = storage.local(pattern)
+    scheme = pattern.removesuffix(local)
+    parts = local.replace(os.sep, "/").split("/")
     fixed = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
-    folder = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else "")
+    folder = "/".join(parts[:fixed]) or ("/" if local.startswith("/") else "")
     rest = [part for part in parts[fixed:] if part]
     if not Path(folder or ".").is_dir():
         raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
@@ -289,7 +293,7 @@ def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iter
     files = walk(folder or ".", Skipped().add, enter)
     found = (name for name in files if matches(name) or is_below(name))
     for name in _some(sort_strings(found), pattern):
-        path = f"{folder.rstrip('/')}/{name}" if folder else name
+        path = scheme + (f"{folder.rstrip('/')}/{name}" if folder else name)
         if matches(name):
             yield from _matched(path, pattern, job, skipped, opened)
         else:
@@ -379,7 +383,8 @@ def check(sources: list[str]) -> None:
         OptionError: one is not.
     """
     for source in sources:
-        if storage.is_url(source) or _MAGIC.search(source) or _BRACES.search(source):
+        path = storage.local(source)
+        if storage.is_url(path) or _MAGIC.search(path) or _BRACES.search(path):
             continue
-        if not os.path.lexists(source):
+        if not os.path.lexists(path):
             raise _no_such(source, "path")

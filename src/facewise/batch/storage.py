@@ -94,7 +94,7 @@ def with_protocol(url: str, path: str) -> str:
     if inner and url.rstrip("/").endswith(inner):
         slash = "/" * (inner.startswith("/") and not path.startswith("/"))
         return f"{url.rstrip('/').removesuffix(inner)}{slash}{path}"
-    return f"{url.split('://', 1)[0]}://{path.lstrip('/') if not url.startswith('file') else path}"
+    return f"{url.split('://', 1)[0]}://{path.lstrip('/')}"
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -104,6 +104,7 @@ def open_binary(path: str) -> BinaryIO:
         ImageNotFoundError: it has gone, or cannot be read; reading the file raises it, too, so that
             a failing disk or network is never taken for a damaged file.
     """
+    path = local(path)
     try:
         if is_url(path):
             system, inner = file_system(path)
@@ -180,6 +181,7 @@ def fingerprint(path: str) -> dict[str, Any]:
 
 def absolute(path: str) -> str:
     """A local path as seen from any folder, without ``..``, its links kept; a URL as it is."""
+    path = local(path)
     if is_url(path):
         return path
     parts = path.split("/")
@@ -204,6 +206,7 @@ def climbed(folder: str) -> str:
 
 def beside(path: str, name: str) -> str:
     """What ``name`` means in a list or table at ``path``: relative names count from its folder."""
+    path, name = local(path), local(name)
     if is_url(name) or Path(name).is_absolute():
         return name
     if is_url(path):

@@ -99,7 +99,8 @@ def _no_order(by: str) -> OptionError:
 def _column_names(table: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    names: list[str] = pq.read_schema(part_files(table)[0]).names
+    with part_files(table)[0].open("rb") as file:
+        names: list[str] = pq.read_schema(file).names
     return names
 
 

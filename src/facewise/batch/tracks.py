@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +24,7 @@ class _Track:
     track_id: int
     bbox: FloatArray
     last: int
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -32,12 +34,23 @@ class Tracker:
     Pairs are taken greedily, the largest overlap first, which is enough where boxes overlap little
     among themselves; ties go to the older track and the larger face, so that equal video gives
     equal tracks.
+
+    Where a recording was paused, its times jump from one frame to the next: whoever is there
+    afterwards is another track.
+
+    Args:
+        period: seconds from a sampled frame to the next, at least.
+        min_iou: see ``MIN_IOU``.
+        max_gap: see ``MAX_GAP``.
     """
 
+    period: float
     min_iou: float = MIN_IOU
     max_gap: int = MAX_GAP
     _live: list[_Track] = field(default_factory=list)
     _frame: int = -1
+    _seconds: float = -math.inf
+    _shortest: float = math.inf
     _count: int = 0
 
     @property
@@ -45,17 +58,27 @@ class Tracker:
         """Tracks that the next frame may go on with."""
         return {t.track_id for t in self._live if self._frame - t.last <= self.max_gap}
 
-    def update(self, boxes: Sequence[FloatArray]) -> list[int]:
+    def update(self, boxes: Sequence[FloatArray], seconds: float) -> list[int]:
         """Take the next sampled frame.
 
         Args:
             boxes: float32 ``(4,)`` each, xyxy, the largest first.
+            seconds: the frame's time.
 
         Returns:
             A track's number for each box, counted from 0.
         """
         self._frame += 1
-        self._live = [t for t in self._live if self._frame - t.last <= self.max_gap + 1]
+        # Of a video that has fewer frames than are asked for, its own pace counts.
+        self._shortest = min(self._shortest, seconds - self._seconds)
+        self._seconds = seconds
+        # A period more than frames: each is the first at or after its time.
+        longest = (self.max_gap + 2) * max(self.period, self._shortest)
+        self._live = [
+            t
+            for t in self._live
+            if self._frame - t.last <= self.max_gap + 1 and seconds - t.seconds <= longest
+        ]
         stacked = np.reshape(boxes, (-1, 4))
         pairs = [
             (-float(overlap), t, b)
@@ -73,8 +96,8 @@ class Tracker:
 
     def _assign(self, track: _Track | None, box: FloatArray) -> int:
         if track is None:
-            track = _Track(self._count, box, self._frame)
+            track = _Track(self._count, box, self._frame, self._seconds)
             self._count += 1
             self._live.append(track)
-        track.bbox, track.last = box, self._frame
+        track.bbox, track.last, track.seconds = box, self._frame, self._seconds
         return track.track_id

@@ -71,7 +71,7 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
         frames_per_second: sampled; all frames where the video has fewer.
     """
     model = analyzer.spec.info
-    tracker = Tracker()
+    tracker = Tracker(1 / frames_per_second)
     means: dict[int, _Mean] = {}
     waiting: deque[tuple[Row, _Mean | None]] = deque()
     problem: Row | None = None
@@ -88,7 +88,7 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
                 "time_seconds": seconds,
                 **model_columns(model),
             }
-            tracks = tracker.update([prediction.face.bbox for prediction in found])
+            tracks = tracker.update([prediction.face.bbox for prediction in found], seconds)
             if not found:
                 waiting.append((about, None))
             for number, (track, prediction) in enumerate(zip(tracks, found, strict=True)):

@@ -23,7 +23,7 @@ from facewise.cli import (
 )
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose
-from facewise.cli.streams import give_up, prepare_streams, printable, reason
+from facewise.cli.streams import give_up, prepare_streams, reason, say
 from facewise.errors import FacewiseError
 
 app = typer.Typer(
@@ -67,7 +67,12 @@ def _options(
 def main() -> None:
     """Run a command; errors of facewise become one line and an exit code, never a traceback."""
     prepare_streams()
-    sys.exit(_run())
+    code = _run()
+    try:
+        sys.stderr.flush()
+    except OSError:  # or the interpreter ends with a code of its own
+        give_up(sys.stderr)
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -75,7 +80,7 @@ def _run() -> int:
         code = _call()
         sys.stdout.flush()
     except FacewiseError as error:
-        print(f"facewise: {printable(str(error))}", file=sys.stderr)
+        say(str(error))
         return Exit.USAGE
     except BrokenPipeError:  # the reader went away, as `| head` does: no fault, and nothing to say
         give_up(sys.stdout)
@@ -83,7 +88,7 @@ def _run() -> int:
         return Exit.NO_READER
     except OSError as error:  # a full disk under the output, for one
         give_up(sys.stdout)
-        print(f"facewise: {printable(reason(error))}", file=sys.stderr)
+        say(reason(error))
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
+import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ import typer
 
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
-from facewise.cli.streams import printable
+from facewise.cli.streams import say
 from facewise.folders import counted
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SAY_EVERY_SECONDS: Final = 10.0
 """Between two lines of progress where nobody watches a terminal."""
+
+BURST_SECONDS: Final = 2.0
+"""Within which several signals to stop are one: the next must not disturb what the first began."""
 
 
 class Engine(enum.StrEnum):
@@ -98,14 +101,17 @@ def annotate(
         id_column=id_column,
         frames_per_second=fps,
     )
-    stopped_by = signal.SIGINT
+    stopped_by, stopped_at = signal.SIGINT, -math.inf
 
     def stop(number: int, _: object) -> None:
-        nonlocal stopped_by
-        stopped_by = signal.Signals(number)
-        raise KeyboardInterrupt
+        nonlocal stopped_by, stopped_at
+        if time.monotonic() - stopped_at > BURST_SECONDS:
+            stopped_by, stopped_at = signal.Signals(number), time.monotonic()
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's jobs ignore it
+        signal.signal(signal.SIGINT, stop)
     try:
         with _progress() as progress:
             summary = run(
@@ -116,22 +122,19 @@ def annotate(
                 workers=workers,
                 retry_errors=retry_errors,
                 progress=progress,
-                note=_say,
+                note=say,
             )
     except SourceError as error:
-        _say(str(error))
+        say(str(error))
         raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil the ending
+        for number in (signal.SIGINT, signal.SIGTERM):  # another one must not spoil the ending
+            signal.signal(number, signal.SIG_IGN)
         kept = f"finished parts are kept in {out}, the same command goes on from there"
-        _say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
+        say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
     raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
-
-
-def _say(text: str) -> None:
-    print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -189,7 +192,7 @@ class _Lines:
         self._said = now
         speed = self._rate.per_second
         left = f", {_duration((total - done) / speed)} left" if speed and done < total else ""
-        _say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
+        say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
 
 
 def _duration(seconds: float) -> str:

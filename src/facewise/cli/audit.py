@@ -114,9 +114,10 @@ def audit(
         html, data = written
         page = make_report(figures, f"{tables[0].name}{more}").html()
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(page, encoding="utf-8")
+        # A table's name may hold bytes that are no UTF-8; escaped like this they are JSON, too.
+        html.write_text(page, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        data.write_text(text, encoding="utf-8")
+        data.write_text(text, encoding="utf-8", errors="backslashreplace")
         typer.echo(f"all of it: {html}, {data}")
 
 

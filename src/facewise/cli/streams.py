@@ -35,6 +35,20 @@ def give_up(stream: TextIO) -> None:
     os.close(null)
 
 
+def say(text: str) -> None:
+    """A line for people on standard error.
+
+    A disk that is full under a log ends no work: lines wait for room, of which 8 kB are kept. Who
+    reads a pipe and goes away does.
+    """
+    try:
+        print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
 def printable(text: str) -> str:
     """Text on one line for people: what cannot be shown is escaped, as ``ls`` and ``repr`` do."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
