@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from facewise.training.augment import augment
 from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import TrainConfig
 from facewise.training.losses import Labels
+from facewise.training.sources import NO_ARRAYS
 from facewise.types import FloatArray, ImageArray
 
 log = logging.getLogger("facewise")
@@ -109,11 +109,11 @@ def check_teacher(path: Path) -> None:
         OptionError: it is not.
     """
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             if "probabilities" in stored:
                 return
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        pass  # a text, an array by itself, half a file
+    except NO_ARRAYS:
+        pass
     raise OptionError(f"teacher = {str(path)!r}: no file that facewise teach wrote, or damaged")
 
 

@@ -7,6 +7,7 @@ out, what another one learnt from.
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,16 @@ from facewise.errors import OptionError
 from facewise.training.config import TrainConfig, load_config
 
 UTKFACE: Final = "UTKFace (non-commercial research)"
+NO_ARRAYS: Final = (
+    ValueError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    KeyError,
+    zipfile.BadZipFile,
+)
+"""What NumPy raises of a text, an array by itself, or half a file, where named arrays should be."""
+
 DATASETS: Final = {
     "utkface": UTKFACE,
     "fairface": "FairFace (CC BY 4.0; Karkkainen and Joo, WACV 2021)",
@@ -82,9 +93,10 @@ def _start(init: str) -> tuple[str, ...]:
 
 
 def _teacher(path: str) -> list[str]:
-    if not Path(path).exists():
-        raise OptionError(f"{path} must say what is behind the teacher: run facewise teach again")
-    with np.load(path) as stored:
-        if "sources" not in stored:
-            raise OptionError(f"{path} does not say what is behind it: run facewise teach again")
-        return [str(source) for source in stored["sources"]]
+    try:
+        with Path(path).open("rb") as file, np.load(file) as stored:
+            return [str(source) for source in stored["sources"]]
+    except (OSError, *NO_ARRAYS) as error:
+        raise OptionError(
+            f"{path} must say what is behind the teacher ({error!r}): run facewise teach again"
+        ) from error
