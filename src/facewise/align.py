@@ -7,7 +7,7 @@ eyes; a model's spec states how large that distance is in its input and where th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -91,7 +91,8 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
         if not isinstance(face, Face):
             raise OptionError(
                 f"faces[{index}] must be a Face, not {type(face).__name__}: make one of its box "
-                "and its five landmarks, facewise.Face(bbox, landmarks)"
+                "and its five landmarks, facewise.Face(bbox, landmarks); of a prediction, pass "
+                "its face"
             )
         if (face.landmarks == face.landmarks[0]).all():
             raise OptionError(f"faces[{index}]: the landmarks fall on one point")
@@ -207,9 +208,14 @@ def _shrink(
     return small, (np.vstack([transform, [0.0, 0.0, 1.0]]) @ to_photo)[:2]
 
 
+def align_face(rgb: ImageArray, face: Face, template: FloatArray, size_px: int) -> ImageArray:
+    """The aligned crop of one face, uint8 ``(S, S, 3)``; arguments as of ``crop_faces``."""
+    return warp(rgb, similarity_transform(face.landmarks, template), size_px)
+
+
 def crop_faces(
     photo: PhotoSource,
-    faces: Sequence[Face],
+    faces: Iterable[Face],
     template: FloatArray,
     size_px: int,
     *,
@@ -219,7 +225,7 @@ def crop_faces(
 
     Args:
         photo: what the faces were found in: a Photo, or whatever ``facewise.load_photo`` reads.
-        faces: N faces.
+        faces: N faces, their landmarks in pixels of the upright photo.
         template: float32 ``(5, 2)``, pixels of the crop.
         size_px: side S of the crop.
         color_order: of arrays.
@@ -229,10 +235,13 @@ def crop_faces(
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
-        OptionError: landmarks are one single point.
+        OptionError: one is no ``Face``; its landmarks are one point, mirrored, or far off the
+            photo.
     """
-    rgb = load_photo(photo, color_order=color_order).rgb
+    faces = check_faces(faces)
+    loaded = load_photo(photo, color_order=color_order)
+    check_landmarks(faces, loaded)
     crops = np.empty((len(faces), size_px, size_px, 3), dtype=np.uint8)
     for index, face in enumerate(faces):
-        crops[index] = warp(rgb, similarity_transform(face.landmarks, template), size_px)
+        crops[index] = align_face(loaded.rgb, face, template, size_px)
     return crops

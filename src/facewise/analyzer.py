@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
-from facewise.align import check_faces, check_landmarks, crop_faces
+from facewise.align import align_face, check_faces, check_landmarks
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
 from facewise.errors import OptionError, check_count, check_list
@@ -288,8 +288,8 @@ class Analyzer:
     def _cut(self, photo: Photo, faces: Iterable[Face], timings: Timings) -> Iterator[FaceCrop]:
         for face in faces:
             with timings("align"):
-                crops = crop_faces(photo, [face], self.spec.template, self.spec.size_px)
-            yield face, crops[0]
+                crop = align_face(photo.rgb, face, self.spec.template, self.spec.size_px)
+            yield face, crop
 
     def _whole(self, photo: Photo) -> FaceCrop:
         """A picture that is a crop already."""

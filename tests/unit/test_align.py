@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facewise import load_photo
+from facewise import Analyzer, load_photo
 from facewise.align import crop_faces, make_template, similarity_transform, warp
+from facewise.errors import OptionError
 from facewise.images import BORDER
 from facewise.types import Face, ImageArray, Photo
 
@@ -163,3 +164,21 @@ def test_crops_of_whatever_is_a_picture(pictures: Path) -> None:
     bgr = np.ascontiguousarray(photo.rgb[..., ::-1])
     np.testing.assert_array_equal(crop_faces(path, [face], template, 64), crops)
     np.testing.assert_array_equal(crop_faces(bgr, [face], template, 64, color_order="bgr"), crops)
+
+
+def test_crops_of_what_cannot_be_a_face_there(analyzer: Analyzer, pictures: Path) -> None:
+    """Each would be a crop on its head, a grey one, or an error about an attribute."""
+    photo = load_photo(pictures / "astronaut.jpg")
+    (person,) = analyzer.analyze(photo)
+    face, template = person.face, make_template(64, 0.3, 0.4)
+    mirrored = Face(face.bbox, face.landmarks[[1, 0, 2, 4, 3]])
+    cases: list[tuple[Any, str]] = [
+        ([face, mirrored], r"faces\[1\]: the landmarks are mirrored"),
+        ([Face(face.bbox + 5000, face.landmarks + 5000)], r"faces\[0\]: no landmark lies in"),
+        ([person], r"faces\[0\] must be a Face, not Prediction: .*of a prediction, pass its face"),
+        (face, "list of Face, not one Face"),
+    ]
+    for faces, advice in cases:
+        with pytest.raises(OptionError, match=advice):
+            crop_faces(photo, faces, template, 64)
+    assert len(crop_faces(photo, iter([face]), template, 64)) == 1

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.align import crop_faces
+from facewise.align import align_face
 from facewise.attributes import AttributeModel
 from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
@@ -123,7 +123,7 @@ def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
         photo = Photo(degrade(add_border(rgb)[0], _state["degradation"], seed=position))
         face = _find(photo) if known is None else _unpacked(known)
         if face is not None:
-            crop = crop_faces(photo, [face], spec.template, spec.size_px)[0]
+            crop = align_face(photo.rgb, face, spec.template, spec.size_px)
             quality = measure_quality(crop, face.landmarks)
             row["found"] = True
             row["detections"] = _packed(face)
