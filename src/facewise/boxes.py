@@ -18,31 +18,21 @@ different orders and differ by some 1e-5, which must not decide."""
 
 
 def box_overlap(
-    boxes: FloatArray, box: FloatArray, *, relative_to: Literal["union", "smaller"] = "union"
+    boxes: FloatArray, others: FloatArray, *, relative_to: Literal["union", "smaller"] = "union"
 ) -> FloatArray:
-    """Overlap of each of ``(N, 4)`` boxes with one ``(4,)``, 0 to 1.
+    """Overlap of boxes with one or several others, 0 to 1; shapes broadcast as NumPy's do.
 
     Args:
-        boxes: N boxes.
-        box: the one they are compared with.
+        boxes: ``(N, 4)``; or ``(K, 1, 4)``, each of which is compared with all others.
+        others: ``(4,)``, or ``(N, 4)``.
         relative_to: "union" is the usual IoU; "smaller" is 1 where one box lies within the other.
+
+    Returns:
+        float32 ``(N,)``, or ``(K, N)``.
     """
-    corner = np.maximum(boxes[:, :2], box[:2])
-    opposite = np.minimum(boxes[:, 2:], box[2:])
-    shared = np.prod(np.clip(opposite - corner, 0, None), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    area = np.prod(box[2:] - box[:2])
-    whole = np.minimum(areas, area) if relative_to == "smaller" else areas + area - shared
-    overlap: FloatArray = shared / np.maximum(whole, np.float32(1e-9))
-    return overlap
-
-
-def _overlaps(
-    some: FloatArray, others: FloatArray, relative_to: Literal["union", "smaller"]
-) -> FloatArray:
-    """Overlap of each of K boxes with each of N, as of ``box_overlap``: ``(K, N)``."""
-    left, top, right, bottom = (some[:, k, None] for k in range(4))
-    x0, y0, x1, y1 = others.T
+    # In place: where suppression compares thousands, new memory is what takes long.
+    left, top, right, bottom = (boxes[..., k] for k in range(4))
+    x0, y0, x1, y1 = (others[..., k] for k in range(4))
     shared = np.minimum(right, x1)
     shared -= np.maximum(left, x0)
     np.maximum(shared, 0, out=shared)
@@ -103,7 +93,8 @@ def non_maximum_suppression(
     while len(order):
         # The best few at a time against all that is left, in one go: numpy's calls are the cost.
         rest = boxes[order]
-        clashes = _overlaps(rest[:AT_ONCE], rest, relative_to) > threshold
+        best = rest[:AT_ONCE, None]
+        clashes = box_overlap(best, rest, relative_to=relative_to) > threshold
         alive = np.ones(len(order), np.bool_)
         for index, clash in enumerate(clashes):
             if alive[index]:
