@@ -16,7 +16,7 @@ import numpy as np
 from facewise.align import align_face, check_faces, check_landmarks
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
-from facewise.errors import OptionError, check_count, check_list
+from facewise.errors import check_count
 from facewise.images import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_PIXELS,
@@ -36,6 +36,7 @@ from facewise.labels import (
     GENDER,
     GENDER_LABELS,
     ages_to_decades,
+    check_attributes,
     expected_age,
 )
 from facewise.models import PlainProvider, Provider, load_spec, plain_providers
@@ -391,22 +392,6 @@ class Analyzer:
 def _take(photos: Iterator[Photo], timings: Timings) -> list[Photo]:
     with timings("decode"):
         return list(itertools.islice(photos, PHOTOS_AT_ONCE))
-
-
-def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
-    """In the contract's order.
-
-    Raises:
-        OptionError: there are none, or others.
-    """
-    wanted = check_list("attributes", attributes)
-    unknown = sorted({str(name) for name in wanted} - set(ATTRIBUTES))
-    if unknown or not wanted:
-        raise OptionError(
-            f"attributes must be some of {', '.join(ATTRIBUTES)}"
-            + (f", not {', '.join(unknown)}" if unknown else "")
-        )
-    return tuple(name for name in ATTRIBUTES if name in wanted)
 
 
 def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...]) -> Distribution:

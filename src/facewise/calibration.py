@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.errors import ModelIntegrityError, OptionError
-from facewise.labels import AGES, ETHNICITY_LABELS, GENDER_LABELS, expected_age
+from facewise.labels import AGES, LABELS, expected_age
 from facewise.types import FloatArray, Quality
 
 MIN_STD_YEARS: Final = 0.5
@@ -47,7 +47,6 @@ LEVELS: Final = (0.8, 0.9, 0.95)
 
 Thresholds = tuple[float, ...]
 FloatArray64 = NDArray[np.float64]
-_LABELS: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
 
 UNSURE: Final = "the model is too unsure"
 QUALITY_REASONS: Final = {
@@ -156,7 +155,7 @@ class Calibration:
                 for level, t in intervals.get("thresholds", {}).items()
             },
             set_thresholds={
-                name: {float(level): _numbers(t, len(_LABELS[name])) for level, t in levels.items()}
+                name: {float(level): _numbers(t, len(LABELS[name])) for level, t in levels.items()}
                 for name, levels in stored.get("label_sets", {}).items()
             },
             quality_gates=gates.get("quality", {}),
@@ -169,6 +168,8 @@ class Calibration:
             if not 0 < temperature < np.inf:
                 raise ValueError(f"the temperature of {name} is {temperature}")
         for name, levels in self.set_thresholds.items():
+            if name == "age":
+                raise ValueError("ages have intervals, no label sets")
             if missing := set(self.coverages).difference(levels):
                 raise ValueError(f"no label sets of {name} at {sorted(missing)}")
         for name, gates in self.quality_gates.items():

@@ -14,10 +14,13 @@ age groups and the expected age are sums over it, made here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facewise.errors import OptionError, check_list
 
 AGES: Final = np.arange(1, 121)
 """The single years, 1 to 120; index i of an age distribution is the age i + 1."""
@@ -32,7 +35,14 @@ DECADES: Final = slice(0, 12)
 GENDER: Final = slice(12, 14)
 ETHNICITY: Final = slice(14, 19)
 
-ATTRIBUTES: Final[tuple[str, ...]] = ("age", "gender", "ethnicity")
+LABELS: Final[dict[str, tuple[str, ...]]] = {
+    "age": DECADE_LABELS,
+    "gender": GENDER_LABELS,
+    "ethnicity": ETHNICITY_LABELS,
+}
+"""Attribute to its labels, in the order of the vector."""
+
+ATTRIBUTES: Final[tuple[str, ...]] = tuple(LABELS)
 
 GENDER_SYNONYMS: Final[dict[str, str]] = {
     "m": "male",
@@ -66,6 +76,22 @@ FAIRFACE_RACES: Final[dict[str, str]] = {
     "Middle Eastern": "Others",
 }
 """FairFace's seven races mapped to the five classes of the contract."""
+
+
+def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
+    """In the contract's order.
+
+    Raises:
+        OptionError: there are none, or others.
+    """
+    wanted = check_list("attributes", attributes)
+    unknown = sorted({str(name) for name in wanted} - set(ATTRIBUTES))
+    if unknown or not wanted:
+        raise OptionError(
+            f"attributes must be some of {', '.join(ATTRIBUTES)}"
+            + (f", not {', '.join(unknown)}" if unknown else "")
+        )
+    return tuple(name for name in ATTRIBUTES if name in wanted)
 
 
 def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:

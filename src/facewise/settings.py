@@ -1,7 +1,8 @@
 """Settings of the server: keyword arguments, then ``FACEWISE_*`` variables, then a TOML file.
 
-The file is named by ``FACEWISE_CONFIG``; its keys are the fields below. Nothing in the library
-reads the environment: a setting has a meaning only where a person runs a service.
+The file is named by ``FACEWISE_CONFIG``; its keys are the fields below. The library takes
+arguments only: a setting has a meaning only where a person runs a service. (It heeds two
+variables of others, which turn their telemetry on: ORT_DISABLE_TELEMETRY, RAY_USAGE_STATS_ENABLED.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pydantic_settings import (
 
 from facewise.errors import OptionError
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.labels import ATTRIBUTES
+from facewise.labels import ATTRIBUTES, check_attributes
 from facewise.machine import cores
 
 CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
@@ -135,12 +136,7 @@ class Settings(BaseSettings):
     @field_validator("attributes")
     @classmethod
     def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is None:
-            return None
-        unknown = sorted(set(value) - set(ATTRIBUTES))
-        if unknown or not value:
-            raise ValueError(f"name some of {','.join(ATTRIBUTES)}, with commas")
-        return tuple(name for name in ATTRIBUTES if name in value)
+        return None if value is None else check_attributes(value)
 
     @field_validator("api_key")
     @classmethod

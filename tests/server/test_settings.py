@@ -90,8 +90,8 @@ def test_arguments_beat_the_environment_and_that_the_file(
     ("name", "value", "words"),
     [
         ("FACEWISE_PORT", "70000", "FACEWISE_PORT"),
-        ("FACEWISE_ATTRIBUTES", "age,height", "age,gender,ethnicity"),
-        ("FACEWISE_ATTRIBUTES", "", "age,gender,ethnicity"),
+        ("FACEWISE_ATTRIBUTES", "age,height", "some of age, gender, ethnicity, not height"),
+        ("FACEWISE_ATTRIBUTES", "", "some of age, gender, ethnicity"),
         ("FACEWISE_THREADS", "none", "FACEWISE_THREADS"),
         ("FACEWISE_ROOT_PATH", "faces/", "FACEWISE_ROOT_PATH"),
         ("FACEWISE_API_KEY", "short12", "FACEWISE_API_KEY.: choose a key of 8 characters or more"),

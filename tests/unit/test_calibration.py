@@ -169,6 +169,7 @@ def test_wrong_number_of_thresholds() -> None:
         ({"temperatures": {"age": "1"}}, "TypeError"),
         ({"label_sets": {"gender": {"0.9": 0.5}}}, r"gender at \[0.8, 0.95\]"),
         ({"label_sets": {"colour": {"0.9": 0.5}}}, "colour"),
+        ({"label_sets": {"age": {"0.9": 0.5}}}, "age"),
         ({"gates": {"quality": {"age": {"eye_distance": {"min": 9}}}}}, r"\['eye_distance'\]"),
         ({"age_intervals": {"thresholds": {"0.9": {"band": [1.0]}}}}, "age"),
         ({"label_sets": 3}, "AttributeError"),

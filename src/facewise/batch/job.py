@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from facewise._version import __version__
-from facewise.analyzer import Analyzer, check_attributes
+from facewise.analyzer import Analyzer
 from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.labels import ATTRIBUTES
+from facewise.labels import ATTRIBUTES, check_attributes
 from facewise.models import WEIGHTS_FOLDER, ModelSpec, load_spec
 
 CHUNK: Final = 8
