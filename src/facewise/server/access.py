@@ -13,6 +13,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from facewise.folders import counted
 from facewise.server.problems import ProblemError
 from facewise.settings import Settings
 
@@ -90,8 +91,8 @@ class Access:
                 self.charge(request, -taken)
             raise
 
-    def check_rate(self, request: Request, photos: int = 1) -> None:
-        """Take tokens from the client's bucket, which refills over a minute.
+    def check_rate(self, request: Request) -> None:
+        """Take a token from the client's bucket, which refills over a minute.
 
         Raises:
             ProblemError: 429 with Retry-After.
@@ -100,16 +101,16 @@ class Access:
             return
         client = client_of(request)
         level, now = self._level(client)
-        if level < photos:
-            wait = math.ceil((photos - level) * 60 / self._rate)
+        if level < 1:
+            wait = math.ceil((1 - level) * 60 / self._rate)
             raise ProblemError(
                 429,
                 "rate_limited",
-                f"More than {_counted(self._rate, 'photo')} a minute: go on in "
-                f"{_counted(wait, 'second')}.",
+                f"More than {counted(self._rate, 'photo', 'photos')} a minute: go on in "
+                f"{counted(wait, 'second', 'seconds')}.",
                 {"Retry-After": str(wait)},
             )
-        self._store(client, level - photos, now)
+        self._store(client, level - 1, now)
 
     def charge(self, request: Request, photos: int) -> None:
         """Count photos that are analysed all the same, so that the bucket may fall below zero; or,
@@ -131,7 +132,3 @@ class Access:
         self._buckets.move_to_end(client)
         while len(self._buckets) > REMEMBERED_CLIENTS:
             self._buckets.popitem(last=False)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

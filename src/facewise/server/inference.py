@@ -19,6 +19,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from facewise.analyzer import Analyzer, Timings
+from facewise.calibration import Calibration
 from facewise.errors import ImageError
 from facewise.server.problems import ProblemError, problem_of
 from facewise.server.uploads import busy, too_large
@@ -88,9 +89,9 @@ class Inference:
             raise busy("its queue is full")
 
     @property
-    def coverages(self) -> tuple[float, ...]:
-        """Levels that a request may ask for."""
-        return self._analyzer.calibration.coverages
+    def calibration(self) -> Calibration:
+        """Has the levels of coverage that a request may ask for."""
+        return self._analyzer.calibration
 
     def _adapted(self, attributes: Sequence[str], coverage: float) -> Analyzer:
         """The analyzer with fewer attributes on, or another coverage: the same sessions, shared."""

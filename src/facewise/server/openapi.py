@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from facewise._version import __version__
+from facewise.analyzer import STAGES
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS
 from facewise.server.problems import TITLES, Problem
-from facewise.server.schemas import Schemas
+from facewise.server.schemas import SCHEMA_VERSION, Schemas
 from facewise.server.state import State
 
 DESCRIPTION: Final = (
@@ -116,7 +117,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "examples": [",".join(attributes[:2])],
                 }
             if parameter["name"] == "coverage":
-                levels = list(state.inference.coverages)
+                levels = list(state.inference.calibration.coverages)
                 parameter["schema"] = {
                     "type": "number",
                     "enum": levels,
@@ -167,16 +168,15 @@ def _add_headers(document: dict[str, Any]) -> None:
 
 
 def _common(state: State) -> dict[str, Any]:
-    stages = ("queue", "decode", "detect", "align", "attributes", "calibrate", "total")
     milliseconds = (0.1, 6.2, 41.0, 0.6, 5.3, 0.4, 53.6)
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "facewise_version": __version__,
         "request_id": "4f0c2ad1b7e94f3d",
         "model": state.spec.info.to_dict(),
         "attributes": list(state.inference.attributes),
         "coverage": state.coverage,
-        "timings_ms": dict(zip(stages, milliseconds, strict=True)),
+        "timings_ms": dict(zip(("queue", *STAGES, "total"), milliseconds, strict=True)),
     }
 
 

@@ -21,7 +21,6 @@ from facewise.errors import (
     ImageError,
     ImageTooLargeError,
     ImageTooSmallError,
-    ModelNotFoundError,
     NotAnImageError,
     UnsupportedFormatError,
 )
@@ -37,7 +36,6 @@ STATUS_OF_ERROR: Final[dict[type[FacewiseError], int]] = {
     CorruptImageError: 422,
     ImageTooLargeError: 413,
     ImageTooSmallError: 422,
-    ModelNotFoundError: 404,
 }
 
 TITLES: Final[dict[str, str]] = {

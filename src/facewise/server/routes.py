@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from facewise._version import __version__
-from facewise.errors import ImageError
+from facewise.errors import ImageError, OptionError
 from facewise.server import problems
 from facewise.server.inference import Result, plain
 from facewise.server.problems import TITLES, ProblemError, request_id_of
@@ -64,10 +64,11 @@ def options(
     ] = None,
 ) -> Options:
     on = state.inference.attributes
-    level = state.coverage if coverage is None else coverage
-    if level not in state.inference.coverages:
-        levels = ", ".join(f"{fitted:g}" for fitted in state.inference.coverages)
-        raise ProblemError(422, "invalid_option", f"coverage: one of {levels}.")
+    wanted = state.coverage if coverage is None else coverage
+    try:
+        level = state.inference.calibration.check_coverage(wanted)
+    except OptionError as error:
+        raise ProblemError(422, "invalid_option", f"{error}.") from error
     if attributes is None:
         return Options(on, level, vector, years)
     names = attributes.split(",")
