@@ -126,9 +126,10 @@ def _template(points: Any) -> FloatArray:
     return template
 
 
-def list_models(folder: Path = WEIGHTS_FOLDER) -> tuple[ModelSpec, ...]:
-    """Specs of all attribute models in a folder, the default first, then by name."""
-    specs = [read_spec(path) for path in sorted(folder.glob("*.json")) if _kind(path) == SPEC_KIND]
+def list_models() -> tuple[ModelSpec, ...]:
+    """Specs of all installed attribute models, the default first, then by name."""
+    paths = sorted(WEIGHTS_FOLDER.glob("*.json"))
+    specs = [read_spec(path) for path in paths if _kind(path) == SPEC_KIND]
     return tuple(sorted(specs, key=lambda spec: (spec.name != DEFAULT_MODEL, spec.name)))
 
 

@@ -109,16 +109,6 @@ class AreaSource:
         """Width and height in pixels."""
         return self._rgb.shape[1], self._rgb.shape[0]
 
-    def level(self, width: int, height: int) -> FloatArray:
-        """The whole picture at another size: float32 ``(height, width, 3)``, 0 to 255."""
-        if self._sums is None:
-            (level,) = self._by_strips([(width, height)])
-            return level
-        rows, columns = self._blocks.shape[:2]
-        mean = np.empty((height, width, 3), np.float32)
-        self._read(self._sums, _windows(columns, width), _windows(rows, height), 0, mean)
-        return mean
-
     def _by_strips(self, sizes: Sequence[tuple[int, int]]) -> list[FloatArray]:
         """All levels from one walk down the picture, without sums of all of it."""
         rows, columns = self._blocks.shape[:2]
@@ -170,8 +160,10 @@ class AreaSource:
             target *= across
 
     def levels(self, sizes: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
-        """Levels of these widths and heights, some read ahead: what is done with a level in between
-        drives the sums out of the processor's cache.
+        """The whole picture at these widths and heights: float32 ``(height, width, 3)``, 0 to 255.
+
+        Some are read ahead: what is done with one in between drives the sums out of the processor's
+        cache.
         """
         limit = AHEAD_BY_STRIPS if self._sums is None else AHEAD
         ahead: list[tuple[int, int]] = []
@@ -185,7 +177,13 @@ class AreaSource:
                 ahead.clear()
 
     def _read_levels(self, sizes: Sequence[tuple[int, int]]) -> list[FloatArray]:
-        return self._by_strips(sizes) if self._sums is None else [self.level(*s) for s in sizes]
+        if self._sums is None:
+            return self._by_strips(sizes)
+        rows, columns = self._blocks.shape[:2]
+        means = [np.empty((height, width, 3), np.float32) for width, height in sizes]
+        for (width, height), mean in zip(sizes, means, strict=True):
+            self._read(self._sums, _windows(columns, width), _windows(rows, height), 0, mean)
+        return means
 
     def _scratch(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint16]:
         """An array of any content, of memory that is taken once: new pages are dear."""

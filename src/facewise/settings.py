@@ -2,7 +2,7 @@
 
 The file is named by ``FACEWISE_CONFIG``; its keys are the fields below. The library takes
 arguments only: a setting has a meaning only where a person runs a service. (It heeds two
-variables of others, which turn their telemetry on: ORT_DISABLE_TELEMETRY, RAY_USAGE_STATS_ENABLED.)
+variables of others, on their own telemetry: ORT_DISABLE_TELEMETRY, RAY_USAGE_STATS_ENABLED.)
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def test_area_means_are_exact(size: tuple[int, int]) -> None:
     """Fine and coarse levels (windows of more than 257 pixels go another way), and crops."""
     rgb = np.random.default_rng(0).integers(0, 256, (83, 97, 3), dtype=np.uint8)
     source = AreaSource(rgb)
-    np.testing.assert_allclose(source.level(*size), mean_by_hand(rgb, *size), atol=1e-3)
+    np.testing.assert_allclose(next(source.levels([size])), mean_by_hand(rgb, *size), atol=1e-3)
     corners = np.array([[0, 0, 97, 83], [10, 5, 40, 61], [3, 3, 3, 9]])
     whole, part, empty = source.crops(corners, 24)
     np.testing.assert_allclose(whole, mean_by_hand(rgb, 24, 24), atol=1e-3)
@@ -274,7 +274,7 @@ def test_a_crop_past_the_edge_is_that_of_the_picture_in_a_border(
 def test_whole_ratios_and_long_rows(size: tuple[int, int]) -> None:
     """Windows that end between two pixels, and levels that are read in several pieces."""
     rgb = np.random.default_rng(2).integers(0, 256, (480, 600, 3), dtype=np.uint8)
-    level = AreaSource(rgb).level(*size)
+    level = next(AreaSource(rgb).levels([size]))
     for y in (0, 1, size[1] // 2, size[1] - 1):
         rows = rgb[y * 480 // size[1] : -(-(y + 1) * 480 // size[1])].mean(axis=0)
         for x in (0, 1, 2, size[0] // 2, size[0] - 2, size[0] - 1):
@@ -291,7 +291,9 @@ def test_blocks_of_pixels_change_little() -> None:
     )
     plain, blocks = AreaSource(smooth), AreaSource(smooth, 3)
     assert blocks.size == plain.size
-    np.testing.assert_allclose(blocks.level(90, 70), plain.level(90, 70), atol=4)
+    np.testing.assert_allclose(
+        next(blocks.levels([(90, 70)])), next(plain.levels([(90, 70)])), atol=4
+    )
     corners = np.array([[10, 20, 300, 310], [10, 20, 60, 70], [5, 5, 5, 5]])
     fine, coarse = plain.crops(corners, 24), blocks.crops(corners, 24)
     np.testing.assert_allclose(coarse[0], fine[0], atol=4)
