@@ -260,7 +260,11 @@ class Analyzer:
         return [tuple(itertools.islice(predictions, len(faces))) for faces in found]
 
     def analyze_crops(
-        self, crops: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
+        self,
+        crops: Iterable[PhotoSource],
+        *,
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
     ) -> list[Prediction]:
         """Analyse faces that are already cut out and upright, one a picture; nothing is detected.
 
@@ -271,15 +275,27 @@ class Analyzer:
         What only the photo tells is lost, and with it the gates of abstention on it: how large the
         face was there, how far it is turned, how sure the detector was. Where there is the photo,
         ``analyze_faces`` keeps all of them.
+
+        Args:
+            crops: pictures, each of them as ``analyze`` takes one.
+            color_order: of arrays.
+            timings: receives milliseconds by stage; resizing is "align".
+
+        Returns:
+            A prediction a picture, in their order.
+
+        Raises:
+            ImageError: a picture cannot be read; the message says which.
         """
         photos = load_photos(crops, color_order=color_order, **self._limits)
-        return self._predict(map(self._whole, photos), Timings())
+        timings = Timings() if timings is None else timings
+        return self._predict(self._uncut(photos, timings), timings)
 
     def _find(
         self, photos: Iterator[Photo], found: list[tuple[Face, ...]], timings: Timings
     ) -> Iterator[FaceCrop]:
         """Detect and cut, a few photos at a time; the faces of each photo go to ``found``."""
-        while some := _take(photos, timings):
+        while some := _take(photos, timings, PHOTOS_AT_ONCE):
             with timings("detect"):
                 found += self.detector.detect_many(some)
             for photo, faces in zip(some, found[-len(some) :], strict=True):
@@ -291,6 +307,12 @@ class Analyzer:
             with timings("align"):
                 crop = align_face(photo.rgb, face, self.spec.template, self.spec.size_px)
             yield face, crop
+
+    def _uncut(self, photos: Iterator[Photo], timings: Timings) -> Iterator[FaceCrop]:
+        while some := _take(photos, timings, 1):
+            with timings("align"):
+                whole = self._whole(some.pop())  # which lets it go before the next is decoded
+            yield whole
 
     def _whole(self, photo: Photo) -> FaceCrop:
         """A picture that is a crop already."""
@@ -389,9 +411,9 @@ class Analyzer:
         return [_distribution(labels, own, chosen) for own, chosen in zip(p, sets, strict=True)]
 
 
-def _take(photos: Iterator[Photo], timings: Timings) -> list[Photo]:
+def _take(photos: Iterator[Photo], timings: Timings, most: int) -> list[Photo]:
     with timings("decode"):
-        return list(itertools.islice(photos, PHOTOS_AT_ONCE))
+        return list(itertools.islice(photos, most))
 
 
 def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...]) -> Distribution:

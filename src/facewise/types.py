@@ -134,6 +134,16 @@ class Quality:
     brightness: float
     contrast: float
 
+    def to_dict(self) -> dict[str, float]:
+        """Plain JSON-ready values."""
+        return {
+            "eye_distance_px": round(self.eye_distance_px, 2),
+            "sharpness": round(self.sharpness, 3),
+            "yaw_degrees": round(self.yaw_degrees, 1),
+            "brightness": round(self.brightness, 3),
+            "contrast": round(self.contrast, 3),
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face(_ByFields):
@@ -198,10 +208,21 @@ class Face(_ByFields):
     def __repr__(self) -> str:
         return f"<Face {_box(self)}, detection_score {self.detection_score:.2f}>"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values; without ``quality`` where there is none."""
+        out: dict[str, Any] = {
+            "bbox": [round(float(v), 2) for v in self.bbox],
+            "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.landmarks],
+            "detection_score": round(self.detection_score, 5),
+        }
+        if self.quality is not None:
+            out["quality"] = self.quality.to_dict()
+        return out
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Distribution(_ByFields):
-    """Probabilities over named classes.
+class Distribution(_ByFields, Mapping[str, float]):
+    """Probabilities over named classes; a mapping of labels to them, in the labels' order.
 
     Attributes:
         labels: K names.
@@ -251,26 +272,16 @@ class Distribution(_ByFields):
             names = ", ".join(self.labels if few else (*self.labels[:3], "...", self.labels[-1]))
             raise KeyError(f"no label {label!r}: there are {names}") from None
 
-    def keys(self) -> tuple[str, ...]:
-        """The labels, so that ``dict(distribution)`` is labels to probabilities."""
-        return self.labels
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __contains__(self, label: object) -> bool:
-        return str(label) in self.labels
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "label": self.top,
-            "probabilities": {
-                label: round(float(p), 5)
-                for label, p in zip(self.labels, self.probabilities, strict=True)
-            },
+            "probabilities": {label: round(p, 5) for label, p in self.items()},
             "label_set": list(self.label_set),
         }
 
@@ -337,21 +348,7 @@ class Prediction(_ByFields):
             vector: add the 19 numbers (null where an attribute is off).
             years: add the distribution over the 120 single years.
         """
-        face = self.face
-        out: dict[str, Any] = {
-            "bbox": [round(float(v), 2) for v in face.bbox],
-            "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in face.landmarks],
-            "detection_score": round(face.detection_score, 5),
-        }
-        if face.quality is not None:
-            q = face.quality
-            out["quality"] = {
-                "eye_distance_px": round(q.eye_distance_px, 2),
-                "sharpness": round(q.sharpness, 3),
-                "yaw_degrees": round(q.yaw_degrees, 1),
-                "brightness": round(q.brightness, 3),
-                "contrast": round(q.contrast, 3),
-            }
+        out = self.face.to_dict()
         if self.age is not None and self.age_decades is not None:
             assert self.age_years is not None
             assert self.age_interval_years is not None

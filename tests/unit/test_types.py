@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,30 @@ def test_a_probability_by_its_label(analyzer: Analyzer, pictures: Path) -> None:
     assert dict(gender) == {"male": gender["male"], "female": gender["female"]}
     assert ("female" in gender, "woman" in gender) == (True, False)
     assert (list(gender), len(gender)) == (["male", "female"], 2)
+    assert isinstance(gender, Mapping)
+    assert list(gender.keys()) == list(gender.labels)
+    assert list(gender.values()) == gender.probabilities.tolist()
+    assert max(gender.items(), key=lambda item: item[1]) == ("female", gender.top_probability)
+    assert (gender.get("woman"), gender.get("woman", 0.0)) == (None, 0)
+    assert gender != dict(gender), "a dict has no label set"
     age = prediction.age
     assert age is not None
     assert age[30] == age["30"] > 0
     with pytest.raises(KeyError, match=r"no label 130: there are 1, 2, 3, \.\.\., 120"):
         age[130]
+
+
+def test_a_face_is_json_as_in_its_prediction(analyzer: Analyzer, pictures: Path) -> None:
+    (prediction,) = analyzer.analyze(pictures / "astronaut.jpg")
+    face, whole = prediction.face, prediction.to_dict()
+    assert face.quality is not None
+    said = json.loads(json.dumps(face.to_dict()))
+    assert list(said) == ["bbox", "landmarks", "detection_score", "quality"]
+    assert said == {name: whole[name] for name in said}
+    assert face.quality.to_dict() == said["quality"]
+    assert face.quality.sharpness == pytest.approx(said["quality"]["sharpness"], abs=6e-4)
+    (found,) = MTCNN(threads=1).detect(pictures / "astronaut.jpg")
+    assert found.to_dict() == {name: said[name] for name in said if name != "quality"}
 
 
 def test_a_photo_of_something_else_says_what_it_must_be() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,13 +72,7 @@ def face_columns(prediction: Prediction) -> Row:
         "detection_score": face.detection_score,
     }
     if (quality := face.quality) is not None:
-        row |= {
-            "eye_distance_px": quality.eye_distance_px,
-            "sharpness": quality.sharpness,
-            "yaw_degrees": quality.yaw_degrees,
-            "brightness": quality.brightness,
-            "contrast": quality.contrast,
-        }
+        row |= dataclasses.asdict(quality)
     return row
 
 
