@@ -8,7 +8,7 @@ more. Nothing in Pillow is changed.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -46,7 +46,13 @@ SUFFIXES: Final = frozenset(
 )  # fmt: skip
 """By which a picture is told from other files of a folder, in lower case."""
 
-NAMES: Final = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
+NAMES: Final = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "HEIC")
+"""What is read, as people call it."""
+
+CODECS: Final = {"JPEG": "jpg", "PNG": "zlib", "WebP": "webp", "TIFF": "libtiff", "AVIF": "avif"}
+"""Those that a build of Pillow can lack, to its own names of what they need."""
+
+_ANY: Final = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
 PILLOWS_LIMIT: Final = (
     "more pixels than Pillow decodes in this format (twice PIL.Image.MAX_IMAGE_PIXELS): scale the "
@@ -76,7 +82,17 @@ _FOREIGN: Final = {
 }
 _VIDEO: Final = re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba", re.DOTALL)
 """Matroska and WebM, AVI, MPEG; MP4 and most MOVs are ISO media."""
-_FRAMES: Final = f"save a frame of it as {NAMES}; facewise annotate reads whole videos"
+_FRAMES: Final = f"save a frame of it as {_ANY}; facewise annotate reads whole videos"
+
+
+def readable() -> tuple[str, ...]:
+    """Names of the formats that are read with what is installed."""
+    from PIL import features
+
+    missing = {name for name, codec in CODECS.items() if not features.check(codec)}
+    if not importlib.util.find_spec("pillow_heif"):
+        missing.add("HEIC")
+    return tuple(name for name in NAMES if name not in missing)
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -186,7 +202,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     """Say as exactly as the first bytes allow what this is."""
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
     name = next((name for sign, name in _FOREIGN.items() if start.startswith(sign)), None)
-    advice = f"save it as {NAMES}"
+    advice = f"save it as {_ANY}"
     if brands:
         name, advice = "video, or this kind of ISO media,", _FRAMES
     elif b"<svg" in start and start.startswith(b"<"):
@@ -197,7 +213,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
         return NotAnImageError("a web page, not a picture: download the picture itself")
     if _VIDEO.match(data):
         return NotAnImageError(f"a video, not a picture: {_FRAMES}")
-    return NotAnImageError(f"not a picture: pass a {NAMES} file")
+    return NotAnImageError(f"not a picture: pass a {_ANY} file")
 
 
 _IGNORED: Final = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif"), 0)

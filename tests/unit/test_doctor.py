@@ -16,6 +16,7 @@ import pytest
 
 import facewise
 from facewise.cli import doctor
+from facewise.formats import readable
 from facewise.models import DEFAULT_MODEL
 
 PACKAGE = Path(facewise.__file__).parent
@@ -175,3 +176,11 @@ def test_the_lists_agree_with_pyproject() -> None:
     }
     extras["ray"] |= extras["batch"]  # which it asks for
     assert extras == {extra: set(listed) for extra, listed in doctor.extras().items()}
+
+
+def test_a_pillow_that_was_built_without_a_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda codec: codec not in ("webp", "avif"))
+    assert set(readable()) - {"HEIC"} == {"JPEG", "PNG", "BMP", "GIF", "TIFF"}
+    assert list(doctor.check_codecs()) == [
+        "Pillow was built without AVIF, WebP: pip install --force-reinstall pillow"
+    ]

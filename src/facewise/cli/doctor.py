@@ -42,9 +42,6 @@ RIVALS: Final = (
 """Distributions that install over each other; two of a row at once break the import of either.
 Any one of a row will do."""
 
-CODECS: Final = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "libtiff": "TIFF"}
-"""Pillow's names of what a build can lack, to the formats that it costs."""
-
 REINSTALL: Final = "pip install --force-reinstall"
 
 
@@ -111,9 +108,9 @@ def _import(module: str) -> None:
 
 def check_codecs() -> Iterator[str]:
     """Pillow was built with every format that facewise reads without extras."""
-    from PIL import features
+    from facewise.formats import CODECS, readable
 
-    missing = [name for code, name in CODECS.items() if not features.check(code)]
+    missing = sorted(CODECS.keys() - set(readable()))
     if missing:
         yield f"Pillow was built without {', '.join(missing)}: {REINSTALL} pillow"
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, Response
-from PIL import features
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from facewise._version import __version__
+from facewise.formats import readable
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
@@ -64,7 +63,7 @@ async def models(state: Shared) -> Any:
             "max_faces": state.inference.max_faces,
             "photos_per_minute": settings.rate_limit_per_minute,
         },
-        "formats": _formats(),
+        "formats": readable(),
         "needs_key": state.access.needs_key,
         "on_device": state.on_device,
     }
@@ -155,13 +154,6 @@ def _kept(request: Request, text: str, kind: str) -> Response:
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=kind, headers=headers)
-
-
-def _formats() -> list[str]:
-    """What can be read with what is installed."""
-    present = {"HEIC": find_spec("pillow_heif"), "AVIF": features.check("avif")}
-    names = ("JPEG", "PNG", "WebP", "HEIC", "AVIF", "GIF", "BMP", "TIFF")
-    return [name for name in names if present.get(name, True)]
 
 
 def _specs(state: State) -> list[ModelSpec]:
