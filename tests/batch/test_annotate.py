@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,32 @@ def test_files_of_more_bytes_than_are_allowed_are_rows_that_name_the_option(
     assert said == []
     with pytest.raises(OptionError, match="max_bytes"):
         Job(max_bytes=0)
+
+
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "shard_size", "photos_per_inference"])
+def test_counts_are_whole_numbers_however_they_are_written(name: str) -> None:
+    def job(value: Any) -> Job:
+        return replace(AGE, **{name: value})
+
+    assert isinstance(getattr(job(2e7), name), int)
+    for value in (0, 1.5, float("nan"), float("inf"), "8"):
+        with pytest.raises(OptionError, match=f"{name} must be a whole number, 1 or more"):
+            job(value)
+
+
+def test_a_limit_of_bytes_that_is_a_whole_float_reads_every_picture(
+    pictures: Path, tmp_path: Path
+) -> None:
+    limit: Any = 2e7
+    summary = run(pictures / "astronaut.jpg", tmp_path / "t", replace(AGE, max_bytes=limit))
+    assert (summary.faces, summary.errors.total()) == (1, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1.5, float("nan")])
+def test_workers_are_a_whole_number(workers: Any, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="workers must be a whole number, 1 or more"):
+        annotate([str(pictures / "astronaut.jpg")], tmp_path / "t", AGE, workers=workers)
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_folder_becomes_a_row_a_face_and_a_row_a_failure(photos: Path, tmp_path: Path) -> None:

@@ -198,6 +198,10 @@ def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
 
 
 def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
+    assert len(choose(table, "age_years", 2.0, largest=False)) == 2  # type: ignore[arg-type]
+    for count in (0, 1.5, float("nan")):
+        with pytest.raises(OptionError, match="count must be a whole number, 1 or more"):
+            choose(table, "age_years", count, largest=False)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="no column shoe_size"):
         choose(table, "shoe_size", 5, largest=False)
     with pytest.raises(OptionError, match="no order"):

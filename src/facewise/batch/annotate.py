@@ -17,7 +17,7 @@ from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import Fingerprints, Watch, changed, check, list_items
 from facewise.batch.table import TableFolder, encode_part
-from facewise.errors import MissingExtraError, OptionError, TableError
+from facewise.errors import MissingExtraError, OptionError, TableError, check_count
 from facewise.folders import Skipped
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
@@ -84,8 +84,8 @@ def annotate(
     """
     job = job or Job()
     run = _engine(engine)
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers must be 1 or more, not {workers}")
+    if workers is not None:
+        workers = check_count("workers", workers)
     if storage.is_url(os.fspath(out)):
         raise OptionError(f"{out}: a table is written to a local disk; copy it from there")
     if not sources:

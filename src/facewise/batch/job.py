@@ -123,11 +123,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.attributes is not None:
             object.__setattr__(self, "attributes", check_attributes(self.attributes))
-        for name in ("max_bytes", "max_pixels"):
-            check_count(name, getattr(self, name))
-        for name in ("shard_size", "photos_per_inference"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("max_bytes", "max_pixels", "shard_size", "photos_per_inference"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
         if not 0 < self.frames_per_second <= 1000:
             raise OptionError(
                 f"frames_per_second must be above 0 and at most 1000, not {self.frames_per_second}"

@@ -18,7 +18,7 @@ from facewise.batch.sources import differing
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
-from facewise.errors import ImageError, OptionError, TableError
+from facewise.errors import ImageError, OptionError, TableError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
 from facewise.parts import part_files, read_batches
 from facewise.types import Photo
@@ -64,8 +64,7 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
         TableError: it is no table of ``facewise annotate``, or is damaged.
         OptionError: it has no such column.
     """
-    if count < 1:
-        raise OptionError(f"count must be 1 or more, not {count}")
+    count = check_count("count", count)
     columns, compute = COMPUTED.get(by, ([by], lambda value: value))
     wanted = dict.fromkeys(["image_id", "face_index", "frame_index", "bbox", *columns])
     chosen: list[Chosen] = []
