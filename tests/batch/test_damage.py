@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.batch import storage, tables
+from facewise.batch import picture_tables, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
@@ -254,7 +254,7 @@ def picture(row: int) -> bytes:
     return bytes([row % 251]) * 400 + str(row).encode()
 
 
-def read_all(reader: tables.RowReader, places: list[tuple[int, int]]) -> list[bytes | None]:
+def read_all(reader: picture_tables.RowReader, places: list[tuple[int, int]]) -> list[bytes | None]:
     """Bytes of every row, in order; None where it is damaged."""
     out: list[bytes | None] = []
     for group, within in places:
@@ -292,7 +292,7 @@ def test_a_damaged_row_group_costs_its_own_rows_and_none_gets_anothers(
     )
     damage_group(path, 1, share)
     places = [(row // 100, row % 100) for row in range(300)]
-    reader = tables.RowReader(str(path), None)
+    reader = picture_tables.RowReader(str(path), None)
     found = read_all(reader, places)
     lost = [row for row, data in enumerate(found) if data is None]
     assert lost
@@ -320,7 +320,7 @@ def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path:
     data[frame : frame + 4] = bytes(4)
     path.write_bytes(data)
     places = [(row // 20, row % 20) for row in range(80)]
-    reader = tables.RowReader(str(path), None)
+    reader = picture_tables.RowReader(str(path), None)
     found = read_all(reader, places)
     assert found == expected[:20] + [None] * 60
     assert read_all(reader, places[::-1])[::-1] == found
@@ -335,7 +335,7 @@ def test_row_groups_that_cost_memory_are_named(
     pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False)
     listed(tmp_path / "t.parquet")
     assert not caplog.messages
-    monkeypatch.setattr(tables, "LARGE_GROUP", 40_000)
+    monkeypatch.setattr(picture_tables, "LARGE_GROUP", 40_000)
     listed(tmp_path / "t.parquet")
     (said,) = caplog.messages
     assert "t.parquet: a row group holds 0 MB of pictures" in said

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.batch import archives, pool, storage, tables
+from facewise.batch import archives, picture_tables, pool, storage
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
@@ -160,7 +160,9 @@ def _begin(
             "members of one name, the first)"
         )
     if images == 0:
-        packed = [ending for ending in (*archives.ENDINGS, *tables.ENDINGS) if skipped[ending]]
+        packed = [
+            ending for ending in (*archives.ENDINGS, *picture_tables.ENDINGS) if skipped[ending]
+        ]
         found = next(filter(_is_folder, sources), None)
         raise OptionError(
             f"no picture in {', '.join(sources)}"

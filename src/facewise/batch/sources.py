@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from facewise.batch import archives, storage, tables
+from facewise.batch import archives, picture_tables, storage
 from facewise.batch.job import VIDEOS, Item, Job, file_item
 from facewise.batch.sorting import sort_strings
 from facewise.errors import FacewiseError, ImageNotFoundError, OptionError, SourceError
@@ -94,7 +94,7 @@ def expand_braces(source: str) -> Iterator[str]:
         OptionError: the first number is above the last, which would be no name at all.
     """
     match = _BRACES.search(source)
-    if match is None or storage_exists(source):
+    if match is None or exists_locally(source):
         yield source
         return
     first, last = match.groups()
@@ -105,7 +105,7 @@ def expand_braces(source: str) -> Iterator[str]:
         yield from expand_braces(name)
 
 
-def storage_exists(source: str) -> bool:
+def exists_locally(source: str) -> bool:
     """Whether a local path of exactly this name is there; patterns of URLs are always patterns."""
     path = storage.local(source)
     return not storage.is_url(path) and os.path.lexists(path)
@@ -213,7 +213,7 @@ def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened
     """
     named = pattern.lower().endswith((*LISTS, *TEXTS))
     if named or name.lower().endswith(
-        (*archives.ENDINGS, *archives.COMPRESSED, *PACKED, *tables.ENDINGS)
+        (*archives.ENDINGS, *archives.COMPRESSED, *PACKED, *picture_tables.ENDINGS)
     ):
         yield from _file(name, job, skipped, opened)
     else:
@@ -233,12 +233,12 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
             "of them"
         )
     is_list = PurePosixPath(lower).suffix in LISTS
-    if is_list or lower.endswith((*archives.ENDINGS, *tables.ENDINGS)):
+    if is_list or lower.endswith((*archives.ENDINGS, *picture_tables.ENDINGS)):
         source = opened.add(source)
     if lower.endswith(archives.ENDINGS):
         yield from archives.list_tar(source, skipped, SUFFIXES)
-    elif lower.endswith(tables.ENDINGS):
-        yield from tables.list_rows(source, job)
+    elif lower.endswith(picture_tables.ENDINGS):
+        yield from picture_tables.list_rows(source, job)
     elif is_list:
         yield from _lines(source)
     else:

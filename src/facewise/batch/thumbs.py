@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from facewise.batch import storage
 from facewise.batch.job import ROW, TAR, VIDEO, Item
+from facewise.batch.picture_tables import RowReader
 from facewise.batch.plan import Plan
 from facewise.batch.sources import differing
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
-from facewise.batch.tables import RowReader
 from facewise.batch.video import sample_frames
 from facewise.errors import ImageError, OptionError, TableError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from facewise.batch import storage
 from facewise.batch.job import PROBLEMS, ROW, TAR, VIDEO, Item, Job, Result, Task
+from facewise.batch.picture_tables import RowReader
 from facewise.batch.rows import Row, error_row, photo_rows, problem_row, to_ipc
 from facewise.batch.schema import arrow_schema
-from facewise.batch.tables import RowReader
 from facewise.types import Photo
 
 if TYPE_CHECKING:
