@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from facewise.batch import storage
-from facewise.batch.job import ROW, TAR, VIDEO, Item
-from facewise.batch.picture_tables import RowReader
+from facewise.batch.job import VIDEO, Item
 from facewise.batch.plan import Plan
+from facewise.batch.reader import ItemReader
 from facewise.batch.sources import differing
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.video import sample_frames
@@ -136,7 +135,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
     try:
         with (
             contextlib.closing(Plan(path, 1)) as plan,
-            contextlib.closing(_Rows(settings["image_column"])) as rows,
+            contextlib.closing(ItemReader(settings["image_column"], limits["max_bytes"])) as reader,
         ):
             for shard in range(plan.shards):
                 for item in plan.items(shard):
@@ -147,42 +146,14 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                     elif item.image_id in photos and item.path in changed:
                         yield item.image_id, ImageError(CHANGED)
                     elif item.image_id in photos:
-                        yield item.image_id, _load(item, rows, limits)
+                        yield item.image_id, _load(item, reader, limits)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
 
 
-class _Rows:
-    """Pictures in tables; one table is open at a time, for a plan names them one after another."""
-
-    def __init__(self, column: str | None) -> None:
-        self._column = column
-        self._open: tuple[str, RowReader] | None = None
-
-    def read(self, item: Item, limit: int) -> bytes:
-        if self._open is None or self._open[0] != item.path:
-            self.close()
-            self._open = item.path, RowReader(item.path, self._column)
-        try:
-            return self._open[1].read(item.group, item.size, limit)
-        except Exception:
-            self.close()  # where in the table it stands is not known any more
-            raise
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-        self._open = None
-
-
-def _load(item: Item, rows: _Rows, limits: LoadOptions) -> Photo | Exception:
-    limit = limits["max_bytes"] + 1
+def _load(item: Item, reader: ItemReader, limits: LoadOptions) -> Photo | Exception:
     try:
-        if item.kind == ROW:
-            return load_photo(rows.read(item, limit), **limits)
-        size = min(item.size, limit) if item.kind == TAR else limit
-        data = storage.read_range(item.path, size, offset=item.offset)
-        return load_photo(data, **limits)
+        return load_photo(reader.read(item), **limits)
     except Exception as error:  # any failure is this picture's own
         return error
 

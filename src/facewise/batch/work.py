@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from facewise.batch import storage
-from facewise.batch.job import PROBLEMS, ROW, TAR, VIDEO, Item, Job, Result, Task
-from facewise.batch.picture_tables import RowReader
+from facewise.batch.job import PROBLEMS, ROW, VIDEO, Item, Job, Result, Task
+from facewise.batch.reader import ItemReader
 from facewise.batch.rows import Row, error_row, photo_rows, problem_row, to_ipc
 from facewise.batch.schema import arrow_schema
 from facewise.types import Photo
@@ -44,7 +43,7 @@ class Annotator:
         self.model = self.analyzer.spec.info
         self.schema = arrow_schema(job.photo_attributes)
         self._video_analyzer: Analyzer | None = None
-        self._tables: dict[str, RowReader] = {}
+        self._reader = ItemReader(job.image_column, job.max_bytes)
         # Tables are read in order by one thread; decoding has its own.
         self._reading = ThreadPoolExecutor(FETCHERS, thread_name_prefix="read")
         self._rows = ThreadPoolExecutor(1, thread_name_prefix="rows")
@@ -119,22 +118,10 @@ class Annotator:
         """Encoded bytes; None where there are none to be had."""
         if item.kind == VIDEO or item.kind in PROBLEMS:
             return item, None
-        limit = self.job.max_bytes + 1  # the decoder sees that it is too much, and says so
         try:
-            if item.kind == ROW:
-                return item, self._table(item.path).read(item.group, item.size, limit)
-            size = min(item.size, limit) if item.kind == TAR else limit
-            return item, storage.read_range(item.path, size, offset=item.offset)
+            return item, self._reader.read(item)
         except Exception as error:  # any failure is this picture's own
             return item, error
-
-    def _table(self, path: str) -> RowReader:
-        if path not in self._tables:
-            for other in self._tables.values():
-                other.close()
-            self._tables = {}  # the closed one must not stay where the new one cannot be opened
-            self._tables = {path: RowReader(path, self.job.image_column)}
-        return self._tables[path]
 
     def _decode(
         self, fetched: Future[tuple[Item, bytes | Exception | None]]
