@@ -486,7 +486,7 @@ def test_a_run_does_not_go_on_with_a_source_that_changed(
     (out / part_name(1)).unlink()  # as if it had been stopped
     source.rename(tmp_path / "kept")
     make(source, faces[::-1])
-    with pytest.raises(TableError, match=rf"{name} changed since .*another --out"):
+    with pytest.raises(TableError, match=rf"{name} changed since .*another table"):
         annotate([str(source)], out, AGE, workers=1)
     (tmp_path / "kept").replace(source)
     assert annotate([str(source)], out, AGE, workers=1).annotated == 2

@@ -98,7 +98,7 @@ def test_a_picture_that_kills_its_process_ends_the_run() -> None:
     if "no Ray could be reached or started" in done.stdout:
         pytest.skip(f"Ray does not start on this machine: {done.stdout[-300:]}")
     assert "the cluster failed" in done.stdout
-    assert "finish the table with --engine local" in done.stdout
+    assert "finish the table with the engine local" in done.stdout
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(photos: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(photos: Path, tmp_path: Pat
         check=False,
     )
     assert done.returncode == 2
-    assert "--engine local" in done.stderr
+    assert "use the engine local" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -125,15 +125,15 @@ def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str
     """Refuse to go on with other settings or files: a table holds the rows of one run."""
     if different := differences(manifest["settings"], description):
         raise TableError(
-            f"{out} was begun with other settings: {'; '.join(different)}. Use those, or name "
-            "another --out"
+            f"{out} was begun with other settings: {'; '.join(different)}. Use those, or begin "
+            "another table"
         )
     if paths := changed(manifest["plan"].get("sources", {})):
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         raise TableError(
             f"{paths[0]}{more} changed since {out} was begun, whose names would now be those of "
-            "other pictures: put the old file back, its time of change included, or name another "
-            "--out"
+            "other pictures: put the old file back, its time of change included, or begin another "
+            "table"
         )
 
 
@@ -260,7 +260,7 @@ class _Run:
                 f"{before:,} of {self._plan.images:,} images were finished before"
                 + ("" if missing else ": nothing is left to do")
                 + "; they were listed when the table was begun, files that came since need "
-                "another --out"
+                "another table"
             )
         if missing:
             for extra in self._manifest["plan"].get("extras", ()):
@@ -299,7 +299,7 @@ class _Run:
         raise TableError(
             f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
             f"those of other pictures: {len(spoilt):,} parts do not count. Put the old file back, "
-            "its time of change included, and run the same command again, or name another --out"
+            "its time of change included, and run the same command again, or begin another table"
         )
 
     def _annotate(

@@ -67,7 +67,7 @@ def run(
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingExtraError("--engine ray", "ray") from error
+        raise MissingExtraError("the engine ray", "ray") from error
     source = iter(tasks)
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
@@ -83,7 +83,7 @@ def run(
         except ray.exceptions.RayError as error:
             raise FacewiseError(
                 f"the cluster failed ({_first_line(error)}): finished parts are kept; run the "
-                "same command again, or finish the table with --engine local"
+                "same command again, or finish the table with the engine local"
             ) from error
 
 
@@ -95,7 +95,7 @@ def _connect(ray: Any) -> None:
             ray.shutdown()
         raise FacewiseError(
             f"no Ray could be reached or started ({_first_line(error)}): check RAY_ADDRESS and "
-            "that this machine is not overloaded, or use --engine local"
+            "that this machine is not overloaded, or use the engine local"
         ) from error
 
 

@@ -89,7 +89,7 @@ def _warn_of_memory(source: str, size: int, rows: int) -> None:
         log.warning(
             "%s: a row group holds %s MB of pictures, and each worker may hold as much at once: "
             "where memory is short, write the table again with row_group_size=%d, or give fewer "
-            "--workers",
+            "workers",
             source,
             f"{size / 1e6:,.0f}",
             max(rows * (LARGE_GROUP // 4) // size, 1),
@@ -128,8 +128,8 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
     if not held and len(named) == 1:
         return named[0], True
     raise OptionError(
-        f"{source}: which column has the pictures? Name it with --image-column; there are "
-        f"{', '.join(schema.names)}"
+        f"{source}: which column has the pictures? Name it as image_column (--image-column); "
+        f"there are {', '.join(schema.names)}"
     )
 
 

@@ -169,7 +169,8 @@ class _Once:
         if item.kind == ROW and before.path == item.path and before.offset != item.offset:
             raise OptionError(
                 f"{item.path}: rows {before.offset} and {item.offset} are both called "
-                f"{item.image_id!r}: name an --id-column whose values are unique, or none"
+                f"{item.image_id!r}: name an id_column (--id-column) whose values are unique, or "
+                "none"
             )
         if {item.kind, before.kind} == {TAR, SPARSE}:  # members of one tar
             return

@@ -172,7 +172,7 @@ class _Pool:
         fate = _fate(worker.process)
         if not worker.ready:
             raise FacewiseError(
-                f"a worker ended as it started ({fate}): is there memory for this many --workers?"
+                f"a worker ended as it started ({fate}): is there memory for this many workers?"
             )
         log.warning("a worker died (%s): its pictures are tried again", fate)
         worker.connection.close()
@@ -199,7 +199,7 @@ class _Pool:
         self._given_up += 1
         if self._given_up > MAX_GIVEN_UP + self._finished // 100:
             raise FacewiseError(
-                "workers keep dying: give the run more memory or fewer --workers, then run the "
+                "workers keep dying: give the run more memory or fewer workers, then run the "
                 "same command again; finished parts are kept"
             )
         (item,) = task.items
