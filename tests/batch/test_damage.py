@@ -23,8 +23,9 @@ from facewise.batch import picture_tables, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
-from facewise.batch.sources import Watch, list_items
+from facewise.batch.sources import list_items
 from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
+from facewise.batch.watch import Watch
 from facewise.batch.work import Annotator
 from facewise.datasets import read_pictures
 from facewise.errors import (

@@ -15,8 +15,9 @@ from facewise.batch import archives, picture_tables, pool, storage
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
-from facewise.batch.sources import Fingerprints, Watch, changed, check, list_items
+from facewise.batch.sources import check, list_items
 from facewise.batch.table import TableFolder, encode_part
+from facewise.batch.watch import Fingerprints, Watch, changed
 from facewise.errors import MissingExtraError, OptionError, TableError, check_count
 from facewise.folders import Skipped
 

@@ -1,0 +1,122 @@
+"""Patterns to the files that match, on disk and on object storage."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from facewise.batch import storage
+from facewise.batch.sorting import sort_strings
+from facewise.errors import OptionError
+from facewise.folders import Skipped, walk
+
+MAGIC: Final = re.compile(r"[*?\[]")
+
+
+def find(pattern: str) -> Iterator[tuple[str, bool]]:
+    """Files that match: ``*``, ``?`` and ``[]`` within a name, ``**`` across; and, as in a shell,
+    all that is below a folder that matches.
+
+    Yields:
+        Path or URL, each once and in the order of their names; whether the file itself matches.
+
+    Raises:
+        OptionError: there is none, for beside other sources it would be lost in silence; or the
+            pattern cannot be understood.
+    """
+    name = None
+    is_url = storage.is_url(storage.local(pattern))
+    for name, matches in _find_url(pattern) if is_url else _find_local(pattern):
+        yield name, matches
+    if name is None:
+        raise OptionError(f"{pattern}: no file matches: check the pattern")
+
+
+def _find_url(pattern: str) -> Iterator[tuple[str, bool]]:
+    system, inner = storage.file_system(pattern)
+    try:
+        found = system.glob(inner, detail=True)
+    except ValueError as error:  # of "**" beside other letters
+        raise OptionError(f"{pattern}: {error}") from error
+    files, below = _url_files(system, found, inner)
+    if _folders_only(pattern):
+        files = set()
+    for name in sorted(files | below):
+        yield storage.with_protocol(pattern, name), name in files
+
+
+def _url_files(system: Any, found: dict[str, Any], inner: str) -> tuple[set[str], set[str]]:
+    """Files among what matches, and those below folders that match."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    below: set[str] = set()
+    for name in sorted(shown(found, inner)):  # a folder before those in it
+        kind = found[name]["type"]
+        # Others are links to folders, which "**" does not follow: they may lead in circles.
+        if kind == "file" or (kind != "directory" and ("**" in inner or not system.isdir(name))):
+            files.add(name)
+        elif folders.isdisjoint(map(str, PurePosixPath(name).parents)):
+            folders.add(name)
+            below.update(shown(system.find(name), inner))
+    return files, below
+
+
+def shown(names: Iterable[str], inner: str) -> Iterator[str]:
+    """Names without those that are hidden, or in a hidden folder, below a folder or pattern."""
+    parts = inner.rstrip("/").split("/")
+    fixed = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts))
+    for name in names:
+        if not any(part.startswith(".") for part in name.split("/")[fixed:]):
+            yield name
+
+
+def _find_local(pattern: str) -> Iterator[tuple[str, bool]]:
+    local = storage.local(pattern)
+    scheme = pattern.removesuffix(local)
+    parts = local.replace(os.sep, "/").split("/")
+    fixed = next(i for i, part in enumerate(parts) if MAGIC.search(part))
+    folder = "/".join(parts[:fixed]) or ("/" if local.startswith("/") else "")
+    rest = [part for part in parts[fixed:] if part]
+    if not Path(folder or ".").is_dir():
+        raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
+    folders_only = _folders_only(pattern)
+
+    def enter(name: str) -> bool:
+        """Above the pattern's last part any folder, there one that matches, and all below it."""
+        names = name.split("/")
+        return "**" in rest or len(names) != len(rest) or _matches(names, rest)
+
+    def matches(name: str) -> bool:
+        return not folders_only and _matches(name.split("/"), rest)
+
+    def is_below(name: str) -> bool:
+        names = name.split("/")
+        return any(_matches(names[:end], rest) for end in range(1, len(names)))
+
+    files = walk(folder or ".", Skipped().add, enter)
+    found = (name for name in files if matches(name) or is_below(name))
+    for name in sort_strings(found):
+        path = scheme + (f"{folder.rstrip('/')}/{name}" if folder else name)
+        yield path, matches(name)
+
+
+def _folders_only(pattern: str) -> bool:
+    """Whether it ends as only folders' names may: ``*/``; ``**/`` is all that is below."""
+    return pattern.endswith(("/", os.sep)) and not pattern.rstrip(f"/{os.sep}").endswith("**")
+
+
+def _matches(names: list[str], parts: list[str]) -> bool:
+    """Whether a relative path's components match a pattern's."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        if len(parts) == 1:
+            return bool(names)
+        return any(_matches(names[first:], parts[1:]) for first in range(len(names)))
+    if not names or not fnmatch.fnmatchcase(names[0], parts[0]):
+        return False
+    return _matches(names[1:], parts[1:])
