@@ -5,9 +5,10 @@ A restart reads the plan, not the sources' listing: files that come or go meanwh
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -114,7 +115,7 @@ def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> t
         first = path.with_name(f"{path.name}-all")
         path.replace(first)
         once = _Once(repeated)
-        _write(folder, path, once(_read(first)), shard_size)
+        _write(folder, path, once(read_plan(first)), shard_size)
         first.unlink()
         dropped = once.dropped
     digest = sha256(path)
@@ -202,13 +203,11 @@ def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: i
             writer.write_table(table, row_group_size=shard_size)
 
 
-def _read(path: Path) -> Iterator[Item]:
-    plan = Plan(path, 1)
-    try:
+def read_plan(path: Path) -> Generator[Item, None, None]:
+    """Every item of a plan, a shard in memory at a time."""
+    with contextlib.closing(Plan(path, 1)) as plan:  # however its shards were cut
         for shard in range(plan.shards):
             yield from plan.items(shard)
-    finally:
-        plan.close()
 
 
 def open_plan(folder: TableFolder, digest: str, shard_size: int, chunk: int = CHUNK) -> Plan:

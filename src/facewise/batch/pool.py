@@ -25,8 +25,11 @@ from threading import Thread
 from typing import Any, Final
 
 from facewise.batch.job import Job, Result, Task
+from facewise.batch.rows import problem_row, to_ipc
+from facewise.batch.schema import arrow_schema
 from facewise.errors import FacewiseError
 from facewise.machine import cores
+from facewise.models import load_spec
 
 log = logging.getLogger("facewise")
 
@@ -192,10 +195,6 @@ class _Pool:
                 yield from self._done(attempt, self._give_up(attempt.task))
 
     def _give_up(self, task: Task) -> Result:
-        from facewise.batch.rows import problem_row, to_ipc
-        from facewise.batch.schema import arrow_schema
-        from facewise.models import load_spec
-
         self._given_up += 1
         if self._given_up > MAX_GIVEN_UP + self._finished // 100:
             raise FacewiseError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from facewise.batch.job import VIDEO, Item
-from facewise.batch.plan import Plan
+from facewise.batch.plan import read_plan
 from facewise.batch.reader import ItemReader
 from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
 from facewise.batch.video import sample_frames
@@ -134,19 +134,16 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
             frames.setdefault(face.image_id.rpartition("::")[0], set()).add(face.frame_index)
     try:
         with (
-            contextlib.closing(Plan(path, 1)) as plan,
+            contextlib.closing(read_plan(path)) as items,
             contextlib.closing(ItemReader(settings["image_column"], limits["max_bytes"])) as reader,
         ):
-            for shard in range(plan.shards):
-                for item in plan.items(shard):
-                    if item.kind == VIDEO and item.image_id in frames:
-                        yield from _frames(
-                            item, frames[item.image_id], settings["frames_per_second"]
-                        )
-                    elif item.image_id in photos and item.path in changed:
-                        yield item.image_id, ImageError(CHANGED)
-                    elif item.image_id in photos:
-                        yield item.image_id, _load(item, reader, limits)
+            for item in items:
+                if item.kind == VIDEO and item.image_id in frames:
+                    yield from _frames(item, frames[item.image_id], settings["frames_per_second"])
+                elif item.image_id in photos and item.path in changed:
+                    yield item.image_id, ImageError(CHANGED)
+                elif item.image_id in photos:
+                    yield item.image_id, _load(item, reader, limits)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} is damaged ({error}): begin a new table") from error
 

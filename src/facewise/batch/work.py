@@ -16,6 +16,10 @@ from facewise.types import Photo
 if TYPE_CHECKING:
     from facewise.analyzer import Analyzer
 
+Fetched = tuple[Item, bytes | Exception | None]
+Decoded = tuple[Item, Photo | Exception | None]
+"""None of items that are no single picture: videos, and those that there is nothing to read of."""
+
 FETCHERS: Final = 4
 """Threads that read files ahead: object storage answers slowly, many at a time."""
 
@@ -49,11 +53,11 @@ class Annotator:
         self._rows = ThreadPoolExecutor(1, thread_name_prefix="rows")
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
-    def start(self, task: Task) -> Iterator[tuple[Item, Photo | Exception | None]]:
+    def start(self, task: Task) -> Iterator[Decoded]:
         """Begin to read and decode a task, without waiting; the pictures come in its order."""
         source = iter(task.items)
-        fetching: deque[Future[tuple[Item, bytes | Exception | None]]] = deque()
-        decoding: deque[Future[tuple[Item, Photo | Exception | None]]] = deque()
+        fetching: deque[Future[Fetched]] = deque()
+        decoding: deque[Future[Decoded]] = deque()
 
         def refill() -> None:
             while len(fetching) < FETCHED_AHEAD and (item := next(source, None)) is not None:
@@ -62,7 +66,7 @@ class Annotator:
             while fetching and len(decoding) < self.job.photos_per_inference:
                 decoding.append(self._decoding.submit(self._decode, fetching.popleft()))
 
-        def results() -> Iterator[tuple[Item, Photo | Exception | None]]:
+        def results() -> Iterator[Decoded]:
             while decoding:
                 result = decoding.popleft().result()
                 refill()
@@ -74,7 +78,7 @@ class Annotator:
     def finish(
         self,
         task: Task,
-        photos: Iterator[tuple[Item, Photo | Exception | None]],
+        photos: Iterator[Decoded],
         nearly_done: Callable[[], None] = lambda: None,
     ) -> Result:
         """Analyse what ``start`` brings.
@@ -114,7 +118,7 @@ class Annotator:
     def __call__(self, task: Task) -> Result:
         return self.finish(task, self.start(task))
 
-    def _fetch(self, item: Item) -> tuple[Item, bytes | Exception | None]:
+    def _fetch(self, item: Item) -> Fetched:
         """Encoded bytes; None where there are none to be had."""
         if item.kind == VIDEO or item.kind in PROBLEMS:
             return item, None
@@ -123,9 +127,7 @@ class Annotator:
         except Exception as error:  # any failure is this picture's own
             return item, error
 
-    def _decode(
-        self, fetched: Future[tuple[Item, bytes | Exception | None]]
-    ) -> tuple[Item, Photo | Exception | None]:
+    def _decode(self, fetched: Future[Fetched]) -> Decoded:
         item, data = fetched.result()
         if not isinstance(data, bytes):
             return item, data
