@@ -28,7 +28,7 @@ from facewise.errors import FacewiseError
 
 app = typer.Typer(
     name="facewise",
-    help="Every face in a photo, with its apparent age, gender and ethnicity.",
+    help="Find faces in photos and estimate apparent age, gender and ethnicity.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,7 +57,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     verbose: Verbose = 0,
 ) -> None:

@@ -37,49 +37,63 @@ class Engine(enum.StrEnum):
 def annotate(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Folders, globs, tars, lists, tables, pictures, videos; paths, URLs."),
+        typer.Argument(
+            help="Folders, globs, tars, lists, tables, pictures or videos: paths or URLs."
+        ),
     ],
-    out: Annotated[str, typer.Option(help="Folder of the table; a restart goes on in it.")],
+    out: Annotated[
+        str, typer.Option(help="Folder for the table; run again with the same one to resume.")
+    ],
     attributes: Annotated[
         str | None,
-        typer.Option(help="Columns, with commas; else all, but no ethnicity for video."),
+        typer.Option(help="Attributes, comma-separated; default: all, but no ethnicity for video."),
     ] = None,
     model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
-    coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
+    coverage: Annotated[float, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
     min_face: Annotated[
-        float | None, typer.Option(help="Smallest face looked for, pixels.")
+        float | None, typer.Option(help="Smallest face to look for, in pixels.")
     ] = None,
-    max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
+    max_faces: Annotated[
+        int | None, typer.Option(help="Keep only this many faces, the largest.")
+    ] = None,
     max_bytes: Annotated[
-        int, typer.Option(help="Most bytes of a photo's file; larger ones are rows with an error.")
+        int,
+        typer.Option(help="Largest photo file, in bytes; larger ones become rows with an error."),
     ] = DEFAULT_MAX_BYTES,
     max_pixels: Annotated[
-        int, typer.Option(help="Most pixels of a photo; larger ones are rows with an error.")
+        int, typer.Option(help="Largest photo, in pixels; larger ones become rows with an error.")
     ] = DEFAULT_MAX_PIXELS,
-    image_column: Annotated[str | None, typer.Option(help="Of a table: the pictures.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Of a table: unique names.")] = None,
-    fps: Annotated[float, typer.Option(help="Of video: frames a second looked at.")] = 1.0,
-    shard_size: Annotated[int, typer.Option(help="Pictures of a part.")] = 1000,
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as cores.")] = None,
-    engine: Annotated[Engine, typer.Option(help="This machine, or a cluster.")] = Engine.LOCAL,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a source table that holds the pictures.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of a source table that holds unique names.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames per second to analyse in videos.")] = 1.0,
+    shard_size: Annotated[int, typer.Option(help="Pictures per part of the table.")] = 1000,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Run on this machine, or on a Ray cluster.")
+    ] = Engine.LOCAL,
     providers: Annotated[
-        str | None, typer.Option(help="ONNX Runtime's, with commas; else the CPU.")
+        str | None,
+        typer.Option(help="ONNX Runtime execution providers, comma-separated; default: the CPU."),
     ] = None,
     inference_batch: Annotated[
-        int, typer.Option(help="Most photos an inference; more than 1 pays on a GPU only.")
+        int, typer.Option(help="Most photos per inference; more than 1 only pays on a GPU.")
     ] = 1,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Make parts with errors again.")
+        bool, typer.Option("--retry-errors", help="Redo parts that have rows with errors.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="End with 1 where a row has an error.")
+        bool, typer.Option("--strict", help="Exit with 1 if any row has an error.")
     ] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Annotate whole data sets into a Parquet table, and go on after any interruption.
+    """Annotate whole data sets into a Parquet table; an interrupted run resumes.
 
-    Ends with 0 when all is annotated, rows with errors included; 2 where it cannot; 1 where a
-    source could not be listed, which may pass; 130 after Ctrl-C.
+    Exit codes: 0 if everything is annotated, even if some rows have errors; 1 if a source could not
+    be listed, which may pass; 2 if the run cannot go on; 130 after Ctrl-C.
     """
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job

@@ -22,39 +22,39 @@ def audit(
     tables: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TABLE", help="Folders that facewise annotate wrote; several count as one."
+            metavar="TABLE", help="Tables written by facewise annotate; several count as one."
         ),
     ],
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A second table (the change to it), repeated if it is in parts; or a reference "
-            "CSV."
+            help="A second table, to report the change to it (repeat for its parts), or a "
+            "reference CSV."
         ),
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Name of the report, .html and .json are written; or a folder (one that is there, "
-            "or with a / at its end) for audit.html and audit.json.",
+            help="Name of the report, for NAME.html and NAME.json; or a folder (existing, or "
+            "ending in /), for audit.html and audit.json.",
         ),
     ] = None,
     confusions: Annotated[
         str | None,
         typer.Option(
-            help="Calibration faces yours resemble: fairface, utkface; else intervals hold what "
-            "either gives."
+            help="Which calibration faces yours are like: fairface or utkface. By default, "
+            "intervals cover both."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Correction: em or adjusted.")] = "em",
+    method: Annotated[str, typer.Option(help="Correction method: em or adjusted.")] = "em",
     model: Annotated[
-        str | None, typer.Option(help="Spec with the confusions; else the table's model.")
+        str | None, typer.Option(help="Model whose confusions to use; default: the table's.")
     ] = None,
-    crossings: Annotated[bool, typer.Option(help="Also cross the attributes.")] = True,
+    crossings: Annotated[bool, typer.Option(help="Also report crossings of attributes.")] = True,
     verbose: Verbose = 0,
 ) -> None:
-    """Who is in a data set: shares corrected for the model's known errors, with intervals."""
+    """Report who is in a data set: shares corrected for known model errors, with intervals."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:

@@ -27,13 +27,16 @@ def dedupe(
         "runs/dedupe"
     ),
     bits: Annotated[
-        int, typer.Option(min=0, max=64, help="Hashes within so many bits of 256 are one picture.")
+        int,
+        typer.Option(
+            min=0, max=64, help="Hashes that differ in at most this many of 256 bits are one photo."
+        ),
     ] = 20,
     thorough: Annotated[
         bool,
         typer.Option(
             "--embedding/--hash-only",
-            help="Look also for mirrored, tilted, cropped and recoloured copies.",
+            help="Also look for mirrored, tilted, cropped and recoloured copies.",
         ),
     ] = False,
     lists: Annotated[
@@ -44,24 +47,25 @@ def dedupe(
             "ethnicity, race: labels, and groups and splits to compare with.",
         ),
     ] = None,
-    shares: Annotated[str, typer.Option(help="Of the new split.")] = "train=0.8,val=0.1,test=0.1",
-    seed: Annotated[int, typer.Option(help="Of the new split.")] = 0,
+    shares: Annotated[
+        str, typer.Option(help="Shares of the new splits.")
+    ] = "train=0.8,val=0.1,test=0.1",
+    seed: Annotated[int, typer.Option(help="Random seed of the new splits.")] = 0,
     report: Annotated[
-        Path | None, typer.Option(help="The report, .json and .md; in --out if not given.")
+        Path | None, typer.Option(help="Name of the report (.json and .md); default: in --out.")
     ] = None,
     left_out: Annotated[
         Path | None,
         typer.Option(
             "--exclusions",
-            help="CSV of what to leave out because the list has it in two splits; in --out if not "
-            "given.",
+            help="CSV for what the list has in two splits, to be left out; in --out if not given.",
         ),
     ] = None,
-    sheets: Annotated[int, typer.Option(min=0, help="Contact sheets, at most.")] = 4,
-    threads: Annotated[int, typer.Option(min=1, help="For reading and comparing.")] = 2,
+    sheets: Annotated[int, typer.Option(min=0, help="Most contact sheets to draw.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for reading and comparing.")] = 2,
     verbose: Verbose = 0,
 ) -> None:
-    """Find pictures that are the same photo, and split a data set so that none is in two parts."""
+    """Find pictures that are the same photo, and make splits that no photo crosses."""
     from facewise.datasets import read_pictures
     from facewise.evaluation.dedupe import find_pairs, fingerprints
     from facewise.evaluation.dedupe_lists import (

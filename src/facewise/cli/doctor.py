@@ -208,7 +208,7 @@ def _say_models() -> None:
 
 
 def doctor(verbose: Verbose = 0) -> None:
-    """Print versions, providers and models, and what is missing. Ends with 1 where something is."""
+    """Print versions, providers, models and what is missing; exits with 1 if anything is."""
     typer.echo(f"facewise {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in CORE:
         rivals = next((row for row in RIVALS if name in row), (name,))

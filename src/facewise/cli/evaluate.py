@@ -35,47 +35,47 @@ def evaluate(
         ),
     ] = Path("../shared/data"),
     labels: Annotated[
-        Path | None, typer.Option(help="FairFace's labels, where --data is a FairFace folder.")
+        Path | None, typer.Option(help="FairFace's labels, if --data is a FairFace folder or tar.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="What to score on; data without splits counts whole.")
+        str, typer.Option(help="Split to score; data without splits is scored whole.")
     ] = "test",
     fit: Annotated[
-        bool, typer.Option("--fit", help="First calibrate on calibration and val.")
+        bool, typer.Option("--fit", help="First calibrate on the splits calibration and val.")
     ] = False,
     degraded: Annotated[
-        int, typer.Option(min=0, help="Faces of each data set to worsen on purpose; 0 for none.")
+        int, typer.Option(min=0, help="Faces per data set to degrade on purpose; 0 for none.")
     ] = 450,
     split_list: Annotated[
         Path | None,
         typer.Option(
             "--splits",
-            help="CSV with columns file (or path), split and maybe duplicate_group, as facewise "
-            "dedupe writes: takes the place of the data's own splits and groups.",
+            help="CSV with columns file (or path), split and optionally duplicate_group, as "
+            "written by facewise dedupe; replaces the data's own splits and groups.",
         ),
     ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a column file (or path): pictures to leave out, named. If not given, "
-            "what facewise dedupe found across the splits of the shared data sets."
+            help="CSV with a column file (or path): pictures to leave out. Default: those that "
+            "facewise dedupe found across the splits of the shared data sets."
         ),
     ] = None,
     card: Annotated[
-        bool, typer.Option("--card", help="Write the model's card beside its spec, too.")
+        bool, typer.Option("--card", help="Also write the model's card, beside its spec.")
     ] = False,
-    store: Annotated[Path, typer.Option(help="Outcomes kept for scoring again.")] = Path(
-        "cache/outcomes"
-    ),
+    store: Annotated[
+        Path, typer.Option(help="Folder that keeps outcomes, for scoring again.")
+    ] = Path("cache/outcomes"),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/evaluate"),
     faces: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Write each face's answer to this CSV, too."),
+        typer.Option(metavar="FILE.csv", help="Also write each face's answer to this CSV."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     verbose: Verbose = 0,
 ) -> None:
-    """Score a model through detection and alignment; with --fit, calibrate it first."""
+    """Score a model, detection and alignment included; with --fit, calibrate it first."""
     try:
         import crepes  # noqa: F401
         import fairlearn  # noqa: F401

@@ -12,7 +12,7 @@ from facewise.cli.options import Verbose
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything, as JSON.")] = False,
     verbose: Verbose = 0,
 ) -> None:
     """List the installed models: size, licence, data and figures."""

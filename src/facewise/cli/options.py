@@ -73,6 +73,6 @@ Verbose = Annotated[
         callback=_be_verbose,
         show_default=False,
         metavar="",
-        help="Say more; -vv still more.",
+        help="Show more detail; -vv shows still more.",
     ),
 ]

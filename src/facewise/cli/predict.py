@@ -36,33 +36,38 @@ _WIDE: Final = 1000
 
 
 def predict(
-    photos: Annotated[list[str], typer.Argument(help="Pictures; - reads standard input.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
+    photos: Annotated[list[str], typer.Argument(help="Photos; - reads one from standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per photo.")] = False,
     draw: Annotated[
         Path | None,
-        typer.Option(help="Annotated picture; with several photos, the folder for them."),
+        typer.Option(help="Write the annotated picture here; for several photos, a folder."),
     ] = None,
     attributes: Annotated[
-        str, typer.Option(help="What to compute, with commas.")
+        str, typer.Option(help="Attributes to report, comma-separated.")
     ] = "age,gender,ethnicity",
     model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
-    coverage: Annotated[float, typer.Option(help="Of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
+    coverage: Annotated[float, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
     min_face: Annotated[
-        float | None, typer.Option(help="Smallest face looked for, pixels.")
+        float | None, typer.Option(help="Smallest face to look for, in pixels.")
     ] = None,
-    max_faces: Annotated[int | None, typer.Option(help="Only the largest so many.")] = None,
-    threads: Annotated[int | None, typer.Option(help="All cores unless given.")] = None,
+    max_faces: Annotated[
+        int | None, typer.Option(help="Keep only this many faces, the largest.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one inference; default: all cores.")
+    ] = None,
     providers: Annotated[
-        str | None, typer.Option(help="ONNX Runtime's, with commas; else the CPU.")
+        str | None,
+        typer.Option(help="ONNX Runtime execution providers, comma-separated; default: the CPU."),
     ] = None,
-    max_bytes: Annotated[int, typer.Option(help="Most bytes of a file.")] = DEFAULT_MAX_BYTES,
-    max_pixels: Annotated[int, typer.Option(help="Most pixels of a photo.")] = DEFAULT_MAX_PIXELS,
-    vector: Annotated[bool, typer.Option(help="With --json: add the 19 numbers.")] = False,
+    max_bytes: Annotated[int, typer.Option(help="Largest file, in bytes.")] = DEFAULT_MAX_BYTES,
+    max_pixels: Annotated[int, typer.Option(help="Largest photo, in pixels.")] = DEFAULT_MAX_PIXELS,
+    vector: Annotated[bool, typer.Option(help="With --json: add the 19-number vector.")] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Say the apparent age, gender and ethnicity of every face.
+    """Report the apparent age, gender and ethnicity of every face.
 
-    Ends with 2 on bad usage, else 1 where a photo failed, else 3 where no photo had a face, else 0.
+    Exit codes: 2 for bad usage, else 1 if a photo failed, else 3 if no photo has a face, else 0.
     """
     from facewise.analyzer import Analyzer, Timings
 

@@ -17,24 +17,27 @@ from facewise.cli.options import Verbose
 
 
 def serve(
-    host: Annotated[
-        str | None, typer.Option(help="Address to bind; 127.0.0.1 unless given.")
+    host: Annotated[str | None, typer.Option(help="Address to bind; default: 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; default: 8000; 0 picks a free one.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="8000 unless given; 0 takes a free one.")] = None,
     attributes: Annotated[
-        str | None, typer.Option(help="With commas; ethnicity beyond loopback only if named.")
+        str | None,
+        typer.Option(help="Comma-separated; beyond loopback, ethnicity is off unless named."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name, name@version, or a spec's path.")] = None,
-    coverage: Annotated[float | None, typer.Option(help="Of intervals: 0.8, 0.9, 0.95.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Photos at the same time.")] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Photos analysed at the same time.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings, as FACEWISE_CONFIG.")
+        Path | None, typer.Option(help="TOML file of settings, like FACEWISE_CONFIG.")
     ] = None,
     open_page: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = True,
     list_settings: Annotated[
-        bool, typer.Option("--settings", help="List all settings with their defaults, and end.")
+        bool, typer.Option("--settings", help="List all settings with their defaults, and exit.")
     ] = False,
     verbose: Verbose = 0,
 ) -> None:

@@ -14,18 +14,19 @@ from facewise.errors import MissingExtraError, OptionError
 
 
 def thumbs(
-    table: Annotated[Path, typer.Argument(help="Folder that facewise annotate wrote.")],
+    table: Annotated[Path, typer.Argument(help="Table written by facewise annotate.")],
     by: Annotated[
-        str, typer.Option(help='A column, "interval" (its width) or "abstentions" (how many).')
+        str,
+        typer.Option(help='Order: a column, "interval" (its width) or "abstentions" (how many).'),
     ],
-    out: Annotated[Path, typer.Option(help="PNG to write; it holds faces: mind who sees it.")],
-    count: Annotated[int, typer.Option(help="Faces at most.")] = 60,
+    out: Annotated[Path, typer.Option(help="PNG to write; it shows faces, so mind who sees it.")],
+    count: Annotated[int, typer.Option(help="Most faces to draw.")] = 60,
     largest: Annotated[
-        bool, typer.Option("--largest", help="The largest first, not the smallest.")
+        bool, typer.Option("--largest", help="Put the largest values first, not the smallest.")
     ] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """A contact sheet of faces in the order of any column, and their names."""
+    """Draw a contact sheet of faces, ordered by any column, and print their names."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:

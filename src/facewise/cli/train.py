@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from facewise.datasets import DataSet
 
 CACHE = Path("cache/faces")
-CACHE_HELP = "Decoded faces and landmarks; converted weights lie beside this folder."
+CACHE_HELP = "Folder of decoded faces and landmarks; converted weights are beside it."
 RUNS = Path("runs")
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, help="Another seed than the file's: another run, NAME-seedN."),
+    typer.Option(min=0, help="Use this seed instead of the file's; the run is called NAME-seedN."),
 ]
 
 
@@ -75,7 +75,9 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="A TOML file of the run: what shapes the weights.")],
+    config: Annotated[
+        Path, typer.Option(help="TOML file with everything that shapes the weights.")
+    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -83,16 +85,19 @@ def train(
         ),
     ] = Path("../shared/data"),
     cache: Annotated[Path, typer.Option(help=CACHE_HELP)] = CACHE,
-    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that augment; 0 is the one that learns.")
+        int,
+        typer.Option(min=0, help="Processes for augmentation; 0: augment in the training process."),
     ] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of PyTorch.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this many minutes.")
+    ] = None,
     seed: Seed = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a model, or go on where its run stopped."""
+    """Train a model, or resume its run."""
     _need_torch()
     from facewise.training.cache import build_cache, fingerprint
     from facewise.training.checks import check_run, check_samples
@@ -123,21 +128,23 @@ def train(
 
 def teach(
     configs: Annotated[list[Path], typer.Argument(help="TOML files of finished runs.")],
-    out: Annotated[Path, typer.Option(help="The .npz file that loss.teacher names.")],
-    cache: Annotated[Path, typer.Option(help="Decoded faces and landmarks.")] = CACHE,
-    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    out: Annotated[Path, typer.Option(help="The .npz file to write, which loss.teacher names.")],
+    cache: Annotated[Path, typer.Option(help="Folder of decoded faces and landmarks.")] = CACHE,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     one_view: Annotated[
-        bool, typer.Option("--one-view", help="Ask about each face once, not six times.")
+        bool, typer.Option("--one-view", help="Use one view of each face, not six.")
     ] = False,
     frozen_share: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Weight of heads on frozen pretrained networks, beside the runs."
+            min=0,
+            max=1,
+            help="Weight of heads on frozen pretrained networks; the runs have the rest.",
         ),
     ] = 0.0,
     verbose: Verbose = 0,
 ) -> None:
-    """Write what finished runs, averaged over views, say of the training faces."""
+    """Write the answers of finished runs on the training faces, averaged over views."""
     _need_torch()
     from facewise.training.cache import open_cache
     from facewise.training.checks import check_checkpoint
@@ -162,10 +169,14 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the ONNX file and its spec.")],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     version: Annotated[str, typer.Option(help="Version of the model.")],
-    description: Annotated[str, typer.Option(help="One sentence.")] = "",
-    checkpoint: Annotated[Path | None, typer.Option(help="best.pt of the run.")] = None,
-    cache: Annotated[Path, typer.Option(help="Faces for the parity check.")] = CACHE,
-    runs: Annotated[Path, typer.Option(help="Where runs lie.")] = RUNS,
+    description: Annotated[str, typer.Option(help="One sentence about the model.")] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint; default: best.pt of the run.")
+    ] = None,
+    cache: Annotated[
+        Path, typer.Option(help="Folder of decoded faces, for the parity check.")
+    ] = CACHE,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     fp16: Annotated[bool, typer.Option(help="Store weights in half precision.")] = False,
     seed: Seed = None,
     verbose: Verbose = 0,
