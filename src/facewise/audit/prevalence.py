@@ -306,7 +306,6 @@ def estimate(
     *,
     method: str = "em",
     rounds: int = ROUNDS,
-    seed: int = 0,
     sample: int = 0,
 ) -> Shares:
     """Corrected shares of one attribute, or of the crossing of several.
@@ -320,7 +319,6 @@ def estimate(
         pictures: number of each face's picture, ``(N,)``.
         method: one of ``METHODS``; crossings know ``em`` only.
         rounds: of the bootstrap.
-        seed: of the draws of calibration faces: the same attributes and seed draw the same.
         sample: of the draws of pictures; tables that are compared need a number each, or equally
             many pictures would be drawn alike and the change would look surer than it is.
 
@@ -328,8 +326,9 @@ def estimate(
         Shares of the K_1 K_2 ... cells, the last attribute's classes varying fastest.
     """
     pictures_rng = np.random.default_rng((sample, 2))
-    # A stream an attribute, told by its classes: a crossing draws as its attributes do alone.
-    streams = [np.random.default_rng((seed, len(c.n))) for c in confusions]
+    # A stream an attribute, told by its classes: the same calibration faces are drawn for every
+    # table, and for a crossing as for its attributes alone.
+    streams = [np.random.default_rng((0, len(c.n))) for c in confusions]
     if method == "adjusted":
         return _adjusted(
             probabilities[0], confusions[0], pictures, rounds, streams[0], pictures_rng

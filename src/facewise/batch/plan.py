@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from facewise.batch import storage
 from facewise.batch.job import CHUNK, FILE, ROW, SPARSE, TAR, VIDEO, Item, Task
 from facewise.batch.table import PLAN, UNFINISHED, TableFolder, sha256
 from facewise.errors import OptionError, TableError
-
-BLOCK: Final = 1 << 20
 
 
 class Plan:
