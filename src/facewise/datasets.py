@@ -10,7 +10,7 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -179,12 +179,14 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
     Args:
         source: folder or tar.
         splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped, and so
-            are those that only it has.
+            are those that only it has, and rows of a file that an earlier row is of.
 
     Raises:
         OptionError: a source or CSV cannot be read.
     """
-    listed = {row["file"]: row for row in read_rows(splits, ("file", "split"))} if splits else None
+    listed, repeated = None, list[tuple[str, str]]()
+    if splits is not None:
+        listed, repeated = rows_by_file(read_rows(splits, ("file", "split")))
     samples, places = [], {}
     pictures, skipped = _index(source)
     seen = {_short(path) for path, _ in skipped}
@@ -213,7 +215,7 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
                 )
             )
             places[name] = place
-    skipped += _unseen(listed or (), seen)
+    skipped += [*_unseen(listed or (), seen), *repeated]
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
@@ -231,12 +233,13 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
 
     ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
     Files that have no label, and labels that have no file, are skipped, and so are those
-    without an age. Labels are read as ``read_csv`` reads them.
+    without an age, and rows of a file that an earlier row is of. Labels are read as ``read_csv``
+    reads them.
 
     Raises:
         OptionError: the source or the CSV cannot be read.
     """
-    rows = {row["file"]: row for row in read_rows(labels, ("file", "age", "gender", "race"))}
+    rows, repeated = rows_by_file(read_rows(labels, ("file", "age", "gender", "race")))
     samples, places = [], {}
     pictures, skipped = _index(source)
     seen = {listed_name(path, rows) for path, _ in skipped}
@@ -269,7 +272,7 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             continue
         samples.append(sample)
         places[name] = place
-    skipped += _unseen(rows, seen)
+    skipped += [*_unseen(rows, seen), *repeated]
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
@@ -321,7 +324,7 @@ def read_csv(path: Path) -> DataSet:
             skipped.append((key, str(error)))
             continue
         if first is not sample:
-            skipped.append((key, _listed_twice(first, sample)))
+            skipped.append((key, _listed_twice(first.key, _differing(first, sample))))
             continue
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
@@ -333,13 +336,17 @@ def read_csv(path: Path) -> DataSet:
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
-def _listed_twice(first: Sample, second: Sample) -> str:
-    """Why a row is skipped whose file an earlier one had, maybe by another spelling of its path."""
+def _differing(first: Sample, second: Sample) -> list[str]:
+    """Columns that two rows of a file, maybe by two spellings of its path, have otherwise."""
     names = {"age": "age_range", "gender": "gender", "ethnicity": "ethnicity", "split": "split"}
-    other = [n for n, field in names.items() if getattr(first, field) != getattr(second, field)]
+    return [n for n, field in names.items() if getattr(first, field) != getattr(second, field)]
+
+
+def _listed_twice(first: str, other: Sequence[str]) -> str:
+    """Why a row is skipped whose file an earlier one had, with other values in some columns."""
     if not other:
         return "listed twice"
-    return f"listed twice, with another {' and '.join(other)}: the first row, {first.key}, counts"
+    return f"listed twice, with another {' and '.join(other)}: the first row, {first}, counts"
 
 
 def split_name(text: str | None) -> str:
@@ -403,6 +410,20 @@ def parse_label(
         if text.lower() == name.lower():
             return labels.index(label)
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
+
+
+def rows_by_file(
+    rows: Iterable[Mapping[str, str]],
+) -> tuple[dict[str, Mapping[str, str]], list[tuple[str, str]]]:
+    """Rows by their column ``file``, the first of each; then the files of the others, and why."""
+    first: dict[str, Mapping[str, str]] = {}
+    repeated = []
+    for row in rows:
+        before = first.setdefault(name := row["file"], row)
+        if before is not row:
+            other = [column for column in row if row[column] != before[column]]
+            repeated.append((name, _listed_twice(name, other)))
+    return first, repeated
 
 
 def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:

@@ -269,6 +269,27 @@ def test_fairfaces_labels_go_by_any_case_and_none_is_lost_in_silence(tmp_path: P
     )
 
 
+def test_of_a_file_that_a_list_names_twice_the_first_row_counts(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "file,age,gender,race,split\n1.jpg,50-59,Male,White,train\n1.jpg,3-9,Female,White,train\n"
+    )
+    fairface = read_fairface(store(tmp_path, "folder", {"1.jpg": b"a man"}), labels)
+    assert [(s.key, s.age_range, s.gender) for s in fairface.samples] == [("1.jpg", (50, 59), 0)]
+    why = "listed twice, with another age and gender: the first row, 1.jpg, counts"
+    assert fairface.skipped == (("1.jpg", why),)
+    name = "25_1_3_20170119172047553.jpg"
+    for split, why in (
+        ("train", "listed twice"),
+        ("test", f"listed twice, with another split: the first row, {name}, counts"),
+    ):
+        splits = tmp_path / "splits.csv"
+        splits.write_text(f"file,split\n{name},train\n{name},{split}\n")
+        utkface = read_utkface(store(tmp_path / split, "folder", {name: b"a woman"}), splits)
+        assert [(s.key, s.split) for s in utkface.samples] == [(name, "train")]
+        assert utkface.skipped == ((name, why),)
+
+
 @pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind: str) -> None:
     labels = tmp_path / "labels.csv"
