@@ -1,15 +1,18 @@
-"""The Parquet files of an annotated table, for those who read it."""
+"""An annotated table for those who read it: its Parquet files, and what its manifest says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from facewise.errors import MissingExtraError, TableError
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
+from facewise.models import ModelSpec
 
 PART_GLOB: Final = "part-*.parquet"
+MANIFEST: Final = "_manifest.json"
 
 ALWAYS_THERE: Final = ("image_id", "face_index", "error_code")
 """Columns that every table of facewise has."""
@@ -93,3 +96,46 @@ def read_batches(
                 f"{path} is damaged ({error}): run the same facewise annotate command again, which "
                 "makes it anew"
             ) from error
+
+
+def read_manifest(table: Path) -> dict[str, Any] | None:
+    """What a run left of its settings; None where there is no manifest.
+
+    Raises:
+        TableError: it cannot be read.
+    """
+    path = table / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest["settings"], manifest["plan"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+    return manifest
+
+
+def unfinished(table: Path) -> str | None:
+    """What a reader of the table must know where annotate has not finished it; else None.
+
+    Raises:
+        TableError: its manifest cannot be read.
+    """
+    manifest = read_manifest(table)
+    if manifest is None:  # parts that were copied without it, or one file
+        return None
+    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"].get("shards", 0)
+    if manifest.get("complete") and there >= all_of_it:
+        return None
+    return (
+        f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
+        "a part of the pictures that need not be like the rest; run the same annotate command again"
+    )
+
+
+def has_temperatures_of(manifest: Mapping[str, Any], spec: ModelSpec) -> bool:
+    """Whether a table's probabilities are shown to be calibrated as this model's are.
+
+    Gates and intervals may differ. The weights are not looked at: every row has their hash.
+    """
+    return bool(manifest.get("temperatures") == spec.calibration.get("temperatures", {}))

@@ -25,10 +25,11 @@ import pytest
 from facewise.batch.annotate import Summary, annotate
 from facewise.batch.job import Job
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
-from facewise.batch.table import MANIFEST, TableFolder
+from facewise.batch.table import TableFolder
 from facewise.batch.thumbs import make_sheet
 from facewise.errors import OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
+from facewise.parts import MANIFEST
 
 AGE = Job(attributes=("age",), shard_size=4)
 

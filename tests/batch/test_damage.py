@@ -24,7 +24,7 @@ from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
-from facewise.batch.table import MANIFEST, PLAN, TableFolder, part_name
+from facewise.batch.table import PLAN, TableFolder, part_name
 from facewise.batch.watch import Watch
 from facewise.batch.work import Annotator
 from facewise.datasets import read_pictures
@@ -37,6 +37,7 @@ from facewise.errors import (
     TableError,
 )
 from facewise.folders import Skipped
+from facewise.parts import MANIFEST
 from facewise.tars import SPARSE
 
 AGE = Job(attributes=("age",), shard_size=2)

@@ -16,7 +16,7 @@ from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES, check_attributes
-from facewise.models import WEIGHTS_FOLDER, ModelSpec, load_spec
+from facewise.models import WEIGHTS_FOLDER, load_spec
 
 CHUNK: Final = 8
 """Pictures of a task, unless more go into one inference; a task is what a worker takes at a time
@@ -190,14 +190,6 @@ class Job:
 
 def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def has_temperatures_of(manifest: Mapping[str, Any], spec: ModelSpec) -> bool:
-    """Whether a table's probabilities are shown to be calibrated as this model's are.
-
-    Gates and intervals may differ. The weights are not looked at: every row has their hash.
-    """
-    return bool(manifest.get("temperatures") == spec.calibration.get("temperatures", {}))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from facewise.errors import TableError
-from facewise.parts import PART_GLOB
+from facewise.parts import MANIFEST, PART_GLOB, read_manifest
 
-MANIFEST: Final = "_manifest.json"
 PLAN: Final = "_plan"
 PARTS: Final = "_parts.jsonl"
 LOCK: Final = "_lock"
@@ -204,41 +203,6 @@ class TableFolder:
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
                 path.unlink()
-
-
-def read_manifest(table: Path) -> dict[str, Any] | None:
-    """What a run left of its settings; None where there is no manifest.
-
-    Raises:
-        TableError: it cannot be read.
-    """
-    path = table / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        manifest["settings"], manifest["plan"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
-    return manifest
-
-
-def unfinished(table: Path) -> str | None:
-    """What a reader of the table must know where annotate has not finished it; else None.
-
-    Raises:
-        TableError: its manifest cannot be read.
-    """
-    manifest = read_manifest(table)
-    if manifest is None:  # parts that were copied without it, or one file
-        return None
-    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"].get("shards", 0)
-    if manifest.get("complete") and there >= all_of_it:
-        return None
-    return (
-        f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
-        "a part of the pictures that need not be like the rest; run the same annotate command again"
-    )
 
 
 def part_name(shard: int) -> str:

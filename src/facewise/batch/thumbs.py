@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from facewise.batch.job import VIDEO, Item
 from facewise.batch.plan import read_plan
 from facewise.batch.reader import ItemReader
-from facewise.batch.table import MANIFEST, PLAN, read_manifest, unfinished
+from facewise.batch.table import PLAN
 from facewise.batch.video import sample_frames
 from facewise.batch.watch import differing
 from facewise.errors import ImageError, OptionError, TableError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
-from facewise.parts import part_files, read_batches
+from facewise.parts import MANIFEST, part_files, read_batches, read_manifest, unfinished
 from facewise.types import Photo
 
 if TYPE_CHECKING:

@@ -97,8 +97,8 @@ def annotate(
     """
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
-    from facewise.batch.table import MANIFEST
     from facewise.errors import SourceError
+    from facewise.parts import MANIFEST
 
     job = Job(
         attributes=split_names(attributes),

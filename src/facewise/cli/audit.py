@@ -137,7 +137,7 @@ def _each_once(tables: list[Path]) -> list[Path]:
 
 def _unfinished(tables: list[Path]) -> list[str]:
     """Notes on tables that annotate has not finished, said at once on standard error."""
-    from facewise.batch.table import unfinished
+    from facewise.parts import unfinished
 
     notes = [note for table in tables if (note := unfinished(table)) is not None]
     for note in notes:
@@ -150,10 +150,9 @@ def _known(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Confusions of the table's model, and why there are none where that is so."""
     from facewise.audit.audit import read_confusions
-    from facewise.batch.job import has_temperatures_of
-    from facewise.batch.table import read_manifest
     from facewise.errors import ModelNotFoundError
     from facewise.models import load_spec
+    from facewise.parts import has_temperatures_of, read_manifest
 
     naive = "shares are counted, not corrected"
     try:
