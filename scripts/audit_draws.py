@@ -29,13 +29,13 @@ from pathlib import Path
 import numpy as np
 
 from facewise.audit.audit import read_confusions
-from facewise.audit.confusions import Confusions, decade_masses, fit_sources
 from facewise.audit.prevalence import either, estimate, naive_shares, same_picture
 from facewise.calibration import Calibration
 from facewise.cli.evaluate import EXCLUSIONS
 from facewise.cli.train import data_sets
 from facewise.evaluation.outcomes import collect
 from facewise.models import load_spec
+from facewise.reporting.confusions import Confusions, decade_masses, fit_sources
 
 LOWEST, HIGHEST = 0.02, 0.8
 LEAST_FACES = 20

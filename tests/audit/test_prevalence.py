@@ -7,12 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewise.audit.confusions import (
-    Confusions,
-    class_masses,
-    decade_masses,
-    fit_confusions,
-)
 from facewise.audit.prevalence import (
     Either,
     Shares,
@@ -25,6 +19,12 @@ from facewise.audit.prevalence import (
 )
 from facewise.errors import ModelIntegrityError
 from facewise.reporting.bootstrap import wilson
+from facewise.reporting.confusions import (
+    Confusions,
+    class_masses,
+    decade_masses,
+    fit_confusions,
+)
 
 NAMES = ("a", "b", "c")
 CENTRES = 1.1 * np.eye(3)

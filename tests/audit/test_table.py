@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from facewise.audit.audit import audit
-from facewise.audit.confusions import LABELS, Confusions
 from facewise.audit.report import make_report
 from facewise.audit.table import COLUMNS, read_faces
 from facewise.batch.schema import arrow_schema
 from facewise.errors import TableError
+from facewise.reporting.confusions import LABELS, Confusions
 
 GROUP = 18_000  # a multiple of the turns below, and more than a batch
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewise.audit.confusions import Confusions
 from facewise.calibration import LEVELS
 from facewise.evaluation.intervals import Faces, Recipe
+from facewise.reporting.confusions import Confusions
 
 from .test_conformal import bells
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.audit.confusions import LABELS, Confusions, Floats
 from facewise.audit.prevalence import (
     METHODS,
     Either,
@@ -23,6 +22,7 @@ from facewise.audit.table import Faces
 from facewise.errors import OptionError
 from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import wilson
+from facewise.reporting.confusions import LABELS, Confusions, Floats
 
 FORMAT: Final = 2
 CROSSING_ROUNDS: Final = 100

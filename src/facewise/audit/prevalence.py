@@ -9,8 +9,8 @@ faces of that class did, whatever the shares (label shift):
   answers the likeliest (Forman, 2008; no share below 0).
 
 Each round of the bootstrap draws the data set's pictures and the calibration faces anew, and allows
-for offsets that depend on the make-up of the calibration faces (``facewise.audit.confusions``). A
-video is a picture here, and its tracks are the faces.
+for offsets that depend on the make-up of the calibration faces
+(``facewise.reporting.confusions``). A video is a picture here, and its tracks are the faces.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.audit.confusions import Confusions, Floats
 from facewise.reporting.bootstrap import wilson
+from facewise.reporting.confusions import Confusions, Floats
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000

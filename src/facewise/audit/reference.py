@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 from typing import Final
 
-from facewise.audit.confusions import LABELS
 from facewise.errors import OptionError
 from facewise.labels import GENDER_SYNONYMS
+from facewise.reporting.confusions import LABELS
 
 COLUMNS: Final = ("attribute", "label", "share")
 _SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}

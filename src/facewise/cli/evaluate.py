@@ -82,7 +82,6 @@ def evaluate(
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("evaluation", "evaluate") from error
-    from facewise.audit.confusions import fit_sources
     from facewise.calibration import Calibration
     from facewise.datasets import split_name
     from facewise.evaluation.card import hand_written, write_card
@@ -103,6 +102,7 @@ def evaluate(
     )
     from facewise.evaluation.scoring import Scored
     from facewise.models import WEIGHTS_FOLDER, load_spec
+    from facewise.reporting.confusions import fit_sources
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     sets, split = _read(data, labels), split_name(split)

@@ -1,1 +1,1 @@
-"""What evaluation and audit share: bootstrap intervals, plots, Markdown and HTML reports."""
+"""What evaluation and audit share: bootstrap intervals, confusions, plots, Markdown and HTML."""
