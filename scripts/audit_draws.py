@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from facewise.audit.audit import read_confusions
-from facewise.audit.prevalence import either, estimate, naive_shares, same_picture
+from facewise.audit.prevalence import classify_and_count, combine, estimate, same_picture
 from facewise.calibration import Calibration
 from facewise.cli.evaluate import EXCLUSIONS
 from facewise.cli.train import data_sets
@@ -107,7 +107,7 @@ def audit_rows(rows, true, pool, confusions, args):
     rows = rows[pool.found[rows]]
     p = pool.probabilities[rows]
     pictures = same_picture(rows, p)
-    naive = naive_shares(p, pictures)
+    naive = classify_and_count(p, pictures)
     out = {}
     for method in ("naive", "em", "adjusted"):
         if method == "naive":
@@ -117,7 +117,7 @@ def audit_rows(rows, true, pool, confusions, args):
                 source: estimate([p], [c], pictures, method=method, rounds=args.rounds)
                 for source, c in confusions.items()
             }
-            shares = either(parts, naive.value)
+            shares = combine(parts, naive.value)
         low, high = shares.interval().T
         hit, own_hit = ((low <= t + 1e-9) & (t - 1e-9 <= high) for t in (true, own))
         out[method] = [abs(shares.value - true), hit, high - low, own_hit]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from facewise.audit.prevalence import (
-    Either,
+    CombinedShares,
     Shares,
-    either,
+    classify_and_count,
+    combine,
     estimate,
-    naive_shares,
     rake,
     same_picture,
     whole_pictures,
@@ -51,7 +51,7 @@ def test_known_shares_are_recovered(method: str) -> None:
     pictures = np.arange(len(p))
     shares = estimate([p], [confusions], pictures, method=method, rounds=10)
     assert np.abs(shares.value - [0.8, 0.18, 0.02]).max() < 0.02
-    assert np.abs(naive_shares(p, pictures, rounds=10).value - [0.8, 0.18, 0.02]).max() > 0.06
+    assert np.abs(classify_and_count(p, pictures, rounds=10).value - [0.8, 0.18, 0.02]).max() > 0.06
 
 
 def sure() -> Confusions:
@@ -174,7 +174,7 @@ def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
 
     def of(pictures: Any) -> Any:
         if method == "naive":
-            return naive_shares(p, pictures)
+            return classify_and_count(p, pictures)
         return estimate([p], [sure()], pictures, method=method, rounds=20)
 
     alone = of(np.arange(20))
@@ -195,7 +195,7 @@ def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> N
         p = np.tile(np.array([[1, 0], [1, 0], [0, 1]], np.float32), (count, 1))
         pictures = np.repeat(np.arange(count), 3)
         if method == "naive":
-            return naive_shares(p, pictures)
+            return classify_and_count(p, pictures)
         return estimate([p], [sure()], pictures, method=method, rounds=20)
 
     for count in (1, 10):
@@ -228,7 +228,7 @@ def test_either_holds_the_truth_whichever_faces_they_are_like(method: str) -> No
         sources[name] = Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
     true = np.array([0.2, 0.3, 0.5])
 
-    def holds(shares: Shares | Either) -> float:
+    def holds(shares: Shares | CombinedShares) -> float:
         low, high = shares.interval().T
         return float(((low <= true) & (true <= high)).mean())
 
@@ -241,7 +241,7 @@ def test_either_holds_the_truth_whichever_faces_they_are_like(method: str) -> No
                 source: estimate([p], [c], pictures, method=method, rounds=60)
                 for source, c in sources.items()
             }
-            both = either(parts, naive_shares(p, pictures, rounds=60).value)
+            both = combine(parts, classify_and_count(p, pictures, rounds=60).value)
             assert both.value.sum() == pytest.approx(1)
             held["either"].append(holds(both))
             for source, part in parts.items():
@@ -258,7 +258,7 @@ def test_counted_shares_move_as_far_as_corrections_agree() -> None:
 
     def value(counted: float, *shares: float) -> float:
         parts = {str(share): of(share) for share in shares}
-        return float(either(parts, np.array([counted, 1 - counted])).value[0])
+        return float(combine(parts, np.array([counted, 1 - counted])).value[0])
 
     assert value(0.4, 0.3) == pytest.approx(0.3), "one correction is as it is"
     assert value(0.4, 0.3, 0.5) == pytest.approx(0.4)
@@ -271,8 +271,8 @@ def test_a_change_holds_what_every_correction_says_of_it() -> None:
         a = share + 0.01 * np.linspace(-1, 1, 101)
         return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000)
 
-    before = either({"x": of(0.3), "y": of(0.5)}, np.array([0.4, 0.6]))
-    after = either({"x": of(0.4), "y": of(0.8)}, np.array([0.6, 0.4]))
+    before = combine({"x": of(0.3), "y": of(0.5)}, np.array([0.4, 0.6]))
+    after = combine({"x": of(0.4), "y": of(0.8)}, np.array([0.6, 0.4]))
     moved, ends = before.change_to(after)
     assert moved == pytest.approx([0.2, -0.2])
     # By x it is 0.1 and by y 0.3; rounds are paired and drawn alike here.
@@ -299,7 +299,7 @@ def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) 
     p = np.repeat(np.tile(np.array([[1, 0], [0, 1]], np.float32), (50, 1)), 1_000, axis=0)
     pictures = np.repeat(np.arange(100), 1_000)
     if method == "naive":
-        shares = naive_shares(p, pictures, sample=1)
+        shares = classify_and_count(p, pictures, sample=1)
     else:
         shares = estimate([p], [sure()], pictures, method=method, rounds=150, sample=1)
     assert shares.value == pytest.approx([0.5, 0.5], abs=1e-3)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from facewise.audit.prevalence import (
     METHODS,
-    Either,
+    CombinedShares,
     Shares,
-    either,
+    classify_and_count,
+    combine,
     estimate,
-    naive_shares,
     rake,
 )
 from facewise.audit.table import Faces
@@ -33,7 +33,7 @@ FEW_FACES: Final = 30
 Known = Mapping[str, Mapping[str, Confusions]]
 """Data set of calibration faces to attribute to confusions."""
 
-Estimates = dict[str, dict[str, Either]]
+Estimates = dict[str, dict[str, CombinedShares]]
 """Attribute to "naive" and, where it is corrected, "corrected"."""
 
 
@@ -70,15 +70,15 @@ def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: in
         if len(p) == 0:
             continue
         counts = faces.count([name])
-        naive = naive_shares(p, pictures, counts=counts, sample=sample)
-        out[name] = {"naive": Either(naive.value, {"": naive})}
+        naive = classify_and_count(p, pictures, counts=counts, sample=sample)
+        out[name] = {"naive": CombinedShares(naive.value, {"": naive})}
         own = {source: c[name] for source, c in sources.items() if name in c}
         if own and len(p) >= FEW_FACES:
             parts = {
                 source: estimate([p], [c], pictures, method=method, sample=sample)
                 for source, c in own.items()
             }
-            out[name]["corrected"] = either(parts, naive.value)
+            out[name]["corrected"] = combine(parts, naive.value)
     return out
 
 
@@ -162,7 +162,12 @@ def correction(sources: Sequence[str]) -> str:
 
 
 def _corrected_values(
-    faces: Faces, name: str, confusions: Confusions, shares: Either, source: str, method: str
+    faces: Faces,
+    name: str,
+    confusions: Confusions,
+    shares: CombinedShares,
+    source: str,
+    method: str,
 ) -> dict[str, float]:
     """Shares by one source alone, whether or not it was used."""
     if source in shares.parts:
@@ -178,7 +183,7 @@ def _part(count: int, n: int) -> dict[str, float]:
     return {"n": count, "share": count / n if n else 0.0, "low": low, "high": high}
 
 
-def _attribute(name: str, shares: Mapping[str, Either], n: int) -> list[dict[str, Any]]:
+def _attribute(name: str, shares: Mapping[str, CombinedShares], n: int) -> list[dict[str, Any]]:
     rows = []
     for k, label in enumerate(LABELS[name]):
         row: dict[str, Any] = {"label": label}
@@ -228,9 +233,9 @@ def _crossings(
                     _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
                     free.pictures,
                 )
-            free_value = either(parts, counts.ravel() / counts.sum()).value
+            free_value = combine(parts, counts.ravel() / counts.sum()).value
             value = _raked(free_value[None], [m.value[None] for m in margins])[0]
-            corrected = Either(value, parts)
+            corrected = CombinedShares(value, parts)
         out[" x ".join(chosen)] = _cells(chosen, counts.ravel(), corrected)
     return out
 
@@ -242,7 +247,7 @@ def _combined(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def _margin(
     faces: Faces, name: str, chosen: tuple[str, ...], sources: Known, method: str
-) -> Either:
+) -> CombinedShares:
     """Corrected shares of one attribute among the faces that have all the chosen ones.
 
     These need not be like the rest: photos have an ethnicity, tracks on video often none.
@@ -255,7 +260,7 @@ def _margin(
         for source, c in sources.items()
         if name in c
     }
-    return either(parts, counts / counts.sum())
+    return combine(parts, counts / counts.sum())
 
 
 def _raked(cells: Floats, margins: list[Floats]) -> Floats:
@@ -265,7 +270,7 @@ def _raked(cells: Floats, margins: list[Floats]) -> Floats:
 
 
 def _cells(
-    names: tuple[str, ...], counts: NDArray[np.int64], corrected: Either | None
+    names: tuple[str, ...], counts: NDArray[np.int64], corrected: CombinedShares | None
 ) -> list[dict[str, Any]]:
     n = max(int(counts.sum()), 1)
     ends = None if corrected is None else corrected.interval()

@@ -1,15 +1,17 @@
 """Shares of classes in a data set from what a model said of its faces, with 95 % intervals.
 
-Two corrections, both of which suppose that faces of a class look to the model as the calibration
-faces of that class did, whatever the shares (label shift):
+Quantification, in the words of its literature: shares are class priors, or prevalences. The naive
+ones are those of the answers (classify and count; Forman, 2008). Two corrections suppose that
+faces of a class look to the model as the calibration faces of that class did, whatever the shares
+(label shift, or prior probability shift):
 
 - ``em``: the shares under which the calibrated probabilities are the likeliest, by expectation
-  maximisation (Saerens, Latinne and Decaestecker, 2002);
-- ``adjusted``: adjusted counts, the shares under which the confusion matrix makes the counted
-  answers the likeliest (Forman, 2008; no share below 0).
+  maximisation (SLD, or EMQ; Saerens, Latinne and Decaestecker, 2002);
+- ``adjusted``: adjusted count, the shares under which the confusion matrix makes the counted
+  answers the likeliest (Forman, 2008; by maximum likelihood, so that no share is below 0).
 
 Each round of the bootstrap draws the data set's pictures and the calibration faces anew, and allows
-for offsets that depend on the make-up of the calibration faces
+for offsets that depend on the class priors of the calibration faces
 (``facewise.reporting.confusions``). A video is a picture here, and its tracks are the faces.
 """
 
@@ -104,7 +106,7 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Either:
+class CombinedShares:
     """Shares by several corrections, of which nobody knows which one holds; or by one.
 
     Attributes:
@@ -119,7 +121,7 @@ class Either:
         """``(K, 2)``: from the lowest end of any correction to the highest."""
         return _hull([part.interval() for part in self.parts.values()], self.value)
 
-    def change_to(self, later: Either) -> tuple[Floats, Floats]:
+    def change_to(self, later: CombinedShares) -> tuple[Floats, Floats]:
         """Later shares minus these and their interval, which holds that of every correction.
 
         Whichever holds, both tables' faces are taken to be like the same calibration faces.
@@ -130,7 +132,7 @@ class Either:
         )
 
 
-def either(parts: Mapping[str, Shares], counted: Floats) -> Either:
+def combine(parts: Mapping[str, Shares], counted: Floats) -> CombinedShares:
     """One correction as it is; of several, what they agree on.
 
     Where they differ, counted shares are often nearer than the mean of corrections. So a counted
@@ -142,11 +144,11 @@ def either(parts: Mapping[str, Shares], counted: Floats) -> Either:
         counted: shares of the answers, ``(K,)``.
     """
     if len(parts) == 1:
-        return Either(next(iter(parts.values())).value, parts)
+        return CombinedShares(next(iter(parts.values())).value, parts)
     quartiles = [np.quantile(part.drawn, [0.25, 0.75], axis=0) for part in parts.values()]
     low, high = np.min(quartiles, axis=0)[0], np.max(quartiles, axis=0)[1]
     value = np.clip(counted, low, high)
-    return Either(value / value.sum(), parts)
+    return CombinedShares(value / value.sum(), parts)
 
 
 def _hull(ends: Sequence[Floats], value: Floats) -> Floats:
@@ -165,8 +167,11 @@ def _quantiles(drawn: Floats) -> Floats:
     return ends
 
 
-def likeliest_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
-    """Mixture shares with the largest likelihood, by expectation maximisation, for many rounds.
+def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
+    """Class priors with the largest likelihood, by expectation maximisation, for many rounds.
+
+    Each step is that of Saerens, Latinne and Decaestecker (2002): the mean of the posteriors under
+    the priors of the step before.
 
     Args:
         ratios: P(face | class) up to a factor a face, ``(N, K)``, or ``(rounds, N, K)`` where
@@ -271,7 +276,7 @@ def draw_weights(
     return rows, weights
 
 
-def naive_shares(
+def classify_and_count(
     probabilities: NDArray[Any],
     pictures: NDArray[np.integer[Any]],
     *,
@@ -279,7 +284,9 @@ def naive_shares(
     rounds: int = ROUNDS,
     sample: int = 0,
 ) -> Shares:
-    """Shares of the most probable labels, as if the model never erred; see ``estimate``.
+    """Shares of the most probable labels, as if the model never erred (Forman, 2008).
+
+    See ``estimate`` for the draws.
 
     Args:
         probabilities: ``(N, K)``.
@@ -330,7 +337,7 @@ def estimate(
     # table, and for a crossing as for its attributes alone.
     streams = [np.random.default_rng((0, len(c.n))) for c in confusions]
     if method == "adjusted":
-        return _adjusted(
+        return _adjusted_count(
             probabilities[0], confusions[0], pictures, rounds, streams[0], pictures_rng
         )
     drawn = [
@@ -345,13 +352,13 @@ def estimate(
         [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
     )
     one = np.ones((len(pictures), 1))
-    value = likeliest_shares(ratios, one, np.ones((cells, 1)))[:, 0]
+    value = em_shares(ratios, one, np.ones((cells, 1)))[:, 0]
     most = min(MOST_DRAWN, CELLS_DRAWN // cells)
     rows, weights = draw_weights(pictures, rounds, pictures_rng, most)
     part = ratios[rows]
-    rounds_shares = likeliest_shares(part, weights, scales).T
+    rounds_shares = em_shares(part, weights, scales).T
     if len(rows) < len(pictures):
-        middle = likeliest_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
+        middle = em_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
         rounds_shares = np.clip(rounds_shares + value - middle, 0, 1)
     return Shares(value, rounds_shares, len(np.unique(pictures)))
 
@@ -372,7 +379,7 @@ def _crossed_sums(parts: Sequence[Floats]) -> Floats:
     return out
 
 
-def _adjusted(
+def _adjusted_count(
     probabilities: NDArray[Any],
     confusions: Confusions,
     pictures: NDArray[np.integer[Any]],
@@ -380,18 +387,18 @@ def _adjusted(
     rng: np.random.Generator,
     pictures_rng: np.random.Generator,
 ) -> Shares:
-    """Adjusted counts: answers take the place of faces, so N is K."""
+    """Adjusted count (Forman, 2008), by maximum likelihood: answers stand for faces, so N is K."""
     k = probabilities.shape[1]
     hard = np.eye(k)[probabilities.argmax(1)]
     one = np.ones((k, 1))
     matrix = confusions.shares().T
-    value = likeliest_shares(matrix, hard.sum(0)[:, None], one)[:, 0]
+    value = em_shares(matrix, hard.sum(0)[:, None], one)[:, 0]
     rows, weights = draw_weights(pictures, rounds, pictures_rng)
     counts = hard[rows].T @ weights  # (K, R)
     matrices = confusions.draw_shares(rounds, rng).swapaxes(1, 2)
-    drawn = likeliest_shares(matrices, counts, np.ones((k, rounds))).T
+    drawn = em_shares(matrices, counts, np.ones((k, rounds))).T
     if len(rows) < len(pictures):
-        middle = likeliest_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
+        middle = em_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
         drawn = np.clip(drawn + value - middle, 0, 1)
     return Shares(value, drawn, len(np.unique(pictures)))
 

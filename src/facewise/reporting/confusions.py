@@ -12,9 +12,9 @@ proportional to p_k exp(offset_k). An offset is a bias that makes the probabilit
 average in each class (bias-corrected calibration; Alexandari, Kundaje and Shrikumar, 2020), minus
 the log of the class's share of the calibration faces. ``covariance`` is that of the offsets, for
 three reasons: over draws of the calibration faces, each class drawn by itself and near-duplicates
-together; what the ridge leaves open of a class with hardly a face; and over make-ups of the
-calibration faces. Were the probabilities right but for a bias, the offsets would be the same
-whatever the make-up; so far as they are not, no data set's offsets are known any better.
+together; what the ridge leaves open of a class with hardly a face; and over class priors that the
+calibration faces might have had. Were the probabilities right but for a bias, the offsets would be
+the same whatever the priors; so far as they are not, no data set's offsets are known any better.
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ class Confusions:
         return out
 
 
-MAKE_UPS: Final = 40
-"""Over which the offsets' dependence on the shares of the calibration faces is measured."""
+PRIORS_DRAWN: Final = 40
+"""Class priors over which the offsets' dependence on those of the calibration faces is measured."""
 
-LEAST_SHARE, MOST_SHARE = 0.02, 0.8
+LEAST_PRIOR, MOST_PRIOR = 0.02, 0.8
 MOST_WEIGHT: Final = 8.0
-"""Of a calibration face in a make-up: a class of two or three cannot stand for most of it."""
+"""Of a calibration face under drawn priors: a class of two or three cannot stand for most of it."""
 
 _MALFORMED: Final = (
     "the model's confusions are malformed ({}): reinstall facewise, or run facewise evaluate --fit"
@@ -154,7 +154,7 @@ def fit_confusions(
     member, said = _normal(mass * np.exp(bias)), _normal(p * np.exp(bias))  # (N, K)
     n = member.sum(0)
     hard = np.eye(len(labels))[p.argmax(1)]
-    covariance = _covariance(member, said, groups) + _across_make_ups(p, mass, member.argmax(1))
+    covariance = _covariance(member, said, groups) + _across_priors(p, mass, member.argmax(1))
     return {
         "labels": list(labels),
         "n": [round(float(v), 1) for v in n],
@@ -170,8 +170,8 @@ def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
     return out
 
 
-def _across_make_ups(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
-    """Covariance of the offsets over make-ups of the calibration faces, log-uniform shares.
+def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
+    """Covariance of the offsets over class priors of the calibration faces, drawn log-uniform.
 
     Args:
         p: probabilities ``(N, K)``.
@@ -182,11 +182,11 @@ def _across_make_ups(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Float
     faces = np.bincount(labels, minlength=p.shape[1])
     held = faces > 0
     found = []
-    for _ in range(MAKE_UPS):
-        drawn = rng.uniform(np.log(LEAST_SHARE), np.log(MOST_SHARE), len(faces))
-        shares = np.where(held, np.exp(drawn), 0)
-        shares = np.minimum(shares / shares.sum(), MOST_WEIGHT * faces / len(p))
-        weights = (shares / np.maximum(faces, 1))[labels]
+    for _ in range(PRIORS_DRAWN):
+        drawn = rng.uniform(np.log(LEAST_PRIOR), np.log(MOST_PRIOR), len(faces))
+        priors = np.where(held, np.exp(drawn), 0)
+        priors = np.minimum(priors / priors.sum(), MOST_WEIGHT * faces / len(p))
+        weights = (priors / np.maximum(faces, 1))[labels]
         weights *= len(p) / weights.sum()
         offsets = _offsets(_fit_bias(p, mass, weights), mass, weights)
         # What all have in common changes no share; shares of classes without a face are not known.
