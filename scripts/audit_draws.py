@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facewise.audit.audit import read_confusions
+from facewise.audit.known import read_confusions
 from facewise.audit.prevalence import classify_and_count, combine, estimate, same_picture
 from facewise.calibration import Calibration
 from facewise.cli.evaluate import EXCLUSIONS

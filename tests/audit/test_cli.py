@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.audit.audit import audit as run
-from facewise.audit.audit import changes
+from facewise.audit.audit import audit_faces, changes
+from facewise.audit.known import known_confusions
+from facewise.audit.notes import notes_on
 from facewise.audit.reference import read_reference
 from facewise.audit.table import COLUMNS, Faces, read_faces
-from facewise.cli.audit import _known, _notes
 from facewise.errors import OptionError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
@@ -221,23 +221,25 @@ def test_without_confusions_intervals_hold_either_and_all_outputs_say_so(
 
 def test_notes_say_what_intervals_do_not_hold(twice: Path) -> None:
     faces = read_faces(twice)
-    known, _ = _known(faces, [twice], None)
+    known, _ = known_confusions(faces, [twice], None)
     gender = known["utkface"]["gender"]
     known["utkface"]["gender"] = replace(gender, offsets=gender.offsets + np.array([5, -5]))
-    figures, _ = run(faces, known, source="fairface", crossings=False)
-    (note,) = (text for text in _notes(figures) if text.startswith("gender"))
+    figures, _ = audit_faces(faces, known, source="fairface", crossings=False)
+    (note,) = (text for text in notes_on(figures) if text.startswith("gender"))
     assert "(--confusions utkface) would differ by more than the interval for male" in note
-    figures, _ = run(faces, known, crossings=False)
-    assert not any("differ" in text or "alone" in text for text in _notes(figures))
+    figures, _ = audit_faces(faces, known, crossings=False)
+    assert not any("differ" in text or "alone" in text for text in notes_on(figures))
     del known["utkface"]["gender"]
-    figures, _ = run(faces, known, crossings=False)
-    (note,) = (text for text in _notes(figures) if text.startswith("gender"))
+    figures, _ = audit_faces(faces, known, crossings=False)
+    (note,) = (text for text in notes_on(figures) if text.startswith("gender"))
     assert "gender is corrected as on fairface's faces alone" in note
 
 
 def test_a_note_says_what_intervals_take_video_for(tmp_path: Path) -> None:
-    figures, _ = run(read_faces(videos(tmp_path / "t.parquet", [0, 1], 20)), {}, crossings=False)
-    (note,) = (text for text in _notes(figures) if text.startswith("on video"))
+    figures, _ = audit_faces(
+        read_faces(videos(tmp_path / "t.parquet", [0, 1], 20)), {}, crossings=False
+    )
+    (note,) = (text for text in notes_on(figures) if text.startswith("on video"))
     assert "80 rows are 40 of them" in note
     assert "a video's tracks for one observation (2 of these)" in note
 
@@ -265,12 +267,12 @@ def test_shares_are_compared_only_where_both_models_know_the_sources(
     del fitted["calibration"]["confusions"]["utkface"]
     (tmp_path / "less.json").write_text(json.dumps(fitted))
     faces = read_faces(twice)
-    known, _ = _known(faces, [twice], str(tmp_path / "less.json"))
-    figures, shares = run(faces, known, crossings=False)
+    known, _ = known_confusions(faces, [twice], str(tmp_path / "less.json"))
+    figures, shares = audit_faces(faces, known, crossings=False)
     assert figures["confusions_from"] == ["fairface"]
     assert "as on fairface's" in figures["correction"]
-    both, _ = _known(faces, [twice], None)
-    _, others = run(faces, both, crossings=False)
+    both, _ = known_confusions(faces, [twice], None)
+    _, others = audit_faces(faces, both, crossings=False)
     assert {row["kind"] for row in changes(shares, others)["gender"]} == {"naive"}
     assert {row["kind"] for row in changes(shares, shares)["gender"]} == {"corrected"}
 
@@ -315,7 +317,7 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
     another = replace(faces, model=(f"{spec.name}@0", spec.sha256))
 
     def corrected(table: Path, model: str | None = None, faces: Faces = faces) -> bool:
-        known, notes = _known(faces, [table], model)
+        known, notes = known_confusions(faces, [table], model)
         assert bool(known) != any("calibrated" in note or "temperatures" in note for note in notes)
         return bool(known)
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.audit.audit import audit
+from facewise.audit.audit import audit_faces
 from facewise.audit.report import make_report
 from facewise.audit.table import COLUMNS, read_faces
 from facewise.batch.schema import arrow_schema
@@ -162,7 +162,7 @@ def test_faces_that_lack_an_attribute_are_left_out_of_it_alone(tmp_path: Path) -
     assert faces.count(["gender"]).sum() == 4_000
     assert faces.count(["ethnicity"]).sum() == 2_000
     assert len(faces.kept(["gender", "ethnicity"])[1]) == 2_000
-    figures, _ = audit(faces, {})
+    figures, _ = audit_faces(faces, {})
     assert sum(r["naive"]["share"] for r in figures["attributes"]["ethnicity"]) == pytest.approx(1)
 
 
@@ -183,7 +183,7 @@ def test_crossings_add_up_to_the_attributes_with_intervals(
 ) -> None:
     known = {source: made_up(bias) for source, bias in zip(sources, (0, 0.7), strict=False)}
     faces = read_faces(write(tmp_path / "t", 600))
-    figures, shares = audit(faces, known)
+    figures, shares = audit_faces(faces, known)
     cells = figures["crossings"]["gender x ethnicity"]
     women = [cell for cell in cells if cell["labels"][0] == "female"]
     total = shares["gender"]["corrected"].value[1]
@@ -222,7 +222,7 @@ def test_a_crossing_is_of_the_faces_that_have_its_attributes(
             table = table.set_column(table.schema.get_field_index(column), column, values)
     pq.write_table(table, tmp_path / "part.parquet")
     faces = read_faces(tmp_path / "part.parquet")
-    figures, _ = audit(faces, dict.fromkeys(sources, sure()))
+    figures, _ = audit_faces(faces, dict.fromkeys(sources, sure()))
     assert figures["crossings_of"] == {
         "age x gender": faces.faces,
         "age x ethnicity": 600,
@@ -248,8 +248,8 @@ def test_a_crossing_is_of_the_faces_that_have_its_attributes(
 def test_intervals_hold_every_source_unless_one_is_named(tmp_path: Path) -> None:
     known = {"a": made_up(), "b": made_up(0.7)}
     faces = read_faces(write(tmp_path / "t", 600))
-    both, _ = audit(faces, known)
-    named = {source: audit(faces, known, source=source)[0] for source in known}
+    both, _ = audit_faces(faces, known)
+    named = {source: audit_faces(faces, known, source=source)[0] for source in known}
     assert both["confusions_from"] == ["a", "b"]
     assert both["correction"].count("a's or as on b's") == 1
     for source, figures in named.items():
@@ -272,7 +272,7 @@ def test_intervals_hold_every_source_unless_one_is_named(tmp_path: Path) -> None
 
 def test_a_handful_of_faces_is_counted_and_not_corrected(tmp_path: Path) -> None:
     for rows, corrected in ((42, False), (48, True)):  # of six rows, four have a face
-        figures, shares = audit(
+        figures, shares = audit_faces(
             read_faces(write(tmp_path / str(rows), rows)), {"a": made_up(), "b": made_up(0.7)}
         )
         assert (figures["faces"] >= 30) == corrected
@@ -345,7 +345,7 @@ def test_a_video_is_one_observation_however_many_tracks_it_has(
     ):
         faces = read_faces(videos(tmp_path / f"{len(men)}.parquet", men, 50))
         assert (faces.tracks, faces.videos) == (50 * len(men), len(men))
-        figures, shares = audit(faces, known)
+        figures, shares = audit_faces(faces, known)
         assert shares["gender"]["naive"].parts[""].pictures == len(men)
         for kind in shares["gender"]:
             male = figures["attributes"]["gender"][0][kind]
@@ -357,7 +357,7 @@ def test_a_video_is_one_observation_however_many_tracks_it_has(
 def test_videos_are_drawn_anew_as_pictures_are(tmp_path: Path) -> None:
     """Of fifty people, thirty of them men, shares are off by the root of 0.6 * 0.4 / 50."""
     faces = read_faces(videos(tmp_path / "t.parquet", [1] * 30 + [0] * 20, 40))
-    for kind in audit(faces, {"a": sure()}, crossings=False)[1]["gender"].values():
+    for kind in audit_faces(faces, {"a": sure()}, crossings=False)[1]["gender"].values():
         (shares,) = kind.parts.values()
         assert shares.drawn[:, 0].std() == pytest.approx(np.sqrt(0.6 * 0.4 / 50), rel=0.2)
 
@@ -379,7 +379,9 @@ def test_other_calibration_faces_are_compared_by_the_same_method(
         counts = np.eye(k) * 80 + np.arange(k)
         known[name] = Confusions(counts.sum(1), counts, np.linspace(0, 1, k), np.zeros((k, k)))
     faces = read_faces(write(tmp_path / "t", 600))
-    figures, _ = audit(faces, {"a": known, "b": known}, source="a", method=method, crossings=False)
+    figures, _ = audit_faces(
+        faces, {"a": known, "b": known}, source="a", method=method, crossings=False
+    )
     for name, values in figures["by_source"]["b"].items():
         own = {r["label"]: r["corrected"]["share"] for r in figures["attributes"][name]}
         assert values == pytest.approx(own)

@@ -1,4 +1,4 @@
-"""A table to one dictionary of figures, naive and corrected; docs/audit.md describes it."""
+"""Faces to one dictionary of figures, naive and corrected; docs/audit.md describes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.audit.known import Known, choose_sources
 from facewise.audit.prevalence import (
     METHODS,
     CombinedShares,
@@ -20,7 +21,6 @@ from facewise.audit.prevalence import (
 )
 from facewise.audit.table import Faces
 from facewise.errors import OptionError
-from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import wilson
 from facewise.reporting.confusions import LABELS, Confusions, Floats
 
@@ -30,34 +30,8 @@ CROSSING_ROUNDS: Final = 100
 FEW_FACES: Final = 30
 """Fewer are not corrected: the likeliest shares of a handful are all of one class."""
 
-Known = Mapping[str, Mapping[str, Confusions]]
-"""Data set of calibration faces to attribute to confusions."""
-
 Estimates = dict[str, dict[str, CombinedShares]]
 """Attribute to "naive" and, where it is corrected, "corrected"."""
-
-
-def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
-    """A model's; empty where none were fitted."""
-    stored: Mapping[str, Any] = spec.calibration.get("confusions", {})
-    return {
-        source: {name: Confusions.from_dict(c) for name, c in attributes.items()}
-        for source, attributes in stored.items()
-    }
-
-
-def choose_sources(known: Known, wanted: str | None) -> Known:
-    """The one that was named, or all of them: which the data are like is their owner's to know.
-
-    Raises:
-        OptionError: the model has none of that name.
-    """
-    if wanted is None:
-        return known
-    if wanted not in known:
-        have = ", ".join(known) or "none: run facewise evaluate --fit"
-        raise OptionError(f"the model knows no confusions of {wanted!r}; it has {have}")
-    return {wanted: known[wanted]}
 
 
 def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: int = 0) -> Estimates:
@@ -82,7 +56,7 @@ def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: in
     return out
 
 
-def audit(
+def audit_faces(
     faces: Faces,
     known: Known,
     *,
@@ -94,7 +68,7 @@ def audit(
 
     Args:
         faces: the table.
-        known: see ``read_confusions``.
+        known: of the model that made the table and of nothing else: see ``known_confusions``.
         source: the data set whose confusions to use; all of them, if None.
         method: one of ``METHODS``.
         crossings: also count attributes against each other.
@@ -316,7 +290,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
     return {name: out[name] for name in LABELS if name in out}
 
 
-def against(
+def compare_with_reference(
     figures: Mapping[str, Any], reference: Mapping[str, Mapping[str, float]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Shares minus a reference population's, whose own uncertainty is not known."""

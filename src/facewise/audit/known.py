@@ -1,0 +1,77 @@
+"""Which confusions a table may be corrected with: those of its own model, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facewise.audit.table import Faces
+from facewise.errors import ModelNotFoundError, OptionError
+from facewise.models import ModelSpec, load_spec
+from facewise.parts import has_temperatures_of, read_manifest
+from facewise.reporting.confusions import Confusions
+
+Known = Mapping[str, Mapping[str, Confusions]]
+"""Data set of calibration faces to attribute to confusions."""
+
+
+def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
+    """A model's; empty where none were fitted."""
+    stored: Mapping[str, Any] = spec.calibration.get("confusions", {})
+    return {
+        source: {name: Confusions.from_dict(c) for name, c in attributes.items()}
+        for source, attributes in stored.items()
+    }
+
+
+def choose_sources(known: Known, wanted: str | None) -> Known:
+    """The one that was named, or all of them: which the data are like is their owner's to know.
+
+    Raises:
+        OptionError: the model has none of that name.
+    """
+    if wanted is None:
+        return known
+    if wanted not in known:
+        have = ", ".join(known) or "none: run facewise evaluate --fit"
+        raise OptionError(f"the model knows no confusions of {wanted!r}; it has {have}")
+    return {wanted: known[wanted]}
+
+
+def known_confusions(
+    faces: Faces, tables: Sequence[Path], model: str | None = None
+) -> tuple[dict[str, dict[str, Confusions]], list[str]]:
+    """Confusions of the model that made some tables, and why there are none where that is so.
+
+    Those of other weights or other temperatures are of other probabilities than the tables'.
+
+    Args:
+        faces: what was read of the tables.
+        tables: their folders or files, for their manifests.
+        model: name or spec path; None takes the model that the rows name.
+
+    Raises:
+        ModelIntegrityError: the model's confusions are malformed.
+        TableError: a manifest cannot be read.
+    """
+    naive = "shares are counted, not corrected"
+    try:
+        # Of any version: its weights and temperatures are compared below.
+        spec = load_spec(model or faces.model[0].partition("@")[0] or "default")
+    except ModelNotFoundError as error:
+        return {}, [f"{naive}: {error} (name the spec with --model)"]
+    here = f"{spec.name}@{spec.version}"
+    if faces.model[1] and spec.sha256 != faces.model[1]:
+        return {}, [f"{naive}: {here} here has other weights than the table's"]
+    for table in tables if faces.model[1] else ():
+        manifest = read_manifest(table)
+        alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
+        if not alike:
+            return {}, [
+                f"{naive}: nothing shows that {table.name} ({faces.model[0]}) has the temperatures "
+                f"of {here}, whose confusions are known (name the spec that made it with --model, "
+                "or annotate anew)"
+            ]
+    known = read_confusions(spec)
+    return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]

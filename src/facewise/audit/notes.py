@@ -1,0 +1,64 @@
+"""What the figures of an audit do not hold, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from facewise.audit.audit import FEW_FACES
+
+
+def notes_on(figures: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    notes = ["faces that were not found are in no share"]
+    for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
+        if tracks := table.get("tracks", {}).get("n"):
+            videos = table["tracks"]["videos"]
+            notes.append(
+                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
+                f"{tracks:,} of them; somebody who leaves the picture and returns counts again, "
+                f"so intervals take a video's tracks for one observation ({videos:,} of these)"
+            )
+        notes += [
+            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
+            for name, of in table.get("known_of", {}).items()
+            if of < table["faces"]
+        ]
+        if few := table.get("too_few_to_correct"):
+            notes.append(
+                f"{said}{', '.join(few)}: fewer than {FEW_FACES} faces are counted, not corrected"
+            )
+    sources = figures["confusions_from"]
+    if not sources:
+        return notes
+    if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
+        notes.append(f"counts are of all faces; {kept:,} of them stand for all in the corrections")
+    if len(sources) > 1:  # what follows is in the intervals
+        for name in figures["attributes"]:
+            have = [source for source in sources if name in figures["by_source"][source]]
+            if 0 < len(have) < len(sources):
+                notes.append(
+                    f"{name} is corrected as on {' or '.join(have)}'s faces alone: the model has "
+                    "no other confusions of it"
+                )
+        return notes
+    if "age" in figures["by_source"][sources[0]]:
+        notes.append(
+            "neighbouring decades are hard to tell apart: the interval of a single decade may hold "
+            "its share far less often than 95 % says"
+        )
+    for other, attributes in figures["by_source"].items():
+        for name, values in attributes.items():
+            rows = {row["label"]: row["corrected"] for row in figures["attributes"][name]}
+            apart = [
+                label
+                for label, v in values.items()
+                if not rows[label]["low"] - 0.02 <= v <= rows[label]["high"] + 0.02
+            ]
+            if apart:
+                notes.append(
+                    f"{name} with {other}'s errors (--confusions {other}) would differ by more "
+                    f"than the interval for {', '.join(apart)}: without --confusions, intervals "
+                    "hold both"
+                )
+    return notes

@@ -1,0 +1,111 @@
+"""Tables to the figures of an audit: read, corrected where that is sound, compared, with notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facewise.audit.audit import (
+    Estimates,
+    audit_faces,
+    changes,
+    compare_with_reference,
+    estimate_all,
+)
+from facewise.audit.known import Known, known_confusions
+from facewise.audit.notes import notes_on
+from facewise.audit.table import Faces, read_faces
+from facewise.parts import unfinished
+
+
+def audit_tables(
+    tables: Sequence[Path],
+    *,
+    second: Sequence[Path] = (),
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+    model: str | None = None,
+    source: str | None = None,
+    method: str = "em",
+    crossings: bool = True,
+    tell: Callable[[str], None] = lambda note: None,
+) -> dict[str, Any]:
+    """Figures of some tables, ready for JSON, with the notes that a reader needs beside them.
+
+    Args:
+        tables: folders or Parquet files, which count as one.
+        second: likewise, to compare them with; not beside a reference.
+        reference: a population to compare them with, as ``read_reference`` gives it.
+        model: spec with the confusions; None takes the one that the tables name. Where it is not
+            the one that made them, shares are counted, not corrected.
+        source: the data set whose confusions to use; all of them, if None.
+        method: one of ``prevalence.METHODS``.
+        crossings: also count attributes against each other.
+        tell: gets at once what is wrong with a table and stands in the notes as well.
+
+    Raises:
+        TableError: a table cannot be read, or rows are of several models.
+        OptionError: there is no such source or method.
+    """
+    faces = read_faces(*tables)
+    known, why = known_confusions(faces, tables, model)
+    notes = [*_unfinished(tables, tell), *why]
+    figures, shares = audit_faces(faces, known, source=source, method=method, crossings=crossings)
+    if reference is not None:
+        figures["against_reference"] = compare_with_reference(figures, reference)
+        absent = [name for name in reference if name not in figures["against_reference"]]
+        notes += [
+            f"the reference's {name} is compared with nothing: no face has it" for name in absent
+        ]
+    elif second:
+        other = read_faces(*second)
+        notes += _unfinished(second, tell)
+        if other.model != faces.model:
+            notes.append("the two tables are of different models: the change holds theirs, too")
+        own, why = known_confusions(other, second, model)
+        notes += _add_second(figures, shares, other, own, why, method)
+    figures["notes"] = [*notes, *notes_on(figures)]
+    return figures
+
+
+def _unfinished(tables: Sequence[Path], tell: Callable[[str], None]) -> list[str]:
+    """Notes on tables that annotate has not finished."""
+    notes = [note for table in tables if (note := unfinished(table)) is not None]
+    for note in notes:
+        tell(note)
+    return notes
+
+
+def _add_second(
+    figures: dict[str, Any],
+    shares: Estimates,
+    other: Faces,
+    own: Known,
+    why: Sequence[str],
+    method: str,
+) -> list[str]:
+    """Put a second table's figures and the change to it beside the first's; returns the notes.
+
+    Shares are compared that were made alike, which leaves the counted where one table's cannot be
+    corrected as the other's are.
+
+    Args:
+        figures: of the first table.
+        shares: behind them.
+        other: the second table.
+        own: confusions of its model.
+        why: there are none.
+        method: one of ``prevalence.METHODS``.
+    """
+    sources = figures["confusions_from"]
+    if own and (lacking := [source for source in sources if source not in own]):
+        lack = " or ".join(lacking)
+        why, own = [f"counted shares are compared: its model knows no confusions of {lack}"], {}
+    used = {source: own[source] for source in sources if own}
+    notes = [f"second table: {text}" for text in why]
+    figures["second"], _ = audit_faces(other, used, method=method, crossings=False)
+    after = estimate_all(other, used, method, sample=1)
+    figures["change"] = changes(shares, after)
+    alone = [name for name in {**shares, **after} if name not in figures["change"]]
+    notes += [f"no change of {name}: one of the two tables has it, the other not" for name in alone]
+    return notes
