@@ -36,9 +36,9 @@ import numpy as np
 import run
 
 from facewise.calibration import Calibration
-from facewise.cli.evaluate import EXCLUSIONS
-from facewise.cli.train import data_sets
+from facewise.data_folder import read_folder
 from facewise.datasets import DataSet, Sample
+from facewise.evaluation.data import EXCLUSIONS
 from facewise.evaluation.metrics import figures
 from facewise.evaluation.outcomes import Outcomes, _columns, _labels
 from facewise.evaluation.results import write_results
@@ -262,7 +262,7 @@ def main() -> None:
     part = run.ROOT / "runs" / "peers"
     out = args.out or (peers_tables.RESULTS if args.faces is None else part)
     os.environ |= run.ONE_THREAD
-    sets = data_sets(args.data)
+    sets = read_folder(args.data)
     path = out / "peers.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     peers = old.get("peers", {})

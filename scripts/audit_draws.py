@@ -31,8 +31,8 @@ import numpy as np
 from facewise.audit.known import read_confusions
 from facewise.audit.prevalence import classify_and_count, combine, estimate, same_picture
 from facewise.calibration import Calibration
-from facewise.cli.evaluate import EXCLUSIONS
-from facewise.cli.train import data_sets
+from facewise.data_folder import read_folder
+from facewise.evaluation.data import EXCLUSIONS
 from facewise.evaluation.outcomes import collect
 from facewise.models import load_spec
 from facewise.reporting.confusions import Confusions, decade_masses, fit_sources
@@ -188,7 +188,7 @@ def main():
     calibration, known = Calibration.from_dict(spec.calibration), read_confusions(spec)
     if not known or not calibration.temperatures:
         raise SystemExit("the model has no confusions: run facewise evaluate --fit first")
-    sets = data_sets(args.data)
+    sets = read_folder(args.data)
     with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
         excluded = {row["file"] for row in csv.DictReader(file)}
     if args.refit:

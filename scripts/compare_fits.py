@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, Calibration, age_band, apply_temperature
-from facewise.cli.evaluate import EXCLUSIONS
-from facewise.cli.train import data_sets
+from facewise.data_folder import read_folder
 from facewise.evaluation.coverage import thresholds
+from facewise.evaluation.data import EXCLUSIONS
 from facewise.evaluation.fit import faces_of, fit_temperature
 from facewise.evaluation.groups import group_columns
 from facewise.evaluation.intervals import (
@@ -64,7 +64,7 @@ def pooled(model: str, data: Path, store: Path) -> Outcomes:
     with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
         excluded = frozenset(row["file"] for row in csv.DictReader(file))
     parts = [
-        collect(model, data_sets(data), split, store=store) for split in ("calibration", "val")
+        collect(model, read_folder(data), split, store=store) for split in ("calibration", "val")
     ]
     names = [field.name for field in dataclasses.fields(Outcomes)]
     both = Outcomes(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})

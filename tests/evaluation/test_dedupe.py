@@ -16,10 +16,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from facewise.cli import app
-from facewise.cli.evaluate import EXCLUSIONS
 from facewise.datasets import read_pictures
 from facewise.errors import OptionError
 from facewise.evaluation import dedupe
+from facewise.evaluation.data import EXCLUSIONS
 from facewise.evaluation.dedupe import (
     Fingerprints,
     Pair,

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from facewise.calibration import Calibration
 from facewise.cli import app
-from facewise.cli.evaluate import EXCLUSIONS, _with_splits
 from facewise.datasets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
+from facewise.evaluation.data import EXCLUSIONS, with_splits
 from facewise.evaluation.dedupe_lists import read_lists
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import collect
@@ -208,7 +208,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_scored(
     def scored(*_: object, **__: object) -> None:
         raise AssertionError("scored")
 
-    monkeypatch.setattr("facewise.evaluation.outcomes.collect", scored)
+    monkeypatch.setattr("facewise.evaluation.run.collect", scored)
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("mine")
     Path("own").mkdir()
@@ -382,7 +382,7 @@ def test_splits_that_dedupe_wrote_take_the_place_of_a_csvs_own(faces: Path, tmp_
         f"{names[2]},train,\n"
     )
     data_set = read_csv(tmp_path / "faces.csv")
-    (given,) = _with_splits([data_set], dealt)
+    (given,) = with_splits([data_set], dealt)
     assert [(sample.split, sample.group) for sample in given.samples] == [
         ("test", names[0]),
         ("test", names[0]),

@@ -15,10 +15,15 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from facewise.cli import app  # noqa: E402
-from facewise.datasets import Sample  # noqa: E402
+from facewise.datasets import DataSet, Sample  # noqa: E402
 from facewise.errors import OptionError  # noqa: E402
 from facewise.training.cache import FaceCache  # noqa: E402
-from facewise.training.checks import check_checkpoint, check_run, check_samples  # noqa: E402
+from facewise.training.checks import (  # noqa: E402
+    check_checkpoint,
+    check_run,
+    check_samples,
+    check_splits,
+)
 from facewise.training.config import TrainConfig, load_config  # noqa: E402
 from facewise.training.network import bare_network  # noqa: E402
 from facewise.training.train import learning_rate_factor, train  # noqa: E402
@@ -182,6 +187,18 @@ def test_a_run_needs_faces_for_a_batch_and_labels_to_choose_by(toml: Path) -> No
         check_samples(config, [*faces[:3], sample("val", gender=0)])
     with pytest.raises(OptionError, match="no picture of the split val has a label to choose"):
         check_samples(config, [*faces, sample("val"), sample("val", age_range=(18, 30))])
+
+
+def test_every_data_set_that_is_wanted_has_faces_to_learn_from_and_to_choose_by() -> None:
+    def of(*splits: str) -> list[DataSet]:
+        return [DataSet(tuple(sample(split) for split in splits), (), {})]
+
+    check_splits(of("train", "val"), ["csv"])
+    with pytest.raises(OptionError, match="no face of fairface is in the split train, or none in"):
+        check_splits(of("train", "val"), ["csv", "fairface"])
+    for split in ("train", "val"):
+        with pytest.raises(OptionError, match="no picture of a CSV is in the split train, or none"):
+            check_splits(of(split, "test"), ["csv"])
 
 
 def test_a_split_of_which_nothing_can_be_read_is_said(

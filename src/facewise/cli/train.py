@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from facewise.cli.options import Verbose
 from facewise.errors import MissingExtraError, OptionError
-
-if TYPE_CHECKING:
-    from facewise.datasets import DataSet
 
 CACHE = Path("cache/faces")
 CACHE_HELP = "Folder of decoded faces and landmarks; converted weights are beside it."
@@ -29,49 +25,6 @@ def _need_torch() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
-
-
-def data_sets(folder: Path) -> list[DataSet]:
-    """UTKFace and FairFace in a folder laid out as docs/training.md says, whichever is there; or
-    the pictures of a CSV.
-    """
-    from facewise.datasets import read_csv, read_fairface, read_utkface
-
-    if folder.suffix.lower() == ".csv":
-        return [read_csv(folder)]
-    found = []
-    for name in ("utkface.tar", "UTKFace"):
-        if (folder / name).exists():
-            splits = folder / "utkface_splits.csv"
-            found.append(read_utkface(folder / name, splits if splits.exists() else None))
-            break
-    for name in ("fairface.tar", "FairFace"):
-        if (folder / name).exists():
-            found.append(read_fairface(folder / name, folder / "fairface_labels.csv"))
-            break
-    if not found:
-        raise OptionError(
-            f"{folder} holds neither utkface.tar nor fairface.tar, nor their folders; to learn "
-            "from pictures of your own name a CSV of path and labels (docs/training.md)"
-        )
-    return found
-
-
-def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
-    """Without faces to learn from and faces to choose by there is nothing to train."""
-    there = {(s.dataset, s.split) for data_set in sets for s in data_set.samples}
-    for name in wanted:
-        if not {(name, "train"), (name, "val")} <= there:
-            if name == "csv":
-                raise OptionError(
-                    "no picture of a CSV is in the split train, or none in val: name the CSV with "
-                    "--data, and give it a column split (`facewise dedupe` writes splits)"
-                )
-            raise OptionError(
-                f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
-                "beside the pictures, and a column split into fairface_labels.csv "
-                "(`facewise dedupe` writes splits)"
-            )
 
 
 def train(
@@ -99,14 +52,15 @@ def train(
 ) -> None:
     """Train a model, or resume its run."""
     _need_torch()
+    from facewise.data_folder import read_folder
     from facewise.training.cache import build_cache, fingerprint
-    from facewise.training.checks import check_run, check_samples
+    from facewise.training.checks import check_run, check_samples, check_splits
     from facewise.training.config import load_config
     from facewise.training.train import train as run
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config, seed=seed)
-    sets = data_sets(data)
+    sets = read_folder(data)
     for data_set in sets:
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)

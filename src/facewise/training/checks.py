@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from facewise.datasets import Sample
+from facewise.datasets import DataSet, Sample
 from facewise.errors import OptionError
 from facewise.labels import range_groups
 from facewise.training.config import TrainConfig, differences, load_config
@@ -124,6 +124,27 @@ def check_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
                 checkpoint,
                 epoch,
                 config.optim.epochs,
+            )
+
+
+def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
+    """See that there are faces to learn from and faces to choose by.
+
+    Raises:
+        OptionError: one of the data sets that are wanted has none in train, or none in val.
+    """
+    there = {(s.dataset, s.split) for data_set in sets for s in data_set.samples}
+    for name in wanted:
+        if not {(name, "train"), (name, "val")} <= there:
+            if name == "csv":
+                raise OptionError(
+                    "no picture of a CSV is in the split train, or none in val: name the CSV with "
+                    "--data, and give it a column split (`facewise dedupe` writes splits)"
+                )
+            raise OptionError(
+                f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "
+                "beside the pictures, and a column split into fairface_labels.csv "
+                "(`facewise dedupe` writes splits)"
             )
 
 

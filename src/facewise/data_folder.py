@@ -1,0 +1,83 @@
+"""The data sets that a path holds: the folder of docs/training.md, one of its sets, or a CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from facewise.datasets import DataSet, read_csv, read_fairface, read_utkface
+from facewise.errors import OptionError
+
+UTKFACE: Final = ("utkface.tar", "UTKFace")
+FAIRFACE: Final = ("fairface.tar", "FairFace")
+"""The first that is there is read."""
+
+SPLITS: Final = "utkface_splits.csv"
+LABELS: Final = "fairface_labels.csv"
+"""Beside them."""
+
+
+def read_folder(folder: Path) -> list[DataSet]:
+    """UTKFace and FairFace in a folder laid out as docs/training.md says, whichever is there; or
+    the pictures of a CSV.
+
+    Raises:
+        OptionError: neither is there, or one cannot be read.
+    """
+    if folder.suffix.lower() == ".csv":
+        return [read_csv(folder)]
+    if not (found := _read_both(folder)):
+        raise OptionError(
+            f"{folder} holds neither utkface.tar nor fairface.tar, nor their folders; to learn "
+            "from pictures of your own name a CSV of path and labels (docs/training.md)"
+        )
+    return found
+
+
+def read_any(data: Path, labels: Path | None = None) -> list[DataSet]:
+    """What ``read_folder`` reads, or UTKFace or FairFace by itself.
+
+    Args:
+        data: a CSV; a folder of both sets; UTKFace as a folder or tar; with ``labels``, FairFace.
+        labels: FairFace's.
+
+    Raises:
+        OptionError: it is none of these, or cannot be read.
+    """
+    if labels is not None:
+        return [read_fairface(data, labels)]
+    if data.suffix.lower() == ".csv":
+        return [read_csv(data)]
+    if found := _read_both(data):
+        return found
+    one = _read_utkface(data)
+    if not one.samples:
+        raise OptionError(
+            f"{data} holds no picture named as UTKFace's are: pass --labels for FairFace, or a CSV "
+            "with the columns path, age, gender, ethnicity"
+        )
+    return [one]
+
+
+def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
+    """Whether the splits are those of the shared data sets, a folder or a file beside its list."""
+    folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
+    return data.suffix.lower() != ".csv" and any((folder / SPLITS).exists() for folder in folders)
+
+
+def _read_both(folder: Path) -> list[DataSet]:
+    found = []
+    if (source := _first(folder, UTKFACE)) is not None:
+        found.append(_read_utkface(source))
+    if (source := _first(folder, FAIRFACE)) is not None:
+        found.append(read_fairface(source, folder / LABELS))
+    return found
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _read_utkface(source: Path) -> DataSet:
+    splits = source.parent / SPLITS
+    return read_utkface(source, splits if splits.exists() else None)

@@ -1,0 +1,188 @@
+"""From data to figures: the recipe of a calibration, and the scoring of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from facewise.calibration import Calibration
+from facewise.errors import OptionError
+from facewise.evaluation.coverage import Baseline, fit_baseline
+from facewise.evaluation.data import EvaluationData
+from facewise.evaluation.degrade import DEGRADATIONS
+from facewise.evaluation.fit import check_faces, fit_calibration
+from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
+from facewise.evaluation.noise import suspects_of
+from facewise.evaluation.outcomes import Outcomes, collect
+from facewise.evaluation.results import calibrated, score_model
+from facewise.evaluation.scoring import Scored
+from facewise.models import ModelSpec, load_spec
+from facewise.reporting.confusions import fit_sources
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runner:
+    """Runs a model over splits of some data.
+
+    Attributes:
+        model: name, name@version, or a spec's path.
+        data: what it is run over; excluded pictures have no outcome.
+        degraded: faces of each data set that are worsened on purpose, 0 for none.
+        store: folder of outcomes that are kept; None keeps none.
+        workers: processes, one thread each.
+        unreadable: gets the key of each picture that cannot be read, and why.
+    """
+
+    model: str
+    data: EvaluationData
+    degraded: int
+    store: Path | None = None
+    workers: int = 2
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def outcomes(self, part: str) -> Outcomes:
+        """Of all faces of a split.
+
+        Raises:
+            OptionError: it has no face, none can be read, or none is left after exclusions.
+        """
+        return self._run(part)
+
+    def worsened(self, part: str) -> dict[str, Outcomes]:
+        """Of a part of a split's faces, by the degradation that they were worsened with."""
+        if not self.degraded:
+            return {}
+        # Gates are chosen on fewer than what is scored may be.
+        faces = self.degraded if part == self.data.split else min(self.degraded, GATE_FACES)
+        return {name: self._run(part, name, faces) for name in DEGRADATIONS}
+
+    def _run(self, part: str, degradation: str | None = None, faces: int | None = None) -> Outcomes:
+        everything = collect(
+            self.model,
+            self.data.sets_of(part),
+            part,
+            store=self.store,
+            workers=self.workers,
+            sample=faces,
+            degradation=degradation,
+            skipped=self.unreadable,
+        )
+        left = everything.without(self.data.excluded)
+        if not len(left):  # the others cannot be read, or were not drawn
+            to_worsen = (" to worsen", ", or raise --degraded") if faces else ()
+            raise self.data.none_left(part, *to_worsen)
+        return left
+
+
+class Fitted(NamedTuple):
+    """What calibrating gives.
+
+    Attributes:
+        spec: of the model, calibrated, not yet written.
+        baseline: plain conformal prediction of the same faces, to compare with.
+        curves: risk against share answered on val, which the gates were chosen on.
+    """
+
+    spec: ModelSpec
+    baseline: Baseline
+    curves: dict[str, Any]
+
+
+class Evaluated(NamedTuple):
+    """What scoring gives.
+
+    Attributes:
+        spec: of the model as it was scored: calibrated anew, if that was asked for.
+        results: as ``write_results`` takes them.
+        scored: the faces behind them.
+    """
+
+    spec: ModelSpec
+    results: dict[str, Any]
+    scored: Scored
+
+
+def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
+    """See what can be seen of a calibration before hours of scoring.
+
+    Raises:
+        OptionError: a split is missing.
+    """
+    if missing := {"calibration", "val"} - data.splits:
+        raise OptionError(
+            f"--fit needs the splits calibration and val; {data.source} lacks "
+            f"{' and '.join(sorted(missing))}"
+        )
+
+
+def fit(spec: ModelSpec, runner: Runner) -> Fitted:
+    """Calibrate a model on the splits calibration and val, in this order.
+
+    Temperatures and conformal thresholds are fitted on calibration; on val the gates, which decide
+    what is abstained from; and on calibration again the confusions that audits correct by.
+
+    Raises:
+        OptionError: as ``check_fit``; or a split has too few faces, or none that can be read.
+    """
+    check_fit(spec, runner.data)
+    calibration = runner.outcomes("calibration")
+    fitted = fit_calibration(calibration)
+    ungated = Calibration.from_dict(fitted)
+    val = runner.outcomes("val")
+    check_faces(val, "val")
+    worsened = runner.worsened("val")
+    gates = fit_gates(Scored(val, ungated), _scored(worsened, ungated))
+    gated = with_gates(fitted, gates)
+    confusions = _fit_confusions(Scored(calibration, ungated))
+    return Fitted(
+        spec=calibrated(spec, {**fitted, "gates": gates, "confusions": confusions}),
+        baseline=fit_baseline(Scored(calibration, gated)),
+        curves={"val": gate_curves(Scored(val, gated), _scored(worsened, gated))},
+    )
+
+
+def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
+    """Score a model on the data's split; nothing is written but the outcomes that are kept.
+
+    Args:
+        runner: of the model.
+        calibrate: fit a calibration first, and score with that.
+
+    Raises:
+        OptionError: as ``fit``.
+    """
+    spec, data = load_spec(runner.model), runner.data
+    baseline: Baseline | None = None
+    curves: dict[str, Any] = {}
+    if calibrate:
+        spec, baseline, curves = fit(spec, runner)
+    outcomes = runner.outcomes(data.split)
+    results = score_model(
+        spec,
+        outcomes,
+        data.split or "all",
+        degraded=runner.worsened(data.split),
+        baseline=baseline,
+        curves=curves,
+        data_sets=data.sets,
+        skipped=[
+            *(pair for data_set in data.whole for pair in data_set.skipped),
+            *(pair for pair in runner.unreadable.items() if pair[0] not in data.excluded),
+        ],
+        excluded=sorted(data.excluded),
+    )
+    scored = Scored(outcomes, Calibration.from_dict(spec.calibration))
+    results["suspect_labels"] = suspects_of(scored)
+    return Evaluated(spec, results, scored)
+
+
+def _scored(outcomes: Mapping[str, Outcomes], calibration: Calibration) -> dict[str, Scored]:
+    return {name: Scored(o, calibration) for name, o in outcomes.items()}
+
+
+def _fit_confusions(scored: Scored) -> dict[str, dict[str, Any]]:
+    o = scored.outcomes
+    classes = {name: (p, scored.truth[name]) for name, p in scored.probabilities.items()}
+    return fit_sources(o.datasets, o.found, o.groups, scored.ages, o.age_ranges, classes)
