@@ -219,6 +219,32 @@ def test_what_cannot_be_written_is_said_before_anything_is_scored(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "own"]
 
 
+def test_a_version_that_none_follows_is_said_before_anything_is_scored(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(*_: object, **__: object) -> None:
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("facewise.evaluation.run.collect", scored)
+    names = sorted(str(path) for path in faces.parent.glob("*.webp"))
+    splits = ("calibration", "val", "test")
+    rows = "".join(f"{name},30,{split}\n" for name, split in zip(names, splits, strict=False))
+    (tmp_path / "faces.csv").write_text(f"path,age,split\n{rows}")
+    shutil.copy(load_spec().weights_path, tmp_path)
+    spec = json.loads(load_spec().path.read_text()) | {"version": "1.2.3"}
+    options = (
+        *("--model", tmp_path / "own.json", "--data", tmp_path / "faces.csv", "--fit"),
+        *("--store", tmp_path / "store", "--out", tmp_path / "out"),
+    )
+    (tmp_path / "own.json").write_text(json.dumps(spec))
+    with pytest.raises(OptionError, match=r"own.json: no version follows '1.2.3'"):
+        run(*options)
+    # Weights that have no calibration keep the version that they have.
+    (tmp_path / "own.json").write_text(json.dumps(spec | {"calibration": {}}))
+    with pytest.raises(AssertionError, match="scored"):
+        run(*options)
+
+
 def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:
     sets = [read_csv(faces)]
     first = collect(

@@ -16,7 +16,7 @@ from facewise.evaluation.fit import check_faces, fit_calibration
 from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
 from facewise.evaluation.noise import suspects_of
 from facewise.evaluation.outcomes import Outcomes, collect
-from facewise.evaluation.results import calibrated, score_model
+from facewise.evaluation.results import calibrated, next_minor, score_model
 from facewise.evaluation.scoring import Scored
 from facewise.models import ModelSpec, load_spec
 from facewise.reporting.confusions import fit_sources
@@ -108,13 +108,22 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
     """See what can be seen of a calibration before hours of scoring.
 
     Raises:
-        OptionError: a split is missing.
+        OptionError: a split is missing, or there is no version that would follow the spec's.
     """
     if missing := {"calibration", "val"} - data.splits:
         raise OptionError(
             f"--fit needs the splits calibration and val; {data.source} lacks "
             f"{' and '.join(sorted(missing))}"
         )
+    if spec.calibration:  # the first calibration is no new version
+        try:
+            next_minor(spec.version)
+        except ValueError as error:
+            raise OptionError(
+                f"{spec.path}: no version follows {spec.version!r}, and another calibration needs "
+                "one: make it the number of the weights, or that and how often they were "
+                'calibrated again, as in "5.1"'
+            ) from error
 
 
 def fit(spec: ModelSpec, runner: Runner) -> Fitted:
