@@ -20,6 +20,7 @@ from facewise.datasets import (
     split_name,
 )
 from facewise.errors import OptionError
+from facewise.files import replacing
 from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS, GENDER_SYNONYMS
 
 SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
@@ -303,15 +304,10 @@ def years_apart(rows: Sequence[Row]) -> int:
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
     """Rows as CSV with plain line ends, the header in any case; the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, header, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def has_header(path: Path, header: Sequence[str]) -> bool:

@@ -6,17 +6,15 @@ here.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import logging
-import os
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from facewise.attributes import AttributeModel
 from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
 from facewise.evaluation.degrade import degrade
+from facewise.files import replacing
 from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import WEIGHTS_FOLDER, load_spec
@@ -229,10 +228,10 @@ def collect(
     if outcomes_path is not None and detections_path is not None:
         outcomes_path.parent.mkdir(parents=True, exist_ok=True)
         columns = {f.name: getattr(outcomes, f.name) for f in dataclasses.fields(Outcomes)}
-        with _whole(outcomes_path) as file:
+        with replacing(outcomes_path) as file:
             np.savez(file, **columns)
         if known is None:
-            with _whole(detections_path) as file:
+            with replacing(detections_path) as file:
                 np.save(file, np.array([r["detections"] for r in rows], np.float32))
     return _readable(outcomes, data_sets, todo, {} if skipped is None else skipped)
 
@@ -250,18 +249,6 @@ def _stored(path: Path) -> Any:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("%s cannot be read (%s) and is made anew", path, error)
         return None
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its place when it is whole, whoever else writes it."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _readable(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from facewise.evaluation import report_tables as tables
+from facewise.evaluation.dedupe_lists import write_csv
 from facewise.evaluation.gates import MIN_ANSWERED
 from facewise.protocol import DETECTION_BORDER
 from facewise.reporting import plots
@@ -48,10 +48,7 @@ def write_reports(folder: Path, name: str) -> list[Path]:
     written = [path.with_suffix(".md"), path.with_suffix(".html")]
     if rows := results.get("suspect_labels"):
         listing = folder / f"{name}-suspects.csv"
-        with listing.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(listing, list(rows[0]), rows)
         written.append(listing)
     return written
 

@@ -6,6 +6,7 @@ reads nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.reliability import calibration_errors
 from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
 
@@ -246,23 +248,13 @@ def write_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
     files = {path: text + "\n"}
-    if stated is not None:
-        files[stated.path] = _spec_text(stated, spec_figures(results))
-    _write_all(files)
-
-
-def _write_all(files: Mapping[Path, str]) -> None:
-    """Texts to their files, each the whole of it, and none before all are on the disk."""
-    targets = [path.resolve() for path in files]  # a link goes on being one
-    unfinished = [path.with_name(f"{path.name}.unfinished") for path in targets]
-    try:
-        for new, text in zip(unfinished, files.values(), strict=True):
-            new.write_text(text, encoding="utf-8")
-        for new, path in zip(unfinished, targets, strict=True):
-            new.replace(path)
-    finally:
-        for new in unfinished:
-            new.unlink(missing_ok=True)
+    if stated is not None:  # first, as what is opened last is replaced first
+        files = {stated.path: _spec_text(stated, spec_figures(results)), **files}
+    with contextlib.ExitStack() as stack:
+        for to, content in files.items():
+            file = stack.enter_context(replacing(to, "w", encoding="utf-8"))
+            file.write(content)
+            file.flush()  # a full disk must show before any of them is replaced
 
 
 def _rounded(value: Any) -> Any:

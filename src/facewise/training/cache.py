@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from facewise.align import MEAN_SHAPE, similarity_transform
 from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
+from facewise.files import replacing
 from facewise.images import load_photo
 from facewise.machine import cores
 from facewise.models import WEIGHTS_FOLDER
@@ -286,9 +287,8 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
             middle = np.nanmedian(relative[mine & columns["found"]], axis=0)
             columns["landmarks"][missing] = middle * sizes[missing]
         log.info("%s: %d faces, %d not found", dataset, int(mine.sum()), int(missing.sum()))
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, fingerprint=np.array(fingerprint), **columns)  # type: ignore[arg-type]
-    partial.replace(path)  # the index names a cache complete
+    with replacing(path) as file:  # the index names a cache complete
+        np.savez(file, fingerprint=np.array(fingerprint), **columns)  # type: ignore[arg-type]
 
 
 def open_cache(folder: Path) -> FaceCache:

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from facewise.files import replacing
 from facewise.training.cache import FaceCache, batches
 from facewise.training.checks import check_converted
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
@@ -116,14 +117,13 @@ def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tens
                 return torch.from_numpy(stored["features"].astype(np.float32))
     log.info("features of %s: %d faces", name, len(rows))
     found = features(cache, LOOKS[name], rows).half()
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        features=found.numpy(),
-        rows=rows,
-        fingerprint=np.array(cache.fingerprint),
-    )
-    partial.replace(path)
+    with replacing(path) as file:
+        np.savez(
+            file,
+            features=found.numpy(),
+            rows=rows,
+            fingerprint=np.array(cache.fingerprint),
+        )
     return found.float()
 
 

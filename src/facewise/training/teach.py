@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.files import replacing
 from facewise.training.cache import FaceCache
 from facewise.training.config import TrainConfig
 from facewise.training.export import load_checkpoint
@@ -101,12 +102,11 @@ def write_teacher(
         own = (1 - frozen_share) * own + frozen_share * frozen
     probabilities[train] = own
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        probabilities=probabilities,
-        sources=np.array(list(behind), np.str_),
-        fingerprint=np.array(cache.fingerprint),
-    )
-    partial.replace(out)
+    with replacing(out) as file:
+        np.savez(
+            file,
+            probabilities=probabilities,
+            sources=np.array(list(behind), np.str_),
+            fingerprint=np.array(cache.fingerprint),
+        )
     return figures

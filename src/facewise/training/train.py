@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facewise.errors import OptionError
+from facewise.files import replacing
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.checks import check_run, files_behind
 from facewise.training.config import TrainConfig
@@ -334,9 +335,8 @@ def _run_epoch(
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 def _log_row(path: Path, row: dict[str, float]) -> None:
@@ -345,12 +345,10 @@ def _log_row(path: Path, row: dict[str, float]) -> None:
     if path.exists():
         with path.open(newline="") as file:
             rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(path, "w", newline="") as file:
         writer = csv.DictWriter(file, row)
         writer.writeheader()
         writer.writerows([*rows, {k: round(v, 5) for k, v in row.items()}])
-    partial.replace(path)
 
 
 def plot_curve(folder: Path) -> None:
