@@ -36,7 +36,7 @@ def dedupe(
         bool,
         typer.Option(
             "--embedding/--hash-only",
-            help="Also look for mirrored, tilted, cropped and recoloured copies.",
+            help="Also look for mirrored copies, and slightly tilted or cropped ones.",
         ),
     ] = False,
     lists: Annotated[

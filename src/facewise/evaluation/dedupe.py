@@ -6,8 +6,8 @@ Two definitions, one inside the other:
   what the shared list of splits is made by; it misses photos that were tilted, cropped or mirrored,
   and it takes some that only resemble each other.
 - *confirmed*: two thumbnails that, brought onto each other, agree in their fine detail. Candidates
-  come from looser hashes and from the correlation of thumbnails, both also mirrored, and from any
-  vectors of the faces that a caller brings along.
+  come from looser hashes and from the correlation of thumbnails, both also mirrored: a copy that
+  was tilted by 5 degrees is none.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Pair:
         bits: in how many the hashes differ, of the better orientation.
         mirrored: the second is the first's mirror image.
         likeness: correlation of fine detail, -1 to 1.
-        found_by: "hash", "loose hash", "thumbnail" or "vectors", the first that finds it.
+        found_by: "hash", "loose hash" or "thumbnail", the first that finds it.
     """
 
     first: int
@@ -299,8 +299,6 @@ def find_pairs(
     *,
     near_bits: int = NEAR_BITS,
     thorough: bool = False,
-    vectors: FloatArray | None = None,
-    least_cosine: float = 1.0,
     threads: int = 2,
 ) -> list[Pair]:
     """Pairs within ``near_bits`` and, if thorough, all others that are confirmed.
@@ -312,9 +310,7 @@ def find_pairs(
     Args:
         prints: the pictures.
         near_bits: of 256.
-        thorough: look also for mirrored, tilted, cropped and recoloured copies.
-        vectors: ``(N, D)`` of length 1, rows of 0 where there is none; further candidates.
-        least_cosine: product of vectors from which a pair is a candidate.
+        thorough: look also for mirrored copies, and slightly tilted or cropped ones.
         threads: for confirming.
     """
     rows, twins = _distinct(prints)
@@ -336,10 +332,6 @@ def find_pairs(
         small, turned = thumb_vectors(thumbs), thumb_vectors(thumbs[:, :, ::-1])
         look(small, small, NEAR_CORRELATION, False, "thumbnail")
         look(small, turned, NEAR_CORRELATION, True, "thumbnail")
-        if vectors is not None:
-            own = vectors[rows]
-            for mirrored in (False, True):
-                look(own, own, least_cosine, mirrored, "vectors")
 
     def measure(item: tuple[int, int, bool, str]) -> Pair | None:
         """The pair, if its hashes are near enough to make one, or its detail confirms it."""
