@@ -189,9 +189,9 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
         listed, repeated = rows_by_file(read_rows(splits, ("file", "split")))
     samples, places = [], {}
     pictures, skipped = _index(source)
-    seen = {_short(path) for path, _ in skipped}
+    seen = {short_name(path) for path, _ in skipped}
     for path, place in pictures.items():
-        name = _short(path)
+        name = short_name(path)
         seen.add(name)
         parsed = parse_utkface_name(name)
         row = listed.get(name) if listed is not None else {}
@@ -219,7 +219,8 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
-def _short(path: str) -> str:
+def short_name(path: str) -> str:
+    """A file name without its folders."""
     return path.rsplit("/", 1)[-1]
 
 

@@ -70,7 +70,6 @@ def dedupe(
     from facewise.evaluation.dedupe import find_pairs, fingerprints
     from facewise.evaluation.dedupe_lists import (
         EXCLUSION_COLUMNS,
-        LABEL_COLUMNS,
         conflicts,
         exclusions,
         labels_of,
@@ -89,6 +88,7 @@ def dedupe(
         worth_looking_at,
     )
     from facewise.evaluation.dedupe_report import report as page
+    from facewise.labels import ATTRIBUTES
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     wanted, listed = parse_shares(shares), read_lists(lists or [])
@@ -130,7 +130,7 @@ def dedupe(
     )
     write_csv(
         out / "conflicts.csv",
-        ("duplicate_group", "file", *LABEL_COLUMNS, "disagree"),
+        ("duplicate_group", "file", *ATTRIBUTES, "disagree"),
         conflicts(groups, labels),
     )
     # What an earlier run wrote here, and this one may not write over.

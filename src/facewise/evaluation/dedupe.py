@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.datasets import DataSet
+from facewise.datasets import DataSet, short_name
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.types import FloatArray, ImageArray
@@ -228,7 +228,7 @@ def unique_names(keys: Sequence[str]) -> list[str]:
         OptionError: the same key twice, as two sources of the same layout have.
     """
     whole = [_spelt(key) for key in keys]
-    short = [name.rsplit("/", 1)[-1] for name in whole]
+    short = [short_name(name) for name in whole]
     if len(set(short)) == len(short):
         return short
     if len(set(whole)) < len(whole):

@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.datasets import (
+    SPLITS,
     either,
     listed_name,
     parse_age,
     parse_label,
     parse_utkface_name,
     read_rows,
+    short_name,
     split_name,
 )
 from facewise.errors import OptionError
 from facewise.files import replacing
-from facewise.labels import ETHNICITY_LABELS, FAIRFACE_RACES, GENDER_LABELS, GENDER_SYNONYMS
-
-SPLIT_ORDER: Final = ("train", "val", "calibration", "test")
-"""A picture is left out of the later split when its duplicate is in an earlier one. Names that
-begin so are these splits, too; of any other name, "holdout" say, nothing was learned."""
+from facewise.labels import (
+    ATTRIBUTES,
+    ETHNICITY_LABELS,
+    FAIRFACE_RACES,
+    GENDER_LABELS,
+    GENDER_SYNONYMS,
+)
 
 LARGE_GROUP: Final = 0.05
 MANY_ALIKE: Final = 10
@@ -34,7 +38,6 @@ MANY_ALIKE: Final = 10
 FAR_OFF: Final = 0.05
 """How far a split's share may be from what was asked for."""
 
-LABEL_COLUMNS: Final = ("age", "gender", "ethnicity")
 EXCLUSION_COLUMNS: Final = ("file", "split", "duplicate_of", "in_split")
 
 Row = dict[str, str]
@@ -56,12 +59,9 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
             if name in rows:
                 raise OptionError(f"{path} names {name} twice, or another list does")
             rows[name] = row
-    times = Counter(map(_short, rows))
-    return {_short(name) if times[_short(name)] == 1 else name: row for name, row in rows.items()}
-
-
-def _short(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
+    short = {name: short_name(name) for name in rows}
+    times = Counter(short.values())
+    return {short[name] if times[short[name]] == 1 else name: row for name, row in rows.items()}
 
 
 def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
@@ -86,7 +86,7 @@ def labels_of(name: str, row: Row | None) -> Row:
     Labels are the contract's, in any case, by their synonyms and FairFace's races, as
     ``datasets.read_csv`` takes them; others are in lower case. What is unknown is absent.
     """
-    parsed = parse_utkface_name(_short(name))
+    parsed = parse_utkface_name(short_name(name))
     out: Row = {}
     if not isinstance(parsed, str):
         age, gender, ethnicity = parsed
@@ -235,8 +235,13 @@ def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> l
 
 
 def _rank(split: str) -> int:
-    known = (rank for rank, name in enumerate(SPLIT_ORDER) if split.startswith(name))
-    return next(known, len(SPLIT_ORDER))
+    """A picture is left out of the later split when its duplicate is in an earlier one.
+
+    Names that begin so are these splits, too; of any other name, "holdout" say, nothing was
+    learned.
+    """
+    known = (rank for rank, name in enumerate(SPLITS) if split.startswith(name))
+    return next(known, len(SPLITS))
 
 
 def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -269,7 +274,7 @@ def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> lis
         differ = ["age"] if years_apart(rows) > 0 else []
         differ += [
             column
-            for column in LABEL_COLUMNS
+            for column in ATTRIBUTES
             if column != "age" and len({row[column] for row in rows if column in row}) > 1
         ]
         if differ:
@@ -277,7 +282,7 @@ def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> lis
                 {
                     "duplicate_group": group[0],
                     "file": name,
-                    **{column: labels[name].get(column, "") for column in LABEL_COLUMNS},
+                    **{column: labels[name].get(column, "") for column in ATTRIBUTES},
                     "disagree": " ".join(differ),
                 }
                 for name in group

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from facewise.datasets import DataSet
 from facewise.evaluation.dedupe import CONFIRMED, Fingerprints, Pair, join, unique_names
 from facewise.evaluation.dedupe_lists import (
-    LABEL_COLUMNS,
     Row,
     across_splits,
     age_range,
@@ -23,6 +22,7 @@ from facewise.evaluation.dedupe_lists import (
 from facewise.evaluation.noise import label_noise
 from facewise.evaluation.report_tables import cell
 from facewise.images import load_photo
+from facewise.labels import ATTRIBUTES
 from facewise.reporting.report import Report
 
 if TYPE_CHECKING:
@@ -106,16 +106,13 @@ def summarise(
     kinds = {row["duplicate_group"]: row["disagree"].split() for row in rows}
     out["conflicts"] = {
         "groups": len(kinds),
-        **{
-            column: sum(column in kind for kind in kinds.values())
-            for column in ("age", "gender", "ethnicity")
-        },
+        **{column: sum(column in kind for kind in kinds.values()) for column in ATTRIBUTES},
         "age_by_more_than_5_years": sum(
             years_apart([labels[name] for name in group]) > 5 for group in same
         ),
         "of_confirmed_groups": len(same),
         "of_groups_with_labels": sum(
-            any(sum(column in labels[name] for name in group) > 1 for column in LABEL_COLUMNS)
+            any(sum(column in labels[name] for name in group) > 1 for column in ATTRIBUTES)
             for group in same
         ),
     }

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from facewise.align import align_face
 from facewise.attributes import AttributeModel
+from facewise.calibration import QUALITY_REASONS
 from facewise.datasets import DataSet, Sample, samples_hash
 from facewise.errors import ImageError, OptionError
 from facewise.evaluation.degrade import degrade
@@ -35,14 +36,9 @@ from facewise.types import Face, FloatArray, Photo
 
 log = logging.getLogger("facewise")
 
-QUALITY_FIELDS: Final = (
-    "eye_distance_px",
-    "sharpness",
-    "yaw_degrees",
-    "brightness",
-    "contrast",
-    "detection_score",
-)
+QUALITY_FIELDS: Final = tuple(QUALITY_REASONS)
+"""The columns of what is stored; ``PIPELINE`` goes up with their order, too."""
+
 CHUNK: Final = 32
 
 PIPELINE: Final = 5

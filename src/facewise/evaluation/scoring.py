@@ -13,8 +13,7 @@ from facewise.calibration import Calibration
 from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
 from facewise.labels import (
     ATTRIBUTES,
-    ETHNICITY_LABELS,
-    GENDER_LABELS,
+    LABELS,
     ages_to_fairface_groups,
     expected_age,
     range_groups,
@@ -25,7 +24,7 @@ from facewise.types import FloatArray, Quality
 NOT_FOUND: Final = -1
 """The answer, as an index, for a face that was not found: wrong whatever the label."""
 
-CLASSES: Final = {"gender": GENDER_LABELS, "ethnicity": ETHNICITY_LABELS}
+CLASSES: Final = {name: labels for name, labels in LABELS.items() if name != "age"}
 
 Mask = NDArray[np.bool_]
 
