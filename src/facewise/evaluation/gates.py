@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.analyzer import GATE_COVERAGE
-from facewise.calibration import Calibration
+from facewise.calibration import QUALITY_REASONS, Calibration
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.outcomes import QUALITY_FIELDS
 from facewise.evaluation.scoring import CLASSES, Mask, Scored
@@ -49,22 +49,21 @@ before anything else: the end of the curve, where its risk is that of a guess.""
 NEGLIGIBLE: Final = 0.015
 """Share still answered of an input, below which its error no longer steers the gates."""
 
-LEVELS: Final = 40
-"""Values tried for each gate, quantiles of what val holds, clean and degraded."""
+GRID_POINTS: Final = 40
+"""Values tried for each gate, quantiles of what val holds, clean and degraded; and as many more of
+the lowest clean ones."""
 
 ANSWERED_WEIGHT: Final = 0.1
 """What a degraded face that is no longer answered costs, in clean faces."""
 
-SIDES: Final = (
-    ("eye_distance_px", "min"),
-    ("sharpness", "min"),
-    ("sharpness", "max"),
-    ("yaw_degrees", "max"),
-    ("brightness", "min"),
-    ("brightness", "max"),
-    ("contrast", "min"),
-    ("detection_score", "min"),
+SIDES: Final = tuple(
+    (measure, side)
+    for measure, reasons in QUALITY_REASONS.items()
+    for side, reason in zip(("min", "max"), reasons, strict=True)
+    if reason
 )
+"""Where gates may be: the sides of measures that there is a reason for."""
+
 CERTAINTY: Final = len(SIDES)
 """Column of the certainty, after the quality gates."""
 
@@ -153,26 +152,28 @@ def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
         clean: val under a calibration without gates.
         degraded: faces of val, worsened, by name of the degradation.
     """
-    sides = [_Side(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)]
-    spent = np.any([s.turned_away for s in sides], axis=0)
+    attributes = [
+        _AttributeGates(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)
+    ]
+    spent = np.any([a.turned_away for a in attributes], axis=0)
     while True:
-        best: tuple[float, _Side, int, int] | None = None
-        for side in sides:
-            for gate, level, gain, turned in side.moves():
+        best: tuple[float, _AttributeGates, int, int] | None = None
+        for attribute in attributes:
+            for gate, level, gain, turned in attribute.moves():
                 both = float((spent | turned).sum() - spent.sum()) / len(clean)
                 if float((spent | turned).mean()) > CLEAN_BUDGET:
                     continue
-                worth = gain / (both + ANSWERED_WEIGHT * side.lost(gate, level) + 1e-6)
+                worth = gain / (both + ANSWERED_WEIGHT * attribute.lost(gate, level) + 1e-6)
                 if best is None or worth > best[0]:
-                    best = worth, side, gate, level
+                    best = worth, attribute, gate, level
         if best is None:
             break
-        _, side, gate, level = best
-        side.set(gate, level)
-        spent = np.any([s.turned_away for s in sides], axis=0)
+        _, attribute, gate, level = best
+        attribute.set(gate, level)
+        spent = np.any([a.turned_away for a in attributes], axis=0)
     return {
-        "quality": {side.name: side.quality() for side in sides},
-        "certainty": {side.name: side.certainty() for side in sides},
+        "quality": {a.name: a.quality() for a in attributes},
+        "certainty": {a.name: a.certainty() for a in attributes},
     }
 
 
@@ -180,7 +181,7 @@ def _judgeable(clean: Scored, name: str) -> bool:
     return bool(np.isfinite(errors(clean, name)).any())
 
 
-class _Side:
+class _AttributeGates:
     """The gates of one attribute while they are chosen.
 
     Every gate is brought to the form "at least": maxima are negated. Column 0 to 7 are ``SIDES``,
@@ -203,11 +204,13 @@ class _Side:
             self._limits.append(limit[s.outcomes.found])
         self._sizes = [len(s) for s in degraded.values()]
         pooled = np.concatenate([self._clean[self._clean_found], *self._inputs])
-        shares = np.linspace(0, 1, LEVELS + 1)[1:-1]
+        shares = np.linspace(0, 1, GRID_POINTS + 1)[1:-1]
         # Half of the levels among the lowest clean values: that is where a gate is paid for.
-        low = np.quantile(self._clean[self._clean_found], np.linspace(0.0005, 0.03, LEVELS), axis=0)
+        low = np.quantile(
+            self._clean[self._clean_found], np.linspace(0.0005, 0.03, GRID_POINTS), axis=0
+        )
         grid = np.concatenate([np.quantile(pooled, shares, axis=0), low])
-        rounded = np.vectorize(_figures)(np.sort(grid, axis=0))
+        rounded = np.vectorize(_rounded)(np.sort(grid, axis=0))
         self._grid = np.concatenate([np.full((1, grid.shape[1]), -np.inf), rounded])
         self._level = [0] * grid.shape[1]
         self._answered = [np.ones(len(rows), bool) for rows in self._inputs]
@@ -435,6 +438,6 @@ def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibrati
     return Calibration.from_dict({**fitted, "gates": gates})
 
 
-def _figures(value: float) -> float:
+def _rounded(value: float) -> float:
     """Three significant figures."""
     return float(f"{value:.3g}")
