@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from facewise.evaluation.noise import age_noise, class_noise, label_noise, suspect_labels
+from facewise.evaluation.noise import age_noise, class_noise, label_noise, suspects_of
+
+from .made import scored
 
 
 def test_age_noise_of_a_case_done_by_hand() -> None:
@@ -95,17 +97,16 @@ def test_planted_errors_are_the_most_suspect() -> None:
     true_genders, true_ethnicities = np.zeros(n, int), np.zeros(n, int)
     true_genders[11], true_ethnicities[12] = 1, 4
     true_genders[13] = -1
-    rows = suspect_labels(
-        [f"{k}.jpg" for k in range(n)],
-        age_ranges=ranges,
-        genders=true_genders,
-        ethnicities=true_ethnicities,
-        age_probabilities=ages,
-        gender_probabilities=genders,
-        ethnicity_probabilities=ethnicities,
-        top=5,
+    faces = scored(
+        n,
+        age=[(first, last) for first, last in ranges.tolist()],
+        said_ages=list(ages),
+        gender=true_genders.tolist(),
+        said_genders=genders.tolist(),
+        ethnicity=true_ethnicities.tolist(),
+        said_ethnicities=ethnicities.tolist(),
     )
-    assert len(rows) == 5
+    rows = suspects_of(faces)
     found = [(row["file"], row["attribute"], row["label"], row["answer"]) for row in rows[:4]]
     assert found[0] == ("3.jpg", "age", "80", "28")
     assert set(found[1:]) == {

@@ -12,8 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.evaluation.scoring import Scored
-from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS
+from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
 from facewise.types import FloatArray
 
@@ -24,6 +23,9 @@ BANDS: Final = ((1, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 
 MIN_PAIRS: Final = 30
 NEAR_YEARS: Final = 2
 """A label counts as probable as the years so near to it are together."""
+
+SUSPECTS: Final = 200
+"""How many labels are listed for somebody to look at."""
 
 Labels = Mapping[str, int | str | None]
 """age, gender and ethnicity of one picture; None where unknown."""
@@ -143,49 +145,29 @@ def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
 
     return {
         "age": age_noise(column("age")),
-        "gender": class_noise(column("gender"), len(GENDER_LABELS)),
-        "ethnicity": class_noise(column("ethnicity"), len(ETHNICITY_LABELS)),
+        **{name: class_noise(column(name), len(labels)) for name, labels in CLASSES.items()},
     }
 
 
-def suspect_labels(
-    keys: Sequence[str],
-    *,
-    age_ranges: NDArray[np.integer[Any]],
-    genders: NDArray[np.integer[Any]],
-    ethnicities: NDArray[np.integer[Any]],
-    age_probabilities: FloatArray,
-    gender_probabilities: FloatArray,
-    ethnicity_probabilities: FloatArray,
-    top: int = 200,
-) -> list[dict[str, Any]]:
+def suspects_of(scored: Scored) -> list[dict[str, Any]]:
     """The labels that surprise the model most, for somebody to look at.
 
     Surprise is the logarithm of how much likelier the model's answer is than the label (the
     normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age counts with
     the two years on either side. Some of these are the model's errors: it is a list to check, not
-    a verdict. Pass calibrated probabilities, of faces that were found and that the model was not
-    trained on.
-
-    Args:
-        keys: file names ``(N,)``.
-        age_ranges: ``(N, 2)``, first and last year; 0, 0 where unknown.
-        genders: ``(N,)``, -1 where unknown.
-        ethnicities: ``(N,)``, -1 where unknown.
-        age_probabilities: ``(N, 120)``, ages 1 to 120.
-        gender_probabilities: ``(N, 2)``.
-        ethnicity_probabilities: ``(N, 5)``.
-        top: how many.
+    a verdict. Of faces that were found; the model should not have been trained on them.
 
     Returns:
-        Rows of file, attribute, label, answer, the probabilities of both and surprise, the most
-        surprising first.
+        Up to 200 rows of file, attribute, label, answer, the probabilities of both and surprise,
+        the most surprising first.
     """
+    part = scored.take(scored.outcomes.found)
+    keys, age_ranges = part.outcomes.keys, part.outcomes.age_ranges
     rows: list[dict[str, Any]] = []
     row: int
-    near = _within(age_probabilities, NEAR_YEARS)
+    near = _within(part.ages, NEAR_YEARS)
     answers = near.argmax(-1)
-    running = np.concatenate([np.zeros((len(near), 1)), np.cumsum(age_probabilities, -1)], 1)
+    running = np.concatenate([np.zeros((len(near), 1)), np.cumsum(part.ages, -1)], 1)
     for row in np.flatnonzero(age_ranges[:, 0] > 0).tolist():
         first, last = (int(v) for v in age_ranges[row])
         low, high = max(first - NEAR_YEARS, 1), min(last + NEAR_YEARS, 120)
@@ -195,32 +177,14 @@ def suspect_labels(
         best = near[row].max() if width == 0 else _likeliest(running[row], high - low + 1)
         label = str(first) if first == last else f"{first}-{last}"
         rows.append(_suspect(keys[row], "age", label, str(int(answers[row]) + 1), own, float(best)))
-    for name, labels, p, names in (
-        ("gender", genders, gender_probabilities, GENDER_LABELS),
-        ("ethnicity", ethnicities, ethnicity_probabilities, ETHNICITY_LABELS),
-    ):
-        for row in np.flatnonzero((labels >= 0) & (labels != p.argmax(-1))).tolist():
-            told, said = int(labels[row]), int(p[row].argmax())
+    for name, names in CLASSES.items():
+        labels, p = part.truth[name], part.probabilities[name]
+        for row in np.flatnonzero(part.known(name) & ~part.right(name)).tolist():
+            told, said = int(labels[row]), int(part.answers[name][row])
             own, best = float(p[row, told]), float(p[row, said])
             rows.append(_suspect(keys[row], name, names[told], names[said], own, best))
     rows.sort(key=lambda r: (-r["surprise"], r["file"], r["attribute"]))
-    return rows[:top]
-
-
-def suspects_of(scored: Scored, top: int = 200) -> list[dict[str, Any]]:
-    """The most suspect labels of outcomes under their calibration, of faces that were found."""
-    part = scored.take(scored.outcomes.found)
-    o = part.outcomes
-    return suspect_labels(
-        o.keys.tolist(),
-        age_ranges=o.age_ranges,
-        genders=o.true_genders,
-        ethnicities=o.true_ethnicities,
-        age_probabilities=part.ages,
-        gender_probabilities=part.probabilities["gender"],
-        ethnicity_probabilities=part.probabilities["ethnicity"],
-        top=top,
-    )
+    return rows[:SUSPECTS]
 
 
 def _within(p: FloatArray, years: int) -> NDArray[np.float64]:
