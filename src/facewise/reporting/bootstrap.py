@@ -28,14 +28,11 @@ class GroupBootstrap:
 
     Args:
         groups: name of each row's group, ``(N,)``.
-        rounds: how often to draw.
-        seed: of the draws; the same groups and seed give the same draws.
     """
 
-    def __init__(self, groups: GroupNames, *, rounds: int = ROUNDS, seed: int = 0) -> None:
+    def __init__(self, groups: GroupNames) -> None:
         if len(groups) == 0:
             raise ValueError("a bootstrap needs at least one row")
-        self.rounds, self.seed = rounds, seed
         _, self._codes = np.unique(groups, return_inverse=True)
         self._count = int(self._codes.max()) + 1
         self._times: NDArray[np.float64] | None = None
@@ -47,13 +44,13 @@ class GroupBootstrap:
 
     @property
     def times(self) -> NDArray[np.float64]:
-        """How often each round draws each group, ``(rounds, groups)``."""
+        """How often each round draws each group, ``(rounds, groups)``, always alike."""
         if self._times is None:
-            rng = np.random.default_rng(self.seed)
-            drawn = rng.integers(0, self._count, (self.rounds, self._count))
-            flat = drawn + np.arange(self.rounds)[:, None] * self._count
-            counts = np.bincount(flat.ravel(), minlength=self.rounds * self._count)
-            self._times = counts.reshape(self.rounds, self._count).astype(np.float64)
+            rng = np.random.default_rng(0)
+            drawn = rng.integers(0, self._count, (ROUNDS, self._count))
+            flat = drawn + np.arange(ROUNDS)[:, None] * self._count
+            counts = np.bincount(flat.ravel(), minlength=ROUNDS * self._count)
+            self._times = counts.reshape(ROUNDS, self._count).astype(np.float64)
         return self._times
 
     def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -61,7 +58,7 @@ class GroupBootstrap:
         flat = np.asarray(values, np.float64).reshape(len(self._codes), -1)
         by_group = np.zeros((self._count, flat.shape[1]))
         np.add.at(by_group, self._codes, flat)
-        return (self.times @ by_group).reshape(self.rounds, *np.shape(values)[1:])
+        return (self.times @ by_group).reshape(ROUNDS, *np.shape(values)[1:])
 
     def mean(self, values: NDArray[Any]) -> Figure:
         """Mean of a column; of booleans it is a share."""
@@ -107,14 +104,14 @@ def figure(
     return {"value": value, "low": low, "high": high, "n": n}
 
 
-def wilson(hits: float, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's interval of a share (Wilson, 1927); 95 % unless another z is given.
+def wilson(hits: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson, 1927).
 
     Hits need not be whole: a share of n pictures with several faces each has parts of them.
     """
     if n == 0:
         return 0.0, 1.0
-    p = hits / n
+    p, z = hits / n, Z_95
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # Rounding misses the ends of none and of all.
