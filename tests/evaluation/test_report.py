@@ -132,7 +132,7 @@ def test_few_faces_are_told_without_an_interval(tmp_path: Path) -> None:
     assert "| 21-30 | 5.00 (5.00 to 5.00) | 37 |" in markdown
     assert html.count("<svg") > 1
     few = score_model(load_spec("default"), outcomes.take(np.arange(3)), "all")
-    assert "age_mae_years: 5.00 (n 3, too few for an interval)" in summary(few)
+    assert "age_mae_years: 5.00 (too few for an interval, n 3)" in summary(few)
 
 
 def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
             f"{label} {c['value']:.1%}" for label, c in cells.items() if c["value"] > 0.0005
         )
         svg = intervals(cells, title=f"apparent {name}, {kind}", x_label="share of faces", line=0)
-        report.figure(name, svg, f"Shares of apparent {name} with 95 % intervals: {said}.")
+        report.plot(name, svg, f"Shares of apparent {name} with 95 % intervals: {said}.")
         report.table(_columns("label", found), [_row(row) for row in found])
         if beside := list(_beside(figures, name)):
             report.heading("Beside the second table", 3)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, age_band
+from facewise.evaluation.fit import conformal_quantiles
 from facewise.evaluation.groups import UNKNOWN, cross, group_columns
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.reporting.bootstrap import share
 
-MIN_GROUP: Final = 150
+MIN_COVERAGE_GROUP: Final = 150
 """Smallest group whose coverage is judged."""
 
 
@@ -44,24 +45,15 @@ def fit_baseline(calibration: Scored) -> Baseline:
 
 
 def thresholds(scores: NDArray[np.floating[Any]]) -> dict[float, float]:
-    """Split-conformal quantiles of nonconformity scores, one a level.
-
-    crepes computes them: a regressor whose residuals are the scores and whose point forecast is 0
-    has the threshold as its upper end.
-    """
-    from crepes import ConformalRegressor
-
-    regressor = ConformalRegressor().fit(residuals=np.asarray(scores, np.float64))
-    return {
-        level: float(regressor.predict_int(np.zeros(1), confidence=level)[0, 1]) for level in LEVELS
-    }
+    """Split-conformal quantiles of nonconformity scores, one a level."""
+    return {level: float(conformal_quantiles(scores, level)[0]) for level in LEVELS}
 
 
 def coverage_table(scored: Scored, baseline: Baseline | None = None) -> dict[str, Any]:
     """Coverage and width or size by level; over all, by data set, by predicted band, by group.
 
-    Faces that were not found count as outside; widths and sizes are of those found. A group is
-    judged from 150 faces on: it ``reaches`` the level when its 95 % Wilson interval does.
+    Faces that were not found count as outside; widths and sizes are of those found. A group that
+    is judged ``reaches`` the level when its 95 % Wilson interval does.
     """
     return {str(level): _at_level(scored, level, baseline) for level in LEVELS}
 
@@ -136,7 +128,7 @@ def _groups(
     for grouping, names in groupings.items():
         for group in np.unique(names[rows]):
             mine = rows & (names == group)
-            if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
+            if mine.sum() >= MIN_COVERAGE_GROUP and UNKNOWN not in group:
                 cell: dict[str, Any] = share(hit[mine])
                 cell["reaches"] = bool(cell["high"] >= level)
                 cell["mean_size"] = _mean(size[mine & found])

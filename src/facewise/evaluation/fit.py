@@ -107,17 +107,27 @@ def mondrian_thresholds(
 ) -> NDArray[np.float64]:
     """Split-conformal quantiles of nonconformity scores, one a bin.
 
-    A crepes regressor whose residuals are the scores and whose point forecast is 0 has the
-    threshold as its upper end. A bin without a face has no threshold: 1, which holds everything.
+    A bin without a face has no threshold: 1, which holds everything.
+    """
+    out = np.ones(count)
+    out[np.unique(bins)] = np.minimum(conformal_quantiles(scores, level, bins), 1.0)
+    return out
+
+
+def conformal_quantiles(
+    scores: NDArray[np.floating[Any]], level: float, bins: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """The quantile of all scores, ``(1,)``, or of each bin that there is; infinite of too few.
+
+    A crepes regressor whose residuals are the scores and whose point forecast is 0 has the quantile
+    as its upper end.
     """
     from crepes import ConformalRegressor
 
-    out = np.ones(count)
-    present = np.unique(bins)
-    regressor = ConformalRegressor().fit(residuals=scores, bins=bins)
-    ends = regressor.predict_int(np.zeros(len(present)), bins=present, confidence=level)
-    out[present] = np.minimum(ends[:, 1], 1.0)
-    return out
+    regressor = ConformalRegressor().fit(residuals=np.asarray(scores, np.float64), bins=bins)
+    at = np.zeros(1, np.intp) if bins is None else np.unique(bins)
+    ends: NDArray[np.float64] = regressor.predict_int(np.zeros(len(at)), bins=at, confidence=level)
+    return ends[:, 1]
 
 
 def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:

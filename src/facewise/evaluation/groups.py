@@ -18,6 +18,8 @@ from facewise.labels import ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, GroupNames, share
 
 MIN_GROUP: Final = 30
+"""Smallest group that has figures."""
+
 AGE_BANDS: Final = ((1, 3), (4, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
 UNKNOWN: Final = "unknown"
 
@@ -78,7 +80,9 @@ def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 def per_group(scored: Scored, grouping: GroupNames) -> Table:
-    """Figures of each group of 30 faces or more, by fairlearn's MetricFrame.
+    """Figures of each group of ``MIN_GROUP`` faces or more, by fairlearn's MetricFrame.
+
+    Its values are those that are told; the bootstrap's own, which are the same, give way.
 
     Args:
         scored: rows of one data set.

@@ -15,7 +15,7 @@ from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_decades, ages_to_fairfa
 
 ECE_BINS: Final = 15
 
-MIN_GROUP: Final = 150
+MIN_ECE_GROUP: Final = 150
 """Smallest group whose calibration error is told: chance alone makes it large in small ones."""
 
 GROUP_BINS: Final = 5
@@ -58,17 +58,15 @@ def expected_calibration_error(
     return sum(n * abs(stated - share) for stated, share, n in points) / len(right)
 
 
-def chance_error(
-    top_probability: NDArray[np.floating[Any]], bins: int = ECE_BINS, rounds: int = 200
-) -> float:
+def chance_error(top_probability: NDArray[np.floating[Any]], rounds: int = 200) -> float:
     """The mean error that answers would show which are right exactly as often as they state.
 
     By drawing, ``rounds`` times, whether each is right: an error near this one is none that could
     be told from chance, and none that another calibration could take away.
     """
-    index = np.minimum((top_probability * bins).astype(int), bins - 1)
+    index = np.minimum((top_probability * ECE_BINS).astype(int), ECE_BINS - 1)
     drawn = np.random.default_rng(0).random((rounds, len(index))) < top_probability
-    gaps = (top_probability - drawn) @ np.eye(bins)[index]  # (rounds, bins), times their sizes
+    gaps = (top_probability - drawn) @ np.eye(ECE_BINS)[index]  # (rounds, bins), times their sizes
     return float(np.abs(gaps).sum(axis=1).mean() / len(index))
 
 
@@ -81,8 +79,9 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
     Returns:
         Output to "n", "before" and "after" with "ece" and "points", "by_chance" with the error that
         probabilities as they are after would show if they were exact, and "groups" with the three
-        errors of each group of 150 faces or more and its reliability after, "points", in 5 bins.
-        Of groups cut by the output's own label, "by_chance" is that of ``own_label_errors``.
+        errors of each group of ``MIN_ECE_GROUP`` faces or more and its reliability after, "points",
+        in 5 bins. Of groups cut by the output's own label, "by_chance" is that of
+        ``own_label_errors``.
     """
     raw = Scored(scored.outcomes, Calibration())
     before, after = stated(raw), stated(scored)
@@ -102,7 +101,7 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
         for grouping, names in groupings.items():
             for group in np.unique(names[rows]):
                 mine = rows & (names == group)
-                if mine.sum() >= MIN_GROUP and UNKNOWN not in group:
+                if mine.sum() >= MIN_ECE_GROUP and UNKNOWN not in group:
                     by_chance = (
                         own[name].get(str(group))
                         if OWN[name] == grouping
@@ -118,20 +117,20 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
     return out
 
 
-def own_label_errors(scored: Scored, rounds: int = LABEL_ROUNDS) -> dict[str, dict[str, float]]:
+def own_label_errors(scored: Scored) -> dict[str, dict[str, float]]:
     """Errors that exact probabilities would show in groups that are cut by the output's own label.
 
     Of faces of one label, answers are not right as often as they state, however exact they are: of
     men, every "woman" is wrong, whatever its probability. So labels are drawn from the
-    probabilities, and faces grouped by the labels drawn; the mean error over ``rounds`` draws. The
-    groups are as large as the probabilities have it, which need not be as large as they are.
+    probabilities, and faces grouped by the labels drawn; the mean error over some draws. The groups
+    are as large as the probabilities have it, which need not be as large as they are.
 
     Returns:
         Output to group to error.
     """
     rng = np.random.default_rng(0)
     sums: dict[str, dict[str, list[float]]] = {name: {} for name in OWN}
-    for _ in range(rounds):
+    for _ in range(LABEL_ROUNDS):
         drawn = with_drawn_labels(scored, rng)
         columns = group_columns(drawn)
         for name, (rows, top, right) in stated(drawn).items():

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.evaluation import report_tables as tables
+from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
 from facewise.evaluation.dedupe_lists import write_csv
 from facewise.evaluation.gates import MIN_ANSWERED
+from facewise.evaluation.groups import MIN_GROUP
+from facewise.evaluation.reliability import MIN_ECE_GROUP
 from facewise.protocol import DETECTION_BORDER
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
@@ -84,8 +87,8 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Worst groups and gaps")
     page.text(
         "Of each metric the grouping with the widest gap, among ethnicity, gender, age, and "
-        "ethnicity by gender; then the worst group of the finer crossings. Groups of 30 faces or "
-        "more."
+        f"ethnicity by gender; then the worst group of the finer crossings. Groups of {MIN_GROUP} "
+        "faces or more."
     )
     page.table(*tables.worst(results["head"]["worst_groups"]))
     page.heading("Over all")
@@ -101,7 +104,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     for dataset, decades in results["age_by_decade"].items():
         if decades:
             page.heading(f"Age error by decade, {dataset}", 3)
-            page.figure(
+            page.plot(
                 f"age-by-decade-{dataset}",
                 plots.intervals(
                     decades,
@@ -121,8 +124,8 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
 def _groups(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("By group")
     page.text(
-        "Groups of 30 faces or more. Intervals of small groups are wide: read them before the "
-        "values."
+        f"Groups of {MIN_GROUP} faces or more. Intervals of small groups are wide: read them "
+        "before the values."
     )
     for dataset, groupings in results["groups"].items():
         for grouping, table in groupings.items():
@@ -135,7 +138,7 @@ def _confusions(page: Report, results: Mapping[str, Any]) -> None:
     for dataset, matrices in results["confusions"].items():
         for name, matrix in matrices.items():
             title = tables.OUTPUTS.get(name, name)
-            page.figure(
+            page.plot(
                 f"confusion-{dataset}-{name.replace('_', '-')}",
                 plots.confusion(matrix["n"], matrix["labels"], matrix["answers"]),
                 f"Confusion matrix of {title} on {dataset}: {_read_out(matrix)}.",
@@ -160,7 +163,7 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
     page.table(*tables.calibration(results))
     for name, row in results["calibration_error"].items():
         title = tables.OUTPUTS.get(name, name)
-        page.figure(
+        page.plot(
             f"reliability-{name.replace('_', '-')}",
             plots.reliability(
                 {kind: row[kind]["points"] for kind in ("before", "after")}, f"reliability: {title}"
@@ -170,16 +173,17 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
         )
     page.heading("Calibration error by group", 3)
     page.text(
-        "Groups of 150 faces or more, the worst first. Of faces of one label, answers are not "
-        "right as often as they state, however exact the probabilities: of men, every answer "
-        "'female' is wrong. So where the output's own label cuts the groups, 'by chance' comes of "
-        "labels that are drawn from the probabilities and cut the groups in place of the true ones."
+        f"Groups of {MIN_ECE_GROUP} faces or more, the worst first. Of faces of one label, answers "
+        "are not right as often as they state, however exact the probabilities: of men, every "
+        "answer 'female' is wrong. So where the output's own label cuts the groups, 'by chance' "
+        "comes of labels that are drawn from the probabilities and cut the groups in place of the "
+        "true ones."
     )
     page.table(*tables.calibration_by_group(results))
     for name, row in results["calibration_error"].items():
         title = tables.OUTPUTS.get(name, name)
         for grouping, curves in _reliability_by_group(row["groups"]).items():
-            page.figure(
+            page.plot(
                 f"reliability-{name}-by-{grouping}".replace("_", "-").replace(" ", "-"),
                 plots.reliability(curves, f"reliability: {title}, by {grouping}"),
                 f"Reliability of {title} after temperature, by {grouping}, in five bins; those of "
@@ -203,14 +207,14 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     page.table(*tables.coverage(results))
     page.heading("Groups that are covered less", 3)
     page.text(
-        "Groups of 150 faces or more whose 95 % Wilson interval does not reach the level. The luck "
-        "of the draw puts one here now and then; of a group that is here at several levels, or "
-        "far below, it is the model that is too sure."
+        f"Groups of {MIN_COVERAGE_GROUP} faces or more whose 95 % Wilson interval does not reach "
+        "the level. The luck of the draw puts one here now and then; of a group that is here at "
+        "several levels, or far below, it is the model that is too sure."
     )
     page.table(*tables.missed(results))
     groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
     if groups:
-        page.figure(
+        page.plot(
             "coverage-by-group",
             plots.intervals(
                 groups,
@@ -274,7 +278,7 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 if chosen
                 else ""
             )
-            page.figure(
+            page.plot(
                 f"risk-coverage-{split}-{name}",
                 plots.lines(
                     lines,
@@ -286,7 +290,7 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 f"Error of what is answered against the share answered: {name} on {split}{mark}.",
             )
             measures = curves["by measure"]
-            page.figure(
+            page.plot(
                 f"risk-coverage-{split}-{name}-by-measure",
                 plots.lines(
                     {measure: row["points"] for measure, row in measures.items()},

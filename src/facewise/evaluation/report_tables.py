@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
+from facewise.labels import ATTRIBUTES
+
 METRICS: Final[dict[str, str]] = {
     "age_mae_years": "age MAE, years",
     "age_median_error_years": "age median error, years",
@@ -31,36 +34,12 @@ METRICS: Final[dict[str, str]] = {
     "age_abstained": "abstained, age",
     "gender_abstained": "abstained, gender",
     "ethnicity_abstained": "abstained, ethnicity",
-    "gender_calibration_error": "gender calibration error",
-    "ethnicity_calibration_error": "ethnicity calibration error",
 }
 """Metric of a results file to its name in words, in the order of columns."""
 
 RATIO: Final = "ratio"
 """Stands for a metric that is neither years nor a share."""
 
-GROUP_COLUMNS: Final = (
-    "age_mae_years",
-    "age_median_error_years",
-    "age_bias_years",
-    "age_cs3",
-    "age_cs5",
-    "age_cs10",
-    "age_groups_exact",
-    "age_groups_within_one",
-    "gender_accuracy",
-    "gender_balanced_accuracy",
-    "gender_macro_f1",
-    "ethnicity_accuracy",
-    "ethnicity_balanced_accuracy",
-    "ethnicity_macro_f1",
-    "interval_coverage_90",
-    "gender_set_coverage_90",
-    "ethnicity_set_coverage_90",
-    "age_abstained",
-    "gender_abstained",
-    "ethnicity_abstained",
-)
 SETS: Final = {
     "intervals": "age interval",
     "intervals_touching_age_groups": "age interval touches the age group",
@@ -68,7 +47,6 @@ SETS: Final = {
     "ethnicity_sets": "ethnicity set",
 }
 OUTPUTS: Final = {"age_decade": "age decade", "age_group": "nine age groups"}
-ATTRIBUTES: Final = ("age", "gender", "ethnicity")
 NONE: Final = "-"
 
 Row = list[object]
@@ -81,14 +59,15 @@ def number(metric: str, value: float | None) -> str:
     return f"{value:.2f}" if metric.endswith(("_years", RATIO)) else f"{value:.1%}"
 
 
-def cell(metric: str, figure: Mapping[str, Any] | None) -> str:
-    """A value with its 95 % interval, or a word on why it has none."""
+def cell(metric: str, figure: Mapping[str, Any] | None, *, counted: bool = False) -> str:
+    """A value with its 95 % interval, or a word on why it has none; if wished, with its n."""
     if figure is None or figure.get("value") is None:
         return NONE
-    value = number(metric, figure["value"])
-    if figure.get("low") is None or figure.get("high") is None:
-        return f"{value} (too few for an interval)"
-    return f"{value} ({number(metric, figure['low'])} to {number(metric, figure['high'])})"
+    said = "too few for an interval"
+    if figure.get("low") is not None and figure.get("high") is not None:
+        said = f"{number(metric, figure['low'])} to {number(metric, figure['high'])}"
+    n = f", n {figure['n']}" if counted else ""
+    return f"{number(metric, figure['value'])} ({said}{n})"
 
 
 def name_of(metric: str) -> str:
@@ -131,7 +110,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
 
 def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
     """A group a row, a metric a column; n is the largest of its metrics'."""
-    metrics = [m for m in GROUP_COLUMNS if any(m in row for row in table.values())]
+    metrics = [m for m in METRICS if any(m in row for row in table.values())]
     rows: list[Row] = [
         [
             group,
@@ -185,11 +164,11 @@ def size(figure: Mapping[str, Any]) -> str:
 
 
 def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Groups of 150 faces or more whose 95 % interval of coverage lies below the level."""
+    """Judged groups whose 95 % interval of coverage lies below the level."""
     out: list[Row] = []
     for level, row in results["coverage"].items():
         for label, groups in _judged(row).items():
-            names = [f"{g} ({cell('', f)}, n {f['n']})" for g, f in _below(groups).items()]
+            names = [f"{g} ({cell('', f)}, n {f['n']})" for g, f in below(groups).items()]
             count = f"{len(names)} of {len(groups)}"
             out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
     return ["level", "what", "groups under it", "which"], out
@@ -201,16 +180,16 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
     judged: dict[str, int] = {}
     for level, row in results["coverage"].items():
         for label, groups in _judged(row).items():
-            below = _below(groups)
-            said = f"at {float(level):.0%} {len(below) or 'none'}"
-            if below:
-                least = min(below, key=lambda group: below[group]["value"])
-                said += f", the worst {least} with {number('', below[least]['value'])}"
+            under = below(groups)
+            said = f"at {float(level):.0%} {len(under) or 'none'}"
+            if under:
+                least, figure = min(under.items(), key=lambda item: item[1]["value"])
+                said += f", the worst {least} with {number('', figure['value'])}"
             found.setdefault(label, []).append(said)
             judged[label] = len(groups)
     return [
-        f"{label}: of {judged[label]} groups of 150 faces or more, those whose 95 % interval lies "
-        "below the level: " + "; ".join(levels)
+        f"{label}: of {judged[label]} groups of {MIN_COVERAGE_GROUP} faces or more, those whose "
+        "95 % interval lies below the level: " + "; ".join(levels)
         for label, levels in found.items()
     ]
 
@@ -225,7 +204,8 @@ def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {label: groups for label, groups in parts.items() if groups}
 
 
-def _below(groups: Mapping[str, Any]) -> dict[str, Any]:
+def below(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Of judged groups, those whose 95 % interval of coverage lies below the level."""
     return {group: figure for group, figure in groups.items() if not figure["reaches"]}
 
 
@@ -250,7 +230,7 @@ def _by_chance(row: Mapping[str, Any]) -> str:
 
 
 def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """The same of each group of 150 faces or more, the worst first."""
+    """The same of each group that it is told of, the worst first."""
     rows: list[tuple[float, Row]] = []
     for name, outputs in results["calibration_error"].items():
         for group, r in outputs.get("groups", {}).items():

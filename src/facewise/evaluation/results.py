@@ -23,6 +23,7 @@ from facewise.evaluation.groups import badness, group_columns, nist_tables, per_
 from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.reliability import calibration_errors
+from facewise.evaluation.report_tables import below, cell, number
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
@@ -185,10 +186,7 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _missed(cells: Mapping[str, Any]) -> dict[str, Any]:
     """How many groups were judged, and those whose 95 % interval lies below the level."""
-    return {
-        "of": len(cells),
-        "missed": [group for group, cell in cells.items() if not cell["reaches"]],
-    }
+    return {"of": len(cells), "missed": list(below(cells))}
 
 
 def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,9 +194,9 @@ def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
     top = results["head"]
     out: dict[str, Any] = {"split": results["split"]}
     for dataset, row in top["overall"].items():
-        for metric, cell in row.items():
-            if isinstance(cell, dict):
-                out[f"{dataset}_{metric}"] = cell["value"]
+        for metric, figure in row.items():
+            if isinstance(figure, dict):
+                out[f"{dataset}_{metric}"] = figure["value"]
         out[f"{dataset}_faces"] = results["data"]["faces"][dataset]
         out[f"{dataset}_not_found"] = row["not_found"]
     for name, row in top["calibration_error"].items():
@@ -289,9 +287,9 @@ def summary(results: Mapping[str, Any]) -> str:
     for dataset, row in top["overall"].items():
         lines.append(f"{dataset}, {results['data']['faces'][dataset]} faces:")
         lines += [
-            f"  {metric}: {_cell(metric, cell)}"
-            for metric, cell in row.items()
-            if isinstance(cell, Mapping)
+            f"  {metric}: {cell(metric, figure, counted=True)}"
+            for metric, figure in row.items()
+            if isinstance(figure, Mapping)
         ]
         lines.append(f"  faces not found: {row['not_found']}")
     if skipped := results["data"]["skipped"]:
@@ -301,16 +299,16 @@ def summary(results: Mapping[str, Any]) -> str:
         lines.append("worst groups:")
     lines += [
         f"  {row['dataset']} {row['metric']}: {row['worst']} "
-        f"{_cell(row['metric'], row['worst_figure'])}, "
-        f"{_number(row['metric'], row['gap'])} from {row['best']}"
+        f"{cell(row['metric'], row['worst_figure'], counted=True)}, "
+        f"{number(row['metric'], row['gap'])} from {row['best']}"
         for row in top["worst_groups"]
     ]
     for level in map(str, LEVELS):
-        for name, cell in top["coverage"].get(level, {}).items():
-            size = cell.get("mean_width_years", cell.get("mean_size", float("nan")))
+        for name, covered in top["coverage"].get(level, {}).items():
+            size = covered.get("mean_width_years", covered.get("mean_size", float("nan")))
             lines.append(
-                f"coverage at {level}, {name.replace('_', ' ')}: {cell['coverage']:.1%}"
-                f" of {cell['n']}, mean width or size {size:.2f}"
+                f"coverage at {level}, {name.replace('_', ' ')}: {covered['coverage']:.1%}"
+                f" of {covered['n']}, mean width or size {size:.2f}"
             )
             missed = (
                 top["groups_missed"][level]
@@ -331,15 +329,3 @@ def summary(results: Mapping[str, Any]) -> str:
     )
     lines.append(f"abstained from, of the faces found: {shares}")
     return "\n".join(lines)
-
-
-def _cell(metric: str, cell: Mapping[str, Any]) -> str:
-    value, count = _number(metric, cell["value"]), f"n {cell['n']}"
-    if cell["low"] is None:
-        return f"{value} ({count}, too few for an interval)"
-    low, high = _number(metric, cell["low"]), _number(metric, cell["high"])
-    return f"{value} ({low} to {high}, {count})"
-
-
-def _number(metric: str, value: float) -> str:
-    return f"{value:.2f}" if metric.endswith("_years") else f"{value:.1%}"

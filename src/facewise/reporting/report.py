@@ -44,7 +44,7 @@ class Report:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.figures: dict[str, str] = {}
+        self.plots: dict[str, str] = {}
         self._lines = [f"# {title}"]
 
     def heading(self, text: str, level: int = 2) -> None:
@@ -65,7 +65,7 @@ class Report:
         self._lines += ["", _row([_cell(name) for name in header]), _row(["---"] * len(header))]
         self._lines += [_row(row) for row in cells]
 
-    def figure(self, name: str, svg: str, caption: str) -> None:
+    def plot(self, name: str, svg: str, caption: str) -> None:
         """A plot.
 
         Args:
@@ -73,15 +73,15 @@ class Report:
             svg: an ``<svg>`` element.
             caption: what it shows, also for those who cannot see it.
         """
-        if name in self.figures:
-            raise ValueError(f"the report has a figure {name!r} already")
-        self.figures[name] = svg
+        if name in self.plots:
+            raise ValueError(f"the report has a plot {name!r} already")
+        self.plots[name] = svg
         self._lines += ["", f"![{caption}]({name}.svg)"]
 
     def markdown(self, folder: str = "") -> str:
-        """The report as Markdown, its figures looked for in ``folder``."""
+        """The report as Markdown, its plots looked for in ``folder``."""
         text = "\n".join(self._lines) + "\n"
-        for name in self.figures if folder else ():
+        for name in self.plots if folder else ():
             text = text.replace(f"]({name}.svg)", f"]({folder}/{name}.svg)")
         return text
 
@@ -98,7 +98,7 @@ class Report:
             token = tokens[index]
             name = str(token.attrGet("src")).removesuffix(".svg")
             caption = html.escape(token.content)
-            svg = self.figures.get(name)
+            svg = self.plots.get(name)
             if svg is None:
                 return f"<em>{caption}</em>"
             return (
@@ -113,18 +113,18 @@ class Report:
         return _PAGE.substitute(title=html.escape(self.title), body=body)
 
     def write(self, path: Path) -> None:
-        """Write ``path`` with the suffixes .md and .html; figures into a folder of its name.
+        """Write ``path`` with the suffixes .md and .html; plots into a folder of its name.
 
-        Figures of an earlier report that this one does not show go.
+        Plots of an earlier report that this one does not show go.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.parent / f"{path.stem}-figures"
         for old in folder.glob("*.svg"):
-            if old.stem not in self.figures:
+            if old.stem not in self.plots:
                 old.unlink()
-        if self.figures:
+        if self.plots:
             folder.mkdir(exist_ok=True)
-            for name, svg in self.figures.items():
+            for name, svg in self.plots.items():
                 (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
         path.with_suffix(".md").write_text(self.markdown(folder.name), encoding="utf-8")
         path.with_suffix(".html").write_text(self.html(), encoding="utf-8")
