@@ -27,7 +27,7 @@ from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeNetwork, make_network, split_logits
+from facewise.training.network import PARTS, AttributeNetwork, make_network, probabilities
 from facewise.training.precision import autocast
 from facewise.training.score import headline, score
 
@@ -119,9 +119,8 @@ def fit_head(
     """Train a head on the features of ``train`` and score it on those of ``judge``."""
     model = train_head(cache, network, known, train, loss_config, fresh=fresh, seed=seed)
     with torch.inference_mode():
-        parts = split_logits(model.head(known[torch.from_numpy(judge)]))
-    p = [part.softmax(-1).numpy() for part in (parts.ages, parts.gender, parts.ethnicity)]
-    figures = score(cache, judge, *p)
+        p = probabilities(model.head(known[torch.from_numpy(judge)])).numpy()
+    figures = score(cache, judge, *np.split(p, PARTS, axis=1))
     return {**figures, "headline": headline(figures)}
 
 

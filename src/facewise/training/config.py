@@ -48,6 +48,11 @@ class NetworkConfig:
     learnt_eye_height: float | None = None
 
     @property
+    def framing(self) -> tuple[float, float]:
+        """Distance and height of the eyes in the pictures that are asked about."""
+        return self.eye_distance, self.eye_height
+
+    @property
     def learnt_framing(self) -> tuple[float, float]:
         """Distance and height of the eyes in training pictures."""
         return (

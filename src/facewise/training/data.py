@@ -169,7 +169,7 @@ class LabelTable:
 def plain_crops(cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp]) -> ImageArray:
     """Crops as serving cuts them: uint8 ``(N, S, S, 3)``, RGB."""
     network = config.network
-    template = make_template(network.size_px, network.eye_distance, network.eye_height)
+    template = make_template(network.size_px, *network.framing)
     return np.stack(
         [
             warp(

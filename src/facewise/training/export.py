@@ -50,6 +50,7 @@ class ServingNetwork(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        # Not ``probabilities``: another order of the same nodes is another file, with another hash.
         logits = split_logits(self.network(image.permute(0, 3, 1, 2).float()))
         ages = logits.ages.softmax(-1)
         decades = ages.reshape(-1, 12, 10).sum(-1)
@@ -260,7 +261,7 @@ def write_spec(
 ) -> Path:
     """Write the spec beside an ONNX file; figures and calibration come later, by evaluation."""
     network = config.network
-    template = make_template(network.size_px, network.eye_distance, network.eye_height)
+    template = make_template(network.size_px, *network.framing)
     spec = {
         "kind": SPEC_KIND,
         "name": name,

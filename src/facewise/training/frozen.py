@@ -9,7 +9,6 @@ a fine-tuned network does.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import zlib
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from facewise.training.checks import check_converted
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.losses import total_loss
-from facewise.training.network import AttributeHead, make_network, split_logits
+from facewise.training.network import OUTPUTS, AttributeHead, make_network, probabilities
 from facewise.training.precision import autocast
 from facewise.training.sources import PRETRAINED
 from facewise.types import FloatArray, ImageArray
@@ -127,7 +126,7 @@ def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tens
     return found.float()
 
 
-def ask_frozen(cache: FaceCache, *, seed: int = 0) -> tuple[FloatArray, FloatArray]:
+def ask_frozen(cache: FaceCache) -> tuple[FloatArray, FloatArray]:
     """Probabilities of heads that had not learnt the faces: ``(train, 127)`` and ``(val, 127)``.
 
     Train is answered fold by fold, whole duplicate groups in one; val by the mean of all folds'
@@ -145,12 +144,12 @@ def ask_frozen(cache: FaceCache, *, seed: int = 0) -> tuple[FloatArray, FloatArr
     known = ((known - seen.mean(0)) / (seen.std(0) + 1e-4)).clamp(-LIMIT, LIMIT)
     labels, rows = LabelTable(cache), torch.from_numpy(both)
     fold = torch.tensor([zlib.crc32(group.encode()) % FOLDS for group in cache.groups[train]])
-    answers = torch.zeros(len(train), 127)
-    on_val = torch.zeros(len(val), 127)
+    answers = torch.zeros(len(train), OUTPUTS)
+    on_val = torch.zeros(len(val), OUTPUTS)
     for index in range(FOLDS):
         inside = torch.nonzero(fold != index)[:, 0]
         outside = torch.nonzero(fold == index)[:, 0]
-        head = _learn(known, rows, labels, inside, seed=seed + index)
+        head = _learn(known, rows, labels, inside, seed=index)
         answers[outside] = _answers(head, known[outside])
         on_val += _answers(head, known[len(train) :]) / FOLDS
         log.info("frozen heads: fold %d of %d", index + 1, FOLDS)
@@ -184,5 +183,4 @@ def _batches(inside: Tensor, batch: int) -> Iterator[Tensor]:
 
 def _answers(head: nn.Module, known: Tensor) -> Tensor:
     with torch.inference_mode():
-        parts = dataclasses.astuple(split_logits(head(known)))
-        return torch.cat([part.softmax(-1) for part in parts], dim=-1)
+        return probabilities(head(known))

@@ -23,6 +23,8 @@ GENDERS: Final = len(GENDER_LABELS)
 ETHNICITIES: Final = len(ETHNICITY_LABELS)
 DECADES: Final = len(DECADE_LABELS)
 OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
+PARTS: Final = (AGES, AGES + GENDERS)
+"""Where the outputs of gender and of ethnicity begin, as ``numpy.split`` takes it."""
 
 CONVERTED: Final = {
     "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
@@ -101,6 +103,14 @@ def split_logits(logits: Tensor) -> Logits:
     """``(N, 127)`` to its three parts."""
     ages, gender, ethnicity = logits.split([AGES, GENDERS, ETHNICITIES], dim=-1)
     return Logits(ages, gender, ethnicity)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Logits ``(N, 127)`` to three distributions side by side."""
+    parts = split_logits(logits)
+    return torch.cat(
+        [part.softmax(-1) for part in (parts.ages, parts.gender, parts.ethnicity)], dim=-1
+    )
 
 
 def read_weights(path: Path, *parts: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from facewise.training.config import TrainConfig
 from facewise.training.export import load_checkpoint
 from facewise.training.frozen import ask_frozen
 from facewise.training.frozen import sources as frozen_sources
-from facewise.training.network import OUTPUTS
+from facewise.training.network import OUTPUTS, PARTS
 from facewise.training.score import score
 from facewise.training.sources import sources
 from facewise.training.train import predict
@@ -94,7 +94,7 @@ def write_teacher(
         behind |= dict.fromkeys(frozen_sources())
         frozen, on_val = ask_frozen(cache)
         p = (1 - frozen_share) * p + frozen_share * on_val
-    figures = score(cache, val, p[:, :120], p[:, 120:122], p[:, 122:])
+    figures = score(cache, val, *np.split(p, PARTS, axis=1))
     log.info("on val %s", {name: round(value, 4) for name, value in figures.items()})
     probabilities = np.zeros((len(cache), OUTPUTS), np.float16)
     own = ask(members, cache, train, views)

@@ -38,10 +38,11 @@ from facewise.training.data import (
 )
 from facewise.training.losses import total_loss
 from facewise.training.network import (
+    PARTS,
     AttributeNetwork,
     make_network,
     other_weights,
-    split_logits,
+    probabilities,
 )
 from facewise.training.precision import autocast
 from facewise.training.renorm import add_batch_norm, folded_state
@@ -52,6 +53,9 @@ log = logging.getLogger("facewise")
 
 LOG_EVERY: Final = 50
 """Steps between two lines in a log file, where no progress bar can be drawn."""
+
+AT_ONCE: Final = 128
+"""Faces that a network is asked about at a time."""
 
 TIE: Final = 0.02
 """Of the headline figure, far below val's noise: the later epoch wins, its learning rate lower."""
@@ -105,27 +109,19 @@ def predict(
     rows: NDArray[np.intp],
     *,
     flip: bool = False,
-    batch_size: int = 128,
 ) -> FloatArray:
     """Probabilities ``(N, 127)`` for some rows, on crops as serving cuts them."""
     model.eval()
     outputs = []
-    for part in batches(rows, batch_size):
+    for part in batches(rows, AT_ONCE):
         x = to_tensor(plain_crops(cache, config, part)).contiguous(
             memory_format=torch.channels_last
         )
         views = [x, x.flip(-1)] if flip else [x]
         with torch.inference_mode(), autocast(bfloat16=config.optim.bfloat16):
-            probabilities = torch.stack([_probabilities(model(view)) for view in views]).mean(0)
-        outputs.append(probabilities.numpy())
+            p = torch.stack([probabilities(model(view)) for view in views]).mean(0)
+        outputs.append(p.numpy())
     return np.concatenate(outputs)
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    parts = split_logits(logits.float())
-    return torch.cat(
-        [part.softmax(-1) for part in (parts.ages, parts.gender, parts.ethnicity)], dim=-1
-    )
 
 
 def evaluate(
@@ -133,7 +129,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Figures of a model over some rows; see ``facewise.training.score``."""
     p = predict(model, cache, config, rows)
-    return score(cache, rows, p[:, :120], p[:, 120:122], p[:, 122:])
+    return score(cache, rows, *np.split(p, PARTS, axis=1))
 
 
 class Average:
