@@ -267,8 +267,11 @@ def test_a_version_never_comes_to_mean_other_weights(
         data=[],
     )
     first = finished / "best.pt"
-    for name, version in (("a/b", "1"), ("", "1"), ("tiny@1", "1"), ("tiny", "x y"), ("tiny", "")):
-        with pytest.raises(OptionError, match="cannot be asked for"):
+    for name, version in (
+        *((name, "1") for name in ("a/b", "", "tiny@1")),
+        *(("tiny", version) for version in ("x y", "", "1.2.3", "5.", "1.2b")),
+    ):
+        with pytest.raises(OptionError, match="of two with a dot between them"):
             export_to_out(checkpoint=first, name=name, version=version)
     assert not out.exists()
     for version in ("5.1", "5"):  # the same weights may be exported again

@@ -39,7 +39,7 @@ log = logging.getLogger("facewise")
 
 PARITY_TOLERANCE: Final = 1e-4
 OPSET: Final = 18
-_VERSION: Final = re.compile(r"\d+(\.\d+)*")
+_VERSION: Final = re.compile(r"\d+(\.\d+)?")
 
 
 class ServingNetwork(nn.Module):
@@ -106,13 +106,14 @@ def export_model(
 
     Raises:
         FacewiseError: the ONNX file differs from PyTorch.
-        OptionError: a name or version that nobody could ask for, or the folder holds that name and
-            version of other weights.
+        OptionError: a name or a version of a form that cannot be used, or the folder holds that
+            name and version of other weights.
     """
     if not NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         raise OptionError(
-            f"{name}@{version} cannot be asked for: a name is of letters, digits, dots, dashes and "
-            "underscores, a version of numbers with dots between them"
+            f"{name}@{version} cannot be used: a name is of letters, digits, dots, dashes and "
+            "underscores, a version of one number, such as 5, or of two with a dot between them, "
+            "such as 5.1, the second of which counts calibrations"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as partial:
