@@ -43,6 +43,11 @@ def test_no_track_goes_on_where_a_recording_was_paused() -> None:
     tracker = Tracker(0.5)
     times = [0.0, 0.5, 1.0, 3601.0, 3601.5]
     assert [tracker.update([box(0)], seconds) for seconds in times] == [[0], [0], [0], [1], [1]]
+    # Frames are the first at or after their times: three periods on, less than four may have gone.
+    for seconds, number in ((4.9, 0), (5.1, 1)):
+        tracker = Tracker(1.0, max_gap=2)
+        seen = [tracker.update([box(0)], at) for at in (0, 1, seconds)]
+        assert seen == [[0], [0], [number]]
 
 
 def test_a_video_of_fewer_frames_than_are_asked_for_has_a_pace_of_its_own() -> None:
@@ -57,3 +62,19 @@ def test_a_pair_that_overlaps_more_comes_first_and_nobody_is_two() -> None:
     # Both overlap the second; the nearer takes it, and the other is not left with it, too.
     assert tracker.update([box(55), box(62)], 1) == [2, 1]
     assert tracker.update([], 2) == []
+
+
+def test_where_one_person_ends_by_default() -> None:
+    """Boxes of a hundred that lie s apart overlap by (100 - s) / (100 + s)."""
+    for apart, number in ((52, 0), (54, 1)):  # 0.316 and 0.299
+        tracker = Tracker(1.0)
+        tracker.update([box(0)], 0)
+        assert tracker.update([box(apart)], 1) == [number]
+    for missing, number in ((2, 0), (3, 1)):
+        tracker = Tracker(1.0)
+        seen = [tracker.update([box(0)] * (n in (0, missing + 1)), n) for n in range(missing + 2)]
+        assert seen[-1] == [number]
+    # The least overlap is one that counts: half of a box twice as tall.
+    tracker = Tracker(1.0, min_iou=0.5)
+    tracker.update([np.array([0, 0, 100, 200], np.float32)], 0)
+    assert tracker.update([box(0, 0)], 1) == [0]

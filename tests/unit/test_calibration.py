@@ -54,6 +54,11 @@ def test_temperature_by_hand() -> None:
     p = np.array([[0.8, 0.2]], np.float32)
     np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3]], atol=1e-6)
     np.testing.assert_array_equal(apply_temperature(p, 1.0), p)
+    np.testing.assert_array_equal(Calibration().temper(np.array([[1, 0]]), "age"), [[1, 0]])
+    odds = 4 ** (1 / 1.1)  # however near to 1 the temperature is
+    np.testing.assert_allclose(
+        apply_temperature(p, 1.1), [[odds / (odds + 1), 1 / (odds + 1)]], atol=1e-6
+    )
     # Row by row: as many rows as classes must not be mixed up.
     p = np.array([[0.8, 0.2], [0.1, 0.9]], np.float32)
     np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]])
@@ -66,8 +71,13 @@ def test_intervals_by_hand() -> None:
     np.testing.assert_array_equal(FITTED.age_intervals(young, 0.9), [[20, 24]])
     # 45 - (2 * 5 + 0.5) up to 50; from 51 on, the threshold is 2 + 0.5: 45 + (2.5 * 5 + 0.5).
     np.testing.assert_array_equal(FITTED.age_intervals(old, 0.9), [[35, 58]])
-    np.testing.assert_array_equal(age_band(np.array([29.4, 29.6]), (1, 30)), [0, 1])
+    np.testing.assert_array_equal(age_band(np.array([29.49, 29.5]), (1, 30)), [0, 1])
     np.testing.assert_array_equal(age_band(np.array([1, 3.4, 3.6]), (4, 30)), [0, 0, 0])
+    # 22.5 +- (1.19 * 2.5 + 0.5) ends just short of 26, and of 19.
+    close = Calibration.from_dict(
+        {"age_intervals": {"thresholds": {"0.9": {"band": 1.19, "age": 0}}}}
+    )
+    np.testing.assert_array_equal(close.age_intervals(two_ages(20, 25), 0.9), [[20, 25]])
     assert age_std(2 * two_ages(22, 22))[0] == 0.5, "no face is surer"
     for level in (0.8, 0.99):
         with pytest.raises(OptionError, match=r"0\.9"):
@@ -109,6 +119,11 @@ def test_label_sets_by_hand() -> None:
     assert FITTED.label_sets(p, "ethnicity", 0.9) == [(1, 4)]
     flat = np.full((1, 5), 0.01, np.float32)
     assert [len(s) for s in FITTED.label_sets(flat, "ethnicity", 0.9)] == [1]
+    # One that lies at its threshold is in.
+    half = Calibration.from_dict(
+        {"label_sets": {"gender": dict.fromkeys(("0.8", "0.9", "0.95"), 0.5)}}
+    )
+    assert half.label_sets(np.array([[0.5, 0.5]], np.float32), "gender", 0.9) == [(0, 1)]
     # Without a fit: the likeliest labels that reach the coverage together.
     p = np.array([[0.5, 0.35, 0.1, 0.05, 0.0]], np.float32)
     assert Calibration().label_sets(p, "ethnicity", 0.8) == [(0, 1)]
@@ -166,6 +181,7 @@ def test_wrong_number_of_thresholds() -> None:
         ({"temperatures": {"age": 0}}, "temperature of age is 0"),
         ({"temperatures": {"age": -1.0}}, "temperature of age"),
         ({"temperatures": {"age": float("nan")}}, "temperature of age"),
+        ({"temperatures": {"age": float("inf")}}, "temperature of age"),
         ({"temperatures": {"age": "1"}}, "TypeError"),
         ({"label_sets": {"gender": {"0.9": 0.5}}}, r"gender at \[0.8, 0.95\]"),
         ({"label_sets": {"colour": {"0.9": 0.5}}}, "colour"),
