@@ -92,9 +92,10 @@ def test_classes_by_hand() -> None:
         6,
         gender=[0, 0, 0, 1, 1, -1],
         said_genders=[[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7], [0.0, 0.0], [1.0, 0.0]],
-        found=[True, True, True, True, False, True],
+        found=[True, True, True, True, False, False],
     )
     row = figures(rows)
+    assert (row["n"], row["not_found"]) == (6, 2)
     assert value(row, "gender_accuracy") == pytest.approx(3 / 5)
     assert value(row, "gender_balanced_accuracy") == pytest.approx((2 / 3 + 1 / 2) / 2)
     # F1 of men: precision 2/2, recall 2/3, 0.8; of women: precision 1/2, recall 1/2, 0.5.
@@ -104,17 +105,19 @@ def test_classes_by_hand() -> None:
 
 
 def test_figures_of_redrawn_confusions_by_hand() -> None:
-    """By label and answer, the last column not found; of the first draw a class is absent."""
+    """By label and answer, the last column not found; of the first draw a class is absent, though
+    a face is said to be of it.
+    """
     drawn = np.array(
         [
-            [[2, 1, 0, 1], [0, 4, 0, 0], [0, 0, 0, 0]],
+            [[2, 0, 1, 1], [0, 4, 0, 0], [0, 0, 0, 0]],
             [[1, 0, 0, 0], [0, 1, 0, 3], [1, 0, 0, 0]],
         ],
         np.float64,
     )
     np.testing.assert_allclose(_balanced_accuracy(drawn), [(1 / 2 + 1) / 2, (1 + 1 / 4 + 0) / 3])
     # Twice the hits over those that are and those that are called so.
-    np.testing.assert_allclose(_macro_f1(drawn), [(4 / 6 + 8 / 9) / 2, (2 / 3 + 2 / 5 + 0 / 1) / 3])
+    np.testing.assert_allclose(_macro_f1(drawn), [(4 / 6 + 8 / 8) / 2, (2 / 3 + 2 / 5 + 0 / 1) / 3])
 
 
 def test_intervals_of_balanced_accuracy_and_f1_are_of_the_same_figures() -> None:

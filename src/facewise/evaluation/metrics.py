@@ -63,7 +63,7 @@ def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, 
     cells[np.arange(len(truth)), truth, answer] = 1  # an answer of -1 is the last column
     drawn = boot.sums(cells)
     n = len(truth)
-    options: dict[str, Any] = {"labels": present, "average": "macro", "zero_division": 0}
+    options: dict[str, Any] = {"labels": present, "average": "macro"}
     accuracy = float(accuracy_score(truth, answer))
     out = {f"{name}_accuracy": boot.mean(scored.right(name)) | {"value": accuracy}}
     # With one class alone these two would only repeat the accuracy under another name.
