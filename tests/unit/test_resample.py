@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facewise.resample import AreaSource
+from facewise.resample import AreaSource, block_means
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 3, 4])
@@ -48,3 +48,24 @@ def test_levels_are_the_same_however_many_are_read_ahead(
     for level, size in zip(found, sizes, strict=True):
         np.testing.assert_array_equal(level, next(AreaSource(rgb).levels([size])))
     assert list(AreaSource(rgb).levels([])) == []
+
+
+@pytest.mark.parametrize("window", [(1, 257), (6, 43), (18, 18)])
+def test_windows_of_white_are_white_however_many_pixels_they_have(window: tuple[int, int]) -> None:
+    """Of 257 pixels of 255 the sum just fits 16 bits; of 258 and 324 it does not."""
+    width, height = window
+    white = np.full((3 * height, 4 * width, 3), 255, np.uint8)
+    assert AreaSource(white).level(4, 3) == pytest.approx(255, abs=0.01)
+
+
+def test_large_crops_are_of_the_nearest_blocks_and_small_ones_of_the_picture() -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    blocks = AreaSource(block_means(rgb, 3))
+    # A crop of 24 by 24 needs 48 blocks of three: 144 pixels. 2 and 146 are nearest to 1 and 49.
+    large = AreaSource(rgb, 3).crops(np.array([[2, 2, 146, 146]]), 24)
+    np.testing.assert_array_equal(large, blocks.crops(np.array([[1, 1, 49, 49]]), 24))
+    for right, bottom in ((145, 299), (299, 145)):
+        small = np.array([[2, 2, right, bottom]])
+        np.testing.assert_array_equal(
+            AreaSource(rgb, 3).crops(small, 24), AreaSource(rgb).crops(small, 24)
+        )
