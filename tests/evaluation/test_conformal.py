@@ -9,6 +9,8 @@ from facewise.calibration import LEVELS, Calibration, apply_temperature
 from facewise.errors import OptionError
 from facewise.evaluation.coverage import coverage_table, fit_baseline
 from facewise.evaluation.fit import (
+    certainty_parts,
+    check_faces,
     class_mask,
     fit_calibration,
     fit_temperature,
@@ -197,6 +199,52 @@ def test_mondrian_thresholds_by_hand() -> None:
     np.testing.assert_allclose(t, [0.9, 1.0])
 
 
+def test_parts_by_certainty_by_hand() -> None:
+    """Of a hundred faces at least and ten at most; equals stay in order."""
+    p = np.linspace(0.5, 1, 299, dtype=np.float32)
+    shuffled = np.random.default_rng(0).permutation(299)
+    least, most = certainty_parts(np.stack([1 - p, p], 1)[shuffled])
+    assert [sorted(shuffled[part].tolist()) for part in (least, most)] == [
+        list(range(150)),
+        list(range(150, 299)),
+    ]
+    sizes = {n: [len(part) for part in certainty_parts(np.full((n, 2), 0.5))] for n in (99, 1500)}
+    assert sizes == {99: [99], 1500: [150] * 10}
+    alike = certainty_parts(np.full((300, 2), 0.5, np.float32))
+    assert np.concatenate(alike).tolist() == list(range(300))
+
+
+def test_a_label_of_a_hundred_faces_of_a_data_set_has_a_threshold_of_its_own() -> None:
+    """Sure of "b" and not of "a": of 100 at 80 %, the 81st score is 0.8, of 99 the rest decide."""
+    sure, unsure = np.full(300, 0.999), 1 - np.arange(100) / 100
+
+    def threshold(count: int) -> float:
+        said = np.r_[sure, unsure[:count]].astype(np.float32)
+        sources = np.repeat(["b", "a"], [300, count])
+        thresholds = set_thresholds(
+            np.stack([said, 1 - said], 1), np.zeros(len(said), np.intp), sources, {"a": 1, "b": 1}
+        )
+        return thresholds["0.8"][0]
+
+    assert threshold(100) == pytest.approx(0.8, abs=1e-6)
+    assert threshold(99) < 0.8
+
+
+def test_faces_enough_to_fit_on_are_just_enough() -> None:
+    """A hundred of one year; twenty of each ethnicity and far more of each gender."""
+
+    def check(n: int, aged: int) -> None:
+        age = [1] * aged + [(0, 0)] * (n - aged)
+        columns = {"gender": [i % 2 for i in range(n)], "ethnicity": [i % 5 for i in range(n)]}
+        check_faces(made(n, age=age, **columns), "calibration")
+
+    check(100, 100)
+    with pytest.raises(OptionError, match="has 99 with an age, and"):
+        check(100, 99)
+    with pytest.raises(OptionError, match="has 99 with an age, 19 Others, and"):
+        check(99, 99)
+
+
 def test_sets_of_gender_hold_for_the_unsure_too() -> None:
     """Where nine in ten are certain and right, sets of one reach the level over all."""
 
@@ -267,6 +315,11 @@ def test_bands_with_few_faces_are_joined() -> None:
     assert joined_bands(values, (1, 4, 13, 20), least=60) == (1, 20)
     assert joined_bands(values, (1, 4, 13, 20), least=30) == (1, 4, 20)
     assert joined_bands(values[:5], (1, 4, 13, 20), least=60) == (1,)
+    # As many as are needed are enough; of two neighbours alike the one to the right is joined.
+    assert joined_bands(values, (1, 4, 13, 20), least=20) == (1, 4, 20)
+    alike = np.array([2] * 30 + [8] * 10 + [15] * 30)
+    assert joined_bands(alike, (1, 4, 13), least=20) == (1, 4)
+    assert joined_bands(alike, (1, 4, 13), least=10) == (1, 4, 13)
 
 
 def uneven(n: int, seed: int) -> Faces:
@@ -313,6 +366,30 @@ def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
     wider = Calibration.from_dict({"age_intervals": fit_intervals(most, 0.95)})
     more = np.diff(wider.age_intervals(rest.ages, 0.8), axis=1).mean()
     assert more > (last - first).mean()
+
+
+def test_many_thresholds_are_raised_for_faces_that_no_fit_has_seen() -> None:
+    """The more there are, the better they cover the faces that they are of, and no others."""
+    o = population(500, seed=6)
+    faces = Faces(o.ages, o.age_ranges[:, 0], o.groups)
+    recipe = Recipe(margin=0)
+    bands = joined_bands(o.ages @ np.arange(1, 121), recipe.band_starts_years)
+    own = joined_bands(faces.truth, recipe.age_starts_years)
+    assert (len(bands), len(own)) == (5, 4)
+    plain = fit_thresholds(faces, bands, own, 0.8)
+    raised = fit_intervals(faces, 1.0, recipe)["thresholds"]["0.8"]
+    assert np.mean(raised["band"]) > np.mean(plain[0]) + 0.02
+
+
+def test_where_faces_are_of_few_photos_none_are_kept_from_the_fit() -> None:
+    """Of nine photos, copies of which stay together, five parts would be of one or two."""
+    faces = uneven(120, seed=9)
+    few, enough = (Faces(faces.ages, faces.truth, np.arange(120) % n) for n in (9, 10))
+    band, age = fit_thresholds(few, (1,), (1,), 0.8 + MARGIN)
+    one = Recipe((1,), (1,))
+    fitted = [fit_intervals(f, 1.0, one)["thresholds"]["0.8"] for f in (few, enough)]
+    assert fitted[0] == {"band": np.round(band, 4).tolist(), "age": np.round(age, 4).tolist()}
+    assert fitted[1] != fitted[0]
 
 
 def test_thresholds_are_those_of_a_quantile_regression() -> None:

@@ -201,34 +201,28 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
                 100 * (1 - LEAST_FOUND),
             )
     fitted: dict[str, Any] = {"temperatures": {}, "label_sets": {}}
-    if aged.any():
-        t = _temperature("age", c.ages[aged], years_within(c.age_ranges[aged]))
-        fitted["temperatures"]["age"] = t
-        if exact.sum() >= MIN_FACES:
-            fitted["age_intervals"] = fit_intervals(
-                faces_of(c, t), float(exact.sum() / calibration.exact.sum())
-            )
-        else:
-            log.warning(
-                "age intervals are not fitted: %d faces of the split calibration have an exact "
-                "age, and %d are needed; they will be those of the model's own distribution, "
-                "which hold what they promise nowhere for sure",
-                exact.sum(),
-                MIN_FACES,
-            )
+    t = _temperature("age", c.ages[aged], years_within(c.age_ranges[aged]))
+    fitted["temperatures"]["age"] = t
+    if exact.sum() >= MIN_FACES:
+        fitted["age_intervals"] = fit_intervals(
+            faces_of(c, t), float(exact.sum() / calibration.exact.sum())
+        )
+    else:
+        log.warning(
+            "age intervals are not fitted: %d faces of the split calibration have an exact "
+            "age, and %d are needed; they will be those of the model's own distribution, "
+            "which hold what they promise nowhere for sure",
+            exact.sum(),
+            MIN_FACES,
+        )
     for name, p, labels in (
         ("gender", c.genders, c.true_genders),
         ("ethnicity", c.ethnicities, c.true_ethnicities),
     ):
         known = labels >= 0
-        if known.any():
-            mask = class_mask(labels[known], p.shape[1])
-            t = _temperature(name, p[known], mask)
-            fitted["temperatures"][name] = t
-            fitted["label_sets"][name] = set_thresholds(
-                apply_temperature(p[known], t),
-                labels[known],
-                c.datasets[known],
-                found,
-            )
+        t = _temperature(name, p[known], class_mask(labels[known], p.shape[1]))
+        fitted["temperatures"][name] = t
+        fitted["label_sets"][name] = set_thresholds(
+            apply_temperature(p[known], t), labels[known], c.datasets[known], found
+        )
     return fitted

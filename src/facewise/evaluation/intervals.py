@@ -148,8 +148,6 @@ def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], l
     from scipy.optimize import linprog
     from scipy.sparse import csr_array
 
-    if len(faces) == 0:
-        return np.zeros(len(bands)), np.zeros(len(own))
     scores = interval_scores(faces.ages, faces.truth)
     mine = age_band(expected_age(faces.ages), bands), age_band(faces.truth, own)
     indicators = np.hstack([np.eye(len(bands))[mine[0]], np.eye(len(own))[mine[1]]])
