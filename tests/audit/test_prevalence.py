@@ -21,9 +21,11 @@ from facewise.errors import ModelIntegrityError
 from facewise.reporting.bootstrap import wilson
 from facewise.reporting.confusions import (
     Confusions,
+    _across_priors,
     class_masses,
     decade_masses,
     fit_confusions,
+    fit_sources,
 )
 
 NAMES = ("a", "b", "c")
@@ -111,6 +113,72 @@ def test_an_age_group_may_reach_into_two_decades() -> None:
     assert inside[1] == pytest.approx(np.array([*[0] * 11, 1]) / 120)
 
 
+def test_confusions_by_hand() -> None:
+    """Of faces of which all look alike."""
+
+    def fit(p: list[float], of_a: int, of_b: int, of_either: int = 0) -> dict[str, Any]:
+        said = np.tile(np.array(p, np.float32), (of_a + of_b + of_either, 1))
+        inside = said * np.repeat([[1, 0], [0, 1], [1, 1]], [of_a, of_b, of_either], axis=0)
+        return fit_confusions(said, inside, ("a", "b"))
+
+    # As many as are said to be: no bias, and what is left of an offset is the share.
+    right = fit([0.75, 0.25], 30, 10)
+    assert (right["n"], right["counts"]) == ([30, 10], [[30, 0], [10, 0]])
+    assert right["offsets"] == pytest.approx(-np.log([0.75, 0.25]), abs=1e-4)
+    # A bias b of either sign makes the share of "a" s = 1 / (1 + exp(-2 b)). Those that may be
+    # either are split as s, and of 60 and 20 others 60 - 80 s = b: s is 0.7434.
+    either = fit([0.5, 0.5], 60, 20, 20)
+    assert (either["n"], either["counts"]) == ([74.9, 25.1], [[74.9, 0], [25.1, 0]])
+    # Of a class without a face half a one is counted, and 10 - 10 s = b: b is 1.0640.
+    none = fit([0.5, 0.5], 10, 0)
+    assert none["n"] == [10, 0]
+    expected = [1.064 - np.log(10 / 10.5), -1.064 - np.log(0.5 / 10.5)]
+    assert none["offsets"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_all_offsets_have_in_common_is_no_uncertainty() -> None:
+    labels, p = faces([300, 200, 0], np.random.default_rng(2))
+    mass = class_masses(p, labels)[1].astype(np.float64)
+    covariance = _across_priors(p.astype(np.float64) ** 2, mass**2, labels)
+    assert covariance.sum(1) == pytest.approx(np.zeros(3), abs=1e-9)
+    assert covariance[0, 0] > 1e-3
+    assert (covariance[2] == 0).all(), "nothing is known of a class without a face"
+
+
+def test_a_face_that_is_said_not_to_be_what_it_is_counts_as_one() -> None:
+    """Its probability was 0 once rounded, and one such face made all offsets no numbers."""
+    p = np.array([[1, 0]] * 30 + [[0.2, 0.8]] * 30, np.float32)
+    fitted = fit_confusions(*class_masses(p, np.array([0] * 29 + [1] * 31)), ("a", "b"))
+    assert (fitted["n"], fitted["counts"]) == ([29, 31], [[29, 0], [1, 30]])
+    assert np.isfinite(fitted["offsets"]).all()
+    assert np.isfinite(fitted["covariance"]).all()
+    ages = np.repeat(np.eye(120, dtype=np.float32)[[4, 64]], 20, axis=0)  # 5 and 65
+    ranges = np.array([[5, 5]] * 20 + [[65, 65]] * 19 + [[12, 18]])
+    fitted = fit_confusions(*decade_masses(ages, ranges), [str(k) for k in range(12)])
+    assert fitted["n"] == [20, 1, 0, 0, 0, 0, 19, *[0] * 5]
+    assert np.isfinite(fitted["offsets"]).all()
+
+
+def test_a_data_set_is_fitted_on_its_own_faces_that_were_found_and_have_a_label() -> None:
+    datasets = np.repeat(["x", "y", "z"], [12, 8, 5])
+    found = np.arange(25) != 0
+    ages = np.tile(np.full(120, 1 / 120, np.float32), (25, 1))
+    ranges = np.repeat([[20, 29], [1, 1], [0, 0]], [10, 1, 14], axis=0)
+    genders = np.repeat([0, 1, -1, 1, -1], [6, 4, 2, 8, 5])
+    said = np.tile(np.array([0.6, 0.4], np.float32), (25, 1))
+    groups = np.arange(25).astype(str)
+    fitted = fit_sources(datasets, found, groups, ages, ranges, {"gender": (said, genders)})
+    assert {name: set(parts) for name, parts in fitted.items()} == {
+        "x": {"age", "gender"},
+        "y": {"gender"},
+    }
+    assert fitted["x"]["gender"]["n"] == [5, 4]
+    assert fitted["x"]["gender"]["labels"] == ["male", "female"]
+    assert fitted["y"]["gender"]["n"] == [0, 8]
+    assert sum(fitted["x"]["age"]["n"]) == pytest.approx(10, abs=0.2)
+    assert fitted["x"]["age"]["n"][0] == 1
+
+
 def test_malformed_confusions_are_refused() -> None:
     stored = fit_confusions(
         *class_masses(*faces([30, 30, 30], np.random.default_rng(0))[::-1]), NAMES
@@ -162,9 +230,10 @@ def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
     # Probabilities that are wrong in more than a bias: the offsets depend on the make-up.
     sure = p**3 / (p**3).sum(1, keepdims=True)
     wrong = Confusions.from_dict(fit_confusions(*class_masses(sure, labels), NAMES))
-    assert np.var(wrong.draw_offsets(500, rng) @ [-1, 1, 0]) > 1.5 * np.var(
-        known.draw_offsets(500, rng) @ [-1, 1, 0]
-    )
+    for contrast in ([-1, 1, 0], [-1, 0, 1]):
+        assert np.var(wrong.draw_offsets(500, rng) @ contrast) > 1.5 * np.var(
+            known.draw_offsets(500, rng) @ contrast
+        )
 
 
 @pytest.mark.parametrize("method", ["naive", "em", "adjusted"])

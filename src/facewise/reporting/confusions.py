@@ -107,6 +107,8 @@ LEAST_PRIOR, MOST_PRIOR = 0.02, 0.8
 MOST_WEIGHT: Final = 8.0
 """Of a calibration face under drawn priors: a class of two or three cannot stand for most of it."""
 
+_TINY: Final = np.finfo(np.float32).tiny
+
 _MALFORMED: Final = (
     "the model's confusions are malformed ({}): reinstall facewise, or run facewise evaluate --fit"
 )
@@ -115,9 +117,11 @@ _MALFORMED: Final = (
 def class_masses(
     probabilities: FloatArray, labels: NDArray[np.integer[Any]]
 ) -> tuple[FloatArray, FloatArray]:
-    """Probabilities ``(N, K)`` and, of each row, the part that agrees with its class."""
-    inside = np.where(labels[:, None] == np.arange(probabilities.shape[1]), probabilities, 0)
-    return probabilities, inside.astype(np.float32)
+    """Probabilities ``(N, K)`` and, of each row, the part that agrees with its class: never quite
+    0, however sure the model is of another.
+    """
+    mine = labels[:, None] == np.arange(probabilities.shape[1])
+    return probabilities, np.where(mine, np.maximum(probabilities, _TINY), 0).astype(np.float32)
 
 
 def decade_masses(
@@ -129,7 +133,8 @@ def decade_masses(
         ages: distributions over years ``(N, 120)``.
         ranges: first and last year of the label, ``(N, 2)``: equal, or an age group.
     """
-    return ages_to_decades(ages), ages_to_decades(ages * years_within(ranges))
+    inside = np.where(years_within(ranges), np.maximum(ages, _TINY), 0).astype(np.float32)
+    return ages_to_decades(ages), ages_to_decades(inside)
 
 
 def fit_confusions(
