@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from facewise.calibration import LEVELS, Calibration, apply_temperature
 from facewise.errors import OptionError
-from facewise.evaluation.coverage import coverage_table, fit_baseline
+from facewise.evaluation.coverage import (
+    Baseline,
+    coverage_table,
+    fit_baseline,
+    predicted_bands,
+    thresholds,
+)
 from facewise.evaluation.fit import (
     certainty_parts,
     check_faces,
@@ -235,8 +243,8 @@ def test_faces_enough_to_fit_on_are_just_enough() -> None:
 
     def check(n: int, aged: int) -> None:
         age = [1] * aged + [(0, 0)] * (n - aged)
-        columns = {"gender": [i % 2 for i in range(n)], "ethnicity": [i % 5 for i in range(n)]}
-        check_faces(made(n, age=age, **columns), "calibration")
+        gender, ethnicity = [i % 2 for i in range(n)], [i % 5 for i in range(n)]
+        check_faces(made(n, age=age, gender=gender, ethnicity=ethnicity), "calibration")
 
     check(100, 100)
     with pytest.raises(OptionError, match="has 99 with an age, and"):
@@ -384,7 +392,9 @@ def test_many_thresholds_are_raised_for_faces_that_no_fit_has_seen() -> None:
 def test_where_faces_are_of_few_photos_none_are_kept_from_the_fit() -> None:
     """Of nine photos, copies of which stay together, five parts would be of one or two."""
     faces = uneven(120, seed=9)
-    few, enough = (Faces(faces.ages, faces.truth, np.arange(120) % n) for n in (9, 10))
+    few, enough = (
+        Faces(faces.ages, faces.truth, (np.arange(120) % n).astype(str)) for n in (9, 10)
+    )
     band, age = fit_thresholds(few, (1,), (1,), 0.8 + MARGIN)
     one = Recipe((1,), (1,))
     fitted = [fit_intervals(f, 1.0, one)["thresholds"]["0.8"] for f in (few, enough)]
@@ -420,7 +430,7 @@ def test_coverage_table_by_hand() -> None:
         4,
         calibration,
         age=[20, 24, 25, 22],
-        said_ages=[years(20, 24)] * 4,
+        said_ages=[years(20, 24)] * 3 + [years(10, 60)],
         gender=[0, 1, 1, 0],
         said_genders=[[0.6, 0.4], [0.6, 0.4], [0.8, 0.2], [0.9, 0.1]],
         found=[True, True, True, False],
@@ -453,7 +463,99 @@ def test_age_groups_count_as_touched_not_as_covered() -> None:
     calibration = {
         "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}}
     }
-    rows = scored(2, calibration, age=[(20, 29), (30, 39)], said_ages=[years(20, 24)] * 2)
+    rows = scored(
+        5,
+        calibration,
+        age=[(20, 29), (30, 39), (24, 24), (24, 39), (0, 0)],
+        said_ages=[years(20, 24)] * 3 + [years(10, 60)] * 2,
+        found=[True, True, True, False, True],
+    )
     row = coverage_table(rows)["0.9"]
-    assert "intervals" not in row
-    assert row["intervals_touching_age_groups"]["value"] == 0.5
+    touching = row["intervals_touching_age_groups"]
+    assert (touching["value"], touching["n"]) == (pytest.approx(1 / 3), 3)
+    assert touching["mean_width_years"] == 4
+    assert row["intervals"]["n"] == 1
+    assert "intervals" not in coverage_table(rows.take(np.arange(2)))["0.9"]
+
+
+def test_the_baseline_by_hand() -> None:
+    """Half a year more than two to either side, in whole years from 1 to 120, and labels that are
+    as probable as not; nothing of the face that was not found.
+    """
+    half, even = dict.fromkeys(LEVELS, 2.5), dict.fromkeys(LEVELS, 0.5)
+    rows = scored(
+        6,
+        age=[20, 25, 120, 1, 22, 24],
+        said_ages=[years(a) for a in (22, 22, 119, 2, 22)] + [years(21, 22)],
+        gender=[0, 1, 0, 1, 0, -1],
+        said_genders=[[0.5, 0.5], [0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [1, 0], [1, 0]],
+        found=[True, True, True, True, False, True],
+    )
+    row = coverage_table(rows, Baseline(half, {"gender": even, "ethnicity": even}))["0.8"]
+    # 20-24, 20-24, 117-120, 1-4, none and 19-24: right but for the second and the fifth.
+    assert row["baseline"]["intervals"]["value"] == pytest.approx(4 / 6)
+    assert row["baseline"]["intervals"]["mean_width_years"] == pytest.approx(
+        (4 + 4 + 3 + 3 + 5) / 5
+    )
+    # Both, one that is wrong, one, one, none; the last has no label.
+    assert row["baseline"]["gender_sets"] | {"low": 0, "high": 0} == {
+        "value": 0.6,
+        "n": 5,
+        "low": 0,
+        "high": 0,
+        "mean_size": 5 / 4,
+        "empty": 0,
+    }
+    assert "ethnicity_sets" not in row["baseline"]
+    none = Baseline(half, {"gender": dict.fromkeys(LEVELS, 0.2), "ethnicity": even})
+    assert coverage_table(rows, none)["0.8"]["baseline"]["gender_sets"]["empty"] == 4
+
+
+def test_the_baseline_is_fitted_on_faces_that_were_found_and_have_a_label() -> None:
+    """Errors of 1 to 20 years: at 80 % the 17th, as 21 * 0.8 is 16.8; at 95 % the last."""
+    n = 24
+    rows = scored(
+        n,
+        age=[*range(41, 61), 90, 90, (90, 99), (90, 99)],
+        said_ages=[years(40)] * n,
+        gender=[*[0] * 20, 0, 0, -1, -1],
+        said_genders=[[1 - k / 40, k / 40] for k in range(1, 21)] + [[0, 1]] * 4,
+        ethnicity=[0] * n,
+        found=[*[True] * 20, False, False, True, True],
+    )
+    fitted = fit_baseline(rows)
+    assert fitted.half_widths == pytest.approx({0.8: 17, 0.9: 19, 0.95: 20})
+    assert fitted.set_thresholds["gender"][0.8] == pytest.approx(17 / 40)
+    assert thresholds(np.arange(1.0, 21)) == pytest.approx(fitted.half_widths)
+
+
+def test_groups_of_a_hundred_and_fifty_are_judged() -> None:
+    """All of one group and all but 16 of the other have their interval: 134 of 150 may be 90 % by
+    Wilson's interval, 125 may not.
+    """
+    calibration = {
+        "age_intervals": {
+            "band_starts_years": [1, 20],
+            "thresholds": {str(v): {"band": [1, 1], "age": 0} for v in LEVELS},
+        }
+    }
+
+    def cells(n: int, wrong: int) -> dict[str, Any]:
+        age = [40] * wrong + [22] * (n - wrong)
+        rows = scored(n, calibration, age=age, said_ages=[years(20, 24)] * n, gender=[0] * n)
+        table = coverage_table(rows)["0.9"]["interval_groups"]
+        assert isinstance(table, dict)
+        return table
+
+    assert cells(149, 0) == {}
+    few, many = (cells(150, wrong)["predicted age: 20-120"] for wrong in (16, 25))
+    assert (few["reaches"], many["reaches"]) == (True, False)
+    assert few["value"] == pytest.approx(134 / 150)
+    assert set(cells(150, 0)) == {
+        "predicted age: 20-120",
+        "age: 20-29",
+        "gender: male",
+        "age x gender: 20-29 / male",
+    }, "none of those whose ethnicity is unknown"
+    rows = scored(3, calibration, said_ages=[years(19), years(19, 20), years(90)])
+    assert predicted_bands(rows).tolist() == ["1-19", "20-120", "20-120"]
