@@ -139,8 +139,8 @@ def _groups(
 def _baseline(scored: Scored, level: float, baseline: Baseline) -> dict[str, Any]:
     exact, found = scored.exact, scored.outcomes.found
     half = baseline.half_widths[level]
-    first = np.clip(np.ceil(scored.age - half), 1, 120)
-    last = np.clip(np.floor(scored.age + half), 1, 120)
+    first = np.maximum(np.ceil(scored.age - half), 1)
+    last = np.minimum(np.floor(scored.age + half), 120)
     hit = (scored.true_age >= first) & (scored.true_age <= last) & found
     out: dict[str, Any] = {}
     if exact.any():
