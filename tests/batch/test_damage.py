@@ -102,11 +102,13 @@ def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
     second = start["b.jpg"]
     zeros = whole[:second] + bytes(512) + whole[second + 512 :]  # a hole, not an end mark
     flipped = whole[: second + 3] + b"\xff" + whole[second + 4 :]
-    for data in (flipped, zeros, whole[: second + 100]):
+    cut = whole[: second + 100]
+    for data, what in ((flipped, "no header"), (zeros, "no header"), (cut, "ends within")):
         path.write_bytes(data)
         first, problem = listed(path)
         assert first.image_id.endswith("::a.jpg")
         assert problem.kind == PROBLEM
+        assert what in problem.path
         assert f"at byte {second:,}" in problem.path
         assert "copy it again" in problem.path
     path.write_bytes(whole[: start["c.jpg"] + 512 + 10])
@@ -138,12 +140,20 @@ def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
         "x/a.jpg": b"picture a",
         "blobs/1234": b"a picture without an ending",
         "hard.jpg": link("x/a.jpg", hard),
+        "y/hard.jpg": link("x/a.jpg", hard),  # from the root, not from y
         "soft.jpg": link("./x/a.jpg"),
         "twice.jpg": link("hard.jpg"),
+        "y//odd.jpg": link("../x/a.jpg"),
+        "over.jpg": link("y/odd.jpg"),
         "loop.jpg": link("pool.jpg"),
         "pool.jpg": link("loop.jpg"),
         "out.jpg": link("/etc/passwd"),
         "notes.txt": link("x/a.jpg"),
+        "folder": link("", tarfile.DIRTYPE),
+        "folder.jpg": link("", tarfile.DIRTYPE),
+        "device.jpg": link("", tarfile.CHRTYPE),
+        "./dot.jpg": b"picture dot",
+        "to_dot.jpg": link("dot.jpg"),
     }
     write_tar(tmp_path / "t.tar", members)
     skipped = Skipped()
@@ -152,13 +162,18 @@ def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
         "x/a.jpg": b"picture a",
         "x/early.jpg": b"a picture without an ending",
         "hard.jpg": b"picture a",
+        "y/hard.jpg": b"picture a",
         "soft.jpg": b"picture a",
         "twice.jpg": b"picture a",
+        "y//odd.jpg": b"picture a",
+        "over.jpg": b"picture a",
+        "dot.jpg": b"picture dot",
+        "to_dot.jpg": b"picture dot",
     }
     nowhere = {i.image_id.rpartition("::")[2]: i.path for i in items if i.kind == MISSING}
     assert list(nowhere) == ["loop.jpg", "pool.jpg", "out.jpg"]
     assert nowhere["out.jpg"] == "a link to /etc/passwd, which is no file in the tar"
-    assert skipped == {"no ending": 1, ".txt": 1}
+    assert skipped == {"no ending": 1, ".txt": 1, ".jpg": 1}, "nor is a device a picture"
 
 
 def sparse_pax(name: str) -> tuple[tarfile.TarInfo, bytes]:
