@@ -25,11 +25,11 @@ import pytest
 
 from facewise.batch import storage
 from facewise.batch.annotate import annotate
-from facewise.batch.job import Job
+from facewise.batch.job import FILE, Item, Job
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
-from facewise.batch.table import TableFolder
-from facewise.errors import FacewiseError, OptionError, SourceError
+from facewise.batch.table import PLAN, TableFolder
+from facewise.errors import FacewiseError, OptionError, SourceError, TableError
 from facewise.folders import Skipped, walk
 
 AGE = Job(attributes=("age",), shard_size=2)
@@ -343,6 +343,21 @@ def test_a_tar_or_table_counts_once_however_its_path_is_spelt(
     fingerprints: dict[str, Any] = {}
     list(list_items(["t.tar", *spellings, *tables], AGE, Skipped(), fingerprints))
     assert list(fingerprints) == [f"{tmp_path}/t.tar", f"{tmp_path}/t.pq"]
+
+
+def test_a_plan_is_one_file_and_no_other_is_taken_for_it(tmp_path: Path) -> None:
+    items = [Item("a.jpg", FILE, "/a.jpg")] * 2 + [Item("b.jpg", FILE, "/b.jpg")]
+    with TableFolder(tmp_path / "t") as table:
+        digest, dropped = write_plan(table, items, 2)
+        assert dropped == 1
+        assert sorted(path.name for path in table.path.iterdir()) == ["_lock", PLAN]
+        open_plan(table, digest, 2).close()
+        write_plan(table, items[2:], 2)
+        with pytest.raises(TableError, match="missing or damaged"):
+            open_plan(table, digest, 2)
+        (table.path / PLAN).unlink()
+        with pytest.raises(TableError, match="missing or damaged"):
+            open_plan(table, digest, 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows takes .. by the spelling")
