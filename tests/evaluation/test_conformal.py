@@ -464,15 +464,15 @@ def test_age_groups_count_as_touched_not_as_covered() -> None:
         "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}}
     }
     rows = scored(
-        5,
+        6,
         calibration,
-        age=[(20, 29), (30, 39), (24, 24), (24, 39), (0, 0)],
-        said_ages=[years(20, 24)] * 3 + [years(10, 60)] * 2,
-        found=[True, True, True, False, True],
+        age=[(20, 29), (30, 39), (1, 2), (24, 24), (24, 39), (0, 0)],
+        said_ages=[years(20, 24)] * 4 + [years(10, 60)] * 2,
+        found=[True, True, True, True, False, True],
     )
     row = coverage_table(rows)["0.9"]
     touching = row["intervals_touching_age_groups"]
-    assert (touching["value"], touching["n"]) == (pytest.approx(1 / 3), 3)
+    assert (touching["value"], touching["n"]) == (1 / 4, 4)
     assert touching["mean_width_years"] == 4
     assert row["intervals"]["n"] == 1
     assert "intervals" not in coverage_table(rows.take(np.arange(2)))["0.9"]
@@ -507,8 +507,46 @@ def test_the_baseline_by_hand() -> None:
         "empty": 0,
     }
     assert "ethnicity_sets" not in row["baseline"]
+    assert row["gender_sets"]["n"] == 5
     none = Baseline(half, {"gender": dict.fromkeys(LEVELS, 0.2), "ethnicity": even})
     assert coverage_table(rows, none)["0.8"]["baseline"]["gender_sets"]["empty"] == 4
+    ageless = coverage_table(scored(2, gender=[0, 1]), none)["0.8"]
+    assert set(ageless["baseline"]) == {"gender_sets"}
+    unseen = coverage_table(scored(2, age=[20, 30], gender=[0, 1], found=[False] * 2), none)["0.8"]
+    for part in (unseen, unseen["baseline"]):
+        assert part["intervals"]["value"] == part["gender_sets"]["value"] == 0
+        assert np.isnan(
+            [part["intervals"]["mean_width_years"], part["gender_sets"]["mean_size"]]
+        ).all()
+
+
+def test_groups_that_one_width_for_all_misses_are_named() -> None:
+    """Of 150 men 22 lie inside one year to either side, of 150 women all that were found, 130."""
+    rows = scored(
+        300,
+        age=[22] * 22 + [24] * 128 + [22] * 150,
+        said_ages=[years(22)] * 300,
+        gender=[0] * 150 + [1] * 150,
+        said_genders=[[1, 0]] * 20 + [[0.6, 0.4]] * 280,
+        found=[True] * 280 + [False] * 20,
+    )
+    even = dict.fromkeys(LEVELS, 0.5)
+    table = coverage_table(
+        rows, Baseline(dict.fromkeys(LEVELS, 1.0), {"gender": even, "ethnicity": even})
+    )["0.8"]
+    assert table["baseline"]["groups_judged"] == 6
+    assert set(table["baseline"]["groups_missed"]) == {
+        "predicted age: 1-120",
+        "age: 20-29",
+        "gender: male",
+        "age x gender: 20-29 / male",
+    }
+    certainty = {
+        name: cell["n"]
+        for name, cell in table["gender_sets"]["groups"].items()
+        if name.startswith("certainty")
+    }
+    assert certainty == {"certainty: the least sure tenth": 260}, "of those that were found"
 
 
 def test_the_baseline_is_fitted_on_faces_that_were_found_and_have_a_label() -> None:
