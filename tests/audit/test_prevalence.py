@@ -145,6 +145,19 @@ def test_what_all_offsets_have_in_common_is_no_uncertainty() -> None:
     assert (covariance[2] == 0).all(), "nothing is known of a class without a face"
 
 
+def test_near_duplicates_of_calibration_faces_add_no_certainty() -> None:
+    """Each face four times over."""
+    labels, p = (np.repeat(part, 4, axis=0) for part in faces([90] * 3, np.random.default_rng(4)))
+
+    def spread(groups: Any) -> float:
+        fitted = fit_confusions(*class_masses(p, labels), NAMES, groups)
+        return float([-1, 1, 0] @ np.array(fitted["covariance"]) @ [-1, 1, 0])
+
+    told = np.repeat(np.arange(270), 4).astype(str)
+    assert spread(None) == pytest.approx(spread(np.arange(1080).astype(str)))
+    assert spread(told) > 1.5 * spread(None)
+
+
 def test_a_face_that_is_said_not_to_be_what_it_is_counts_as_one() -> None:
     """Its probability was 0 once rounded, and one such face made all offsets no numbers."""
     p = np.array([[1, 0]] * 30 + [[0.2, 0.8]] * 30, np.float32)
