@@ -55,7 +55,8 @@ def test_windows_of_white_are_white_however_many_pixels_they_have(window: tuple[
     """Of 257 pixels of 255 the sum just fits 16 bits; of 258 and 324 it does not."""
     width, height = window
     white = np.full((3 * height, 4 * width, 3), 255, np.uint8)
-    assert AreaSource(white).level(4, 3) == pytest.approx(255, abs=0.01)
+    (level,) = AreaSource(white).levels([(4, 3)])
+    assert level == pytest.approx(255, abs=0.01)
 
 
 def test_large_crops_are_of_the_nearest_blocks_and_small_ones_of_the_picture() -> None:
