@@ -46,7 +46,7 @@ def test_parameters_come_with_their_values(page: Any, server: Any) -> None:
     rows = table.locator("tbody tr").all()
     values = {row.locator("code").inner_text(): row.locator("td").last.inner_text() for row in rows}
     assert values["vector"] == "true, false (default false)"
-    assert values["coverage"] == "0.8, 0.9, 0.95 (default 0.9)"
+    assert values["coverage"] == "number, like 0.8, 0.9, 0.95 (default 0.9)"
     assert values["attributes"] == "age, gender, ethnicity, like age,gender"
 
 

@@ -97,6 +97,8 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         redoc_url=None,
         # A redirect from any address with a slash more would make the address a metric's label.
         redirect_slashes=False,
+        # What generated clients name their calls by: the functions' own names.
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     app.state.facewise = state

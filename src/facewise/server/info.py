@@ -85,7 +85,7 @@ async def models(state: Shared) -> Any:
     },
     tags=["models"],
 )
-async def card(name: str, request: Request, state: Shared) -> Response:
+async def model_card(name: str, request: Request, state: Shared) -> Response:
     """Intended use, data, licence and the figures per group."""
     wanted, _, version = name.partition("@")
     wanted = state.spec.name if wanted == "default" else wanted

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from facewise._version import __version__
 from facewise.analyzer import STAGES
+from facewise.folders import counted
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS
 from facewise.server.problems import TITLES, Problem
 from facewise.server.schemas import SCHEMA_VERSION, Schemas
@@ -23,6 +24,7 @@ DESCRIPTION: Final = (
     "forgotten; no URL is fetched."
 )
 _BINARY: Final = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
+_NAMED: Final = "part needs a filename in its Content-Disposition"
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "X-Request-ID": ("as in the server's log, and in the body of a problem", {"type": "string"}),
     "Retry-After": ("seconds to wait", {"type": "integer", "minimum": 1}),
@@ -71,7 +73,9 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"file": _BINARY},
+                    "properties": {
+                        "file": {**_BINARY, "description": f"the picture; its {_NAMED}"},
+                    },
                     "required": ["file"],
                     "additionalProperties": False,
                 }
@@ -79,11 +83,14 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
             "image/*": {"schema": _BINARY},
         },
     }
+    most = state.settings.max_batch_photos
+    # The field `file` is taken here as well; generators make nothing of one or the other.
     many = {
         "type": "array",
         "items": _BINARY,
         "minItems": 1,
-        "maxItems": state.settings.max_batch_photos,
+        "maxItems": most,
+        "description": f"up to {counted(most, 'picture', 'pictures')}; each {_NAMED}",
     }
     several["requestBody"] = {
         "required": True,
@@ -91,14 +98,15 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"files": many, "file": many},
-                    "anyOf": [{"required": ["files"]}, {"required": ["file"]}],
+                    "properties": {"files": many},
+                    "required": ["files"],
                     "additionalProperties": False,
                 }
             }
         },
     }
     attributes = state.inference.attributes
+    levels = state.inference.calibration.coverages
     for operation, name, example in (
         (one, "Analysis", analysis_example(state)),
         (several, "BatchAnalysis", batch_example(state)),
@@ -117,10 +125,13 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "examples": [",".join(attributes[:2])],
                 }
             if parameter["name"] == "coverage":
-                levels = list(state.inference.calibration.coverages)
+                # Not an enum: generators know those of texts and integers alone.
+                parameter["description"] += f"; one of {', '.join(f'{v:g}' for v in levels)}"
                 parameter["schema"] = {
                     "type": "number",
-                    "enum": levels,
+                    "minimum": min(levels),
+                    "maximum": max(levels),
+                    "examples": list(levels),
                     "default": state.coverage,
                 }
     _add_headers(document)

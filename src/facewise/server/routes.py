@@ -118,7 +118,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     tags=["analyse"],
 )
 async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Response:
-    """Up to 32 photos as multipart fields named `files`, answered in their order.
+    """Several photos as multipart fields named `files`, answered in their order.
 
     A photo that cannot be read has an `error` in its place; the others are answered all the same.
     """

@@ -31,9 +31,9 @@ const namesIn = (pattern) => pattern?.match(/^\^\(([\w|]+)\)\(,\(\1\)\)\*\$$/)?.
 /** What a parameter may be, and what it is if left out. */
 function values(schema = {}) {
   const [kind] = [schema, ...(schema.anyOf ?? [])].map((one) => one.type).filter((type) => type && type !== "null");
-  const names = schema.enum ?? (kind === "boolean" ? [true, false] : namesIn(schema.pattern));
+  const names = kind === "boolean" ? [true, false] : namesIn(schema.pattern);
   const allowed = names?.join(", ") ?? (schema.pattern ? `matches ${schema.pattern}` : kind ?? "");
-  const example = schema.examples ? `, like ${schema.examples[0]}` : "";
+  const example = schema.examples ? `, like ${schema.examples.join(", ")}` : "";
   return `${allowed}${example}${schema.default === undefined ? "" : ` (default ${schema.default})`}`;
 }
 
