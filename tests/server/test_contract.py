@@ -183,3 +183,21 @@ async def test_the_size_of_a_batch_is_what_the_operator_set(serve: Serve) -> Non
     said = operation["description"] + json.dumps(operation["requestBody"])
     assert "p to 8 pictures" in said
     assert "32" not in said
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("names", ["age", "age,gender", "age, gender", " gender ,age ", "age,,"])
+async def test_lists_of_attributes_are_documented(
+    names: str, serve: Serve, portrait: bytes
+) -> None:
+    """What the pattern says is what is taken."""
+    async with serve() as running:
+        document = (await running.client.get("/openapi.json")).json()
+        answer = await running.client.post(
+            "/v1/analyze", params={"attributes": names}, files={"file": portrait}
+        )
+    parameters = document["paths"]["/v1/analyze"]["post"]["parameters"]
+    [schema] = [one["schema"] for one in parameters if one["name"] == "attributes"]
+    assert (
+        jsonschema_rs.is_valid(schema, names) == (answer.status_code == 200) == (",," not in names)
+    )

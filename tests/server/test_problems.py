@@ -99,6 +99,18 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
             check(await running.client.get(path), 404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("names", "quoted"), [("gender,height", "'height'"), ("Age", "'Age'"), ("age,", "''")]
+)
+async def test_the_attribute_that_is_none_is_quoted(names: str, quoted: str, serve: Serve) -> None:
+    async with serve() as running:
+        answer = await running.client.post(
+            "/v1/analyze", params={"attributes": names}, files={"file": b""}
+        )
+    detail = check(answer, 422, "invalid_option")
+    assert detail.startswith(f"attributes: {quoted} is none of age, gender, ethnicity;")
+
+
 async def test_text_fields_named_file_are_no_picture(serve: Serve) -> None:
     """A server path or URL in the field is never opened."""
     path = str(Path(__file__).resolve())

@@ -71,11 +71,15 @@ def options(
         raise ProblemError(422, "invalid_option", f"{error}.") from error
     if attributes is None:
         return Options(on, level, vector, years)
-    names = attributes.split(",")
-    if not set(names) <= set(on):
-        raise ProblemError(
-            422, "invalid_option", f"attributes: name some of {', '.join(on)}, with commas."
-        )
+    names = [name.strip() for name in attributes.split(",")]
+    for name in names:
+        if name not in on:
+            raise ProblemError(
+                422,
+                "invalid_option",
+                f"attributes: '{short(name)}' is none of {', '.join(on)}; name some of those, with "
+                "commas.",
+            )
     return Options(tuple(name for name in on if name in names), level, vector, years)
 
 

@@ -26,7 +26,7 @@ function curl(path, operation) {
 }
 
 /** The names in the pattern of one or more of them with commas, as that of attributes. */
-const namesIn = (pattern) => pattern?.match(/^\^\(([\w|]+)\)\(,\(\1\)\)\*\$$/)?.[1].split("|");
+const namesIn = (pattern) => pattern?.match(/^\^ \*\(([\w|]+)\)\( \*, \*\(\1\)\)\* \*\$$/)?.[1].split("|");
 
 /** What a parameter may be, and what it is if left out. */
 function values(schema = {}) {
