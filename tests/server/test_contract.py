@@ -123,7 +123,7 @@ async def test_bodies_and_headers_are_documented(serve: Serve) -> None:
         paths[path]["post"]["requestBody"]["content"]
         for path in ("/v1/analyze", "/v1/analyze/batch")
     )
-    assert set(one) == {"multipart/form-data", "image/*"}
+    assert set(one) == {"multipart/form-data", "image/*", "application/octet-stream"}
     batch = jsonschema_rs.validator_for(several["multipart/form-data"]["schema"])
     assert batch.is_valid({"files": ["", ""]})
     assert not batch.is_valid({"files": ["", "", ""]})

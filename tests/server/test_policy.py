@@ -95,6 +95,18 @@ async def test_what_nobody_declared_is_refused(
     assert (await post(host="0.0.0.0")).status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["https://faces.example.org", "null"])
+@pytest.mark.parametrize("kind", [None, "application/octet-stream", "image/jpeg"])
+async def test_bodies_of_other_sites_are_refused_whatever_their_type(
+    kind: str | None, origin: str, serve: Serve, portrait: bytes
+) -> None:
+    """A page sends a Blob without a type unasked, as it does a form."""
+    headers = {"Origin": origin} | ({"Content-Type": kind} if kind else {})
+    async with serve() as running:
+        answer = await running.client.post("/v1/analyze", content=portrait, headers=headers)
+    check(answer, 421, "misdirected")
+
+
 async def test_this_machine_has_several_names(serve: Serve) -> None:
     async with serve() as running:
         for name in ("localhost", "LOCALHOST:8000", "app.localhost:1", "127.8.9.1", "[::1]:8000"):

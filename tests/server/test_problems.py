@@ -71,9 +71,9 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
     async with serve(max_batch_photos=3) as running:
         post = running.client.post
         url = "/v1/analyze"
-        check(await post(url, content=portrait), 415, "unsupported_media_type")
         check(await post(url, json={"url": "http://x.example"}), 415, "unsupported_media_type")
         check(await post(url, data={"url": "/etc/passwd"}), 415, "unsupported_media_type")
+        check(await post(url), 400, "missing_file")
         check(await post(url, content=b"--y", headers=multipart), 400, "invalid_request")
         no_boundary = {"Content-Type": "multipart/form-data"}
         check(await post(url, content=b"--y", headers=no_boundary), 400, "invalid_request")
@@ -97,6 +97,31 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
             check(await running.client.get(path), 404, "not_found")
         for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py"):
             check(await running.client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", "video/mp4"]
+)
+async def test_bodies_of_another_type_are_told_how_to_be_sent(
+    kind: str, serve: Serve, portrait: bytes
+) -> None:
+    """A form's type is what `curl --data-binary` says by itself."""
+    async with serve() as running:
+        for url, taken, advice in (
+            (
+                "/v1/analyze",
+                "multipart/form-data, image/*, application/octet-stream",
+                ("-F file=@photo.jpg", "-H 'Content-Type: image/jpeg'"),
+            ),
+            ("/v1/analyze/batch", "multipart/form-data", ("-F files=@one.jpg",)),
+        ):
+            answer = await running.client.post(
+                url, content=portrait, headers={"Content-Type": kind}
+            )
+            detail = check(answer, 415, "unsupported_media_type")
+            assert f"this one is {kind}." in detail
+            assert all(words in detail for words in advice)
+            assert answer.headers["accept"] == taken
 
 
 @pytest.mark.parametrize(

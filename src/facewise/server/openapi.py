@@ -81,6 +81,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                 }
             },
             "image/*": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _BINARY},
         },
     }
     most = state.settings.max_batch_photos

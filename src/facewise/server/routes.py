@@ -99,8 +99,9 @@ PROBLEMS = problems.responses(400, 401, 413, 415, 421, 422, 429, 500, 503)
 async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     """Every face in a photo, the largest first, with its apparent attributes.
 
-    Send the picture as the multipart field `file`, or as a raw `image/*` body. A photo without a
-    face is a good answer with an empty list.
+    Send the picture as the multipart field `file`, or as the body itself: of a type `image/*`, of
+    `application/octet-stream`, or of none. A photo without a face is a good answer with an empty
+    list.
     """
     async with _admitted(request, state) as (place, _):
         data = await state.uploads.one(request, place)

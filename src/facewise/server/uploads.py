@@ -21,6 +21,11 @@ from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 
 FIELD: Final = "file"
 BATCH_FIELDS: Final = ("file", "files")
+UNTYPED: Final = ("application/octet-stream", "")
+"""Types of clients that know none. A picture is told by its bytes, whatever its type; texts and
+forms are not read for one, so that who sends them by mistake learns it. A page of another site can
+send a body without a type unasked, as it can a form; its Origin refuses both
+(``middleware.Private``)."""
 PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
 """Of the analysing routes, in the address; a form that holds them is told so."""
 
@@ -108,7 +113,7 @@ class Uploads:
             raise busy("the uploads under way fill its memory")
 
     async def one(self, request: Request, place: Place) -> bytes:
-        """The photo of a request: the multipart field ``file``, or a raw ``image/*`` body.
+        """The photo of a request: the multipart field ``file``, or a raw body.
 
         Raises:
             ProblemError: 400, 413, 415, 422 or 503.
@@ -116,14 +121,21 @@ class Uploads:
         kind = _media_type(request)
         limit = self._settings.max_bytes
         refusal = too_large(limit)
-        if kind.startswith("image/"):
+        if kind.startswith("image/") or kind in UNTYPED:
             chunks = []
             async with place.timely(), aclosing(_limited(request, place, limit, refusal)) as body:
                 async for chunk in body:
                     chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
-            return b"".join(chunks)
+            data = b"".join(chunks)
+            if not data and not kind:  # no body at all
+                raise _missing_file(f"Send the picture as a file in a field named {FIELD}", FIELD)
+            return data
         if kind != "multipart/form-data":
-            raise _unsupported(kind, f"multipart/form-data with a field {FIELD}, or image/*")
+            raise _unsupported(
+                kind,
+                ("multipart/form-data", "image/*", "application/octet-stream"),
+                f"-F {FIELD}=@photo.jpg, or --data-binary @photo.jpg -H 'Content-Type: image/jpeg'",
+            )
         async with place.timely():
             files = await _files(request, place, limit, refusal, (FIELD,), 1)
         return files[0]
@@ -137,7 +149,9 @@ class Uploads:
         settings = self._settings
         kind = _media_type(request)
         if kind != "multipart/form-data":
-            raise _unsupported(kind, "multipart/form-data with fields named files")
+            raise _unsupported(
+                kind, ("multipart/form-data",), "-F files=@one.jpg -F files=@two.jpg"
+            )
         async with place.timely():
             return await _files(
                 request,
@@ -212,13 +226,13 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _unsupported(kind: str, wanted: str) -> ProblemError:
+def _unsupported(kind: str, wanted: Sequence[str], arguments: str) -> ProblemError:
     return ProblemError(
         415,
         "unsupported_media_type",
-        f"The body must be {wanted}; this one is {short(kind) or 'of no stated type'}. With curl: "
-        "-F file=@photo.jpg",
-        {"Accept": "multipart/form-data, image/*"},
+        f"The body must be {' or '.join(wanted)}; this one is "
+        f"{short(kind) or 'of no stated type'}. With curl: {arguments}",
+        {"Accept": ", ".join(wanted)},
     )
 
 
