@@ -46,6 +46,10 @@ grid of 256 tiles has 12 kB."""
 MAX_RUNS: Final = 4_000_000
 """Pixels, and bytes, of a BMP in run lengths, which Pillow decodes in Python: up to a second."""
 
+MAX_SAMPLES: Final = 1_000_000
+"""Of a PBM, PGM or PPM that is text, or whose white is not 255: Pillow decodes those in Python, a
+sample in up to two microseconds. Of others there is no such limit."""
+
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 """Those of which Pillow reads a length."""
@@ -90,6 +94,11 @@ def check(name: str, data: bytes) -> None:
     elif name == "AVIF" and _item_bytes(data, 0, len(data)) > MAX_ITEM_BYTES:
         raise ImageTooLargeError(
             "the AVIF has too many items, or too much in front of them, to read: export it again"
+        )
+    elif name == "PPM" and data[1:2] in b"123" and data.count(b"#") > MAX_PARTS:
+        raise ImageTooLargeError(  # each is cut out of a megabyte, of which all else is copied
+            f"the PPM has more than {MAX_PARTS:,} comments, which takes too long to read: save it "
+            "as PNG"
         )
     elif name == "TIFF":
         for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
@@ -172,12 +181,18 @@ def _item_bytes(data: bytes, at: int, end: int) -> int:
 
 
 def check_opened(picture: Image.Image, size: int) -> None:
-    """Refuse what shows in the header: a BMP in run lengths whose pixels or bytes are many."""
+    """Refuse what shows in the header: many pixels or bytes where Pillow decodes in Python."""
     tiles = getattr(picture, "tile", [])
-    is_runs = bool(tiles) and tiles[0][0] == "bmp_rle"
-    if is_runs and max(size, picture.width * picture.height) > MAX_RUNS:
+    decoder = tiles[0][0] if tiles else ""
+    pixels = picture.width * picture.height
+    if decoder == "bmp_rle" and max(size, pixels) > MAX_RUNS:
         raise ImageTooLargeError(
             f"a BMP in run lengths is read up to {MAX_RUNS:,} pixels and bytes: save it as PNG"
+        )
+    if decoder.startswith("ppm") and pixels * len(picture.getbands()) > MAX_SAMPLES:
+        raise ImageTooLargeError(
+            f"a PPM that is text, or whose white is not 255, is read up to {MAX_SAMPLES:,} "
+            "samples: save it as PNG"
         )
 
 

@@ -36,17 +36,18 @@ FORMATS: Final = {
     "GIF": "PIL.GifImagePlugin",
     "TIFF": "PIL.TiffImagePlugin",
     "AVIF": "PIL.AvifImagePlugin",
+    "PPM": "PIL.PpmImagePlugin",
 }
 """What is read without extras, and where; the module is imported when a picture needs it. MPO,
-which phones write as .jpg, is JPEG to Pillow. HEIC comes with ``heif``."""
+which phones write as .jpg, is JPEG to Pillow, and PBM and PGM are PPM. HEIC comes with ``heif``."""
 
 SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
-     ".tiff", ".avif", ".heic", ".heif")
+     ".tiff", ".avif", ".pgm", ".ppm", ".pnm", ".heic", ".heif")
 )  # fmt: skip
 """By which a picture is told from other files of a folder, in lower case."""
 
-NAMES: Final = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "HEIC")
+NAMES: Final = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PGM", "PPM", "HEIC")
 """What is read, as people call it."""
 
 CODECS: Final = {"JPEG": "jpg", "PNG": "zlib", "WebP": "webp", "TIFF": "libtiff", "AVIF": "avif"}
@@ -64,6 +65,8 @@ _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS: Final = frozenset(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 )
+_NETPBM: Final = re.compile(rb"P[1-6]\s+[\d#]")
+"""PBM, PGM and PPM, as text or not. Pillow takes whatever begins with "Py" or "P2" for one."""
 _NEW_SUBFILE_TYPE: Final = 254
 _DNG_VERSION: Final = 50706
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
@@ -116,6 +119,8 @@ def open_picture(data: bytes) -> Image.Image:
         importlib.import_module(module)
         plugin, accept = Image.OPEN[name]
         accepted = accept(data[:16]) if accept is not None else True
+        if name == "PPM":
+            accepted = _NETPBM.match(data) is not None
         if isinstance(accepted, str):  # the plugin is there, its library is not
             raise UnsupportedFormatError(
                 f"this Pillow was built without {name}: pip install --upgrade pillow"
@@ -146,7 +151,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(PILLOWS_LIMIT) from error
     except Exception as error:  # parsers raise what they like on hostile headers
-        if _is_text(data):  # "BM..." is a bitmap's signature, and an initial
+        if name != "PPM" and _is_text(data):  # "BM..." is a bitmap's signature, and an initial
             raise _unknown(data, frozenset()) from error
         if name == "TIFF" and "unknown pixel mode" in str(error):
             raise UnsupportedFormatError(

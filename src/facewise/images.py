@@ -461,6 +461,8 @@ def _wide_to_rgb(picture: Image.Image) -> Image.Image:
     from PIL import Image
 
     samples = np.asarray(picture)
+    if picture.format == "PPM" and picture.mode == "I":  # for the 16 bits of a PGM
+        samples = samples.astype(np.uint16)
     grey = _to_eight_bits(samples)
     clear = picture.info.get("transparency")  # in PNG, one sample of the picture's own width
     if isinstance(clear, int):

@@ -29,6 +29,7 @@ def every_format(pictures: Path) -> dict[str, bytes]:
     """One small real face in every format that is read without extras."""
     face = Image.open(sorted((pictures / "faces").glob("*.webp"))[0]).convert("RGB")
     face = face.resize((96, 96))
-    return {
-        kind: encoded(face, kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+    kinds = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+    return {kind: encoded(face, kind) for kind in kinds} | {
+        "PGM": encoded(face.convert("L"), "PPM")
     }

@@ -99,6 +99,7 @@ def test_utkface(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_pictures_of_every_format_and_nothing_else(tmp_path: Path, kind: str) -> None:
     pictures = ["a.jpg", "a.JPE", "a.jfif", "a.tiff", "a.gif", "a.avif", "sub/a.HEIC", "v1.2.3.png"]
+    pictures += ["a.pgm", "a.ppm", "a.pnm"]
     pictures += ["55_0_0_20170116232725357jpg"]  # UTKFace's, without its dot
     others = ["notes.v1.2.txt", "a.mp4", ".a.jpg", ".thumbs/a.jpg", "sub/.trash/b/a.jpg"]
     source = store(tmp_path, kind, dict.fromkeys(pictures + others, b""))

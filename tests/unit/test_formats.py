@@ -216,8 +216,9 @@ def test_overlapping_contexts_restore_the_filters_in_any_order() -> None:
     assert list(warnings.filters) == before
 
 
-KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 SEEDS = [encode(kind) for kind in KINDS] + [encode("JPEG", progressive=True), BROKEN_EXIF]
+SEEDS += [b"P3 24 16 99\n" + b"7 80 99 " * 384, b"P5 24 16 4095\n" + bytes(range(256)) * 3]
 
 
 def check(data: bytes) -> None:
@@ -438,6 +439,70 @@ def test_a_bmp_of_too_many_runs_is_refused() -> None:
         with pytest.raises(errors.ImageTooLargeError, match="save it as PNG"):
             load_photo(in_runs(width, height, code))
     assert time.process_time() - started < 1
+
+
+def netpbm(kind: str, samples: object, white: int, *, comment: str = "") -> bytes:
+    """A PBM, PGM or PPM of 40 x 30 pixels as text."""
+    rows = np.asarray(samples).reshape(30, -1).tolist()
+    text = "\n".join(" ".join(map(str, row)) for row in rows)
+    return f"{kind}\n{comment}40 30\n{white if kind != 'P1' else ''}\n{text}\n".encode()
+
+
+def test_a_pgm_or_ppm_as_text_is_the_same_picture() -> None:
+    colours = np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    as_text = netpbm("P3", colours, 255, comment="# of a camera\n")
+    assert np.array_equal(load_photo(as_text).rgb, colours)
+    grey = load_photo(netpbm("P2", colours[..., 0], 255)).rgb
+    assert np.array_equal(grey, colours[..., :1].repeat(3, 2))
+    black = load_photo(netpbm("P1", colours[..., 0] & 1, 1)).rgb[..., 0]
+    assert np.array_equal(black == 0, colours[..., 0] & 1)
+
+
+@pytest.mark.parametrize("white", [15, 4095, 65535])
+def test_a_pgm_or_ppm_of_another_white_is_scaled(white: int) -> None:
+    """By what the header says, not by the brightest sample: a dark picture stays dark."""
+    ramp = np.linspace(0, white / 300, 1200).astype(">u2" if white > 255 else "u1")
+    for kind, samples in (("P5", ramp), ("P6", ramp.repeat(3))):
+        data = f"{kind} 40 30 {white}\n".encode() + samples.tobytes()
+        rgb = load_photo(data).rgb
+        np.testing.assert_allclose(rgb[..., 1].ravel(), ramp * (255 / white), atol=0.51)
+    opened = Image.open(io.BytesIO(f"P5 40 30 {white}\n".encode() + ramp.tobytes()))
+    assert load_photo(opened).rgb.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "advice"),
+    [
+        (b"P6 100000 100000 255\n", errors.ImageTooLargeError, "scale"),
+        (b"P5 9999999999 9999999999 255\n", errors.ImageTooLargeError, "scale"),
+        (b"P5 99999999999 64 255\n", errors.CorruptImageError, "PPM is truncated or damaged"),
+        (b"P5 64 -64 255\n" + bytes(5000), errors.CorruptImageError, "damaged"),
+        (b"P5 64 64 65536\n" + bytes(5000), errors.CorruptImageError, "damaged"),
+        (b"P5 64", errors.CorruptImageError, "damaged"),
+        (b"P5 64 64 255\n" + bytes(4000), errors.CorruptImageError, "truncated"),
+        (b"P5 64 64 15\n" + bytes(4000), errors.CorruptImageError, "truncated"),
+        (b"P2 64 64 255\n" + b"9 " * 4000, errors.CorruptImageError, "truncated"),
+        (b"P2 64 64 255\n" + b"999 " * 4096, errors.CorruptImageError, "truncated"),
+        (b"P5 8 64 255\n" + bytes(5000), errors.ImageTooSmallError, "16"),
+        (b"P2P is what this text is about", errors.NotAnImageError, "pass a JPEG"),
+        (b"Python, \xc3\xb6 or not", errors.NotAnImageError, "pass a JPEG"),
+        (b"P5\n#" + b"c" * MAX_READS, errors.ImageTooLargeError, "too many pieces"),
+        (b"P2 64 64 255\n" + b"#\n" * 5_000_000, errors.ImageTooLargeError, "1,000 comments"),
+        (b"P3 700 700 255\n" + b"9 " * 1_470_000, errors.ImageTooLargeError, "1,000,000 samp"),
+        (b"P6 700 700 254\n" + bytes(1_470_000), errors.ImageTooLargeError, "save it as PNG"),
+    ],
+)
+def test_a_bad_pgm_or_ppm(data: bytes, error: type[errors.ImageError], advice: str) -> None:
+    """16-bit colour took five seconds a megapixel, 20 MB of comments eight minutes."""
+    started = time.process_time()
+    with pytest.raises(error, match=advice):
+        load_photo(data)
+    assert time.process_time() - started < 1
+
+
+def test_a_large_pgm_of_the_usual_white_is_read() -> None:
+    assert load_photo(b"P5 3000 2000 255\n" + bytes(6_000_000)).width_px == 3000
+    assert load_photo(b"P5 3000 2000 65535\n" + bytes(12_000_000)).width_px == 3000
 
 
 def header(tag: int, count: int, order: str, big: bool) -> bytes:

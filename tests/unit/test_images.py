@@ -54,7 +54,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM"])
 def test_formats(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     rgb = load_photo(encode(Image.fromarray(picture()), kind, **options)).rgb
@@ -333,7 +333,7 @@ def test_cmyk_and_grey() -> None:
     assert set(np.unique(load_photo(encode(one_bit, "PNG")).rgb)) == {0, 255}
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
     ramp = np.linspace(0, 65535, 64 * 32).reshape(32, 64).astype(np.uint16)
     rgb = load_photo(encode(Image.fromarray(ramp), kind)).rgb
@@ -440,7 +440,7 @@ def test_sixty_megapixels_are_refused_before_decoding() -> None:
         load_photo(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM"])
 def test_truncated_anywhere(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), kind)
@@ -456,7 +456,7 @@ def test_a_truncated_pil_image() -> None:
         load_photo(Image.open(io.BytesIO(data[: len(data) // 2])))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "AVIF", "PPM"])
 def test_pillows_own_limit_does_not_interfere(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would warn from one pixel on, and refuse from three; warnings are errors here."""
     data = encode(Image.fromarray(picture()), kind)
@@ -560,7 +560,7 @@ def test_file_objects_that_give_no_bytes() -> None:
         load_photo(Numbers())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])
 def test_closed_pil_images(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "photo"
     path.write_bytes(encode(Image.fromarray(picture()), kind))

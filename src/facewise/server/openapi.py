@@ -260,7 +260,9 @@ def batch_example(state: State) -> dict[str, Any]:
     error = {
         "code": "not_an_image",
         "title": "This is not a picture",
-        "detail": "Not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file.",
+        "detail": (
+            "Not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, PGM, PPM or HEIC file."
+        ),
     }
     photo = {
         "width_px": 512,
