@@ -160,6 +160,31 @@ def test_bad_usage(
     assert words in result.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("command", "module", "distribution"),
+    [
+        ("predict", "cv2", "opencv-python-headless"),
+        ("predict", "onnxruntime", "onnxruntime"),
+        ("serve", "cv2", "opencv-python-headless"),
+        ("serve", "onnxruntime", "onnxruntime"),
+    ],
+)
+def test_a_broken_package_is_named(
+    command: str, module: str, distribution: str, pictures: Path, tmp_path: Path
+) -> None:
+    """As where a package that installs over another one was uninstalled."""
+    (tmp_path / f"{module}.py").write_text("raise ImportError('libGL.so.1: no such file')")
+    photo = str(pictures / "astronaut.jpg")
+    arguments = {"predict": [photo], "serve": ["--no-open", "--port", "0"]}
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = spawn(command, *arguments[command], PYTHONPATH=path)
+    assert result.returncode == 2
+    assert result.stdout == b""
+    said = result.stderr.decode().splitlines()[-1]
+    assert said.startswith("facewise: ")
+    assert f"{distribution} does not import (libGL.so.1: no such file): pip install" in said
+
+
 def test_limits_of_a_photo(run: Run, pictures: Path) -> None:
     astronaut = pictures / "astronaut.jpg"
     small = run("predict", astronaut, "--max-pixels", "1000")

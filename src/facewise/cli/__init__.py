@@ -93,6 +93,13 @@ def _run() -> int:
         give_up(sys.stdout)
         say(reason(error))
         return Exit.FAILED
+    except ImportError:  # as where opencv-python was uninstalled, and took cv2 with it
+        problems = list(doctor.check_packages())
+        if not problems:
+            raise
+        for problem in problems:
+            say(problem)
+        return Exit.USAGE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return code

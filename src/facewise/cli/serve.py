@@ -8,6 +8,7 @@ import platform
 import sys
 import threading
 import webbrowser
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def serve(
         coverage=coverage,
         threads=threads,
     )
+    import_module("cv2")  # of a failure later, as the server starts, uvicorn makes a traceback
     logging.getLogger("facewise.server").setLevel(logging.INFO)
 
     def announce(url: str) -> None:
