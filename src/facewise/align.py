@@ -107,16 +107,22 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
 
 
 def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
-    """Landmarks of this photo, not of another one or of another size.
+    """Landmarks of this photo in its pixels, not of another one or of another size.
 
     A face that the photo's edge cuts off may have all of them beyond it, some of ``MTCNN``'s, too,
     but none farther off than the face is large.
 
     Raises:
-        OptionError: all of a face's landmarks lie farther off. Its crop would be plain grey.
+        OptionError: all of a face's landmarks lie farther off, and its crop would be plain grey;
+            or all lie in the photo's first pixel, as shares of its size do.
     """
     size = np.array([photo.width_px, photo.height_px])
     for index, face in enumerate(faces):
+        if ((face.landmarks >= 0) & (face.landmarks <= 1)).all():
+            raise OptionError(
+                f"faces[{index}]: the landmarks lie between 0 and 1, but are pixels of the upright "
+                "photo: multiply x by its width, y by its height"
+            )
         reach = (face.bbox[2:] - face.bbox[:2]).max()
         near = (face.landmarks >= -reach) & (face.landmarks <= size + reach)
         if not near.all(axis=1).any():

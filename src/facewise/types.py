@@ -161,8 +161,8 @@ class Face(_ByFields):
         quality: None until the face has been cut out.
 
     Raises:
-        OptionError: a shape is another, a number is none or infinite, the box ends where it begins
-            or before, the score is out of range.
+        OptionError: there are no landmarks, a shape is another, a number is none or infinite, the
+            box ends where it begins or before, the score is out of range.
     """
 
     bbox: FloatArray
@@ -181,9 +181,15 @@ class Face(_ByFields):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        # Copies, for the caller's arrays stay the caller's to change.
-        bbox = np.array(self.bbox, np.float32)
-        landmarks = np.array(self.landmarks, np.float32)
+        if self.landmarks is None:
+            raise OptionError(
+                "Face wants five landmarks: where a detector gives boxes alone, cut each out of "
+                "the photo with a quarter of its width on every side, and analyze that"
+            )
+        # Copies, for the caller's arrays stay the caller's to change. Not by np.array: it asks for
+        # a copy in a way that torch's tensors do not know.
+        bbox = np.asarray(self.bbox, np.float32).copy()
+        landmarks = np.asarray(self.landmarks, np.float32).copy()
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise OptionError(
                 f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"

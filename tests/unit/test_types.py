@@ -98,6 +98,30 @@ def test_a_face_may_be_made_of_lists() -> None:
     assert Face(box, points).detection_score == 1
 
 
+class Tensor:
+    """As torch's: ``__array__`` without the argument ``copy`` that NumPy 2 asks for."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = np.array(values, np.float32)
+
+    def __array__(self, dtype: Any = None) -> np.ndarray[Any, Any]:
+        return self.values if dtype is None else self.values.astype(dtype, copy=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_face_may_be_made_of_tensors() -> None:
+    box, points = Tensor([20, 20, 70, 80]), Tensor(np.arange(10).reshape(5, 2).tolist())
+    face = Face(box, points)
+    box.values[0] = points.values[0] = 99
+    assert (face.bbox[0], face.landmarks[0, 0]) == (20, 0)
+
+
+def test_a_box_without_landmarks_is_told_what_to_do() -> None:
+    nothing: Any = None
+    with pytest.raises(OptionError, match=r"boxes alone.*a quarter of its width.*analyze that"):
+        Face([20, 20, 70, 80], nothing)
+
+
 def test_a_face_holds_plain_numbers_of_its_own() -> None:
     """Most detectors give NumPy's, which JSON does not know, and use their arrays again."""
     box, points = np.array([20, 20, 70, 80], np.float32), np.arange(10, dtype=np.float32)
