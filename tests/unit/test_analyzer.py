@@ -165,6 +165,11 @@ def test_crops(analyzer: Analyzer, pictures: Path) -> None:
     assert analyzer.analyze_crops([]) == []
 
 
+def test_an_analyzer_says_what_it_answers() -> None:
+    shown = repr(facewise.Analyzer("facewise-small", attributes=["gender", "age"], coverage=0.8))
+    assert re.fullmatch(r"<Analyzer facewise-small@[\d.]+, age, gender, coverage 0\.8>", shown)
+
+
 def test_threads_share_one_analyzer(analyzer: Analyzer, pictures: Path) -> None:
     alone = analyzer.analyze(pictures / "astronaut.jpg")[0]
     with ThreadPoolExecutor(4) as pool:
@@ -457,6 +462,10 @@ def test_landmarks_of_another_photo(analyzer: Analyzer, pictures: Path) -> None:
             OptionError, match=r"faces\[1\].*512 x 512: landmarks are pixels of the"
         ):
             analyzer.analyze_faces(photo, [person.face, moved])
+    shares = points / np.float32(512)
+    for face in (Face(box, shares), Face(box / 512, shares)):
+        with pytest.raises(OptionError, match=r"faces\[0\].*between 0 and 1.*multiply x by"):
+            analyzer.analyze_faces(photo, [face])
     # Half of the face is out of the picture, and its features are in the other half.
     edge = photo.rgb[:, round(points[:, 0].max()) + 2 :]
     shift = photo.width_px - edge.shape[1]
