@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from facewise.datasets import DataSet, read_csv, read_fairface, read_utkface
+from facewise.datasets import DataSet, is_table, read_csv, read_fairface, read_utkface
 from facewise.errors import OptionError
 
 UTKFACE: Final = ("utkface.tar", "UTKFace")
@@ -24,7 +24,7 @@ def read_folder(folder: Path) -> list[DataSet]:
     Raises:
         OptionError: neither is there, or one cannot be read.
     """
-    if folder.suffix.lower() == ".csv":
+    if is_table(folder):
         return [read_csv(folder)]
     if not (found := _read_both(folder)):
         raise OptionError(
@@ -46,7 +46,7 @@ def read_any(data: Path, labels: Path | None = None) -> list[DataSet]:
     """
     if labels is not None:
         return [read_fairface(data, labels)]
-    if data.suffix.lower() == ".csv":
+    if is_table(data):
         return [read_csv(data)]
     if found := _read_both(data):
         return found
@@ -62,7 +62,7 @@ def read_any(data: Path, labels: Path | None = None) -> list[DataSet]:
 def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
     """Whether the splits are those of the shared data sets, a folder or a file beside its list."""
     folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
-    return data.suffix.lower() != ".csv" and any((folder / SPLITS).exists() for folder in folders)
+    return not is_table(data) and any((folder / SPLITS).exists() for folder in folders)
 
 
 def _read_both(folder: Path) -> list[DataSet]:

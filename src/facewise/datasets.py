@@ -6,28 +6,35 @@ a tar. What cannot be used is named with its reason, never dropped in silence.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
+import io
+import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from facewise.errors import OptionError
-from facewise.folders import is_hidden, walk
+from facewise.folders import counted, is_hidden, walk
 from facewise.formats import SUFFIXES
 from facewise.labels import (
     AGES,
     ETHNICITY_LABELS,
+    ETHNICITY_SYNONYMS,
     FAIRFACE_AGE_GROUPS,
     FAIRFACE_RACES,
     GENDER_LABELS,
     GENDER_SYNONYMS,
 )
 from facewise.tars import DAMAGE, read_tar
+
+log = logging.getLogger("facewise")
 
 DataSetName = Literal["utkface", "fairface", "csv"]
 
@@ -254,9 +261,6 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             skipped.append((path, f"a second file for the label of {name}"))
             continue
         row = rows[name]
-        if not row["age"].strip():
-            skipped.append((name, "no age"))
-            continue
         try:
             sample = Sample(
                 key=name,
@@ -270,6 +274,9 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             )
         except ValueError as error:
             skipped.append((name, str(error)))
+            continue
+        if sample.age_range is None:
+            skipped.append((name, "no age"))
             continue
         samples.append(sample)
         places[name] = place
@@ -289,12 +296,13 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
 def read_csv(path: Path) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
-    Columns may be called so in any case; path may be called file, gender sex, and ethnicity race,
-    as FairFace does. Paths are relative to the CSV's folder. ``age`` is a year, a range such as
-    20-29, one of FairFace's groups, or a year and more such as 70+; 0 is 1, as in FairFace's
-    youngest group. Gender and ethnicity are names of the contract, in any case, their synonyms, or
-    FairFace's races. Empty fields are unknown; a row with a field that cannot be read is skipped as
-    a whole.
+    Columns may be called so in any case; path may be called file, filename or image, gender sex,
+    and ethnicity race, as FairFace does. Paths are relative to the CSV's folder. ``age`` is a year,
+    a range such as 20-29, one of FairFace's groups, or a year and more such as 70+; 0 is 1, as in
+    FairFace's youngest group. Gender and ethnicity are names of the contract, in any case, their
+    synonyms, or FairFace's races. Empty fields, and words such as NA, are unknown. A label that
+    cannot be read is unknown, too, and a warning counts them; a row of which no label can be read
+    is skipped.
 
     Raises:
         OptionError: the CSV cannot be read, or has no label in any row.
@@ -302,39 +310,59 @@ def read_csv(path: Path) -> DataSet:
     samples, skipped, places = [], [], {}
     rows, seen = read_rows(path, ("path",)), dict[tuple[str, str], Sample]()
     folder = cache(os.path.realpath)  # a link before .. leads elsewhere; once a folder is fast
+    unread = Counter[tuple[str, str]]()
     for number, row in enumerate(rows, start=1):
         key = row["path"]
         if not key:
             skipped.append((f"row {number}", "no path"))
             continue
-        try:
-            sample = Sample(
-                key=key,
-                dataset="csv",
-                split=split_name(row.get("split")),
-                age_range=parse_age(row.get("age") or ""),
-                gender=parse_label(either(row, "gender", "sex"), GENDER_LABELS, GENDER_SYNONYMS),
-                ethnicity=parse_label(
-                    either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES
-                ),
-                group=row.get("group") or key,
-            )
-            parent, name = os.path.split(path.parent / key)
-            first = seen.setdefault((folder(parent), name), sample)
-        except ValueError as error:
-            skipped.append((key, str(error)))
+        labels = _labels(row)
+        wrong = {
+            name: str(label) for name, label in labels.items() if isinstance(label, ValueError)
+        }
+        if wrong and all(label is None or name in wrong for name, label in labels.items()):
+            skipped.append((key, "; ".join(wrong.values())))
             continue
+        unread.update(wrong.items())
+        sample = Sample(
+            key=key,
+            dataset="csv",
+            split=split_name(row.get("split")),
+            group=row.get("group") or key,
+            **{name: None if name in wrong else label for name, label in labels.items()},
+        )
+        parent, name = os.path.split(path.parent / key)
+        first = seen.setdefault((folder(parent), name), sample)
         if first is not sample:
             skipped.append((key, _listed_twice(first.key, _differing(first, sample))))
             continue
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
+    for (_, reason), count in unread.most_common(MOST_WARNINGS):
+        log.warning("%s: %s; unknown in %s", path, reason, counted(count, "row", "rows"))
     if samples and all((s.age_range, s.gender, s.ethnicity) == (None,) * 3 for s in samples):
         raise OptionError(
             f"{path} has no label in any row: labels are read from the columns age, gender (or "
             f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
         )
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _labels(row: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of a ``Sample``, or the error of one that cannot be read."""
+
+    def read(parse: Callable[..., object], text: str, *known: object) -> object:
+        try:
+            return parse(text, *known)
+        except ValueError as error:
+            return error
+
+    gender, ethnicity = either(row, "gender", "sex"), either(row, "ethnicity", "race")
+    return {
+        "age_range": read(parse_age, row.get("age") or ""),
+        "gender": read(parse_label, gender, GENDER_LABELS, GENDER_SYNONYMS),
+        "ethnicity": read(parse_label, ethnicity, ETHNICITY_LABELS, ETHNICITY_SYNONYMS),
+    }
 
 
 def _differing(first: Sample, second: Sample) -> list[str]:
@@ -360,11 +388,20 @@ def either(row: Mapping[str, str], name: str, other: str) -> str:
     return row.get(name) or row.get(other) or ""
 
 
-_AGE: Final = re.compile(r"(\d{1,3}(?:\.\d*)?)(?:\s*(?:(\+)|-\s*(\d{1,3}(?:\.\d*)?)))?")
+_YEAR: Final = r"(\d{1,3}(?:\.\d*)?)"
+_AGE: Final = re.compile(rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013]\s*{_YEAR}))?(?:\s*(?:years|y))?")
+_OVER: Final = re.compile(rf"(?:>|more than|over)\s*{_YEAR}")
+_PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
+"""70, 70+, 20-29 with a dash of a spreadsheet's; >70; (25, 32), as Adience has it."""
+
+UNKNOWN_WORDS: Final = frozenset(
+    {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
+)
+"""What tables hold where a label is not known, in lower case."""
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
-    """First and last year of an age as ``read_csv`` takes it; None for an empty text.
+    """First and last year of an age as ``read_csv`` takes it; None where it is not known.
 
     Years with decimals, which means of several raters are, go to the nearest year.
 
@@ -372,15 +409,19 @@ def parse_age(text: str) -> tuple[int, int] | None:
         ValueError: it is no age.
     """
     text = text.strip()
-    if not text:
+    if text.lower() in UNKNOWN_WORDS:
         return None
     if (group := _fairface_group(text)) is not None:
         return group
-    match = _AGE.fullmatch(text)
-    if match is None:
+    if pair := _PAIR.fullmatch(text):
+        first, last = float(pair[1]), float(pair[2])
+    elif over := _OVER.fullmatch(text.lower()):
+        first, last = float(over[1]), float(AGES[-1])
+    elif match := _AGE.fullmatch(text):
+        first = float(match[1])
+        last = float(AGES[-1] if match[2] else match[3] or first)
+    else:
         raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
-    first = float(match[1])
-    last = float(AGES[-1] if match[2] else match[3] or first)
     if not 0 <= first <= last <= AGES[-1]:
         raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
     return max(round(first), 1), max(round(last), 1)
@@ -394,7 +435,7 @@ def _fairface_group(text: str) -> tuple[int, int] | None:
 def parse_label(
     text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
 ) -> int | None:
-    """Index of a label, whatever its case; None for an empty text.
+    """Index of a label, whatever its case; None where it is not known.
 
     Args:
         text: a label or a synonym.
@@ -405,12 +446,20 @@ def parse_label(
         ValueError: it is none of them.
     """
     text = text.strip()
-    if not text:
+    if text.lower() in UNKNOWN_WORDS:
         return None
     for name, label in {**dict(zip(labels, labels, strict=True)), **(synonyms or {})}.items():
         if text.lower() == name.lower():
             return labels.index(label)
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
+
+
+TABLE_SUFFIXES: Final = (".csv", ".tsv")
+SEPARATORS: Final = (",", ";", "\t")
+PATH_COLUMNS: Final = ("path", "file", "filename", "image")
+PATHS_MAY_BE: Final = "path may also be called file, filename or image"
+MOST_WARNINGS: Final = 10
+"""Of labels that cannot be read; the commonest come first."""
 
 
 def rows_by_file(
@@ -430,26 +479,44 @@ def rows_by_file(
 def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
     """Rows of a CSV by the names of their columns in lower case; of Age and age, age is the one.
 
-    What a short row lacks is "". A column ``path`` is taken for a required ``file`` that is not
-    there, and the other way round: one list does for every command.
+    Fields are separated by commas, semicolons or tabs, as spreadsheets do it in one country or
+    another; the text is UTF-8, or UTF-16 with its mark. What a short row lacks is "". ``path``,
+    ``file``, ``filename`` and ``image`` stand for each other: one list does for every command.
 
     Raises:
         OptionError: it cannot be read, or lacks a required column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-            columns |= {name: name for name in reader.fieldnames or () if name in columns}
-            for name, other in (("path", "file"), ("file", "path")):
-                if name in required and name not in columns and other in columns:
-                    columns[name] = columns.pop(other)
-            missing = [name for name in required if name not in columns]
-            if missing:
-                raise OptionError(
-                    f"{path} lacks the columns {', '.join(missing)}: its columns are "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}"
-                )
-            return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = _decoded(path.read_bytes())
+        header = text[: text.find("\n")]
+        separator = max(SEPARATORS, key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+        columns |= {name: name for name in reader.fieldnames or () if name in columns}
+        for name in PATH_COLUMNS[:2]:
+            others = [other for other in PATH_COLUMNS if other in columns]
+            if name in required and name not in columns and others:
+                columns[name] = columns.pop(others[0])
+        missing = [name for name in required if name not in columns]
+        if missing:
+            raise OptionError(
+                f"{path} lacks the columns {', '.join(missing)}: its columns are "
+                f"{', '.join(reader.fieldnames or ()) or 'none'}"
+                + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
+            )
+        return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path} is not UTF-8 ({error.reason}): save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is a list of pictures, by its name."""
+    return path.suffix.lower() in TABLE_SUFFIXES
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")

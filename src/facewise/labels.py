@@ -47,8 +47,10 @@ ATTRIBUTES: Final[tuple[str, ...]] = tuple(LABELS)
 GENDER_SYNONYMS: Final[dict[str, str]] = {
     "m": "male",
     "man": "male",
+    "boy": "male",
     "f": "female",
     "woman": "female",
+    "girl": "female",
 }
 """How else lists spell the contract's genders."""
 
@@ -76,6 +78,15 @@ FAIRFACE_RACES: Final[dict[str, str]] = {
     "Middle Eastern": "Others",
 }
 """FairFace's seven races mapped to the five classes of the contract."""
+
+ETHNICITY_SYNONYMS: Final[dict[str, str]] = FAIRFACE_RACES | {
+    "Caucasian": "White",
+    "African American": "Black",
+    "African-American": "Black",
+    "Latino Hispanic": "Others",
+    "Other": "Others",
+}
+"""How else lists spell the contract's classes."""
 
 
 def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:

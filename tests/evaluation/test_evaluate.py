@@ -56,7 +56,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (120, 120), "grey").save(folder / "blank.png")
     rows += [["blank.png", "30", "male", "", ""]]
     rows += [["missing.jpg", "30", "male", "", ""], ["broken.jpg", "30", "male", "", ""]]
-    rows += [["odd.jpg", "130", "male", "", ""]]
+    rows += [["odd.jpg", "130", "", "", ""]]
     with (folder / "faces.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "age", "gender", "ethnicity", "group"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from facewise.data_folder import read_any
 from facewise.datasets import (
     parse_utkface_name,
     read_csv,
@@ -234,7 +235,7 @@ def test_fairface(tmp_path: Path, kind: str) -> None:
     assert [name.removeprefix("set/") for name in twice] == ["again/2.webp", "once/2.webp"]
     reasons = {name.rsplit("/", 1)[-1]: reason for name, reason in data_set.skipped}
     assert reasons["4.webp"] == "not in the list of labels"
-    assert reasons["3.webp"].startswith("age 'unknown' is not a year")
+    assert reasons["3.webp"] == "no age"
 
 
 def test_fairfaces_labels_go_by_any_case_and_none_is_lost_in_silence(tmp_path: Path) -> None:
@@ -322,6 +323,14 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
         ("0.3", (1, 1)),
         ("20.6-29.5", (21, 30)),
         ("69.5+", (70, 120)),
+        ("20\u201329", (20, 29)),
+        (">70", (70, 120)),
+        ("(25; 32)".replace(";", ","), (25, 32)),
+        ("25 years", (25, 25)),
+        ("NaN", None),
+        ("N/A", None),
+        ("unknown", None),
+        ("-1", None),
         ("25.5.1", "not a year"),
         ("-0.5", "not a year"),
         ("120.4", "not within"),
@@ -333,15 +342,16 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
 )
 def test_ages_of_a_csv(tmp_path: Path, age: str, years: tuple[int, int] | str | None) -> None:
     listing = tmp_path / "faces.csv"
-    listing.write_text(f"path,age,gender\na.jpg,{age},Female\n")
+    listing.write_text(f'path,age,gender\na.jpg,"{age}",Female\nb.jpg,"{age}",\nc.jpg,30,\n')
     data_set = read_csv(listing)
-    if isinstance(years, str):
+    wrong = isinstance(years, str)
+    ages = [sample.age_range for sample in data_set.samples]
+    assert ages == ([None, (30, 30)] if wrong else [years, years, (30, 30)])
+    assert data_set.samples[0].gender == 1
+    if isinstance(years, str):  # no label is left of b.jpg
         ((name, reason),) = data_set.skipped
-        assert name == "a.jpg"
+        assert name == "b.jpg"
         assert years in reason
-    else:
-        (sample,) = data_set.samples
-        assert (sample.age_range, sample.gender) == (years, 1)
 
 
 def test_a_row_that_ends_before_its_path_is_skipped(tmp_path: Path) -> None:
@@ -415,7 +425,9 @@ def test_path_and_file_stand_for_each_other(tmp_path: Path) -> None:
         read_csv(listing)
 
 
-def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:
+def test_columns_go_by_any_case_and_by_fairfaces_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     listing = tmp_path / "faces.csv"
     listing.write_text(
         "Path,Age,Sex,race,SPLIT,note,Note\n"
@@ -429,15 +441,41 @@ def test_columns_go_by_any_case_and_by_fairfaces_names(tmp_path: Path) -> None:
         ((25, 25), 1, 2, "test"),
         ((30, 30), 0, 0, ""),
         ((30, 30), 0, 4, "mine"),
+        ((30, 30), 0, None, ""),
     ]
-    assert data_set.skipped == (
-        ("d.jpg", "'Martian' is not one of White, Black, Asian, Indian, Others"),
+    assert data_set.skipped == ()
+    assert "'Martian' is not one of White, Black, Asian, Indian, Others; unknown in 1 row" in (
+        caplog.text
     )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("column", ["path", "file", "filename", "Image"])
+def test_a_list_is_read_as_a_spreadsheet_saves_it(
+    tmp_path: Path, separator: str, encoding: str, column: str
+) -> None:
+    listing = tmp_path / "faces.tsv"
+    rows = [[column, "age", "race"], ["é.jpg", "30", "Caucasian"], ["b.jpg", "40", "Other"]]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    listing.write_bytes(text.encode(encoding))
+    (data_set,) = read_any(listing)
+    assert [(s.key, s.age_range, s.ethnicity) for s in data_set.samples] == [
+        ("é.jpg", (30, 30), 0),
+        ("b.jpg", (40, 40), 4),
+    ]
+
+
+def test_a_list_in_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_bytes("path,age\né.jpg,30\n".encode("latin-1"))
+    with pytest.raises(OptionError, match="save it as CSV UTF-8"):
+        read_csv(listing)
 
 
 def test_genders_go_by_other_words(tmp_path: Path) -> None:
     listing = tmp_path / "faces.csv"
-    words = ["m", "F", "Man", " WOMAN ", "male", "Female", "", "x"]
+    words = ["m", "F", "Man", " WOMAN ", "boy", "Girl", "", "x"]
     listing.write_text("path,gender\n" + "".join(f"{i}.jpg,{w}\n" for i, w in enumerate(words)))
     data_set = read_csv(listing)
     assert [sample.gender for sample in data_set.samples] == [0, 1, 0, 1, 0, 1, None]
