@@ -567,6 +567,16 @@ def test_what_an_earlier_run_left_is_deleted_and_nothing_else(
         ([], "--out album", "--out album lies in album, whose pictures are looked at"),
         ([], "--out album/../album/sheets/x", "lies in album"),
         (["album/splits.csv"], "--list album/splits.csv --out album", "lies in album"),
+        (
+            ["l.csv"],
+            "--list l.csv --exclusions out/splits.csv",
+            "splits.csv would be written twice",
+        ),
+        ([], "--exclusions out/x/../conflicts.csv", "conflicts.csv would be written twice"),
+        ([], "--report out/r.json --exclusions out/r.json", "r.json would be written twice"),
+        ([], "--report r --exclusions r.md", "r.md would be written twice"),
+        ([], "--exclusions out/dedupe.json", "dedupe.json would be written twice"),
+        ([], "--exclusions out/pairs-1.png", "pairs-1.png would be written twice"),
     ],
 )
 def test_what_no_run_wrote_is_neither_replaced_nor_deleted(
@@ -590,6 +600,17 @@ def test_what_no_run_wrote_is_neither_replaced_nor_deleted(
     assert message in str(result.exception)
     assert "pictures" not in result.output, "the bar of those that were read"
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_outputs_may_be_named_where_they_are_by_default(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"file,split\n{RESIZED[0]},train\n")
+    out = tmp_path / "out"
+    names = ["--report", f"{out}/dedupe.json", "--exclusions", f"{out}/exclusions.csv"]
+    command = ["dedupe", str(album), "--out", str(out), "--list", f"{tmp_path}/list.csv", *names]
+    for _ in range(2):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert has_header(out / "exclusions.csv", EXCLUSION_COLUMNS)
 
 
 def test_an_unfinished_run_can_be_run_again(

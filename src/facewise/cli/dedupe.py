@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -152,7 +154,11 @@ def dedupe(
 
 def _sheets(out: Path) -> list[Path]:
     """Contact sheets by their names."""
-    return [p for p in out.glob("pairs-*.png") if p.stem[len("pairs-") :].isdecimal()]
+    return [path for path in out.glob("pairs-*.png") if _is_sheet(path)]
+
+
+def _is_sheet(path: Path) -> bool:
+    return re.fullmatch(r"pairs-\d+\.png", path.name) is not None
 
 
 def _check_outputs(
@@ -165,7 +171,8 @@ def _check_outputs(
     """Refuse to write over, to delete or to mix up what no earlier run wrote.
 
     Raises:
-        OptionError: an output is read by this run, or is there and not of facewise.
+        OptionError: an output is read by this run, is another one's file, too, or is there and not
+            of facewise.
     """
     from facewise.evaluation.dedupe_lists import EXCLUSION_COLUMNS, has_header
     from facewise.evaluation.dedupe_report import is_report
@@ -176,6 +183,7 @@ def _check_outputs(
                 f"--out {out} lies in {source}, whose pictures are looked at, and contact sheets "
                 "are pictures, too: name a folder elsewhere"
             )
+    _check_names_differ(out, reports, left_out)
     names = ("splits.csv", "conflicts.csv", "exclusions.csv")
     there = [p for p in (*(out / name for name in names), *_sheets(out)) if p.exists()]
     named = [*reports, *([left_out] if left_out is not None else [])]
@@ -198,3 +206,22 @@ def _check_outputs(
                 f"{path} is there already, and facewise dedupe did not write it: name another "
                 "--out, --report or --exclusions, or remove the file first"
             )
+
+
+def _check_names_differ(out: Path, reports: Sequence[Path], left_out: Path | None) -> None:
+    """Refuse two outputs of one name, of which the later would replace the earlier.
+
+    Raises:
+        OptionError: there are such.
+    """
+    lists = (out / "splits.csv", out / "conflicts.csv", left_out or out / "exclusions.csv")
+    # Of the reports two are copies: --report may name the one in --out.
+    every = Counter([*{path.resolve() for path in reports}, *(path.resolve() for path in lists)])
+    twice = [path for path, count in every.items() if count > 1]
+    if left_out is not None and _is_sheet(left_out) and left_out.parent.resolve() == out.resolve():
+        twice.append(left_out)
+    if twice:
+        raise OptionError(
+            f"{twice[0]} would be written twice, as two of the outputs: name another --out, "
+            "--report or --exclusions"
+        )
