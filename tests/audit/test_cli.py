@@ -400,8 +400,16 @@ def test_data_that_were_split_over_tables_are_one(
     manifest["temperatures"]["age"] += 0.1
     (later / "_manifest.json").write_text(json.dumps(manifest))
     assert "nothing shows that later.table (" in audit(table, later, "--no-crossings").stdout
-    twice = audit(table, table / ".." / table.name)
-    assert (twice.returncode, "is named twice" in twice.stderr) == (2, True)
+    part = table / "part-00000000.parquet"
+    for again in (table / ".." / table.name, part, table / ".." / table.name / part.name):
+        for tables in (
+            (table, again),
+            (again, table),
+            (later, "--against", table, "--against", again),
+        ):
+            twice = audit(*tables)
+            assert (twice.returncode, twice.stdout) == (2, "")
+            assert f"{part} is named twice: its faces would count twice" in twice.stderr
 
 
 def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import typer
 from facewise.cli.options import Verbose, report_path
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
+from facewise.parts import part_files
 
 
 def audit(
@@ -101,7 +102,13 @@ def _report_paths(out: str) -> list[Path]:
 
 
 def _each_once(tables: list[Path]) -> list[Path]:
-    """The tables, of which none may count twice."""
-    if twice := [t for t, n in Counter(table.resolve() for table in tables).items() if n > 1]:
+    """The tables, of which no part may count twice, be it named as a file and with its folder.
+
+    Raises:
+        OptionError: one would.
+        TableError: there is no such table.
+    """
+    files = Counter(part.resolve() for table in tables for part in part_files(table))
+    if twice := [file for file, count in files.items() if count > 1]:
         raise OptionError(f"{twice[0]} is named twice: its faces would count twice")
     return tables
