@@ -9,6 +9,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import tomllib
 import zlib
 from collections.abc import Callable
 from importlib import resources
@@ -69,6 +70,30 @@ def test_version_and_help(run: Run) -> None:
 def test_a_face_is_one_line_in_a_pipe(pictures: Path) -> None:
     ended = _result([*FACEWISE, "predict", str(pictures / "astronaut.jpg")], COLUMNS="30")
     assert len(ended.stdout.decode().splitlines()) == 3  # the photo, the heads, the face
+
+
+@pytest.mark.parametrize("begun_by", ["module", "script"])
+def test_an_interrupt_while_commands_are_imported_is_no_traceback(begun_by: str) -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    entry = tomllib.loads(project.read_text())["project"]["scripts"]["facewise"]
+    begin = {
+        "module": "runpy.run_module('facewise', run_name='__main__', alter_sys=True)",
+        "script": f"EntryPoint('facewise', {entry!r}, 'console_scripts').load()()",
+    }[begun_by]
+    ctrl_c = f"""
+import runpy, sys
+from importlib.metadata import EntryPoint
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "facewise.cli.predict":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+{begin}
+"""
+    ended = _result([sys.executable, "-c", ctrl_c, "--version"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def test_the_vector_is_in_json_only(run: Run, landscape: Path) -> None:
