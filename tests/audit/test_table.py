@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from facewise.audit.audit import audit_faces
+from facewise.audit.notes import notes_on
 from facewise.audit.report import make_report
 from facewise.audit.table import COLUMNS, read_faces
 from facewise.batch.schema import arrow_schema
@@ -308,6 +309,48 @@ def test_a_track_on_video_counts_once(kind: pa.DataType, tmp_path: Path) -> None
     assert faces.videos == 2
     assert len(np.unique(faces.pictures)) == 2 + 200, "a video is drawn as one picture"
     assert faces.abstained["age"] <= 500
+
+
+def genders(
+    path: Path, faces: int, *, copies: int = 0, digits: int | None = None
+) -> dict[str, Any]:
+    """Figures of a table of pictures with one face each, and of copies of the first of them."""
+    p_male = np.random.default_rng(0).random(faces).astype(np.float32)
+    p_male = np.concatenate([p_male, p_male[:copies]])
+    if digits is not None:
+        p_male = p_male.round(digits)
+    rows = {
+        "image_id": [f"{number}.jpg" for number in range(len(p_male))],
+        "face_index": np.zeros(len(p_male), np.int32),
+        "error_code": pa.nulls(len(p_male), pa.string()),
+        "abstained": pa.array([[]] * len(p_male), pa.list_(pa.string())),
+        "model": ["made-up@1"] * len(p_male),
+        "model_sha256": ["0" * 64] * len(p_male),
+        "p_male": p_male,
+        "p_female": 1 - p_male,
+    }
+    pq.write_table(pa.table(rows), path)
+    figures, _ = audit_faces(read_faces(path), {}, crossings=False)
+    return figures
+
+
+def test_a_note_says_that_many_pictures_count_as_copies(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+
+    def told(figures: dict[str, Any]) -> list[str]:
+        return [note for note in notes_on(figures) if "copies" in note]
+
+    rounded = genders(path, 1000, digits=1)
+    assert rounded["their_pictures"] == {"n": 1000, "distinct": 11}
+    (note,) = told(rounded)
+    assert note.startswith("989 of 1,000 pictures count as copies of others")
+    assert note.endswith("were the probabilities rounded?")
+    (second,) = told({**genders(path, 1000), "second": rounded})
+    assert second == f"second table: {note}"
+    for faces, copies, notes in ((20, 9, 0), (20, 10, 1), (180, 20, 0), (180, 21, 1)):
+        figures = genders(path, faces, copies=copies)
+        assert figures["their_pictures"] == {"n": faces + copies, "distinct": faces}
+        assert len(told(figures)) == notes
 
 
 def videos(path: Path, men: list[int], tracks: int) -> Path:

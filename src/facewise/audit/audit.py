@@ -100,6 +100,7 @@ def audit_faces(
             name: _part(faces.abstained[name], of) for name, of in known_of.items() if of
         },
         "faces_that_stand_for_all": len(faces.pictures),
+        "their_pictures": {"n": faces.named, "distinct": len(np.unique(faces.pictures))},
         "attributes": {name: _attribute(name, s, known_of[name]) for name, s in shares.items()},
         "by_source": {
             each: {

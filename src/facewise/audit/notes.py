@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from facewise.audit.audit import FEW_FACES
+
+MANY_COPIES: Final = 10
+"""Ordinary tables hold some copies; so many, and more than a tenth of the pictures, are odd."""
 
 
 def notes_on(figures: Mapping[str, Any]) -> list[str]:
@@ -19,6 +22,13 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
                 f"{tracks:,} of them; somebody who leaves the picture and returns counts again, "
                 f"so intervals take a video's tracks for one observation ({videos:,} of these)"
             )
+        if pictures := table.get("their_pictures"):
+            copies = pictures["n"] - pictures["distinct"]
+            if copies >= MANY_COPIES and copies * 10 > pictures["n"]:
+                notes.append(
+                    f"{said}{copies:,} of {pictures['n']:,} pictures count as copies of others, "
+                    "which have the very same probabilities: were the probabilities rounded?"
+                )
         notes += [
             f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
             for name, of in table.get("known_of", {}).items()

@@ -63,6 +63,7 @@ class Faces:
             ``probabilities``; the last index of an axis counts those without that attribute.
         pictures: number of the picture or video of each face that was kept, ``(N,)``; copies share
             one.
+        named: number of pictures and videos of these faces, each copy counted.
         probabilities: attribute to ``(N, K)``, for those that the table holds; NaN where a face
             lacks it, as faces on video may lack ethnicity.
         abstained: attribute to faces abstained from.
@@ -79,6 +80,7 @@ class Faces:
     errors: Counter[str]
     answers: NDArray[np.int64]
     pictures: NDArray[np.int64]
+    named: int
     probabilities: dict[str, FloatArray]
     abstained: dict[str, int]
     model: tuple[str, str]
@@ -256,6 +258,7 @@ class _Tally:
             errors=self._errors,
             answers=self._answers,
             pictures=same_picture(pictures, probabilities),
+            named=len(np.unique(pictures)),
             probabilities=dict(zip(self._attributes, self._split(probabilities), strict=True)),
             abstained={name: self._abstained[name] for name in self._attributes},
             model=(self._names(), next((weights for _, weights in self._models), "")),
