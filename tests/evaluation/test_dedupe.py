@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from facewise.cli import app
@@ -32,6 +32,7 @@ from facewise.evaluation.dedupe import (
     join,
     likeness,
     mirrored_bits,
+    promising,
     similar,
     thumb_vectors,
     thumbnail,
@@ -151,6 +152,56 @@ def test_scattered_things_and_plain_pictures_are_no_copies(tmp_path: Path) -> No
         Image.new("RGB", (90, 90), (40 * seed, 0, 0)).save(tmp_path / f"plain{seed}.png")
     prints = fingerprints([read_pictures(tmp_path)])
     assert find_pairs(prints) == []
+
+
+def lined(seed: int) -> Image.Image:
+    """A white page with two dots in its corners and one thin line: all such hashes are near."""
+    page = Image.new("RGB", (256, 256), "white")
+    draw = ImageDraw.Draw(page)
+    for x in (2, 247):
+        draw.ellipse((x, x, x + 6, x + 6), "black")
+    draw.line(np.random.default_rng(seed).integers(20, 236, 4).tolist(), "black")
+    return page
+
+
+def test_mostly_plain_pictures_are_looked_at_closely_only_where_their_middles_are_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(40):
+        lined(seed).save(tmp_path / f"{seed:02}.png")
+    lined(3).resize((180, 180)).save(tmp_path / "03-copy.jpg", quality=60)
+    ImageOps.mirror(lined(7)).save(tmp_path / "07-mirrored.jpg", quality=80)
+    prints = fingerprints([read_pictures(tmp_path)])
+    vectors = hash_vectors(prints.bits)
+    candidates, _ = similar(vectors, vectors, 256 - 2 * 20)
+    assert len(candidates) > 400
+    looks = 0
+
+    def counted(first: np.ndarray, second: np.ndarray) -> float:
+        nonlocal looks
+        looks += 1
+        return likeness(first, second)
+
+    monkeypatch.setattr(dedupe, "likeness", counted)
+    found = groups(prints, find_pairs(prints, thorough=True))
+    assert ["03-copy.jpg", "03.png"] in found
+    assert ["07-mirrored.jpg", "07.png"] in found
+    assert looks < 0.1 * len(candidates)
+
+
+def test_which_pairs_of_plain_pictures_are_promising() -> None:
+    pages = [lined(1), lined(1), lined(2), ImageOps.mirror(lined(1)), drawn(1), drawn(2)]
+    blank = Image.new("RGB", (256, 256), "white")
+    images = [np.asarray(page) for page in (*pages, blank, blank)]
+    busy = np.array([difference_hash(image)[1] for image in images])
+    thumbs = np.array([thumbnail(image) for image in images])
+    # Copies, others, mirrored; pictures whose hashes tell enough, of one or both; nothing within.
+    pairs = {(0, 1): "10", (0, 2): "00", (0, 3): "01", (4, 5): "11", (0, 5): "11", (6, 7): "11"}
+    first, second = np.array(list(pairs)).T
+    upright = promising(busy, thumbs)(first, second)
+    turned = promising(busy, thumbs, mirrored=True)(first, second)
+    kept = [f"{a:d}{b:d}" for a, b in zip(upright, turned, strict=True)]
+    assert kept == list(pairs.values())
 
 
 def test_a_border_is_cut_off_only_where_it_takes_most_of_a_picture() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -69,11 +69,22 @@ DETAIL_SIGMA_PX: Final = 4.0
 """Larger shapes than this are taken out of a thumbnail: all frontal faces share those."""
 
 SHIFT_PX: Final = 8
+
+MIDDLE_CELL_PX: Final = 4
+"""Of a thumbnail without its outer ``SHIFT_PX``; what moves by half a cell still looks alike."""
+
+ALIKE: Final = 0.5
+"""Of mostly plain pictures, middles that correlate less are not worth a closer look: it takes
+milliseconds, and the hashes of all such pictures are near each other."""
+
 BLOCK_CELLS: Final = 2**24
 """Similarities held at once."""
 
 PAIRS_AT_ONCE: Final = 256
 """Pairs measured before those that are joined by then are left out."""
+
+PAIRS_GATHERED: Final = 2**14
+"""Pairs of mostly plain pictures whose middles are held side by side."""
 
 T = TypeVar("T")
 
@@ -252,7 +263,12 @@ def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
     return track(results, description=description, total=total, console=Console(stderr=True))
 
 
-def similar(left: FloatArray, right: FloatArray, least: float) -> tuple[Ints, Ints]:
+def similar(
+    left: FloatArray,
+    right: FloatArray,
+    least: float,
+    keep: Callable[[Ints, Ints], BoolArray] | None = None,
+) -> tuple[Ints, Ints]:
     """Rows i < j with ``left[i] @ right[j] >= least``, in blocks of matrix products.
 
     Exact, and quadratic with a small factor: 20,000 pictures take seconds, 200,000 minutes.
@@ -261,6 +277,7 @@ def similar(left: FloatArray, right: FloatArray, least: float) -> tuple[Ints, In
         left: ``(N, D)``.
         right: ``(N, D)``, the same pictures, perhaps mirrored.
         least: smallest product.
+        keep: which of some pairs to keep, asked block by block: memory holds no others.
     """
     found_i, found_j = [], []
     step = max(1, BLOCK_CELLS // len(left))
@@ -268,8 +285,12 @@ def similar(left: FloatArray, right: FloatArray, least: float) -> tuple[Ints, In
         block = left[start : start + step] @ right[start:].T
         i, j = np.nonzero(block >= least)
         upper = i < j
-        found_i.append(i[upper] + start)
-        found_j.append(j[upper] + start)
+        i, j = i[upper] + start, j[upper] + start
+        if keep is not None:
+            kept = keep(i, j)
+            i, j = i[kept], j[kept]
+        found_i.append(i)
+        found_j.append(j)
     return np.concatenate(found_i), np.concatenate(found_j)
 
 
@@ -292,6 +313,48 @@ def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     vectors: FloatArray = rows / np.maximum(lengths, np.float32(1e-6))
     return vectors
+
+
+def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
+    """Middles of thumbnails as rows of mean 0 and length 1, or of 0 where nothing is in them."""
+    inner = thumbs[:, SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX]
+    n, side, px = len(thumbs), inner.shape[1] // MIDDLE_CELL_PX, MIDDLE_CELL_PX
+    rows = inner.reshape(n, side, px, side, px).mean((2, 4), dtype=np.float32).reshape(n, -1)
+    rows -= rows.mean(1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors: FloatArray = np.where(lengths > side, rows, 0) / np.maximum(lengths, np.float32(1e-6))
+    return vectors
+
+
+def promising(
+    busy: BoolArray, thumbs: NDArray[np.uint8], *, mirrored: bool = False
+) -> Callable[[Ints, Ints], BoolArray]:
+    """Which of some pairs are worth a closer look: all but those of mostly plain pictures whose
+    middles differ. Where both middles are plain, too, only a closer look can tell.
+
+    Args:
+        busy: ``(N, 16, 16)``.
+        thumbs: ``(N, 64, 64)``.
+        mirrored: pairs are of a picture and another one's mirror image.
+    """
+    turn = slice(None, None, -1 if mirrored else 1)
+    cells, other_cells = (x.reshape(len(x), -1) for x in (busy, busy[:, :, turn]))
+    middles, other_middles = middle_vectors(thumbs), middle_vectors(thumbs[:, :, turn])
+    plain = np.count_nonzero(cells, axis=1) < LEAST_BUSY
+    blank = np.count_nonzero(middles, axis=1) == 0
+
+    def keep(i: Ints, j: Ints) -> BoolArray:
+        kept = np.ones(len(i), bool)
+        few = np.flatnonzero(plain[i] & plain[j])
+        for start in range(0, len(few), PAIRS_GATHERED):
+            some = few[start : start + PAIRS_GATHERED]
+            a, b = i[some], j[some]
+            alike = (middles[a] * other_middles[b]).sum(1) >= ALIKE
+            telling = (cells[a] | other_cells[b]).sum(1) >= LEAST_BUSY
+            kept[some] = alike | telling | (blank[a] & blank[b])
+        return kept
+
+    return keep
 
 
 def find_pairs(
@@ -319,7 +382,8 @@ def find_pairs(
     candidates: list[tuple[Ints, Ints, bool, str]] = []
 
     def look(left: FloatArray, right: FloatArray, least: float, mirrored: bool, by: str) -> None:
-        candidates.append((*similar(left, right, least), mirrored, by))
+        keep = promising(busy, thumbs, mirrored=mirrored)
+        candidates.append((*similar(left, right, least, keep), mirrored, by))
 
     def within(bits: int) -> float:
         return float(HASH_BITS - 2 * bits)
@@ -333,13 +397,22 @@ def find_pairs(
         look(small, small, NEAR_CORRELATION, False, "thumbnail")
         look(small, turned, NEAR_CORRELATION, True, "thumbnail")
 
+    def looked_at(mirrored: bool, by: str) -> int:
+        """Within how many bits pairs were candidates of a kind before this one."""
+        if by == "hash":
+            return -1
+        tight = -1 if mirrored else near_bits
+        return max(tight, LOOSE_BITS) if by == "thumbnail" else tight
+
     def measure(item: tuple[int, int, bool, str]) -> Pair | None:
-        """The pair, if its hashes are near enough to make one, or its detail confirms it."""
+        """The pair, if it is new, and near enough by its hash or confirmed by its detail."""
         i, j, mirrored, by = item
         second, hashed = thumbs[j], bits[j]
         if mirrored:
             second, hashed = second[:, ::-1], mirrored_bits(hashed[None])[0]
         differing = int((bits[i] != hashed).sum())
+        if differing <= looked_at(mirrored, by):
+            return None
         cells = int((busy[i] | busy[j]).sum())
         near = by == "hash" and cells >= LEAST_BUSY and differing * HASH_BITS <= near_bits * cells
         pair = Pair(
@@ -348,16 +421,11 @@ def find_pairs(
         return pair if near or pair.confirmed else None
 
     best: dict[tuple[int, int], Pair] = {}
-    joined, seen = _Groups(len(rows)), set[tuple[int, int, bool]]()
+    joined = _Groups(len(rows))
     total = sum(-(-len(i) // PAIRS_AT_ONCE) for i, *_ in candidates)
     with ThreadPoolExecutor(threads) as pool:
         for some in _track(_chunks(candidates), "pairs", total):
-            apart = [
-                item
-                for item in some
-                if item[:3] not in seen and joined.root(item[0]) != joined.root(item[1])
-            ]
-            seen.update(item[:3] for item in apart)
+            apart = [item for item in some if joined.root(item[0]) != joined.root(item[1])]
             for item, pair in zip(apart, pool.map(measure, apart), strict=True):
                 if pair is None:
                     continue
