@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.batch import picture_tables, storage
+from facewise.batch import picture_tables, retry, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
 from facewise.batch.plan import open_plan, write_plan
@@ -634,7 +634,6 @@ def test_as_many_photos_as_asked_for_go_into_one_inference(tmp_path: Path) -> No
         plan = open_plan(folder, digest, job.shard_size, job.chunk)
         tasks = list(plan.tasks(range(plan.shards)))
         assert [len(task.items) for task in tasks] == [20, 20, 10, 20]
-        assert [plan.chunks(shard) for shard in (0, 1)] == [3, 1]
         assert [item for task in tasks for item in task.items] == items
         plan.close()
     assert Job().chunk == Job(photos_per_inference=2).chunk == CHUNK
@@ -658,7 +657,7 @@ def test_a_large_inference_batch_gives_the_rows_of_a_small_one(
         annotate([str(tmp_path / "list.txt")], tmp_path / "11", job, workers=1)
 
 
-def test_parts_with_errors_are_made_again_where_that_is_asked_for(
+def test_pictures_with_errors_are_tried_again_where_that_is_asked_for(
     pictures: Path, tmp_path: Path
 ) -> None:
     faces = sorted((pictures / "faces").glob("*.webp"))[:4]
@@ -674,11 +673,72 @@ def test_parts_with_errors_are_made_again_where_that_is_asked_for(
     again = annotate([str(tmp_path / "list.txt")], out, AGE, workers=1)
     assert (again.annotated, again.errors.total()) == (0, 1)
     again = annotate([str(tmp_path / "list.txt")], out, AGE, workers=1, retry_errors=True)
-    assert (again.annotated, again.errors.total()) == (2, 0)
+    assert (again.annotated, again.errors.total()) == (1, 0)
     rows = pq.read_table(out).to_pylist()
     assert [row["image_id"] for row in rows] == [str(path) for path in paths]
     assert all(row["error_code"] is None for row in rows)
     assert (out / part_name(0)).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_no_row_is_lost_where_errors_are_tried_again_without_the_pictures(
+    back: bool, pictures: Path, tmp_path: Path
+) -> None:
+    """As of a disk that is not mounted; where it is, the table is that of a quiet run."""
+    nas, job = tmp_path / "nas", Job(attributes=("age",), shard_size=20)
+    nas.mkdir()
+    faces = sorted((pictures / "faces").glob("*.webp"))[:11]
+    for face in faces:
+        (nas / face.name).write_bytes(face.read_bytes())
+    (nas / "a.jpg").symlink_to("a.webp")
+    (nas / "x.jpg").symlink_to("x.webp")
+    out = tmp_path / "t"
+    assert annotate([str(nas)], out, job, workers=1).errors == {"image_not_found": 2}
+    before = pq.read_table(out)
+    if back:
+        for name in ("a.jpg", "x.jpg"):
+            (nas / name).unlink()
+            (nas / name).write_bytes(faces[0].read_bytes())
+    else:
+        nas.rename(tmp_path / "away")
+        nas.mkdir()
+    progress: list[tuple[int, int]] = []
+    again = annotate(
+        [str(nas)], out, job, workers=1, retry_errors=True,
+        progress=lambda *counts: progress.append(counts),
+    )  # fmt: skip
+    assert progress[0] == (11, 13)
+    assert progress[-1] == (13, 13)
+    assert (again.images, again.annotated) == (13, 2)
+    if not back:
+        assert again.errors == {"image_not_found": 2}
+        assert pq.read_table(out).equals(before)
+        return
+    assert not again.errors
+    annotate([str(nas)], tmp_path / "quiet", job, workers=1)
+    for name in (part_name(0), "_parts.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "quiet" / name).read_bytes()
+
+
+def test_frames_of_a_damaged_video_are_kept_where_it_has_gone_meanwhile() -> None:
+    schema = pa.schema(
+        [("image_id", pa.string()), ("frame_index", pa.int64()), ("error_code", pa.string())]
+    )
+
+    def table(*rows: tuple[str, int | None, str | None]) -> pa.Table:
+        return pa.Table.from_pylist(
+            [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
+        )
+
+    whole = [("a.mp4::0", 0, None), ("a.mp4::0", 0, None), ("a.mp4::9", 9, None)]
+    cut, gone = ("a.mp4", None, "video_corrupt"), ("a.mp4", None, "image_not_found")
+    beside, lost = ("b.jpg", None, None), ("c.jpg", None, "image_empty")
+    part = table(*whole[:2], cut, beside, lost)
+    assert retry.failed(part) == {"a.mp4", "c.jpg"}
+    assert retry.spliced(part, table(gone)).equals(part)
+    assert retry.spliced(part, table(whole[0], cut)).equals(part)
+    found = retry.spliced(part, table(*whole, ("c.jpg", None, None)))
+    assert found.equals(table(*whole, beside, ("c.jpg", None, None)))
 
 
 @pytest.mark.parametrize(

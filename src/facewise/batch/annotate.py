@@ -6,17 +6,17 @@ import contextlib
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.batch import archives, picture_tables, pool, storage
+from facewise.batch import archives, picture_tables, pool, retry, storage
 from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import check, list_items
-from facewise.batch.table import TableFolder, encode_part
+from facewise.batch.table import TableFolder, encode_part, part_name
 from facewise.batch.watch import Fingerprints, Watch, changed
 from facewise.errors import MissingExtraError, OptionError, TableError, check_count
 from facewise.folders import Skipped
@@ -71,7 +71,7 @@ def annotate(
         job: settings.
         engine: "local" or "ray".
         workers: processes or actors; as many as cores if None.
-        retry_errors: make parts again that hold rows with errors.
+        retry_errors: try pictures with errors again; the others keep their rows.
         progress: called as pictures are done.
         note: called with what is worth saying at once.
 
@@ -246,6 +246,8 @@ class _Run:
         self._progress, self._note = progress, note
         self._schema = arrow_schema(job.photo_attributes)
         self._open: dict[int, dict[int, Result]] = {}
+        self._retried: set[int] = set()
+        self._written: set[int] = set()
         self._watch = Watch(manifest["plan"].get("sources", {}))
 
     def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
@@ -253,9 +255,13 @@ class _Run:
         for name in damaged:
             self._note(f"{name} is missing or damaged: it is made again")
         if retry_errors:
-            done = {shard: about for shard, about in done.items() if not about["errors"]}
-        missing = [shard for shard in range(self._plan.shards) if shard not in done]
-        before = sum(self._plan.size(shard) for shard in done)
+            self._retried = {shard for shard, about in done.items() if about["errors"]}
+        missing = [
+            shard
+            for shard in range(self._plan.shards)
+            if shard not in done or shard in self._retried
+        ]
+        before = self._plan.images - sum(self._wanted(shard, done) for shard in missing)
         if done:
             self._note(
                 f"{before:,} of {self._plan.images:,} images were finished before"
@@ -269,12 +275,12 @@ class _Run:
             if self._manifest["complete"]:
                 self._settle(complete=False, parts=done)
             self._progress(before, self._plan.images)
-            self._annotate(engine, workers, missing, done)
+            self._annotate(engine, workers, missing, done, before)
             self._check_sources(missing, done)
-            if len(done) < self._plan.shards:  # completeness is not taken on trust
+            if lost := set(missing) - self._written:  # completeness is not taken on trust
                 raise TableError(
-                    f"{self._folder.path}: {self._plan.shards - len(done):,} parts were not "
-                    "delivered by the engine: run the same command again"
+                    f"{self._folder.path}: {len(lost):,} parts were not delivered by the engine: "
+                    "run the same command again"
                 )
         if not self._manifest["complete"]:
             self._settle(complete=True, parts=done)
@@ -294,8 +300,8 @@ class _Run:
         ]
         if not spoilt:  # a list that changed has been read
             return
-        for shard in spoilt:
-            done.pop(shard, None)
+        for shard in self._written.intersection(spoilt):
+            del done[shard]
         self._folder.settle(done)
         raise TableError(
             f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
@@ -309,20 +315,36 @@ class _Run:
         workers: int | None,
         missing: list[int],
         done: dict[int, dict[str, Any]],
+        images: int,
     ) -> None:
-        images = sum(self._plan.size(shard) for shard in done)
-        with contextlib.closing(engine(self._plan.tasks(missing), self._job, workers)) as results:
+        tasks = self._plan.tasks(missing, self._failed)
+        with contextlib.closing(engine(tasks, self._job, workers)) as results:
             for result in results:
                 images += result.images
                 parts = self._open.setdefault(result.shard, {})
                 parts[result.chunk] = result
-                if len(parts) == self._plan.chunks(result.shard):
+                made = sum(part.images for part in parts.values())
+                if made == self._wanted(result.shard, done):
                     # Looked at before the part counts: a run that is stopped comes to no end.
                     if self._watch.changed(item.path for item in self._plan.items(result.shard)):
                         del self._open[result.shard]
                     else:
                         done[result.shard] = self._write(result.shard)
+                        self._written.add(result.shard)
                 self._progress(images, self._plan.images)
+
+    def _wanted(self, shard: int, done: Mapping[int, Mapping[str, Any]]) -> int:
+        """Pictures of a shard that this run annotates."""
+        if shard in self._retried:
+            return sum(done[shard]["errors"].values())
+        return self._plan.size(shard)
+
+    def _failed(self, shard: int) -> Collection[str] | None:
+        """Names of a shard's pictures to be tried again; None: it is made as a whole."""
+        return retry.failed(self._earlier(shard)) if shard in self._retried else None
+
+    def _earlier(self, shard: int) -> Any:
+        return retry.read_part(self._folder.path / part_name(shard))
 
     def _write(self, shard: int) -> dict[str, Any]:
         """Put a shard's chunks together, in order, and write it."""
@@ -336,7 +358,10 @@ class _Run:
             for data in chunks[chunk].batches
             for batch in pa.ipc.open_stream(data)
         ]
-        table = pa.Table.from_batches(batches, schema=self._schema).combine_chunks()
+        table = pa.Table.from_batches(batches, schema=self._schema)
+        if shard in self._retried:
+            table = retry.spliced(self._earlier(shard).cast(self._schema), table)
+        table = table.combine_chunks()
         codes = table["error_code"].drop_null().to_pylist()
         faces = pc.count(table["face_index"]).as_py()
         about = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,26 @@ class Plan:
         """Pictures of a shard."""
         return min(self.shard_size, self.images - shard * self.shard_size)
 
-    def chunks(self, shard: int) -> int:
-        """Tasks of a shard."""
-        return -(-self.size(shard) // self.chunk)
-
     def items(self, shard: int) -> list[Item]:
         columns = self._file.read_row_group(shard, use_threads=False).to_pydict()
         columns["path"] = [os.fsdecode(path) for path in columns["path"]]
         return [Item(*values) for values in zip(*columns.values(), strict=True)]
 
-    def tasks(self, shards: Iterable[int]) -> Iterator[Task]:
-        """Tasks of some shards, read as they are taken."""
+    def tasks(
+        self,
+        shards: Iterable[int],
+        only: Callable[[int], Collection[str] | None] = lambda shard: None,
+    ) -> Iterator[Task]:
+        """Tasks of some shards, read as they are taken.
+
+        Args:
+            shards: their numbers.
+            only: of a shard, the names that are wanted; None for all.
+        """
         for shard in shards:
-            items = self.items(shard)
+            items, names = self.items(shard), only(shard)
+            if names is not None:
+                items = [item for item in items if item.image_id in names]
             for chunk, start in enumerate(range(0, len(items), self.chunk)):
                 yield Task(shard, chunk, tuple(items[start : start + self.chunk]))
 
