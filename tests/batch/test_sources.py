@@ -460,6 +460,9 @@ def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path:
     source = [str(tmp_path / "t.parquet")]
     assert planned(tmp_path, source) == (["a.jpg"], 1)
     assert planned(tmp_path, source, Job(id_column="id")) == (["first", "second"], 0)
+    alike = ["x/a.jpg", "y/a.jpg"]  # as the file is called
+    pq.write_table(table.set_column(0, "id", [alike]), tmp_path / "t.parquet")
+    assert planned(tmp_path, source, Job(id_column="id")) == (alike, 0)
 
 
 def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> None:

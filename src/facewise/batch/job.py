@@ -40,6 +40,7 @@ class Item(NamedTuple):
         offset: TAR: first byte; ROW: the row's number.
         size: TAR: bytes; ROW: the row's number within its row group or record batch.
         group: ROW: row group or record batch.
+        own_id: FILE, VIDEO: ``image_id`` is of an ``--id-column`` and spells no path.
     """
 
     image_id: str
@@ -48,6 +49,7 @@ class Item(NamedTuple):
     offset: int = 0
     size: int = 0
     group: int = 0
+    own_id: bool = False
 
 
 FILE, TAR, ROW, VIDEO, PROBLEM, MISSING, SPARSE = range(7)
@@ -62,10 +64,11 @@ PROBLEMS: Final = {
 VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
 
 
-def file_item(name: str, image_id: str | None = None) -> Item:
+def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -> Item:
     """The item of one file; its ending tells videos from pictures."""
     kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
-    return Item(storage.readable(image_id or name), kind, storage.absolute(name))
+    named = storage.readable(image_id or name)
+    return Item(named, kind, storage.absolute(name), own_id=own_id)
 
 
 class Task(NamedTuple):

@@ -74,8 +74,9 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     yield Item(storage.readable(image_id), MISSING, "the table's row has no path")
                 elif is_path:
                     name = values[column]
-                    image_id = image_id if job.id_column is not None else name
-                    yield file_item(storage.beside(source, name), image_id)
+                    own_id = job.id_column is not None
+                    image_id = image_id if own_id else name
+                    yield file_item(storage.beside(source, name), image_id, own_id=own_id)
                 else:
                     yield Item(storage.readable(image_id), ROW, path, row, within, group)
     except ImageNotFoundError:  # which may pass; the errors below are Arrow's on what it read

@@ -79,7 +79,7 @@ class Plan:
 def _schema() -> Any:
     import pyarrow as pa
 
-    kinds = [pa.string(), pa.int8(), pa.binary(), pa.int64(), pa.int64(), pa.int32()]
+    kinds = [pa.string(), pa.int8(), pa.binary(), pa.int64(), pa.int64(), pa.int32(), pa.bool_()]
     return pa.schema(list(zip(Item._fields, kinds, strict=True)))
 
 
@@ -136,14 +136,10 @@ def _file(item: Item) -> str | None:
 
     Links stay as they are: what leads to one file may be two pictures of a data set.
     """
-    if item.kind not in (FILE, VIDEO):
+    # Rows with ids of their own are all wanted, whatever file they name.
+    if item.kind not in (FILE, VIDEO) or item.own_id or storage.is_url(item.path):
         return None
-    path = item.path  # absolute, or a URL
-    base = os.path.basename  # a Path for each of a million files takes seconds
-    # A name that spells no path is of an --id-column, whose rows are all wanted.
-    if storage.is_url(path) or base(item.image_id) != storage.readable(base(path)):
-        return None
-    return path
+    return item.path  # which is absolute
 
 
 class _Once:
