@@ -59,17 +59,20 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Headers of a tar, none of them kept.
 
     Raises:
-        tarfile.TarError: it is damaged, ends within a member or header, or goes on after its end.
+        tarfile.TarError: it is damaged, ends within a member or header or without an end mark, or
+            goes on after its end.
     """
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header it read
             yield member
-        # tarfile takes whatever is no header for the end; that is two blocks of zeros, or, where
-        # they were left out, the end of the file.
+        # tarfile takes whatever is no header for the end, and the file's end, too, where a tar was
+        # cut off between two members; the end is two blocks of zeros, of which some leave one out.
         file.seek(tar.offset)
         mark = file.read(2 * tarfile.BLOCKSIZE)
+        if not mark:
+            raise tarfile.ReadError(f"no end mark at byte {tar.offset:,}: it may have been cut off")
         if any(mark):
             what = "it ends within the header" if len(mark) < tarfile.BLOCKSIZE else "no header"
             raise tarfile.ReadError(f"{what} at byte {tar.offset:,}")

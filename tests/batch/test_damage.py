@@ -84,15 +84,29 @@ def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
 THREE: dict[str, Any] = {"a.jpg": b"a" * 700, "b.jpg": b"b" * 700, "c.jpg": b"c" * 700}
 
 
-def test_a_tar_that_is_whole_has_no_problem_with_its_end_mark_or_without(tmp_path: Path) -> None:
+def test_a_tar_that_is_whole_has_no_problem_however_long_its_end_mark_is(tmp_path: Path) -> None:
     path = tmp_path / "t.tar"
     start = write_tar(path, THREE)
     whole = path.read_bytes()
     end = start["c.jpg"] + 512 + 1024
-    for data in (whole, whole[: end + 1024], whole[: end + 512], whole[:end]):
+    for data in (whole, whole[: end + 1024], whole[: end + 512]):
         path.write_bytes(data)
         assert contents(listed(path)) == THREE
         assert len(listed(path)) == 3
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_a_tar_cut_off_between_two_members_says_so(links: bool, tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    members: dict[str, Any] = {"l.jpg": link("a.jpg")} if links else {}
+    start = write_tar(path, members | THREE)
+    path.write_bytes(path.read_bytes()[: start["c.jpg"]])
+    *found, problem = listed(path)
+    assert [item.kind for item in found] == [TAR] * (2 + links)
+    assert problem.kind == PROBLEM
+    assert f"no end mark at byte {start['c.jpg']:,}" in problem.path
+    with pytest.raises(OptionError, match="no end mark at byte"):
+        read_pictures(path)
 
 
 def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
