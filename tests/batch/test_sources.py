@@ -102,6 +102,26 @@ def test_a_folder_that_fails_for_now_is_told_from_one_that_may_not_be_listed(
             list(list_items([f"{tmp_path}/{source}"], AGE, Skipped(), {}))
 
 
+@pytest.mark.parametrize("pattern", ["a*/*/*.jpg", "*/sub/*.jpg", "a*/**/*.jpg", "a*/**", "a*"])
+def test_a_pattern_lists_no_folder_in_which_nothing_can_match(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which one may be unreadable: nothing is missed."""
+    for name in ("a1/sub", "b1/private"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a1" / "sub" / "a.jpg").touch()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if "private" in os.fspath(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (item,) = list_items([f"{tmp_path}/{pattern}"], AGE, Skipped(), {})
+    assert item.image_id.endswith("/a1/sub/a.jpg")
+
+
 def test_a_folder_that_goes_meanwhile_may_come_again(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.jpg").touch()

@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -81,14 +82,15 @@ def _find_local(pattern: str) -> Iterator[tuple[str, bool]]:
     fixed = next(i for i, part in enumerate(parts) if MAGIC.search(part))
     folder = "/".join(parts[:fixed]) or ("/" if local.startswith("/") else "")
     rest = [part for part in parts[fixed:] if part]
+    head = list(takewhile(lambda part: part != "**", rest))
     if not Path(folder or ".").is_dir():
         raise OptionError(f"{pattern}: there is no folder {folder}: check the path")
     folders_only = _folders_only(pattern)
 
     def enter(name: str) -> bool:
-        """Above the pattern's last part any folder, there one that matches, and all below it."""
-        names = name.split("/")
-        return "**" in rest or len(names) != len(rest) or _matches(names, rest)
+        """A folder on the way to what may match, and all that is below one that does."""
+        names = name.split("/")[: len(head)]
+        return _matches(names, head[: len(names)])
 
     def matches(name: str) -> bool:
         return not folders_only and _matches(name.split("/"), rest)
