@@ -4,6 +4,7 @@ goes by another's name."""
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import json
 import socket
@@ -777,6 +778,37 @@ def test_without_an_extra_that_a_source_needs_nothing_is_begun(
     monkeypatch.setitem(sys.modules, module, None)
     assert annotate([str(source)], out, AGE, workers=1).errors == errors  # finished
     with pytest.raises(MissingExtraError):
+        annotate([str(source)], out, AGE, workers=1, retry_errors=True)
+
+
+@pytest.mark.parametrize("listing", ["list.txt", "paths.parquet"])
+def test_without_the_driver_of_a_lists_urls_nothing_is_begun(listing: str, tmp_path: Path) -> None:
+    source, urls = tmp_path / listing, ["a.jpg", "nonsense://bucket/b.jpg"]
+    if source.suffix == ".txt":
+        source.write_text("\n".join(urls))
+    else:
+        pq.write_table(pa.table({"path": urls}), source)
+    with pytest.raises(OptionError, match="no file system for nonsense://"):
+        annotate([str(source)], tmp_path / "t", AGE, workers=1)
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(OptionError, match="no file system for nonsense://"):
+        storage.read_range(urls[1], 10)  # as of a row whose struct names a file
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
+def test_a_server_that_does_not_answer_is_a_row_and_a_driver_that_went_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    source, out = tmp_path / "list.txt", tmp_path / "t"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and never listens: whoever connects is refused
+        source.write_text(f"ftp://127.0.0.1:{closed.getsockname()[1]}/a.jpg")
+        assert annotate([str(source)], out, AGE, workers=1).errors == {"image_not_found": 1}
+    drivers = importlib.import_module("fsspec.registry")  # not what fsspec itself calls so
+    monkeypatch.delitem(drivers._registry, "ftp")
+    monkeypatch.setitem(sys.modules, "fsspec.implementations.ftp", None)
+    with pytest.raises(OptionError, match="no file system for ftp://"):
         annotate([str(source)], out, AGE, workers=1, retry_errors=True)
 
 

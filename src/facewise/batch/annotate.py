@@ -150,7 +150,9 @@ def _begin(
     skipped, opened = Skipped(), Fingerprints()
     items = list_items(sources, job, skipped, opened)
     extras: set[str] = set()
-    digest, dropped = write_plan(folder, _decodable(items, extras), job.shard_size)
+    protocols: dict[str, str] = {}
+    readable = _readable(items, extras, protocols)
+    digest, dropped = write_plan(folder, readable, job.shard_size)
     with contextlib.closing(open_plan(folder, digest, job.shard_size)) as plan:
         images, shards = plan.images, plan.shards
     if skipped:
@@ -181,6 +183,7 @@ def _begin(
             "chunk": job.chunk,
             "sources": opened,
             "extras": sorted(extras),
+            "protocols": protocols,
         },
         "complete": False,
     }
@@ -201,15 +204,21 @@ def _left_out(skipped: Skipped) -> str:
     return str(skipped) + (": videos in a tar are not read, unpack them" if videos else "")
 
 
-def _decodable(items: Iterable[Item], extras: set[str]) -> Iterator[Item]:
-    """Pass items on; ``extras`` receives what they need.
+def _readable(items: Iterable[Item], extras: set[str], protocols: dict[str, str]) -> Iterator[Item]:
+    """Pass items on; what they need is noted: extras, and a URL of each protocol.
 
-    A table that is finished with a row ``missing_extra`` for each of them would help nobody.
+    A table that is finished with an error for each of them would help nobody.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: an extra is not installed.
+        OptionError: a protocol's driver is not.
     """
     for item in items:
+        if item.kind in (FILE, VIDEO) and storage.is_url(item.path):
+            protocol = item.path.split("://", 1)[0]
+            if protocol not in protocols:
+                storage.check_driver(item.path)
+                protocols[protocol] = item.path
         name = item.path if item.kind == FILE else item.image_id
         extra = None
         if item.kind == VIDEO:
@@ -272,6 +281,8 @@ class _Run:
         if missing:
             for extra in self._manifest["plan"].get("extras", ()):
                 _require(extra)
+            for url in self._manifest["plan"].get("protocols", {}).values():
+                storage.check_driver(url)
             if self._manifest["complete"]:
                 self._settle(complete=False, parts=done)
             self._progress(before, self._plan.images)

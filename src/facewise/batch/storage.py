@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -57,6 +58,17 @@ def file_system(url: str) -> tuple[Any, str]:
             f"{url}: no file system for {protocol}:// ({error}); install its fsspec driver "
             f"({fsspec.__name__} lists them), or copy the files here"
         ) from error
+
+
+def check_driver(url: str) -> None:
+    """Settle that there is a file system for a URL, whether its server answers now or not.
+
+    Raises:
+        OptionError: there is none.
+        MissingExtraError: fsspec is not installed.
+    """
+    with contextlib.suppress(OSError):
+        file_system(url)
 
 
 def may_pass(error: Exception) -> bool:
@@ -224,6 +236,8 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
 
     Raises:
         ImageNotFoundError: it has gone, or cannot be read.
+        OptionError: nobody knows the protocol of a URL.
+        MissingExtraError: fsspec is not installed.
     """
     if not is_url(path):
         try:
@@ -236,6 +250,8 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
             return _read_url(path, limit, offset)
         except FileNotFoundError as error:
             raise unreadable(error, path) from error
+        except FacewiseError:  # no file system: another attempt would find none, either
+            raise
         except Exception as error:  # drivers raise errors of their own kinds
             failure = error
     raise unreadable(failure, path) from failure
