@@ -45,15 +45,15 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
                 image_id = storage.readable(f"{source}::{name}")
                 if is_hidden(name):
                     continue
-                if PurePosixPath(name).suffix.lower() not in endings:
+                if place is None and not problem:
+                    skipped.add_special(name)
+                elif PurePosixPath(name).suffix.lower() not in endings:
                     skipped.add(name)
                 elif place is not None:
                     yield Item(image_id, TAR, path, *place)
-                elif problem:
+                else:
                     kind = SPARSE if problem == tars.SPARSE else MISSING
                     yield Item(image_id, kind, storage.readable(problem))
-                else:
-                    skipped.add(name)
         except tars.DAMAGE as error:
             yield Item(
                 storage.readable(source),
