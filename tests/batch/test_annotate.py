@@ -218,6 +218,15 @@ def test_links_to_files_are_followed_and_loops_end(photos: Path, tmp_path: Path)
     assert len(found) == 19
 
 
+def test_one_picture_that_is_named_twice_is_said_in_the_singular(
+    photos: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    twice = [str(photos / "wall.png")] * 2
+    annotate(twice, tmp_path / "t", AGE, workers=1, note=said.append)
+    assert "1 picture was named more than once: the first of each counts" in said
+
+
 def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -484,7 +493,7 @@ def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
     summary = annotate(twice, tmp_path / "t", AGE, workers=1, progress=kill, note=said.append)
     assert killed
     assert summary.images == len(by_name(tmp_path / "t")) == 16
-    assert any("16 pictures were named more than once" in text for text in said)
+    assert "16 pictures were named more than once: the first of each counts" in said
     assert sorted(summary.errors) == sorted(
         {row["error_code"] for row in rows(tmp_path / "t")} - {None}
     )

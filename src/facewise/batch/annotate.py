@@ -19,7 +19,7 @@ from facewise.batch.sources import check, list_items
 from facewise.batch.table import TableFolder, encode_part, part_name
 from facewise.batch.watch import Fingerprints, Watch, changed
 from facewise.errors import MissingExtraError, OptionError, TableError, check_count
-from facewise.folders import Skipped
+from facewise.folders import Skipped, counted
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
 """Runs tasks on so many workers; results in any order, tasks taken only as there is room."""
@@ -159,8 +159,8 @@ def _begin(
         note(_left_out(skipped))
     if dropped:
         note(
-            f"{dropped:,} pictures were named more than once and are annotated once (of a tar's "
-            "members of one name, the first)"
+            f"{counted(dropped, 'picture was', 'pictures were')} named more than once: the first "
+            "of each counts"
         )
     if images == 0:
         packed = [
