@@ -304,6 +304,14 @@ def test_a_part_lost_or_cut_by_a_power_failure_is_made_again(photos: Path, tmp_p
     assert parts(tmp_path / "t") == before
 
 
+def test_a_line_that_vouches_for_nothing_is_passed_over(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "t")
+    before = (tmp_path / "t" / "_parts.jsonl").read_text()
+    torn = "".join(f"{line}\n" for line in ('{"shard": 1}', "{}", "[]", "7", '{"sh'))
+    (tmp_path / "t" / "_parts.jsonl").write_text(before + torn)
+    assert run(photos, tmp_path / "t").annotated == 0
+
+
 def test_workers_do_not_change_a_byte(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "one")
     annotate([str(photos)], tmp_path / "two", AGE, workers=2)

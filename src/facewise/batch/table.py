@@ -30,6 +30,9 @@ PARTS: Final = "_parts.jsonl"
 LOCK: Final = "_lock"
 UNFINISHED: Final = "_unfinished"
 
+VOUCHED: Final = frozenset(("shard", "sha256", "rows", "faces", "errors"))
+"""What is read of a part's line."""
+
 
 class TableFolder:
     """A table that this process has locked; use as a context.
@@ -180,8 +183,9 @@ class TableFolder:
             for raw in file:
                 try:
                     line = json.loads(raw)
-                    vouched[int(line["shard"])] = line
-                except (ValueError, KeyError, TypeError):
+                    if line.keys() >= VOUCHED:
+                        vouched[int(line["shard"])] = line
+                except (ValueError, AttributeError, TypeError):
                     continue  # torn; its part is made again
         whole, damaged = {}, []
         for shard, line in vouched.items():
