@@ -523,6 +523,14 @@ def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_pat
     assert "40 errors (image_not_found 40)" in done.stdout
 
 
+def test_a_folder_with_hidden_files_alone_may_become_a_table(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t"
+    out.mkdir()
+    (out / ".DS_Store").touch()
+    assert run(photos / "wall.png", out).images == 1
+    assert len(rows(out)) == 1
+
+
 def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_path: Path) -> None:
     with TableFolder(tmp_path / "t"), pytest.raises(TableError, match="is being written by"):
         run(photos, tmp_path / "t")

@@ -80,7 +80,8 @@ class TableFolder:
     def _check_kind(self) -> None:
         if (self.path / MANIFEST).exists():
             return
-        foreign = [p.name for p in self.path.iterdir() if not p.name.startswith("_")]
+        # Hidden files are nobody's table: macOS puts .DS_Store into every folder that it shows.
+        foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(("_", "."))]
         if foreign:
             raise TableError(
                 f"{self.path} holds {foreign[0]} and is not a table of facewise: name a new folder"
