@@ -323,7 +323,6 @@ def read_csv(path: Path) -> DataSet:
         if wrong and all(label is None or name in wrong for name, label in labels.items()):
             skipped.append((key, "; ".join(wrong.values())))
             continue
-        unread.update(wrong.items())
         sample = Sample(
             key=key,
             dataset="csv",
@@ -336,16 +335,32 @@ def read_csv(path: Path) -> DataSet:
         if first is not sample:
             skipped.append((key, _listed_twice(first.key, _differing(first, sample))))
             continue
+        unread.update(wrong.items())
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
-    for (_, reason), count in unread.most_common(MOST_WARNINGS):
-        log.warning("%s: %s; unknown in %s", path, reason, counted(count, "row", "rows"))
+    _warn_of_unread(path, unread)
     if samples and all((s.age_range, s.gender, s.ethnicity) == (None,) * 3 for s in samples):
         raise OptionError(
             f"{path} has no label in any row: labels are read from the columns age, gender (or "
             f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
         )
     return DataSet(tuple(samples), tuple(skipped), places)
+
+
+def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
+    """A line for each kind of label that could not be read, the commonest reasons first."""
+    for name in dict.fromkeys(name for name, _ in unread):
+        reasons = Counter({reason: n for (own, reason), n in unread.items() if own == name})
+        shown = reasons.most_common(MOST_REASONS)
+        rest = reasons.total() - sum(n for _, n in shown)
+        log.warning(
+            "%s: %s of %s counts as unknown: %s",
+            path,
+            name.removesuffix("_range"),
+            counted(reasons.total(), "row", "rows"),
+            "; ".join(f"{reason} ({n:,})" for reason, n in shown)
+            + (f"; other reasons ({rest:,})" if rest else ""),
+        )
 
 
 def _labels(row: Mapping[str, str]) -> dict[str, Any]:
@@ -389,8 +404,10 @@ def either(row: Mapping[str, str], name: str, other: str) -> str:
 
 
 _YEAR: Final = r"(\d{1,3}(?:\.\d*)?)"
-_AGE: Final = re.compile(rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013]\s*{_YEAR}))?(?:\s*(?:years|y))?")
-_OVER: Final = re.compile(rf"(?:>|more than|over)\s*{_YEAR}")
+_AGE: Final = re.compile(
+    rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013\u2014]\s*{_YEAR}))?(?:\s*y(?:ears?)?(?: old)?)?"
+)
+_OVER: Final = re.compile(rf"(?:>=?|more than|over)\s*{_YEAR}")
 _PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
 """70, 70+, 20-29 with a dash of a spreadsheet's; >70; (25, 32), as Adience has it."""
 
@@ -398,6 +415,11 @@ UNKNOWN_WORDS: Final = frozenset(
     {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
 )
 """What tables hold where a label is not known, in lower case."""
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a field says that a label is not known."""
+    return text.strip().lower() in UNKNOWN_WORDS
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
@@ -409,15 +431,16 @@ def parse_age(text: str) -> tuple[int, int] | None:
         ValueError: it is no age.
     """
     text = text.strip()
-    if text.lower() in UNKNOWN_WORDS:
+    if is_unknown(text):
         return None
+    lower = text.lower()
     if (group := _fairface_group(text)) is not None:
         return group
     if pair := _PAIR.fullmatch(text):
         first, last = float(pair[1]), float(pair[2])
-    elif over := _OVER.fullmatch(text.lower()):
+    elif over := _OVER.fullmatch(lower):
         first, last = float(over[1]), float(AGES[-1])
-    elif match := _AGE.fullmatch(text):
+    elif match := _AGE.fullmatch(lower):
         first = float(match[1])
         last = float(AGES[-1] if match[2] else match[3] or first)
     else:
@@ -446,10 +469,10 @@ def parse_label(
         ValueError: it is none of them.
     """
     text = text.strip()
-    if text.lower() in UNKNOWN_WORDS:
+    if is_unknown(text):
         return None
     for name, label in {**dict(zip(labels, labels, strict=True)), **(synonyms or {})}.items():
-        if text.lower() == name.lower():
+        if _plain(text) == _plain(name):
             return labels.index(label)
     raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
 
@@ -458,8 +481,12 @@ TABLE_SUFFIXES: Final = (".csv", ".tsv")
 SEPARATORS: Final = (",", ";", "\t")
 PATH_COLUMNS: Final = ("path", "file", "filename", "image")
 PATHS_MAY_BE: Final = "path may also be called file, filename or image"
-MOST_WARNINGS: Final = 10
-"""Of labels that cannot be read; the commonest come first."""
+MOST_REASONS: Final = 10
+"""Why labels cannot be read, of each kind of label; the others are only counted."""
+
+
+def _plain(label: str) -> str:
+    return label.lower().replace("_", " ").replace("-", " ")
 
 
 def rows_by_file(
@@ -488,7 +515,9 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
     """
     try:
         text = _decoded(path.read_bytes())
-        header = text[: text.find("\n")]
+        if "\0" in text[:1000]:
+            raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
+        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])  # of names, not in them
         separator = max(SEPARATORS, key=header.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
@@ -506,7 +535,9 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
             )
         return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
     except UnicodeDecodeError as error:
-        raise OptionError(f"{path} is not UTF-8 ({error.reason}): save it as CSV UTF-8") from error
+        raise OptionError(
+            f"{path} is no text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
+        ) from error
     except (OSError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error
 

@@ -82,8 +82,6 @@ FAIRFACE_RACES: Final[dict[str, str]] = {
 ETHNICITY_SYNONYMS: Final[dict[str, str]] = FAIRFACE_RACES | {
     "Caucasian": "White",
     "African American": "Black",
-    "African-American": "Black",
-    "Latino Hispanic": "Others",
     "Other": "Others",
 }
 """How else lists spell the contract's classes."""

@@ -420,6 +420,15 @@ def test_lists_are_read_as_evaluate_reads_them(tmp_path: Path) -> None:
     assert crossing == {"files": {"b": "train", "c": "test"}, "leave_out": ["c"]}
 
 
+def test_labels_are_read_as_evaluate_reads_them() -> None:
+    name = "25_0_0_20170117.jpg"
+    assert labels_of(name, {"age": "NaN", "race": "Caucasian", "gender": "?"}) == {
+        "age": "25",
+        "gender": "male",
+        "ethnicity": "White",
+    }
+
+
 def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
     """As FairFace's own: its names are the ends of the paths of the pictures."""
     listing = tmp_path / "list.csv"

@@ -327,6 +327,8 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
         (">70", (70, 120)),
         ("(25; 32)".replace(";", ","), (25, 32)),
         ("25 years", (25, 25)),
+        ("25 Years old", (25, 25)),
+        (">=70", (70, 120)),
         ("NaN", None),
         ("N/A", None),
         ("unknown", None),
@@ -444,9 +446,30 @@ def test_columns_go_by_any_case_and_by_fairfaces_names(
         ((30, 30), 0, None, ""),
     ]
     assert data_set.skipped == ()
-    assert "'Martian' is not one of White, Black, Asian, Indian, Others; unknown in 1 row" in (
-        caplog.text
-    )
+    assert (
+        "ethnicity of 1 row counts as unknown: "
+        "'Martian' is not one of White, Black, Asian, Indian, Others (1)"
+    ) in caplog.text
+
+
+def test_every_label_that_cannot_be_read_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing = tmp_path / "faces.csv"
+    rows = [f"{i}.jpg,age {i},male" for i in range(12)] + ["a.jpg,25 Years,x", "a.jpg,25,x"]
+    listing.write_text("\n".join(["path,age,gender", *rows]))
+    data_set = read_csv(listing)
+    assert [s.age_range for s in data_set.samples] == [None] * 12 + [(25, 25)]
+    assert "age of 12 rows counts as unknown: age 'age 0' is not a year" in caplog.text
+    assert "other reasons (2)" in caplog.text
+    assert "gender of 1 row counts as unknown: 'x' is not one of male, female (1)" in caplog.text
+
+
+def test_separators_within_quotes_separate_nothing(tmp_path: Path) -> None:
+    listing = tmp_path / "faces.csv"
+    listing.write_text('"note; a; b; c",path,race\nx,a.jpg,african-american\n')
+    (sample,) = read_csv(listing).samples
+    assert (sample.key, sample.ethnicity) == ("a.jpg", 1)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -469,6 +492,9 @@ def test_a_list_is_read_as_a_spreadsheet_saves_it(
 def test_a_list_in_another_encoding_is_told_what_to_do(tmp_path: Path) -> None:
     listing = tmp_path / "faces.csv"
     listing.write_bytes("path,age\né.jpg,30\n".encode("latin-1"))
+    with pytest.raises(OptionError, match="save it as CSV UTF-8"):
+        read_csv(listing)
+    listing.write_bytes("path,age\na.jpg,30\n".encode("utf-16-le"))
     with pytest.raises(OptionError, match="save it as CSV UTF-8"):
         read_csv(listing)
 

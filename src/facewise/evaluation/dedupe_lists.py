@@ -13,6 +13,7 @@ from typing import Any, Final
 from facewise.datasets import (
     SPLITS,
     either,
+    is_unknown,
     listed_name,
     parse_age,
     parse_label,
@@ -26,7 +27,7 @@ from facewise.files import replacing
 from facewise.labels import (
     ATTRIBUTES,
     ETHNICITY_LABELS,
-    FAIRFACE_RACES,
+    ETHNICITY_SYNONYMS,
     GENDER_LABELS,
     GENDER_SYNONYMS,
 )
@@ -94,10 +95,12 @@ def labels_of(name: str, row: Row | None) -> Row:
         if ethnicity is not None:
             out["ethnicity"] = ETHNICITY_LABELS[ethnicity]
     if row:
+        age_text = row.get("age", "")
+        ethnicity_text = either(row, "ethnicity", "race")
         given = {
-            "age": row.get("age", ""),
+            "age": "" if is_unknown(age_text) else age_text,
             "gender": _label(either(row, "gender", "sex"), GENDER_LABELS, GENDER_SYNONYMS),
-            "ethnicity": _label(either(row, "ethnicity", "race"), ETHNICITY_LABELS, FAIRFACE_RACES),
+            "ethnicity": _label(ethnicity_text, ETHNICITY_LABELS, ETHNICITY_SYNONYMS),
         }
         out |= {name: label for name, label in given.items() if label}
     return out
