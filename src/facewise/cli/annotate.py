@@ -83,7 +83,7 @@ def annotate(
         int, typer.Option(help="Most photos per inference; more than 1 only pays on a GPU.")
     ] = 1,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Redo parts that have rows with errors.")
+        bool, typer.Option("--retry-errors", help="Try pictures with errors again.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any row has an error.")
