@@ -190,6 +190,8 @@ def test_bad_usage(
     [
         ("predict", "cv2", "opencv-python-headless"),
         ("predict", "onnxruntime", "onnxruntime"),
+        ("annotate", "cv2", "opencv-python-headless"),
+        ("evaluate", "cv2", "opencv-python-headless"),
         ("serve", "cv2", "opencv-python-headless"),
         ("serve", "onnxruntime", "onnxruntime"),
     ],
@@ -200,7 +202,15 @@ def test_a_broken_package_is_named(
     """As where a package that installs over another one was uninstalled."""
     (tmp_path / f"{module}.py").write_text("raise ImportError('libGL.so.1: no such file')")
     photo = str(pictures / "astronaut.jpg")
-    arguments = {"predict": [photo], "serve": ["--no-open", "--port", "0"]}
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"path,age,gender\n{photo},36,female\n")
+    evaluated = ["--data", str(labels), "--store", str(tmp_path / "store"), "--workers", "2"]
+    arguments = {
+        "predict": [photo],
+        "annotate": [photo, "--out", str(tmp_path / "table")],
+        "evaluate": [*evaluated, "--out", str(tmp_path / "report")],
+        "serve": ["--no-open", "--port", "0"],
+    }
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     result = spawn(command, *arguments[command], PYTHONPATH=path)
     assert result.returncode == 2

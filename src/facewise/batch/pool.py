@@ -83,6 +83,7 @@ def run(
 
     Raises:
         FacewiseError: a worker cannot start.
+        ImportError: nor can it where a package is broken that only workers import, as OpenCV is.
     """
     waiting = iter(tasks)
     first = list(islice(waiting, workers or cores()))
@@ -151,8 +152,8 @@ class _Pool:
             yield from self._bury(worker)
             return
         if not worker.ready:
-            if message:
-                raise FacewiseError(message)
+            if message is not None:
+                raise message
             worker.ready = True
             return
         attempt = worker.attempts.popleft()
@@ -245,10 +246,10 @@ def _work(connection: Connection, job: Job, parent: int) -> None:
         from facewise.batch.work import Annotator
 
         annotator = Annotator(job)
-    except FacewiseError as error:
-        connection.send(str(error))
+    except (FacewiseError, ImportError) as error:
+        connection.send(error)
         return
-    connection.send("")
+    connection.send(None)
     following: list[tuple[Task, Any]] = []
 
     def look_ahead() -> None:

@@ -316,6 +316,8 @@ def _run_all(
         for chunk in track(chunks, description=label):
             rows += _run(chunk)
         return rows
+    import cv2  # noqa: F401  where it is broken, no worker starts, and none could say why
+
     with ProcessPoolExecutor(
         workers, initializer=_start, initargs=(model, data_sets, degradation)
     ) as pool:
