@@ -84,6 +84,7 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
         check(await post(f"{url}/batch", files=two * 5), 422, "too_many_photos")
         check(await post(f"{url}?vector=maybe", files=file), 422, "invalid_option")
         check(await post(f"{url}?attributes=", files=file), 422, "invalid_option")
+        check(await post(f"{url}?attributes=,+,", files=file), 422, "invalid_option")
         detail = check(await running.client.get(url), 405, "method_not_allowed")
         assert "POST" in detail
         for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "INVENTED"):

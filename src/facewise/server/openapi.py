@@ -122,7 +122,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
             if parameter["name"] == "attributes":
                 parameter["schema"] = {
                     "type": "string",
-                    "pattern": f"^ *({choice})( *, *({choice}))* *$",
+                    "pattern": f"^[ ,]*({choice})( *,[ ,]*({choice}))*[ ,]*$",
                     "examples": [",".join(attributes[:2])],
                 }
             if parameter["name"] == "coverage":

@@ -72,6 +72,8 @@ def options(
     if attributes is None:
         return Options(on, level, vector, years)
     names = [name.strip() for name in attributes.split(",")]
+    # A comma at the end is passed over, as commands do it; a list of nothing is a mistake.
+    names = [name for name in names if name] or [""]
     for name in names:
         if name not in on:
             raise ProblemError(
