@@ -436,7 +436,8 @@ def test_a_reference_is_compared_and_a_bad_one_explained(
     bad = audit(table, "--against", reference)
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
-    assert "columns attribute, label, share; its header has who, how many" in bad.stderr
+    assert "lacks the columns attribute, label, share" in bad.stderr
+    assert "its columns are who, how many" in bad.stderr
     assert audit(tmp_path).returncode == 2
 
 
@@ -472,14 +473,40 @@ def test_a_reference_goes_by_any_case_and_other_words_for_a_gender(tmp_path: Pat
         path.write_text(f"attribute,label,share\ngender,{man},0.4\ngender,{woman},0.6\n")
         assert read_reference(path)["gender"] == {"male": 0.4, "female": 0.6}
     path.write_text("attribute,label,share\ngender,male\ngender\n")
-    with pytest.raises(OptionError, match="must be a CSV with the columns"):
+    with pytest.raises(OptionError, match="share of 'male' of 'gender' is no number, but ''"):
         read_reference(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "comma", "encoding"),
+    [
+        ("census.tsv", "\t", ".", "utf-8"),
+        ("census.TSV", "\t", ",", "utf-16"),
+        ("census.csv", ";", ",", "utf-8-sig"),
+    ],
+)
+def test_a_reference_is_read_as_spreadsheets_write_it(
+    table: Path,
+    tmp_path: Path,
+    audit: Audit,
+    name: str,
+    separator: str,
+    comma: str,
+    encoding: str,
+) -> None:
+    cells = ("attribute", "label", "share"), ("gender", "male", ".4"), ("gender", "female", ".6")
+    lines = [separator.join(row).replace(".", f"0{comma}") for row in cells]
+    (tmp_path / name).write_text("\r\n".join(lines) + "\r\n", encoding=encoding, newline="")
+    done = audit(
+        table, "--against", tmp_path / name, "--no-crossings", "--out", tmp_path / "report"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "report.json").read_text())["against_reference"]["gender"]
+    assert {row["label"]: row["reference"] for row in rows} == {"male": 0.4, "female": 0.6}
+
+
 def test_a_reference_that_cannot_be_read_is_not_said_to_lack_columns(tmp_path: Path) -> None:
-    with pytest.raises(
-        OptionError, match=r"none\.csv cannot be read \(No such file.*check the path"
-    ):
+    with pytest.raises(OptionError, match=r"none\.csv cannot be read as CSV: .*No such file"):
         read_reference(tmp_path / "none.csv")
 
 

@@ -1,11 +1,11 @@
-"""A population to compare with: a CSV of ``attribute,label,share``."""
+"""A population to compare with: a list of ``attribute,label,share``."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Final
 
+from facewise.datasets import read_rows
 from facewise.errors import OptionError
 from facewise.labels import GENDER_SYNONYMS
 from facewise.reporting.confusions import LABELS
@@ -19,45 +19,31 @@ _LABEL_SYNONYMS: Final = {"gender": GENDER_SYNONYMS}
 def read_reference(path: Path) -> dict[str, dict[str, float]]:
     """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
 
-    Columns, attributes and labels go by any case; gender may be called sex, and ethnicity race;
-    genders have the synonyms that lists of labels have.
+    The file is one that ``read_rows`` reads. Attributes and labels go by any case; gender may be
+    called sex, and ethnicity race; genders have the synonyms that lists of labels have.
 
     Raises:
         OptionError: the file cannot be read, holds no share, or says something else.
     """
     out: dict[str, dict[str, float]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = [name.strip().lower() for name in reader.fieldnames or ()]
-            if not set(COLUMNS) <= set(names):
-                there = ", ".join(reader.fieldnames or ()) or "nothing"
-                raise OptionError(
-                    f"{path} must be a CSV with the columns {', '.join(COLUMNS)}; its header has "
-                    f"{there}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                name, said, share = row["attribute"].strip().lower(), row["label"], row["share"]
-                name = _SYNONYMS.get(name, name)
-                labels = {label.lower(): label for label in LABELS.get(name, ())}
-                labels |= _LABEL_SYNONYMS.get(name, {})
-                label = labels.get(said.strip().lower())
-                if label is None:
-                    known = "; ".join(f"{n}: {', '.join(every)}" for n, every in LABELS.items())
-                    raise OptionError(f"{path}: no {said!r} of {name!r}; there are {known}")
-                if label in out.setdefault(name, {}):
-                    raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
-                out[name][label] = float(share)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OptionError(f"{path} cannot be read ({reason}): check the path") from error
-    except (csv.Error, KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise OptionError(
-            f"{path} must be a CSV with the columns {', '.join(COLUMNS)}: {error!r}"
-        ) from error
+    for row in read_rows(path, COLUMNS):
+        name, said = row["attribute"].strip().lower(), row["label"]
+        name = _SYNONYMS.get(name, name)
+        labels = {label.lower(): label for label in LABELS.get(name, ())}
+        labels |= _LABEL_SYNONYMS.get(name, {})
+        label = labels.get(said.strip().lower())
+        if label is None:
+            known = "; ".join(f"{n}: {', '.join(every)}" for n, every in LABELS.items())
+            raise OptionError(f"{path}: no {said!r} of {name!r}; there are {known}")
+        if label in out.setdefault(name, {}):
+            raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
+        try:
+            # Where fields are separated by semicolons, it is because commas are in the numbers.
+            out[name][label] = float(row["share"].replace(",", "."))
+        except ValueError as error:
+            raise OptionError(
+                f"{path}: the share of {label!r} of {name!r} is no number, but {row['share']!r}"
+            ) from error
     if not out:
         raise OptionError(f"{path} holds no share: it needs a row a label under its header")
     for name, shares in out.items():

@@ -27,7 +27,7 @@ def audit(
         list[Path] | None,
         typer.Option(
             help="A second table, to report the change to it (repeat for its parts), or a "
-            "reference CSV."
+            "reference CSV or TSV."
         ),
     ] = None,
     out: Annotated[
@@ -60,6 +60,7 @@ def audit(
     from facewise.audit.reference import read_reference
     from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.run import audit_tables
+    from facewise.datasets import is_table
 
     written = [] if out is None else _report_paths(out)
     for path in written:
@@ -69,11 +70,11 @@ def audit(
                 "report, or remove the file first"
             )
     against = against or []
-    is_csv = len(against) == 1 and against[0].suffix.lower() == ".csv"
-    reference = read_reference(against[0]) if is_csv else None
+    is_reference = len(against) == 1 and is_table(against[0])  # a Parquet file is annotate's
+    reference = read_reference(against[0]) if is_reference else None
     figures = audit_tables(
         _each_once(tables),
-        second=[] if is_csv else _each_once(against),
+        second=[] if is_reference else _each_once(against),
         reference=reference,
         model=model,
         source=confusions,
