@@ -299,6 +299,32 @@ def test_likeness_tells_one_photo_from_another() -> None:
     assert likeness(small, np.full_like(small, 80)) == 0
 
 
+@pytest.mark.parametrize("colour", ["black", "white"])
+def test_different_pictures_in_one_frame_are_no_copies(colour: str, tmp_path: Path) -> None:
+    for seed in range(30):
+        framed(drawn(seed), colour).save(tmp_path / f"{seed}.png")
+    framed(drawn(0).convert("L").convert("RGB"), colour).save(tmp_path / "grey.png")
+    ImageOps.mirror(framed(drawn(1), colour)).save(tmp_path / "mirrored.jpg", quality=60)
+    prints = fingerprints([read_pictures(tmp_path)])
+    found = groups(prints, find_pairs(prints, thorough=True))
+    assert found == [["0.png", "grey.png"], ["1.png", "mirrored.jpg"]]
+
+
+def framed(picture: Image.Image, colour: str) -> Image.Image:
+    return ImageOps.expand(picture, 20, colour)
+
+
+def test_tilted_copies_with_nothing_in_their_middle_are_copies(tmp_path: Path) -> None:
+    """There is no more than the compression's noise in it, which agrees in no two files."""
+    picture = drawn(0)
+    picture.paste(Image.new("RGB", (130, 130), "white"), (15, 15))
+    picture.save(tmp_path / "first.jpg", quality=60)
+    tilted = picture.rotate(5, Image.Resampling.BICUBIC).crop((10, 10, 150, 150))
+    tilted.save(tmp_path / "second.jpg", quality=60)
+    first, second = (thumbnail(np.asarray(Image.open(p))) for p in sorted(tmp_path.iterdir()))
+    assert likeness(first, second) >= CONFIRMED
+
+
 @pytest.mark.parametrize("blocks", [2**24, 700])
 def test_similar_equals_the_plain_count(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facewise.evaluation.dedupe.BLOCK_CELLS", blocks)
