@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from facewise.audit.prevalence import (
     CombinedShares,
@@ -20,8 +21,12 @@ from facewise.audit.prevalence import (
 from facewise.errors import ModelIntegrityError
 from facewise.reporting.bootstrap import wilson
 from facewise.reporting.confusions import (
+    LEAST_PRIOR,
+    MOST_PRIOR,
+    PRIORS_DRAWN,
     Confusions,
     _across_priors,
+    _covariance,
     class_masses,
     decade_masses,
     fit_confusions,
@@ -134,6 +139,72 @@ def test_confusions_by_hand() -> None:
     assert none["n"] == [10, 0]
     expected = [1.064 - np.log(10 / 10.5), -1.064 - np.log(0.5 / 10.5)]
     assert none["offsets"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_face_of_several_classes_is_split_as_the_model_has_its_part_of_them() -> None:
+    """Such that the biases are 0: members are in sum what is said."""
+    said = np.array([[0.75, 0.25]] * 80 + [[0.25, 0.75]] * 20, np.float32)
+    of = {"a": [1.0, 0.0], "b": [0.0, 1.0], "either": [1.0, 1.0]}
+    part = np.array([of["a"]] * 50 + [of["b"]] * 10 + [[1 / 3, 1.0]] * 20 + [of["either"]] * 20)
+    fitted = fit_confusions(said, said * part.astype(np.float32), ("a", "b"))
+    # Of the third kind a quarter is in either class, half and half; the fourth is split as said.
+    assert fitted["n"] == [50 + 10 + 5, 10 + 10 + 15]
+    assert fitted["counts"] == [[60, 5], [20, 15]]
+    assert fitted["offsets"] == pytest.approx(-np.log([0.65, 0.35]), abs=1e-4)
+
+
+def test_a_class_with_one_face_by_hand() -> None:
+    """Of ten faces that look alike, one is of the other class."""
+    said = np.tile(np.array([0.5, 0.5], np.float32), (10, 1))
+    fitted = fit_confusions(*class_masses(said, np.array([0] * 9 + [1])), ("a", "b"))
+    assert (fitted["n"], fitted["counts"]) == ([9, 1], [[9, 0], [1, 0]])
+    # With s = 1 / (1 + exp(-2 b)), 9 - 10 s = b: b is 0.7689.
+    expected = [0.7689 - np.log(0.9), -0.7689 - np.log(0.1)]
+    assert fitted["offsets"] == pytest.approx(expected, abs=1e-3)
+    # No draw of faces within the classes changes anything: the ridge alone is open, as 1 squared
+    # over the curvature between the classes, 1 + 2 * 10 s (1 - s), and over 1 of what both share.
+    s = 1 / (1 + np.exp(-2 * 0.7689))
+    member = np.repeat(np.eye(2), [9, 1], axis=0)
+    covariance = _covariance(member, np.tile([s, 1 - s], (10, 1)), None)
+    assert [1, -1] @ covariance @ [1, -1] / 2 == pytest.approx((1 + 20 * s * (1 - s)) ** -2)
+    assert [1, 1] @ covariance @ [1, 1] / 2 == pytest.approx(1)
+
+
+def test_shares_of_a_class_with_a_face_or_none_by_hand() -> None:
+    """A face that was taken for another class leaves a third for the right one, which varies as a
+    beta distribution of 1/2 and 1 does; of a class without a face all is right, in all draws.
+    """
+    counts = np.array([[0, 1, 0], [0, 7, 0], [0, 0, 0]])
+    confusions = Confusions(counts.sum(1), counts, np.zeros(3), np.zeros((3, 3)))
+    assert confusions.shares() == pytest.approx(np.array([[1 / 3, 2 / 3, 0], [0, 1, 0], [0, 0, 1]]))
+    drawn = confusions.draw_shares(20_000, np.random.default_rng(0))
+    assert drawn.shape == (20_000, 3, 3)
+    assert drawn[:, 0, 0].mean() == pytest.approx(1 / 3, abs=0.01)
+    assert drawn[:, 0, 0].var() == pytest.approx(1 / 3 * 2 / 3 / 2.5, rel=0.05)
+    assert drawn[:, 1:] == pytest.approx(np.broadcast_to(np.eye(3)[1:], (20_000, 2, 3)), abs=1e-6)
+
+
+def test_one_face_stands_for_no_more_than_eight() -> None:
+    """Where priors are drawn that would have it stand for most of all faces.
+
+    Both classes look alike: with weights w and 100 - w, the offset of the first is
+    b - log((100 - w) / w) / 2, where 1 / (1 + exp(-2 b)) is (100 - w - b) / 100.
+    """
+    p, labels = np.full((100, 2), 0.5), np.array([0] * 99 + [1])
+    mass = np.where(np.eye(2)[labels] > 0, p, 0)
+
+    def offset(w: float) -> float:
+        b = brentq(lambda b: 1 / (1 + np.exp(-2 * b)) - (100 - w - b) / 100, -10, 10)
+        return float(b - np.log((100 - w) / w) / 2)
+
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(PRIORS_DRAWN):
+        first, second = np.exp(rng.uniform(np.log(LEAST_PRIOR), np.log(MOST_PRIOR), 2))
+        first, second = first / (first + second), min(second / (first + second), 0.08)
+        found.append(offset(100 * second / (first + second)))
+    covariance = _across_priors(p, mass, labels)
+    assert covariance[0, 0] == pytest.approx(np.var(found, ddof=1), rel=1e-3)
 
 
 def test_what_all_offsets_have_in_common_is_no_uncertainty() -> None:
