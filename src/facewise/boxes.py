@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from facewise.types import FloatArray
+from facewise.errors import OptionError
+from facewise.types import FloatArray, Photo
 
 AT_ONCE: Final = 32
 """Boxes that are compared with all others in one step of non-maximum suppression."""
@@ -123,3 +124,51 @@ def to_squares(boxes: FloatArray) -> FloatArray:
     side = sizes.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sizes - side) * np.float32(0.5)
     return np.hstack([corner, corner + side])
+
+
+def scaled(boxes: FloatArray, scale: float) -> FloatArray:
+    """Boxes of another size about the same centres."""
+    centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    larger: FloatArray = np.hstack([centres - halves * scale, centres + halves * scale])
+    return larger.astype(np.float32)
+
+
+def check_boxes(boxes: ArrayLike, photo: Photo) -> FloatArray:
+    """Boxes that somebody else found in a photo, float32 ``(N, 4)``.
+
+    Raises:
+        OptionError: they have another shape, or are no numbers; or one has no extent, as where its
+            last two numbers are a size; or does not touch the photo, or its first pixel only; or
+            reaches far past it.
+    """
+    try:
+        given = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"boxes must be numbers (N, 4): {error}") from error
+    if given.size == 0:
+        return np.empty((0, 4), np.float32)
+    if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
+        raise OptionError(
+            f"boxes must be finite numbers (N, 4), one row a face, not of shape {given.shape}"
+        )
+    width, height = photo.width_px, photo.height_px
+    for index, (left, top, right, bottom) in enumerate(given.tolist()):
+        what = f"boxes[{index}], {[left, top, right, bottom]},"
+        if right <= left or bottom <= top:
+            raise OptionError(
+                f"{what} must be left, top, right, bottom: of x, y, width, height make x, y, "
+                "x + width, y + height"
+            )
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            raise OptionError(f"{what} lies outside the photo of {width} x {height} pixels")
+        if left < -width or top < -height or right > 2 * width or bottom > 2 * height:
+            raise OptionError(
+                f"{what} reaches farther past the photo of {width} x {height} pixels than the "
+                "photo is large"
+            )
+        if right <= 1 and bottom <= 1:
+            raise OptionError(
+                f"{what} lies between 0 and 1, but boxes are pixels of the upright photo: multiply "
+                "x by its width, y by its height"
+            )
+    return given

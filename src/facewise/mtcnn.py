@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from facewise.boxes import apart, non_maximum_suppression, refine, to_squares
+from facewise.boxes import apart, check_boxes, non_maximum_suppression, refine, scaled, to_squares
 from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.images import ColorOrder, PhotoSource, load_photo, load_photos
 from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
@@ -39,6 +40,12 @@ PIXELS_A_CELL: Final = 2
 """Photo pixels that each pixel of the finest level averages, in either direction, if more are there
 than that: what is finer is put together into blocks first, in photos whose smallest face to be
 found is 48 px or more."""
+
+
+BOX_SCALES: Final = (0.5, 0.625, 0.8, 1.0, 1.2)
+"""Sizes in which somebody else's box is looked at: detectors differ in how much of the head they
+put into a box, most of them more than MTCNN does. The first misses no face whose box is twice as
+large, the last none whose box is a fifth smaller (``scripts/given_boxes.py``)."""
 
 
 class Options(TypedDict, total=False):
@@ -183,6 +190,48 @@ class MTCNN:
             found += some
         return found
 
+    def find_landmarks(
+        self, photo: PhotoSource, boxes: ArrayLike, *, color_order: ColorOrder = "rgb"
+    ) -> tuple[Face, ...]:
+        """Find the landmarks of faces of which there are boxes only, another detector's or a data
+        set's; pass the faces to ``Analyzer.analyze_faces``.
+
+        R-net moves each box, in several sizes, to the face next to its middle, and O-net's surest
+        landmarks count. Boxes may hold the whole head, or be off by a fifth of their size. No
+        threshold applies: where there is no face, the landmarks mean nothing, and the score is low.
+
+        Args:
+            photo: see ``detect``.
+            boxes: ``(N, 4)``, left, top, right, bottom, pixels of the upright photo from its
+                top-left corner.
+            color_order: of arrays.
+
+        Returns:
+            A face a box, in their order, with the box as it was given, and O-net's probability of a
+            face as ``detection_score``.
+
+        Raises:
+            ImageError: the picture cannot be read; its subclasses say why.
+            OptionError: boxes have another shape, are empty, or lie outside the photo.
+        """
+        loaded = load_photo(photo, color_order=color_order)
+        given = check_boxes(boxes, loaded)
+        if not len(given):
+            return ()
+        images = [AreaSource(loaded.rgb, self._reduction(loaded))]
+        one_based = given + np.array([1, 1, 0, 0], np.float32)
+        tried = to_squares(np.concatenate([scaled(one_based, scale) for scale in BOX_SCALES]))
+        (_,), (moves,) = self._run_crops("rnet", images, [tried], 24)
+        squares = to_squares(refine(tried, moves))
+        (logits,), _, (points,) = self._run_crops("onet", images, [squares], 48)
+        surest = logits.reshape(len(BOX_SCALES), -1).argmax(axis=0)
+        chosen = surest * len(given) + np.arange(len(given))
+        landmarks = _landmarks(points[chosen], squares[chosen])
+        return tuple(
+            Face(box, own, _probability(logit))
+            for box, own, logit in zip(given, landmarks, logits[chosen], strict=True)
+        )
+
     def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
         if not photos:
             return []
@@ -324,7 +373,7 @@ class MTCNN:
         self, images: Sequence[AreaSource], proposed: Sequence[Candidates], threshold: float
     ) -> list[Candidates]:
         """Stage two: R-net over the candidates of all photos."""
-        logit, regression = self._run_crops("rnet", images, proposed, 24)
+        logit, regression = self._run_crops("rnet", images, [p.boxes for p in proposed], 24)
         results = []
         for candidates, z, offsets in zip(proposed, logit, regression, strict=True):
             passed = z > logit_of(threshold)
@@ -337,7 +386,7 @@ class MTCNN:
         self, images: Sequence[AreaSource], refined: Sequence[Candidates], threshold: float
     ) -> list[tuple[Face, ...]]:
         """Stage three: O-net over what is left, to faces."""
-        outputs = self._run_crops("onet", images, refined, 48)
+        outputs = self._run_crops("onet", images, [r.boxes for r in refined], 48)
         return [
             self._faces(candidates.boxes, z, offsets, points, threshold)
             for candidates, z, offsets, points in zip(refined, *outputs, strict=True)
@@ -353,10 +402,7 @@ class MTCNN:
     ) -> tuple[Face, ...]:
         passed = z > logit_of(threshold)
         boxes, z, offsets, points = boxes[passed], z[passed], offsets[passed], points[passed]
-        sizes = boxes[:, 2:] - boxes[:, :2] + 1  # inclusive pixels
-        # O-net gives five x, then five y, as shares of the box; the weights' own origin is (1, 1).
-        landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1)  # (N, 5, 2)
-        landmarks = landmarks * sizes[:, None] + boxes[:, None, :2] - 1
+        landmarks = _landmarks(points, boxes)
         boxes = refine(boxes, offsets)
         # Nothing bounds the regression: edges that it moved past each other are no face.
         sound = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
@@ -368,7 +414,7 @@ class MTCNN:
             Face(
                 bbox=boxes[i].astype(np.float32),
                 landmarks=landmarks[i].astype(np.float32),
-                detection_score=1 / (1 + math.exp(-z[i])),
+                detection_score=_probability(z[i]),
             )
             for i in keep
         )
@@ -377,16 +423,15 @@ class MTCNN:
         self,
         name: str,
         images: Sequence[AreaSource],
-        candidates: Sequence[Candidates],
+        boxes: Sequence[FloatArray],
         size_px: int,
     ) -> list[list[FloatArray]]:
-        """Run R- or O-net on every candidate of every photo, in batches across photos.
+        """Run R- or O-net on every box of every photo, in batches across photos.
 
         Returns:
             For each output of the network, one array a photo.
         """
         session = self._networks[name]
-        boxes = [found.boxes for found in candidates]
         parts = [
             session.run(None, {"image": crops})
             for crops in _crop_batches(images, boxes, size_px, fill_up=self.fill_up)
@@ -396,6 +441,20 @@ class MTCNN:
             [whole[first:last] for first, last in itertools.pairwise(ends)]
             for whole in map(np.concatenate, zip(*parts, strict=True))
         ]
+
+
+def _landmarks(points: FloatArray, squares: FloatArray) -> FloatArray:
+    """Landmarks in the photo, ``(N, 5, 2)``: O-net gives five x, then five y, as shares of what it
+    was shown, and the weights' own origin is (1, 1).
+    """
+    sizes = squares[:, 2:] - squares[:, :2] + 1  # inclusive pixels
+    shares = points.reshape(-1, 2, 5).transpose(0, 2, 1)
+    landmarks: FloatArray = shares * sizes[:, None] + squares[:, None, :2] - 1
+    return landmarks
+
+
+def _probability(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
 
 
 def _crop_batches(

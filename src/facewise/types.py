@@ -183,8 +183,8 @@ class Face(_ByFields):
     def __post_init__(self) -> None:
         if self.landmarks is None:
             raise OptionError(
-                "Face wants five landmarks: where a detector gives boxes alone, cut each out of "
-                "the photo with a quarter of its width on every side, and analyze that"
+                "Face wants five landmarks: of boxes alone, MTCNN().find_landmarks(photo, boxes) "
+                "makes faces"
             )
         # Copies, for the caller's arrays stay the caller's to change. Not by np.array: it asks for
         # a copy in a way that torch's tensors do not know.
