@@ -101,12 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--faces", type=int, help="of each data set, the first so many")
+    parser.add_argument("--faces", type=int, help="of each data set, spread over it; default: all")
     args = parser.parse_args()
     analyzer = Analyzer(threads=1, attributes=("age", "gender"))
     rows: dict[str, list[dict[str, Any]]] = {}
     for data_set in read_folder(args.data):
-        val = [s for s in data_set.samples if s.split == "val"][: args.faces]
+        val = [s for s in data_set.samples if s.split == "val"]
+        val = val[:: max(1, len(val) // (args.faces or len(val)))]
         for seed, sample in enumerate(val):
             photo = load_photo(add_border(load_photo(data_set.read(sample)).rgb)[0])
             for kind, one in measure(analyzer, photo, sample, seed).items():
