@@ -53,16 +53,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FACEWISE_", extra="forbid", frozen=True)
 
     host: str = Field(
-        default="127.0.0.1", description="address to listen at; 0.0.0.0 lets others reach it"
+        default="127.0.0.1", description="address to bind; 0.0.0.0 lets others reach it"
     )
-    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 picks a free one")
     model: str = Field(default="default", description="name, name@version, or a spec's path")
     attributes: CommaSeparated | None = Field(
         default=None,
-        description="with commas, the rest is dropped unread; None: all on loopback, without "
-        "ethnicity beyond it",
+        description="comma-separated, others are not computed; none: all, but without "
+        "ethnicity if published",
     )
-    coverage: float = Field(default=0.90, description="of intervals and label sets")
+    coverage: float = Field(default=0.90, description="level of intervals and label sets")
     threads: int = Field(
         default_factory=cores, ge=1, le=256, description="photos analysed at the same time"
     )
@@ -70,60 +70,70 @@ class Settings(BaseSettings):
         default=32,
         ge=0,
         le=10_000,
-        description="requests that may wait for a thread; a batch is one",
+        description="requests that may wait for a thread; a batch counts as one",
     )
     uploads: int = Field(
         default=64,
         ge=1,
         le=10_000,
-        description="requests with a body in memory; beyond loopback, a quarter a client",
+        description="requests that may hold a body in memory; if published, a quarter per client",
     )
-    max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=1_000, description="of one photo")
+    max_bytes: int = Field(
+        default=DEFAULT_MAX_BYTES, ge=1_000, description="largest photo, in bytes"
+    )
     max_batch_bytes: int = Field(
-        default=64_000_000, ge=1_000, description="of one batch, all photos"
+        default=64_000_000, ge=1_000, description="largest batch, all photos together"
     )
-    max_batch_photos: int = Field(default=32, ge=1, le=32, description="of one batch")
+    max_batch_photos: int = Field(default=32, ge=1, le=32, description="photos per batch")
     upload_memory_bytes: int = Field(
-        default=512_000_000, validate_default=True, description="of all bodies in memory together"
+        default=512_000_000, validate_default=True, description="all bodies in memory together"
     )
-    max_pixels: int = Field(default=DEFAULT_MAX_PIXELS, ge=1_000, description="of one photo")
+    max_pixels: int = Field(
+        default=DEFAULT_MAX_PIXELS, ge=1_000, description="largest photo, in pixels"
+    )
     max_faces: int | None = Field(
         default=None,
         ge=1,
-        description="only the largest so many; None: all on loopback, "
-        f"{PUBLISHED_MAX_FACES} beyond it",
+        description="faces answered for per photo, largest first; none: all, but "
+        f"{PUBLISHED_MAX_FACES} if published",
     )
-    min_face_px: float | None = Field(default=None, gt=0, description="smallest face looked for")
+    min_face_px: float | None = Field(
+        default=None, gt=0, description="smallest face to look for; none: grows with the photo"
+    )
     upload_timeout_seconds: float = Field(
-        default=60.0, gt=0, description="that a body may pause, or be behind the slowest rate"
+        default=60.0,
+        gt=0,
+        description="how long an upload may pause, or lag behind the slowest rate",
     )
     upload_bytes_per_second: float = Field(
-        default=25_000.0, gt=0, description="the slowest rate, on average"
+        default=25_000.0, gt=0, description="slowest average rate of an upload"
     )
     shutdown_timeout_seconds: int = Field(
-        default=30, ge=0, description="for running work to finish"
+        default=30, ge=0, description="time for running work to finish"
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description=f"that requests must bring, {KEY_LENGTH} characters or more; None: no key",
+        description=f"key that requests must send, at least {KEY_LENGTH} characters; none: no key",
     )
     rate_limit_per_minute: int | None = Field(
-        default=None, ge=1, description="photos a minute, a client"
+        default=None, ge=1, description="photos per minute and client; none: no limit"
     )
     cors_origins: CommaSeparated = Field(
-        default=(), description="sites whose pages may read answers, as https://app.example; or *"
+        default=(),
+        description="sites whose pages may read answers, such as https://app.example; or *",
     )
     device_folder: Path | None = Field(
-        default=None, description="files of `make page` for analysing in the browser; the package's"
+        default=None,
+        description="output of `make page`, for analysing in the browser; none: the package's",
     )
     providers: CommaSeparated | None = Field(
-        default=None, description="ONNX Runtime's, with commas; None: the CPU"
+        default=None, description="ONNX Runtime execution providers, comma-separated; none: the CPU"
     )
     root_path: str = Field(
         default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
     )
     trusted_proxies: CommaSeparated = Field(
-        default=(), description="addresses whose X-Forwarded-For and -Proto are believed"
+        default=(), description="addresses whose X-Forwarded-For and -Proto are trusted"
     )
 
     @field_validator("attributes", "providers", "cors_origins", "trusted_proxies", mode="before")
@@ -164,7 +174,7 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(part)
             except ValueError as error:
                 raise ValueError(
-                    f"{part!r} would never be believed: name each proxy by address or network, "
+                    f"{part!r} would never be trusted: name each proxy by address or network, "
                     "10.0.0.7 or 172.30.0.0/24 (bits after the prefix are 0), or write * alone"
                 ) from error
         return value
@@ -176,7 +186,7 @@ class Settings(BaseSettings):
         least = max(limits) + MULTIPART_OVERHEAD_BYTES
         if value < least:
             raise ValueError(
-                f"at least {least}, so that the largest body fits: raise it, or lower "
+                f"must be at least {least}, so that the largest body fits: raise it, or lower "
                 "FACEWISE_MAX_BYTES and FACEWISE_MAX_BATCH_BYTES"
             )
         return value
@@ -238,9 +248,9 @@ class Settings(BaseSettings):
                 else ("a proxy in front publishes it")
             )
             return (
-                f"attributes: {names}; ethnicity is off because {where}: sorting the people in "
-                "front of a public page by race is not for a default to decide. An operator who "
-                "may do so names it: FACEWISE_ATTRIBUTES=age,gender,ethnicity"
+                f"attributes: {names}; ethnicity is off because {where}: no default should sort "
+                "the people in front of a public page by race. An operator who may do so can turn "
+                "it on: FACEWISE_ATTRIBUTES=age,gender,ethnicity"
             )
         return f"attributes: {names} (only this machine can reach {self.host})"
 
@@ -250,8 +260,8 @@ def _origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
         raise ValueError(
-            f"{text!r} is no site's origin: write scheme and host, and the port where it "
-            "is not the usual one, https://app.example or http://localhost:3000 (other alphabets "
+            f"{text!r} is not a site's origin: write scheme and host, and the port unless it is "
+            "the usual one, as in https://app.example or http://localhost:3000 (other alphabets "
             "as xn--...), or * for all"
         )
     scheme, host, port = match.groups()
@@ -286,7 +296,7 @@ def load_settings(**overrides: Any) -> Settings:
         for item in error.errors():
             name = ".".join(str(part) for part in item["loc"]) or "settings"
             if item["type"] == "extra_forbidden":
-                parts.append(f"{name} is no setting{_nearest(name)}")
+                parts.append(f"{name} is not a setting{_nearest(name)}")
                 continue
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"{name} (FACEWISE_{name.upper()}): {message}")
@@ -299,7 +309,7 @@ def _check_variables() -> None:
     """Refuse what is misspelt: a key under another name would leave the server open."""
     prefix = "FACEWISE_"
     unknown = [
-        f"{name} is no setting{_nearest(name[len(prefix) :].lower(), prefix)}"
+        f"{name} is not a setting{_nearest(name[len(prefix) :].lower(), prefix)}"
         for name in sorted(os.environ)
         if name.upper().startswith(prefix)
         and name[len(prefix) :].lower() not in Settings.model_fields
@@ -313,4 +323,4 @@ def _nearest(name: str, prefix: str = "") -> str:
     near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
     if not near:
         return ": correct or remove it (facewise serve --settings lists them)"
-    return f": is {prefix + near[0].upper() if prefix else near[0]} meant?"
+    return f": did you mean {prefix + near[0].upper() if prefix else near[0]}?"

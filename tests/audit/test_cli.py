@@ -97,7 +97,7 @@ def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path, audit: Audit) 
         done = audit(table, "--no-crossings", "--out", out)
         assert done.returncode == 0, done.stderr
         assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
-        assert f"all of it: {folder / 'audit.html'}" in done.stdout
+        assert f"full report: {folder / 'audit.html'}" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "report-v1.2"]
 
 
@@ -115,7 +115,7 @@ def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path, audit: Aud
         path.write_text(text)
         refused = audit(table, *options)
         assert refused.returncode == 2
-        assert f"{path} is there already" in refused.stderr
+        assert f"{path} already exists" in refused.stderr
         assert "name another report" in refused.stderr
         assert path.read_text() == text
         assert not refused.stdout
@@ -161,7 +161,7 @@ def test_two_tables_stand_side_by_side_with_the_change(
     assert f"{shares[0]:.1%}" in line
     assert "second table: 12 images" in done.stdout
     page = (tmp_path / "report.html").read_text()
-    for text in ("Beside the second table", f"<td>{shares[1]:.1%}</td>", "share, second"):
+    for text in ("Compared with the second table", f"<td>{shares[1]:.1%}</td>", "share, second"):
         assert text in page
     back = audit(other, "--against", table)
     assert back.returncode == 0, back.stderr

@@ -639,18 +639,22 @@ def test_what_an_earlier_run_left_is_deleted_and_nothing_else(
 @pytest.mark.parametrize(
     ("mine", "options", "message"),
     [
-        (["out/splits.csv"], "--list out/splits.csv", "splits.csv is read, and would be written"),
-        (["left.csv"], "--list left.csv --exclusions left.csv", "left.csv is read, and would be"),
-        (["a.json"], "--list a.json --report a", "a.json is read, and would be"),
-        (["out/splits.csv"], "", "splits.csv is there already, and no dedupe.json says"),
-        (["out/exclusions.csv"], "", "exclusions.csv is there already, and no dedupe.json says"),
-        (["out/conflicts.csv"], "--report elsewhere/found", "conflicts.csv is there already"),
-        (["out/pairs-3.png"], "", "pairs-3.png is there already, and no dedupe.json says"),
-        (["out/pairs-3.png", "out/dedupe.json"], "", "pairs-3.png is there already, and no"),
-        (["out/dedupe.json"], "", "dedupe.json is there already, and facewise dedupe did not"),
-        (["notes.md"], "--report notes", "notes.md is there already, and facewise dedupe did not"),
-        (["left.csv"], "--exclusions left.csv", "left.csv is there already, and facewise dedupe"),
-        ([], "--out album", "--out album lies in album, whose pictures are looked at"),
+        (["out/splits.csv"], "--list out/splits.csv", "splits.csv is an input, and would be"),
+        (
+            ["left.csv"],
+            "--list left.csv --exclusions left.csv",
+            "left.csv is an input, and would be",
+        ),
+        (["a.json"], "--list a.json --report a", "a.json is an input, and would be"),
+        (["out/splits.csv"], "", "splits.csv already exists, and no dedupe.json says"),
+        (["out/exclusions.csv"], "", "exclusions.csv already exists, and no dedupe.json says"),
+        (["out/conflicts.csv"], "--report elsewhere/found", "conflicts.csv already exists"),
+        (["out/pairs-3.png"], "", "pairs-3.png already exists, and no dedupe.json says"),
+        (["out/pairs-3.png", "out/dedupe.json"], "", "pairs-3.png already exists, and no"),
+        (["out/dedupe.json"], "", "dedupe.json already exists, and facewise dedupe did not"),
+        (["notes.md"], "--report notes", "notes.md already exists, and facewise dedupe did not"),
+        (["left.csv"], "--exclusions left.csv", "left.csv already exists, and facewise dedupe"),
+        ([], "--out album", "--out album lies in album, where its contact sheets"),
         ([], "--out album/../album/sheets/x", "lies in album"),
         (["album/splits.csv"], "--list album/splits.csv --out album", "lies in album"),
         (
@@ -757,7 +761,7 @@ def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> N
     for rows in ("", "a.png,20-29\n"):
         text = report(rows)
         assert "The further pairs" not in text
-        assert "Of 1 groups whose detail agrees, none has labels of two pictures" in text
+        assert "None of the 1 groups whose detail agrees has labels for two pictures" in text
         assert "that disagree:" not in text
     text = report("a.png,20-29\nb.png,25\n")
     assert "Of 1 groups whose detail agrees, 0 have labels that disagree: age in 0" in text

@@ -158,7 +158,7 @@ def test_faces_that_are_abstained_from_say_of_what() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("{faces}", "is read, and would be written over"), ("mine.csv", "is there already")],
+    [("{faces}", "is an input, and would be overwritten"), ("mine.csv", "already exists")],
 )
 def test_faces_are_written_over_nothing_else(
     name: str, message: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -389,9 +389,9 @@ def test_left_out_pictures_go_by_the_ends_of_their_paths(
     data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
     assert data["excluded"] == [f"imgs/{name}" for name in names[:2]]
     assert data["faces"] == {"csv": 1}
-    assert "1 of 3 excluded names are in no data set" in caplog.text
+    assert "1 of 3 excluded names match no picture" in caplog.text
     leave.write_text("file\nelsewhere.jpg\n")
-    with pytest.raises(OptionError, match="1 of 1 excluded names are in no data set"):
+    with pytest.raises(OptionError, match="1 of 1 excluded names match no picture"):
         run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
 
 
@@ -421,7 +421,7 @@ def test_splits_that_dedupe_wrote_take_the_place_of_a_csvs_own(faces: Path, tmp_
     assert data["faces"] == {"csv": 2}
     assert data["skipped"] == [[f"imgs/{names[3]}", "no split"]]
     dealt.write_text("file,split\nelsewhere.jpg,test\n")
-    with pytest.raises(OptionError, match="has no split of any picture"):
+    with pytest.raises(OptionError, match="has no split for any picture"):
         run(*options, "--out", tmp_path, "--degraded", 0, "--splits", dealt)
 
 
@@ -494,7 +494,7 @@ def test_errors_say_what_to_do(
             "a range such as 20-29; 1, the first a.jpg: age '130' is not within 0 to 120",
         ),
         ("", "no face that can be used"),
-        ("a.jpg,30,tets\nb.jpg,30,\n", "no face is in the split 'test', but in tets"),
+        ("a.jpg,30,tets\nb.jpg,30,\n", "no face is in the split 'test'; splits with faces: tets"),
     ],
 )
 def test_a_list_of_nothing_gives_no_figures(rows: str, message: str, tmp_path: Path) -> None:

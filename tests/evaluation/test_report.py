@@ -68,7 +68,7 @@ def test_report_holds_the_figures_of_its_results(
         assert figure_text(results["coverage"]["0.9"]["intervals"]["value"]) in text
         assert f"{results['calibration_error']['gender']['after']['ece']:.4f}" in text
         assert "left-out.jpg" in text
-        assert "not a fitness for age checks" in text
+        assert "this does not make the model fit for age checks" in text
         assert "blur-7%" in text
         floor = dedupe["label_noise"]["age"]["mae_floor_normal_years"]["value"]
         assert figure_text(floor, years=True) in text
@@ -102,7 +102,7 @@ def test_the_head_names_the_worst_crossing_after_the_widest_gap(results: dict[st
 def test_worst_groups_come_first(rendered: tuple[str, str]) -> None:
     _, markdown = rendered
     headings = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
-    assert headings[:3] == ["Worst groups and gaps", "Over all", "By group"]
+    assert headings[:3] == ["Worst groups and gaps", "Overall", "By group"]
     assert len(headings) == len(set(headings))
 
 
@@ -115,7 +115,7 @@ def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[s
         "Confusion matrix of ethnicity on fairface",
         "Reliability of gender",
         "Share of ages inside their 90 % interval",
-        "Error of what is answered against the share answered: age",
+        "Error on answered faces against the share answered: age",
         "age error by decade",
     ):
         assert words in shown
@@ -176,7 +176,7 @@ def test_noise_of_labels_stands_beside_the_models_own_errors(
 
 
 def test_coverage_of_groups_is_summed_up_at_the_head(results: dict[str, Any]) -> None:
-    page = render_report(results)[1].split("## Over all")[1].split("\n#")[0]
+    page = render_report(results)[1].split("## Overall")[1].split("\n#")[0]
     for output in ("age interval", "gender set", "ethnicity set"):
         assert f"- {output}: of " in page
     for level, row in results["head"]["label_groups_missed"].items():
@@ -194,7 +194,7 @@ def test_coverage_of_groups_is_summed_up_at_the_head(results: dict[str, Any]) ->
     made_up = {"coverage": {"0.8": sets(0.7, 0.6, 0.9, *many), "0.9": sets(0.8, 0.9, 1, *many)}}
     (line,) = missed_in_short(made_up)
     assert line.startswith("gender set: of 24 groups of 150 faces or more")
-    assert line.endswith("below the level: at 80% 2, the worst g1 with 60.0%; at 90% none")
+    assert line.endswith("below the level: 2 at 80% (worst: g1, 60.0%); none at 90%")
 
 
 def test_left_out_pictures_are_those_of_the_split_that_was_scored() -> None:

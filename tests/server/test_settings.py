@@ -98,8 +98,12 @@ def test_arguments_beat_the_environment_and_that_the_file(
         ("FACEWISE_API_KEY", "short12 \n", "choose a key of 8 characters or more"),
         ("FACEWISE_UPLOAD_MEMORY_BYTES", "64000000", "so that the largest body fits"),
         ("FACEWISE_CONFIG", "/nowhere/at/all.toml", "no such file"),
-        ("FACEWISE_APIKEY", "open sesame", "FACEWISE_APIKEY is no setting: is FACEWISE_API_KEY"),
-        ("facewise_apikey", "open sesame", "is FACEWISE_API_KEY meant"),
+        (
+            "FACEWISE_APIKEY",
+            "open sesame",
+            "FACEWISE_APIKEY is not a setting: did you mean FACEWISE_API_KEY",
+        ),
+        ("facewise_apikey", "open sesame", "did you mean FACEWISE_API_KEY"),
         ("FACEWISE_COLOUR_OF_PAGE", "red", "correct or remove it"),
         ("FACEWISE_CORS_ORIGINS", "https://a.example,b.example", "CORS_ORIGINS.: 'b.example'"),
         ("FACEWISE_CORS_ORIGINS", "https://a.example/app", "write scheme and host"),
@@ -164,7 +168,7 @@ def test_a_file_with_unknown_keys_or_bad_toml_is_refused(
     file = tmp_path / "facewise.toml"
     monkeypatch.setenv("FACEWISE_CONFIG", str(file))
     for text, words in (
-        ("prot = 1\n", "prot is no setting: is port meant"),
+        ("prot = 1\n", "prot is not a setting: did you mean port"),
         ("port = = 1\n", "FACEWISE_CONFIG="),
     ):
         file.write_text(text)

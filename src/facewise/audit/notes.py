@@ -18,9 +18,9 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
         if tracks := table.get("tracks", {}).get("n"):
             videos = table["tracks"]["videos"]
             notes.append(
-                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows are "
-                f"{tracks:,} of them; somebody who leaves the picture and returns counts again, "
-                f"so intervals take a video's tracks for one observation ({videos:,} of these)"
+                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows make "
+                f"{tracks:,} tracks; somebody who leaves the picture and returns counts again, so "
+                f"intervals treat each video as one observation ({videos:,} videos)"
             )
         if pictures := table.get("their_pictures"):
             copies = pictures["n"] - pictures["distinct"]
@@ -30,32 +30,30 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
                     "which have the very same probabilities: were the probabilities rounded?"
                 )
         notes += [
-            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of those"
+            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of these"
             for name, of in table.get("known_of", {}).items()
             if of < table["faces"]
         ]
         if few := table.get("too_few_to_correct"):
-            notes.append(
-                f"{said}{', '.join(few)}: fewer than {FEW_FACES} faces are counted, not corrected"
-            )
+            notes.append(f"{said}{', '.join(few)}: not corrected, for fewer than {FEW_FACES} faces")
     sources = figures["confusions_from"]
     if not sources:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
-        notes.append(f"counts are of all faces; {kept:,} of them stand for all in the corrections")
+        notes.append(f"counts are of all faces; corrections use a sample of {kept:,} of them")
     if len(sources) > 1:  # what follows is in the intervals
         for name in figures["attributes"]:
             have = [source for source in sources if name in figures["by_source"][source]]
             if 0 < len(have) < len(sources):
                 notes.append(
-                    f"{name} is corrected as on {' or '.join(have)}'s faces alone: the model has "
-                    "no other confusions of it"
+                    f"{name} is corrected as on {' or '.join(have)}'s faces only: the model has no "
+                    "other confusions for it"
                 )
         return notes
     if "age" in figures["by_source"][sources[0]]:
         notes.append(
-            "neighbouring decades are hard to tell apart: the interval of a single decade may hold "
-            "its share far less often than 95 % says"
+            "neighbouring decades are hard to tell apart: the 95 % interval of a single decade may "
+            "hold its true share far less often than that"
         )
     for other, attributes in figures["by_source"].items():
         for name, values in attributes.items():
@@ -69,6 +67,6 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
                 notes.append(
                     f"{name} with {other}'s errors (--confusions {other}) would differ by more "
                     f"than the interval for {', '.join(apart)}: without --confusions, intervals "
-                    "hold both"
+                    "cover both"
                 )
     return notes

@@ -51,7 +51,7 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
             for row, one, other in _beside(figures, name)
         ]
     for name, rows in figures.get("against_reference", {}).items():
-        lines.append(f"{name}, against reference (percentage points)")
+        lines.append(f"{name}, difference from the reference (percentage points)")
         lines += [f"  {row['label']:<9} {_points(row)}" for row in rows if _any(row)]
     lines += [f"note: {note}" for note in figures["notes"]]
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
     """The page."""
     report = Report(f"Who is in {title}?")
     report.text(
-        f"{_BEGINNING}how a model that was taught by people's labels sees them, not who they are. "
+        f"{_BEGINNING}how a model trained on people's labels sees them, not who they are. "
         + _counts(figures)
     )
     if figures["correction"]:
@@ -104,7 +104,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         report.plot(name, svg, f"Shares of apparent {name} with 95 % intervals: {said}.")
         report.table(_columns("label", found), [_row(row) for row in found])
         if beside := list(_beside(figures, name)):
-            report.heading("Beside the second table", 3)
+            report.heading("Compared with the second table", 3)
             report.table(
                 [
                     "label",
@@ -120,12 +120,14 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
                 ],
             )
         _differences(
-            report, "Against the reference", figures.get("against_reference", {}).get(name)
+            report, "Compared with the reference", figures.get("against_reference", {}).get(name)
         )
     for name, found in figures["crossings"].items():
         report.heading(f"Crossing: {name}")
         if (of := figures["crossings_of"][name]) < figures["faces"]:
-            report.text(f"Of the {of:,} faces of {figures['faces']:,} that have all of these.")
+            report.text(
+                f"Only the {of:,} of {figures['faces']:,} faces that have all of these attributes."
+            )
         held = [r for r in found if r.get("corrected", r["naive"])["share"] >= 0.0005]
         report.table(
             _columns("cell", held),

@@ -144,7 +144,7 @@ def annotate(
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # another one must not spoil the ending
             signal.signal(number, signal.SIG_IGN)
-        kept = f"finished parts are kept in {out}, the same command goes on from there"
+        kept = f"finished parts are kept in {out}, and the same command resumes from there"
         say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)

@@ -66,8 +66,8 @@ def audit(
     for path in written:
         if path.exists() and not is_report(path):
             raise OptionError(
-                f"--out: {path} is there already, and no report of facewise audit: name another "
-                "report, or remove the file first"
+                f"--out: {path} already exists, and facewise audit did not write it: choose "
+                "another name, or remove the file first"
             )
     against = against or []
     is_reference = len(against) == 1 and is_table(against[0])  # a Parquet file is annotate's
@@ -92,7 +92,7 @@ def audit(
         html.write_text(page, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         data.write_text(text, encoding="utf-8", errors="backslashreplace")
-        typer.echo(f"all of it: {html}, {data}")
+        typer.echo(f"full report: {html}, {data}")
 
 
 def _report_paths(out: str) -> list[Path]:

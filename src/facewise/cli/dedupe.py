@@ -180,8 +180,8 @@ def _check_outputs(
     for source in sources:
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise OptionError(
-                f"--out {out} lies in {source}, whose pictures are looked at, and contact sheets "
-                "are pictures, too: name a folder elsewhere"
+                f"--out {out} lies in {source}, where its contact sheets would count as pictures: "
+                "choose a folder elsewhere"
             )
     _check_names_differ(out, reports, left_out)
     names = ("splits.csv", "conflicts.csv", "exclusions.csv")
@@ -191,19 +191,19 @@ def _check_outputs(
     for path in (*there, *named):
         if path.resolve() in read:
             raise OptionError(
-                f"{path} is read, and would be written over: name another --out, --report or "
+                f"{path} is an input, and would be overwritten: choose another --out, --report or "
                 "--exclusions"
             )
     if there and not is_report(out / MARK):
         raise OptionError(
-            f"--out: {there[0]} is there already, and no {MARK} says that facewise dedupe wrote "
-            "it: name another folder, or remove the file first"
+            f"--out: {there[0]} already exists, and no {MARK} says that facewise dedupe wrote it: "
+            "choose another folder, or remove the file first"
         )
     for path in named:
         ours = has_header(path, EXCLUSION_COLUMNS) if path == left_out else is_report(path)
         if path.exists() and not ours:
             raise OptionError(
-                f"{path} is there already, and facewise dedupe did not write it: name another "
+                f"{path} already exists, and facewise dedupe did not write it: choose another "
                 "--out, --report or --exclusions, or remove the file first"
             )
 

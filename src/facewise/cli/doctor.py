@@ -224,5 +224,5 @@ def doctor(verbose: Verbose = 0) -> None:
     for problem in wrong:
         typer.echo(f"problem: {problem}", err=True)
     if not wrong:
-        typer.echo("nothing is wrong")
+        typer.echo("no problems found")
     sys.exit(Exit.FAILED if wrong else Exit.OK)

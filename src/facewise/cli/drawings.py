@@ -33,11 +33,13 @@ def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
         OptionError: the pictures cannot be written there.
     """
     if str(draw) == "-":
-        raise OptionError("--draw -: standard output takes no picture: name a file, or a folder")
+        raise OptionError(
+            "--draw -: a picture cannot go to standard output: name a file or a folder"
+        )
     if len(photos) == 1 and draw.suffix and not draw.is_dir():
         return [_check_file(draw, photos)]
     if draw.suffix.lower() in SUFFIXES and not draw.is_dir():
-        raise OptionError(f"--draw {draw} is one file: for several photos name a folder")
+        raise OptionError(f"--draw {draw} is a single file: name a folder for several photos")
     try:
         draw.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -66,7 +68,7 @@ def check_replaceable(path: Path, option: str) -> None:
     """
     if _is_foreign(path):
         raise OptionError(
-            f"{option} {path} is there already, and facewise did not draw it: name another file, "
+            f"{option} {path} already exists, and facewise did not draw it: choose another file, "
             "or remove it first"
         )
 

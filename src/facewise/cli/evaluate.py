@@ -100,9 +100,8 @@ def evaluate(
         check_fit(spec, pictures)
         if spec.path.resolve().is_relative_to(WEIGHTS_FOLDER.resolve()):
             logger.warning(
-                "replaces the calibration of the installed %s: from then on, whatever uses the "
-                "model here answers by it. To calibrate a copy, pass the path of a copied spec as "
-                "--model",
+                "replaces the calibration of the installed %s, for everything that uses the model "
+                "here. To calibrate a copy instead, pass the path of a copied spec as --model",
                 spec.name,
             )
     runner = Runner(model, pictures, degraded=degraded, store=store, workers=workers)
@@ -117,7 +116,7 @@ def evaluate(
         samples = (sample for data_set in pictures.sets for sample in data_set.samples)
         write_faces(faces, scored, {(str(s.dataset), s.key): s.split for s in samples})
         written.append(faces)
-    typer.echo(f"all of it: {', '.join(map(str, written))}")
+    typer.echo(f"results written to: {', '.join(map(str, written))}")
 
 
 def _check_faces(path: Path, read: Sequence[Path | None]) -> None:
@@ -126,9 +125,9 @@ def _check_faces(path: Path, read: Sequence[Path | None]) -> None:
     from facewise.evaluation.faces import COLUMNS
 
     if path.resolve() in {other.resolve() for other in read if other is not None}:
-        raise OptionError(f"--faces {path} is read, and would be written over: name another file")
+        raise OptionError(f"--faces {path} is an input, and would be overwritten: choose another")
     if path.exists() and not has_header(path, COLUMNS):
         raise OptionError(
-            f"--faces {path} is there already, and facewise evaluate did not write it: name "
+            f"--faces {path} already exists, and facewise evaluate did not write it: choose "
             "another file, or remove it first"
         )

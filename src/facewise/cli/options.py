@@ -40,7 +40,7 @@ def check_folder(option: str, folder: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(
-            f"{option}: nothing can be written to the folder {folder} ({reason}): name another"
+            f"{option}: nothing can be written to the folder {folder} ({reason}): choose another"
         ) from error
     finally:
         for path in new:

@@ -72,9 +72,9 @@ def predict(
     from facewise.analyzer import Analyzer, Timings
 
     if vector and not as_json:
-        raise OptionError("--vector adds to JSON: give --json as well")
+        raise OptionError("--vector needs --json")
     if photos.count("-") > 1:
-        raise OptionError("standard input can be read once: give - only once")
+        raise OptionError("standard input can be read only once: pass - only once")
     drawings = [None] * len(photos) if draw is None else plan_drawings(draw, photos)
     analyzer = Analyzer(
         model,
@@ -108,7 +108,7 @@ def predict(
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise EmptyImageError("standard input is closed: send the picture there, or name a file")
+        raise EmptyImageError("standard input is closed: pipe the picture in, or name a file")
     return sys.stdin.buffer
 
 
@@ -134,7 +134,7 @@ def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Pa
         save_drawing(picture, path)
     except (OSError, ValueError) as error:  # ValueError: too wide for the format
         words = getattr(error, "strerror", None) or str(error)
-        text = f"{name}: {path} cannot be written ({words}): name another place or format"
+        text = f"{name}: {path} cannot be written ({words}): choose another place or format"
         print(f"facewise: {printable(text)}", file=sys.stderr)
         return False
     logger.info("wrote %s", printable(str(path)))

@@ -34,7 +34,7 @@ def thumbs(
     from facewise.batch.thumbs import make_sheet
 
     if out.suffix.lower() != ".png":
-        raise OptionError(f"{out}: the sheet is a PNG; name it so")
+        raise OptionError(f"{out}: the sheet is a PNG, so its name must end in .png")
     check_replaceable(out, "--out")
     out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)

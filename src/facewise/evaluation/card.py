@@ -59,7 +59,7 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
     results, dedupe = read_results(folder, spec.name)
     if results["model"]["sha256"] != spec.sha256:
         raise OptionError(
-            f"the results are of weights {results['model']['sha256'][:12]}, the spec of "
+            f"the results are for weights {results['model']['sha256'][:12]}, the spec is for "
             f"{spec.sha256[:12]}: evaluate first"
         )
     seeds, heads = (_read_list(folder / name) for name in (SEEDS, HEADS))
@@ -131,7 +131,7 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
     model, data = results["model"], results["data"]
     faces = [
         f"{name}: {n} faces of the {results['split']} split, "
-        f"{len(data['not_found'][name])} of them not found"
+        f"{len(data['not_found'][name])} not found"
         for name, n in data["faces"].items()
     ]
     left_out = len(data["excluded"])
@@ -146,8 +146,9 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
                 f"{model['size_bytes'] / 1e6:.1f} MB of ONNX; input: an aligned face of "
                 f"{model['size_px']} x {model['size_px']} px, RGB",
                 "outputs: probabilities of 120 single years of age, and of the 19 classes of the "
-                "contract (12 decades, two genders, five ethnicities)",
-                "numbers on this page: `facewise evaluate --fit --card`, nothing typed by hand",
+                "vector (12 decades, two genders, five ethnicities)",
+                "all results on this page are written by `facewise evaluate --fit --card`, none by "
+                "hand",
             ]
         ),
         "data": _bullets(faces),
@@ -175,7 +176,7 @@ def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any
         for name, some in kinds.items()
         if some
     ]
-    return "What the seed alone changes, on val, least to most:\n\n" + _table(
+    return "How much the seed alone changes, on val, from lowest to highest:\n\n" + _table(
         ["", *FIGURES.values()], rows
     )
 
@@ -214,9 +215,9 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
         "missed": _table(*tables.missed(results)),
         "calibration": "\n\n".join(
             [
-                "Expected calibration error before and after temperature, and what exact "
-                "probabilities would show by chance (where the output's own label cuts the "
-                "groups, by labels drawn from the probabilities).",
+                "Expected calibration error before and after temperature scaling, and what "
+                "perfectly calibrated probabilities would show by chance (for groups by the "
+                "output's own label, with labels drawn from the probabilities).",
                 _table(*tables.calibration(results)),
                 _table(*tables.calibration_by_group(results)),
             ]

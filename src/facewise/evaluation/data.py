@@ -139,7 +139,7 @@ def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
         for data_set in sets
     ]
     if not any(sample.split for data_set in dealt for sample in data_set.samples):
-        raise OptionError(f"{path} has no split of any picture: check --splits and --data")
+        raise OptionError(f"{path} has no split for any picture: check --splits and --data")
     return dealt
 
 
@@ -157,7 +157,7 @@ def _in_split(data_set: DataSet, split: str) -> DataSet:
         if split and s.split not in (*SPLITS, split)
     ]
     if lost:
-        text = "%d pictures are in no split that is known, the first %s: %s"
+        text = "%d pictures are in no known split, the first %s: %s"
         log.warning(text, len(lost), *lost[0])
     return dataclasses.replace(data_set, skipped=(*data_set.skipped, *lost))
 
@@ -170,8 +170,10 @@ def _excluded(path: Path, keys: Sequence[str], *, named: bool = False) -> frozen
     names = {row["file"]: row for row in read_rows(path, ("file",))}
     excluded = frozenset(keys) & rows_by_picture(names, keys).keys()
     if named and len(excluded) < len(names):
-        text = f"{len(names) - len(excluded)} of {len(names)} excluded names are in no data set"
+        text = f"{len(names) - len(excluded)} of {len(names)} excluded names match no picture"
         if not excluded:
-            raise OptionError(f"{path}: {text}, or in several folders: check --exclude and --data")
-        log.warning("%s, or in several folders", text)
+            raise OptionError(
+                f"{path}: {text}, or pictures in several folders: check --exclude and --data"
+            )
+        log.warning("%s, or pictures in several folders", text)
     return excluded

@@ -231,7 +231,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
                 kept.append(names[row])
                 prints.append(result)
     if not kept:
-        raise OptionError("there is no picture that can be read: check the source")
+        raise OptionError("none of the pictures can be read: check the source")
     bits, busy, thumbs = (np.array(part) for part in zip(*prints, strict=True))
     return Fingerprints(tuple(kept), bits, busy, thumbs, tuple(unreadable))
 
@@ -250,8 +250,8 @@ def unique_names(keys: Sequence[str]) -> list[str]:
     if len(set(whole)) < len(whole):
         name, _ = Counter(whole).most_common(1)[0]
         raise OptionError(
-            f"two sources hold a file {name}: dedupe their parent folder; unpack tars into two "
-            "folders of one parent first"
+            f"two sources have a file named {name}: dedupe their parent folder instead; unpack "
+            "tars into two folders of one parent first"
         )
     return whole
 

@@ -58,7 +58,7 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
         for row in read_rows(path, ("file",)):
             name = row["file"]
             if name in rows:
-                raise OptionError(f"{path} names {name} twice, or another list does")
+                raise OptionError(f"{name} in {path} is listed twice, here or in another list")
             rows[name] = row
     short = {name: short_name(name) for name in rows}
     times = Counter(short.values())
@@ -129,10 +129,10 @@ def parse_shares(text: str) -> dict[str, float]:
         except ValueError:
             name, share = "", -1.0
         if not name or share <= 0 or name in shares:
-            raise OptionError(f"--shares {text!r} must read like train=0.8,val=0.1,test=0.1")
+            raise OptionError(f"--shares {text!r} must look like train=0.8,val=0.1,test=0.1")
         shares[name] = share
     if abs(sum(shares.values()) - 1) > 1e-6:
-        raise OptionError(f"--shares {text!r} sum to {sum(shares.values()):g}, not to 1")
+        raise OptionError(f"--shares {text!r} sum to {sum(shares.values()):g}, not 1")
     return shares
 
 

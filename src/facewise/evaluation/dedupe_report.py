@@ -165,23 +165,23 @@ def report(summary: Mapping[str, Any], title: str) -> Report:
     page = Report(title)
     rows = [
         ["pictures", summary["pictures"]],
-        ["that could not be read", len(summary["unreadable"])],
+        ["pictures that could not be read", len(summary["unreadable"])],
         [f"groups by hash ({summary['near_bits']} bits of 256)", summary["by_hash"]["groups"]],
         ["pictures in them", summary["by_hash"]["pictures"]],
         [
-            f"pairs within them whose detail does not agree ({CONFIRMED} or more)",
+            f"pairs in them whose detail does not agree (likeness below {CONFIRMED})",
             len(summary["hash_pairs_not_confirmed"]),
         ],
     ]
     if summary["thorough"]:
         rows += [
             ["further pairs, confirmed", summary["beyond_hash"]["pairs"]],
-            ["groups with them", summary["all"]["groups"]],
+            ["groups, including these pairs", summary["all"]["groups"]],
             ["pictures in them", summary["all"]["pictures"]],
         ]
     page.table(["", "n"], rows)
     if summary["thorough"] and summary["beyond_hash"]["by"]:
-        page.text("The further pairs, by what found them first:")
+        page.text("The further pairs, by the method that found them first:")
         page.table(
             ["found by", "mirrored", "pairs"],
             [
@@ -196,17 +196,17 @@ def report(summary: Mapping[str, Any], title: str) -> Report:
 
 
 def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
-    page.heading("Beside the list")
+    page.heading("Compared with the list")
     page.table(
         ["", "by hash", "with confirmed pairs"],
         [
             [name, *(_shown(summary["list"][kind][key]) for kind in ("by_hash", "all"))]
             for name, key in (
-                ("groups that the list has", "listed"),
+                ("groups in the list", "listed"),
                 ("found", "found"),
                 ("share", "share_found"),
-                ("exactly the same files", "exactly"),
-                ("groups that say more than the list", "beyond"),
+                ("found with exactly the same files", "exactly"),
+                ("groups that go beyond the list", "beyond"),
             )
         ],
     )
@@ -214,7 +214,7 @@ def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
     page.heading("Across splits", 3)
     left = ", ".join(f"{n} of {split}" for split, n in across["left_out"].items())
     page.text(
-        f"Groups whose files lie in different splits: {across['groups']}, of them "
+        f"Groups with files in different splits: {across['groups']}, of which "
         f"{across['groups_by_hash']} by hash alone. Left out of the later split: {left or 'none'}."
     )
     page.table(
@@ -243,8 +243,8 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
     page.heading("Labels that disagree")
     if not held["of_groups_with_labels"]:
         page.text(
-            f"Of {held['of_confirmed_groups']} groups whose detail agrees, none has labels of two "
-            "pictures, so none were compared."
+            f"None of the {held['of_confirmed_groups']} groups whose detail agrees has labels for "
+            "two pictures, so there was nothing to compare."
         )
         return
     page.text(
@@ -257,19 +257,19 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
         if noise[name]["n_groups"]:
             page.bullets(
                 [
-                    f"{name}: pairs disagree in {_share(noise[name]['pairs_disagree'])} of the "
-                    "cases; two independent labellers would each be wrong in "
+                    f"{name}: pairs disagree in {_share(noise[name]['pairs_disagree'])} of "
+                    "cases; if labellers err independently, each is wrong in "
                     f"{_share(noise[name]['error_if_independent'])}."
                 ]
             )
     if not noise["age"]["n_groups"]:
         return
-    page.heading("Age: noise of a label", 3)
+    page.heading("Age: label noise", 3)
     page.text(
-        "Two labels of one photo are two draws of the same noise. Half the mean difference is the "
-        "least that a label's mean error can be, the mean difference the most; normal errors "
-        "would put it at the difference by 1.41, Laplace errors at the difference by 1.5. That is "
-        "the mean absolute error that would remain for a model that knew every apparent age."
+        "Two labels of one photo are two draws of the same noise. A label's mean error is at least "
+        "half the mean difference and at most the whole; normal errors would make it the "
+        "difference divided by 1.41, Laplace errors the difference divided by 1.5. A model that "
+        "knew every apparent age would still have that mean absolute error."
     )
     page.table(
         [

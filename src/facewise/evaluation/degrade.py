@@ -152,5 +152,5 @@ def degrade(rgb: ImageArray, name: str | None, *, seed: int) -> ImageArray:
     if name is None:
         return rgb
     if name not in DEGRADATIONS:
-        raise OptionError(f"no degradation {name!r}: there are {', '.join(DEGRADATIONS)}")
+        raise OptionError(f"no degradation {name!r}: choose from {', '.join(DEGRADATIONS)}")
     return DEGRADATIONS[name](rgb, np.random.default_rng(seed))

@@ -160,8 +160,8 @@ def check_faces(outcomes: Outcomes, split: str) -> None:
         few += [f"{n} {name}" for n, name in zip(counts, names, strict=True) if n < MIN_OF_CLASS]
     if few:
         raise OptionError(
-            f"too few faces to fit a calibration: of those that were found, the split {split} has "
-            f"{', '.join(few)}, and needs {MIN_FACES} with an age and {MIN_OF_CLASS} of each "
+            f"too few faces to fit a calibration: among the faces found, the split {split} has "
+            f"only {', '.join(few)}, but needs {MIN_FACES} with an age and {MIN_OF_CLASS} of each "
             "gender and ethnicity; label more, or score without --fit"
         )
 
@@ -195,7 +195,7 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
         if share < LEAST_FOUND:
             log.warning(
                 "%.1f %% of the calibration faces of %s were not found: intervals and label sets "
-                "make up for %.0f %%, and hold less often than they say where the others count",
+                "make up for %.0f %%, and hold less often than stated if unfound faces count, too",
                 100 * (1 - share),
                 name,
                 100 * (1 - LEAST_FOUND),
@@ -210,8 +210,8 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
     else:
         log.warning(
             "age intervals are not fitted: %d faces of the split calibration have an exact "
-            "age, and %d are needed; they will be those of the model's own distribution, "
-            "which hold what they promise nowhere for sure",
+            "age, and %d are needed; the model's own distribution will give them instead, "
+            "with no guarantee that they hold as often as stated",
             exact.sum(),
             MIN_FACES,
         )

@@ -243,7 +243,7 @@ def _stored(path: Path) -> Any:
                 return stored
             return {field.name: stored[field.name] for field in dataclasses.fields(Outcomes)}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        log.warning("%s cannot be read (%s) and is made anew", path, error)
+        log.warning("%s cannot be read (%s) and is written anew", path, error)
         return None
 
 
@@ -272,8 +272,8 @@ def _readable(
     if not readable.any():
         key, why = next(iter(skipped.items()))
         raise OptionError(
-            f"none of {len(readable)} pictures can be read, the first, {key}: {why}; check where "
-            "they are"
+            f"none of {len(readable)} pictures can be read, the first, {key}: {why}; check their "
+            "paths"
         )
     return outcomes.take(readable)
 
@@ -289,8 +289,8 @@ def _todo(data_sets: Sequence[DataSet], split: str, sample: int | None) -> list[
     if not todo:
         there = sorted({s.split for data_set in data_sets for s in data_set.samples} - {""})
         raise OptionError(
-            f"no face is in the split {split!r}, but in {', '.join(there) or 'none at all'}: check "
-            "--split and the data sets' lists of splits"
+            f"no face is in the split {split!r}; splits with faces: {', '.join(there) or 'none'}; "
+            "check --split and the data sets' lists of splits"
         )
     return todo
 

@@ -22,7 +22,7 @@ MIN_BIN: Final = 10
 """Fewest faces of a bin that is drawn of a group: the share of a handful says nothing."""
 
 SUSPECTS_SHOWN: Final = 20
-LEFT_OUT: Final = "near-duplicates of pictures in another split, or what --exclude lists"
+LEFT_OUT: Final = "near-duplicates of pictures in another split, or listed by --exclude"
 COVERAGE_LEVEL: Final = "0.9"
 
 
@@ -62,14 +62,16 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
     page = Report(f"{model['name']}@{model['version']} on the {results['split']} split")
     page.text(
         f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
-        f"{model['size_px']} px. Apparent age, gender and ethnicity, through detection and "
-        f"alignment, each picture in a grey border of {DETECTION_BORDER:.0%} of its width: the "
-        "data sets' pictures are cut tightly, and without it more of their faces are not found. A "
-        "face that is not found is wrong in every classification, counts as age 33 and lies "
-        "outside its interval and sets. In brackets stand 95 % intervals: Wilson's, face by face, "
-        "of coverage and of ages 14 to 17 called 25 or more; of all else by a bootstrap that draws "
-        "listed near-duplicates together (Wilson's over these where all are right, or none; "
-        f"of fewer than {MIN_GROUPS} photos there is none)."
+        f"{model['size_px']} px. All figures for apparent age, gender and ethnicity include "
+        "facewise's own detection and alignment. The data sets' pictures are cropped tightly, so "
+        f"each gets a grey border of {DETECTION_BORDER:.0%} of its width; without it, fewer faces "
+        "are found. A face that is not found is wrong in every classification, counts as age 33, "
+        "and lies outside its interval and its label sets.\n\n"
+        "Figures in brackets are 95 % intervals. For coverage, and for ages 14 to 17 called 25 or "
+        "more, they are Wilson's, with each face as one observation. All others are from a "
+        "bootstrap that resamples listed near-duplicates together; where every answer is right, "
+        "or none is, they are Wilson's with such a group as one observation, and for fewer than "
+        f"{MIN_GROUPS} photos there is none."
     )
     _head(page, results)
     _groups(page, results)
@@ -86,18 +88,18 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
 def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Worst groups and gaps")
     page.text(
-        "Of each metric the grouping with the widest gap, among ethnicity, gender, age, and "
-        f"ethnicity by gender; then the worst group of the finer crossings. Groups of {MIN_GROUP} "
-        "faces or more."
+        "For each metric: first the grouping with the widest gap (among ethnicity, gender, age, "
+        "and ethnicity by gender), then the worst group of any finer crossing. Only groups of "
+        f"{MIN_GROUP} faces or more are counted."
     )
     page.table(*tables.worst(results["head"]["worst_groups"]))
-    page.heading("Over all")
+    page.heading("Overall")
     page.table(*tables.overall(results))
     shares = results["head"]["abstained_clean"]
     page.bullets(
         [
-            "abstained from, of the clean faces that were found: "
-            + ", ".join(f"{n} {tables.number('', s)}" for n, s in shares.items()),
+            "abstained from, as a share of the clean faces that were found: "
+            + "; ".join(f"{n} {tables.number('', s)}" for n, s in shares.items()),
             *tables.missed_in_short(results),
         ]
     )
@@ -108,12 +110,12 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
                 f"age-by-decade-{dataset}",
                 plots.intervals(
                     decades,
-                    title="age MAE by the label's decade (n)",
+                    title="age MAE by labelled decade (n)",
                     x_label="years",
                     line=results["overall"][dataset]["age_mae_years"]["value"],
                 ),
-                f"Mean absolute age error by decade of the label on {dataset}, with 95 % "
-                "intervals; the dashed line is the error over all.",
+                f"Mean absolute age error by decade of the labelled age on {dataset}, with 95 % "
+                "intervals; the dashed line is the overall error.",
             )
             page.table(
                 ["decade", "age MAE, years", "n"],
@@ -124,8 +126,8 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
 def _groups(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("By group")
     page.text(
-        f"Groups of {MIN_GROUP} faces or more. Intervals of small groups are wide: read them "
-        "before the values."
+        f"Groups of {MIN_GROUP} faces or more. The intervals of small groups are wide: "
+        "read them before the values."
     )
     for dataset, groupings in results["groups"].items():
         for grouping, table in groupings.items():
@@ -134,14 +136,14 @@ def _groups(page: Report, results: Mapping[str, Any]) -> None:
 
 
 def _confusions(page: Report, results: Mapping[str, Any]) -> None:
-    page.heading("Confusions")
+    page.heading("Confusion matrices")
     for dataset, matrices in results["confusions"].items():
         for name, matrix in matrices.items():
             title = tables.OUTPUTS.get(name, name)
             page.plot(
                 f"confusion-{dataset}-{name.replace('_', '-')}",
                 plots.confusion(matrix["n"], matrix["labels"], matrix["answers"]),
-                f"Confusion matrix of {title} on {dataset}: {_read_out(matrix)}.",
+                f"Confusion matrix of {title} on {dataset}; {_read_out(matrix)}.",
             )
 
 
@@ -151,14 +153,15 @@ def _read_out(matrix: Mapping[str, Any]) -> str:
     for index, (label, row) in enumerate(zip(matrix["labels"], matrix["n"], strict=True)):
         if sum(row):
             shares.append(f"{label} {row[index] / sum(row):.0%}")
-    return "right of " + ", ".join(shares)
+    return "answered correctly: " + ", ".join(shares)
 
 
 def _calibration(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Calibration")
     page.text(
-        "Expected calibration error, 15 bins, before and after one temperature an output; beside "
-        "them what probabilities that are exactly right would show by chance on as many faces."
+        "Expected calibration error in 15 bins, before and after temperature scaling (one "
+        'temperature per output). "By chance" is what perfectly calibrated probabilities would '
+        "show on as many faces."
     )
     page.table(*tables.calibration(results))
     for name, row in results["calibration_error"].items():
@@ -168,16 +171,17 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             plots.reliability(
                 {kind: row[kind]["points"] for kind in ("before", "after")}, f"reliability: {title}"
             ),
-            f"Reliability of {title}: stated probability against share right; calibration error "
-            f"{row['before']['ece']:.3f} before temperature, {row['after']['ece']:.3f} after.",
+            f"Reliability of {title}: stated probability against the share of right answers; "
+            f"calibration error {row['before']['ece']:.3f} before temperature scaling, "
+            f"{row['after']['ece']:.3f} after.",
         )
     page.heading("Calibration error by group", 3)
     page.text(
-        f"Groups of {MIN_ECE_GROUP} faces or more, the worst first. Of faces of one label, answers "
-        "are not right as often as they state, however exact the probabilities: of men, every "
-        "answer 'female' is wrong. So where the output's own label cuts the groups, 'by chance' "
-        "comes of labels that are drawn from the probabilities and cut the groups in place of the "
-        "true ones."
+        f"Groups of {MIN_ECE_GROUP} faces or more, the worst first. Among faces that share a "
+        "label, answers are not right as often as they state, however well calibrated the "
+        'probabilities: for men, every answer "female" is wrong. So where groups are formed by '
+        'the output\'s own label, "by chance" forms them by labels drawn from the probabilities '
+        "instead of the true ones."
     )
     page.table(*tables.calibration_by_group(results))
     for name, row in results["calibration_error"].items():
@@ -186,8 +190,8 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             page.plot(
                 f"reliability-{name}-by-{grouping}".replace("_", "-").replace(" ", "-"),
                 plots.reliability(curves, f"reliability: {title}, by {grouping}"),
-                f"Reliability of {title} after temperature, by {grouping}, in five bins; those of "
-                f"{MIN_BIN} faces or more.",
+                f"Reliability of {title} after temperature scaling, by {grouping}, in five bins; "
+                f"only bins of {MIN_BIN} faces or more are drawn.",
             )
 
 
@@ -205,11 +209,11 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Intervals and label sets")
     page.text(_how_fitted(results["calibration"]))
     page.table(*tables.coverage(results))
-    page.heading("Groups that are covered less", 3)
+    page.heading("Undercovered groups", 3)
     page.text(
-        f"Groups of {MIN_COVERAGE_GROUP} faces or more whose 95 % Wilson interval does not reach "
-        "the level. The luck of the draw puts one here now and then; of a group that is here at "
-        "several levels, or far below, it is the model that is too sure."
+        f"Groups of {MIN_COVERAGE_GROUP} faces or more whose coverage is below the level even at "
+        "the upper end of its 95 % Wilson interval. Chance puts a group here now and then; for a "
+        "group that is here at several levels, or far below one, the model is overconfident."
     )
     page.table(*tables.missed(results))
     groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
@@ -223,10 +227,10 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
                 line=float(COVERAGE_LEVEL),
             ),
             "Share of ages inside their 90 % interval by group, with 95 % Wilson intervals; the "
-            "dashed line is 90 %. The same as a table:",
+            "dashed line is 90 %. The table below has the same figures.",
         )
         page.table(
-            ["group", "covers", "mean width", "n"],
+            ["group", "coverage", "mean width", "n"],
             [
                 [
                     group,
@@ -248,12 +252,13 @@ def _how_fitted(calibration: Mapping[str, Any]) -> str:
     ]
     if not calibration.get("age_intervals"):
         said.append(
-            "Age intervals are the central ones of the model's own distribution: they were fitted "
-            "to no exact ages, and nothing but this table says how often they hold."
+            "Age intervals are the central intervals of the model's own distribution. They were "
+            "not fitted to exact ages, so only this table shows how often they hold."
         )
     said.append(
-        "Plain split conformal prediction, one threshold for everybody, is beside what it can be "
-        "fitted to. An age that is known as a group only can but be touched."
+        'The "plain" columns show split conformal prediction with one threshold for everybody, '
+        "where that can be fitted. Where only an age group is known, an interval counts as "
+        "holding the age if it touches the group."
     )
     return " ".join(said)
 
@@ -261,12 +266,12 @@ def _how_fitted(calibration: Mapping[str, Any]) -> str:
 def _abstention(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Abstention")
     page.text(
-        "Gates are chosen on val, from curves of error against the share that is answered. All "
-        f"clean faces of {results['split']}, and some of them, drawn at random, made worse on "
-        "purpose. What is answered is held against the error of the answered clean faces of the "
-        "same data sets, each face against its own; an age of which a group is known, against the "
-        "group's middle. 95 % intervals are a bootstrap's of the degraded faces; of fewer than "
-        f"{MIN_ANSWERED} answers nothing is said:"
+        "Gates are chosen on val, from curves of error against the share answered. The table has "
+        f"all clean faces of {results['split']}, and a random sample of them degraded in several "
+        "ways. The error on answered degraded faces is divided by the error on answered clean "
+        "faces, with each face compared to its own data set. Where only an age group is known, "
+        "its middle stands for the age. The 95 % intervals are from a bootstrap over the degraded "
+        f"faces; fewer than {MIN_ANSWERED} answers get no ratio."
     )
     page.table(*tables.abstention(results))
     for split, attributes in results["risk_coverage"].items():
@@ -274,7 +279,7 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
             lines = {n: curves[n] for n in ("clean", "with degraded") if curves.get(n)}
             chosen = curves.get("chosen")
             mark = (
-                f"; the certainty gate by itself answers {chosen[0]:.1%} of the clean faces"
+                f"; the certainty gate alone answers {chosen[0]:.1%} of the clean faces"
                 if chosen
                 else ""
             )
@@ -283,11 +288,11 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 plots.lines(
                     lines,
                     title=f"{name}, {split}",
-                    x_label="share answered, the surest first",
+                    x_label="share answered, most certain first",
                     y_label="mean error, years" if name == "age" else "share wrong",
                     marks={"clean": chosen} if chosen else None,
                 ),
-                f"Error of what is answered against the share answered: {name} on {split}{mark}.",
+                f"Error on answered faces against the share answered: {name} on {split}{mark}.",
             )
             measures = curves["by measure"]
             page.plot(
@@ -295,13 +300,13 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 plots.lines(
                     {measure: row["points"] for measure, row in measures.items()},
                     title=f"{name}, {split}, clean and degraded",
-                    x_label="share answered, the best by this measure first",
+                    x_label="share answered, best by this measure first",
                     y_label="mean error, years" if name == "age" else "share wrong",
                     marks={m: row["chosen"] for m, row in measures.items() if row["chosen"]},
                 ),
-                f"Error of what is answered against the share answered, by each measure of "
-                f"quality alone: {name} on {split}, clean and degraded faces together. Dots are "
-                "the gates chosen; a measure without one has no gate.",
+                "Error on answered faces against the share answered, by each quality measure "
+                f"alone: {name} on {split}, clean and degraded faces together. Dots mark the "
+                "chosen gates; a measure without a dot has no gate.",
             )
 
 
@@ -309,10 +314,10 @@ def _nist(page: Report, results: Mapping[str, Any]) -> None:
     mae, challenge = tables.nist_mae(results), tables.challenge_25(results)
     if not mae[1] and not challenge[1]:
         return
-    page.heading("As NIST reports age estimation")
+    page.heading("Age estimation in NIST's format")
     page.text(
-        "**Information about the model, and not a fitness for age checks:** facewise is not for "
-        "deciding who is old enough for anything."
+        "**For information only; this does not make the model fit for age checks.** facewise is "
+        "not for deciding who is old enough for anything."
     )
     page.table(*mae)
     page.table(*challenge)
@@ -326,16 +331,16 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
         noise = {}
     if not suspects and not noise.get("n_groups"):
         return
-    page.heading("How much of the error is the labels'")
+    page.heading("How much of the error comes from the labels")
     if dedupe and noise.get("n_groups"):
         page.text(noise_sentence(results, dedupe))
         page.table(*tables.age_noise(dedupe))
     if suspects:
         page.heading("Suspect labels", 3)
         page.text(
-            f"The {len(suspects)} labels that surprise the model most are in "
-            f"`{results['model']['name']}-suspects.csv`, for a reader to check; some are the "
-            f"model's errors. The first {min(SUSPECTS_SHOWN, len(suspects))}:"
+            f"`{results['model']['name']}-suspects.csv` lists the {len(suspects)} labels that "
+            "surprise the model most and are worth checking; some are the model's own errors. The "
+            f"first {min(SUSPECTS_SHOWN, len(suspects))}:"
         )
         page.table(*tables.suspects(suspects[:SUSPECTS_SHOWN]))
 
@@ -348,13 +353,13 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
         f"Of {noise['age']['n_groups']} photos that UTKFace holds more than once, "
         f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree; two ages "
         f"of one photo differ by {noise['age']['mean_difference_years']['value']:.1f} years on "
-        "average, those that agree included. If errors are "
-        f"normal and independent, a label is off by {tables.cell('_years', floor)} years on "
-        "average: an error that a model would keep that knew every apparent age."
+        "average, including those that agree. If label errors are normal and independent, a label "
+        f"is off by {tables.cell('_years', floor)} years on average, and even a model that knew "
+        "every apparent age would have that error."
     )
     mae = results["overall"].get("utkface", {}).get("age_mae_years")
     if mae:
-        text += f" The model's is {tables.cell('_years', mae)}."
+        text += f" This model's is {tables.cell('_years', mae)}."
     for name in ("gender", "ethnicity"):
         if noise.get(name, {}).get("n_groups"):
             text += f" {_class_noise(results, name, noise[name])}"
@@ -365,7 +370,7 @@ def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]
     """What two labels of one photo say of a class, and how often the model departs from labels."""
     text = (
         f"Labels of {name} disagree in {noise['pairs_disagree']['value']:.1%} of the "
-        f"{noise['n_groups']} photos that are held more than once in all data sets together"
+        f"{noise['n_groups']} photos that occur more than once in all data sets together"
     )
     if error := noise.get("error_if_independent"):
         text += (
@@ -373,18 +378,19 @@ def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]
         )
     figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
     departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
-    return f"{text}." + (f" The model departs from {' and '.join(departs)}." if departs else "")
+    disagrees = f" The model disagrees with {' and '.join(departs)} labels." if departs else ""
+    return f"{text}.{disagrees}"
 
 
 def _left_out(page: Report, results: Mapping[str, Any]) -> None:
     data = results["data"]
-    page.heading("What was not scored, and what was not found")
+    page.heading("Pictures not scored, and faces not found")
     page.bullets(
         [
             f"left out on purpose ({LEFT_OUT}): {_names(data['excluded'])}",
-            f"skipped by the readers: {_names([f'{n}: {why}' for n, why in data['skipped']], 10)}",
+            f"skipped on reading: {_names([f'{n}: {why}' for n, why in data['skipped']], 10)}",
             *(
-                f"{dataset}, faces not found (scored as wrong): {_names(names)}"
+                f"{dataset}, faces not found (counted as wrong): {_names(names)}"
                 for dataset, names in data["not_found"].items()
             ),
         ]

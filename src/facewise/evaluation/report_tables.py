@@ -28,12 +28,12 @@ METRICS: Final[dict[str, str]] = {
     "ethnicity_accuracy": "ethnicity accuracy",
     "ethnicity_balanced_accuracy": "ethnicity balanced accuracy",
     "ethnicity_macro_f1": "ethnicity macro F1",
-    "interval_coverage_90": "90 % age interval holds it",
-    "gender_set_coverage_90": "90 % gender set holds it",
-    "ethnicity_set_coverage_90": "90 % ethnicity set holds it",
-    "age_abstained": "abstained, age",
-    "gender_abstained": "abstained, gender",
-    "ethnicity_abstained": "abstained, ethnicity",
+    "interval_coverage_90": "90 % age interval, coverage",
+    "gender_set_coverage_90": "90 % gender set, coverage",
+    "ethnicity_set_coverage_90": "90 % ethnicity set, coverage",
+    "age_abstained": "abstained from age",
+    "gender_abstained": "abstained from gender",
+    "ethnicity_abstained": "abstained from ethnicity",
 }
 """Metric of a results file to its name in words, in the order of columns."""
 
@@ -78,7 +78,7 @@ def overall(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """Every figure a row, every data set a column."""
     sets = list(results["overall"])
     rows: list[Row] = [["faces", *(results["overall"][s]["n"] for s in sets)]]
-    rows.append(["of them not found", *(results["overall"][s]["not_found"] for s in sets)])
+    rows.append(["faces not found", *(results["overall"][s]["not_found"] for s in sets)])
     for metric in METRICS:
         cells = [results["overall"][s].get(metric) for s in sets]
         if any(cells):
@@ -150,8 +150,8 @@ def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
                     figure["n"],
                 ]
             )
-    header = ["level", "what", "covers", "mean size", "empty sets"]
-    return [*header, "plain: covers", "plain: mean size", "plain: empty", "n"], out
+    header = ["level", "output", "coverage", "mean size", "empty sets"]
+    return [*header, "plain: coverage", "plain: mean size", "plain: empty sets", "n"], out
 
 
 def size(figure: Mapping[str, Any]) -> str:
@@ -171,7 +171,7 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
             names = [f"{g} ({cell('', f)}, n {f['n']})" for g, f in below(groups).items()]
             count = f"{len(names)} of {len(groups)}"
             out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
-    return ["level", "what", "groups under it", "which"], out
+    return ["level", "output", "undercovered groups", "which"], out
 
 
 def missed_in_short(results: Mapping[str, Any]) -> list[str]:
@@ -181,15 +181,15 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
     for level, row in results["coverage"].items():
         for label, groups in _judged(row).items():
             under = below(groups)
-            said = f"at {float(level):.0%} {len(under) or 'none'}"
+            said = f"{len(under) or 'none'} at {float(level):.0%}"
             if under:
                 least, figure = min(under.items(), key=lambda item: item[1]["value"])
-                said += f", the worst {least} with {number('', figure['value'])}"
+                said += f" (worst: {least}, {number('', figure['value'])})"
             found.setdefault(label, []).append(said)
             judged[label] = len(groups)
     return [
-        f"{label}: of {judged[label]} groups of {MIN_COVERAGE_GROUP} faces or more, those whose "
-        "95 % interval lies below the level: " + "; ".join(levels)
+        f"{label}: of {judged[label]} groups of {MIN_COVERAGE_GROUP} faces or more, the number "
+        "with a 95 % interval of coverage below the level: " + "; ".join(levels)
         for label, levels in found.items()
     ]
 
@@ -269,14 +269,14 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         "input",
         "attribute",
         "found",
-        "abstained, of those found",
+        "abstained from, of those found",
         "answered, of all",
-        "error of what is answered",
-        "error of all found",
-        "answers judged",
-        "times the clean error",
-        "of each data set",
-        "at most twice",
+        "error on answered",
+        "error on all found",
+        "answers scored",
+        "ratio to clean error",
+        "ratio by data set",
+        "ratio at most 2",
         "n",
     ], out
 
@@ -339,4 +339,4 @@ def age_noise(dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
             ]
         )
     header = ["age", "pairs", "labels disagree", "mean difference, years"]
-    return [*header, "MAE floor, years", "its bounds"], out
+    return [*header, "MAE floor, years", "bounds of the floor"], out

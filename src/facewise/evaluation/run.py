@@ -120,9 +120,9 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
             next_minor(spec.version)
         except ValueError as error:
             raise OptionError(
-                f"{spec.path}: no version follows {spec.version!r}, and another calibration needs "
-                "one: make it the number of the weights, or that and how often they were "
-                'calibrated again, as in "5.1"'
+                f"{spec.path}: no version follows {spec.version!r}, and a new calibration needs "
+                "one: set it to the number of the weights, or to that and the number of "
+                'recalibrations, as in "5.1"'
             ) from error
 
 
