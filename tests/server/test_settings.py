@@ -204,8 +204,8 @@ def test_the_command_lists_every_setting(
     assert defaults["FACEWISE_UPLOAD_BYTES_PER_SECOND"] == "25000"
     assert defaults["FACEWISE_API_KEY"] == defaults["FACEWISE_ROOT_PATH"] == "none"
     said = {line.split()[0]: line for line in lines}
-    assert "a quarter a client" in said["FACEWISE_UPLOADS"]
-    assert "8 characters or more" in said["FACEWISE_API_KEY"]
+    assert "a quarter per client" in said["FACEWISE_UPLOADS"]
+    assert "at least 8 characters" in said["FACEWISE_API_KEY"]
 
 
 def test_the_key_is_not_printed() -> None:

@@ -169,7 +169,7 @@ def test_exit_codes(run: Run, pictures: Path, landscape: Path, tmp_path: Path) -
         (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/out.png"], "name a folder"),
         (["ASTRONAUT", "ASTRONAUT", "--draw", "OUT/file/folder"], "cannot be made"),
         (["ASTRONAUT", "--draw", "OUT/file"], "cannot be made"),
-        (["ASTRONAUT", "--draw", "-"], "name a file, or a folder"),
+        (["ASTRONAUT", "--draw", "-"], "name a file or a folder"),
     ],
 )
 def test_bad_usage(
@@ -543,7 +543,7 @@ def test_drawing_writes_over_its_own_drawings_alone(
     data = other.read_bytes()
     refused = run("predict", pictures / "astronaut.jpg", "--draw", other)
     assert refused.returncode == 2
-    assert b"did not draw it: name another file" in refused.stderr
+    assert b"did not draw it: choose another file" in refused.stderr
     assert other.read_bytes() == data
     drawing = tmp_path / f"drawing{suffix}"
     assert run("predict", landscape, "--draw", drawing).returncode == 3

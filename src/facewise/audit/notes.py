@@ -35,7 +35,9 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
             if of < table["faces"]
         ]
         if few := table.get("too_few_to_correct"):
-            notes.append(f"{said}{', '.join(few)}: not corrected, for fewer than {FEW_FACES} faces")
+            notes.append(
+                f"{said}{', '.join(few)}: counted but not corrected (under {FEW_FACES} faces)"
+            )
     sources = figures["confusions_from"]
     if not sources:
         return notes
