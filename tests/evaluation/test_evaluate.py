@@ -197,7 +197,7 @@ def test_results_do_not_replace_the_spec_they_are_of(faces: Path, tmp_path: Path
     [
         ("--out mine.csv/x", r"--out: nothing can be written to the folder mine.csv/x \(Not a dir"),
         ("--store mine.csv", "--store: nothing can be written to the folder mine.csv"),
-        (f"--out new/er/{'x' * 300}", r"--out: nothing can be .* \(File name too long\): name"),
+        (f"--out new/er/{'x' * 300}", r"--out: nothing can be .* \(File name too long\): choose"),
         ("--faces mine.csv/x.csv", "--faces: nothing can be written to the folder mine.csv"),
         ("--model own/facewise-default.json --card", "has no hand-written part of its card"),
     ],

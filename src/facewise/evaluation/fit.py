@@ -161,7 +161,7 @@ def check_faces(outcomes: Outcomes, split: str) -> None:
     if few:
         raise OptionError(
             f"too few faces to fit a calibration: among the faces found, the split {split} has "
-            f"only {', '.join(few)}, but needs {MIN_FACES} with an age and {MIN_OF_CLASS} of each "
+            f"{', '.join(few)}, and needs {MIN_FACES} with an age and {MIN_OF_CLASS} of each "
             "gender and ethnicity; label more, or score without --fit"
         )
 
