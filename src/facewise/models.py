@@ -320,7 +320,7 @@ def open_session(
     if first not in opened:  # it says so on standard error only, and goes on with the next
         raise OptionError(
             f"ONNX Runtime cannot use {first} here (it fell back to {', '.join(opened)}): install "
-            "what that needs, or name another provider"
+            "what that needs, or choose another provider"
         )
     again = functools.partial(open_session, path, sha256, threads=threads, providers=chosen)
     return Session(session, again)

@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     model: str = Field(default="default", description="name, name@version, or a spec's path")
     attributes: CommaSeparated | None = Field(
         default=None,
-        description="comma-separated, others are not computed; none: all, but without "
-        "ethnicity if published",
+        description="comma-separated, others are left out; none: all, but without ethnicity "
+        "if published",
     )
     coverage: float = Field(default=0.90, description="level of intervals and label sets")
     threads: int = Field(
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     max_faces: int | None = Field(
         default=None,
         ge=1,
-        description="faces answered for per photo, largest first; none: all, but "
+        description="most faces per photo, the largest are kept; none: all, but "
         f"{PUBLISHED_MAX_FACES} if published",
     )
     min_face_px: float | None = Field(

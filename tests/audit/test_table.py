@@ -231,7 +231,8 @@ def test_a_crossing_is_of_the_faces_that_have_its_attributes(
         "age x gender x ethnicity": 600,
     }
     page = make_report(figures | {"notes": []}, "t").html()
-    assert page.count(f"Of the 600 faces of {faces.faces} that have all of these.") == 3
+    of = f"Only the 600 of {faces.faces} faces that have all of these attributes."
+    assert page.count(of) == 3
     old = figures["attributes"]["age"][6]["corrected"]["share"]
     assert old == pytest.approx((faces.faces - 600) / faces.faces, abs=1e-3)
     for name, cells in figures["crossings"].items():

@@ -235,7 +235,7 @@ def test_the_command_writes_the_sheet_and_names_the_faces(
     done = subprocess.run([*run, "--out", photo], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--out" in done.stderr
-    assert "did not draw it: name another file" in done.stderr
+    assert "did not draw it: choose another file" in done.stderr
     assert Path(photo).read_bytes() == data
     bad = subprocess.run([*run, "--out", "s.gif"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2

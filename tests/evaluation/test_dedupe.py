@@ -778,7 +778,9 @@ def test_a_list_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_two_sources_of_one_layout_get_fitting_advice() -> None:
-    with pytest.raises(OptionError, match=r"a file a/1\.jpg: .* unpack tars into two folders"):
+    with pytest.raises(
+        OptionError, match=r"a file named a/1\.jpg: .* unpack tars into two folders"
+    ):
         unique_names(["a/1.jpg", "a/2.jpg", "a/1.jpg"])
 
 

@@ -222,6 +222,6 @@ def _check_names_differ(out: Path, reports: Sequence[Path], left_out: Path | Non
         twice.append(left_out)
     if twice:
         raise OptionError(
-            f"{twice[0]} would be written twice, as two of the outputs: name another --out, "
+            f"{twice[0]} would be written twice, as two of the outputs: choose another --out, "
             "--report or --exclusions"
         )

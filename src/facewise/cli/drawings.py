@@ -55,7 +55,7 @@ def _check_file(draw: Path, photos: Sequence[str]) -> Path:
     if not draw.parent.is_dir():
         raise OptionError(f"--draw {draw}: its folder does not exist")
     if _is_photo(draw, photos):
-        raise OptionError(f"--draw {draw} is the photo itself: name another file, or a folder")
+        raise OptionError(f"--draw {draw} is the photo itself: choose another file, or a folder")
     check_replaceable(draw, "--draw")
     return draw
 

@@ -58,7 +58,7 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
         for row in read_rows(path, ("file",)):
             name = row["file"]
             if name in rows:
-                raise OptionError(f"{name} in {path} is listed twice, here or in another list")
+                raise OptionError(f"{path}: {name} is already listed, here or in another list")
             rows[name] = row
     short = {name: short_name(name) for name in rows}
     times = Counter(short.values())
