@@ -120,8 +120,8 @@ def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
     for index, face in enumerate(faces):
         if ((face.landmarks >= 0) & (face.landmarks <= 1)).all():
             raise OptionError(
-                f"faces[{index}]: the landmarks lie between 0 and 1, but are pixels of the upright "
-                "photo: multiply x by its width, y by its height"
+                f"faces[{index}]: the landmarks lie between 0 and 1, but must be pixels of the "
+                "upright photo: multiply x by its width, y by its height"
             )
         reach = (face.bbox[2:] - face.bbox[:2]).max()
         near = (face.landmarks >= -reach) & (face.landmarks <= size + reach)

@@ -155,7 +155,7 @@ def _check_chunks(data: bytes) -> None:
         hundredths += 1 if kind in _PNG_PIXELS else 100
         if hundredths > 100 * MAX_PARTS:
             raise ImageTooLargeError(
-                f"the PNG has more than {MAX_PARTS:,} chunks beside its pixels, or "
+                f"the PNG has more than {MAX_PARTS:,} chunks besides its pixels, or "
                 f"{100 * MAX_PARTS:,} of pixels, which takes too long to read: export it again, "
                 "without metadata"
             )
@@ -187,11 +187,12 @@ def check_opened(picture: Image.Image, size: int) -> None:
     pixels = picture.width * picture.height
     if decoder == "bmp_rle" and max(size, pixels) > MAX_RUNS:
         raise ImageTooLargeError(
-            f"a BMP in run lengths is read up to {MAX_RUNS:,} pixels and bytes: save it as PNG"
+            f"a run-length encoded BMP is only read up to {MAX_RUNS:,} pixels and bytes: save "
+            "it as PNG"
         )
     if decoder.startswith("ppm") and pixels * len(picture.getbands()) > MAX_SAMPLES:
         raise ImageTooLargeError(
-            f"a PPM that is text, or whose white is not 255, is read up to {MAX_SAMPLES:,} "
+            f"a PPM that is text, or whose white is not 255, is only read up to {MAX_SAMPLES:,} "
             "samples: save it as PNG"
         )
 
@@ -224,5 +225,5 @@ def _check_directory(data: bytes, is_big: bool) -> None:
     if sum(count for count in counts if count <= len(data)) > MAX_TIFF_VALUES:
         raise ImageTooLargeError(
             f"the TIFF lists more than {MAX_TIFF_VALUES:,} strips, tiles or samples, which takes "
-            "too long to read: save it again, as PNG for one"
+            "too long to read: save it again, for example as PNG"
         )

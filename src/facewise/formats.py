@@ -155,8 +155,8 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
             raise _unknown(data, frozenset()) from error
         if name == "TIFF" and "unknown pixel mode" in str(error):
             raise UnsupportedFormatError(
-                "a TIFF whose samples are not read here, floats in colour for one: save it with "
-                "8 or 16 bits"
+                "a TIFF with samples of an unsupported kind, such as floats in colour: save it "
+                "with 8 or 16 bits"
             ) from error
         raise CorruptImageError(
             f"the {name} is truncated or damaged: copy, download or export it again"
@@ -213,7 +213,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
     elif b"<svg" in start and start.startswith(b"<"):
         name = "SVG"
     if name is not None:
-        return UnsupportedFormatError(f"{name} is not read here: {advice}")
+        return UnsupportedFormatError(f"{name} is not supported: {advice}")
     if start.lower().startswith((b"<!doctype html", b"<html")):
         return NotAnImageError("a web page, not a picture: download the picture itself")
     if _VIDEO.match(data):

@@ -204,7 +204,7 @@ def _read(source: Any, max_bytes: int) -> bytes:
         )
     if not data:
         if _stands_at_end(source):
-            raise EmptyImageError("the file object stands at its end: seek(0) before it is read")
+            raise EmptyImageError("the file object is at its end: seek(0) before reading it")
         raise EmptyImageError("the input is empty: it has no bytes")
     if len(data) > max_bytes:
         raise _too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
@@ -221,11 +221,11 @@ def _stands_at_end(source: Any) -> bool:
 
 def _read_path(name: str, max_bytes: int) -> bytes:
     if not name:
-        raise ImageNotFoundError(errno.ENOENT, "the path is empty: name a picture", "''")
+        raise ImageNotFoundError(errno.ENOENT, "the path is empty: pass a picture's path", "''")
     if name.startswith("data:") or len(name) > _LONGEST_PATH:  # whatever is in it is not repeated
         raise ImageNotFoundError(
             errno.ENAMETOOLONG,
-            "is no path but data: decode it, and pass the bytes",
+            "is data, not a path: decode it, and pass the bytes",
             _shortened(name),
         )
     try:
@@ -272,18 +272,18 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
 def _no_bytes(part: Any) -> InvalidArrayError:
     """What to say of a file object that gives something else."""
     if isinstance(part, str):
-        return InvalidArrayError('the file object gives text: open it in binary mode, "rb"')
+        return InvalidArrayError('the file object returns text: open it in binary mode, "rb"')
     kind = type(part).__name__
     if isinstance(part, Coroutine):
         part.close()  # or Python warns that nobody awaited it
     if isinstance(part, Awaitable):
-        return InvalidArrayError(f"read() gave a {kind}: await it, and pass the bytes")
-    return InvalidArrayError(f"read() gave {kind}: pass a file object that gives bytes")
+        return InvalidArrayError(f"read() returned a {kind}: await it, and pass the bytes")
+    return InvalidArrayError(f"read() returned {kind}: pass a file object that returns bytes")
 
 
 def _hint(source: Any) -> str:
     if source is None:
-        return "; cv2.imread gives None where it could not read the file"
+        return "; cv2.imread returns None if it cannot read the file"
     if isinstance(source, (list, tuple)):
         return "; several pictures are for analyze_many"
     if type(source).__module__.startswith("torch"):

@@ -169,7 +169,7 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
     if text.endswith(".onnx") or os.path.isdir(text):  # noqa: PTH112  takes any text
         raise ModelNotFoundError(_name_the_spec(Path(text)))
     known = ", ".join(f"{spec.name}@{spec.version}" for spec in specs) or "none"
-    raise ModelNotFoundError(f"no model {text!r}: installed are {known}")
+    raise ModelNotFoundError(f"no model {text!r}; installed: {known}")
 
 
 def _name_the_spec(path: Path) -> str:
@@ -243,7 +243,7 @@ def plain_providers(providers: Sequence[Provider] | None) -> tuple[PlainProvider
                     f"providers must be names, or pairs of a name and its options, not {provider!r}"
                 )
     if not plain:
-        raise OptionError("providers must name one at least, CPUExecutionProvider for one")
+        raise OptionError("providers must name at least one, such as CPUExecutionProvider")
     return tuple(plain)
 
 
@@ -320,7 +320,7 @@ def open_session(
     if first not in opened:  # it says so on standard error only, and goes on with the next
         raise OptionError(
             f"ONNX Runtime cannot use {first} here (it fell back to {', '.join(opened)}): install "
-            "what that needs, or choose another provider"
+            "what it needs, or choose another provider"
         )
     again = functools.partial(open_session, path, sha256, threads=threads, providers=chosen)
     return Session(session, again)

@@ -34,12 +34,12 @@ def part_files(table: Path) -> list[Path]:
     """
     if table.is_file() and table.suffix != ".parquet" and not _is_parquet(table):
         raise TableError(
-            f"{table} is no annotated table but a file of another kind: name the folder that "
-            "facewise annotate wrote, or one of its Parquet files"
+            f"{table} is not an annotated table: name the folder that facewise annotate "
+            "wrote, or one of its Parquet files"
         )
     files = [table] if table.is_file() else sorted(table.glob(PART_GLOB))
     if not files:
-        raise TableError(f"{table} is no annotated table: make one with facewise annotate")
+        raise TableError(f"{table} is not an annotated table: make one with facewise annotate")
     return files
 
 
@@ -111,7 +111,7 @@ def read_manifest(table: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         manifest["settings"], manifest["plan"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+        raise TableError(f"{path} is damaged ({error}): start a new table") from error
     return manifest
 
 

@@ -183,8 +183,8 @@ class Face(_ByFields):
     def __post_init__(self) -> None:
         if self.landmarks is None:
             raise OptionError(
-                "Face wants five landmarks: of boxes alone, MTCNN().find_landmarks(photo, boxes) "
-                "makes faces"
+                "Face needs five landmarks: if there are only boxes, "
+                "MTCNN().find_landmarks(photo, boxes) turns them into faces"
             )
         # Copies, for the caller's arrays stay the caller's to change. Not by np.array: it asks for
         # a copy in a way that torch's tensors do not know.
@@ -192,20 +192,20 @@ class Face(_ByFields):
         landmarks = np.asarray(self.landmarks, np.float32).copy()
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise OptionError(
-                f"Face wants bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
+                f"Face needs bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"
             )
         if not (np.isfinite(bbox).all() and np.isfinite(landmarks).all()):
-            raise OptionError("Face wants finite numbers in bbox and landmarks")
+            raise OptionError("Face needs finite numbers in bbox and landmarks")
         if (bbox[2:] <= bbox[:2]).any():
             raise OptionError(
-                f"Face wants a box of left, top, right, bottom, not {bbox.tolist()}: of x, y, "
-                "width, height make x, y, x + width, y + height"
+                f"Face needs a box of left, top, right, bottom, not {bbox.tolist()}: convert x, y, "
+                "width, height to x, y, x + width, y + height"
             )
         score: Any = self.detection_score
         if not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
             raise OptionError(
-                f"Face wants a detection_score of 0 to 1, not {score!r}: leave it out where it is "
-                "on another scale than MTCNN's"
+                f"Face needs a detection_score of 0 to 1, not {score!r}: leave it out if it is on "
+                "another scale than MTCNN's"
             )
         object.__setattr__(self, "bbox", _frozen(bbox))
         object.__setattr__(self, "landmarks", _frozen(landmarks))
@@ -243,7 +243,7 @@ class Distribution(_ByFields, Mapping[str, float]):
 
     def __post_init__(self) -> None:
         if self.probabilities.shape != (len(self.labels),):
-            raise ValueError("Distribution wants one probability a label")
+            raise ValueError("Distribution needs one probability per label")
         if abs(float(self.probabilities.sum(dtype=np.float64)) - 1.0) > 1e-5:
             raise ValueError("Distribution.probabilities must sum to 1")
         if not self.label_set:

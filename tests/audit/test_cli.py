@@ -284,7 +284,7 @@ def test_a_file_of_another_kind_is_not_called_damaged(
     listing.write_text("attribute,label,share\ngender,male,1\n")
     done = audit(listing)
     assert done.returncode == 2
-    assert "x.csv is no annotated table but a file of another kind" in done.stderr
+    assert "x.csv is not an annotated table: name the folder" in done.stderr
     assert "damaged" not in done.stderr
     # A part is read under any name, and what is called one but is none is damaged.
     part = shutil.copy(table / "part-00000000.parquet", tmp_path / "part")

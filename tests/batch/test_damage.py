@@ -570,7 +570,7 @@ def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_co
 
     with pytest.raises(KeyboardInterrupt):
         annotate(sources, out, AGE, workers=1, progress=replace)
-    with pytest.raises(TableError, match=f"{name} changed since .*put the old file back"):
+    with pytest.raises(TableError, match=f"{name} changed since .*restore the old file"):
         annotate(sources, out, AGE, workers=1)
     (tmp_path / "kept").replace(tmp_path / name)
     assert annotate(sources, out, AGE, workers=1).annotated == 6

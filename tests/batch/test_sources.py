@@ -495,7 +495,9 @@ def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> No
         assert found == ["abc", "naïve", "\\xff\x00"]
     for value in ([1], {"a": 1}):
         pq.write_table(pa.table({"id": [value], "image": [b"a"]}), source[0])
-        with pytest.raises(OptionError, match=r"column id is .*: ids are texts, numbers or bytes"):
+        with pytest.raises(
+            OptionError, match=r"column id is .*: ids must be text, numbers or bytes"
+        ):
             list(list_items(source, job, Skipped(), {}))
 
 
@@ -541,7 +543,7 @@ def test_a_list_or_table_of_another_kind_is_refused_not_taken_for_a_picture(
     name: str, scheme: str, faces: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text("\n".join(map(str, faces)))
-    with pytest.raises(OptionError, match=rf"{name}: .* a \.txt with one path a line.* Parquet"):
+    with pytest.raises(OptionError, match=rf"{name}: .* a \.txt with one path per line.* Parquet"):
         annotate([f"{scheme}{tmp_path}/{name}"], tmp_path / "t", AGE, workers=1)
     assert not (tmp_path / "t").exists()
     # A folder may hold such files beside pictures.

@@ -206,9 +206,11 @@ def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
         choose(table, "shoe_size", 5, largest=False)
     with pytest.raises(OptionError, match="no order"):
         choose(table, "bbox", 5, largest=False)
-    with pytest.raises(OptionError, match="abstained has no order: name abstentions, their number"):
+    with pytest.raises(
+        OptionError, match="abstained has no order: choose abstentions, their number"
+    ):
         choose(table, "abstained", 5, largest=False)
-    with pytest.raises(TableError, match="no annotated table"):
+    with pytest.raises(TableError, match="not an annotated table"):
         choose(tmp_path, "age_years", 5, largest=False)
 
 

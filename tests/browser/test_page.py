@@ -215,7 +215,7 @@ def test_one_reason_is_one_sentence(open_page: Open, portrait: bytes) -> None:
     page.wait_for_selector(".card")
     assert page.locator(".abstain").all_inner_texts() == [
         "facewise can't tell the age, gender or ethnicity: it may not be a face. The model's "
-        "numbers are shown all the same; don't rely on them."
+        "numbers are still shown; don't rely on them."
     ]
     with page.expect_download() as waiting:
         page.click("#save-csv")
@@ -614,7 +614,7 @@ def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None
     page.dispatch_event("#drop", "dragover", {"dataTransfer": transfer})
     expect(page.locator("#drop")).not_to_have_class(over)
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
-    page.get_by_role("heading", name="That was no file").wait_for()
+    page.get_by_role("heading", name="That was not a file").wait_for()
     assert "Save the picture first" in page.inner_text("#trouble")
     assert page.locator("#trouble button").count() == 0
     drop(page, portrait, "astronaut.jpg", "image/jpeg")
@@ -952,7 +952,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
         choose(page, portrait)
         # By itself it is asked again, but not for ever.
-        page.get_by_text("The server is busy: goes on by itself").wait_for()
+        page.get_by_text("The server is busy: resumes by itself").wait_for()
         given_up = page.get_by_role("heading", name="The server is busy")
         while not given_up.is_visible():
             page.clock.run_for(1000)
@@ -982,7 +982,7 @@ def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: byt
 
     page.route("**/v1/analyze*", busy_twice)
     page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
-    page.get_by_text("The server is busy: goes on by itself").wait_for()
+    page.get_by_text("The server is busy: resumes by itself").wait_for()
     page.wait_for_selector(".card")
     page.locator("#strip .mark", has_text="0").wait_for()
     assert asked == ["POST"] * 4
@@ -999,7 +999,7 @@ def test_a_removed_photo_is_not_waited_for(open_page: Open, portrait: bytes) -> 
 
     page.route("**/v1/analyze*", busy)
     choose(page, portrait)
-    page.get_by_text("goes on by itself").wait_for()
+    page.get_by_text("resumes by itself").wait_for()
     page.unroute("**/v1/analyze*")
     page.click("#clear")
     choose(page, portrait)

@@ -203,7 +203,7 @@ async def test_it_reads_the_formats_that_it_names(
         refused = await post("/v1/analyze", files={"file": samples["heic"]})
     assert set(named) - set(fewer) == {"HEIC"}
     assert refused.status_code == 415
-    assert refused.json()["detail"] == "HEIC is not read here: save the picture as JPEG."
+    assert refused.json()["detail"] == "HEIC is not supported: save the picture as JPEG."
 
 
 async def test_operations(serve: Serve, portrait: bytes) -> None:
@@ -314,7 +314,7 @@ async def test_the_device_has_the_model_that_serves_or_is_not_offered(
         caplog.clear()
         async with serve(device_folder=tmp_path) as running:
             assert (await running.client.get("/v1/models")).json()["on_device"] is offered
-        said = [line for line in caplog.messages if "on the device is not offered" in line]
+        said = [line for line in caplog.messages if "on-device analysis is not offered" in line]
         assert [f"{spec.name}@{spec.version} answers here" in line for line in said] == (
             [] if offered else [True]
         )

@@ -621,7 +621,10 @@ def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "words"),
-    [(1, "1 photo a minute: go on in 60 s"), (60, "60 photos a minute: go on in 1 second.")],
+    [
+        (1, "1 photo per minute: try again in 60 s"),
+        (60, "60 photos per minute: try again in 1 second."),
+    ],
 )
 def test_the_refusal_counts_one_as_one(rate: int, words: str) -> None:
     access = Access(Settings(rate_limit_per_minute=rate), clock=lambda: 0.0)

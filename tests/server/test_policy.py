@@ -37,7 +37,7 @@ async def test_ethnicity_by_address(published: bool, serve: Serve, portrait: byt
     assert refused.status_code == (422 if published else 200)
     if published:  # the client's own word is quoted, and no other
         detail = check(refused, 422, "invalid_option")
-        assert detail.startswith("attributes: 'ethnicity' is none of age, gender;")
+        assert detail.startswith("attributes: 'ethnicity' is not one of age, gender;")
     assert "ethnicity" not in page, "the page learns what there is from the server"
 
 

@@ -136,15 +136,15 @@ def test_a_run_does_not_go_on_from_other_files(toml: Path) -> None:
     [
         ("hidden_dim = 256", "hidden_dim = 64\ninit = 'faceres'", "hidden_dim of 256"),
         ("size_px = 32", "backbone = 'resnet5000'", "resnet5000"),
-        ("size_px = 32", "init = 'TEXT.pt'", "no file of weights"),
-        ("size_px = 32", "init = 'OTHER.pt'", "not of this backbone"),
+        ("size_px = 32", "init = 'TEXT.pt'", "not a file of weights"),
+        ("size_px = 32", "init = 'OTHER.pt'", "does not fit this backbone"),
         ("size_px = 32", "init = 'TEXT.onnx'", "no ONNX file"),
         ("size_px = 32", "init = 'FOLDER'", "no such file"),
         ("size_px = 32", "backbone = 'mobilenet_v2'\ninit = 'TEXT.onnx'", r"best\.pt of its run"),
-        ("epochs = 2", "mixed_share = 0.1\nmixed = 'OTHER.pt'", "of another architecture"),
-        ("epochs = 2", "mixed_share = 0.1\nmixed = 'TEXT.pt'", "no file of weights"),
-        ("bfloat16 = false", "[loss]\nteacher = 'TEXT.npz'", "no file that facewise teach wrote"),
-        ("bfloat16 = false", "[loss]\nteacher = 'ARRAY.npy'", "no file that facewise teach wrote"),
+        ("epochs = 2", "mixed_share = 0.1\nmixed = 'OTHER.pt'", "has another architecture"),
+        ("epochs = 2", "mixed_share = 0.1\nmixed = 'TEXT.pt'", "not a file of weights"),
+        ("bfloat16 = false", "[loss]\nteacher = 'TEXT.npz'", "not written by facewise teach"),
+        ("bfloat16 = false", "[loss]\nteacher = 'ARRAY.npy'", "not written by facewise teach"),
     ],
 )
 def test_files_that_do_not_fit_are_said_first(toml: Path, old: str, new: str, words: str) -> None:

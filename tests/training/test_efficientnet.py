@@ -212,7 +212,7 @@ def test_converted_weights_compute_what_the_published_ones_do(
     network = AttributeNetwork("efficientnet_lite0", hidden_dim=32)
     load_backbone(network, path)
     assert all(torch.equal(v, state[k]) for k, v in network.backbone.state_dict().items())
-    with pytest.raises(OptionError, match="not of this backbone"):
+    with pytest.raises(OptionError, match="does not fit this backbone"):
         load_backbone(AttributeNetwork("mobilenet_v2", hidden_dim=32), path)
 
 

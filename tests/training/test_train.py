@@ -104,13 +104,13 @@ def test_a_run_does_not_go_on_with_other_faces(
     last = tmp_path / "tiny/last.pt"
     state = torch.load(last, weights_only=True)
     torch.save(state | {"fingerprint": "another"}, last)
-    with pytest.raises(OptionError, match="began on other faces"):
+    with pytest.raises(OptionError, match="began with other faces"):
         run(cache, tmp_path)
     del state["fingerprint"]  # as older versions wrote it
     torch.save(state, last)
     assert run(cache, tmp_path) == tmp_path / "tiny"  # finished: no row is read
     torch.save(state | {"epoch": 1}, last)
-    with pytest.raises(OptionError, match="began on other faces"):
+    with pytest.raises(OptionError, match="began with other faces"):
         run(cache, tmp_path)
 
 
@@ -271,14 +271,16 @@ def test_a_version_never_comes_to_mean_other_weights(
         *((name, "1") for name in ("a/b", "", "tiny@1")),
         *(("tiny", version) for version in ("x y", "", "1.2.3", "5.", "1.2b")),
     ):
-        with pytest.raises(OptionError, match="of two with a dot between them"):
+        with pytest.raises(OptionError, match="or two with a dot between them"):
             export_to_out(checkpoint=first, name=name, version=version)
     assert not out.exists()
     for version in ("5.1", "5"):  # the same weights may be exported again
         export_to_out(checkpoint=first, version=version)
         before = load_spec(out / "tiny.json")
     for version in ("5", "5.2"):
-        with pytest.raises(OptionError, match=r"holds tiny@5, of other weights: raise --version"):
+        with pytest.raises(
+            OptionError, match=r"already has tiny@5 with other weights: raise --version"
+        ):
             export_to_out(checkpoint=tmp_path / "other.pt", version=version)
     with monkeypatch.context() as patched:
         patched.setattr(export, "PARITY_TOLERANCE", -1.0)
@@ -399,9 +401,9 @@ def test_a_config_with_a_slip_is_refused(tmp_path: Path) -> None:
         ("[network]\npixel_mean = [1, 2]", "pixel_mean must be a list of 3, each a number"),
         ("[network]\nlearnt_eye_height = []", "learnt_eye_height must be a number"),
         ("[network]\neye_distance = 0", "eye_distance must be from 0.15 to 1, not 0"),
-        ("[optim]\nstart_share = 0.7\nmixed_share = 0.6\nmixed = 'x'", "are 1.3 of 1 together"),
-        ("[optim]\nmixed_share = 0.2", "mixed_share wants mixed"),
-        ("[loss]\ndistill = 0.2", "distill wants teacher"),
+        ("[optim]\nstart_share = 0.7\nmixed_share = 0.6\nmixed = 'x'", "sum to 1.3, more than 1"),
+        ("[optim]\nmixed_share = 0.2", "mixed_share needs mixed"),
+        ("[loss]\ndistill = 0.2", "distill needs teacher"),
         ('[network]\nages = "months"', 'ages must be "years" or "decades", not \'months\''),
     ],
 )

@@ -316,7 +316,7 @@ def test_a_png_of_countless_chunks_is_refused(one: bytes, count: int) -> None:
     data = encode("PNG")
     started = time.process_time()
     for place in (33, len(data) - 12):
-        with pytest.raises(errors.ImageTooLargeError, match="chunks beside its pixels"):
+        with pytest.raises(errors.ImageTooLargeError, match="chunks besides its pixels"):
             load_photo(data[:place] + one * count + data[place:])
     assert time.process_time() - started < 1
 

@@ -594,7 +594,7 @@ def test_file_objects_are_read_from_where_they_stand() -> None:
     np.testing.assert_array_equal(load_photo(file).rgb, picture())
     assert not file.closed
     for _ in range(2):  # read to its end, or just written
-        with pytest.raises(errors.EmptyImageError, match=r"stands at its end: seek\(0\)"):
+        with pytest.raises(errors.EmptyImageError, match=r"is at its end: seek\(0\)"):
             load_photo(file)
     with pytest.raises(errors.EmptyImageError, match="no bytes"):
         load_photo(io.BytesIO())

@@ -36,16 +36,16 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
             known = "; ".join(f"{n}: {', '.join(every)}" for n, every in LABELS.items())
             raise OptionError(f"{path}: no {said!r} of {name!r}; there are {known}")
         if label in out.setdefault(name, {}):
-            raise OptionError(f"{path}: {label!r} of {name!r} stands there twice")
+            raise OptionError(f"{path}: {label!r} of {name!r} is listed twice")
         try:
             # Where fields are separated by semicolons, it is because commas are in the numbers.
             out[name][label] = float(row["share"].replace(",", "."))
         except ValueError as error:
             raise OptionError(
-                f"{path}: the share of {label!r} of {name!r} is no number, but {row['share']!r}"
+                f"{path}: the share of {label!r} of {name!r} is not a number, but {row['share']!r}"
             ) from error
     if not out:
-        raise OptionError(f"{path} holds no share: it needs a row a label under its header")
+        raise OptionError(f"{path} holds no share: it needs one row per label below its header")
     for name, shares in out.items():
         # Not a number is less than nothing and not near 1 either.
         total = sum(shares.values())

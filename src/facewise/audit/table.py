@@ -175,7 +175,7 @@ class _Tally:
         if len({weights for _, weights in self._models}) > 1:
             raise TableError(
                 f"{table} has rows of several models, or of others than the tables before it "
-                f"({self._names()}): audit one model's at a time"
+                f"({self._names()}): audit one model's rows at a time"
             )
         rest = batch.filter(pc.is_null(batch["face_index"]))
         codes = rest["error_code"].drop_null().value_counts().to_pylist()

@@ -126,14 +126,14 @@ def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str
     """Refuse to go on with other settings or files: a table holds the rows of one run."""
     if different := differences(manifest["settings"], description):
         raise TableError(
-            f"{out} was begun with other settings: {'; '.join(different)}. Use those, or begin "
+            f"{out} was begun with other settings: {'; '.join(different)}. Use those, or start "
             "another table"
         )
     if paths := changed(manifest["plan"].get("sources", {})):
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         raise TableError(
-            f"{paths[0]}{more} changed since {out} was begun, whose names would now be those of "
-            "other pictures: put the old file back, its time of change included, or begin another "
+            f"{paths[0]}{more} changed since {out} was begun, so its names would now be those of "
+            "other pictures: restore the old file, with its modification time, or start another "
             "table"
         )
 
@@ -262,7 +262,7 @@ class _Run:
     def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
         done, damaged = self._folder.finished_parts()
         for name in damaged:
-            self._note(f"{name} is missing or damaged: it is made again")
+            self._note(f"{name} is missing or damaged: making it again")
         if retry_errors:
             self._retried = {shard for shard, about in done.items() if about["errors"]}
         missing = [
@@ -275,8 +275,8 @@ class _Run:
             self._note(
                 f"{before:,} of {self._plan.images:,} images were finished before"
                 + ("" if missing else ": nothing is left to do")
-                + "; they were listed when the table was begun, files that came since need "
-                "another table"
+                + "; the sources were listed when the table was begun, so files added since "
+                "need another table"
             )
         if missing:
             for extra in self._manifest["plan"].get("extras", ()):
@@ -315,9 +315,9 @@ class _Run:
             del done[shard]
         self._folder.settle(done)
         raise TableError(
-            f"{min(paths)} changed while {self._folder.path} was made, whose names may now be "
-            f"those of other pictures: {len(spoilt):,} parts do not count. Put the old file back, "
-            "its time of change included, and run the same command again, or begin another table"
+            f"{min(paths)} changed while {self._folder.path} was made, so its names may now be "
+            f"those of other pictures: {len(spoilt):,} parts do not count. Restore the old file, "
+            "with its modification time, and run the same command again, or start another table"
         )
 
     def _annotate(

@@ -89,7 +89,7 @@ def _warn_of_memory(source: str, size: int, rows: int) -> None:
     if size > LARGE_GROUP:
         log.warning(
             "%s: a row group holds %s MB of pictures, and each worker may hold as much at once: "
-            "where memory is short, write the table again with row_group_size=%d, or give fewer "
+            "if memory is short, write the table again with row_group_size=%d, or use fewer "
             "workers",
             source,
             f"{size / 1e6:,.0f}",
@@ -112,7 +112,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
             return wanted, False
         if _holds_strings(pa, kind):
             return wanted, True
-        raise OptionError(f"{source}: column {wanted} is {kind}: pictures are binary or paths")
+        raise OptionError(f"{source}: column {wanted} is {kind}: pictures must be binary or paths")
     held = [
         field.name
         for field in schema
@@ -143,7 +143,7 @@ def _check_ids(pa: Any, source: str, schema: Any, name: str) -> None:
     if name not in schema.names:
         raise _no_column(source, name, schema)
     if pa.types.is_nested(kind := schema.field(name).type):
-        raise OptionError(f"{source}: column {name} is {kind}: ids are texts, numbers or bytes")
+        raise OptionError(f"{source}: column {name} is {kind}: ids must be text, numbers or bytes")
 
 
 def _name(value: Any) -> str:

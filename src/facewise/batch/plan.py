@@ -219,5 +219,5 @@ def open_plan(folder: TableFolder, digest: str, shard_size: int, chunk: int = CH
     """
     path = folder.path / PLAN
     if not path.exists() or sha256(path) != digest:
-        raise TableError(f"{path} is missing or damaged: begin a new table")
+        raise TableError(f"{path} is missing or damaged: start a new table")
     return Plan(path, shard_size, chunk)

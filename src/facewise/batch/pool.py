@@ -176,7 +176,7 @@ class _Pool:
         fate = _fate(worker.process)
         if not worker.ready:
             raise FacewiseError(
-                f"a worker ended as it started ({fate}): is there memory for this many workers?"
+                f"a worker died as it started ({fate}): is there enough memory for all workers?"
             )
         log.warning("a worker died (%s): its pictures are tried again", fate)
         worker.connection.close()

@@ -35,8 +35,8 @@ def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
                 spilled.append(_spill(part))
             except OSError as error:
                 raise OptionError(
-                    "no room for the names while they are sorted "
-                    f"({error.strerror or error}): set TMPDIR to a folder with room"
+                    "no space to sort the names "
+                    f"({error.strerror or error}): set TMPDIR to a folder with free space"
                 ) from error
     finally:
         for file in spilled:

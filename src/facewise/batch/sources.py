@@ -157,8 +157,8 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
     if lower.endswith(TEXTS):
         raise OptionError(
-            f"{source}: a list is a .txt with one path a line, or a Parquet table: save it as one "
-            "of them"
+            f"{source}: a list is a .txt with one path per line, or a Parquet table: save it as "
+            "one of them"
         )
     is_list = PurePosixPath(lower).suffix in LISTS
     if is_list or lower.endswith((*archives.ENDINGS, *picture_tables.ENDINGS)):

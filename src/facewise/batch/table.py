@@ -48,7 +48,7 @@ class TableFolder:
         self.path = path
         with self.writing():
             if path.exists() and not path.is_dir():
-                raise TableError(f"{path} is a file: name a folder that is new, or a table's")
+                raise TableError(f"{path} is a file: choose a new folder, or a table's")
             self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
         self._check_kind()
@@ -84,7 +84,7 @@ class TableFolder:
         foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(("_", "."))]
         if foreign:
             raise TableError(
-                f"{self.path} holds {foreign[0]} and is not a table of facewise: name a new folder"
+                f"{self.path} holds {foreign[0]} and is not a facewise table: choose a new folder"
             )
 
     def _acquire(self) -> IO[str]:
@@ -103,7 +103,7 @@ class TableFolder:
                 ) from error
             raise TableError(
                 f"{self.path} cannot be locked ({error.strerror}): put the table on a file system "
-                "that knows locks"
+                "that supports locks"
             ) from error
         with self.writing():
             file.truncate(0)

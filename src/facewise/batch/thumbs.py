@@ -91,7 +91,7 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
 
 def _no_order(by: str) -> OptionError:
     other = "abstentions, their number" if by == "abstained" else "a column of numbers or words"
-    return OptionError(f"{by} has no order: name {other}")
+    return OptionError(f"{by} has no order: choose {other}")
 
 
 def _column_names(table: Path) -> list[str]:
@@ -116,7 +116,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
     manifest = read_manifest(table)
     if manifest is None or not path.exists():
         raise TableError(
-            f"{table} lacks {PLAN} or {MANIFEST}: where the pictures are is not known; copy them "
+            f"{table} lacks {PLAN} or {MANIFEST}, which say where the pictures are: copy them "
             "from where annotate wrote the table"
         )
     settings = manifest["settings"]
@@ -145,7 +145,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
                 elif item.image_id in photos:
                     yield item.image_id, _load(item, reader, limits)
     except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path} is damaged ({error}): begin a new table") from error
+        raise TableError(f"{path} is damaged ({error}): start a new table") from error
 
 
 def _load(item: Item, reader: ItemReader, limits: LoadOptions) -> Photo | Exception:
@@ -159,7 +159,7 @@ def _frames(
     item: Item, wanted: set[int], frames_per_second: float
 ) -> Iterator[tuple[str, Photo | Exception]]:
     missing = set(wanted)
-    failure: Exception = ImageError("the video has fewer frames than it had")
+    failure: Exception = ImageError("the video has fewer frames than before")
     try:
         # The same sampling, for it is what names the frames.
         with contextlib.closing(sample_frames(item.path, frames_per_second)) as frames:

@@ -141,7 +141,7 @@ def sample_frames(
         source = stack.enter_context(storage.open_binary(path)) if storage.is_url(path) else path
         container = stack.enter_context(av.open(source))
         if not container.streams.video:
-            raise ImageError("the video has sound only")
+            raise ImageError("the video has only sound")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise UnsupportedFormatError(

@@ -107,7 +107,7 @@ def teach(
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     if out.suffix != ".npz":
-        raise OptionError(f"--out {out}: name a .npz file")
+        raise OptionError(f"--out {out}: the file's name must end in .npz")
     members = [
         (settings, runs / settings.name / "best.pt") for settings in map(load_config, configs)
     ]
@@ -153,7 +153,7 @@ def export(
     warn_of_unlabelled(faces, settings.datasets)
     compared = faces.rows("val")[::20]
     if not len(compared):
-        raise OptionError(f"{cache} has no picture of the split val: name the run's own --cache")
+        raise OptionError(f"{cache} has no picture of the split val: pass the run's own --cache")
     spec = export_model(
         settings,
         best,

@@ -106,7 +106,7 @@ class Access:
             raise ProblemError(
                 429,
                 "rate_limited",
-                f"More than {counted(self._rate, 'photo', 'photos')} a minute: go on in "
+                f"More than {counted(self._rate, 'photo', 'photos')} per minute: try again in "
                 f"{counted(wait, 'second', 'seconds')}.",
                 {"Retry-After": str(wait)},
             )

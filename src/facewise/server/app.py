@@ -82,7 +82,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         logger.info(settings.attributes_reason)
         if device and on_device != serving:
             logger.warning(
-                "analysing on the device is not offered: its files hold %s, and %s answers here; "
+                "on-device analysis is not offered: its files hold %s, but this server runs %s; "
                 "`make page` builds them for the default model",
                 on_device or "no model",
                 serving,

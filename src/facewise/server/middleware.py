@@ -174,9 +174,9 @@ def _misdirected() -> ProblemError:
         421,
         "misdirected",
         "The request came through a proxy, under another name than localhost or from another "
-        "site's page, of which this server was told nothing: its operator names a proxy in "
-        "FACEWISE_TRUSTED_PROXIES, what may be served to others in FACEWISE_ATTRIBUTES, and a "
-        "site whose pages use this machine's own server in FACEWISE_CORS_ORIGINS.",
+        "site's page, and this server was not told to expect that. Its operator can name a proxy "
+        "in FACEWISE_TRUSTED_PROXIES, what may be served to others in FACEWISE_ATTRIBUTES, and a "
+        "site whose pages may use this server in FACEWISE_CORS_ORIGINS.",
     )
 
 

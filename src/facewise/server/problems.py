@@ -58,8 +58,8 @@ TITLES: Final[dict[str, str]] = {
     "rate_limited": "Too many photos in a short time",
     "too_many_photos": "Too many photos in one request",
     "unauthorized": "An API key is needed",
-    "unsupported_format": "This kind of file is not read here",
-    "unsupported_media_type": "This kind of body is not read here",
+    "unsupported_format": "This kind of file is not supported",
+    "unsupported_media_type": "This kind of body is not supported",
     "upload_timeout": "The upload took too long",
 }
 """What a problem's ``code`` can be, with its title."""
@@ -114,7 +114,7 @@ def _sentence(error: Exception) -> str:
     """The error's own words, less the advice that only a caller of the library can follow."""
     if isinstance(error, EmptyImageError):
         return "The file has no bytes: choose the picture again, or save it anew."
-    words = re.sub(r"needs an extra: pip install \S+, or", "is not read here:", str(error))
+    words = re.sub(r"needs an extra: pip install \S+, or", "is not supported:", str(error))
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
@@ -122,7 +122,7 @@ def _internal() -> ProblemError:
     return ProblemError(
         500,
         "internal_error",
-        "The server failed at this request. Try again; if it stays, tell the operator the "
+        "The server failed on this request. Try again; if it keeps failing, tell the operator the "
         "request_id.",
     )
 

@@ -43,7 +43,7 @@ def known_once(request: Request) -> None:
     """
     counts = Counter(name for name, _ in request.query_params.multi_items())
     wrong = [
-        f"{short(name)}: no parameter here, where there are {', '.join(PARAMETERS)}"
+        f"{short(name)}: unknown parameter (known: {', '.join(PARAMETERS)})"
         for name in counts
         if name not in PARAMETERS
     ]
@@ -79,8 +79,8 @@ def options(
             raise ProblemError(
                 422,
                 "invalid_option",
-                f"attributes: '{short(name)}' is none of {', '.join(on)}; name some of those, with "
-                "commas.",
+                f"attributes: '{short(name)}' is not one of {', '.join(on)}; name some of these, "
+                "comma-separated.",
             )
     return Options(tuple(name for name in on if name in names), level, vector, years)
 

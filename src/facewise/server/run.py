@@ -166,14 +166,16 @@ def _bind(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise OptionError(f"host {host!r} is no address here: {error.strerror}") from error
+        raise OptionError(
+            f"host {host!r} is not an address of this machine: {error.strerror}"
+        ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
         raise OptionError(
-            f"cannot listen on {host} port {port} ({error.strerror}): give another with --port"
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another with --port"
         ) from error
     listener.set_inheritable(True)
     return listener

@@ -193,9 +193,9 @@ class Place:
             raise ProblemError(
                 400,
                 "upload_timeout",
-                f"The body came too slowly: it may pause for {self._patience:g} seconds, and after "
-                f"those needs {self._rate / 1e3:g} kB a second on average. Send a smaller picture, "
-                "or try again over a faster connection.",
+                f"The body came too slowly: it may pause for {self._patience:g} seconds, and "
+                f"then needs {self._rate / 1e3:g} kB per second on average. Send a smaller "
+                "picture, or try again over a faster connection.",
                 {"Connection": "close"},
             ) from error
 
@@ -276,7 +276,7 @@ def _batch_too_large(limit_bytes: int) -> ProblemError:
     return ProblemError(
         413,
         "batch_too_large",
-        f"More than {limit_bytes / 1e6:g} MB in one request: send fewer photos a request.",
+        f"More than {limit_bytes / 1e6:g} MB in one request: send fewer photos per request.",
     )
 
 
@@ -341,7 +341,7 @@ def _too_many(most: int) -> ProblemError:
     return ProblemError(
         422,
         "too_many_photos",
-        f"At most {photos} a request here: send the rest in further requests"
+        f"At most {photos} per request: send the rest in further requests"
         + ("; or use /v1/analyze/batch." if most == 1 else "."),
     )
 

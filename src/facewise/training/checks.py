@@ -49,7 +49,8 @@ def check_run(
     path = folder / "config.json"
     if path.exists() and (other := differences(load_config(path), config)):
         raise OptionError(
-            f"{folder} holds a run with another config, {other}: rename yours or remove it"
+            f"{folder} holds a run with another config, {other}: rename your config, or "
+            "remove the run"
         )
     state: dict[str, Any] | None = None
     if (folder / "last.pt").exists():
@@ -58,8 +59,8 @@ def check_run(
         # Runs of older versions do not say; one that is finished reads no face any more.
         if state.get("fingerprint", fingerprint if finished else "") != fingerprint:
             raise OptionError(
-                f"{folder} holds a run that began on other faces or landmarks than these: rename "
-                "yours, or remove it to start another"
+                f"{folder} holds a run that began with other faces or landmarks: rename your "
+                "config, or remove the run to start over"
             )
         if finished:
             return state
@@ -68,8 +69,8 @@ def check_run(
     # Runs of older versions do not say.
     if state is not None and (changed := _unlike(state.get("files", files), files)):
         raise OptionError(
-            f"{folder} holds a run that began with another file as {' and '.join(changed)}: put "
-            "that back, or remove the run to start another"
+            f"{folder} holds a run that began with another file as {' and '.join(changed)}: "
+            "restore that file, or remove the run to start over"
         )
     return state
 
@@ -107,20 +108,20 @@ def check_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
     path = checkpoint.with_name("config.json")
     if not path.exists():
         raise OptionError(
-            f"{path} is missing, which says how {checkpoint.name} was trained: copy it there from "
-            "the folder of its run"
+            f"{path}, which says how {checkpoint.name} was trained, is missing: copy it from the "
+            "folder of its run"
         )
     if other := differences(load_config(path), config):
         raise OptionError(
-            f"{checkpoint} was trained with another config, {other}: put yours right, or name "
-            f"{path} in its place"
+            f"{checkpoint} was trained with another config, {other}: correct yours, or use "
+            f"{path} instead"
         )
     last = checkpoint.with_name("last.pt")
     if last.exists():
         epoch = torch.load(last, weights_only=True, mmap=True)["epoch"]
         if epoch < config.optim.epochs:
             log.warning(
-                "%s is of a run that has done %d of %d epochs: facewise train goes on with it",
+                "%s is from a run that has done %d of %d epochs: facewise train resumes it",
                 checkpoint,
                 epoch,
                 config.optim.epochs,
@@ -138,7 +139,7 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
         if not {(name, "train"), (name, "val")} <= there:
             if name == "csv":
                 raise OptionError(
-                    "no picture of a CSV is in the split train, or none in val: name the CSV with "
+                    "no picture of a CSV is in the split train, or none in val: pass the CSV as "
                     "--data, and give it a column split (`facewise dedupe` writes splits)"
                 )
             raise OptionError(
@@ -190,7 +191,7 @@ def _check_files(config: TrainConfig, converted: Path) -> None:
     convolutions = [m for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
     if config.optim.batch_norm and any(conv.bias is None for conv in convolutions):
         raise OptionError(
-            f"batch_norm = true puts norms into a backbone that has none, and "
+            f"batch_norm = true adds norms to a backbone that has none, and "
             f"{config.network.backbone} has its own: leave it out of [optim]"
         )
     if config.optim.mixed:

@@ -280,16 +280,16 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
     config: TrainConfig = _build(TrainConfig, values, str(path))
     _check_values(config, path)
     if config.loss.kind == "binary" and config.network.ages != "decades":
-        raise OptionError(f'{path}: loss kind "binary" wants ages = "decades" in [network]')
+        raise OptionError(f'{path}: loss kind "binary" needs ages = "decades" in [network]')
     if config.loss.kind == "binary" and "fairface" in config.datasets:
-        raise OptionError(f'{path}: loss kind "binary" wants ages in years: leave fairface out')
+        raise OptionError(f'{path}: loss kind "binary" needs ages in years: leave fairface out')
     shares = config.optim.start_share + config.optim.mixed_share
     if shares > 1:
-        raise OptionError(f"{path}: start_share and mixed_share are {shares:g} of 1 together")
+        raise OptionError(f"{path}: start_share and mixed_share sum to {shares:g}, more than 1")
     if config.optim.mixed_share and not config.optim.mixed:
-        raise OptionError(f"{path}: mixed_share wants mixed, the checkpoint that it is a share of")
+        raise OptionError(f"{path}: mixed_share needs mixed, the checkpoint to mix in")
     if config.loss.distill and not config.loss.teacher:
-        raise OptionError(f"{path}: distill wants teacher, a file that facewise teach wrote")
+        raise OptionError(f"{path}: distill needs teacher, a file that facewise teach wrote")
     if seed is None:
         return config
     optim = dataclasses.replace(config.optim, seed=seed)

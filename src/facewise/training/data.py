@@ -61,8 +61,8 @@ def check_batch(count: int, batch_size: int) -> None:
     """
     if count < batch_size:
         raise OptionError(
-            f"{count} faces to learn from do not fill a batch: batch_size is {batch_size}, "
-            "lower it in [optim]"
+            f"{count} training faces do not fill a batch of {batch_size}: lower batch_size in "
+            "[optim]"
         )
 
 
@@ -114,7 +114,7 @@ def check_teacher(path: Path) -> None:
                 return
     except NO_ARRAYS:
         pass
-    raise OptionError(f"teacher = {str(path)!r}: no file that facewise teach wrote, or damaged")
+    raise OptionError(f"teacher = {str(path)!r}: not written by facewise teach, or damaged")
 
 
 def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
@@ -126,7 +126,7 @@ def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
     with np.load(path) as stored:
         if str(stored.get("fingerprint")) != cache.fingerprint:
             raise OptionError(
-                f"{path} speaks of other faces or landmarks than {cache.folder} holds: "
+                f"{path} is for other faces or landmarks than {cache.folder} holds: "
                 "run facewise teach again"
             )
         return stored["probabilities"].astype(np.float32)
@@ -142,8 +142,8 @@ def warn_of_unlabelled(cache: FaceCache, datasets: Sequence[str]) -> None:
     ):
         if len(rows) and not known[rows].any():
             log.warning(
-                "no picture of the split train has a label of %s: what the network says of it is "
-                "what its start or its teacher taught it, or means nothing",
+                "no picture of the split train has a label of %s: the network's answers for it "
+                "come from its start or its teacher, or mean nothing",
                 attribute,
             )
 

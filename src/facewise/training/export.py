@@ -70,7 +70,7 @@ def load_checkpoint(config: TrainConfig, path: Path) -> AttributeNetwork:
     try:
         network.load_state_dict(read_weights(path, "model")["model"])
     except RuntimeError as error:
-        raise OptionError(f"{path}: not of the network that its config describes") from error
+        raise OptionError(f"{path}: does not fit the network that its config describes") from error
     return network.eval()
 
 
@@ -111,8 +111,8 @@ def export_model(
     """
     if not NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         raise OptionError(
-            f"{name}@{version} cannot be used: a name is of letters, digits, dots, dashes and "
-            "underscores, a version of one number, such as 5, or of two with a dot between them, "
+            f"{name}@{version} cannot be used: a name consists of letters, digits, dots, dashes "
+            "and underscores, a version of one number, such as 5, or two with a dot between them, "
             "such as 5.1, the second of which counts calibrations"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,8 @@ def _check_version(path: Path, version: str, digest: str) -> None:
         return
     if there.sha256 != digest and _major(there.version) == _major(version):
         raise OptionError(
-            f"{path.parent} holds {there.name}@{there.version}, of other weights: raise --version"
+            f"{path.parent} already has {there.name}@{there.version} with other weights: "
+            "raise --version"
         )
 
 
@@ -208,7 +209,9 @@ def export_onnx(
 def _keep_if(right: bool, out: Path, difference: float) -> None:
     if not right:
         out.unlink()
-        raise FacewiseError(f"{out}: differs from PyTorch by {difference:.1e}; not exported right")
+        raise FacewiseError(
+            f"{out}: differs from PyTorch by {difference:.1e}, so the export is wrong"
+        )
 
 
 def _save(graph: Any, out: Path) -> str:

@@ -123,7 +123,7 @@ def read_weights(path: Path, *parts: str) -> dict[str, Any]:
         stored: dict[str, Any] = torch.load(path, weights_only=True)
         return {part: stored[part] for part in parts}
     except (pickle.UnpicklingError, EOFError, LookupError, RuntimeError, TypeError) as error:
-        raise OptionError(f"{path} is no file of weights, or a damaged one") from error
+        raise OptionError(f"{path} is not a file of weights, or is damaged") from error
 
 
 def load_faceres(network: AttributeNetwork, path: Path) -> None:
@@ -139,7 +139,7 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
     stored = read_weights(path, "backbone", "feats", "age", "gender")
     if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
         raise OptionError(
-            "init = faceres wants backbone mobilenet_v1 and hidden_dim of 256 or more"
+            "init = faceres needs backbone mobilenet_v1 and hidden_dim of 256 or more"
         )
     network.backbone.load_state_dict(stored["backbone"])
     head = network.head
@@ -169,7 +169,7 @@ def load_backbone(network: AttributeNetwork, path: Path) -> None:
     try:
         network.backbone.load_state_dict(stored["backbone"])
     except RuntimeError as error:
-        raise OptionError(f"{path}: not of this backbone: {error}") from error
+        raise OptionError(f"{path} does not fit this backbone: {error}") from error
 
 
 def load_exported(network: AttributeNetwork, path: Path) -> None:
@@ -185,12 +185,12 @@ def load_exported(network: AttributeNetwork, path: Path) -> None:
     if any(name.endswith("running_mean") for name in network.state_dict()):
         raise OptionError(
             f"{path}: the norms of such a backbone are folded into its export, which cannot be "
-            "started from: name the best.pt of its run"
+            "started from: use the best.pt of its run"
         )
     try:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's own, which no public name of onnx's stands for
-        raise OptionError(f"{path} is no ONNX file, or a damaged one") from error
+        raise OptionError(f"{path} is not an ONNX file, or is damaged") from error
     state: dict[str, Tensor] = {}
     for tensor in graph.initializer:
         name = tensor.name.removesuffix(".half")
@@ -224,7 +224,7 @@ def load_run(network: AttributeNetwork, path: Path) -> None:
             )
             log.info("%s has another head: starting from its backbone", path)
     except RuntimeError as error:
-        raise OptionError(f"{path}: not of this backbone: {error}") from error
+        raise OptionError(f"{path} does not fit this backbone: {error}") from error
 
 
 def other_weights(network: AttributeNetwork, path: Path) -> dict[str, Tensor]:
@@ -238,7 +238,7 @@ def other_weights(network: AttributeNetwork, path: Path) -> dict[str, Tensor]:
         {name: tensor.shape for name, tensor in s.items()} for s in (state, network.state_dict())
     )
     if theirs != own:
-        raise OptionError(f"mixed = {path}: of another architecture than this run's")
+        raise OptionError(f"mixed = {path} has another architecture than this run")
     return state
 
 

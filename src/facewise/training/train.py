@@ -219,7 +219,7 @@ def train(
         average.steps, best = state["average_steps"], state["best"]
         optimizer.load_state_dict(state["optimizer"])
         step, first_epoch = state["step"], state["epoch"]
-        log.info("going on after epoch %d of %d", first_epoch, config.optim.epochs)
+        log.info("resuming after epoch %d of %d", first_epoch, config.optim.epochs)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1))
@@ -253,7 +253,7 @@ def train(
             },
         )
         if minutes is not None and time.monotonic() - started > minutes * 60:
-            log.info("stopping after %.0f minutes; run again to go on", minutes)
+            log.info("stopping after %.0f minutes; run again to resume", minutes)
             break
     plot_curve(folder)
     return folder

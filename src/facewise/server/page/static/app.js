@@ -135,7 +135,7 @@ async function analyze(photo) {
       return;
     }
     const error = failure.code === "network" && !(await isReadable(photo.file))
-      ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed meanwhile: choose the picture itself again." } : failure;
+      ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed in the meantime: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
     photo.error.isFinal = /^(image_|not_an_image|unsupported_)/.test(error.code ?? "");
     if (error.code === "unauthorized") askForKey();
@@ -250,7 +250,7 @@ function wire() {
     drag.preventDefault();
     drop.classList.remove("over");
     if (drag.dataTransfer.files.length) add(drag.dataTransfer.files);
-    else trouble("That was no file", "Save the picture first, then drop or choose the file.");
+    else trouble("That was not a file", "Save the picture first, then drop or choose the file.");
   });
   document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
   $("examples").addEventListener("click", (event) => {
@@ -261,7 +261,7 @@ function wire() {
   $("save-csv").addEventListener("click", () => saveCsv(state.photos));
   $("save-picture").addEventListener("click", async () => {
     if (await savePicture(state.current)) return;
-    trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can be had all the same.");
+    trouble("The picture could not be made", "It is too large for this browser: scale it down and choose it again. JSON and CSV can still be downloaded.");
   });
   $("copy-curl").addEventListener("click", copyCurl);
   $("remove").addEventListener("click", () => remove(state.current));

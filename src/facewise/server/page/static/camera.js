@@ -37,7 +37,7 @@ export function setUpCamera({ current, onPicture }) {
     const mine = ++opening;
     $("camera-error").hidden = true;
     const { about } = current();
-    $("live-hint").textContent = `The live view goes on guessing the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
+    $("live-hint").textContent = `The live view keeps guessing the apparent ${list(about.liveAttributes)} only, smoothed over some frames. ${about.privacy.replace(/^Photos/, "Frames")}`;
     $("go-live").hidden = about.liveAttributes.length === 0;
     $("other-camera").hidden = true;
     dialog.showModal();
@@ -60,7 +60,7 @@ export function setUpCamera({ current, onPicture }) {
       track.addEventListener("ended", () => {
         setLive(false);
         setEnabled(false);
-        fail("The camera went away: connect it again and reopen this window, or choose a photo.");
+        fail("The camera was disconnected: connect it again and reopen this window, or choose a photo.");
       });
       // A mirror for whoever stands before it; what a phone's back sees is not turned round.
       viewport.classList.toggle("mirrored", track.getSettings().facingMode !== "environment");

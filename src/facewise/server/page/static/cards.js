@@ -59,7 +59,7 @@ function abstentions(face) {
   }
   return [...byReason].map(([reason, names]) => el("p", { class: "abstain" }, [
     el("strong", {}, [`facewise can't tell the ${list(names, "or")}: `]),
-    `${reason}. The model's numbers are shown all the same; don't rely on them.`,
+    `${reason}. The model's numbers are still shown; don't rely on them.`,
   ]));
 }
 

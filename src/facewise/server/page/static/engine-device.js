@@ -12,7 +12,7 @@ let usual = null;
 export const takesBitmaps = true;
 
 function dead() {
-  const error = new EngineError("model_unavailable", "The models could not be started", "Reload the page; if it stays, use another browser, or one that is newer.");
+  const error = new EngineError("model_unavailable", "The models could not be started", "Reload the page; if that does not help, use another or a newer browser.");
   for (const { reject } of waiting.values()) reject(error);
   waiting.clear();
   worker?.terminate();

@@ -32,7 +32,7 @@ const unreachable = () => new EngineError(
 
 const foreign = () => new EngineError(
   "foreign_answer", "Something else answered",
-  "Not facewise, but a proxy or a network's sign-in page: open this page anew, then try again.",
+  "The answer is not from facewise, but from a proxy or a network's sign-in page: reload this page, then try again.",
 );
 
 /** The JSON of an answer, or null where it is none. */
@@ -52,7 +52,7 @@ function fromProblem(status, text, retryAfter) {
   if (status === 429 || status === 503 || status === 502 || status === 504) {
     return new EngineError("busy", "The server is busy", "Wait a moment, then try again.", Number(retryAfter) || null);
   }
-  return new EngineError("internal_error", "The server failed", `It answered ${status}. Try again; if it stays, tell the operator.`);
+  return new EngineError("internal_error", "The server failed", `It answered ${status}. Try again; if it keeps failing, tell the operator.`);
 }
 
 /** Between two frames of the live view, that other visitors' photos find room, too. */

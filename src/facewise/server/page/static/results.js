@@ -29,7 +29,7 @@ function strip(photos, current, { choose, remove }) {
 
 function progress(photo) {
   const uploading = photo.progress !== null && photo.progress < 1;
-  const text = photo.waiting ? (photo.pausedBy ? `${photo.pausedBy}: goes on by itself` : "Waiting for its turn") : uploading ? `Uploading, ${Math.round(photo.progress * 100)} %` : "Looking for faces";
+  const text = photo.waiting ? (photo.pausedBy ? `${photo.pausedBy}: resumes by itself` : "Waiting for its turn") : uploading ? `Uploading, ${Math.round(photo.progress * 100)} %` : "Looking for faces";
   return el("div", { class: "progress calm" }, [
     el("label", { for: "bar" }, [text]),
     el("progress", uploading ? { id: "bar", max: 1, value: photo.progress } : { id: "bar" }),
