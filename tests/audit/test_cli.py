@@ -446,11 +446,14 @@ def test_a_reference_is_compared_and_a_bad_one_explained(
     [
         ([], "holds no share"),
         (["gender,male,nan", "gender,female,0.5"], "sum to nan"),
-        (["gender,male,0.5", "gender,male,0.5", "gender,female,0.5"], "'male' of 'gender' stands"),
+        (
+            ["gender,male,0.5", "gender,male,0.5", "gender,female,0.5"],
+            "'male' of 'gender' is listed",
+        ),
         (["gender,male,1.5", "gender,female,-0.5"], "below 0"),
         (["gender,male,49.2", "gender,female,50.8"], "sum to 100.000, not 1: divide them by 100"),
         (["gender,somebody,1"], "no 'somebody' of 'gender'"),
-        (["gender,man,0.5", "gender,male,0.5"], "'male' of 'gender' stands"),
+        (["gender,man,0.5", "gender,male,0.5"], "'male' of 'gender' is listed"),
     ],
 )
 def test_a_reference_that_says_nothing_sound_is_refused(

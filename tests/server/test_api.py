@@ -315,7 +315,7 @@ async def test_the_device_has_the_model_that_serves_or_is_not_offered(
         async with serve(device_folder=tmp_path) as running:
             assert (await running.client.get("/v1/models")).json()["on_device"] is offered
         said = [line for line in caplog.messages if "on-device analysis is not offered" in line]
-        assert [f"{spec.name}@{spec.version} answers here" in line for line in said] == (
+        assert [f"this server runs {spec.name}@{spec.version}" in line for line in said] == (
             [] if offered else [True]
         )
 

@@ -116,7 +116,7 @@ def test_a_run_does_not_go_on_with_other_faces(
 
 def test_too_few_faces_for_a_batch_are_refused(cache: FaceCache, tmp_path: Path) -> None:
     optim = dataclasses.replace(TINY.optim, batch_size=64)
-    with pytest.raises(OptionError, match=r"18 faces .* batch_size is 64"):
+    with pytest.raises(OptionError, match=r"18 training faces .* batch of 64: lower batch_size"):
         run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
     assert not (tmp_path / "tiny").exists()  # nothing is in the way of smaller batches
 

@@ -553,10 +553,10 @@ def test_file_objects_that_give_no_bytes() -> None:
         def read(self, size: int = -1) -> int:
             return 7
 
-    with pytest.raises(errors.InvalidArrayError, match="gave a coroutine: await it"):
+    with pytest.raises(errors.InvalidArrayError, match="returned a coroutine: await it"):
         load_photo(Upload())  # type: ignore[arg-type]
     gc.collect()
-    with pytest.raises(errors.InvalidArrayError, match="gave int"):
+    with pytest.raises(errors.InvalidArrayError, match="returned int"):
         load_photo(Numbers())  # type: ignore[arg-type]
 
 

@@ -118,7 +118,7 @@ def test_a_face_may_be_made_of_tensors() -> None:
 
 def test_a_box_without_landmarks_is_told_what_to_do() -> None:
     nothing: Any = None
-    with pytest.raises(OptionError, match=r"of boxes alone, MTCNN\(\)\.find_landmarks"):
+    with pytest.raises(OptionError, match=r"only boxes, MTCNN\(\)\.find_landmarks"):
         Face([20, 20, 70, 80], nothing)
 
 
