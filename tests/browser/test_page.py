@@ -1096,7 +1096,7 @@ def test_too_many_photos_in_a_minute(
     for _ in range(2):
         choose(page, portrait)
     page.get_by_role("heading", name="Too many photos in a short time").wait_for()
-    assert "go on in" in page.inner_text(".problem:visible")
+    assert "try again in" in page.inner_text(".problem:visible")
     assert page.get_by_role("button", name="Try again").is_visible()
     assert page.get_by_role("button", name="Try all").count() == 0
 
