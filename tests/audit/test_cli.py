@@ -476,7 +476,7 @@ def test_a_reference_goes_by_any_case_and_other_words_for_a_gender(tmp_path: Pat
         path.write_text(f"attribute,label,share\ngender,{man},0.4\ngender,{woman},0.6\n")
         assert read_reference(path)["gender"] == {"male": 0.4, "female": 0.6}
     path.write_text("attribute,label,share\ngender,male\ngender\n")
-    with pytest.raises(OptionError, match="share of 'male' of 'gender' is no number, but ''"):
+    with pytest.raises(OptionError, match="share of 'male' of 'gender' is not a number, but ''"):
         read_reference(path)
 
 
