@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,21 +35,22 @@ def read_folder(folder: Path) -> list[DataSet]:
     return found
 
 
-def read_any(data: Path, labels: Path | None = None) -> list[DataSet]:
+def read_any(data: Path, labels: Path | None = None, by: Sequence[str] = ()) -> list[DataSet]:
     """What ``read_folder`` reads, or UTKFace or FairFace by itself.
 
     Args:
         data: a CSV; a folder of both sets; UTKFace as a folder or tar; with ``labels``, FairFace.
         labels: FairFace's.
+        by: columns of the CSV, or of FairFace's labels, to keep beside them. UTKFace has none.
 
     Raises:
-        OptionError: it is none of these, or cannot be read.
+        OptionError: it is none of these, or cannot be read, or a column is missing.
     """
     if labels is not None:
-        return [read_fairface(data, labels)]
+        return [read_fairface(data, labels, by)]
     if is_table(data):
-        return [read_csv(data)]
-    if found := _read_both(data):
+        return [read_csv(data, by)]
+    if found := _read_both(data, by):
         return found
     one = _read_utkface(data)
     if not one.samples:
@@ -65,12 +67,12 @@ def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
     return not is_table(data) and any((folder / SPLITS).exists() for folder in folders)
 
 
-def _read_both(folder: Path) -> list[DataSet]:
+def _read_both(folder: Path, by: Sequence[str] = ()) -> list[DataSet]:
     found = []
     if (source := _first(folder, UTKFACE)) is not None:
         found.append(_read_utkface(source))
     if (source := _first(folder, FAIRFACE)) is not None:
-        found.append(read_fairface(source, folder / LABELS))
+        found.append(read_fairface(source, folder / LABELS, by))
     return found
 
 

@@ -71,11 +71,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples, what is none and why, and where the samples' bytes lie."""
+    """Samples, what is none and why, and where the samples' bytes lie.
+
+    ``columns`` holds those that were asked for beside the labels: name to key to value, without
+    the keys whose value is unknown. They are no part of samples, which outcomes are stored by.
+    """
 
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...]
     places: Mapping[str, Place] = field(repr=False)
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def read(self, sample: Sample) -> bytes:
         """Encoded bytes of a sample's picture; safe from several threads and processes."""
@@ -236,19 +241,20 @@ def _unseen(listed: Iterable[str], seen: Collection[str | None]) -> list[tuple[s
     return [(name, "no picture of that name") for name in listed if name not in seen]
 
 
-def read_fairface(source: Path, labels: Path) -> DataSet:
+def read_fairface(source: Path, labels: Path, by: Sequence[str] = ()) -> DataSet:
     """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
 
     ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
     Files that have no label, and labels that have no file, are skipped, and so are those
     without an age, and rows of a file that an earlier row is of. Labels are read as ``read_csv``
-    reads them.
+    reads them, and so are further columns.
 
     Raises:
-        OptionError: the source or the CSV cannot be read.
+        OptionError: the source or the CSV cannot be read, or lacks a column.
     """
-    rows, repeated = rows_by_file(read_rows(labels, ("file", "age", "gender", "race")))
+    rows, repeated = rows_by_file(read_rows(labels, ("file", "age", "gender", "race", *by)))
     samples, places = [], {}
+    columns: dict[str, dict[str, str]] = {column: {} for column in by}
     pictures, skipped = _index(source)
     seen = {listed_name(path, rows) for path, _ in skipped}
     for path, place in pictures.items():
@@ -280,8 +286,10 @@ def read_fairface(source: Path, labels: Path) -> DataSet:
             continue
         samples.append(sample)
         places[name] = place
+        for column, value in _values(row, by).items():
+            columns[column][name] = value
     skipped += [*_unseen(rows, seen), *repeated]
-    return DataSet(tuple(samples), tuple(skipped), places)
+    return DataSet(tuple(samples), tuple(skipped), places, columns)
 
 
 def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
@@ -293,7 +301,7 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
     return next((end for end in ends if end in rows), None)
 
 
-def read_csv(path: Path) -> DataSet:
+def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
     Columns may be called so in any case; path may be called file, filename or image, gender sex,
@@ -304,11 +312,17 @@ def read_csv(path: Path) -> DataSet:
     cannot be read is unknown, too, and a warning counts them; a row of which no label can be read
     is skipped.
 
+    Args:
+        path: the CSV.
+        by: further columns to keep, in lower case. Their values are kept as they are written, but
+            for spaces; what is empty, NA, unknown or the like has none.
+
     Raises:
-        OptionError: the CSV cannot be read, or has no label in any row.
+        OptionError: the CSV cannot be read, lacks a column, or has no label in any row.
     """
     samples, skipped, places = [], [], {}
-    rows, seen = read_rows(path, ("path",)), dict[tuple[str, str], Sample]()
+    columns: dict[str, dict[str, str]] = {column: {} for column in by}
+    rows, seen = read_rows(path, ("path", *by)), dict[tuple[str, str], Sample]()
     folder = cache(os.path.realpath)  # a link before .. leads elsewhere; once a folder is fast
     unread = Counter[tuple[str, str]]()
     for number, row in enumerate(rows, start=1):
@@ -330,21 +344,25 @@ def read_csv(path: Path) -> DataSet:
             group=row.get("group") or key,
             **{name: None if name in wrong else label for name, label in labels.items()},
         )
+        values = _values(row, by)
         parent, name = os.path.split(path.parent / key)
         first = seen.setdefault((folder(parent), name), sample)
         if first is not sample:
-            skipped.append((key, _listed_twice(first.key, _differing(first, sample))))
+            other = [c for c in by if columns[c].get(first.key) != values.get(c)]
+            skipped.append((key, _listed_twice(first.key, _differing(first, sample) + other)))
             continue
         unread.update(wrong.items())
         samples.append(sample)
         places[key] = (path.parent / key, 0, -1)
+        for column, value in values.items():
+            columns[column][key] = value
     _warn_of_unread(path, unread)
     if samples and all((s.age_range, s.gender, s.ethnicity) == (None,) * 3 for s in samples):
         raise OptionError(
             f"{path} has no label in any row: labels are read from the columns age, gender (or "
             f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
         )
-    return DataSet(tuple(samples), tuple(skipped), places)
+    return DataSet(tuple(samples), tuple(skipped), places, columns)
 
 
 def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
@@ -378,6 +396,12 @@ def _labels(row: Mapping[str, str]) -> dict[str, Any]:
         "gender": read(parse_label, gender, GENDER_LABELS, GENDER_SYNONYMS),
         "ethnicity": read(parse_label, ethnicity, ETHNICITY_LABELS, ETHNICITY_SYNONYMS),
     }
+
+
+def _values(row: Mapping[str, str], by: Sequence[str]) -> dict[str, str]:
+    """What a row says in columns that are no labels; white space is one space wherever it is."""
+    values = {column: " ".join(row[column].split()) for column in by}
+    return {c: v for c, v in values.items() if v.lower() in MAY_BE_VALUES or not is_unknown(v)}
 
 
 def _differing(first: Sample, second: Sample) -> list[str]:
@@ -415,6 +439,10 @@ UNKNOWN_WORDS: Final = frozenset(
     {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
 )
 """What tables hold where a label is not known, in lower case."""
+
+
+MAY_BE_VALUES: Final = frozenset({"none", "-1"})
+"""Of those words, what is a value in columns that are no labels: no glasses, an exposure of -1."""
 
 
 def is_unknown(text: str) -> bool:
@@ -526,7 +554,7 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
             others = [other for other in PATH_COLUMNS if other in columns]
             if name in required and name not in columns and others:
                 columns[name] = columns.pop(others[0])
-        missing = [name for name in required if name not in columns]
+        missing = [name for name in dict.fromkeys(required) if name not in columns]
         if missing:
             raise OptionError(
                 f"{path} lacks the columns {', '.join(missing)}: its columns are "

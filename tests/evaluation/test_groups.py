@@ -17,7 +17,7 @@ def test_groups_by_labels() -> None:
     assert columns["ethnicity x gender"].tolist() == [
         "Others / male",
         "White / female",
-        "Asian / unknown",
+        "unknown",
     ]
 
 

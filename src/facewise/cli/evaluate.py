@@ -30,6 +30,14 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Split to score; data without splits is scored whole.")
     ] = "test",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Also give figures by this column of the CSV, or of FairFace's labels: skin tone, "
+            "camera, country. May be repeated.",
+        ),
+    ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="First calibrate on the splits calibration and val.")
     ] = False,
@@ -81,7 +89,9 @@ def evaluate(
     from facewise.models import WEIGHTS_FOLDER, load_spec
 
     logging.getLogger("facewise").setLevel(logging.INFO)
-    pictures = read_data(data, labels=labels, split=split, splits=split_list, exclude=exclude)
+    pictures = read_data(
+        data, labels=labels, split=split, splits=split_list, exclude=exclude, by=by or ()
+    )
     spec = load_spec(model)
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")

@@ -17,7 +17,7 @@ from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.report import LEFT_OUT, noise_sentence, read_results
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
-from facewise.reporting.report import Report
+from facewise.reporting.report import Report, escaped
 
 TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
 SINGLE: Final = ("ethnicity", "gender", "age")
@@ -202,9 +202,11 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
     single: list[str] = []
     crossed: list[str] = []
     for dataset, groupings in results["groups"].items():
+        own = results.get("by", {}).get(dataset, {})
         for grouping, table in groupings.items():
-            block = f"#### {dataset}, by {grouping}\n\n{_table(*tables.group_table(table))}"
-            (single if grouping in SINGLE else crossed).append(block)
+            title = f"#### {dataset}, by {escaped(grouping)}"
+            block = f"{title}\n\n{_table(*tables.group_table(table))}"
+            (single if grouping in (*SINGLE, *own) else crossed).append(block)
     nist = [tables.nist_mae(results), tables.challenge_25(results)]
     return {
         "worst": _table(*tables.worst(results["head"]["worst_groups"])),

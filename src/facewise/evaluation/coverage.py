@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, age_band
 from facewise.evaluation.fit import conformal_quantiles
-from facewise.evaluation.groups import UNKNOWN, cross, group_columns
+from facewise.evaluation.groups import UNKNOWN, cross, group_columns, large_groups
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.reporting.bootstrap import share
 
@@ -126,13 +126,12 @@ def _groups(
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for grouping, names in groupings.items():
-        for group in np.unique(names[rows]):
+        for group in large_groups(names[rows], MIN_COVERAGE_GROUP):
             mine = rows & (names == group)
-            if mine.sum() >= MIN_COVERAGE_GROUP and UNKNOWN not in group:
-                cell: dict[str, Any] = share(hit[mine])
-                cell["reaches"] = bool(cell["high"] >= level)
-                cell["mean_size"] = _mean(size[mine & found])
-                out[f"{grouping}: {group}"] = cell
+            cell: dict[str, Any] = share(hit[mine])
+            cell["reaches"] = bool(cell["high"] >= level)
+            cell["mean_size"] = _mean(size[mine & found])
+            out[f"{grouping}: {group}"] = cell
     return out
 
 

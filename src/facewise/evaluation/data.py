@@ -9,16 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from facewise.data_folder import has_shared_splits, read_any
-from facewise.datasets import SPLITS, DataSet, read_rows, split_name
+from facewise.datasets import PATH_COLUMNS, SPLITS, DataSet, read_rows, split_name
 from facewise.errors import OptionError
 from facewise.evaluation.dedupe_lists import read_lists, rows_by_picture
+from facewise.evaluation.groups import UNKNOWN
+from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.results import by_reason
+from facewise.reporting.bootstrap import GroupNames
 
 log = logging.getLogger("facewise")
 
 EXCLUSIONS: Final = Path(__file__).parent / "exclusions.csv"
 """Pictures of the shared data sets whose photo is in an earlier split, too; see docs/dedupe.md."""
+
+TAKEN: Final = "the report calls its own groups so; rename the column"
+NOT_BY: Final = {
+    "": "name a column",
+    **dict.fromkeys(("age", "gender", "ethnicity"), "there are figures by it in any case"),
+    "sex": "it is read as gender, and there are figures by that in any case",
+    "group": "it is read as groups of near-duplicates; rename the column if it is none",
+    "split": "one split is scored at a time, the one that --split names",
+    **dict.fromkeys(PATH_COLUMNS, "it names pictures, and a group of one has no figures"),
+    **dict.fromkeys(("data set", "predicted age", "certainty"), TAKEN),
+}
+"""Columns that nothing is grouped by, and why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +49,7 @@ class EvaluationData:
         whole: the sets where one that has no splits of its own is in ``split`` as a whole.
         exclusions: the list of pictures to leave out, for messages.
         excluded: keys of the pictures to leave out.
+        by: columns of the sets to give figures by.
     """
 
     source: Path
@@ -40,6 +58,7 @@ class EvaluationData:
     whole: Sequence[DataSet]
     exclusions: Path
     excluded: frozenset[str]
+    by: Sequence[str] = ()
 
     @property
     def splits(self) -> set[str]:
@@ -49,6 +68,16 @@ class EvaluationData:
     def sets_of(self, part: str) -> Sequence[DataSet]:
         """The data sets to look for a split in."""
         return self.whole if part == self.split else self.sets
+
+    def columns_of(self, outcomes: Outcomes) -> dict[str, GroupNames]:
+        """Name of each column of ``by`` to the value of each row, "unknown" where there is none."""
+        rows = list(zip(outcomes.datasets.tolist(), outcomes.keys.tolist(), strict=True))
+        sets = {d.samples[0].dataset: d.columns for d in self.sets if d.samples}
+        # Objects: one long value would make all the others of a text array as long.
+        return {
+            name: np.array([sets[d].get(name, {}).get(key, UNKNOWN) for d, key in rows], object)
+            for name in self.by
+        }
 
     def check_left(self, parts: Iterable[str]) -> None:
         """See that exclusions leave something of each split that has pictures.
@@ -77,6 +106,7 @@ def read_data(
     split: str = "test",
     splits: Path | None = None,
     exclude: Path | None = None,
+    by: Sequence[str] = (),
 ) -> EvaluationData:
     """Read what is to be scored.
 
@@ -87,15 +117,23 @@ def read_data(
         splits: CSV that deals the pictures out, in the place of their own splits and groups.
         exclude: CSV of pictures to leave out; None leaves ``EXCLUSIONS`` out of the shared data
             sets by their own splits, and nothing of other data.
+        by: columns of a CSV, or of FairFace's labels, in any case: each gives figures by group.
 
     Raises:
-        OptionError: something cannot be read, or there is no face that can be used.
+        OptionError: something cannot be read, there is no face that can be used, or a column is
+            missing or cannot be grouped by.
     """
-    sets, split = read_any(source, labels), split_name(split)
+    by = _columns(by)
+    sets, split = read_any(source, labels, by), split_name(split)
     if not any(data_set.samples for data_set in sets):
         reasons = by_reason([pair for data_set in sets for pair in data_set.skipped])
         named = f"; skipped: {'; '.join(reasons)}" if reasons else ""
         raise OptionError(f"{source} has no face that can be used{named}")
+    if by and not any(data_set.columns for data_set in sets):
+        raise OptionError(
+            f"--by {by[0]}: {source} has no columns, for UTKFace's labels are its files' names: "
+            "list the pictures in a CSV with the columns path, age, gender, ethnicity, and your own"
+        )
     if splits is not None:
         sets = with_splits(sets, splits)
     keys = [sample.key for data_set in sets for sample in data_set.samples]
@@ -113,7 +151,18 @@ def read_data(
         whole=[_in_split(data_set, split) for data_set in sets],
         exclusions=exclude or EXCLUSIONS,
         excluded=excluded,
+        by=by,
     )
+
+
+def _columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as ``read_rows`` has them, each once."""
+    columns = tuple(dict.fromkeys(name.strip().lower() for name in names))
+    for name in columns:
+        why = TAKEN if " x " in name or ": " in name else NOT_BY.get(name)
+        if why is not None:
+            raise OptionError(f"--by {name or repr(name)}: {why}")
+    return columns
 
 
 def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:

@@ -22,6 +22,7 @@ MIN_GROUP: Final = 30
 
 AGE_BANDS: Final = ((1, 3), (4, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
 UNKNOWN: Final = "unknown"
+"""The group of rows that are in none, of a crossing too."""
 
 Table = dict[str, dict[str, Figure]]
 """Group to metric to figure."""
@@ -39,7 +40,9 @@ def age_names(scored: Scored) -> GroupNames:
 
 
 def group_columns(scored: Scored) -> dict[str, GroupNames]:
-    """Grouping to the group of each row, by its labels; crossings are joined by a stroke."""
+    """Grouping to the group of each row: by its labels, by further columns, by crossings of labels,
+    which are joined by a stroke.
+    """
     gender = np.array((*GENDER_LABELS, UNKNOWN))[scored.truth["gender"]]
     ethnicity = np.array((*ETHNICITY_LABELS, UNKNOWN))[scored.truth["ethnicity"]]
     age = age_names(scored)
@@ -47,6 +50,7 @@ def group_columns(scored: Scored) -> dict[str, GroupNames]:
         "ethnicity": ethnicity,
         "gender": gender,
         "age": age,
+        **scored.columns,
         "ethnicity x gender": cross(ethnicity, gender),
         "age x gender": cross(age, gender),
         "ethnicity x age": cross(ethnicity, age),
@@ -56,7 +60,14 @@ def group_columns(scored: Scored) -> dict[str, GroupNames]:
 
 def cross(*columns: GroupNames) -> GroupNames:
     """The crossing of groupings: the names of each row's groups, joined by a stroke."""
-    return np.array([" / ".join(row) for row in zip(*columns, strict=True)])
+    rows = zip(*columns, strict=True)
+    return np.array([UNKNOWN if UNKNOWN in row else " / ".join(row) for row in rows])
+
+
+def large_groups(names: GroupNames, least: int) -> list[str]:
+    """Groups of so many rows or more, in the order of their names; never the unknown."""
+    groups, counts = np.unique(names, return_counts=True)
+    return [str(g) for g, n in zip(groups, counts, strict=True) if n >= least and g != UNKNOWN]
 
 
 def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]:
@@ -92,18 +103,19 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
 
     table: Table = {}
     for metric, (values, rows) in rowwise(scored).items():
-        if rows.sum() < MIN_GROUP:
+        # A column may have thousands of values: only those of large groups are measured.
+        rows = rows & np.isin(grouping, large_groups(grouping[rows], MIN_GROUP))
+        if not rows.any():
             continue
         v, names = values[rows], grouping[rows]
         frame = MetricFrame(
             metrics={"value": _mean, "n": count}, y_true=v, y_pred=v, sensitive_features=names
         )
         for group, row in frame.by_group.iterrows():
-            if row["n"] >= MIN_GROUP and UNKNOWN not in str(group):
-                mine = names == group
-                boot = GroupBootstrap(scored.outcomes.groups[rows][mine])
-                cell = boot.mean(v[mine]) | {"value": float(row["value"])}
-                table.setdefault(str(group), {})[metric] = cell
+            mine = names == group
+            boot = GroupBootstrap(scored.outcomes.groups[rows][mine])
+            cell = boot.mean(v[mine]) | {"value": float(row["value"])}
+            table.setdefault(str(group), {})[metric] = cell
     exact = scored.exact
     for group, row in table.items():
         mine = grouping == group
@@ -170,11 +182,10 @@ def nist_tables(scored: Scored) -> dict[str, Any]:
     young, minors = exact & (age >= 18) & (age <= 30), exact & (age >= 14) & (age <= 17)
     error = np.abs(scored.age - age)
     mae = {
-        str(g): GroupBootstrap(scored.outcomes.groups[young & (names == g)]).mean(
+        g: GroupBootstrap(scored.outcomes.groups[young & (names == g)]).mean(
             error[young & (names == g)]
         )
-        for g in np.unique(names[young])
-        if (young & (names == g)).sum() >= MIN_GROUP and UNKNOWN not in g
+        for g in large_groups(names[young], MIN_GROUP)
     }
     called = scored.age >= 25
     gender = group_columns(scored)["gender"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import Calibration
-from facewise.evaluation.groups import UNKNOWN, group_columns
+from facewise.evaluation.groups import group_columns, large_groups
 from facewise.evaluation.scoring import Scored
 from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_decades, ages_to_fairface_groups
 
@@ -86,7 +86,10 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
     raw = Scored(scored.outcomes, Calibration())
     before, after = stated(raw), stated(scored)
     columns = group_columns(scored)
-    groupings = {"data set": scored.outcomes.datasets, **{g: columns[g] for g in GROUPINGS}}
+    groupings = {
+        "data set": scored.outcomes.datasets,
+        **{grouping: columns[grouping] for grouping in (*GROUPINGS, *scored.columns)},
+    }
     own = own_label_errors(scored)
     out: dict[str, Any] = {}
     for name, (rows, top_after, right_after) in after.items():
@@ -99,21 +102,18 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
             "groups": {},
         }
         for grouping, names in groupings.items():
-            for group in np.unique(names[rows]):
+            for group in large_groups(names[rows], MIN_ECE_GROUP):
                 mine = rows & (names == group)
-                if mine.sum() >= MIN_ECE_GROUP and UNKNOWN not in group:
-                    by_chance = (
-                        own[name].get(str(group))
-                        if OWN[name] == grouping
-                        else chance_error(top_after[mine])
-                    )
-                    out[name]["groups"][f"{grouping}: {group}"] = {
-                        "n": int(mine.sum()),
-                        "before": expected_calibration_error(top_before[mine], right_before[mine]),
-                        "after": expected_calibration_error(top_after[mine], right_after[mine]),
-                        "by_chance": by_chance,
-                        "points": reliability(top_after[mine], right_after[mine], GROUP_BINS),
-                    }
+                by_chance = (
+                    own[name].get(group) if OWN[name] == grouping else chance_error(top_after[mine])
+                )
+                out[name]["groups"][f"{grouping}: {group}"] = {
+                    "n": int(mine.sum()),
+                    "before": expected_calibration_error(top_before[mine], right_before[mine]),
+                    "after": expected_calibration_error(top_after[mine], right_after[mine]),
+                    "by_chance": by_chance,
+                    "points": reliability(top_after[mine], right_after[mine], GROUP_BINS),
+                }
     return out
 
 

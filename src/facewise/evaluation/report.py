@@ -12,11 +12,11 @@ from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
 from facewise.evaluation.dedupe_lists import write_csv
 from facewise.evaluation.gates import MIN_ANSWERED
 from facewise.evaluation.groups import MIN_GROUP
-from facewise.evaluation.reliability import MIN_ECE_GROUP
+from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
 from facewise.protocol import DETECTION_BORDER
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
-from facewise.reporting.report import Report
+from facewise.reporting.report import Report, escaped
 
 MIN_BIN: Final = 10
 """Fewest faces of a bin that is drawn of a group: the share of a handful says nothing."""
@@ -92,6 +92,9 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
         "and ethnicity by gender), then the worst group of any finer crossing. Only groups of "
         f"{MIN_GROUP} faces or more are counted."
     )
+    if lines := tables.by_column(results):
+        page.text("Of each metric last, the worst group by each column of one's own:")
+        page.bullets(escaped(line) for line in lines)
     page.table(*tables.worst(results["head"]["worst_groups"]))
     page.heading("Overall")
     page.table(*tables.overall(results))
@@ -131,7 +134,7 @@ def _groups(page: Report, results: Mapping[str, Any]) -> None:
     )
     for dataset, groupings in results["groups"].items():
         for grouping, table in groupings.items():
-            page.heading(f"{dataset}, by {grouping}", 3)
+            page.heading(f"{dataset}, by {escaped(grouping)}", 3)
             page.table(*tables.group_table(table))
 
 
@@ -196,12 +199,16 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
 
 
 def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Grouping to group to points of 10 faces or more, of groupings with two groups or more."""
+    """Grouping to group to points of 10 faces or more, of groupings with two groups or more.
+
+    Columns of one's own are in the table alone: there is no end to their groups.
+    """
     found: dict[str, dict[str, Any]] = {}
     for key, row in groups.items():
         grouping, _, group = key.partition(": ")
         points = [point for point in row["points"] if point[2] >= MIN_BIN]
-        found.setdefault(grouping, {})[f"{group} ({row['n']})"] = points
+        if grouping in ("data set", *GROUPINGS):
+            found.setdefault(grouping, {})[f"{group} ({row['n']})"] = points
     return {grouping: curves for grouping, curves in found.items() if len(curves) > 1}
 
 
@@ -233,7 +240,7 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
             ["group", "coverage", "mean width", "n"],
             [
                 [
-                    group,
+                    escaped(group),
                     tables.cell("", f),
                     tables.size({"mean_width_years": f["mean_size"]}),
                     f["n"],

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
+from facewise.evaluation.groups import MIN_GROUP
 from facewise.labels import ATTRIBUTES
+from facewise.reporting.report import escaped
 
 METRICS: Final[dict[str, str]] = {
     "age_mae_years": "age MAE, years",
@@ -96,11 +98,11 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
             [
                 row["dataset"],
                 name_of(metric),
-                row["grouping"],
-                f"**{row['worst']}**",
+                escaped(row["grouping"]),
+                f"**{escaped(row['worst'])}**",
                 cell(metric, bad),
                 bad["n"],
-                row["best"],
+                escaped(row["best"]),
                 cell(metric, good),
                 number(metric, row["gap"]),
             ]
@@ -113,7 +115,7 @@ def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
     metrics = [m for m in METRICS if any(m in row for row in table.values())]
     rows: list[Row] = [
         [
-            group,
+            escaped(group),
             max((f["n"] for f in row.values()), default=0),
             *(cell(metric, row.get(metric)) for metric in metrics),
         ]
@@ -125,7 +127,21 @@ def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts 4-12 before 13-19."""
     parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def by_column(results: Mapping[str, Any]) -> list[str]:
+    """How much is said by each column that the user asked for, a line each, as plain text."""
+    lines = []
+    for dataset, columns in results.get("by", {}).items():
+        for name, row in columns.items():
+            told = len(results["groups"][dataset].get(name, {}))
+            lines.append(
+                f"{dataset}, by {name}: of {row['values']} groups, {told or 'none'} with "
+                f"{MIN_GROUP} labelled faces or more{'' if told else ', so there are no figures'}; "
+                f"without a value, {row['unknown']} of {results['data']['faces'][dataset]} faces"
+            )
+    return lines
 
 
 def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
@@ -168,7 +184,7 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     out: list[Row] = []
     for level, row in results["coverage"].items():
         for label, groups in _judged(row).items():
-            names = [f"{g} ({cell('', f)}, n {f['n']})" for g, f in below(groups).items()]
+            names = [f"{escaped(g)} ({cell('', f)}, n {f['n']})" for g, f in below(groups).items()]
             count = f"{len(names)} of {len(groups)}"
             out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
     return ["level", "output", "undercovered groups", "which"], out
@@ -184,7 +200,7 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
             said = f"{len(under) or 'none'} at {float(level):.0%}"
             if under:
                 least, figure = min(under.items(), key=lambda item: item[1]["value"])
-                said += f" (worst: {least}, {number('', figure['value'])})"
+                said += f" (worst: {escaped(least)}, {number('', figure['value'])})"
             found.setdefault(label, []).append(said)
             judged[label] = len(groups)
     return [
@@ -234,7 +250,7 @@ def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Ro
     rows: list[tuple[float, Row]] = []
     for name, outputs in results["calibration_error"].items():
         for group, r in outputs.get("groups", {}).items():
-            line: Row = [OUTPUTS.get(name, name), group]
+            line: Row = [OUTPUTS.get(name, name), escaped(group)]
             line += [f"{r['before']:.4f}", f"{r['after']:.4f}", _by_chance(r), r["n"]]
             rows.append((r["after"], line))
     rows.sort(key=lambda row: -row[0])

@@ -19,15 +19,23 @@ from facewise.calibration import LEVELS, Calibration
 from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gates import degraded_table, gate_curves
-from facewise.evaluation.groups import badness, group_columns, nist_tables, per_group, worst_groups
+from facewise.evaluation.groups import (
+    UNKNOWN,
+    badness,
+    group_columns,
+    nist_tables,
+    per_group,
+    worst_groups,
+)
 from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.reliability import calibration_errors
-from facewise.evaluation.report_tables import below, cell, number
+from facewise.evaluation.report_tables import below, by_column, cell, number
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
+from facewise.reporting.bootstrap import GroupNames
 
 FORMAT: Final = 2
 """Of the results file; goes up when a reader of the old form would go wrong."""
@@ -41,7 +49,8 @@ HEAD_METRICS: Final = (
 )
 SINGLE_GROUPINGS: Final = ("ethnicity", "gender", "age", "ethnicity x gender")
 """Groupings of which the one with the widest gap stands at the head. Finer crossings hold few faces
-each, and their gaps are wide by chance as well: their worst group has a row of its own."""
+each, and their gaps are wide by chance as well: their worst group has a row of its own. So has each
+column that the user asked for."""
 
 
 def score_model(
@@ -55,6 +64,7 @@ def score_model(
     data_sets: Sequence[DataSet] = (),
     skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
+    columns: Mapping[str, GroupNames] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known about a model on a split; see docs/evaluation.md.
 
@@ -69,9 +79,10 @@ def score_model(
         skipped: names of what could not be used, and why.
         excluded: files left out on purpose, as near-duplicates of training pictures are; of those
             in ``data_sets``, the results name the ones that were to be scored.
+        columns: to group by, beside the labels: name to the value of each outcome.
     """
     calibration = Calibration.from_dict(spec.calibration)
-    scored = Scored(outcomes, calibration)
+    scored = Scored(outcomes, calibration, columns)
     parts = {
         str(name): scored.take(outcomes.datasets == name) for name in np.unique(outcomes.datasets)
     }
@@ -106,6 +117,7 @@ def score_model(
             "excluded": _of_split(excluded, data_sets, split),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
+        "by": {name: _values(part) for name, part in parts.items()},
         "worst_groups": {name: worst_groups(tables) for name, tables in groups.items()},
         "groups": groups,
         "age_by_decade": {name: mae_by_decade(part) for name, part in parts.items()},
@@ -118,6 +130,17 @@ def score_model(
     }
     results["head"] = head(results)
     return results
+
+
+def _values(scored: Scored) -> dict[str, Any]:
+    """How many values each column to group by has, and how many faces have none."""
+    return {
+        name: {
+            "values": len(set(values.tolist()) - {UNKNOWN}),
+            "unknown": int((values == UNKNOWN).sum()),
+        }
+        for name, values in scored.columns.items()
+    }
 
 
 def _of_split(keys: Sequence[str], data_sets: Sequence[DataSet], split: str) -> list[str]:
@@ -143,14 +166,18 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
     for dataset, row in results["overall"].items():
         out["overall"][dataset] = {m: row[m] for m in HEAD_METRICS if m in row}
         out["overall"][dataset]["not_found"] = row["not_found"]
+        own = results.get("by", {}).get(dataset, {})
         for metric in HEAD_METRICS:
             rows = [row for row in results["worst_groups"][dataset] if row["metric"] == metric]
             if coarse := [row for row in rows if row["grouping"] in SINGLE_GROUPINGS]:
                 widest = max(coarse, key=lambda row: row["gap"])
                 out["worst_groups"].append({"dataset": dataset, **widest})
-            if fine := [row for row in rows if row["grouping"] not in SINGLE_GROUPINGS]:
+            if fine := [row for row in rows if row["grouping"] not in (*SINGLE_GROUPINGS, *own)]:
                 worst = max(fine, key=lambda row: badness(metric, row["worst_figure"]["value"]))
                 out["worst_groups"].append({"dataset": dataset, **worst})
+            for row in rows:
+                if row["grouping"] in own:
+                    out["worst_groups"].append({"dataset": dataset, **row})
     for level, row in results["coverage"].items():
         out["coverage"][level] = {
             name: {
@@ -297,12 +324,15 @@ def summary(results: Mapping[str, Any]) -> str:
         lines += [f"  {line}" for line in by_reason(skipped)]
     if top["worst_groups"]:  # of a few faces none is large enough
         lines.append("worst groups:")
+    own = {name for columns in results.get("by", {}).values() for name in columns}
     lines += [
-        f"  {row['dataset']} {row['metric']}: {row['worst']} "
+        f"  {row['dataset']} {row['metric']}: "
+        f"{row['grouping'] + ' ' if row['grouping'] in own else ''}{row['worst']} "
         f"{cell(row['metric'], row['worst_figure'], counted=True)}, "
         f"{number(row['metric'], row['gap'])} from {row['best']}"
         for row in top["worst_groups"]
     ]
+    lines += by_column(results)
     for level in map(str, LEVELS):
         for name, covered in top["coverage"].get(level, {}).items():
             size = covered.get("mean_width_years", covered.get("mean_size", float("nan")))

@@ -168,6 +168,7 @@ def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
     if calibrate:
         spec, baseline, curves = fit(spec, runner)
     outcomes = runner.outcomes(data.split)
+    columns = data.columns_of(outcomes)
     results = score_model(
         spec,
         outcomes,
@@ -181,8 +182,9 @@ def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
             *(pair for pair in runner.unreadable.items() if pair[0] not in data.excluded),
         ],
         excluded=sorted(data.excluded),
+        columns=columns,
     )
-    scored = Scored(outcomes, Calibration.from_dict(spec.calibration))
+    scored = Scored(outcomes, Calibration.from_dict(spec.calibration), columns)
     results["suspect_labels"] = suspects_of(scored)
     return Evaluated(spec, results, scored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -34,10 +35,21 @@ class Scored:
 
     A face that was not found is wrong in gender, ethnicity and age group, counts as age 33, and
     lies outside its interval and its label sets.
+
+    Args:
+        outcomes: what was said of which faces.
+        calibration: of the model.
+        columns: to group by, beside the labels: name to the value of each row.
     """
 
-    def __init__(self, outcomes: Outcomes, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        calibration: Calibration,
+        columns: Mapping[str, NDArray[np.str_]] | None = None,
+    ) -> None:
         self.outcomes, self.calibration = outcomes, calibration
+        self.columns = dict(columns or {})
         o = outcomes
         self.ages = calibration.temper(o.ages, "age")
         self.probabilities: dict[str, FloatArray] = {
@@ -60,7 +72,8 @@ class Scored:
 
     def take(self, index: Any) -> Scored:
         """Rows by mask or index."""
-        return Scored(self.outcomes.take(index), self.calibration)
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return Scored(self.outcomes.take(index), self.calibration, columns)
 
     @property
     def exact(self) -> Mask:

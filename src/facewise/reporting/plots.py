@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from facewise.reporting.bootstrap import Figure
 INK: Final = ("#1b5e9e", "#c4541a", "#3c7d3c", "#7a4fa0", "#8a6d1d", "#444444")
 FEW: Final = 4
 """Curves whose names find room inside a plot."""
+
+LONGEST: Final = 60
+"""Characters of a label beside a plot."""
 
 Point = Sequence[float]
 """x and y, and whatever follows."""
@@ -38,12 +42,23 @@ def _legend(axes: Any, count: int) -> None:
     axes.legend(frameon=False, fontsize=8, **beside)
 
 
+def _label(name: str) -> str:
+    """A name of any length as a label that leaves room for the plot; dollars begin no formula."""
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\u2026"
+    return short.replace("$", r"\$")
+
+
 def _svg(canvas: Any) -> str:
     """The same picture gives the same text: no date, no random ids, text kept as text."""
     import matplotlib as mpl
 
     out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "facewise", "svg.fonttype": "none"}):
+    with (
+        warnings.catch_warnings(),
+        mpl.rc_context({"svg.hashsalt": "facewise", "svg.fonttype": "none"}),
+    ):
+        # The reader's fonts draw the text, and have letters that Matplotlib's own lacks.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")
         canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
@@ -104,7 +119,7 @@ def intervals(figures: Mapping[str, Figure], *, title: str, x_label: str, line: 
             axes.plot([f["low"], f["high"]], [row, row], color=INK[0], lw=1.5)
         axes.plot(f["value"], row, "o", color=INK[0], ms=5)
     axes.axvline(line, color="#999", lw=1, ls="--")
-    names = [f"{name} ({f['n']:.0f})" for name, f in figures.items()]
+    names = [f"{_label(name)} ({f['n']:.0f})" for name, f in figures.items()]
     axes.set_yticks(range(len(figures)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel=x_label, title=title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
@@ -128,6 +129,15 @@ class Report:
                 (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
         path.with_suffix(".md").write_text(self.markdown(folder.name), encoding="utf-8")
         path.with_suffix(".html").write_text(self.html(), encoding="utf-8")
+
+
+def escaped(text: str) -> str:
+    """A line of any text as Markdown that shows it, in tables too: marks become entities.
+
+    An underscore within a word is none.
+    """
+    marks = r"[&<>*`~|\\$#\[\]]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", text)
 
 
 def _method(rule: Any) -> Any:
