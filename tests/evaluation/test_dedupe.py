@@ -554,7 +554,7 @@ def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="lacks the columns file: its columns are name, split"):
         read_lists([bad])
     bad.write_text("file,split\nx/a,train\nx/a,test\n")
-    with pytest.raises(OptionError, match="twice"):
+    with pytest.raises(OptionError, match="already listed"):
         read_lists([bad])
     with pytest.raises(OptionError, match="cannot be read"):
         read_lists([tmp_path / "none.csv"])
