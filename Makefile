@@ -108,8 +108,8 @@ evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; nee
 	$(BIN)/python scripts/readme_figures.py
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
-	$(BIN)/ruff format --check src tests scripts
-	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts bench
+	$(BIN)/ruff check src tests scripts bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -124,7 +124,7 @@ load: $(VENV)/.dev  ## load the server with 64 clients for a minute; writes docs
 
 bench: $(VENV)/.dev  ## time facewise beside its peers (installed into .venv-bench); writes docs/results/bench.*
 	$(BIN)/python bench/run.py
-	$(BIN)/python bench/batch.py
+	$(BIN)/python bench/annotate.py
 
 peers: $(VENV)/.dev  ## score the peers on the test faces, half an hour the first time; writes docs/results/peers.*
 	$(BIN)/python bench/accuracy.py

@@ -59,7 +59,7 @@ def commands(envs: Path) -> dict[str, run.Command]:
     python = envs / "detectors" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", envs / "detectors"], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet"]
+        pip: run.Command = [python, "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *PACKAGES], check=True)
     found: dict[str, run.Command] = {
         name: [sys.executable if name == "facewise" else python, FINDER, *arguments]

@@ -52,7 +52,10 @@ def libfacedetection(scale: int = 1) -> Find:
 
 
 def haar() -> Find:
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    # Not in every OpenCV, but in the one that is installed for it.
+    from cv2 import CascadeClassifier, data  # type: ignore[attr-defined, unused-ignore]
+
+    cascade = CascadeClassifier(data.haarcascades + "haarcascade_frontalface_default.xml")
 
     def find(rgb: Picture) -> list[list[float]]:
         smallest = max(20, round(0.025 * min(rgb.shape[:2])))  # as facewise's

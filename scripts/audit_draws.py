@@ -21,21 +21,33 @@ import argparse
 import csv
 import json
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from facewise.audit.known import read_confusions
-from facewise.audit.prevalence import classify_and_count, combine, estimate, same_picture
+from facewise.audit.prevalence import (
+    CombinedShares,
+    Shares,
+    classify_and_count,
+    combine,
+    estimate,
+    same_picture,
+)
 from facewise.calibration import Calibration
 from facewise.data_folder import read_folder
 from facewise.evaluation.data import EXCLUSIONS
-from facewise.evaluation.outcomes import collect
+from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.models import load_spec
 from facewise.reporting.confusions import Confusions, decade_masses, fit_sources
+
+Audited = dict[str, list[np.ndarray]]
+"""Absolute errors, hits, widths and hits of the rows' own shares, each ``(K,)``, by method."""
 
 LOWEST, HIGHEST = 0.02, 0.8
 LEAST_FACES = 20
@@ -55,7 +67,7 @@ class Pool:
     labels: np.ndarray
 
 
-def make_pool(outcomes, name, calibration):
+def make_pool(outcomes: Outcomes, name: str, calibration: Calibration) -> Pool:
     if name == "age":
         ages = calibration.temper(outcomes.ages, "age")
         p, inside = decade_masses(ages, outcomes.age_ranges)
@@ -75,16 +87,18 @@ def make_pool(outcomes, name, calibration):
     return Pool(outcomes.found, p, np.eye(p.shape[1])[labels], labels)
 
 
-def make_up(classes, rng):
+def make_up(classes: int, rng: np.random.Generator) -> np.ndarray:
     """Shares from 2 to 80 %, log-uniform before they are made to sum to 1."""
     while True:
-        shares = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), classes))
+        shares: np.ndarray = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), classes))
         shares /= shares.sum()
         if shares.min() >= LOWEST and shares.max() <= HIGHEST:
             return shares
 
 
-def one_draw(number, pool, confusions, args):
+def one_draw(
+    number: int, pool: Pool, confusions: Mapping[str, Confusions], args: argparse.Namespace
+) -> Audited:
     """Faces drawn with replacement, from all of a class, and audited."""
     rng = np.random.default_rng((args.seed, number))
     labels, faces = np.unique(pool.labels, return_counts=True)
@@ -97,8 +111,14 @@ def one_draw(number, pool, confusions, args):
     return audit_rows(rows, true, pool, confusions, args)
 
 
-def audit_rows(rows, true, pool, confusions, args):
-    """Of every method: absolute errors, hits, widths, hits of the rows' own shares, each ``(K,)``.
+def audit_rows(
+    rows: np.ndarray,
+    true: np.ndarray,
+    pool: Pool,
+    confusions: Mapping[str, Confusions],
+    args: argparse.Namespace,
+) -> Audited:
+    """Every method, on these faces.
 
     ``true`` are the shares ``(K,)`` of the make-up that the rows were drawn from. A face that was
     not found is missing from the audit, yet counts in the rows' own shares.
@@ -110,9 +130,8 @@ def audit_rows(rows, true, pool, confusions, args):
     naive = classify_and_count(p, pictures)
     out = {}
     for method in ("naive", "em", "adjusted"):
-        if method == "naive":
-            shares = naive
-        else:
+        shares: Shares | CombinedShares = naive
+        if method != "naive":
             parts = {
                 source: estimate([p], [c], pictures, method=method, rounds=args.rounds)
                 for source, c in confusions.items()
@@ -124,7 +143,9 @@ def audit_rows(rows, true, pool, confusions, args):
     return out
 
 
-def run_draws(pool, confusions, args):
+def run_draws(
+    pool: Pool, confusions: Mapping[str, Confusions], args: argparse.Namespace
+) -> dict[str, Any]:
     """Means over all draws and classes, and coverage of the worst class, of every method."""
     work = partial(one_draw, pool=pool, confusions=confusions, args=args)
     with ProcessPoolExecutor(args.workers) as workers:
@@ -136,9 +157,9 @@ def run_draws(pool, confusions, args):
     return figures
 
 
-def means(draws):
+def means(draws: Sequence[Audited]) -> dict[str, dict[str, float]]:
     """Over all draws and classes."""
-    figures = {}
+    figures: dict[str, dict[str, float]] = {}
     for method in draws[0]:
         rows = np.array([draw[method] for draw in draws], float)  # (draws, 4, K)
         error, hit, width, own_hit = rows.mean((0, 2))
@@ -153,7 +174,7 @@ def means(draws):
     return figures
 
 
-def refit(outcomes, calibration):
+def refit(outcomes: Outcomes, calibration: Calibration) -> dict[str, dict[str, Confusions]]:
     """Confusions as ``facewise evaluate --fit`` stores them."""
     o = outcomes
     classes = {
@@ -168,7 +189,7 @@ def refit(outcomes, calibration):
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -194,7 +215,7 @@ def main():
     if args.refit:
         fitting = collect(args.model, sets, "calibration", store=args.store).without(excluded)
         known = refit(fitting, calibration)
-    results = {
+    results: dict[str, Any] = {
         "model": spec.info.to_dict(),
         "draws": args.draws,
         "size": args.size,
@@ -241,7 +262,7 @@ def main():
     (args.out / "audit-draws.md").write_text(markdown(rounded), encoding="utf-8")
 
 
-def markdown(results):
+def markdown(results: Mapping[str, Any]) -> str:
     model = results["model"]
     lines = [
         "# Audits of draws to known make-ups",

@@ -126,10 +126,10 @@ def run_graph(
 def check(graph_path: Path, weights: dict[str, np.ndarray], result: dict[str, Any]) -> float:
     """Largest difference of pooled features between graph and module, relative to their size."""
     rgb = np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)
-    reference = run_graph(graph_path, weights, rgb[..., ::-1] - np.float32(MEAN_BGR))
+    reference = run_graph(graph_path, weights, rgb[..., ::-1] - np.array(MEAN_BGR, np.float32))
     backbone = MobileNetV1()
     backbone.load_state_dict(result["backbone"])
-    x = torch.from_numpy(rgb - np.float32(MEAN_BGR[::-1])).permute(0, 3, 1, 2)
+    x = torch.from_numpy(rgb - np.array(MEAN_BGR[::-1], np.float32)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         ours = backbone(x).numpy()
     theirs = reference["global_pooling/Mean"]

@@ -132,7 +132,7 @@ def convolution(weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> 
     layer = nn.Conv2d(inputs * groups, outputs, tuple(kernel), groups=groups, bias=bias is not None)
     layer.weight.data = weight.contiguous()
     if bias is not None:
-        layer.bias.data = bias.contiguous()  # type: ignore[union-attr]
+        layer.bias.data = bias.contiguous()
     return layer
 
 

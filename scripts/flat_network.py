@@ -65,8 +65,9 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
             [name] = [name for name in node.input if name in tensors]
             extra[name.split(".")[-2]] = found[0][:, :, 0, 0]
         elif node.op_type == "Gemm":
-            layers.append(_dense(found[0], found[1], layers))
-            layers[-1].weights = layers[-1].weights * factor[:, None, None]
+            dense = _dense(found[0], found[1], layers)
+            dense.weights = dense.weights * factor[:, None, None]
+            layers.append(dense)
             factor = np.ones(len(found[1]), np.float32)
         elif node.op_type == "PRelu":
             _last_convolution(layers).slopes = found[0].ravel()

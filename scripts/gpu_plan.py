@@ -111,8 +111,8 @@ def gpu_plan(data: bytes, size_px: int) -> dict[str, Any]:
         elif kind == "Gemm":
             layers.append(_dense(plan, node))
         elif kind in ("Clip", "Relu"):
-            limits = [float(plan.constant(name)) for name in node.input[1:]] or [0.0, None]
-            layers[-1]["low"], layers[-1]["high"] = limits
+            limits = [float(plan.constant(name)) for name in node.input[1:]]
+            layers[-1]["low"], layers[-1]["high"] = limits or (0.0, None)
         elif kind == "ReduceMean":
             layers.append({"kind": "mean"})
         elif kind == "Sub" and not layers:

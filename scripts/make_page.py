@@ -154,7 +154,7 @@ def build_device(folder: Path, names: tuple[str, ...]) -> None:
     making = folder.with_name(folder.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
-    node = [sys.executable, ROOT / "scripts/node.py", "node"]
+    node: list[str | Path] = [sys.executable, ROOT / "scripts/node.py", "node"]
     if subprocess.run([*node, WEB / "build.mjs", making]).returncode:
         sys.exit("the script was not built: `make page` installs what it needs (web/package.json)")
     (making / "NOTICES.txt").write_text(

@@ -121,12 +121,14 @@ def scenes(faces: list[ImageArray]) -> Iterator[tuple[str, ImageArray]]:
                 centre = (x + size / 2, y + size / 2)
             if kind == "turned":
                 turn = cv2.getRotationMatrix2D(centre, float(rng.uniform(-20, 20)), 1.0)
-                canvas = cv2.warpAffine(canvas, turn, (width, height), borderValue=(90, 90, 90))
+                turned = cv2.warpAffine(canvas, turn, (width, height), borderValue=(90, 90, 90))
+                canvas = np.asarray(turned, np.uint8)
             elif kind == "dark":
                 canvas = (canvas * rng.uniform(0.12, 0.5)).astype(np.uint8)
             elif kind == "blurred":
-                canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(1, 4)))
-            yield f"{kind}-{index:03d}", np.asarray(canvas, np.uint8)
+                blurred = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(1, 4)))
+                canvas = np.asarray(blurred, np.uint8)
+            yield f"{kind}-{index:03d}", canvas
     for index in range(FACELESS):
         rng = np.random.default_rng([index, 99])
         yield f"faceless-{index:03d}", faceless(rng, index)

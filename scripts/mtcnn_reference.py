@@ -31,5 +31,5 @@ for path in paths:
     arrays[f"{path.stem}/landmarks"] = (
         np.zeros((0, 5, 2), np.float32) if points is None else np.asarray(points, np.float32)
     )
-np.savez(folder / "reference.npz", **arrays)
+np.savez(folder / "reference.npz", **arrays)  # type: ignore[arg-type]
 print(f"{len(paths)} scenes in {time.perf_counter() - started:.0f} s")

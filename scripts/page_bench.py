@@ -31,10 +31,11 @@ from facewise import Analyzer
 from facewise.analyzer import Timings
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import node  # noqa: E402
 from make_page import packed_bytes  # noqa: E402
-from tests.browser.static_host import ISOLATION, serve  # noqa: E402
+
+from browser.static_host import ISOLATION, serve  # noqa: E402
 
 RESULT = ROOT / "docs/results/page"
 BENCH = ROOT / "web/bench"
@@ -212,7 +213,7 @@ def main() -> None:
         ExitStack() as stack,
     ):
         out = Path(name)
-        build = [sys.executable, ROOT / "scripts/make_page.py"]
+        build: list[str | Path] = [sys.executable, ROOT / "scripts/make_page.py"]
         subprocess.run([*build, "--out", out / "page", "--device", out / "device"], check=True)
         version, found = contestants(stack, playwright, out / "page", peer)
         spec = json.loads((out / "device/device.json").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,7 +49,9 @@ def packed_model(folder: Path, bits: int) -> AttributeModel:
     return AttributeModel(read_spec(folder / f"{bits}.json"), threads=1)
 
 
-def figures(labels: list[tuple], ages: np.ndarray, vector: np.ndarray) -> dict[str, float]:
+def figures(
+    labels: list[tuple[Any, ...]], ages: np.ndarray, vector: np.ndarray
+) -> dict[str, float]:
     """Scores of one model; ``labels`` are (data set, first and last year, gender, ethnicity)."""
     of = np.array([row[0] for row in labels])
     years = np.array([row[1] for row in labels])

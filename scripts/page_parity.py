@@ -24,9 +24,9 @@ from playwright.sync_api import sync_playwright
 from facewise import Analyzer
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from tests.browser.parity import compare, page_model  # noqa: E402
-from tests.browser.static_host import serve  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests"))
+from browser.parity import compare, page_model  # noqa: E402
+from browser.static_host import serve  # noqa: E402
 
 RESULT = ROOT / "docs/results/page-parity.json"
 
@@ -41,7 +41,7 @@ def main() -> None:
         sys.exit("no Chromium here: apt-get install chromium")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         out = Path(name)
-        build = [sys.executable, ROOT / "scripts/make_page.py"]
+        build: list[str | Path] = [sys.executable, ROOT / "scripts/make_page.py"]
         build += ["--out", out / "page", "--device", out / "device"]
         subprocess.run(build, check=True)
         browser = playwright.chromium.launch(

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ FRAMINGS = (
     (224, 0.31, 0.40),
 )
 RECIPE = LossConfig(age_l1=0.4, gender=2.0, label_smoothing=0.0)
-HEADS: dict[str, tuple[LossConfig, dict[str, object]]] = {
+HEADS: dict[str, tuple[LossConfig, dict[str, Any]]] = {
     "the recipe": (RECIPE, {}),
     "expected age not pulled (age_l1 = 0)": (dataclasses.replace(RECIPE, age_l1=0.0), {}),
     "a sharper bell (sigma = 1 year)": (dataclasses.replace(RECIPE, age_sigma_years=1.0), {}),

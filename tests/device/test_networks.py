@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from flat_network import flatten, layers_of  # type: ignore[import-not-found]  # noqa: E402
-from gpu_plan import UnknownGraphError, gpu_plan  # type: ignore[import-not-found]  # noqa: E402
-from pack_model import pack  # type: ignore[import-not-found]  # noqa: E402
+from flat_network import flatten, layers_of  # noqa: E402
+from gpu_plan import UnknownGraphError, gpu_plan  # noqa: E402
+from pack_model import pack  # noqa: E402
 
 from facewise.models import WEIGHTS_FOLDER, load_spec  # noqa: E402
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from make_page import attributes_of  # type: ignore[import-not-found]  # noqa: E402
+from make_page import attributes_of  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "scripts/node.py"), "node"]
 

