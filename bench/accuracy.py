@@ -16,7 +16,6 @@ line counts for as long as its picture is the same.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -28,7 +27,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,9 @@ import run
 from facewise.calibration import Calibration
 from facewise.data_folder import read_folder
 from facewise.datasets import DataSet, Sample
-from facewise.evaluation.data import EXCLUSIONS
+from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.metrics import figures
-from facewise.evaluation.outcomes import Outcomes, _columns, _labels
+from facewise.evaluation.outcomes import Outcomes, _columns, _labels, _todo
 from facewise.evaluation.results import write_results
 from facewise.evaluation.scoring import Scored
 from facewise.images import load_photo
@@ -77,18 +76,14 @@ PEERS = {
 }
 
 
-def faces(
-    sets: Sequence[DataSet], split: str, sample: int | None
-) -> Iterator[tuple[DataSet, Sample]]:
+def faces(sets: Sequence[DataSet], split: str, sample: int | None) -> list[tuple[DataSet, Sample]]:
     """The split's faces but those that are left out; of each data set at most so many, drawn."""
-    with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
-        excluded = frozenset(row["file"] for row in csv.DictReader(file))
-    for data_set in sets:
-        mine = [s for s in data_set.samples if s.split == split and s.key not in excluded]
-        if sample is not None and sample < len(mine):
-            chosen = np.random.default_rng(0).choice(len(mine), sample, replace=False)
-            mine = [mine[i] for i in sorted(chosen)]
-        yield from ((data_set, s) for s in mine)
+    excluded = read_exclusions()
+    left = [
+        replace(data_set, samples=tuple(s for s in data_set.samples if s.key not in excluded))
+        for data_set in sets
+    ]
+    return [(sets[index], face) for _, index, face in _todo(left, split, sample)]
 
 
 def age_of(person: Answer | None) -> float | None:
@@ -219,7 +214,7 @@ def measure(
     peer, tried = PEERS[name], {}
 
     def all_of(way: str, split: str, part: int | None) -> tuple[list[Sample], list[Answer]]:
-        chosen = list(faces(sets, split, part))
+        chosen = faces(sets, split, part)
         path = kept / f"{re.sub('[, ]+', '-', f'{name} {peer.version} {way}'.strip())}.jsonl"
         with tempfile.TemporaryDirectory() as folder, started(name, way, command) as worker:
             file = Path(folder) / "picture.rgb"

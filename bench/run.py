@@ -47,6 +47,7 @@ from facewise.types import FloatArray
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import node  # noqa: E402
+from marks import between  # noqa: E402
 
 Command = list[str | Path]
 NODE = ROOT / "web" / "bench"
@@ -546,11 +547,8 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
 def insert(table: str, readme: Path) -> None:
     """Put the table between its marks, where the README has them."""
     text = readme.read_text(encoding="utf-8")
-    if not all(mark in text for mark in MARKS):
-        return
-    before, rest = text.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    readme.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}", encoding="utf-8")
+    if all(mark in text for mark in MARKS):
+        readme.write_text(between(text, MARKS, f"\n{table}\n"), encoding="utf-8")
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ does: of a face of 20-29, the model's own odds of 20 against 21-29 say how much 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ from facewise.audit.prevalence import (
 )
 from facewise.calibration import Calibration
 from facewise.data_folder import read_folder
-from facewise.evaluation.data import EXCLUSIONS
+from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.models import load_spec
 from facewise.reporting.confusions import Confusions, decade_masses, fit_sources
@@ -210,8 +209,7 @@ def main() -> None:
     if not known or not calibration.temperatures:
         raise SystemExit("the model has no confusions: run facewise evaluate --fit first")
     sets = read_folder(args.data)
-    with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
-        excluded = {row["file"] for row in csv.DictReader(file)}
+    excluded = read_exclusions()
     if args.refit:
         fitting = collect(args.model, sets, "calibration", store=args.store).without(excluded)
         known = refit(fitting, calibration)

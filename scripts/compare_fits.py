@@ -14,7 +14,6 @@ beside the error that chance alone would show.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from facewise.calibration import LEVELS, Calibration, age_band, apply_temperature
 from facewise.data_folder import read_folder
 from facewise.evaluation.coverage import thresholds
-from facewise.evaluation.data import EXCLUSIONS
+from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.fit import faces_of, fit_temperature
 from facewise.evaluation.groups import group_columns
 from facewise.evaluation.intervals import (
@@ -61,14 +60,12 @@ Intervals = NDArray[np.int64]
 
 def pooled(model: str, data: Path, store: Path) -> Outcomes:
     """Found faces of calibration and val with an exact age; none whose photo is in train, too."""
-    with EXCLUSIONS.open(encoding="utf-8", newline="") as file:
-        excluded = frozenset(row["file"] for row in csv.DictReader(file))
     parts = [
         collect(model, read_folder(data), split, store=store) for split in ("calibration", "val")
     ]
     names = [field.name for field in dataclasses.fields(Outcomes)]
     both = Outcomes(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
-    return both.take(both.exact & both.found).without(excluded)
+    return both.take(both.exact & both.found).without(read_exclusions())
 
 
 def memberships(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.bool_]:

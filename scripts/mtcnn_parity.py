@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from marks import between
 from PIL import Image
 
 from facewise.boxes import box_overlap
@@ -41,7 +42,7 @@ REFERENCE = "facenet-pytorch 2.6.0, thresholds 0.6 0.7 0.7, factor 0.709, min_fa
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "mtcnn.json"
 PAGE = ROOT / "docs" / "mtcnn.md"
-TABLE_START, TABLE_END = "<!-- parity -->", "<!-- end of parity -->"
+MARKS = ("<!-- parity -->", "<!-- end of parity -->")
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> ImageArray:
@@ -254,10 +255,8 @@ def compare(folder: Path, out: Path) -> None:
 
 def write_table(table: str) -> None:
     """Put the results between the marks of ``docs/mtcnn.md``."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(TABLE_START)
-    _, after = rest.split(TABLE_END)
-    PAGE.write_text(f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}", encoding="utf-8")
+    text = between(PAGE.read_text(encoding="utf-8"), MARKS, table)
+    PAGE.write_text(text, encoding="utf-8")
 
 
 def make_golden_scenes(folder: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import peers_tables
+from marks import between
 from peers_tables import shipped
 
 from facewise.evaluation.groups import badness
+from facewise.evaluation.report_tables import number
 
 ROOT = Path(__file__).parent.parent
 MARKS = ("<!-- figures: written by scripts/readme_figures.py -->", "<!-- /figures -->")
@@ -45,10 +47,6 @@ def worst(results: dict[str, Any], data: str, metric: str) -> str:
     return f"{row['worst']} ({figure['n']} faces): {number(metric, figure['value'])}"
 
 
-def number(metric: str, value: float) -> str:
-    return f"{value:.2f}" if metric.endswith("years") else f"{value:.1%}"
-
-
 def table(models: list[dict[str, Any]]) -> str:
     """A row a figure, a column a model, and for whom the first one is worst."""
     first = models[0]
@@ -80,17 +78,11 @@ def table(models: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "| weights, input | " + " | ".join(sizes) + " | |"])
 
 
-def between(text: str, marks: tuple[str, str], table: str) -> str:
-    """A text with a table between its marks."""
-    before, rest = text.split(marks[0])
-    _, after = rest.split(marks[1])
-    return f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}"
-
-
 def main() -> None:
     readme, models = ROOT / "README.md", shipped()
-    text = between(readme.read_text(encoding="utf-8"), MARKS, table(models))
-    text = between(text, PEER_MARKS, peers_tables.short(peers_tables.stored(), models))
+    peers = peers_tables.short(peers_tables.stored(), models)
+    text = between(readme.read_text(encoding="utf-8"), MARKS, f"\n{table(models)}\n")
+    text = between(text, PEER_MARKS, f"\n{peers}\n")
     readme.write_text(text, encoding="utf-8")
     peers_tables.write_page()
 

@@ -211,12 +211,21 @@ def _in_split(data_set: DataSet, split: str) -> DataSet:
     return dataclasses.replace(data_set, skipped=(*data_set.skipped, *lost))
 
 
+def read_exclusions(path: Path = EXCLUSIONS) -> dict[str, dict[str, str]]:
+    """Rows of a CSV of pictures to leave out, by the name it has for each.
+
+    Raises:
+        OptionError: the CSV cannot be read, or has no column of names.
+    """
+    return {row["file"]: row for row in read_rows(path, ("file",))}
+
+
 def _excluded(path: Path, keys: Sequence[str], *, named: bool = False) -> frozenset[str]:
     """Which pictures a CSV lists, by their names or by the ends of their paths.
 
     Of a list that the user named, what is of no picture is said.
     """
-    names = {row["file"]: row for row in read_rows(path, ("file",))}
+    names = read_exclusions(path)
     excluded = frozenset(keys) & rows_by_picture(names, keys).keys()
     if named and len(excluded) < len(names):
         text = f"{len(names) - len(excluded)} of {len(names)} excluded names match no picture"
