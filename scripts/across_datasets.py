@@ -24,6 +24,7 @@ from sweep_frozen import RECIPE, features, train_head
 from torch import Tensor
 
 from facewise.evaluation.report_tables import cell, name_of
+from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import NetworkConfig, TrainConfig
 from facewise.training.data import plain_crops
@@ -131,14 +132,13 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             f"## Tested on {NAMES.get(name, name)}, {first['faces']} faces",
             "",
-            "| trained on | " + " | ".join(name_of(m) for m in metrics) + " | not found |",
-            "|---" * (len(metrics) + 2) + "|",
-        ]
-        lines += [
-            f"| {trained} | "
-            + " | ".join(cell(m, figures.get(m)) for m in metrics)
-            + f" | {figures['not_found']} |"
-            for trained, figures in mine.items()
+            markdown_table(
+                ["trained on", *map(name_of, metrics), "not found"],
+                [
+                    [trained, *(cell(m, figures.get(m)) for m in metrics), figures["not_found"]]
+                    for trained, figures in mine.items()
+                ],
+            ),
         ]
     return "\n".join([*lines, ""])
 

@@ -21,6 +21,7 @@ from facewise.attributes import AttributeModel
 from facewise.evaluation.card import FIGURES
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, load_spec
+from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.score import headline, score
 from facewise.types import ImageArray
@@ -54,16 +55,15 @@ def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
+    table = []
+    for row in rows:
+        cells = [f"{row[k]:.2f}" if k.endswith("mae") else f"{row[k]:.1%}" for k in FIGURES]
+        table.append([f"{row['model']} `{row['sha256'][:8]}`", f"{row['size_px']} px", *cells])
     lines = [
         f"Val of both data sets, {rows[0]['faces']:,} faces; no stage was chosen by another split.",
         "",
-        "| export | input | " + " | ".join(FIGURES.values()) + " |",
-        "|---" * (len(FIGURES) + 2) + "|",
+        markdown_table(["export", "input", *FIGURES.values()], table),
     ]
-    for row in rows:
-        cells = [f"{row[k]:.2f}" if k.endswith("mae") else f"{row[k]:.1%}" for k in FIGURES]
-        name = f"{row['model']} `{row['sha256'][:8]}`"
-        lines.append(f"| {name} | {row['size_px']} px | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
 

@@ -35,6 +35,7 @@ from facewise.models import load_spec
 from facewise.mtcnn import MTCNN
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
+from facewise.reporting.report import markdown_table
 from facewise.resample import AreaSource
 from facewise.training.cache import FaceCache, open_cache
 from facewise.types import Face, FloatArray, ImageArray, Photo
@@ -468,22 +469,20 @@ def timed(part: dict[str, Any]) -> str:
 
 def rows_of(part: dict[str, Any], head: str) -> list[str]:
     kinds = part["faceless_pictures"]
-    lines = [
-        f"| {head} | recovered | share | found elsewhere | "
-        + " | ".join(f"more false, {kind}" for kind in kinds)
-        + (" | of these not held back |" if "gate" in part else " |"),
-        "|---" * (head.count("|") + 4 + len(kinds) + ("gate" in part)) + "|",
-    ]
+    header = [*head.split(" | "), "recovered", "share", "found elsewhere"]
+    header += [f"more false, {kind}" for kind in kinds]
+    header += ["of these not held back"] if "gate" in part else []
+    rows = []
     for name, row in part["looks"].items():
         bold = name == part["chosen"]
         cells = [f"**{cell}**" if bold else cell for cell in name.split(" | ")]
         recovered, *others = row.values()
-        cells += [str(recovered), f"{recovered / part['missed']:.0%}", *map(str, others)]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([*cells, recovered, f"{recovered / part['missed']:.0%}", *others])
     before = ", ".join(
         f"{part['with_a_false_face_before'][k]} of {n} {k}" for k, n in kinds.items()
     )
-    lines += [
+    return [
+        markdown_table(header, rows),
         "",
         f"The looks before find a face in {before} pictures without one."
         + (
@@ -493,7 +492,6 @@ def rows_of(part: dict[str, Any], head: str) -> list[str]:
             else ""
         ),
     ]
-    return lines
 
 
 def main() -> None:

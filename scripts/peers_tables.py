@@ -14,7 +14,7 @@ from typing import Any
 
 from facewise.evaluation.report_tables import cell, name_of, number
 from facewise.models import list_models
-from facewise.reporting.report import Report
+from facewise.reporting.report import Report, markdown_table
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 METRICS = {
@@ -168,15 +168,15 @@ def short(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str
     ours = [m for m in models if m["model"]["name"] in IN_README]
     peers = {name: peer for name, peer in result["peers"].items() if peer["sample"] is None}
     heads = [title(m) for m in ours] + [peer_title(n, p) for n, p in peers.items()]
-    lines = [f"| test faces | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    rows = []
     for data, metrics in METRICS.items():
         for metric in metrics:
             cells = [number(metric, m["overall"][data][metric]["value"]) for m in ours]
             cells += [_both(metric, peer, data) for peer in peers.values()]
-            lines.append(f"| {NAMES[data]}: {name_of(metric)} | {' | '.join(cells)} |")
+            rows.append([f"{NAMES[data]}: {name_of(metric)}", *cells])
         cells = [missed(row["overall"][data]) for row in [*ours, *peers.values()]]
-        lines.append(f"| {NAMES[data]}: faces not found | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"{NAMES[data]}: faces not found", *cells])
+    return markdown_table(["test faces", *heads], rows)
 
 
 def _both(metric: str, peer: Mapping[str, Any], data: str) -> str:

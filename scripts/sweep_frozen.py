@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import LossConfig, NetworkConfig, TrainConfig
 from facewise.training.data import LabelTable, plain_crops, to_tensor
@@ -135,17 +136,14 @@ def split(cache: FaceCache, count: int) -> tuple[NDArray[np.intp], NDArray[np.in
 def markdown(rows: list[dict[str, object]], judged: str) -> str:
     names = ["variant", "utkface_mae", "utkface_cs5", "utkface_gender", "utkface_ethnicity"]
     names += ["fairface_gender", "fairface_ages", "fairface_ages_within_one", "fairface_ethnicity"]
-    lines = [
-        "| " + " | ".join(n.replace("_", " ") for n in names) + " |",
-        "|---" * len(names) + "|",
-    ]
-    for row in rows:
-        cells = [
-            str(row[n]) if n == "variant" else f"{row[n]:.2f}" if "mae" in n else f"{row[n]:.1%}"
+    table = [
+        [
+            row[n] if n == "variant" else f"{row[n]:.2f}" if "mae" in n else f"{row[n]:.1%}"
             for n in names
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([judged, "", *lines, ""])
+        for row in rows
+    ]
+    return f"{judged}\n\n{markdown_table([n.replace('_', ' ') for n in names], table)}\n"
 
 
 def main() -> None:

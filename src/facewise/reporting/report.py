@@ -36,6 +36,19 @@ $body
 """)
 
 
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[object]], *, rule: str = "|---"
+) -> str:
+    """A table by itself, for pages that are put together by hand.
+
+    Args:
+        header: names of the columns.
+        rows: a value a column each.
+        rule: what stands between them, of each column.
+    """
+    return "\n".join([_row(header), rule * len(header) + "|", *map(_row, rows)])
+
+
 class Report:
     """Grows block by block, in the order in which its methods are called.
 
@@ -60,11 +73,8 @@ class Report:
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table; nothing at all where it would have no rows."""
-        cells = [[_cell(value) for value in row] for row in rows]
-        if not cells:
-            return
-        self._lines += ["", _row([_cell(name) for name in header]), _row(["---"] * len(header))]
-        self._lines += [_row(row) for row in cells]
+        if rows := list(rows):
+            self._lines += ["", markdown_table(header, rows, rule="| --- ")]
 
     def plot(self, name: str, svg: str, caption: str) -> None:
         """A plot.
@@ -149,5 +159,5 @@ def _cell(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _row(values: Sequence[object]) -> str:
+    return f"| {' | '.join(map(_cell, values))} |"
