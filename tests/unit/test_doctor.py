@@ -1,4 +1,5 @@
-"""The doctor on sick installations: copies of the package with something broken in them."""
+"""The doctor on sick installations: copies of the package, or of its weights, with something
+broken in them."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,11 @@ from facewise.cli import doctor
 from facewise.formats import readable
 from facewise.models import DEFAULT_MODEL
 
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
 PACKAGE = Path(facewise.__file__).parent
 ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
 
 
 @pytest.fixture
@@ -35,10 +40,20 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def examine(folder: Path, *command: str) -> tuple[int, str, list[str]]:
-    """Run ``facewise doctor``, or another command, on the copy in a folder."""
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the weights, in whose place this process takes it; its files are links, too."""
+    folder = tmp_path / "weights"
+    shutil.copytree(PACKAGE / "weights", folder, copy_function=os.symlink)
+    for module in ("models", "mtcnn"):
+        monkeypatch.setattr(f"facewise.{module}.WEIGHTS_FOLDER", folder)
+    return folder
+
+
+def examine(folder: Path) -> tuple[int, str, list[str]]:
+    """Run ``facewise doctor`` on the copy in a folder."""
     result = subprocess.run(
-        [sys.executable, "-m", "facewise", *(command or ("doctor",))],
+        [sys.executable, "-m", "facewise", "doctor"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -92,74 +107,65 @@ def test_everything_broken_is_named_and_nothing_stops_the_doctor(copied: Path) -
 
 
 @pytest.mark.parametrize("text", ["", '{"networks": {"pnet": 3}}'])
-def test_a_broken_detector(copied: Path, text: str) -> None:
-    replace(copied / "facewise" / "weights" / "mtcnn.json", text.encode())
-    code, _, errors = examine(copied)
-    assert code == 1
-    assert len(errors) == 1
-    assert re.search(r"mtcnn\.json is damaged.*reinstall", errors[0])
+def test_a_broken_detector(weights: Path, text: str) -> None:
+    replace(weights / "mtcnn.json", text.encode())
+    (problem,) = doctor.find_problems()
+    assert re.search(r"mtcnn\.json is damaged.*reinstall", problem)
 
 
-def test_a_network_that_onnx_runtime_cannot_open(copied: Path) -> None:
+def test_a_network_that_onnx_runtime_cannot_open(weights: Path) -> None:
     """The hash is right, the file is not: only opening it tells."""
-    weights = copied / "facewise" / "weights"
     replace(weights / "mtcnn-onet.onnx", b"not ONNX")
     spec = json.loads((weights / "mtcnn.json").read_text())
     spec["networks"]["onet"]["sha256"] = hashlib.sha256(b"not ONNX").hexdigest()
     replace(weights / "mtcnn.json", json.dumps(spec).encode())
-    code, _, errors = examine(copied)
-    assert code == 1
-    assert len(errors) == 1
-    assert re.search(r"mtcnn-onet\.onnx: ONNX Runtime cannot open it", errors[0])
+    (problem,) = doctor.find_problems()
+    assert re.search(r"mtcnn-onet\.onnx: ONNX Runtime cannot open it", problem)
 
 
-def test_calibration_that_is_none(copied: Path) -> None:
-    path = copied / "facewise" / "weights" / f"{DEFAULT_MODEL}.json"
+def test_calibration_that_is_none(weights: Path) -> None:
+    path = weights / f"{DEFAULT_MODEL}.json"
     text = re.sub(
         r'"calibration": \{', '"calibration": {"label_sets": 3, "was": {', path.read_text()
     )
     replace(path, (text + "}").encode())
-    code, _, errors = examine(copied)
-    assert code == 1
-    assert len(errors) == 1
-    assert "calibration is damaged" in errors[0]
+    (problem,) = doctor.find_problems()
+    assert "calibration is damaged" in problem
 
 
-def test_other_commands_on_a_broken_spec(copied: Path) -> None:
+def test_other_commands_on_a_broken_spec(weights: Path, run: Run) -> None:
     """One line that says what to do, and exit code 2."""
-    replace(copied / "facewise" / "weights" / f"{DEFAULT_MODEL}.json", b"{ broken")
-    photo = str(ROOT / "tests" / "data" / "astronaut.jpg")
-    for command in (["models"], ["predict", photo]):
-        code, _, errors = examine(copied, *command)
-        assert code == 2
-        assert len(errors) == 1
-        assert "reinstall facewise" in errors[0]
+    replace(weights / f"{DEFAULT_MODEL}.json", b"{ broken")
+    for command in (["models"], ["predict", PHOTO]):
+        ended = run(*command)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert b"reinstall facewise" in line
 
 
-def test_predict_on_a_broken_detector(copied: Path) -> None:
-    weights = copied / "facewise" / "weights"
+def test_predict_on_a_broken_detector(weights: Path, run: Run) -> None:
     replace(weights / "mtcnn.json", b"{ broken")
-    photo = str(ROOT / "tests" / "data" / "astronaut.jpg")
-    for model in ("default", str(weights / f"{DEFAULT_MODEL}.json")):
-        code, _, errors = examine(copied, "predict", photo, "--model", model)
-        assert code == 2
-        assert len(errors) == 1
-        assert re.search(r"mtcnn\.json .*reinstall facewise", errors[0])
+    for model in ("default", weights / f"{DEFAULT_MODEL}.json"):
+        ended = run("predict", PHOTO, "--model", model)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert re.search(rb"mtcnn\.json .*reinstall facewise", line)
 
 
-def test_two_packages_that_overwrite_each_other(copied: Path) -> None:
+def test_two_packages_that_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both onnxruntimes at once: known by their metadata."""
     for name in ("onnxruntime_gpu", "opencv_python"):
-        folder = copied / f"{name}-9.9.dist-info"
+        folder = tmp_path / f"{name}-9.9.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 9.9\n"
         )
-    code, _, errors = examine(copied)
-    assert code == 1
-    assert len(errors) == 2
-    assert "onnxruntime and onnxruntime-gpu are both installed" in errors[0]
-    assert "pip uninstall opencv-python-headless opencv-python" in errors[1]
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = doctor.find_problems()
+    assert "onnxruntime and onnxruntime-gpu are both installed" in first
+    assert "pip uninstall opencv-python-headless opencv-python" in second
 
 
 def names(requirements: list[str]) -> set[str]:
