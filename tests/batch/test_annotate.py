@@ -31,6 +31,8 @@ from facewise.errors import OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
 from facewise.parts import MANIFEST
 
+from .conftest import Command
+
 AGE = Job(attributes=("age",), shard_size=4)
 
 
@@ -258,18 +260,14 @@ def test_all_that_ends_in_parquet_is_a_part(
 
 
 def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> None:
-    """A restart asks for the same; so it does of a table whose manifest has another order."""
+    """A restart asks for the same: what is named is kept in the contract's order."""
     table, wall = tmp_path / "t", photos / "wall.png"
     run(wall, table, Job(attributes=("gender", "age", "age")))
-    again = Job(attributes=("age", "gender"))
-    assert run(wall, table, again).annotated == 0
+    assert run(wall, table, Job(attributes=("age", "gender"))).annotated == 0
     manifest = json.loads((table / MANIFEST).read_text())
-    assert manifest["settings"]["attributes"] == ["age", "gender"]
     for name in ("attributes", "video_attributes"):
-        manifest["settings"][name] = ["gender", "age", "gender"]
-    (table / MANIFEST).write_text(json.dumps(manifest))
-    assert run(wall, table, again).annotated == 0
-    with pytest.raises(TableError, match="attributes was gender,age,gender, is now age"):
+        assert manifest["settings"][name] == ["age", "gender"]
+    with pytest.raises(TableError, match="attributes was age,gender, is now age"):
         run(wall, table, AGE)
     with pytest.raises(OptionError, match="not colour"):
         Job(attributes=("age", "colour"))
@@ -409,8 +407,7 @@ def test_killed_runs_end_in_the_table_of_one_that_was_not(photos: Path, tmp_path
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert killed >= 2
-    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(photos, table)
     assert parts(table) == parts(tmp_path / "quiet")
 
 
@@ -431,9 +428,9 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"resumes from there" in said
     assert b"Traceback" not in said
-    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len({row["image_id"] for row in rows(table)}) == 116
+    with TableFolder(table) as folder:
+        finished, _ = folder.finished_parts()
+    assert 1 <= len(finished) < 116 / 4
 
 
 def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:
@@ -553,8 +550,7 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     assert "cannot be written" in failed.stderr or "space" in failed.stderr
-    done = subprocess.run(command(photos, table), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run(photos, table)
     assert parts(table) == parts(tmp_path / "quiet")
 
 
@@ -570,35 +566,30 @@ def test_a_full_disk_under_the_log_ends_no_run(photos: Path, tmp_path: Path) -> 
         assert subprocess.run(nowhere, stderr=full, check=False).returncode == 2
 
 
-def test_a_table_may_have_a_colon_in_its_name_and_no_url(photos: Path, tmp_path: Path) -> None:
-    def make(out: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(photos / "wall.png", Path(), "--out", out),  # the last one counts
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
-
-    done = make("faces:v1")
+def test_a_table_may_have_a_colon_in_its_name_and_no_url(
+    photos: Path, tmp_path: Path, facewise: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make = ("annotate", photos / "wall.png", "--workers", 1, "--out")
+    done = facewise(*make, "faces:v1")
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "faces:v1")) == 1
-    assert make("faces:v1").returncode == 0
-    refused = make("s3://bucket/faces")
+    assert facewise(*make, "faces:v1").returncode == 0
+    refused = facewise(*make, "s3://bucket/faces")
     assert refused.returncode == 2
     assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
     assert not (tmp_path / "s3:").exists()
 
 
-def test_strict_ends_with_one_where_a_row_has_an_error(photos: Path, tmp_path: Path) -> None:
-    loose = subprocess.run(
-        command(photos, tmp_path / "t"), capture_output=True, text=True, check=False
-    )
+def test_strict_ends_with_one_where_a_row_has_an_error(
+    photos: Path, tmp_path: Path, facewise: Command
+) -> None:
+    _, *arguments = command(photos, tmp_path / "t")[2:]
+    loose = facewise(*arguments)
     assert loose.returncode == 0
     assert "3 errors" in loose.stdout
     assert re.search(r"16 of 16 images, [\d.]+/s", loose.stderr)
-    strict = subprocess.run(command(photos, tmp_path / "t", "--strict"), check=False)
-    assert strict.returncode == 1
+    assert facewise(*arguments, "--strict").returncode == 1
 
 
 def test_video_rows_share_the_answers_of_their_track(pictures: Path, tmp_path: Path) -> None:

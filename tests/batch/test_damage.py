@@ -6,9 +6,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
-import json
 import socket
-import subprocess
 import sys
 import tarfile
 import time
@@ -40,6 +38,8 @@ from facewise.errors import (
 from facewise.folders import SPECIAL, Skipped
 from facewise.parts import MANIFEST
 from facewise.tars import SPARSE
+
+from .conftest import Command
 
 AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
@@ -438,25 +438,14 @@ def test_a_table_that_shrank_meanwhile_is_a_row_that_says_so(
     assert "shorter than it was" in second["error_message"]
 
 
-def facewise(source: Path | str, table: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "facewise", "annotate", str(source), "--out", str(table)),
-            *("--attributes", "age", "--workers", "1"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @LINUX
 def test_a_source_that_fails_for_now_ends_the_command_and_is_listed_again(
-    pictures: Path, tmp_path: Path
+    pictures: Path, tmp_path: Path, facewise: Command
 ) -> None:
     source, table = tmp_path / "images.parquet", tmp_path / "t"
+    annotate = ("annotate", source, "--out", table, "--attributes", "age", "--workers", 1)
     source.symlink_to("/proc/self/mem")
-    failed = facewise(source, table)
+    failed = facewise(*annotate)
     assert failed.returncode == 1
     assert f"facewise: {source}: cannot be read (" in failed.stderr
     assert "run the same command again" in failed.stderr
@@ -465,7 +454,7 @@ def test_a_source_that_fails_for_now_ends_the_command_and_is_listed_again(
     source.unlink()
     face = (pictures / "astronaut.jpg").read_bytes()
     pq.write_table(pa.table({"image": [face]}), source)
-    done = facewise(source, table)
+    done = facewise(*annotate)
     assert done.returncode == 0, done.stderr
     assert "1 image, 1 face, 0 without a face, 0 errors" in done.stdout
 
@@ -616,19 +605,6 @@ def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path
 
     summary = annotate([str(listing)], tmp_path / "out", AGE, workers=1, progress=rewrite)
     assert summary.annotated == 2
-
-
-def test_a_table_begun_before_fingerprints_goes_on(pictures: Path, tmp_path: Path) -> None:
-    source, out = tmp_path / "t.tar", tmp_path / "out"
-    make_tar(source, sorted((pictures / "faces").glob("*.webp"))[:2])
-    annotate([str(source)], out, AGE, workers=1)
-    manifest = json.loads((out / MANIFEST).read_text())
-    assert set(manifest.pop("temperatures")) == {"age", "gender", "ethnicity"}
-    assert list(manifest["plan"].pop("sources")) == [str(source)]
-    assert manifest["plan"].pop("chunk") == CHUNK
-    (out / MANIFEST).write_text(json.dumps(manifest))
-    (out / part_name(0)).unlink()
-    assert annotate([str(source)], out, AGE, workers=1).annotated == 2
 
 
 def test_a_tar_that_went_is_said_before_its_pictures_are_lost(
@@ -869,15 +845,12 @@ def test_a_protocol_that_nobody_knows_says_so() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
 def test_a_server_that_does_not_answer_ends_the_run_with_1_and_nothing_begun(
-    tmp_path: Path,
+    tmp_path: Path, facewise: Command
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and never listens: whoever connects is refused
         url = f"ftp://127.0.0.1:{closed.getsockname()[1]}/photos"
-        done = subprocess.run(
-            [sys.executable, "-m", "facewise", "annotate", url, "--out", str(tmp_path / "t")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = facewise("annotate", url, "--out", tmp_path / "t")
         with pytest.raises(ImageNotFoundError, match="refused"):
             storage.read_range(url, 10)
     assert done.returncode == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.batch import archives, picture_tables, pool, retry, storage
-from facewise.batch.job import CHUNK, FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
+from facewise.batch.job import FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
 from facewise.batch.plan import Plan, open_plan, write_plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import check, list_items
@@ -102,10 +102,9 @@ def annotate(
             manifest = _begin(folder, sources, job, description, note)
         else:
             _check_same(Path(out), manifest, description)
-        # Tables from before tasks could be longer have no "chunk", and no "sources" either.
-        chunk = manifest["plan"].get("chunk", CHUNK)
+        listed = manifest["plan"]
         with contextlib.closing(
-            open_plan(folder, manifest["plan"]["sha256"], job.shard_size, chunk)
+            open_plan(folder, listed["sha256"], job.shard_size, listed["chunk"])
         ) as plan:
             return _Run(folder, plan, manifest, job, progress, note).finish(
                 run, workers, retry_errors
@@ -129,7 +128,7 @@ def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str
             f"{out} was begun with other settings: {'; '.join(different)}. Use those, or start "
             "another table"
         )
-    if paths := changed(manifest["plan"].get("sources", {})):
+    if paths := changed(manifest["plan"]["sources"]):
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         raise TableError(
             f"{paths[0]}{more} changed since {out} was begun, so its names would now be those of "
@@ -257,7 +256,7 @@ class _Run:
         self._open: dict[int, dict[int, Result]] = {}
         self._retried: set[int] = set()
         self._written: set[int] = set()
-        self._watch = Watch(manifest["plan"].get("sources", {}))
+        self._watch = Watch(manifest["plan"]["sources"])
 
     def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
         done, damaged = self._folder.finished_parts()
@@ -279,7 +278,7 @@ class _Run:
                 "need another table"
             )
         if missing:
-            for extra in self._manifest["plan"].get("extras", ()):
+            for extra in self._manifest["plan"]["extras"]:
                 _require(extra)
             for url in self._manifest["plan"].get("protocols", {}).values():
                 storage.check_driver(url)
@@ -303,7 +302,7 @@ class _Run:
         Parts of this run that read from it are no longer vouched for, whichever file stays, and
         though it may have been put back.
         """
-        paths = self._watch.seen | set(changed(self._manifest["plan"].get("sources", {})))
+        paths = self._watch.seen | set(changed(self._manifest["plan"]["sources"]))
         spoilt = [
             shard
             for shard in (made if paths else ())

@@ -200,13 +200,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {_short(old.get(name))}, is now {_short(new.get(name))}"
         for name in sorted({*old, *new})
-        if _meaning(name, old.get(name)) != _meaning(name, new.get(name))
+        if old.get(name) != new.get(name)
     ]
-
-
-def _meaning(name: str, value: Any) -> Any:
-    """Older tables hold attributes in the order in which they were asked for."""
-    return set(value) if name in ("attributes", "video_attributes") and value else value
 
 
 def _short(value: Any) -> str:
