@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -29,6 +30,7 @@ from facewise.batch.job import FILE, Item, Job
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import PLAN, TableFolder
+from facewise.batch.work import Annotator
 from facewise.errors import FacewiseError, OptionError, SourceError, TableError
 from facewise.folders import Skipped, walk
 
@@ -145,11 +147,22 @@ def test_a_folder_of_many_folders_takes_a_name_of_memory_for_each(tmp_path: Path
     assert peak < 120 * count
 
 
-def ages(sources: list[Path | str], table: Path, job: Job = AGE) -> list[Any]:
-    annotate([str(source) for source in sources], table, job, workers=1)
-    rows = pq.read_table(table)
-    assert rows["error_code"].null_count == len(rows)
-    return list(rows["age_years"].to_pylist())
+def rows_of(sources: list[Any], folder: Path, job: Job = AGE) -> list[dict[str, Any]]:
+    """Rows that a worker makes of what is planned, without a process of its own."""
+    items = list_items([str(source) for source in sources], job, Skipped(), {})
+    with TableFolder(folder) as table:
+        digest, _ = write_plan(table, items, job.shard_size)
+        with contextlib.closing(open_plan(table, digest, job.shard_size)) as plan:
+            annotator = Annotator(job)
+            results = [annotator(task) for task in plan.tasks(range(plan.shards))]
+    batches = [data for result in results for data in result.batches]
+    return [row for data in batches for row in pa.ipc.open_stream(data).read_all().to_pylist()]
+
+
+def ages(sources: list[Any], folder: Path, job: Job = AGE) -> list[float]:
+    rows = rows_of(sources, folder, job)
+    assert all(row["error_code"] is None for row in rows)
+    return [row["age_years"] for row in rows]
 
 
 def test_shards_of_a_webdataset(faces: list[Path], tmp_path: Path) -> None:
@@ -161,17 +174,16 @@ def test_shards_of_a_webdataset(faces: list[Path], tmp_path: Path) -> None:
                 caption = tmp_path / f"{face.stem}.txt"
                 caption.write_text("a face")
                 tar.add(caption, caption.name)
-    found = ages([*faces, f"{tmp_path}/shard-{{000..001}}.tar"], tmp_path / "both")
-    expected = found[:4]
-    assert found == 2 * expected
-    names = pq.read_table(tmp_path / "both")["image_id"].to_pylist()
-    assert names[4] == f"{tmp_path}/shard-000.tar::{faces[0].name}"
+    found = rows_of([*faces, f"{tmp_path}/shard-{{000..001}}.tar"], tmp_path / "both")
+    expected = [row["age_years"] for row in found[:4]]
+    assert None not in expected
+    assert [row["age_years"] for row in found[4:]] == expected
+    assert found[4]["image_id"] == f"{tmp_path}/shard-000.tar::{faces[0].name}"
     last = tmp_path / "shard-001.tar"
     with tarfile.open(last) as tar:
         end = tar.getmember(faces[3].name).offset_data + 100
     last.write_bytes(last.read_bytes()[:end])
-    annotate([f"{tmp_path}/shard-*.tar"], tmp_path / "cut", AGE, workers=1)
-    rows = pq.read_table(tmp_path / "cut").to_pylist()
+    rows = rows_of([f"{tmp_path}/shard-*.tar"], tmp_path / "cut")
     assert [row["age_years"] for row in rows[:3]] == expected[:3]
     assert rows[3:]
     assert all(row["error_code"] for row in rows[3:])
@@ -628,19 +640,13 @@ def test_a_disk_that_fills_up_says_so_and_room_lets_it_go_on(
     faces: list[Path], tiny_disk: Path
 ) -> None:
     table = tiny_disk / "t"
-    command = [
-        *(sys.executable, "-m", "facewise", "annotate", *map(str, faces), "--out", str(table)),
-        *("--attributes", "age", "--shard-size", "2", "--workers", "1"),
-    ]
+    sources = [str(face) for face in faces]
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(b"x" * 140_000)
-    failed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert failed.returncode == 2
-    assert "the disk is full" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    with pytest.raises(TableError, match="the disk is full"):
+        annotate(sources, table, AGE, workers=1)
     ballast.unlink()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    annotate(sources, table, AGE, workers=1)
     rows = pq.read_table(table)
     assert rows["image_id"].to_pylist() == [str(face) for face in faces]
     assert rows["error_code"].null_count == 4

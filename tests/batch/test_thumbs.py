@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from facewise.batch.job import Job
 from facewise.batch.table import PLAN
 from facewise.batch.thumbs import GREY, _cut, choose, make_sheet
 from facewise.errors import OptionError, TableError
+
+from .conftest import Command
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_faces_of_video_are_cut_from_their_frames(pictures: Path, tmp_path: Path
 
 
 def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
-    table: Path, tmp_path: Path
+    table: Path, tmp_path: Path, facewise: Command
 ) -> None:
     shutil.copytree(table, tmp_path / "t")
     part = sorted((tmp_path / "t").glob("part-*"))[-1]
@@ -180,11 +180,9 @@ def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
     said: list[str] = []
     make_sheet(tmp_path / "t", "sharpness", count=1, note=said.append)
     assert "is not finished (3 of 4 parts" in said[0]
-    done = subprocess.run(
-        [*(sys.executable, "-m", "facewise", "thumbs", str(tmp_path / "t"), "--by", "sharpness"),
-         *("--count", "1", "--out", str(tmp_path / "s.png"))],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = facewise(
+        "thumbs", tmp_path / "t", "--by", "sharpness", "--count", 1, "--out", tmp_path / "s.png"
+    )
     assert done.returncode == 0
     assert "note: t is not finished" in done.stderr
     part.write_bytes(whole[:-30])
@@ -215,30 +213,25 @@ def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_sheet_and_names_the_faces(
-    table: Path, pictures: Path, tmp_path: Path
+    table: Path, pictures: Path, tmp_path: Path, facewise: Command
 ) -> None:
-    run = [sys.executable, "-m", "facewise", "thumbs", str(table), "--by", "abstentions"]
-    done = subprocess.run(
-        [*run, "--largest", "--count", "3", "--out", str(tmp_path / "new" / "s.png")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    sheet_of = ("thumbs", table, "--by", "abstentions")
+    done = facewise(*sheet_of, "--largest", "--count", 3, "--out", tmp_path / "new" / "s.png")
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["1", "2", "3"]
     assert {len(line) for line in lines} == {4}
     with Image.open(tmp_path / "new" / "s.png") as sheet:
         assert sheet.width > 128
-    again = [*run, "--count", "1", "--out", str(tmp_path / "new" / "s.png")]
-    assert subprocess.run(again, capture_output=True, check=False).returncode == 0
+    again = facewise(*sheet_of, "--count", 1, "--out", tmp_path / "new" / "s.png")
+    assert again.returncode == 0
     photo = shutil.copy(pictures / "astronaut.jpg", tmp_path / "photo.png")
     data = Path(photo).read_bytes()
-    done = subprocess.run([*run, "--out", photo], capture_output=True, text=True, check=False)
+    done = facewise(*sheet_of, "--out", photo)
     assert done.returncode == 2
     assert "--out" in done.stderr
     assert "did not draw it: choose another file" in done.stderr
     assert Path(photo).read_bytes() == data
-    bad = subprocess.run([*run, "--out", "s.gif"], capture_output=True, text=True, check=False)
+    bad = facewise(*sheet_of, "--out", "s.gif")
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr
