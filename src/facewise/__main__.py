@@ -1,20 +1,20 @@
-"""Where the command begins: a module so small that Ctrl-C finds somebody to catch it.
+"""Entry point of the command, kept tiny so that Ctrl-C is caught even while it imports.
 
-The command line imports all commands; whoever interrupts that gets an exit code, no traceback.
+The command line imports all commands; an interrupt then gives an exit code, not a traceback.
 """
 
 import sys
 
 
 def main() -> None:
-    """As ``facewise.cli.main``."""
+    """Run ``facewise.cli.main``."""
     try:
         from facewise.cli import main as run
 
         run()
     except KeyboardInterrupt:
-        sys.exit(130)  # Exit.INTERRUPTED, which may not be there yet
+        sys.exit(130)  # Exit.INTERRUPTED, which may not be imported yet
 
 
-if __name__ == "__main__":  # processes that are spawned import this module again
+if __name__ == "__main__":  # spawned processes import this module again
     main()

@@ -1,7 +1,7 @@
-"""Five-point alignment: the one preprocessor, for training and serving alike.
+"""Five-point alignment: the single preprocessor, for training and serving alike.
 
-A face is moved, turned and scaled (nothing else: a similarity keeps its shape) so that its five
-landmarks fall on a template. The template is written once, in units of the distance between the
+A face is shifted, rotated and scaled (a similarity, which keeps its shape) so that its five
+landmarks fall on a template. The template is defined once, in units of the distance between the
 eyes; a model's spec states how large that distance is in its input and where the eyes lie.
 """
 
@@ -18,13 +18,13 @@ from facewise.images import BORDER, ColorOrder, PhotoSource, load_photo
 from facewise.types import Face, FloatArray, ImageArray, Photo
 
 LONGEST_SIDE_PX: Final = 2**15 - 2
-"""OpenCV 4 warps no picture with a longer side."""
+"""Longest side of a picture that OpenCV 4 can warp."""
 
 MEAN_SHAPE: Final[FloatArray] = np.array(
     [[-0.5, 0.0], [0.5, 0.0], [0.0, 0.57], [-0.41, 1.15], [0.41, 1.15]], dtype=np.float32
 )
 """The mean frontal face as MTCNN sees it: left eye, right eye, nose, left and right mouth corner.
-Origin between the eyes, unit the distance between them, y down; rounded."""
+The origin is midway between the eyes, the unit is their distance, y points down; rounded."""
 
 
 def make_template(size_px: int, eye_distance: float, eye_height: float) -> FloatArray:
@@ -47,9 +47,9 @@ def make_template(size_px: int, eye_distance: float, eye_height: float) -> Float
 def similarity_transform(
     landmarks: NDArray[np.floating], template: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The similarity that brings landmarks nearest to a template, in the least-squares sense.
+    """The similarity that best maps landmarks to a template, in the least-squares sense.
 
-    Points are read as complex numbers: a rotation with scaling is then one complex factor, and the
+    Points are treated as complex numbers: rotation and scaling become one complex factor, and the
     best one has a closed form (Umeyama, 1991, for two dimensions and without reflections).
 
     Args:
@@ -60,7 +60,7 @@ def similarity_transform(
         float64 ``(2, 3)``: ``crop = M[:, :2] @ photo + M[:, 2]``.
 
     Raises:
-        OptionError: the landmarks are one single point, or no finite numbers.
+        OptionError: the landmarks coincide, or are not finite.
     """
     if not np.isfinite(landmarks).all():
         raise OptionError("landmarks must be finite numbers: there is nothing to align")
@@ -78,11 +78,11 @@ def similarity_transform(
 
 
 def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
-    """Faces that somebody else found, as they were passed.
+    """Check faces from another detector; they are returned unchanged, as a tuple.
 
     Raises:
-        OptionError: one is no ``Face``; or its landmarks are one point, or mirrored, as where a
-            detector's left is the subject's. Aligned by those it would stand on its head.
+        OptionError: an item is not a ``Face``, or its landmarks coincide or are mirrored, as when
+            a detector's left is the subject's; alignment would turn such a face upside down.
     """
     if isinstance(faces, Face) or not isinstance(faces, Iterable):
         raise OptionError(f"faces must be a list of Face, not one {type(faces).__name__}")
@@ -107,14 +107,14 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
 
 
 def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
-    """Landmarks of this photo in its pixels, not of another one or of another size.
+    """Check that landmarks are pixels of this photo, not of another photo or another size.
 
-    A face that the photo's edge cuts off may have all of them beyond it, some of ``MTCNN``'s, too,
-    but none farther off than the face is large.
+    All landmarks of a face cut off by the photo's edge may lie beyond it (``MTCNN`` finds such
+    faces too), but not by more than the size of the face.
 
     Raises:
-        OptionError: all of a face's landmarks lie farther off, and its crop would be plain grey;
-            or all lie in the photo's first pixel, as shares of its size do.
+        OptionError: all of a face's landmarks lie farther outside, so its crop would be plain
+            grey; or all lie in the first pixel, as coordinates given as shares would.
     """
     size = np.array([photo.width_px, photo.height_px])
     for index, face in enumerate(faces):
@@ -137,7 +137,7 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
-        transform: ``(2, 3)``, photo to crop, as of ``similarity_transform``.
+        transform: ``(2, 3)``, photo to crop, as from ``similarity_transform``.
         size_px: side of the crop.
 
     Returns:
@@ -162,10 +162,10 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
 def averaged(
     rgb: ImageArray, transform: NDArray[np.float64], size_px: int
 ) -> tuple[ImageArray, NDArray[np.float64]]:
-    """What a crop is warped from: the picture, or its part there with pixels averaged first.
+    """The source to warp a crop from: the picture, or the needed part of it averaged down.
 
-    Where the crop is much smaller than the face, bilinear sampling alone would skip most pixels,
-    and a 12-megapixel portrait would look like noise. Training does the same, with other borders.
+    If the crop is much smaller than the face, bilinear sampling alone would skip most pixels, and
+    a 12-megapixel portrait would look like noise. Training does the same, with other borders.
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
@@ -173,7 +173,7 @@ def averaged(
         size_px: side of the crop.
 
     Returns:
-        The picture to warp, no side of it too long for OpenCV, and its own transform to the crop.
+        The picture to warp, no side too long for OpenCV, and its own transform to the crop.
     """
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 0.5:
@@ -198,12 +198,12 @@ def _shrink(
     right = int(np.clip(np.ceil(region[0].max()) + factor, left + 1, width))
     bottom = int(np.clip(np.ceil(region[1].max()) + factor, top + 1, height))
     columns, rows = max(1, (right - left) // factor), max(1, (bottom - top) // factor)
-    # Whole blocks only, which OpenCV averages much faster; what is left over is margin.
+    # Whole blocks only, which OpenCV averages much faster; the remainder is margin.
     right, bottom = min(right, left + columns * factor), min(bottom, top + rows * factor)
     part = rgb[top:bottom, left:right]
     small = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
     across, down = (right - left) / columns, (bottom - top) / rows
-    # Pixel centres, not corners, correspond: small x is at photo left + (x + 0.5) * across - 0.5.
+    # Pixel centres correspond, not corners: small x is photo left + (x + 0.5) * across - 0.5.
     to_photo = np.array(
         [
             [across, 0.0, left + 0.5 * across - 0.5],
@@ -215,7 +215,7 @@ def _shrink(
 
 
 def align_face(rgb: ImageArray, face: Face, template: FloatArray, size_px: int) -> ImageArray:
-    """The aligned crop of one face, uint8 ``(S, S, 3)``; arguments as of ``crop_faces``."""
+    """The aligned crop of one face, uint8 ``(S, S, 3)``; for the arguments see ``crop_faces``."""
     return warp(rgb, similarity_transform(face.landmarks, template), size_px)
 
 
@@ -230,8 +230,8 @@ def crop_faces(
     """Aligned crops of all faces of a photo.
 
     Args:
-        photo: what the faces were found in: a Photo, or whatever ``facewise.load_photo`` reads.
-        faces: N faces, their landmarks in pixels of the upright photo.
+        photo: where the faces were found: a Photo, or anything that ``facewise.load_photo`` reads.
+        faces: N faces, with landmarks in pixels of the upright photo.
         template: float32 ``(5, 2)``, pixels of the crop.
         size_px: side S of the crop.
         color_order: of arrays.
@@ -241,8 +241,8 @@ def crop_faces(
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
-        OptionError: one is no ``Face``; its landmarks are one point, mirrored, or far off the
-            photo.
+        OptionError: an item is not a ``Face``, or its landmarks coincide, are mirrored, or lie far
+            outside the photo.
     """
     faces = check_faces(faces)
     loaded = load_photo(photo, color_order=color_order)

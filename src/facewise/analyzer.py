@@ -45,17 +45,17 @@ from facewise.quality import measure_quality
 from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
 
 STAGES: Final = ("decode", "detect", "align", "attributes", "calibrate")
-"""What is timed, in its order."""
+"""The timed stages, in order."""
 
 GATE_COVERAGE: Final = 0.9
-"""The interval that decides whether an age is too unsure, whatever coverage was asked for."""
+"""Coverage of the interval that decides whether an age is too uncertain, whatever was requested."""
 
 FaceCrop = tuple[Face, ImageArray]
 """A face and its aligned crop, uint8 ``(S, S, 3)``."""
 
 
 class _Age(NamedTuple):
-    """What is said of one face's age."""
+    """The age results of one face."""
 
     expected_years: float
     interval_years: tuple[int, int]
@@ -84,7 +84,7 @@ class Timings(dict[str, float]):
 
 
 class Options(TypedDict, total=False):
-    """Arguments of ``Analyzer`` that need no other sessions."""
+    """Arguments of ``Analyzer`` that can change without opening new sessions."""
 
     attributes: Collection[str]
     coverage: float
@@ -105,27 +105,27 @@ class AnalyzeOptions(Options, total=False):
 
 
 class Analyzer:
-    """Finds faces and says their apparent attributes. Safe to use from several threads at once.
+    """Finds faces and estimates their apparent attributes. Thread-safe.
 
-    Pickled, it opens its networks anew where it arrives.
+    When unpickled, it opens its networks again.
 
     Args:
         model: "default", a name, ``name@version``, or the path of a spec.
-        attributes: what to say, of age, gender, ethnicity. The network gives all at once; what is
-            off is dropped unread.
+        attributes: which of age, gender and ethnicity to report. The network computes all of them
+            at once; those not listed are discarded.
         coverage: of intervals and label sets: 0.8, 0.9 or 0.95.
-        min_face_px: smallest face looked for; see ``MTCNN``.
-        max_faces: keep only the largest so many.
-        threads: of one inference; all cores if None.
+        min_face_px: smallest face to look for; see ``MTCNN``.
+        max_faces: keep only this many, the largest ones.
+        threads: per inference; all cores if None.
         providers: ONNX Runtime execution providers in order of preference, each a name or a pair
             of its name and its options.
-        max_bytes: limit of an encoded picture.
-        max_pixels: limit of a picture's pixels.
-        min_side_px: limit of a picture's shorter side.
+        max_bytes: largest encoded picture accepted.
+        max_pixels: most pixels accepted in a picture.
+        min_side_px: shortest side accepted in a picture.
 
     Raises:
         OptionError: an argument is out of range.
-        ModelNotFoundError: no such model.
+        ModelNotFoundError: there is no such model.
         ModelIntegrityError: its weights are missing or damaged.
     """
 
@@ -159,10 +159,10 @@ class Analyzer:
         return f"<Analyzer {model}, {', '.join(self.attributes)}, coverage {self.coverage}>"
 
     def replace(self, **options: Unpack[Options]) -> Analyzer:
-        """A copy with other options; the networks are shared, not opened again.
+        """Return a copy with other options; the networks are shared, not opened again.
 
         Args:
-            **options: any argument of ``Analyzer`` but model, threads and providers.
+            **options: any argument of ``Analyzer`` except model, threads and providers.
 
         Raises:
             OptionError: an argument is out of range.
@@ -199,7 +199,7 @@ class Analyzer:
             timings: receives milliseconds by stage: decode, detect, align, attributes, calibrate.
 
         Returns:
-            A prediction a face, the largest face first; empty where there is no face.
+            One prediction per face, the largest face first; empty if there is no face.
 
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
@@ -216,10 +216,11 @@ class Analyzer:
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
     ) -> list[tuple[Prediction, ...]]:
-        """Analyse any number of photos, faces of several in one batch; the first bad one raises.
+        """Analyse any number of photos, batching faces across photos.
 
-        A few are read at a time, so they may come from a generator. The error says which photo is
-        bad. To go on past bad pictures, ``load`` them one by one and pass those that are sound.
+        Photos are read a few at a time, so they may come from a generator. The first unreadable
+        one raises an error that identifies it. To skip such photos, ``load`` each one yourself and
+        pass those that succeed.
         """
         loaded = load_photos(photos, color_order=color_order, **self._limits)
         return self._analyze(loaded, Timings() if timings is None else timings)
@@ -232,24 +233,24 @@ class Analyzer:
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
     ) -> tuple[Prediction, ...]:
-        """Analyse faces that were found already, by any detector; nothing is detected.
+        """Analyse faces already found by any detector; nothing is detected.
 
-        They are cut out by their landmarks and pass all gates of quality. The one on detection
-        scores was fitted to ``MTCNN``'s: a ``Face`` that is made without a score passes it.
+        Faces are cropped by their landmarks, and all quality gates apply. The gate on detection
+        scores was fitted to ``MTCNN``'s scores; a ``Face`` made without a score passes it.
 
         Args:
             photo: the picture they were found in; see ``analyze``.
-            faces: their landmarks in pixels of the upright photo; ``quality`` is measured anew.
+            faces: with landmarks in pixels of the upright photo; ``quality`` is measured again.
             color_order: of arrays.
             timings: receives milliseconds by stage.
 
         Returns:
-            A prediction a face, in the order of ``faces``.
+            One prediction per face, in the order of ``faces``.
 
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
-            OptionError: one is no ``Face``; its landmarks are one point, mirrored, or far off the
-                photo.
+            OptionError: an item is not a ``Face``, or its landmarks coincide, are mirrored, or lie
+                far outside the photo.
         """
         faces = check_faces(faces)
         timings = Timings() if timings is None else timings
@@ -270,26 +271,25 @@ class Analyzer:
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
     ) -> list[Prediction]:
-        """Analyse faces that are already cut out and upright, one a picture; nothing is detected.
+        """Analyse upright faces that are already cropped, one per picture; nothing is detected.
 
-        For close crops: each is resized to the model's input as it is, and the nearer its framing
-        comes to the spec's template, in which the face fills three quarters of the width, the
-        better the answer. Where a margin of a quarter of the face or more is left on every side,
-        answers go wrong, often without abstaining: ``analyze`` those, and pass only the ones in
-        which it finds nothing. Their ``bbox`` is the whole picture, and their landmarks are the
-        template's.
+        This is for tight crops: each is resized to the model's input as it is. The closer its
+        framing is to the spec's template, in which the face fills three quarters of the width, the
+        better the answer. With a margin of a quarter of the face or more on every side, answers
+        go wrong, often without abstaining: ``analyze`` such pictures, and pass only those in which
+        it finds nothing. ``bbox`` is the whole picture; the landmarks are the template's.
 
-        What only the photo tells is lost, and with it the gates of abstention on it: how large the
-        face was there, how far it is turned, how sure the detector was. Where there is the photo,
-        ``analyze_faces`` keeps all of them.
+        What only the photo shows is lost, and so are the abstention gates that depend on it: the
+        face's size in the photo, its yaw, and the detection score. If you have the photo,
+        ``analyze_faces`` keeps them all.
 
         Args:
-            crops: pictures, each of them as ``analyze`` takes one.
+            crops: pictures, in any form that ``analyze`` accepts.
             color_order: of arrays.
-            timings: receives milliseconds by stage; resizing is "align".
+            timings: receives milliseconds by stage; resizing counts as "align".
 
         Returns:
-            A prediction a picture, in their order.
+            One prediction per picture, in the same order.
 
         Raises:
             ImageError: a picture cannot be read; the message says which.
@@ -301,13 +301,13 @@ class Analyzer:
     def _find(
         self, photos: Iterator[Photo], found: list[tuple[Face, ...]], timings: Timings
     ) -> Iterator[FaceCrop]:
-        """Detect and cut, a few photos at a time; the faces of each photo go to ``found``."""
+        """Detect and crop, a few photos at a time; appends the faces of each photo to ``found``."""
         while some := _take(photos, timings, PHOTOS_AT_ONCE):
             with timings("detect"):
                 found += self.detector.detect_many(some)
             for photo, faces in zip(some, found[-len(some) :], strict=True):
                 yield from self._cut(photo, faces, timings)
-            del some, photo  # before the next are decoded
+            del some, photo  # free them before the next are decoded
 
     def _cut(self, photo: Photo, faces: Iterable[Face], timings: Timings) -> Iterator[FaceCrop]:
         for face in faces:
@@ -322,7 +322,7 @@ class Analyzer:
             yield whole
 
     def _whole(self, photo: Photo) -> FaceCrop:
-        """A picture that is a crop already."""
+        """Yield pictures that are already crops."""
         size = self.spec.size_px
         scale = np.array([photo.width_px, photo.height_px], np.float32)
         box = np.array([0, 0, *scale], np.float32)
@@ -330,7 +330,7 @@ class Analyzer:
         return face, _resize(photo.rgb, size)
 
     def _predict(self, cut: Iterator[FaceCrop], timings: Timings) -> list[Prediction]:
-        """A batch at a time: the crops of a crowd would fill gigabytes."""
+        """Predict in batches: the crops of a crowd would fill gigabytes."""
         timings.update({stage: timings.get(stage, 0.0) for stage in STAGES})
         predictions: list[Prediction] = []
         while some := list(itertools.islice(cut, BATCH_SIZE)):
@@ -345,9 +345,9 @@ class Analyzer:
     def _predictions(
         self, faces: Sequence[Face], crops: ImageArray, ages: FloatArray, vectors: FloatArray
     ) -> list[Prediction]:
-        """Calibrate: ``(N, 120)`` and ``(N, 19)`` probabilities to N predictions.
+        """Calibrate ``(N, 120)`` and ``(N, 19)`` probabilities into N predictions.
 
-        The network gives all attributes at once; those that are off are not read.
+        The network computes all attributes at once; those that are off are ignored.
         """
         rows = zip(
             faces,
@@ -390,7 +390,7 @@ class Analyzer:
         return predictions
 
     def _ages(self, ages: FloatArray) -> Sequence[_Age | None]:
-        """Calibrated ages, or None for each where they are off."""
+        """Calibrated ages; None for each face if age is off."""
         if "age" not in self.attributes:
             return [None] * len(ages)
         ages = self.calibration.temper(ages, "age")
@@ -410,7 +410,7 @@ class Analyzer:
     def _labelled(
         self, attribute: str, labels: tuple[str, ...], p: FloatArray
     ) -> Sequence[Distribution | None]:
-        """Calibrated distributions over labels, or None for each where the attribute is off."""
+        """Calibrated distributions over labels; None for each face if the attribute is off."""
         if attribute not in self.attributes:
             return [None] * len(p)
         p = self.calibration.temper(p, attribute)
@@ -430,7 +430,9 @@ def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...
 def _age_distributions(
     p: FloatArray, interval_years: tuple[int, int]
 ) -> tuple[Distribution, Distribution]:
-    """Over years and over decades, with the labels that the interval touches, likeliest first."""
+    """Distributions over years and decades; their sets are what the interval touches, likeliest
+    first.
+    """
     first, last = interval_years
     by_year = sorted(range(first - 1, last), key=lambda k: -p[k])
     decades = ages_to_decades(p)
@@ -456,17 +458,17 @@ def _kept(model: str, threads: int | None, providers: tuple[PlainProvider, ...])
 
 
 def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Prediction, ...]:
-    """Analyse one photo with networks that are opened once and kept.
+    """Analyse one photo with cached networks.
 
-    They are kept for the last four combinations of model, threads and providers; other options
-    cost nothing to change.
+    Networks are cached for the last four combinations of model, threads and providers; changing
+    other options costs nothing.
 
     Args:
         photo: path, bytes, file object, uint8 array, PIL image or Photo.
         **options: ``color_order``, or any argument of ``Analyzer``.
 
     Returns:
-        A prediction a face, the largest face first; empty where there is no face.
+        One prediction per face, the largest face first; empty if there is no face.
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
@@ -481,7 +483,7 @@ def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Pred
     if isinstance(model, os.PathLike):
         model = os.fspath(model)
     elif not isinstance(model, str):
-        load_spec(model)  # says what is wrong with it: a list is no key to keep networks by
+        load_spec(model)  # raises a clear error: a list, for one, cannot be a cache key
     kept = _kept(
         model,
         None if threads is None else check_count("threads", threads),

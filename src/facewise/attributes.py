@@ -1,4 +1,4 @@
-"""A batch of aligned crops to probabilities."""
+"""Runs the attribute network: from a batch of aligned crops to probabilities."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from facewise.models import ModelSpec, Provider, open_session
 from facewise.types import FloatArray, ImageArray
 
 BATCH_SIZE: Final = 32
-"""Crops a run of the network: more are split, so that memory stays flat whatever is asked."""
+"""Crops per run of the network: larger inputs are split, so that memory stays flat."""
 
 
 class AttributeModel:
-    """An attribute network on ONNX Runtime. Safe to use from several threads at once.
+    """An attribute network on ONNX Runtime. Thread-safe.
 
     Raises:
         ModelIntegrityError: weights and spec do not belong together.
-        OptionError: as ``open_session`` says.
+        OptionError: see ``open_session``.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class AttributeModel:
             )
 
     def predict(self, crops: ImageArray) -> tuple[FloatArray, FloatArray]:
-        """Probabilities, not yet calibrated.
+        """Compute probabilities, not yet calibrated.
 
         Args:
             crops: uint8 ``(N, S, S, 3)``, RGB, aligned to the spec's template; N may be 0.
@@ -50,7 +50,7 @@ class AttributeModel:
             ``ages`` float32 ``(N, 120)`` over single years, and ``vector`` float32 ``(N, 19)``.
 
         Raises:
-            ValueError: another shape or dtype.
+            ValueError: ``crops`` has another shape or dtype.
         """
         size = self.spec.size_px
         if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):

@@ -1,8 +1,8 @@
-"""Files that are made to cost far more than their size and pixels, refused before they are parsed.
+"""Refuses files built to cost far more than their size and pixels suggest, before parsing them.
 
-Bytes and pixels have limits of their own. Here it is the parts of a file that are counted: each may
-cost Pillow microseconds and hundreds of bytes for a byte of the file. The walks go as Pillow's own
-do, for where the two part something could hide; what is damaged is left for Pillow to name.
+Bytes and pixels are limited elsewhere. Here the parts of a file are counted: each byte of the file
+may cost Pillow microseconds and hundreds of bytes. The files are walked exactly as Pillow does it,
+since something could hide where the two differ; damage is left for Pillow to report.
 """
 
 from __future__ import annotations
@@ -18,56 +18,57 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_JPEG_SCANS: Final = 100
-"""An encoder writes about ten. A scan can be had for some 70 bytes and costs a pass over all the
-picture's blocks (35 ms at 48 megapixels): 20 MB of them would keep a core busy for hours."""
+"""Encoders write about ten. A scan needs only some 70 bytes, and costs a pass over all blocks of
+the picture (35 ms at 48 megapixels): 20 MB of scans would keep a core busy for hours."""
 
 MAX_PARTS: Final = 1000
-"""Of a JPEG's segments before its first scan, and of a PNG's chunks beside pixels. Honest files
-have dozens; 1,000 full segments hold 65 MB of profile, XMP, depth maps and whatever else is cut
-into pieces of 64 kB. A chunk of 1 kB may unpack to 1 MB, which takes 2.5 ms."""
+"""Limit of a JPEG's segments before its first scan, a PNG's chunks other than pixels, and a PPM's
+comments. Honest files have dozens; 1,000 full segments hold 65 MB of profiles, XMP, depth maps and
+other data split into 64 kB pieces. A chunk of 1 kB may unpack to 1 MB, which takes 2.5 ms."""
 
 MAX_PARSED_BYTES: Final = 1_000_000
-"""Of EXIF, which has 64 kB in a JPEG by its standard, and of a JPEG's tables, which take some 2 kB.
-Pillow makes objects of what it finds in them; of other segments it just keeps the bytes."""
+"""Limit of EXIF, which the standard restricts to 64 kB in a JPEG, and of a JPEG's tables, which
+take some 2 kB. Pillow parses these into objects; of other segments it only keeps the bytes."""
 
 MAX_TIFF_VALUES: Final = 65_536
-"""Strips or tiles above all: one for each row of the tallest picture there may be. Pillow takes 10
-microseconds and 350 bytes for one, however few pixels there are."""
+"""Mostly strips or tiles: enough for one per row of the tallest possible picture. Each costs Pillow
+10 microseconds and 350 bytes, however few pixels there are."""
 
 MAX_READS: Final = 100_000
-"""Of a file until its header is parsed. Pillow takes two for a block of a GIF's comment, which has
-255 bytes (and one that comes alone 200 bytes of memory), two for an entry of a TIFF's directory,
-and one for each byte of filler in a JPEG: a microsecond each."""
+"""Limit of reads of a file until its header is parsed. Pillow needs two per 255-byte block of a
+GIF's comment (a block that comes alone also takes 200 bytes of memory), two per entry of a TIFF's
+directory, and one per byte of filler in a JPEG: a microsecond each."""
 
 MAX_ITEM_BYTES: Final = 100_000
-"""Of an AVIF's lists of items, of which libavif looks for each among all: 80,000 took 15 seconds. A
-grid of 256 tiles has 12 kB."""
+"""Limit of an AVIF's item lists. libavif looks up each item among all: 80,000 took 15 seconds. A
+grid of 256 tiles takes 12 kB."""
 
 MAX_RUNS: Final = 4_000_000
-"""Pixels, and bytes, of a BMP in run lengths, which Pillow decodes in Python: up to a second."""
+"""Limit of pixels, and of bytes, of a run-length encoded BMP, which Pillow decodes in Python: up to
+a second."""
 
 MAX_SAMPLES: Final = 1_000_000
-"""Of a PBM, PGM or PPM that is text, or whose white is not 255: Pillow decodes those in Python, a
-sample in up to two microseconds. Of others there is no such limit."""
+"""Limit for a PBM, PGM or PPM that is text, or whose white is not 255: Pillow decodes those in
+Python, at up to two microseconds per sample. Others have no such limit."""
 
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
-"""Those of which Pillow reads a length."""
+"""Segments whose length Pillow reads."""
 _PNG_CHUNK: Final = re.compile(rb"\w{4}")
 _PNG_PIXELS: Final = frozenset((b"IDAT", b"fdAT", b"fcTL"))
-"""Of which honest files have thousands: encoders give out some kB at a time."""
+"""Chunks of which honest files have thousands: encoders write a few kB at a time."""
 _AVIF_HOLDERS: Final = {b"moov": 0, b"trak": 0, b"meta": 4, b"iprp": 0}
-"""Boxes of boxes, and the bytes before the first of them."""
+"""Boxes that contain boxes, and the bytes before the first one inside."""
 _AVIF_LISTS: Final = frozenset((b"iinf", b"iloc", b"iref", b"ipma"))
 _TIFF_TAGS: Final = frozenset(
     (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
 )
-"""Whose values Pillow makes objects of: sizes, samples, resolution, offsets of strips (273) and
-tiles (324). Others, such as colour maps and text, may be long, and stay bytes."""
+"""Tags whose values Pillow parses into objects: sizes, samples, resolution, offsets of strips (273)
+and tiles (324). Others, such as colour maps and text, may be long, and stay bytes."""
 
 
 class HeaderFile(io.BytesIO):
-    """A file that counts how often it is read, until its header is parsed."""
+    """A file that counts, and limits, its reads until its header is parsed."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -85,7 +86,7 @@ class HeaderFile(io.BytesIO):
 
 
 def check(name: str, data: bytes) -> None:
-    """Refuse a file of the format ``name`` that would take forever, or all memory, to open."""
+    """Refuse a file of format ``name`` that would take far too long, or all memory, to open."""
     if name == "JPEG":
         _check_segments(data)
         _check_scans(data)
@@ -96,17 +97,17 @@ def check(name: str, data: bytes) -> None:
             "the AVIF has too many items, or too much in front of them, to read: export it again"
         )
     elif name == "PPM" and data[1:2] in b"123" and data.count(b"#") > MAX_PARTS:
-        raise ImageTooLargeError(  # each is cut out of a megabyte, of which all else is copied
+        raise ImageTooLargeError(  # removing each one copies the rest of a 1 MB block
             f"the PPM has more than {MAX_PARTS:,} comments, which takes too long to read: save it "
             "as PNG"
         )
     elif name == "TIFF":
-        for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a small one
+        for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a classic TIFF
             _check_directory(data, is_big)
 
 
 def _check_segments(data: bytes) -> None:
-    """Count a JPEG's segments up to its first scan; Pillow joins EXIF piece by piece, for one."""
+    """Check a JPEG's segments up to its first scan; Pillow joins EXIF, for one, piece by piece."""
     segments = parsed = 0
     position = 2
     while (match := _JPEG_SEGMENT.search(data, position)) is not None:
@@ -126,7 +127,7 @@ def _check_segments(data: bytes) -> None:
 
 
 def _check_scans(data: bytes) -> None:
-    """The first count is cheap, and nearly always enough."""
+    """Check the number of scans; the first count is cheap, and nearly always enough."""
     if data.count(b"\xff\xda") > MAX_JPEG_SCANS and count_jpeg_scans(data) > MAX_JPEG_SCANS:
         raise ImageTooLargeError(
             f"the JPEG has more than {MAX_JPEG_SCANS} scans, which takes too long to decode: "
@@ -135,7 +136,7 @@ def _check_scans(data: bytes) -> None:
 
 
 def count_jpeg_scans(data: bytes) -> int:
-    """Scans up to the end-of-image marker; thumbnails and what trails the picture don't count."""
+    """Scans up to the end-of-image marker, excluding thumbnails and trailing data."""
     scans, position = 0, 2
     while (match := _JPEG_MARKER.search(data, position)) is not None:
         marker = match[1][0]
@@ -143,13 +144,13 @@ def count_jpeg_scans(data: bytes) -> int:
             break
         scans += marker == 0xDA
         position = match.end()
-        if marker not in (0x01, 0xD8):  # all others here state the length of what follows
+        if marker not in (0x01, 0xD8):  # all other markers here are followed by a length
             position += int.from_bytes(data[position : position + 2], "big")
     return scans
 
 
 def _check_chunks(data: bytes) -> None:
-    """Count a PNG's chunks, a hundred of pixels as one; what follows its end is not read."""
+    """Check a PNG's chunks up to its end; a hundred chunks of pixels count as one."""
     hundredths, position = 0, 8
     while _PNG_CHUNK.fullmatch(kind := data[position + 4 : position + 8]) and kind != b"IEND":
         hundredths += 1 if kind in _PNG_PIXELS else 100
@@ -163,14 +164,14 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _item_bytes(data: bytes, at: int, end: int) -> int:
-    """Bytes of the boxes that list an AVIF's items, and of the heads of those on the way there."""
+    """Bytes of the boxes that list an AVIF's items, plus the heads of all boxes on the way."""
     total = 0
     while at + 8 <= end and total <= MAX_ITEM_BYTES:
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         head = 16 if size == 1 else 8
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
-        stop = min(at + size, end) if size >= head else end  # 0 is all that is left
+        stop = min(at + size, end) if size >= head else end  # size 0: the rest of the file
         total += head
         if kind in _AVIF_HOLDERS:
             total += _item_bytes(data, at + head + _AVIF_HOLDERS[kind], stop)
@@ -181,7 +182,7 @@ def _item_bytes(data: bytes, at: int, end: int) -> int:
 
 
 def check_opened(picture: Image.Image, size: int) -> None:
-    """Refuse what shows in the header: many pixels or bytes where Pillow decodes in Python."""
+    """Refuse an opened picture with many pixels or bytes that Pillow would decode in Python."""
     tiles = getattr(picture, "tile", [])
     decoder = tiles[0][0] if tiles else ""
     pixels = picture.width * picture.height
@@ -198,7 +199,7 @@ def check_opened(picture: Image.Image, size: int) -> None:
 
 
 def check_exif(info: dict[Any, Any]) -> None:
-    """Refuse EXIF that is made to be slow; it can come behind the pixels, so after decoding."""
+    """Refuse oversized EXIF. Call it after decoding, as EXIF can follow the pixels."""
     for key in ("exif", "Raw profile type exif"):
         exif = info.get(key)
         if isinstance(exif, (bytes, str)) and len(exif) > MAX_PARSED_BYTES:
@@ -209,7 +210,7 @@ def check_exif(info: dict[Any, Any]) -> None:
 
 
 def _check_directory(data: bytes, is_big: bool) -> None:
-    """Count the values of a TIFF's first directory, the only one that is read."""
+    """Check the number of values in a TIFF's first directory, the only one that is read."""
     order: str = "<" if data[:2] == b"II" else ">"
     entry = struct.Struct(order + ("HHQ8x" if is_big else "HHI4x"))  # tag, type, count, value
 

@@ -11,27 +11,27 @@ from facewise.errors import OptionError
 from facewise.types import FloatArray, Photo
 
 AT_ONCE: Final = 32
-"""Boxes that are compared with all others in one step of non-maximum suppression."""
+"""Boxes compared with all others in one step of non-maximum suppression."""
 
 LOGIT_DECIMALS: Final = 3
-"""Places of a logit that decide which of two boxes is better. Engines and processors add up in
-different orders and differ by some 1e-5, which must not decide."""
+"""Decimals of a logit that decide which of two boxes is better. Engines and processors sum in
+different orders and so differ by about 1e-5, which must not decide."""
 
 
 def box_overlap(
     boxes: FloatArray, others: FloatArray, *, relative_to: Literal["union", "smaller"] = "union"
 ) -> FloatArray:
-    """Overlap of boxes with one or several others, 0 to 1; shapes broadcast as NumPy's do.
+    """Overlap of boxes with one or several others, 0 to 1; shapes broadcast as in NumPy.
 
     Args:
-        boxes: ``(N, 4)``; or ``(K, 1, 4)``, each of which is compared with all others.
+        boxes: ``(N, 4)``; or ``(K, 1, 4)`` to compare each with all others.
         others: ``(4,)``, or ``(N, 4)``.
         relative_to: "union" is the usual IoU; "smaller" is 1 where one box lies within the other.
 
     Returns:
         float32 ``(N,)``, or ``(K, N)``.
     """
-    # In place: where suppression compares thousands, new memory is what takes long.
+    # In place: when suppression compares thousands of boxes, new memory is the main cost.
     left, top, right, bottom = (boxes[..., k] for k in range(4))
     x0, y0, x1, y1 = (others[..., k] for k in range(4))
     shared = np.minimum(right, x1)
@@ -53,11 +53,11 @@ def box_overlap(
 
 
 def apart(boxes: FloatArray, groups: NDArray[np.integer[Any]]) -> FloatArray:
-    """Boxes moved so far that those of different groups do not touch.
+    """Move boxes so far apart that those of different groups do not touch.
 
     Args:
-        boxes: ``(N, 4)``, not negative, in whole pixels: float32 holds the moved ones exactly, for
-            250 groups in a photo of 65,000 pixels a side.
+        boxes: ``(N, 4)``, not negative, in whole pixels: float32 holds the moved boxes exactly,
+            for 250 groups in a photo of 65,000 pixels per side.
         groups: ``(N,)``, from 0.
     """
     step = boxes.max(initial=0) + 1
@@ -74,13 +74,13 @@ def non_maximum_suppression(
 ) -> NDArray[np.intp]:
     """Greedy non-maximum suppression.
 
-    Of equally good boxes the first is the better one. In a cascade that is the one which the stage
-    before preferred; any measure of the boxes themselves would bring in another float to differ by.
+    Ties go to the first box. In a cascade that is the one the previous stage preferred; comparing
+    any measure of the boxes themselves would bring in another float that may differ.
 
     Args:
         boxes: ``(N, 4)``.
-        logits: ``(N,)``, of a face, rounded to ``LOGIT_DECIMALS``. Not probabilities: near 1, where
-            good boxes crowd, float32 has too few of them to tell one from another.
+        logits: ``(N,)``, of a face; compared at ``LOGIT_DECIMALS``. Not probabilities: near 1,
+            where good boxes crowd, float32 is too coarse to tell them apart.
         threshold: a box that overlaps a better one by more is dropped.
         relative_to: see ``box_overlap``.
 
@@ -92,7 +92,7 @@ def non_maximum_suppression(
     order = np.argsort(-np.round(logits, LOGIT_DECIMALS), kind="stable")
     kept: list[int] = []
     while len(order):
-        # The best few at a time against all that is left, in one go: numpy's calls are the cost.
+        # The best few against all remaining boxes at once: numpy's call overhead is the cost.
         rest = boxes[order]
         best = rest[:AT_ONCE, None]
         clashes = box_overlap(best, rest, relative_to=relative_to) > threshold
@@ -110,8 +110,8 @@ def refine(boxes: FloatArray, regression: FloatArray, *, extent: float = 1.0) ->
 
     Args:
         boxes: ``(N, 4)``.
-        regression: ``(N, 4)``, a share an edge.
-        extent: added to width and height: R- and O-net count pixels inclusively (1), P-net does
+        regression: ``(N, 4)``, one share per edge.
+        extent: added to width and height: R-net and O-net count pixels inclusively (1), P-net does
             not (0).
     """
     sizes = boxes[:, 2:] - boxes[:, :2] + np.float32(extent)
@@ -119,7 +119,7 @@ def refine(boxes: FloatArray, regression: FloatArray, *, extent: float = 1.0) ->
 
 
 def to_squares(boxes: FloatArray) -> FloatArray:
-    """The square of the longer side round each box's centre."""
+    """The square around each box's centre whose side is the box's longer side."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     side = sizes.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sizes - side) * np.float32(0.5)
@@ -127,19 +127,19 @@ def to_squares(boxes: FloatArray) -> FloatArray:
 
 
 def scaled(boxes: FloatArray, scale: float) -> FloatArray:
-    """Boxes of another size about the same centres."""
+    """Scale boxes about their centres."""
     centres, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     larger: FloatArray = np.hstack([centres - halves * scale, centres + halves * scale])
     return larger.astype(np.float32)
 
 
 def check_boxes(boxes: ArrayLike, photo: Photo) -> FloatArray:
-    """Boxes that somebody else found in a photo, float32 ``(N, 4)``.
+    """Check boxes found in a photo by another detector; return them as float32 ``(N, 4)``.
 
     Raises:
-        OptionError: they have another shape, or are no numbers; or one has no extent, as where its
-            last two numbers are a size; or does not touch the photo, or its first pixel only; or
-            reaches far past it.
+        OptionError: they have another shape or are not finite numbers; or a box has no extent (as
+            when its last two numbers are a size), does not touch the photo, lies within its first
+            pixel, or reaches far past it.
     """
     try:
         given = np.asarray(boxes, np.float32)

@@ -1,28 +1,28 @@
-"""Stored calibration, applied: temperatures, conformal intervals and label sets, abstention.
+"""Applies a stored calibration: temperatures, conformal intervals and label sets, abstention.
 
-Everything is fitted by ``facewise.evaluation`` on the calibration and val splits; what ships is a
-handful of numbers in the model's spec, in this form::
+``facewise.evaluation`` fits everything on the calibration and val splits; what ships is a handful
+of numbers in the model's spec, in this form::
 
     {"temperatures": {"age": 1.1, "gender": 1.3, "ethnicity": 1.2},
      "age_intervals": {"band_starts_years": [1, 4, ...],
                        "age_starts_years": [1, 4, ...],
-                       "thresholds": {"0.9": {"band": [t of each band], "age": [...]}}},
-     "label_sets": {"gender": {"0.9": [t of each label]}, "ethnicity": {"0.9": [...]}},
+                       "thresholds": {"0.9": {"band": [t per band], "age": [...]}}},
+     "label_sets": {"gender": {"0.9": [t per label]}, "ethnicity": {"0.9": [...]}},
      "gates": {"quality": {"age": {"eye_distance_px": {"min": 9}, "sharpness": {"min": 0.35}},
                            "gender": {...}},
                "certainty": {"age": {"max_interval_years": 50},
                              "gender": {"min_probability": 0.6}}}}
 
-Age intervals are normalised split conformal prediction (Lei et al., 2018): a year y lies inside
-when max(abs(y - expected age) - 0.5, 0) is at most t standard deviations of the face's own
-distribution, so an interval is wide where the face is hard. The threshold t is that of the band in
-which the expected age falls (Mondrian; Vovk et al., 2003) plus that of the band in which y itself
-falls: a sum over groups that overlap (Gibbs, Cherian and Candes, 2023), so that children and the
-old are covered by their own ages, not only by the ages they were taken for. The interval is the
-hull of the years inside.
+Age intervals use normalised split conformal prediction (Lei et al., 2018): a year y lies inside if
+max(abs(y - expected age) - 0.5, 0) is at most t standard deviations of the face's own distribution,
+so intervals are wide for hard faces. The threshold t is the sum of two: that of the band containing
+the expected age (Mondrian; Vovk et al., 2003) and that of the band containing y itself. Summing
+over overlapping groups (Gibbs, Cherian and Candes, 2023) gives children and the old their coverage
+by actual age, not only by the age they were taken for. The interval is the hull of the years
+inside.
 
-A label set holds every label k whose probability is at least 1 - t_k (Sadinle et al., 2019, with a
-threshold a label), and the most probable one always.
+A label set holds every label k whose probability is at least 1 - t_k (Sadinle et al., 2019, with
+one threshold per label), and always the most probable label.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from facewise.labels import AGES, LABELS, expected_age
 from facewise.types import FloatArray, Quality
 
 MIN_STD_YEARS: Final = 0.5
-"""Floor of the standard deviation that scales intervals: no face is surer than half a year."""
+"""Floor of the standard deviation that scales intervals, in years."""
 
 DEFAULT_BANDS: Final = (1,)
 LEVELS: Final = (0.8, 0.9, 0.95)
-"""Coverages that are fitted, and that a model without a fit accepts."""
+"""Coverages that are fitted, and those that a model without a fit accepts."""
 
 Thresholds = tuple[float, ...]
 FloatArray64 = NDArray[np.float64]
@@ -57,13 +57,13 @@ QUALITY_REASONS: Final = {
     "contrast": ("the face has too little contrast", ""),
     "detection_score": ("it may not be a face", ""),
 }
-"""Of each measure, the reason when it is under its gate and when it is over it."""
+"""For each measure, the reasons given below and above its gate."""
 
 ABSTENTION_REASONS: Final = (
     *(reason for reasons in QUALITY_REASONS.values() for reason in reasons if reason),
     UNSURE,
 )
-"""What every reason of an abstention begins with; the figures follow in brackets."""
+"""Every reason for abstaining begins with one of these; figures follow in brackets."""
 
 
 def apply_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
@@ -84,23 +84,23 @@ def age_std(ages: FloatArray) -> NDArray[np.float64]:
 
 
 def age_band(age_years: NDArray[Any], starts: tuple[int, ...]) -> NDArray[np.intp]:
-    """Index of the band that each age falls in, rounded to whole years."""
+    """Index of the band of each age; ages are first rounded to whole years."""
     rounded = np.floor(np.asarray(age_years) + 0.5)
     return np.clip(np.searchsorted(starts, rounded, side="right") - 1, 0, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Stored numbers of one model; with none stored, everything passes unchanged.
+    """The stored numbers of one model; without any, probabilities pass unchanged.
 
     Attributes:
         temperatures: by attribute.
         band_starts_years: first year of each band of the expected age.
-        age_starts_years: first year of each band of the age that is tried for the interval.
-        interval_thresholds: coverage to the thresholds of both kinds of bands.
-        set_thresholds: attribute to coverage to a threshold a label.
-        quality_gates: attribute to measure to "min", "max".
-        certainty_gates: attribute to "max_interval_years" or "min_probability".
+        age_starts_years: first year of each band of the candidate age y.
+        interval_thresholds: by coverage, the thresholds of both kinds of bands.
+        set_thresholds: by attribute and coverage, one threshold per label.
+        quality_gates: by attribute and measure, "min" and "max".
+        certainty_gates: by attribute, "max_interval_years" or "min_probability".
     """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -111,13 +111,13 @@ class Calibration:
     quality_gates: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     certainty_gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     _reach: Mapping[float, FloatArray64] = field(init=False)
-    """Coverage to the threshold of each band of the expected age and each year: ``(B, 120)``."""
+    """By coverage, the threshold for each band of the expected age and each year: ``(B, 120)``."""
 
     def __post_init__(self) -> None:
         years = age_band(AGES, self.age_starts_years)
         reach: dict[float, FloatArray64] = {}
         largest: Any = 0.0  # no interval is narrower than the expected age itself
-        # Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
+        # Levels are fitted separately and may cross where faces are few: take the larger threshold.
         for level, (by_band, by_age) in sorted(self.interval_thresholds.items()):
             largest = np.maximum(largest, np.array(by_band)[:, None] + np.array(by_age)[years])
             reach[level] = largest
@@ -128,7 +128,7 @@ class Calibration:
         """Read the ``calibration`` part of a spec; None or empty gives the identity.
 
         Raises:
-            ModelIntegrityError: a part is missing or cannot be meant.
+            ModelIntegrityError: a part is missing or invalid.
         """
         try:
             calibration = cls._read(stored or {})
@@ -163,7 +163,7 @@ class Calibration:
         )
 
     def _check(self) -> None:
-        """Refuse what would fail, or answer nonsense, at the first face."""
+        """Refuse values that would fail, or give nonsense, at the first face."""
         for name, temperature in self.temperatures.items():
             if not 0 < temperature < np.inf:
                 raise ValueError(f"the temperature of {name} is {temperature}")
@@ -178,18 +178,18 @@ class Calibration:
 
     @property
     def coverages(self) -> tuple[float, ...]:
-        """Levels that were fitted, ascending."""
+        """Levels that were fitted (``LEVELS`` without a fit), ascending."""
         return tuple(sorted(self.interval_thresholds or LEVELS))
 
     def check_coverage(self, coverage: float) -> float:
-        """The fitted level that is meant: no level is made up in between.
+        """Return the fitted level equal to ``coverage``; there is no interpolation.
 
         Raises:
             OptionError: it was not fitted.
         """
-        try:  # a float32 of 0.9 means 0.9, too
+        try:  # a float32 of 0.9 means 0.9 too
             return next(level for level in self.coverages if abs(level - coverage) < 1e-6)
-        except (StopIteration, TypeError, ValueError):  # of no number; of an array
+        except (StopIteration, TypeError, ValueError):  # not a number; an array
             levels = ", ".join(f"{level:g}" for level in self.coverages)
             raise OptionError(f"coverage must be one of {levels}, not {coverage!r}") from None
 
@@ -198,7 +198,7 @@ class Calibration:
         return apply_temperature(probabilities, float(self.temperatures.get(attribute, 1.0)))
 
     def age_intervals(self, ages: FloatArray, coverage: float) -> NDArray[np.int64]:
-        """Conformal intervals.
+        """Conformal age intervals.
 
         Args:
             ages: tempered distributions ``(N, 120)``.
@@ -206,8 +206,8 @@ class Calibration:
 
         Returns:
             int64 ``(N, 2)``: first and last year, inclusive, within 1 to 120. With thresholds,
-            each holds the expected age rounded to a year; without any, it is the distribution's
-            own central interval. The one of a higher coverage never lacks a year of a lower one's.
+            each contains the expected age rounded to a year; without, it is the distribution's own
+            central interval. An interval contains those of all lower coverages.
         """
         coverage = self.check_coverage(coverage)
         if not self.interval_thresholds:
@@ -251,16 +251,16 @@ class Calibration:
         interval_years: tuple[int, int] | None,
         top_probability: Mapping[str, float],
     ) -> dict[str, str]:
-        """What not to stand by, and why.
+        """Which attributes to abstain from, and why.
 
         Args:
             quality: of the face.
             detection_score: of the face.
-            interval_years: the 90 % age interval; None where age is off.
+            interval_years: the 90 % age interval; None if age is off.
             top_probability: largest probability by attribute, for those that are on.
 
         Returns:
-            Attribute to a reason: one of ``ABSTENTION_REASONS``, then figures in brackets.
+            Reasons by attribute: one of ``ABSTENTION_REASONS``, then figures in brackets.
         """
         on = (["age"] if interval_years is not None else []) + list(top_probability)
         out: dict[str, str] = {}
@@ -291,7 +291,7 @@ class Calibration:
 
 
 def _numbers(values: Any, count: int) -> Thresholds:
-    """Stored thresholds; one number alone stands for all."""
+    """Stored thresholds; a single number stands for all ``count`` of them."""
     numbers = (values,) * count if isinstance(values, int | float) else tuple(values)
     if len(numbers) != count:
         raise ValueError(f"{len(numbers)} thresholds where {count} belong")
@@ -309,7 +309,7 @@ def _central_intervals(ages: FloatArray, coverage: float) -> NDArray[np.int64]:
 
 
 def _smallest_set(p: FloatArray, coverage: float) -> tuple[int, ...]:
-    """Without a fit: the most probable labels that together reach the coverage."""
+    """Label set without a fit: the most probable labels that together reach the coverage."""
     order = np.argsort(-p, kind="stable")
     size = int(np.searchsorted(np.cumsum(p[order]), coverage - 1e-6)) + 1
     return tuple(int(i) for i in order[: min(size, len(p))])

@@ -1,4 +1,4 @@
-"""The data sets that a path holds: the folder of docs/training.md, one of its sets, or a CSV."""
+"""Reads the data sets at a path: the folder of docs/training.md, one of its sets, or a CSV."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from facewise.errors import OptionError
 
 UTKFACE: Final = ("utkface.tar", "UTKFace")
 FAIRFACE: Final = ("fairface.tar", "FairFace")
-"""The first that is there is read."""
+"""The first that exists is read."""
 
 SPLITS: Final = "utkface_splits.csv"
 LABELS: Final = "fairface_labels.csv"
-"""Beside them."""
+"""Files beside the data sets."""
 
 
 def read_folder(folder: Path) -> list[DataSet]:
-    """UTKFace and FairFace in a folder laid out as docs/training.md says, whichever is there; or
-    the pictures of a CSV.
+    """Read UTKFace, FairFace or both from a folder laid out as in docs/training.md; or a CSV.
 
     Raises:
         OptionError: neither is there, or one cannot be read.
@@ -36,15 +35,15 @@ def read_folder(folder: Path) -> list[DataSet]:
 
 
 def read_any(data: Path, labels: Path | None = None, by: Sequence[str] = ()) -> list[DataSet]:
-    """What ``read_folder`` reads, or UTKFace or FairFace by itself.
+    """Read anything that ``read_folder`` reads, or UTKFace or FairFace alone.
 
     Args:
         data: a CSV; a folder of both sets; UTKFace as a folder or tar; with ``labels``, FairFace.
-        labels: FairFace's.
-        by: columns of the CSV, or of FairFace's labels, to keep beside them. UTKFace has none.
+        labels: FairFace's labels.
+        by: further columns of the CSV, or of FairFace's labels, to keep. UTKFace has none.
 
     Raises:
-        OptionError: it is none of these, or cannot be read, or a column is missing.
+        OptionError: it is none of these, cannot be read, or lacks a column.
     """
     if labels is not None:
         return [read_fairface(data, labels, by)]
@@ -62,7 +61,9 @@ def read_any(data: Path, labels: Path | None = None, by: Sequence[str] = ()) -> 
 
 
 def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
-    """Whether the splits are those of the shared data sets, a folder or a file beside its list."""
+    """Whether the shared data sets' splits apply: their list is in ``data``, or beside it or
+    ``labels``.
+    """
     folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
     return not is_table(data) and any((folder / SPLITS).exists() for folder in folders)
 

@@ -1,7 +1,7 @@
 """Readers of labelled faces: UTKFace, FairFace, and any CSV of paths and labels.
 
-A data set is a list of samples and a way to read a sample's bytes, from a folder or straight from
-a tar. What cannot be used is named with its reason, never dropped in silence.
+A data set is a list of samples and a way to read each sample's bytes, from a folder or directly
+from a tar. Anything unusable is listed with the reason, never dropped silently.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ log = logging.getLogger("facewise")
 DataSetName = Literal["utkface", "fairface", "csv"]
 
 Place = tuple[Path, int, int]
-"""File, first byte and size; size -1 is a whole file."""
+"""File, first byte and size; size -1 means the whole file."""
 
 SPLITS: Final = ("train", "val", "calibration", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture; what is unknown is None.
+    """One labelled picture; unknown labels are None.
 
     Attributes:
         key: file name inside the data set.
-        dataset: where it comes from.
+        dataset: the data set it comes from.
         split: one of ``SPLITS`` or another name, in lower case; "" where no split was given.
         age_range: first and last year, inclusive; equal for an exact age.
         gender: index in ``labels.GENDER_LABELS``.
         ethnicity: index in ``labels.ETHNICITY_LABELS``.
-        group: near-duplicates share one; its own key where it has none.
+        group: shared by near-duplicates; the sample's own key if it has none.
         race: FairFace's own seven-class label.
     """
 
@@ -71,10 +71,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Samples, what is none and why, and where the samples' bytes lie.
+    """Samples, the items skipped and why, and where the samples' bytes lie.
 
-    ``columns`` holds those that were asked for beside the labels: name to key to value, without
-    the keys whose value is unknown. They are no part of samples, which outcomes are stored by.
+    ``columns`` holds the extra columns requested, as name to key to value, without keys whose value
+    is unknown. They are not part of the samples, by which outcomes are stored.
     """
 
     samples: tuple[Sample, ...]
@@ -91,7 +91,9 @@ class DataSet:
 
 
 def samples_hash(chosen: Iterable[tuple[DataSet, Sample]]) -> str:
-    """Hash of some samples, their labels, where their bytes lie and since when; 64 hex digits."""
+    """Hash of samples, their labels, where their bytes lie, and the files' sizes and modification
+    times; 64 hex digits.
+    """
 
     @cache
     def state(path: Path) -> tuple[str, int, int]:
@@ -106,8 +108,10 @@ def samples_hash(chosen: Iterable[tuple[DataSet, Sample]]) -> str:
 
 
 def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:
-    """Name to place, for all pictures in a folder or an uncompressed tar; then those that are
-    there by name only, with the reason.
+    """Index all pictures in a folder or an uncompressed tar.
+
+    Returns:
+        Name to place; then the pictures that are unreadable, with the reason.
     """
     places: dict[str, Place] = {}
     skipped: list[tuple[str, str]] = []
@@ -141,9 +145,9 @@ def _index(source: Path) -> tuple[dict[str, Place], list[tuple[str, str]]]:
 
 
 def _is_picture(key: str) -> bool:
-    """Told by its name; hidden files and folders hold thumbnails and what was thrown away.
+    """Whether a name is a picture's, and not hidden: hidden files are thumbnails or discarded.
 
-    Of UTKFace's own names some lack the dot before their suffix.
+    Some of UTKFace's own names lack the dot before the suffix.
     """
     path = PurePosixPath(key)
     known = path.suffix.lower() in SUFFIXES or _UTKFACE_NAME.match(path.name) is not None
@@ -155,7 +159,7 @@ def read_pictures(source: Path) -> DataSet:
 
     Raises:
         OptionError: the source cannot be read.
-        OSError: a folder of it cannot be listed, which may pass.
+        OSError: a folder in it cannot be listed, which may be temporary.
     """
     places, skipped = _index(source)
     samples = (Sample(key, "csv", "", None, None, None, key) for key in places)
@@ -166,10 +170,10 @@ _UTKFACE_NAME: Final = re.compile(r"^(\d{1,3})_(\d)_(?:(\d)_)?(\d{8,})\s*\.?jpg(
 
 
 def parse_utkface_name(name: str) -> tuple[int, int, int | None] | str:
-    """Age, gender, ethnicity from ``[age]_[gender]_[ethnicity]_[date].jpg``, or why not.
+    """Age, gender and ethnicity from ``[age]_[gender]_[ethnicity]_[date].jpg``, or why not.
 
-    The public set has names without an ethnicity, with a space before ``.jpg`` and without the
-    dot; what they do say is read.
+    The public set has names without an ethnicity, with a space before ``.jpg``, or without the
+    dot; they are read as far as possible.
     """
     match = _UTKFACE_NAME.match(name)
     if match is None:
@@ -190,8 +194,8 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
 
     Args:
         source: folder or tar.
-        splits: CSV of ``file,split,duplicate_group``; files it does not list are skipped, and so
-            are those that only it has, and rows of a file that an earlier row is of.
+        splits: CSV of ``file,split,duplicate_group``. Skipped are files it does not list, listed
+            files that do not exist, and rows that repeat a file.
 
     Raises:
         OptionError: a source or CSV cannot be read.
@@ -237,17 +241,16 @@ def short_name(path: str) -> str:
 
 
 def _unseen(listed: Iterable[str], seen: Collection[str | None]) -> list[tuple[str, str]]:
-    """Names of a list that no picture has."""
+    """Listed names that no picture has."""
     return [(name, "no picture of that name") for name in listed if name not in seen]
 
 
 def read_fairface(source: Path, labels: Path, by: Sequence[str] = ()) -> DataSet:
-    """FairFace as a folder or tar, with its labels ``file,age,gender,race`` and maybe ``split``.
+    """FairFace as a folder or tar, with labels ``file,age,gender,race`` and optionally ``split``.
 
-    ``file`` is a file's name, or a path that ends in it, as far as is needed to tell files apart.
-    Files that have no label, and labels that have no file, are skipped, and so are those
-    without an age, and rows of a file that an earlier row is of. Labels are read as ``read_csv``
-    reads them, and so are further columns.
+    ``file`` is a file name, preceded by as many folders as are needed to tell files apart. Skipped
+    are files without a label, labels without a file, samples without an age, and rows that repeat
+    a file. Labels and further columns are read as by ``read_csv``.
 
     Raises:
         OptionError: the source or the CSV cannot be read, or lacks a column.
@@ -293,8 +296,8 @@ def read_fairface(source: Path, labels: Path, by: Sequence[str] = ()) -> DataSet
 
 
 def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
-    """The longest end of a path that a list has: FairFace's own says ``train/1.jpg``, and its
-    ``val/1.jpg`` is another face.
+    """The longest tail of a path that is listed: in FairFace's own list, ``train/1.jpg`` and
+    ``val/1.jpg`` are different faces.
     """
     parts = path.split("/")
     ends = ("/".join(parts[start:]) for start in range(len(parts)))
@@ -304,18 +307,17 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
 def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
     """Any labelled pictures: a CSV with ``path`` and some of age, gender, ethnicity, group, split.
 
-    Columns may be called so in any case; path may be called file, filename or image, gender sex,
-    and ethnicity race, as FairFace does. Paths are relative to the CSV's folder. ``age`` is a year,
-    a range such as 20-29, one of FairFace's groups, or a year and more such as 70+; 0 is 1, as in
-    FairFace's youngest group. Gender and ethnicity are names of the contract, in any case, their
-    synonyms, or FairFace's races. Empty fields, and words such as NA, are unknown. A label that
-    cannot be read is unknown, too, and a warning counts them; a row of which no label can be read
-    is skipped.
+    Column names ignore case; path may be called file, filename or image, gender sex, and ethnicity
+    race, as in FairFace. Paths are relative to the CSV's folder. ``age`` is a year, a range such as
+    20-29, one of FairFace's groups, or open-ended such as 70+; 0 is read as 1, as in FairFace's
+    youngest group. Gender and ethnicity are the contract's names, in any case, their synonyms, or
+    FairFace's races. Empty fields, and words such as NA, are unknown. Labels that cannot be read
+    are unknown too, and a warning counts them; a row whose only labels are unreadable is skipped.
 
     Args:
         path: the CSV.
-        by: further columns to keep, in lower case. Their values are kept as they are written, but
-            for spaces; what is empty, NA, unknown or the like has none.
+        by: further columns to keep, in lower case. Values are kept as written, except for white
+            space; fields that are empty, NA or unknown have no value.
 
     Raises:
         OptionError: the CSV cannot be read, lacks a column, or has no label in any row.
@@ -323,7 +325,7 @@ def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
     samples, skipped, places = [], [], {}
     columns: dict[str, dict[str, str]] = {column: {} for column in by}
     rows, seen = read_rows(path, ("path", *by)), dict[tuple[str, str], Sample]()
-    folder = cache(os.path.realpath)  # a link before .. leads elsewhere; once a folder is fast
+    folder = cache(os.path.realpath)  # a link before .. leads elsewhere; cached for speed
     unread = Counter[tuple[str, str]]()
     for number, row in enumerate(rows, start=1):
         key = row["path"]
@@ -366,7 +368,7 @@ def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
 
 
 def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
-    """A line for each kind of label that could not be read, the commonest reasons first."""
+    """Log a warning for each kind of label with unreadable values, the commonest reasons first."""
     for name in dict.fromkeys(name for name, _ in unread):
         reasons = Counter({reason: n for (own, reason), n in unread.items() if own == name})
         shown = reasons.most_common(MOST_REASONS)
@@ -382,7 +384,7 @@ def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
 
 
 def _labels(row: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of a ``Sample``, or the error of one that cannot be read."""
+    """Label fields of a ``Sample``; an unreadable one holds its error instead."""
 
     def read(parse: Callable[..., object], text: str, *known: object) -> object:
         try:
@@ -399,31 +401,31 @@ def _labels(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _values(row: Mapping[str, str], by: Sequence[str]) -> dict[str, str]:
-    """What a row says in columns that are no labels; white space is one space wherever it is."""
+    """A row's values in columns that are not labels; runs of white space become one space."""
     values = {column: " ".join(row[column].split()) for column in by}
     return {c: v for c, v in values.items() if v.lower() in MAY_BE_VALUES or not is_unknown(v)}
 
 
 def _differing(first: Sample, second: Sample) -> list[str]:
-    """Columns that two rows of a file, maybe by two spellings of its path, have otherwise."""
+    """Columns in which two rows of one file differ; they may spell its path differently."""
     names = {"age": "age_range", "gender": "gender", "ethnicity": "ethnicity", "split": "split"}
     return [n for n, field in names.items() if getattr(first, field) != getattr(second, field)]
 
 
 def _listed_twice(first: str, other: Sequence[str]) -> str:
-    """Why a row is skipped whose file an earlier one had, with other values in some columns."""
+    """Why a row that repeats an earlier row's file is skipped; ``other`` are differing columns."""
     if not other:
         return "listed twice"
     return f"listed twice, with another {' and '.join(other)}: the first row, {first}, counts"
 
 
 def split_name(text: str | None) -> str:
-    """A split as data sets are asked for it: Test is test."""
+    """A split's name in lower case, as it is looked up: Test becomes test."""
     return (text or "").strip().lower()
 
 
 def either(row: Mapping[str, str], name: str, other: str) -> str:
-    """A field that goes by two names."""
+    """A field that may have either of two names."""
     return row.get(name) or row.get(other) or ""
 
 
@@ -433,30 +435,30 @@ _AGE: Final = re.compile(
 )
 _OVER: Final = re.compile(rf"(?:>=?|more than|over)\s*{_YEAR}")
 _PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
-"""70, 70+, 20-29 with a dash of a spreadsheet's; >70; (25, 32), as Adience has it."""
+"""Accepted ages: 70, 70+, 20-29, also with a spreadsheet's dash; >70; (25, 32), as in Adience."""
 
 UNKNOWN_WORDS: Final = frozenset(
     {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
 )
-"""What tables hold where a label is not known, in lower case."""
+"""What tables contain for unknown labels, in lower case."""
 
 
 MAY_BE_VALUES: Final = frozenset({"none", "-1"})
-"""Of those words, what is a value in columns that are no labels: no glasses, an exposure of -1."""
+"""Those of the words that are values in columns other than labels: no glasses, exposure -1."""
 
 
 def is_unknown(text: str) -> bool:
-    """Whether a field says that a label is not known."""
+    """Whether a field marks a label as unknown."""
     return text.strip().lower() in UNKNOWN_WORDS
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
-    """First and last year of an age as ``read_csv`` takes it; None where it is not known.
+    """First and last year of an age as ``read_csv`` accepts it; None if it is unknown.
 
-    Years with decimals, which means of several raters are, go to the nearest year.
+    Decimals, as in means of several raters, are rounded to the nearest year.
 
     Raises:
-        ValueError: it is no age.
+        ValueError: it is not an age.
     """
     text = text.strip()
     if is_unknown(text):
@@ -479,19 +481,19 @@ def parse_age(text: str) -> tuple[int, int] | None:
 
 
 def _fairface_group(text: str) -> tuple[int, int] | None:
-    """Years of one of FairFace's groups; its own CSVs say "more than 70"."""
+    """Years of one of FairFace's groups; its own CSVs call the oldest "more than 70"."""
     return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
 
 
 def parse_label(
     text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
 ) -> int | None:
-    """Index of a label, whatever its case; None where it is not known.
+    """Index of a label, ignoring case; None if it is unknown.
 
     Args:
         text: a label or a synonym.
         labels: in the order of the contract.
-        synonyms: other names, to labels.
+        synonyms: maps other names to labels.
 
     Raises:
         ValueError: it is none of them.
@@ -510,7 +512,7 @@ SEPARATORS: Final = (",", ";", "\t")
 PATH_COLUMNS: Final = ("path", "file", "filename", "image")
 PATHS_MAY_BE: Final = "path may also be called file, filename or image"
 MOST_REASONS: Final = 10
-"""Why labels cannot be read, of each kind of label; the others are only counted."""
+"""Most reasons listed for unreadable labels of each kind; the others are only counted."""
 
 
 def _plain(label: str) -> str:
@@ -520,7 +522,7 @@ def _plain(label: str) -> str:
 def rows_by_file(
     rows: Iterable[Mapping[str, str]],
 ) -> tuple[dict[str, Mapping[str, str]], list[tuple[str, str]]]:
-    """Rows by their column ``file``, the first of each; then the files of the others, and why."""
+    """The first row of each ``file``; then the files of repeated rows, and why they are skipped."""
     first: dict[str, Mapping[str, str]] = {}
     repeated = []
     for row in rows:
@@ -532,11 +534,12 @@ def rows_by_file(
 
 
 def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
-    """Rows of a CSV by the names of their columns in lower case; of Age and age, age is the one.
+    """Rows of a CSV, keyed by column names in lower case; between Age and age, age wins.
 
-    Fields are separated by commas, semicolons or tabs, as spreadsheets do it in one country or
-    another; the text is UTF-8, or UTF-16 with its mark. What a short row lacks is "". ``path``,
-    ``file``, ``filename`` and ``image`` stand for each other: one list does for every command.
+    Fields are separated by commas, semicolons or tabs, depending on the spreadsheet's country; the
+    text is UTF-8, or UTF-16 with a byte-order mark. Fields missing from a short row are "".
+    ``path``, ``file``, ``filename`` and ``image`` are interchangeable, so that one list works for
+    every command.
 
     Raises:
         OptionError: it cannot be read, or lacks a required column.
@@ -545,7 +548,9 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
         text = _decoded(path.read_bytes())
         if "\0" in text[:1000]:
             raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
-        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])  # of names, not in them
+        header = re.sub(
+            r'"[^"]*"', "", text[: text.find("\n")]
+        )  # separators count between names, not in them
         separator = max(SEPARATORS, key=header.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
@@ -571,7 +576,7 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a list of pictures, by its name."""
+    """Whether a path is named like a list of pictures."""
     return path.suffix.lower() in TABLE_SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""Boxes and labels on a picture."""
+"""Draws boxes and labels on a picture."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ PALETTE: Final = ("#0b6e99", "#b3261e", "#2e7d32", "#7b3fa0", "#8a5a00", "#37474
 
 SMALLEST_TYPE_PX: Final = 12.0
 SMALLER: Final = 0.7
-"""From one size of type to the next that is tried."""
+"""Factor from one type size tried to the next."""
 
 RIM: Final = 0.15
-"""Share of a face that labels may cover as long as smaller type is left to try."""
+"""Share of a face that labels may cover while smaller type is left to try."""
 MOST_HIDDEN: Final = 0.25
-"""Share that they may cover at all: one still sees who it is."""
+"""Share that full labels may cover at most: the face is still recognisable."""
 MOST_HIDDEN_BY_NUMBERS: Final = 0.3
-"""Room that is left for the numbers of those who come last."""
+"""The same for bare numbers; the difference leaves room for those placed last."""
 
 IntArray = NDArray[np.int64]
 
 Corners = tuple[int, int, int, int]
-"""Left, top, right, bottom in whole pixels; the last two are the first ones outside."""
+"""Left, top, right, bottom in whole pixels; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text, its type and where it goes: on a plate that no other label's plate touches."""
+    """A text, its font, and its plate, which no other label's plate overlaps."""
 
     text: str
     plate: Corners
@@ -52,7 +52,7 @@ class Label:
 def describe(prediction: Face | Prediction) -> str:
     """One line: "31 (24-39), female, Asian", with a question mark where facewise abstains.
 
-    Nothing of a face that was only found.
+    Empty for a face that was only detected.
     """
     if isinstance(prediction, Face):
         return ""
@@ -65,15 +65,15 @@ def draw_predictions(
     *,
     color_order: ColorOrder = "rgb",
 ) -> PillowImage:
-    """A copy of the photo with numbered boxes and a label a face.
+    """A copy of the photo with numbered boxes and one label per face.
 
-    Line width and type grow with the photo. Boxes are cut off at its edge, labels stay inside it
-    and apart from each other. A label that would hide a face, or lie apart from its box, is written
-    smaller; where that is no help, the face's number is left of it.
+    Line width and type grow with the photo. Boxes are cut off at its edge; labels stay inside it
+    and do not overlap. A label that would hide a face, or lie away from its box, is set smaller; if
+    that does not help, only the face's number is shown.
 
     Args:
-        photo: a Photo, or whatever ``facewise.load_photo`` reads.
-        predictions: of this photo, boxes in its pixels; or faces, which get their number only.
+        photo: a Photo, or anything that ``facewise.load_photo`` reads.
+        predictions: of this photo, with boxes in its pixels; or faces, which get only a number.
         color_order: of arrays.
 
     Returns:
@@ -81,7 +81,7 @@ def draw_predictions(
 
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
-        OptionError: ``predictions`` is one, not a list.
+        OptionError: ``predictions`` is a single one, not a list.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -104,7 +104,7 @@ def draw_predictions(
 
 
 def clip_box(prediction: Face | Prediction, size: tuple[int, int]) -> Corners:
-    """The part of a face's box that lies in a picture of ``size``, a pixel wide at the least."""
+    """The part of a face's box inside a picture of ``size``, at least one pixel wide and high."""
     face = prediction if isinstance(prediction, Face) else prediction.face
     limits = np.array([*size, *size])
     corners = np.clip(np.round(face.bbox), 0, limits).astype(int)
@@ -119,11 +119,11 @@ def place_labels(
     size: tuple[int, int],
     predictions: Sequence[Face | Prediction],
 ) -> list[Label | None]:
-    """A label a face, inside the picture and apart from all others; None where none fits.
+    """One label per face, inside the picture and not overlapping others; None if none fits.
 
     Args:
         canvas: measures the text.
-        font: of the labels; smaller where there is no room for it.
+        font: of the labels; a smaller size is used if there is no room.
         size: width and height of the picture.
         predictions: in the order of their numbers.
     """
@@ -152,12 +152,15 @@ def _place(
     taken: IntArray,
     hidden: IntArray,
 ) -> Label | None:
-    """The best label of one face, beside plates that hide so much of each face already."""
+    """The best label of one face.
+
+    ``taken`` are the plates placed so far; ``hidden`` is the area of each face that they hide.
+    """
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
-    @functools.cache  # measuring text is what takes time
+    @functools.cache  # measuring text is slow
     def places(text: str, font: Font, near: bool) -> tuple[IntArray, IntArray]:
-        """Free places of a text, and what it would cover there of each face."""
+        """Free places of a text, and the area of each face that it would cover there."""
         plates = _places(_plate_size(canvas, font, text), size, boxes[index], only_near=near)
         plates = plates[~_shared_areas(taken, plates).any(axis=1)]
         return plates, _shared_areas(boxes, plates)
@@ -166,7 +169,7 @@ def _place(
         label, cost = None, math.inf
         for text in wordings:
             plates, covered = places(text, font, most < math.inf)
-            # A face that is hidden already is no worse off by a label elsewhere.
+            # A label that does not cover a face is fine, even if the face is hidden already.
             good = ((covered == 0) | (hidden + covered <= most * areas)).all(axis=1)
             # Its own face counts half.
             costs = np.where(good, covered.sum(axis=1) - covered[:, index] / 2, math.inf)
@@ -182,23 +185,23 @@ def _place(
 def _tries(
     number: str, description: str, fonts: Sequence[Font]
 ) -> Iterator[tuple[list[str], Font, float]]:
-    """Texts of a label, their type and the share of a face that they may cover, the best first."""
+    """Texts of a label, their font, and the share of a face they may cover; best first."""
     if description:
         for most in (RIM, MOST_HIDDEN):
             for font in fonts:
                 yield _texts(number, description), font, most
     for font in fonts:
         yield [number], font, MOST_HIDDEN_BY_NUMBERS
-    yield [number], fonts[-1], math.inf  # rather in a bad place than not at all
+    yield [number], fonts[-1], math.inf  # better in a bad place than not at all
 
 
 def _texts(number: str, description: str) -> list[str]:
-    """A label in one line, and in several."""
+    """A label on one line, and on several."""
     return [f"{number}: {description}", f"{number}: " + description.replace(", ", ",\n")]
 
 
 def _fonts(font: Font) -> list[Font]:
-    """The type and smaller ones, the largest first; Pillow's bitmaps have one size."""
+    """The font in this and smaller sizes, the largest first; Pillow's bitmap font has one size."""
     from PIL import ImageFont
 
     fonts, size = [font], getattr(font, "size", 0.0)
@@ -221,8 +224,8 @@ def _plate_size(canvas: ImageDraw.ImageDraw, font: Font, text: str) -> tuple[int
 def _places(
     plate: tuple[int, int], size: tuple[int, int], box: IntArray, only_near: bool
 ) -> IntArray:
-    """Where a plate can go, ``(P, 4)``, the best first: above its box, below it, in it, and last,
-    unless only near ones are wanted, farther off.
+    """Where a plate can go, ``(P, 4)``, best first: above, below and inside its box, and finally,
+    unless ``only_near``, farther away.
     """
     wide, high = plate
     if wide > size[0] or high > size[1]:
@@ -240,7 +243,7 @@ def _places(
 
 
 def _shared_areas(boxes: IntArray, corners: IntArray) -> IntArray:
-    """Area that each of ``(N, 4)`` shares with one box, ``(N,)``, or with each of P, ``(P, N)``."""
+    """Area that each of N boxes shares with one other, ``(N,)``, or with each of P, ``(P, N)``."""
     corners = corners[..., None, :]
     first = np.maximum(boxes[:, :2], corners[..., :2])
     last = np.minimum(boxes[:, 2:], corners[..., 2:])

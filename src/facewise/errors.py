@@ -1,7 +1,7 @@
-"""Every error facewise raises, in one tree.
+"""All errors that facewise raises, in one class tree.
 
-Each class carries a stable machine-readable ``code``; the same string stands in the REST API's
-problem documents and in the ``error_code`` column of annotated tables. Messages say what to do.
+Each class has a stable machine-readable ``code``, which also appears in the REST API's problem
+documents and in the ``error_code`` column of annotated tables. Messages say what to do.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ImageError(FacewiseError, ValueError):
     """The input cannot be turned into a photo. Base of all errors about images.
 
     Attributes:
-        source: which picture, where that is known: its path, its place among several. ``str``
-            begins with it, ``reason`` leaves it out.
+        source: the picture, if known: its path, or its place among several. ``str`` begins with
+            it; ``reason`` omits it.
     """
 
     code = "image_error"
@@ -47,8 +47,8 @@ class ImageNotFoundError(ImageError, FileNotFoundError):
     code = "image_not_found"
 
     def __init__(self, number: int, reason: str, path: str) -> None:
-        # OSError fills its fields in __new__, unless a class puts another __init__ before its own,
-        # as ValueError's is here.
+        # OSError fills its fields in __new__ unless another __init__ precedes its own, as
+        # ValueError's does here.
         OSError.__init__(self, number, reason, path)
 
         self.source = path
@@ -83,17 +83,17 @@ class CorruptImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """More bytes or more pixels than the limit, or so many parts that reading takes far too long.
+    """More bytes or pixels than the limit, or so many parts that reading would take far too long.
 
     Attributes:
-        limit: the argument that sets it, "max_bytes" or "max_pixels"; None where none does.
+        limit: the argument that sets the limit, "max_bytes" or "max_pixels"; None if none does.
     """
 
     code = "image_too_large"
     limit: str | None = None
 
     def with_option(self) -> str:
-        """``reason``, and the command line's option that allows more, where there is one."""
+        """``reason``, and the command-line option that raises the limit, if there is one."""
         if self.limit is None:
             return self.reason
         return f"{self.reason}, or raise --{self.limit.replace('_', '-')}"
@@ -124,7 +124,7 @@ class ModelNotFoundError(ModelError, LookupError):
 
 
 class ModelIntegrityError(ModelError):
-    """A weight file does not have the SHA-256 its spec states, or the spec is malformed."""
+    """A weight file's SHA-256 differs from its spec's, or the spec is malformed."""
 
     code = "model_integrity"
 
@@ -136,7 +136,7 @@ class OptionError(FacewiseError, ValueError):
 
 
 class SourceError(FacewiseError):
-    """A source of ``annotate`` could not be listed this time; nothing was begun."""
+    """A source of ``annotate`` could not be listed this time; nothing was started."""
 
     code = "source_unreadable"
 
@@ -157,30 +157,29 @@ class MissingExtraError(FacewiseError, ImportError):
         self.feature, self.extra = feature, extra
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By its two arguments: an exception is rebuilt from its message otherwise."""
+        """Rebuild from the two arguments; exceptions are rebuilt from their message by default."""
         return type(self), (self.feature, self.extra)
 
 
 def check_count(name: str, value: float) -> int:
-    """An option that counts something: a whole number, 1 or more.
+    """Check an option that counts something: a whole number, 1 or more.
 
     Raises:
-        OptionError: it is anything else, NaN and infinity included, which compare as if there were
-            no limit.
+        OptionError: it is anything else, including NaN and infinity, which would act as no limit.
     """
     try:
         if value >= 1 and int(value) == value:
             return int(value)
-    except (TypeError, ValueError, OverflowError):  # of no number; int's of NaN; int's of infinity
+    except (TypeError, ValueError, OverflowError):  # not a number; int(NaN); int(infinity)
         pass
     raise OptionError(f"{name} must be a whole number, 1 or more, not {value!r}")
 
 
 def check_list(name: str, value: Iterable[T]) -> tuple[T, ...]:
-    """An option that lists names.
+    """Check an option that lists names.
 
     Raises:
-        OptionError: it is no list. A string is one of letters, which nobody means.
+        OptionError: it is not a list. A string would count as a list of its letters.
     """
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise OptionError(f"{name} must be a list of names, not {value!r}")

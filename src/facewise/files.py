@@ -13,16 +13,16 @@ from typing import IO, Any
 def replacing(
     path: Path, mode: str = "wb", *, encoding: str | None = None, newline: str | None = None
 ) -> Iterator[IO[Any]]:
-    """A new file that takes the place of ``path`` where the block ends well, and goes where not.
+    """Write a new file that replaces ``path`` if the block succeeds, and is deleted otherwise.
 
-    Until then an old file stays what it was, for whoever reads it; a link goes on being one.
-    Processes that write the same file do not disturb each other: the last one's stays.
+    Until then, readers see the old file unchanged. If ``path`` is a link, its target is replaced.
+    Processes that write the same file do not disturb each other: the last one wins.
 
     Args:
-        path: the file; its folder must be there.
-        mode: as of ``open``, to write.
-        encoding: as of ``open``.
-        newline: as of ``open``.
+        path: the file; its folder must exist.
+        mode: a writing mode of ``open``.
+        encoding: as for ``open``.
+        newline: as for ``open``.
     """
     target = path.resolve()
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")

@@ -1,4 +1,4 @@
-"""Files below a folder, over links; what cannot be listed is said."""
+"""Lists files below a folder, following links; reports what cannot be listed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from facewise.errors import OptionError
 
 MOST_ENDINGS: Final = 1000
-"""Counted apart: memory must not grow with names such as ``log.2024-01-01T00``."""
+"""Most endings counted separately: names such as ``log.2024-01-01T00`` must not fill memory."""
 
 SPECIAL: Final = "special"
 
@@ -22,14 +22,14 @@ class Skipped(Counter[str]):
 
     def add(self, name: str) -> None:
         ending = PurePosixPath(name).suffix.lower() or "no ending"
-        if ending[1:].isdecimal():  # of frames that are counted through
+        if ending[1:].isdecimal():  # numbered frames
             ending = "numbers"
         elif ending not in self and len(self) >= MOST_ENDINGS:
             ending = "other endings"
         self[ending] += 1
 
     def add_special(self, name: str) -> None:
-        """Whatever its name, what has it is no regular file."""
+        """Count something that is not a regular file, whatever its name."""
         self[SPECIAL] += 1
 
     def __str__(self) -> str:
@@ -46,16 +46,16 @@ class Skipped(Counter[str]):
 
 
 LASTING: Final = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
-"""Errors of listing a folder that the same command would meet again."""
+"""Errors of listing a folder that will recur when the command is run again."""
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """In words, as "1 face" or "1,200 faces"."""
+    """A count with its noun, such as "1 face" or "1,200 faces"."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder it is in, begins with a dot; ``..`` is no name."""
+    """Whether the name of a file or of a folder above it begins with a dot; ``..`` is ignored."""
     return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
 
 
@@ -66,26 +66,26 @@ _Folders = tuple[list[str], str, frozenset[_Identity]]
 def walk(
     folder: str, skip: Callable[[str], object], enter: Callable[[str], bool] = lambda name: True
 ) -> Iterator[str]:
-    """Names of the files below a folder, relative to it with ``/``, in no order.
+    """Names of the files below a folder, relative to it, with ``/``, in no particular order.
 
-    Links are followed, those that lead back to a folder above themselves excepted; behind a link in
-    a linked folder, only folders that no other link led to. Hidden names (those that begin with a
-    dot) are left out.
+    Links are followed, except those to a folder above themselves; beyond a link inside a linked
+    folder, only folders not yet reached through a link are entered. Hidden names (those that begin
+    with a dot) are left out.
 
     Args:
         folder: where to begin.
-        skip: called with the name of what is no regular file.
-        enter: whether a folder of this name is looked into.
+        skip: called with the name of anything that is not a regular file.
+        enter: whether to enter a folder of this name.
 
     Raises:
-        OptionError: a folder may not be listed.
-        OSError: one cannot be listed, which may pass.
+        OptionError: listing a folder is not permitted, or its path is too long.
+        OSError: a folder cannot be listed for a reason that may be temporary.
     """
-    # Folders to go to: their names, what is above them, and its identities; a link back to one of
-    # these is a loop. A name is all that is held of one: a folder may have a million in it.
+    # Folders to visit: their names, the path above them, and the identities of the folders there; a
+    # link back to one of these is a loop. Only names are held: a folder may contain a million.
     stack: list[_Folders] = [([""], "", frozenset())]
-    # Folders that link to each other have more ways through them than can be gone. So all ways over
-    # few links come first, in an order that does not depend on the disk's.
+    # Folders that link to each other allow more paths than can be walked. So paths over fewer links
+    # come first, in an order that does not depend on the disk's.
     links, behind = 0, list[_Folders]()
     linked: set[_Identity] = set()
     while stack or behind:
@@ -124,13 +124,13 @@ def walk(
                     is_file = entry.is_file() or (
                         entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
                     )
-                except OSError:  # a link to itself, or into a folder that may not be entered
+                except OSError:  # a link to itself, or into a forbidden folder
                     is_folder, is_file = False, True
                 if is_folder:
                     if enter(name):
                         (leading if entry.is_symlink() else below).append(f"{entry.name}/")
                 elif is_file:
-                    yield name  # a link that leads nowhere will be a row that says so
+                    yield name  # a dangling link becomes a row that says so
                 else:
                     skip(name)
         above |= {identity}

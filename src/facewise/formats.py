@@ -1,8 +1,8 @@
-"""From bytes to an opened picture: which format it is, and its header; no pixel is decoded here.
+"""Turns bytes into an opened picture: detects the format and parses the header; decodes no pixels.
 
-Pillow's plugins are called one by one rather than through ``Image.open``, for the size limit of
-that function is a global of the process: it would warn or refuse where a caller of facewise allows
-more. Nothing in Pillow is changed.
+Pillow's plugins are called directly rather than through ``Image.open``, whose size limit is global
+to the process: it would warn or refuse where a caller of facewise allows more. Nothing in Pillow
+is changed.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ FORMATS: Final = {
     "AVIF": "PIL.AvifImagePlugin",
     "PPM": "PIL.PpmImagePlugin",
 }
-"""What is read without extras, and where; the module is imported when a picture needs it. MPO,
-which phones write as .jpg, is JPEG to Pillow, and PBM and PGM are PPM. HEIC comes with ``heif``."""
+"""Formats read without extras, and their modules, which are imported on demand. Pillow treats MPO,
+which phones write as .jpg, as JPEG, and PBM and PGM as PPM. HEIC needs the extra ``heif``."""
 
 SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif",
      ".tiff", ".avif", ".pgm", ".ppm", ".pnm", ".heic", ".heif")
 )  # fmt: skip
-"""By which a picture is told from other files of a folder, in lower case."""
+"""Suffixes, in lower case, that distinguish pictures from other files in a folder."""
 
 NAMES: Final = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF", "PGM", "PPM", "HEIC")
-"""What is read, as people call it."""
+"""Formats that are read, by their usual names."""
 
 CODECS: Final = {"JPEG": "jpg", "PNG": "zlib", "WebP": "webp", "TIFF": "libtiff", "AVIF": "avif"}
-"""Those that a build of Pillow can lack, to its own names of what they need."""
+"""Formats that a build of Pillow may lack, mapped to Pillow's names for the codecs they need."""
 
 _ANY: Final = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
@@ -59,14 +59,14 @@ PILLOWS_LIMIT: Final = (
     "more pixels than Pillow decodes in this format (twice PIL.Image.MAX_IMAGE_PIXELS): scale the "
     "picture down, or save it as PNG"
 )
-"""WebP's and TIFF's plugins, which take memory as they go, ask that limit by themselves."""
+"""The WebP and TIFF plugins, which allocate memory as they go, check that limit themselves."""
 
 _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS: Final = frozenset(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 )
 _NETPBM: Final = re.compile(rb"P[1-6]\s+[\d#]")
-"""PBM, PGM and PPM, as text or not. Pillow takes whatever begins with "Py" or "P2" for one."""
+"""PBM, PGM and PPM, text or binary. Pillow itself accepts anything beginning with "Py" or "P2"."""
 _NEW_SUBFILE_TYPE: Final = 254
 _DNG_VERSION: Final = 50706
 _TEXT: Final = bytes(range(0x20, 0x7F)) + b"\t\n\r"
@@ -84,12 +84,12 @@ _FOREIGN: Final = {
     b"\x76\x2f\x31\x01": "OpenEXR",
 }
 _VIDEO: Final = re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba", re.DOTALL)
-"""Matroska and WebM, AVI, MPEG; MP4 and most MOVs are ISO media."""
+"""Matroska and WebM, AVI, MPEG; MP4 and most MOV files are ISO media."""
 _FRAMES: Final = f"save a frame of it as {_ANY}; facewise annotate reads whole videos"
 
 
 def readable() -> tuple[str, ...]:
-    """Names of the formats that are read with what is installed."""
+    """Names of the formats that can be read with what is installed."""
     from PIL import features
 
     missing = {name for name, codec in CODECS.items() if not features.check(codec)}
@@ -99,16 +99,16 @@ def readable() -> tuple[str, ...]:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """Parse the header of an encoded picture; the pixels come with ``load``.
+    """Parse the header of an encoded picture; ``load`` decodes the pixels.
 
     Args:
         data: the whole file.
 
     Raises:
-        NotAnImageError: the bytes are no image.
-        UnsupportedFormatError: an image format that is not read here.
+        NotAnImageError: the bytes are not an image.
+        UnsupportedFormatError: the image format is not supported.
         CorruptImageError: the header is damaged.
-        ImageTooLargeError: decoding would take forever or more memory than there is.
+        ImageTooLargeError: decoding would take far too long, or more memory than there is.
     """
     brands = _brands(data)
     if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
@@ -121,7 +121,7 @@ def open_picture(data: bytes) -> Image.Image:
         accepted = accept(data[:16]) if accept is not None else True
         if name == "PPM":
             accepted = _NETPBM.match(data) is not None
-        if isinstance(accepted, str):  # the plugin is there, its library is not
+        if isinstance(accepted, str):  # the plugin is there, but its library is not
             raise UnsupportedFormatError(
                 f"this Pillow was built without {name}: pip install --upgrade pillow"
             )
@@ -140,7 +140,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
             file = bombs.HeaderFile(data)
             picture: ImageFile.ImageFile = plugin(file, "")
             is_raw = name == "TIFF" and _is_raw(picture, data)
-            if name == "TIFF":  # or load makes objects of all its EXIF, of which none is needed
+            if name == "TIFF":  # or load would parse all its EXIF, needlessly
                 picture.is_animated = True  # type: ignore[attr-defined]
             file.is_parsed = True
             bombs.check_opened(picture, len(data))
@@ -150,8 +150,8 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(PILLOWS_LIMIT) from error
-    except Exception as error:  # parsers raise what they like on hostile headers
-        if name != "PPM" and _is_text(data):  # "BM..." is a bitmap's signature, and an initial
+    except Exception as error:  # parsers raise anything on hostile headers
+        if name != "PPM" and _is_text(data):  # text, too, may begin with "BM", a bitmap's signature
             raise _unknown(data, frozenset()) from error
         if name == "TIFF" and "unknown pixel mode" in str(error):
             raise UnsupportedFormatError(
@@ -170,7 +170,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
 
 
 def _is_raw(picture: ImageFile.ImageFile, data: bytes) -> bool:
-    """Whether a TIFF is a camera's raw file: a DNG, a CR2, or one that begins with a preview."""
+    """Whether a TIFF is a camera's raw file: a DNG, a CR2, or a file that begins with a preview."""
     tags = getattr(picture, "tag_v2", {})
     kind = tags.get(_NEW_SUBFILE_TYPE, 0)
     is_preview = isinstance(kind, int) and bool(kind & 1)
@@ -190,7 +190,7 @@ def _heif_plugin() -> object:
 def _brands(data: bytes) -> frozenset[bytes]:
     """Major and compatible brands of an ISO media file (ISO/IEC 14496-12, 4.3); empty for others.
 
-    The major brand alone doesn't tell HEIC from AVIF: ``mif1`` is either.
+    The major brand alone does not distinguish HEIC from AVIF: ``mif1`` may be either.
     """
     if data[4:8] != b"ftyp":
         return frozenset()
@@ -204,7 +204,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
-    """Say as exactly as the first bytes allow what this is."""
+    """The error that names this data as exactly as its first bytes allow."""
     start = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
     name = next((name for sign, name in _FOREIGN.items() if start.startswith(sign)), None)
     advice = f"save it as {_ANY}"
@@ -222,15 +222,15 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
 
 
 _IGNORED: Final = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif"), 0)
-"""As ``warnings.filters`` keeps it."""
+"""In the form that ``warnings.filters`` uses."""
 
 
 class _QuietPillow:
-    """Silence Pillow's warnings, about broken EXIF for one, while any thread decodes.
+    """Silences Pillow's warnings, such as those about broken EXIF, while any thread decodes.
 
-    ``warnings.catch_warnings`` swaps a list of the whole process, so that two threads that overlap
-    can leave the wrong one behind, and filters that others set meanwhile are lost; here the first
-    one in adds a filter, and the last one out takes it away.
+    ``warnings.catch_warnings`` swaps a list of the whole process: overlapping threads can leave the
+    wrong list behind, and filters set meanwhile are lost. Here the first thread to enter adds a
+    filter, and the last to leave removes it.
     """
 
     def __init__(self) -> None:
@@ -252,11 +252,11 @@ class _QuietPillow:
                 self._remove()
 
     def _remove(self) -> None:
-        with contextlib.suppress(ValueError):  # somebody else removed them all
+        with contextlib.suppress(ValueError):  # other code removed all filters
             self._filters.remove(_IGNORED)
 
     def begin_child(self) -> None:
-        """After a fork: the threads that were inside, or held the lock, are not in the child."""
+        """Reset after a fork: threads that were inside, or held the lock, are not in the child."""
         self._lock = threading.Lock()
         self._inside = 0
         self._remove()

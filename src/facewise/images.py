@@ -1,7 +1,7 @@
-"""The only decoder: path, bytes, file object, array or PIL image to one upright RGB photo.
+"""The only decoder: turns a path, bytes, file object, array or PIL image into an upright RGB photo.
 
-Cheap checks come first: bytes are counted before anything is parsed, pixels are read from the
-header before anything is decoded.
+Cheap checks come first: bytes are counted before anything is parsed, and the pixel count is read
+from the header before anything is decoded.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ else:
 
 
 class Readable(Protocol):
-    """A binary file object, as far as it is needed: archives' members and maps are no BinaryIO."""
+    """What is needed of a binary file object: archive members and mmaps are not BinaryIO."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return at most ``size`` bytes; none at the end."""
 
 
 PhotoSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Array | PillowImage | Photo
 )
-"""Whatever ``load_photo`` reads. Of arrays, OpenCV's types state no dtype: it is checked then."""
+"""Anything that ``load_photo`` reads. Arrays may have any dtype here, as OpenCV's type hints state
+none; the dtype is checked on reading."""
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -66,17 +67,18 @@ DEFAULT_MAX_PIXELS: Final = 50_000_000
 DEFAULT_MIN_SIDE_PX: Final = 16
 
 BORDER: Final = 127
-"""Grey that stands for what lies outside of a photo."""
+"""Grey that fills the area outside a photo."""
 
 _ORIENTATION: Final = 0x0112
 _XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
-"""Where Pillow keeps it; the second name is PNG's."""
+"""Keys under which Pillow keeps XMP; the second is for PNG."""
 _LONGEST_PATH: Final = 4096
-"""Linux opens no longer one; a string beyond is a picture's data more likely than its name."""
+"""Linux opens no longer path; a longer string is more likely a picture's data than its name."""
 _ROWS_AT_ONCE: Final = 256
 _STRIP_PIXELS: Final = 500_000
 _LARGE_PIXELS: Final = 4_000_000
-"""Smaller photos fit into memory that the process has already."""
+"""Photos with more pixels are converted in strips; smaller ones fit into memory the process already
+has."""
 
 # EXIF orientation to the name of the PIL.Image.Transpose that undoes it.
 _TURNS: Final = {
@@ -102,30 +104,30 @@ def load_photo(
 ) -> Photo:
     """Read one picture, upright and RGB.
 
-    EXIF orientation is applied (XMP's is not), transparency laid on white, 16-bit samples scaled to
-    8 bits; of an animation the first frame counts. Colour profiles are not applied.
+    EXIF orientation is applied (XMP's is not), transparency is blended onto white, and 16-bit
+    samples are scaled to 8 bits. Animations give their first frame. Colour profiles are ignored.
 
     Args:
-        source: a path; the bytes of a file; a binary file object, read from where it stands; a
-            uint8 array ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; a PIL image, the frame it
-            stands at; or a Photo, which is returned as it is.
+        source: a path; the bytes of a file; a binary file object, read from its current position;
+            a uint8 array ``(H, W, 3)``, ``(H, W, 4)`` or ``(H, W)``; a PIL image, at its current
+            frame; or a Photo, which is returned as it is.
         color_order: of arrays: "rgb", or "bgr" as OpenCV reads them. Ignored for all else.
         max_bytes: most bytes of an encoded picture.
-        max_pixels: most pixels, checked in the header before decoding. WebP and TIFF end at
-            ``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million, whatever is asked for.
+        max_pixels: most pixels, checked in the header before decoding. WebP and TIFF never exceed
+            ``2 * PIL.Image.MAX_IMAGE_PIXELS``, 179 million.
         min_side_px: shortest side allowed.
 
     Raises:
         ImageNotFoundError: the path is missing, a directory, or cannot be read; or reading the
             file object failed.
-        EmptyImageError: no bytes.
-        NotAnImageError: the bytes are no image.
-        UnsupportedFormatError: an image format that is not read here.
-        CorruptImageError: truncated or damaged.
-        ImageTooLargeError: too many bytes or pixels, or made to be slow.
-        ImageTooSmallError: a side below ``min_side_px``.
-        InvalidArrayError: an array or object that is no picture.
-        OptionError: ``color_order`` is neither "rgb" nor "bgr", or a limit is no whole number.
+        EmptyImageError: there are no bytes.
+        NotAnImageError: the bytes are not an image.
+        UnsupportedFormatError: the image format is not supported.
+        CorruptImageError: the image is truncated or damaged.
+        ImageTooLargeError: it has too many bytes or pixels, or is built to decode slowly.
+        ImageTooSmallError: a side is below ``min_side_px``.
+        InvalidArrayError: an array or object that is not a picture.
+        OptionError: ``color_order`` is neither "rgb" nor "bgr", or a limit is not a whole number.
     """
     if color_order not in ("rgb", "bgr"):
         raise OptionError(f'color_order must be "rgb" or "bgr", not {color_order!r}')
@@ -143,9 +145,9 @@ def load_photo(
 
 
 def load_photos(sources: Iterable[PhotoSource], **options: Unpack[LoadOptions]) -> Iterator[Photo]:
-    """Read pictures, each when it is asked for; see ``load_photo``.
+    """Read pictures lazily, one at a time; see ``load_photo``.
 
-    The first bad one raises, its place named.
+    The first unreadable one raises an error that names its index.
     """
     one = isinstance(sources, (str, bytes, bytearray, memoryview)) or hasattr(sources, "read")
     if one or not isinstance(sources, Iterable) or getattr(sources, "ndim", None) in (2, 3):
@@ -165,7 +167,7 @@ def _load(
     from PIL import Image
 
     if isinstance(source, np.ndarray):
-        array = np.asarray(source)  # a matrix stays two-dimensional, and upsets np.repeat
+        array = np.asarray(source)  # np.matrix stays two-dimensional, which breaks np.repeat
         _check_array(array)
         _check_size(array.shape[1], array.shape[0], max_pixels, min_side_px)
         return _from_array(array, color_order)
@@ -178,19 +180,19 @@ def _load(
 
 
 def _read(source: Any, max_bytes: int) -> bytes:
-    """Bytes of a path, file object or bytes-like, never more than one past the limit."""
+    """Read a path, file object or bytes-like object, at most one byte past the limit."""
     if isinstance(source, (str, os.PathLike)):
         data = _read_path(os.fsdecode(source), max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         view = memoryview(source)
-        # What is not in one piece cannot be cast; its bytes are a copy.
+        # A view that is not contiguous cannot be cast; tobytes copies it.
         data = bytes((view.cast("B") if view.contiguous else view.tobytes())[: max_bytes + 1])
     elif hasattr(source, "read"):
         try:
             data = _read_stream(source, max_bytes)
         except ImageError:
             raise
-        except Exception as error:  # a disk, a connection or an archive, each with its own class
+        except Exception as error:  # disks, connections and archives each raise their own classes
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ImageNotFoundError(
                 getattr(error, "errno", None) or errno.EIO,
@@ -212,17 +214,17 @@ def _read(source: Any, max_bytes: int) -> bytes:
 
 
 def _stands_at_end(source: Any) -> bool:
-    """Whether a file object without a byte left had some: just written to, or read before."""
+    """Whether a file object with nothing left had bytes before: it was just written or read."""
     try:
         return bool(source.tell() > 0)
-    except Exception:  # it is none, or cannot tell
+    except Exception:  # not a file object, or it has no position
         return False
 
 
 def _read_path(name: str, max_bytes: int) -> bytes:
     if not name:
         raise ImageNotFoundError(errno.ENOENT, "the path is empty: pass a picture's path", "''")
-    if name.startswith("data:") or len(name) > _LONGEST_PATH:  # whatever is in it is not repeated
+    if name.startswith("data:") or len(name) > _LONGEST_PATH:  # do not repeat its contents
         raise ImageNotFoundError(
             errno.ENAMETOOLONG,
             "is data, not a path: decode it, and pass the bytes",
@@ -250,7 +252,7 @@ def _shortened(name: str) -> str:
 
 
 def _read_stream(file: Any, max_bytes: int) -> bytes:
-    """Read to the end or one byte past the limit; pipes and sockets give less than asked for."""
+    """Read to the end or one byte past the limit; pipes and sockets may return short reads."""
     parts: list[bytes] = []
     missing = max_bytes + 1
     try:
@@ -258,7 +260,7 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
             part = file.read(missing)
             if part is not None and not isinstance(part, (bytes, bytearray, memoryview)):
                 raise _no_bytes(part)
-            if not part:  # the end; None where a non-blocking file has nothing yet
+            if not part:  # the end; None if a non-blocking file has nothing yet
                 break
             parts.append(bytes(part))
             missing -= len(part)
@@ -270,12 +272,12 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
 
 
 def _no_bytes(part: Any) -> InvalidArrayError:
-    """What to say of a file object that gives something else."""
+    """The error for a file object whose ``read`` does not return bytes."""
     if isinstance(part, str):
         return InvalidArrayError('the file object returns text: open it in binary mode, "rb"')
     kind = type(part).__name__
     if isinstance(part, Coroutine):
-        part.close()  # or Python warns that nobody awaited it
+        part.close()  # or Python warns that it was never awaited
     if isinstance(part, Awaitable):
         return InvalidArrayError(f"read() returned a {kind}: await it, and pass the bytes")
     return InvalidArrayError(f"read() returned {kind}: pass a file object that returns bytes")
@@ -305,11 +307,11 @@ def _check_array(array: Any) -> None:
 
 
 def _to_uint8(array: Any) -> str:
-    """The conversion of an array whose values say which; the wrong one would wrap round."""
+    """Suggest a conversion to uint8 based on the array's values; a wrong one would wrap around."""
     kind = array.dtype.kind
     if kind not in "biuf" or array.size == 0:
         return ""
-    low, high = float(array.min()), float(array.max())  # NaN is in no range
+    low, high = float(array.min()), float(array.max())  # NaN fails every comparison below
     if kind in "bf" and 0 <= low <= high <= 1:
         return ": (array * 255).round().astype(numpy.uint8)"
     if 0 <= low <= high <= 255:
@@ -340,7 +342,7 @@ def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
         array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
     if array.shape[2] == 3:
         return np.array(array, dtype=np.uint8, order="C")
-    # Transparency goes Pillow's way, so that an array and its PNG agree to the last bit.
+    # Pillow handles transparency, so that an array and its PNG agree to the last bit.
     return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(array))))
 
 
@@ -357,7 +359,7 @@ def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> N
 
 
 def _too_large(message: str, limit: str) -> ImageTooLargeError:
-    """The limit's name is a note in tracebacks: whoever sees only the message cannot raise it."""
+    """Make the error; a traceback note names the limit, for those who can change it."""
     error = ImageTooLargeError(message)
     error.limit = limit
     error.add_note(f"{limit}, an argument of load_photo and Analyzer, sets the limit")
@@ -365,15 +367,15 @@ def _too_large(message: str, limit: str) -> ImageTooLargeError:
 
 
 def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
-    """Pixels of an opened picture: decoded, upright, RGB."""
+    """Decode an opened picture into upright RGB pixels."""
     from PIL import Image
 
-    closed = getattr(picture, "fp", picture) is None  # unless it was loaded before
+    closed = getattr(picture, "fp", picture) is None  # also None once loaded; see below
     try:
         with quiet_pillow():
             _load_pixels(picture)
             closed = False
-            # HEIC's header can promise fewer pixels than come; nothing more may grow out of them.
+            # HEIC can decode to more pixels than its header states: check before more is allocated.
             _check_size(*picture.size, max_pixels, 0)
             return _pixels(picture)
     except ImageTooLargeError:
@@ -382,7 +384,7 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
         raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(PILLOWS_LIMIT) from error
-    except Exception as error:  # truncated data shows as OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # truncated data raises OSError, SyntaxError, struct.error, ...
         if closed or (isinstance(error, ValueError) and "closed" in str(error)):
             raise InvalidArrayError(
                 "the PIL image is closed: load() it while its file is open, or pass the path"
@@ -393,7 +395,10 @@ def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
 
 
 def _load_pixels(picture: Image.Image) -> None:
-    """Have Pillow decode, which turns a TIFF in doing so, by XMP as well: that it must not see."""
+    """Have Pillow decode the picture, with XMP hidden for TIFF.
+
+    Pillow rotates a TIFF while decoding, and would follow XMP's orientation too.
+    """
     info = picture.info
     if picture.format == "TIFF":
         picture.info = {name: info[name] for name in info if name not in _XMP}
@@ -406,10 +411,10 @@ def _load_pixels(picture: Image.Image) -> None:
 def _pixels(picture: Image.Image) -> ImageArray:
     """A decoded picture as an upright RGB array.
 
-    Pillow keeps RGB in four bytes a pixel, copies a picture for every step and hands out its bytes
-    in small pieces that it then joins. So strips of a large one are converted, turned and copied
-    one after another to where they belong in the one array: 7 bytes a pixel at the most, and
-    whatever the format's decoder holds (docs/library.md has a table).
+    Pillow stores RGB in four bytes per pixel, copies the picture at every step, and exports its
+    bytes in small pieces that it then joins. So large pictures are converted and turned strip by
+    strip, each copied to its place in the one array: at most 7 bytes per pixel, plus what the
+    format's decoder holds (see the table in docs/library.md).
     """
     turn = _turn(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -430,10 +435,10 @@ def _pixels(picture: Image.Image) -> ImageArray:
 
 
 def _turn(picture: Image.Image) -> str | None:
-    """How to turn a picture upright; None where it is, or where its EXIF block is broken.
+    """How to turn a picture upright; None if it already is, or if its EXIF block is broken.
 
-    Where EXIF says nothing, Pillow goes by XMP. Browsers do not: boxes would lie elsewhere there.
-    And whatever turns the pixels and drops EXIF can leave XMP as it was.
+    Without EXIF orientation, Pillow goes by XMP. Browsers do not, so boxes would be misplaced
+    there. Also, software that rotates the pixels and drops EXIF may leave XMP unchanged.
     """
     from PIL import Image
 
@@ -457,24 +462,24 @@ def _turned(picture: Image.Image, turn: str | None) -> Image.Image:
 
 
 def _wide_to_rgb(picture: Image.Image) -> Image.Image:
-    """Grey samples wider than a byte, as a whole: their range may be the picture's."""
+    """Convert grey samples wider than a byte, all at once: their range may be the picture's."""
     from PIL import Image
 
     samples = np.asarray(picture)
-    if picture.format == "PPM" and picture.mode == "I":  # for the 16 bits of a PGM
+    if picture.format == "PPM" and picture.mode == "I":  # a 16-bit PGM opens as int32
         samples = samples.astype(np.uint16)
     grey = _to_eight_bits(samples)
-    clear = picture.info.get("transparency")  # in PNG, one sample of the picture's own width
+    clear = picture.info.get("transparency")  # in PNG, one sample value at the original bit depth
     if isinstance(clear, int):
         grey[samples == clear] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode of bytes to RGB, transparency on white."""
+    """Convert any 8-bit mode to RGB, blending transparency onto white."""
     from PIL import Image
 
-    if picture.mode == "La":  # its only way out
+    if picture.mode == "La":  # the only mode it converts to
         picture = picture.convert("LA")
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
@@ -485,10 +490,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(samples: Any) -> ImageArray:
-    """Grey samples wider than a byte to a byte, over the type's range rather than the picture's.
+    """Scale wide grey samples to 8 bits, over the type's range rather than the picture's.
 
-    Pillow opens 16-bit grey as uint16, wider or signed integers as int32; floats are 0 to 1 by
-    convention, or 0 to 255 or 65,535 where their values say so.
+    Pillow opens 16-bit grey as uint16, wider or signed integers as int32. Floats are 0 to 1 by
+    convention, or 0 to 255 or 65,535 if their values exceed that.
     """
     if samples.dtype.itemsize == 2:
         table = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
@@ -497,7 +502,9 @@ def _to_eight_bits(samples: Any) -> ImageArray:
     limits = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
     full = next((limit for limit in limits if top <= limit), top)
     out = np.empty(samples.shape, np.uint8)
-    for first in range(0, len(samples), _ROWS_AT_ONCE):  # float64 of all rows would be 8 times out
+    for first in range(
+        0, len(samples), _ROWS_AT_ONCE
+    ):  # float64 of all rows would be 8 times as large as out
         rows = np.nan_to_num(samples[first : first + _ROWS_AT_ONCE].astype(np.float64))
         out[first : first + _ROWS_AT_ONCE] = np.clip(rows / full, 0, 1) * 255 + 0.5
     return out

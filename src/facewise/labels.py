@@ -1,4 +1,4 @@
-"""The 19-output contract, and the mapping of data-set labels onto it.
+"""The contract of 19 outputs, and the mapping of data-set labels onto it.
 
 =======  ===========================================================================
 index    meaning
@@ -8,8 +8,8 @@ index    meaning
 14-18    apparent ethnicity: White, Black, Asian, Indian, Others (UTKFace's classes)
 =======  ===========================================================================
 
-The network itself predicts a distribution over the single years 1 to 120; decades, FairFace's
-age groups and the expected age are sums over it, made here.
+The network itself predicts a distribution over the single years 1 to 120; decades, FairFace's age
+groups and the expected age are sums over it, computed here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     "gender": GENDER_LABELS,
     "ethnicity": ETHNICITY_LABELS,
 }
-"""Attribute to its labels, in the order of the vector."""
+"""Labels by attribute, in the order of the vector."""
 
 ATTRIBUTES: Final[tuple[str, ...]] = tuple(LABELS)
 
@@ -52,7 +52,7 @@ GENDER_SYNONYMS: Final[dict[str, str]] = {
     "woman": "female",
     "girl": "female",
 }
-"""How else lists spell the contract's genders."""
+"""Other spellings of the contract's genders in lists of labels."""
 
 FAIRFACE_AGE_GROUPS: Final[dict[str, tuple[int, int]]] = {
     "0-2": (1, 2),
@@ -65,8 +65,8 @@ FAIRFACE_AGE_GROUPS: Final[dict[str, tuple[int, int]]] = {
     "60-69": (60, 69),
     "70+": (70, 120),
 }
-"""FairFace's nine age groups as inclusive years; its newborns count as one year old, as UTKFace's
-do (neither has an age 0 in this contract)."""
+"""FairFace's nine age groups as inclusive years. Newborns count as one year old, as in UTKFace: the
+contract has no age 0."""
 
 FAIRFACE_RACES: Final[dict[str, str]] = {
     "White": "White",
@@ -84,14 +84,14 @@ ETHNICITY_SYNONYMS: Final[dict[str, str]] = FAIRFACE_RACES | {
     "African American": "Black",
     "Other": "Others",
 }
-"""How else lists spell the contract's classes."""
+"""Other spellings of the contract's ethnicity classes in lists of labels."""
 
 
 def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
-    """In the contract's order.
+    """Check attribute names and return them in the contract's order.
 
     Raises:
-        OptionError: there are none, or others.
+        OptionError: there are none, or one is unknown.
     """
     wanted = check_list("attributes", attributes)
     unknown = sorted({str(name) for name in wanted} - set(ATTRIBUTES))
@@ -104,20 +104,21 @@ def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
 
 
 def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum single-year probabilities ``(..., 120)`` to decades ``(..., 12)``."""
+    """Sum single-year probabilities ``(..., 120)`` into decades ``(..., 12)``."""
     return ages.reshape(*ages.shape[:-1], 12, 10).sum(axis=-1, dtype=np.float32)
 
 
 def years_within(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Which single years some ranges hold: first and last year ``(N, 2)`` to ``(N, 120)``."""
+    """Mask of the years in each range: first and last year ``(N, 2)`` to ``(N, 120)``."""
     mask: NDArray[np.bool_] = (ranges[:, :1] <= AGES) & (ranges[:, 1:] >= AGES)
     return mask
 
 
 def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """Which of FairFace's nine groups holds each range: first and last year ``(N, 2)`` to ``(N,)``.
+    """Index of the FairFace group that contains each range: first and last year ``(N, 2)`` to
+    ``(N,)``.
 
-    -1 for a range that reaches into a second group, such as 18-30, and for 0, 0, which is unknown.
+    -1 for a range that spans several groups, such as 18-30, and for 0, 0, which is unknown.
     """
     starts = [first for first, _ in FAIRFACE_AGE_GROUPS.values()]
     first, last = (np.searchsorted(starts, ranges, side="right") - 1).T
@@ -126,7 +127,7 @@ def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
 
 
 def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sum single-year probabilities ``(..., 120)`` to FairFace's nine groups ``(..., 9)``."""
+    """Sum single-year probabilities ``(..., 120)`` into FairFace's nine groups ``(..., 9)``."""
     groups = [
         ages[..., first - 1 : last].sum(axis=-1) for first, last in FAIRFACE_AGE_GROUPS.values()
     ]

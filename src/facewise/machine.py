@@ -1,4 +1,4 @@
-"""What the machine has."""
+"""Resources of the machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
+    """Cores that this process may use; in a container, maybe fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

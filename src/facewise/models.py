@@ -1,7 +1,7 @@
-"""A model is a record: weights, hash, preprocessing, licence, data, figures, calibration.
+"""Model specs: weights, hash, preprocessing, licence, data, figures and calibration of each model.
 
 Each ONNX file in ``weights/`` has a JSON spec of the same name beside it. Nothing is downloaded:
-what a spec names lies in the package, or beside the spec that a user points at.
+files named by a spec lie in the package, or beside the spec that a user points to.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ Provider = str | tuple[str, Mapping[str, Any] | tuple[tuple[str, str], ...]]
 """An execution provider of ONNX Runtime: its name, or its name and options."""
 
 PlainProvider = tuple[str, tuple[tuple[str, str], ...]]
-"""The same with its options as pairs of strings, which can be hashed."""
+"""The same with its options as pairs of strings, so that it is hashable."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelSpec:
-    """Everything about an attribute model but its weights.
+    """Everything about an attribute model except its weights.
 
     Attributes:
         path: the JSON file this was read from.
-        name: what users pin, together with ``version``.
-        version: of the weights; after a dot, how often they were calibrated again: "5.1".
+        name: users pin this together with ``version``.
+        version: of the weights; after a dot, how often they were recalibrated: "5.1".
         file: ONNX file beside the spec.
         sha256: of that file.
         description: one sentence.
         size_px: side S of the input, uint8 ``(N, S, S, 3)``, RGB.
         template: float32 ``(5, 2)``, where the landmarks fall in the input, pixels.
         licence: terms of the weights, in a sentence.
-        data: data sets behind the weights, the pretrained start included.
-        figures: measured, by name.
-        calibration: as read by ``facewise.calibration``; empty where none was fitted.
+        data: data sets behind the weights, including those of the pretrained start.
+        figures: measured figures by name.
+        calibration: as read by ``facewise.calibration``; empty if none was fitted.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class ModelSpec:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the weight file; 0 where it is missing."""
+        """Size of the weight file; 0 if it is missing."""
         return self.weights_path.stat().st_size if self.weights_path.exists() else 0
 
     @property
@@ -92,7 +92,7 @@ def read_spec(path: Path) -> ModelSpec:
     """Read one spec file.
 
     Raises:
-        ModelIntegrityError: it is not JSON, lacks a field, or has one that cannot be meant.
+        ModelIntegrityError: it is not JSON, or a field is missing or invalid.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 def _template(points: Any) -> FloatArray:
     template = np.array(points, dtype=np.float32).reshape(5, 2)
-    if not np.ptp(template, axis=0).min() > 0:  # nor is NaN
+    if not np.ptp(template, axis=0).min() > 0:  # also rejects NaN
         raise ValueError("its template's points lie in one place")
     return template
 
@@ -134,7 +134,7 @@ def list_models() -> tuple[ModelSpec, ...]:
 
 
 def _kind(path: Path) -> str | None:
-    """What a spec describes; what cannot be read counts as a model, for ``read_spec`` to say so."""
+    """What a spec describes; an unreadable one counts as a model, for ``read_spec`` to report."""
     try:
         kind: str | None = json.loads(path.read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
@@ -146,11 +146,11 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
     """Find a model.
 
     Args:
-        model: a name, of facewise's own "default" and "small" for short, ``name@version``, or the
-            path of a spec's ``.json`` file.
+        model: a name, ``name@version``, or the path of a spec's ``.json`` file; facewise's own
+            models may be shortened to "default" and "small".
 
     Raises:
-        OptionError: it is neither.
+        OptionError: it is neither a name nor a path.
         ModelNotFoundError: there is none of that name and version.
         ModelIntegrityError: the spec cannot be read.
     """
@@ -173,7 +173,7 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
 
 
 def _name_the_spec(path: Path) -> str:
-    """What to write in place of weights or a folder."""
+    """Message that says which spec to name instead of weights or a folder."""
     is_folder = path.is_dir()
     beside = path.glob("*.json") if is_folder else (path.with_suffix(".json"),)
     specs = [str(spec) for spec in sorted(beside) if spec.is_file() and _kind(spec) == SPEC_KIND]
@@ -188,10 +188,10 @@ def _name_the_spec(path: Path) -> str:
 
 
 def read_weights(path: Path, sha256: str) -> bytes:
-    """Bytes of a weight file, its hash checked.
+    """Read a weight file and check its hash.
 
     Raises:
-        ModelIntegrityError: the file is missing or is another one.
+        ModelIntegrityError: the file is missing or has another hash.
     """
     try:
         data = path.read_bytes()
@@ -207,18 +207,18 @@ def read_weights(path: Path, sha256: str) -> bytes:
 
 
 def import_onnxruntime() -> ModuleType:
-    """ONNX Runtime, its telemetry off.
+    """Import ONNX Runtime with telemetry off.
 
-    Its Linux wheels (seen in 1.32) keep a database of events and a device id in the user's cache
-    folder, to be reported to their maker, from the moment of import. facewise writes no file that
-    nobody asked for; who wants the reports sets ORT_DISABLE_TELEMETRY=0.
+    From the moment of import, its Linux wheels (seen in 1.32) keep a database of events and a
+    device id in the user's cache folder, to be reported to its maker. facewise writes no file
+    unasked; to allow the reports, set ORT_DISABLE_TELEMETRY=0.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     module: ModuleType = onnxruntime
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(module, "disable_telemetry_events"):
-        module.disable_telemetry_events()  # where something else had imported it before
+        module.disable_telemetry_events()  # in case something else had imported it before
     return module
 
 
@@ -226,7 +226,7 @@ def plain_providers(providers: Sequence[Provider] | None) -> tuple[PlainProvider
     """Execution providers in one form; the CPU if None.
 
     Raises:
-        OptionError: they are no list of names, or of names with options.
+        OptionError: they are not a list of names, or of names with options.
     """
     if providers is None:
         return (("CPUExecutionProvider", ()),)
@@ -248,7 +248,7 @@ def plain_providers(providers: Sequence[Provider] | None) -> tuple[PlainProvider
 
 
 class Session:
-    """A network in ONNX Runtime. Pickled, it is opened anew from its file where it arrives."""
+    """A network in ONNX Runtime; unpickling opens it again from its file."""
 
     def __init__(
         self, session: onnxruntime.InferenceSession, open_again: Callable[[], Session]
@@ -257,12 +257,12 @@ class Session:
 
     @property
     def input_shape(self) -> list[int | str | None]:
-        """Of the first input; sides that may be any have a name, or None."""
+        """Shape of the first input; variable dimensions are a name or None."""
         shape: list[int | str | None] = self._session.get_inputs()[0].shape
         return shape
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
-        """Outputs by name, all of them if None."""
+        """Run the network; returns the named outputs, or all if None."""
         outputs: list[Any] = self._session.run(names, inputs)
         return outputs
 
@@ -281,8 +281,8 @@ def open_session(
 
     Args:
         path: ONNX file.
-        sha256: what it must hash to.
-        threads: of one inference; ONNX Runtime's own choice, all cores, if None.
+        sha256: its expected hash.
+        threads: per inference; ONNX Runtime's own choice, all cores, if None.
         providers: ONNX Runtime execution providers in order of preference, each a name or a pair
             of its name and its options; the CPU if None.
 
@@ -302,8 +302,8 @@ def open_session(
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # A plan of memory is kept for every input shape that was ever seen, and a detector sees a new
-    # one with nearly every photo: hundreds of megabytes, for no gain in speed.
+    # ONNX Runtime would keep a memory plan for every input shape ever seen, and a detector sees a
+    # new one with nearly every photo: hundreds of megabytes for no gain in speed.
     options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -317,7 +317,7 @@ def open_session(
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ModelIntegrityError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     first, opened = chosen[0][0], session.get_providers()
-    if first not in opened:  # it says so on standard error only, and goes on with the next
+    if first not in opened:  # ONNX Runtime only warns on standard error, and uses the next
         raise OptionError(
             f"ONNX Runtime cannot use {first} here (it fell back to {', '.join(opened)}): install "
             "what it needs, or choose another provider"

@@ -1,9 +1,9 @@
 """MTCNN: three cascaded networks that find faces and five landmarks (Zhang et al., 2016).
 
-P-net looks at every 12 x 12 window of an image pyramid, R-net at its candidates at 24 x 24, O-net
-at what is left at 48 x 48. Each stage moves the boxes of the one before; O-net adds landmarks.
-The conventions of the weights (rounding of windows, inclusive pixels) are those they were trained
-under; ``docs/mtcnn.md`` lists them.
+P-net scans every 12 x 12 window of an image pyramid, R-net checks its candidates at 24 x 24, and
+O-net checks the survivors at 48 x 48. Each stage refines the boxes of the one before; O-net adds
+landmarks. The weights' conventions (rounding of windows, inclusive pixels) are those of their
+training; ``docs/mtcnn.md`` lists them.
 """
 
 from __future__ import annotations
@@ -28,28 +28,27 @@ from facewise.types import Face, FloatArray, Photo
 from facewise.windows import CELL_PX, Candidates, Map, likely_windows, logit_of, pieces
 
 BATCH_SIZE: Final = 32
-"""Crops a run of R- or O-net: few enough for the processor's cache."""
+"""Crops per run of R-net or O-net: few enough for the processor's cache."""
 
 PHOTOS_AT_ONCE: Final = 8
-"""Photos that are held together, and their sums, which are more bytes: enough to fill batches."""
+"""Photos held in memory at once, with their even larger sums: enough to fill batches."""
 
 MAPS_AT_ONCE: Final = 500_000
-"""Windows that wait to be looked through: all levels together, unless the photo is huge."""
+"""Windows collected before they are searched: all levels together unless the photo is huge."""
 
 PIXELS_A_CELL: Final = 2
-"""Photo pixels that each pixel of the finest level averages, in either direction, if more are there
-than that: what is finer is put together into blocks first, in photos whose smallest face to be
-found is 48 px or more."""
+"""Block pixels, in either direction, that each pixel of the finest level averages at least. Finer
+detail is first averaged into blocks, in photos where the smallest face sought is 48 px or more."""
 
 
 BOX_SCALES: Final = (0.5, 0.625, 0.8, 1.0, 1.2)
-"""Sizes in which somebody else's box is looked at: detectors differ in how much of the head they
-put into a box, most of them more than MTCNN does. The first misses no face whose box is twice as
-large, the last none whose box is a fifth smaller (``scripts/given_boxes.py``)."""
+"""Scales at which another detector's box is tried: detectors differ in how much of the head a box
+includes, and most include more than MTCNN. The first scale still finds faces in boxes twice as
+large, the last in boxes a fifth smaller (``scripts/given_boxes.py``)."""
 
 
 class Options(TypedDict, total=False):
-    """Arguments of ``MTCNN`` that need no other sessions."""
+    """Arguments of ``MTCNN`` that can change without opening new sessions."""
 
     min_face_px: float | None
     thresholds: tuple[float, float, float] | None
@@ -59,22 +58,22 @@ class Options(TypedDict, total=False):
 
 
 class MTCNN:
-    """The detector. Safe to use from several threads at once.
+    """Face detector. Thread-safe.
 
     Args:
-        min_face_px: smallest face looked for, pixels of the photo; None grows with the photo:
-            2.5 % of its shorter side, but 20 or more.
+        min_face_px: smallest face to look for, in pixels of the photo; None for 2.5 % of the
+            photo's shorter side, but at least 20.
         thresholds: least probability of a face after P-, R- and O-net; None for the spec's.
-        second_look: where nothing was found in a photo, look again at what P-net proposed, with
-            lower thresholds: profiles, turned and covered faces; and where that finds nothing
-            either, look for a portrait: one large face near the middle, with P-net's threshold
-            lowered as well, in the photo and in its mirror image, and at last in a grey border, as
-            a face that fills the picture wants. None for yes, unless thresholds were given; False
-            is how facenet-pytorch looks: once, and with boxes cut off at the photo's edges, where
-            landmarks are off by a tenth of the face and more.
+        second_look: if a photo shows no face, retry P-net's proposals with lower thresholds, for
+            profiles, turned and covered faces. If that fails too, look for a portrait, one large
+            face near the middle: with P-net's threshold lowered as well, in the photo and its
+            mirror image, and finally with a grey border, which a face that fills the picture
+            needs. None means True unless ``thresholds`` is given. False works as facenet-pytorch
+            does: a single look, with boxes cut off at the photo's edges, where landmarks are then
+            off by a tenth of the face or more.
         pyramid_factor: scale from one level of the pyramid to the next.
-        max_faces: keep only the largest so many.
-        threads: of one inference; all cores if None.
+        max_faces: keep only this many, the largest ones.
+        threads: per inference; all cores if None.
         providers: ONNX Runtime execution providers in order of preference, each a name or a pair
             of its name and its options; the CPU if None.
 
@@ -115,7 +114,7 @@ class MTCNN:
         }
 
     def _set(self, options: Options) -> None:
-        """Check all options, and fill in the spec's where they are None."""
+        """Check all options; those that are None take the spec's values."""
         spec, self._options = self._spec, options
         self.min_face_px, self.max_faces = options["min_face_px"], options["max_faces"]
         given, factor = options["thresholds"], options["pyramid_factor"]
@@ -129,8 +128,8 @@ class MTCNN:
         second = (self.thresholds[0], *self.spec_second_look)
         wanted = given is None if options["second_look"] is None else options["second_look"]
         self.second_thresholds: tuple[float, float, float] | None = second if wanted else None
-        # What is left of a box that is cut off would be stretched to a square, and the networks
-        # would look for a face of those proportions.
+        # Without filling, the rest of a box cut off at the edge would be stretched to a square,
+        # and the networks would see a distorted face.
         self.fill_up = options["second_look"] is not False
         self.portraits: list[Portrait] = [
             Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])})
@@ -151,10 +150,10 @@ class MTCNN:
             raise OptionError(f"thresholds must be three numbers in (0, 1), not {thresholds!r}")
 
     def replace(self, **options: Unpack[Options]) -> MTCNN:
-        """A copy with other options, the rest as it is; the networks are shared, not opened again.
+        """Return a copy with some options changed; the networks are shared, not opened again.
 
         Args:
-            **options: any argument of ``MTCNN`` but threads and providers.
+            **options: any argument of ``MTCNN`` except threads and providers.
 
         Raises:
             OptionError: an argument is out of range.
@@ -166,10 +165,10 @@ class MTCNN:
         return other
 
     def detect(self, photo: PhotoSource, *, color_order: ColorOrder = "rgb") -> tuple[Face, ...]:
-        """Find faces, the largest first; an empty tuple where there are none.
+        """Find faces, the largest first; an empty tuple if there are none.
 
         Args:
-            photo: a Photo, or whatever ``facewise.load_photo`` reads.
+            photo: a Photo, or anything that ``facewise.load_photo`` reads.
             color_order: of arrays.
 
         Raises:
@@ -180,9 +179,10 @@ class MTCNN:
     def detect_many(
         self, photos: Iterable[PhotoSource], *, color_order: ColorOrder = "rgb"
     ) -> list[tuple[Face, ...]]:
-        """Find faces in photos of any sizes; R- and O-net see several photos in one batch.
+        """Find faces in photos of any sizes; R-net and O-net batch across photos.
 
-        A few are read at a time, so they may come from a generator; the first bad one raises.
+        Photos are read a few at a time, so they may come from a generator; the first unreadable
+        one raises.
         """
         loaded = load_photos(photos, color_order=color_order)
         found: list[tuple[Face, ...]] = []
@@ -193,12 +193,12 @@ class MTCNN:
     def find_landmarks(
         self, photo: PhotoSource, boxes: ArrayLike, *, color_order: ColorOrder = "rgb"
     ) -> tuple[Face, ...]:
-        """Find the landmarks of faces of which there are boxes only, another detector's or a data
-        set's; pass the faces to ``Analyzer.analyze_faces``.
+        """Find landmarks for given face boxes, from another detector or a data set.
 
-        R-net moves each box, in several sizes, to the face next to its middle, and O-net's surest
-        landmarks count. Boxes may hold the whole head, or be off by a fifth of their size. No
-        threshold applies: where there is no face, the landmarks mean nothing, and the score is low.
+        Pass the resulting faces to ``Analyzer.analyze_faces``. R-net moves each box, at several
+        sizes, to the face nearest its middle, and the landmarks that O-net is surest of are kept.
+        Boxes may hold the whole head, or be off by a fifth of their size. No threshold applies:
+        where there is no face, the landmarks are meaningless and the score is low.
 
         Args:
             photo: see ``detect``.
@@ -207,12 +207,12 @@ class MTCNN:
             color_order: of arrays.
 
         Returns:
-            A face a box, in their order, with the box as it was given, and O-net's probability of a
+            One face per box, in the same order, with the box as given and O-net's probability of a
             face as ``detection_score``.
 
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
-            OptionError: boxes have another shape, are empty, or lie outside the photo.
+            OptionError: boxes have the wrong shape, are empty, or lie outside the photo.
         """
         loaded = load_photo(photo, color_order=color_order)
         given = check_boxes(boxes, loaded)
@@ -254,7 +254,7 @@ class MTCNN:
     def _find_portraits(
         self, photos: Sequence[Photo], images: Sequence[AreaSource], portrait: Portrait
     ) -> list[tuple[Face, ...]]:
-        """A last look: at coarse levels only, so it costs little."""
+        """Take a last look, at coarse levels only, so that it costs little."""
         views = [portrait.view(photo) for photo in photos]
         least = [
             max(self.smallest_px(photo.width_px, photo.height_px), portrait.least_px(photo))
@@ -281,10 +281,10 @@ class MTCNN:
         smallest_px: Sequence[float],
         thresholds: tuple[float, float, float],
     ) -> list[list[Face]]:
-        """Faces in photos and in their mirror images, as they lie in the photos.
+        """Find faces in photos and their mirror images, in the coordinates of the photos.
 
-        The weights tell the two sides of a face apart, so many a face that is missed is found in
-        the mirror.
+        The weights treat the two sides of a face differently, so many missed faces are found in
+        the mirror image.
         """
         mirrored = [
             AreaSource(mirror_photo(photo).rgb, image.reduction)
@@ -309,19 +309,19 @@ class MTCNN:
         proposed: Sequence[Candidates],
         thresholds: tuple[float, float, float],
     ) -> list[tuple[Face, ...]]:
-        """Stages two and three."""
+        """Run stages two and three."""
         if not images:
             return []
         refined = self._refine(images, proposed, thresholds[1])
         return self._output(images, refined, thresholds[2])
 
     def smallest_px(self, width_px: int, height_px: int) -> float:
-        """Smallest face looked for in a photo of that size, pixels."""
+        """Smallest face to look for in a photo of this size, in pixels."""
         share = self._min_face["share_of_short_side"] * min(width_px, height_px)
         return self.min_face_px or max(self._min_face["px"], share)
 
     def pyramid_scales(self, width_px: int, height_px: int, smallest_px: float) -> list[float]:
-        """Scales of the levels of a photo of that size, the finest first."""
+        """Scales of the pyramid levels of a photo of this size, the finest first."""
         short_side = min(width_px, height_px)
         scales = []
         scale = CELL_PX / smallest_px
@@ -331,7 +331,7 @@ class MTCNN:
         return scales
 
     def _reduction(self, photo: Photo) -> int:
-        """Side of the blocks of pixels that P-net needs no detail of."""
+        """Side of the blocks of pixels within which P-net needs no detail."""
         size = photo.width_px, photo.height_px
         finest = self.pyramid_scales(*size, self.smallest_px(*size))[:1]
         return max(1, int(1 / (PIXELS_A_CELL * finest[0]))) if finest else 1
@@ -385,7 +385,7 @@ class MTCNN:
     def _output(
         self, images: Sequence[AreaSource], refined: Sequence[Candidates], threshold: float
     ) -> list[tuple[Face, ...]]:
-        """Stage three: O-net over what is left, to faces."""
+        """Stage three: O-net over the remaining candidates."""
         outputs = self._run_crops("onet", images, [r.boxes for r in refined], 48)
         return [
             self._faces(candidates.boxes, z, offsets, points, threshold)
@@ -404,7 +404,7 @@ class MTCNN:
         boxes, z, offsets, points = boxes[passed], z[passed], offsets[passed], points[passed]
         landmarks = _landmarks(points, boxes)
         boxes = refine(boxes, offsets)
-        # Nothing bounds the regression: edges that it moved past each other are no face.
+        # The regression is unbounded: a box whose edges moved past each other is not a face.
         sound = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
         boxes, z, landmarks = boxes[sound], z[sound], landmarks[sound]
         keep = non_maximum_suppression(boxes, z, self._nms["onet"], relative_to="smaller")
@@ -426,10 +426,10 @@ class MTCNN:
         boxes: Sequence[FloatArray],
         size_px: int,
     ) -> list[list[FloatArray]]:
-        """Run R- or O-net on every box of every photo, in batches across photos.
+        """Run R-net or O-net on every box of every photo, in batches across photos.
 
         Returns:
-            For each output of the network, one array a photo.
+            For each output of the network, one array per photo.
         """
         session = self._networks[name]
         parts = [
@@ -444,8 +444,9 @@ class MTCNN:
 
 
 def _landmarks(points: FloatArray, squares: FloatArray) -> FloatArray:
-    """Landmarks in the photo, ``(N, 5, 2)``: O-net gives five x, then five y, as shares of what it
-    was shown, and the weights' own origin is (1, 1).
+    """Landmarks in the photo, ``(N, 5, 2)``.
+
+    O-net gives five x, then five y, as shares of its input square; the weights' origin is (1, 1).
     """
     sizes = squares[:, 2:] - squares[:, :2] + 1  # inclusive pixels
     shares = points.reshape(-1, 2, 5).transpose(0, 2, 1)
@@ -460,10 +461,10 @@ def _probability(logit: float) -> float:
 def _crop_batches(
     images: Sequence[AreaSource], boxes: Sequence[FloatArray], size_px: int, *, fill_up: bool
 ) -> Iterator[FloatArray]:
-    """Crops of all photos, at most ``BATCH_SIZE`` at a time: in a crowd they are thousands, and all
-    of them together more memory than the photo.
+    """Yield the crops of all photos, at most ``BATCH_SIZE`` at a time.
 
-    One batch at least, if an empty one: it gives each output of a network its shape.
+    A crowd has thousands, which together would take more memory than the photo. At least one batch
+    is yielded, even if empty: it gives each output of a network its shape.
     """
     waiting = [np.empty((0, size_px, size_px, 3), np.float32)]
     room = BATCH_SIZE
@@ -487,7 +488,7 @@ def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Fac
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
-    """Whether it does; what cannot be compared does not."""
+    """Whether the condition holds; False if the values cannot be compared."""
     try:
         return bool(condition())
     except (TypeError, ValueError):
@@ -506,14 +507,14 @@ def _read_spec() -> dict[str, Any]:
 def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int, *, fill_up: bool) -> FloatArray:
     """Cut boxes out of a picture and average them down to squares.
 
-    Coordinates count from 1 and include their last pixel.
+    Coordinates count from 1, and the last pixel is included.
 
     Args:
         image: the picture.
         boxes: ``(N, 4)``.
         size_px: side S of the squares.
-        fill_up: with grey where a box reaches past the picture; otherwise it is cut off at the
-            edge, and what is left of it stretched.
+        fill_up: fill with grey where a box reaches past the picture; otherwise the box is cut off
+            at the edge and the rest stretched.
 
     Returns:
         float32 ``(N, S, S, 3)``, 0 to 255.

@@ -1,4 +1,4 @@
-"""An annotated table for those who read it: its Parquet files, and what its manifest says."""
+"""Reads annotated tables: their Parquet files and manifests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PART_GLOB: Final = "part-*.parquet"
 MANIFEST: Final = "_manifest.json"
 
 ALWAYS_THERE: Final = ("image_id", "face_index", "error_code")
-"""Columns that every table of facewise has."""
+"""Columns that every annotated table has."""
 
 DECADE_COLUMNS: Final = tuple(f"p_age_{name.replace('-', '_')}" for name in DECADE_LABELS)
 GENDER_COLUMNS: Final = tuple(f"p_{name}" for name in GENDER_LABELS)
@@ -27,10 +27,10 @@ BATCH: Final = 16_384
 
 
 def part_files(table: Path) -> list[Path]:
-    """The table's Parquet files: a folder's parts, or the one file that is named.
+    """The table's Parquet files: a folder's parts, or the one file named.
 
     Raises:
-        TableError: there is none, or the one file is of another kind.
+        TableError: there is none, or the file is of another kind.
     """
     if table.is_file() and table.suffix != ".parquet" and not _is_parquet(table):
         raise TableError(
@@ -44,7 +44,7 @@ def part_files(table: Path) -> list[Path]:
 
 
 def _is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet's do; what cannot be read is for its reader to report."""
+    """Whether a file begins like Parquet; True if unreadable, so that the reader reports it."""
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"
@@ -55,15 +55,15 @@ def _is_parquet(path: Path) -> bool:
 def read_batches(
     table: Path, columns: Sequence[str], *, needed: Sequence[str] = ()
 ) -> Iterator[Any]:
-    """A table's record batches with those of some columns that it has, one in memory at a time.
+    """A table's record batches, one in memory at a time.
 
     Args:
         table: a folder, or a Parquet file.
-        columns: read where they are there.
-        needed: those of them that must be there, beside ``ALWAYS_THERE``.
+        columns: to read, if present.
+        needed: columns that must be present, besides ``ALWAYS_THERE``.
 
     Raises:
-        TableError: it is not there, is damaged, or is no table of facewise.
+        TableError: it is missing or damaged, or not an annotated table.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -75,7 +75,7 @@ def read_batches(
     for path in part_files(table):
         try:
             with (
-                path.open("rb") as raw,  # Arrow takes no path whose bytes are no UTF-8
+                path.open("rb") as raw,  # Arrow refuses paths that are not UTF-8
                 pq.ParquetFile(raw, pre_buffer=False, page_checksum_verification=True) as file,
             ):
                 names = file.schema_arrow.names
@@ -99,7 +99,7 @@ def read_batches(
 
 
 def read_manifest(table: Path) -> dict[str, Any] | None:
-    """What a run left of its settings; None where there is no manifest.
+    """The manifest, with the settings of the run; None if there is none.
 
     Raises:
         TableError: it cannot be read.
@@ -116,13 +116,13 @@ def read_manifest(table: Path) -> dict[str, Any] | None:
 
 
 def unfinished(table: Path) -> str | None:
-    """What a reader of the table must know where annotate has not finished it; else None.
+    """A warning for readers if annotate has not finished the table; else None.
 
     Raises:
         TableError: its manifest cannot be read.
     """
     manifest = read_manifest(table)
-    if manifest is None:  # parts that were copied without it, or one file
+    if manifest is None:  # parts copied without it, or a single file
         return None
     there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"].get("shards", 0)
     if manifest.get("complete") and there >= all_of_it:
@@ -134,8 +134,8 @@ def unfinished(table: Path) -> str | None:
 
 
 def has_temperatures_of(manifest: Mapping[str, Any], spec: ModelSpec) -> bool:
-    """Whether a table's probabilities are shown to be calibrated as this model's are.
+    """Whether the manifest shows that a table was calibrated with this model's temperatures.
 
-    Gates and intervals may differ. The weights are not looked at: every row has their hash.
+    Gates and intervals may differ. Weights are not compared: every row has their hash.
     """
     return bool(manifest.get("temperatures") == spec.calibration.get("temperatures", {}))

@@ -1,4 +1,4 @@
-"""What the last looks take for a portrait: one large face near the middle of a photo."""
+"""The detector's last looks, for a portrait: one large face near the middle of a photo."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from facewise.resample import block_means
 from facewise.types import Face, Photo
 
 OTHER_SIDE: Final = [1, 0, 2, 4, 3]
-"""A mirror makes the left eye the right one, and the left corner of the mouth the right one."""
+"""Landmark order in a mirror image: left and right eyes and mouth corners swap."""
 
 BORDERED_PX: Final = 192
-"""Shorter side that is left of a photo, or more, where it gets a border: half of it still has two
-pixels for each of O-net's."""
+"""Least shorter side to which a photo is reduced before it gets a border: half of it still has two
+pixels per pixel of O-net's input."""
 
 MOST_SIDES: Final = 2
-"""What is longer than so many times its shorter side was not cut out round a face."""
+"""A picture longer than this many times its shorter side was not cropped around a face."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A photo, or a copy of it that is reduced and has a border.
+    """A photo, or a reduced copy of it with a border.
 
     Attributes:
-        photo: what is looked at.
-        block: side of the blocks of the original's pixels that each pixel is the mean of.
-        border: its width, pixels.
+        photo: the picture to search.
+        block: side of the blocks of original pixels that each pixel is the mean of.
+        border: width of the border, in pixels of the view.
     """
 
     photo: Photo
@@ -38,7 +38,7 @@ class View:
     border: int = 0
 
     def back(self, face: Face) -> Face:
-        """A face of the view as it lies in the original."""
+        """Convert a face of the view to the coordinates of the original."""
         # Boxes count pixels from 1 and include the last: left and top edges are one less.
         edges = np.array([1, 1, 0, 0], np.float32)
         bbox = (face.bbox - self.border - edges) * self.block + edges
@@ -52,12 +52,13 @@ class Portrait:
 
     Attributes:
         thresholds: of P-, R- and O-net.
-        share_of_short_side: least width or height of the face, of the photo's shorter side.
+        share_of_short_side: least size of the face, the larger of width and height, as a share of
+            the photo's shorter side.
         off_centre: furthest that its middle may lie from the photo's, as a share of the photo's
             width across and of its height down.
-        border: width of a grey border to be put round the photo, of its shorter side: the networks
-            learnt from faces in their surroundings, and miss the outline of one that fills the
-            photo. 0 for none.
+        border: width of a grey border added around the photo, as a share of its shorter side: the
+            networks learnt from faces in their surroundings, and miss the outline of a face that
+            fills the photo. 0 for none.
     """
 
     thresholds: tuple[float, float, float]
@@ -66,19 +67,19 @@ class Portrait:
     border: float
 
     def least_px(self, photo: Photo) -> float:
-        """Least width or height of the face."""
+        """Least size of the face, the larger of width and height, in pixels."""
         return self.share_of_short_side * min(photo.width_px, photo.height_px)
 
     def may_be_in(self, photo: Photo) -> bool:
-        """Whether the photo has the shape: a tight one was cut out round a face."""
+        """Whether the photo's shape allows a portrait; with a border, it must not be too long."""
         sides = photo.width_px, photo.height_px
         return not self.border or max(sides) <= MOST_SIDES * min(sides)
 
     def view(self, photo: Photo) -> View:
-        """The photo as it is looked at.
+        """The view to search.
 
-        Large ones are reduced before they get a border: only large faces are looked for, and the
-        copy takes little memory. What is left over beside the last whole block falls away.
+        Large photos are reduced before they get a border: only large faces are sought, and the
+        copy takes little memory. Pixels beyond the last whole block are dropped.
         """
         if not self.border:
             return View(photo)
@@ -90,9 +91,9 @@ class Portrait:
         return View(Photo(rgb, photo.source), block, border)
 
     def best(self, faces: Iterable[Face], photo: Photo) -> tuple[Face, ...]:
-        """The likeliest of the faces that make the photo a portrait; empty where none does.
+        """The most probable face that makes the photo a portrait; empty if none does.
 
-        Of equals the first.
+        Ties go to the first.
         """
         size = np.array([photo.width_px, photo.height_px])
         least = self.least_px(photo)
@@ -108,14 +109,14 @@ class Portrait:
 
 
 def mirror_photo(photo: Photo) -> Photo:
-    """Left and right changed over."""
+    """Swap left and right."""
     return Photo(np.ascontiguousarray(photo.rgb[:, ::-1]), photo.source)
 
 
 def mirror_face(face: Face, width_px: int) -> Face:
-    """A face of a mirrored photo, of that width, as it lies in the photo itself."""
+    """Convert a face of a mirrored photo to the coordinates of the photo, ``width_px`` wide."""
     left, top, right, bottom = face.bbox
-    # Boxes count pixels from 1, landmarks from 0: see ``MTCNN``.
+    # Boxes count pixels from 1, landmarks from 0: see ``facewise.types``.
     bbox = np.array([width_px + 1 - right, top, width_px + 1 - left, bottom], np.float32)
     landmarks = face.landmarks[OTHER_SIDE].copy()
     landmarks[:, 0] = width_px - landmarks[:, 0]

@@ -1,4 +1,4 @@
-"""How a data set's tight crop is shown to the pipeline, for training, scoring and tests alike."""
+"""How tight crops of data sets enter the pipeline, for training, scoring and tests alike."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from facewise.images import BORDER
 from facewise.types import Face, ImageArray, Photo
 
 DETECTION_BORDER: Final = 0.35
-"""Grey border round a data set's tight crop, as a share of its width, so that MTCNN finds it."""
+"""Grey border around a tight crop, as a share of its width, so that MTCNN finds the face."""
 
 DETECTION: Final = 2
-"""Goes up whenever code, the border's or the detector's, changes the landmarks that are found, so
-that stored ones are found anew; ``PIPELINE`` in ``facewise.evaluation.outcomes`` then does, too."""
+"""Increase this whenever the code of the border or the detector changes the landmarks found, so
+that stored ones are computed again; increase ``facewise.evaluation.outcomes.PIPELINE`` too."""
 
 AGE_IF_NOT_FOUND: Final = 33.0
-"""What a face that was not found counts as, in years; it is wrong in every classification."""
+"""Age assumed for a face that was not found, in years; it counts as wrong in every class."""
 
 
 def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageArray, int]:
-    """Grey border of ``share`` of the width on every side: the picture, and the border in px."""
+    """Add a grey border of ``share`` of the width on every side; returns picture and border, px."""
     border = round(rgb.shape[1] * share)
     padded = np.full(
         (rgb.shape[0] + 2 * border, rgb.shape[1] + 2 * border, 3), BORDER, dtype=np.uint8
@@ -32,7 +32,7 @@ def add_border(rgb: ImageArray, share: float = DETECTION_BORDER) -> tuple[ImageA
 
 
 def nearest_to_centre(faces: Sequence[Face], photo: Photo) -> Face | None:
-    """The face whose box centre lies nearest to the middle of the photo; None of none."""
+    """The face whose box centre is nearest to the middle of the photo; None if there is none."""
     centre = np.array([photo.width_px, photo.height_px], dtype=np.float32) / 2
 
     def distance(face: Face) -> float:

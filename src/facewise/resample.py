@@ -1,13 +1,13 @@
 """Exact area means of any part of a picture, from one integral image.
 
-MTCNN's weights expect each pixel of a pyramid level or crop to be the mean of all photo pixels that
-it touches, unrounded. An integral image gives such a mean with four look-ups whatever the scale, so
-a photo is summed once and every level and crop is read from the same sums. (Resizing level from
-level, or rounding to bytes between, moves boxes and landmarks by several per cent: measured by
-``scripts/mtcnn_parity.py``.)
+MTCNN's weights expect each pixel of a pyramid level or crop to be the unrounded mean of all photo
+pixels it touches. An integral image gives such a mean with four look-ups at any scale, so a photo
+is summed once, and every level and crop is read from the same sums. (Resizing each level from the
+previous one, or rounding to bytes in between, moves boxes and landmarks by several per cent, as
+``scripts/mtcnn_parity.py`` measures.)
 
-A level is read row by row: two rows of sums give a row of windows summed downwards, and OpenCV's
-nearest-neighbour resize picks the columns at the windows' edges out of it, faster than an index.
+A level is read row by row: the difference of two rows of sums is a row of windows summed down, and
+OpenCV's nearest-neighbour resize picks the columns at the windows' edges, faster than indexing.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from facewise.types import FloatArray, ImageArray
 Integers = NDArray[np.int64]
 
 DETAIL: Final = 2
-"""A crop is read from the reduced picture where that still has so many pixels for each of its."""
+"""A crop is read from the reduced picture if that still has this many pixels per crop pixel, in
+either direction."""
 
 SHORT_PIXELS: Final = 257
-"""The sum of so many bytes fits 16 bits, and differences of wrapped sums wrap back."""
+"""The sum of this many bytes fits 16 bits, and differences of wrapped sums wrap back."""
 
 CACHE_BYTES: Final = 400_000
-"""Of sums that are worked on at a time: a processor core's own cache is a megabyte or so."""
+"""Bytes of sums processed at a time: a processor core's own cache is about a megabyte."""
 
 SUMMED_PX: Final = 4_000_000
-"""Pixels of a picture of which sums, 18 bytes a pixel, are held as a whole; larger ones are summed
-strip by strip. Few are: large photos are reduced first, all but panoramas."""
+"""Most pixels of a picture whose sums, 18 bytes per pixel, are held as a whole; larger ones are
+summed strip by strip. Those are rare: large photos other than panoramas are reduced first."""
 
 STRIP_PX: Final = 3_000_000
-"""Pixels of a strip, or as many as a row of the coarsest windows has."""
+"""Pixels of a strip; more if one row of the coarsest windows needs it."""
 
 AHEAD: Final = 3_000_000
-"""Numbers of levels that may be read ahead, 12 MB."""
+"""Numbers (float32) of levels that may be read ahead: 12 MB."""
 
 AHEAD_BY_STRIPS: Final = 12_000_000
-"""The same where each time of reading ahead sums the picture anew, 48 MB."""
+"""The same for pictures summed by strips, where each read-ahead sums the picture again: 48 MB."""
 
 MOST_MENDED: Final = 8
-"""One in so many columns may have to be looked up by itself, or all of them are."""
+"""At most one in this many columns may be looked up individually; beyond that, all are."""
 
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums of all pixels above and to the left, of a picture or a strip of it.
+    """Sums of all pixels above and to the left, for a picture or a strip of it.
 
     Attributes:
         exact: int32 ``(H + 1, W + 1, 3)``.
@@ -67,15 +68,16 @@ class _Sums:
 
     @property
     def short(self) -> NDArray[np.uint16]:
-        """Their lower halves, half the bytes to move: enough for windows of few pixels."""
+        """The lower 16 bits: half the bytes to move, and enough for windows of few pixels."""
         if self._short is None:
             self._short = self.exact.astype(np.uint16)
         return self._short
 
 
 def block_means(rgb: ImageArray, side: int) -> ImageArray:
-    """Means of blocks of ``side`` by ``side`` pixels; what is left over at the right and at the
-    bottom falls away. uint8 ``(H // side, W // side, 3)``; the picture itself where ``side`` is 1.
+    """Means of blocks of ``side`` by ``side`` pixels: uint8 ``(H // side, W // side, 3)``.
+
+    Leftover pixels at the right and bottom are dropped. With ``side`` 1, the picture itself.
     """
     import cv2
 
@@ -91,9 +93,9 @@ class AreaSource:
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
-        reduction: levels are read from blocks of so many pixels squared, and so are crops where
-            that leaves them ``DETAIL``. 1 is exact; more saves the time of summing a large photo of
-            which only coarse levels are wanted.
+        reduction: side of the pixel blocks that levels are read from, and crops too if that leaves
+            them ``DETAIL``. 1 is exact; more saves the time of summing a large photo when only
+            coarse levels are needed.
     """
 
     def __init__(self, rgb: ImageArray, reduction: int = 1) -> None:
@@ -110,7 +112,7 @@ class AreaSource:
         return self._rgb.shape[1], self._rgb.shape[0]
 
     def _by_strips(self, sizes: Sequence[tuple[int, int]]) -> list[FloatArray]:
-        """All levels from one walk down the picture, without sums of all of it."""
+        """Compute all levels in one pass down the picture, without sums of all of it."""
         rows, columns = self._blocks.shape[:2]
         windows = [(_windows(columns, width), _windows(rows, height)) for width, height in sizes]
         means = [np.empty((height, width, 3), np.float32) for width, height in sizes]
@@ -131,7 +133,7 @@ class AreaSource:
         return means
 
     def _read(self, sums: _Sums, x: _Windows, y: _Windows, start: int, mean: FloatArray) -> None:
-        """Fill in some rows of a level, from the row ``start`` on: float32 ``(n, width, 3)``."""
+        """Fill in rows of a level, starting at row ``start``: float32 ``(n, width, 3)``."""
         height, width = mean.shape[:2]
         first, end = (edge[start : start + height] - sums.top for edge in (y.first, y.end))
         if x.longest * y.longest > SHORT_PIXELS:
@@ -142,7 +144,7 @@ class AreaSource:
         across, down = np.repeat(x.reciprocal, 3), y.reciprocal[start : start + height, None]
         columns = sums.exact.shape[1]
         short = sums.short.reshape(len(sums.short), -1)
-        # So many rows at a time as the processor's cache holds.
+        # As many rows at a time as fit the processor's cache.
         step = min(height, max(1, CACHE_BYTES // short[0].nbytes))
         below = self._scratch("below", (step, columns, 3))
         above = self._scratch("above", below.shape)
@@ -150,7 +152,7 @@ class AreaSource:
         for row in range(0, height, step):
             row = min(row, height - step)
             piece = slice(row, row + step)
-            # "clip" spares a check of each index and a copy of the whole.
+            # "clip" avoids checking each index and copying the whole.
             np.take(short, end[piece], axis=0, out=below.reshape(step, -1), mode="clip")
             np.take(short, first[piece], axis=0, out=above.reshape(step, -1), mode="clip")
             np.subtract(below, above, out=below)
@@ -162,8 +164,8 @@ class AreaSource:
     def levels(self, sizes: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
         """The whole picture at these widths and heights: float32 ``(height, width, 3)``, 0 to 255.
 
-        Some are read ahead: what is done with one in between drives the sums out of the processor's
-        cache.
+        Levels are read ahead in groups: work done on a level in between evicts the sums from the
+        processor's cache.
         """
         limit = AHEAD_BY_STRIPS if self._sums is None else AHEAD
         ahead: list[tuple[int, int]] = []
@@ -172,7 +174,7 @@ class AreaSource:
             if number == len(sizes) or sum(w * h * 3 for w, h in ahead) > limit:
                 levels = self._read_levels(ahead)
                 levels.reverse()
-                while levels:  # what has been looked at is let go
+                while levels:  # used levels are freed
                     yield levels.pop()
                 ahead.clear()
 
@@ -186,21 +188,21 @@ class AreaSource:
         return means
 
     def _scratch(self, name: str, shape: tuple[int, ...]) -> NDArray[np.uint16]:
-        """An array of any content, of memory that is taken once: new pages are dear."""
+        """An uninitialised array in memory that is reused: new pages are expensive."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].size < size:
             self._buffers[name] = np.empty(size, np.uint16)
         return self._buffers[name][:size].reshape(shape)
 
     def crops(self, corners: Integers, size_px: int) -> FloatArray:
-        """Parts of the picture, and of the grey round it, as squares.
+        """Parts of the picture, or of the grey around it, resized to squares.
 
         Args:
             corners: int64 ``(N, 4)``, left, top, right, bottom in whole pixels.
             size_px: side S of the squares.
 
         Returns:
-            float32 ``(N, S, S, 3)``, 0 to 255; grey where a part is empty.
+            float32 ``(N, S, S, 3)``, 0 to 255; an empty part gives a grey square.
         """
         if self.reduction == 1:
             return self._crops(corners, size_px)
@@ -208,7 +210,7 @@ class AreaSource:
         fine = sides < DETAIL * size_px * self.reduction
         squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
         coarse = np.round(corners[~fine] / self.reduction).astype(np.int64)
-        # What is left over beside the last whole block may round up to a block that is not there.
+        # A corner beyond the last whole block may round up to a block that does not exist.
         height, width = self._blocks.shape[:2]
         inside = corners[~fine] <= np.tile(self.size, 2)
         coarse = np.where(inside, np.minimum(coarse, (width, height, width, height)), coarse)
@@ -217,14 +219,14 @@ class AreaSource:
         return squares
 
     def _crops(self, corners: Integers, size_px: int) -> FloatArray:
-        """``crops`` of the blocks, in their own coordinates."""
+        """``crops`` on the blocks, in block coordinates."""
         if self._sums is None:
             return _crops_apart(self._blocks, corners, size_px)
         return _crops(self._sums.exact, corners, size_px)
 
 
 def _crops_apart(rgb: ImageArray, corners: Integers, size_px: int) -> FloatArray:
-    """Crops from sums of each part by itself: no more memory than the largest takes."""
+    """Crops from separate sums of each part: memory is that of the largest part."""
     squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
     height, width = rgb.shape[:2]
     inside = np.clip(corners, 0, (width, height, width, height))
@@ -238,8 +240,8 @@ def _crops_apart(rgb: ImageArray, corners: Integers, size_px: int) -> FloatArray
 def _integral(rgb: ImageArray) -> NDArray[np.int32]:
     """Sums of all pixels above and to the left: uint8 ``(H, W, 3)`` to int32 ``(H+1, W+1, 3)``.
 
-    Sums of a large photo pass 2**31 and wrap; differences wrap back, as long as a single window
-    holds fewer than 8 million pixels.
+    Sums of a large photo exceed 2**31 and wrap; differences wrap back as long as each window has
+    fewer than 8 million pixels.
     """
     import cv2
 
@@ -249,7 +251,7 @@ def _integral(rgb: ImageArray) -> NDArray[np.int32]:
 def _edges(start: Integers, length: Integers, count: int) -> Integers:
     """First and one-past-last pixel of each of ``count`` windows: ``(N,)`` to ``(2, N, count)``.
 
-    Windows of fractional size reach outwards to whole pixels, so neighbours may share one.
+    Windows of fractional size extend outwards to whole pixels, so neighbours may share a pixel.
     """
     k = np.arange(count)
     first = (k * length[:, None]) // count
@@ -267,11 +269,11 @@ class _Windows:
     """The windows along one side of a level.
 
     Attributes:
-        first: their first pixels.
-        end: one past their last ones.
-        reciprocal: of their lengths.
-        longest: most pixels of one.
-        mended: those that ``_subtract_columns`` must look up by themselves.
+        first: first pixel of each.
+        end: one past the last pixel of each.
+        reciprocal: reciprocals of their lengths.
+        longest: length of the longest, in pixels.
+        mended: indices that ``_subtract_columns`` must look up individually.
     """
 
     first: Integers
@@ -299,15 +301,15 @@ def _subtract_columns(
 ) -> NDArray[np.uint16]:
     """Differences of columns, each window's end minus its first, ``(rows, width, 3)``.
 
-    Nearest-neighbour resizing picks each window's first pixel, ``floor(k * length / count)``. One
-    pixel further is where the window before ends, but for the few that end between two pixels, and
-    the last one: these are looked up.
+    Nearest-neighbour resizing picks each window's first pixel, ``floor(k * length / count)``. The
+    window before ends one pixel later, except for the few that end between two pixels and the last
+    window; those are looked up.
 
     Args:
         sums: ``(rows, length + 1, 3)``.
         x: the windows.
-        first: to work in, ``(rows, width, 3)``; the result.
-        end: another.
+        first: work space ``(rows, width, 3)``, usually returned as the result.
+        end: more work space of the same shape.
     """
     import cv2
 
@@ -317,7 +319,7 @@ def _subtract_columns(
     size = (len(x.first), len(sums))
     cv2.resize(sums[:, :-1], size, dst=first, interpolation=cv2.INTER_NEAREST)
     cv2.resize(sums[:, 1:], size, dst=end, interpolation=cv2.INTER_NEAREST)
-    # As one long row, which is faster; what runs over from row to row is the last window.
+    # As one long row, which is faster; only the last window of each row mixes rows, and is mended.
     np.subtract(end.reshape(-1)[3:], first.reshape(-1)[:-3], out=first.reshape(-1)[:-3])
     first[:, mended] = sums[:, x.end[mended]] - sums[:, x.first[mended]]
     return first
@@ -348,19 +350,19 @@ def _means(
     across: FloatArray,
     down: FloatArray,
 ) -> FloatArray:
-    """Means of windows, one by one.
+    """Means of individual windows.
 
     Args:
         sums: of all pixels above and to the left.
-        windows: left ``(N, width)``, top ``(N, height)``, right and bottom.
-        across: the reciprocal of each window's width ``(N, width)``.
-        down: of its height ``(N, height)``.
+        windows: left ``(N, width)``, top ``(N, height)``, right and bottom alike.
+        across: reciprocals of the windows' widths ``(N, width)``.
+        down: reciprocals of their heights ``(N, height)``.
 
     Returns:
         float32 ``(N, height, width, 3)``.
     """
     left, top, right, bottom = windows
-    # A pixel's three sums are copied as one thing, by its place in the flat array.
+    # The three sums of a pixel are copied as one item, by its index in the flat array.
     pixels = sums.reshape(-1).view("V12")
     column0, column1 = left[:, None], right[:, None]  # (N, 1, width)
     row0, row1 = (y[..., None] * sums.shape[1] for y in (top, bottom))  # (N, height, 1)

@@ -1,8 +1,8 @@
 """Settings of the server: keyword arguments, then ``FACEWISE_*`` variables, then a TOML file.
 
-The file is named by ``FACEWISE_CONFIG``; its keys are the fields below. The library takes
-arguments only: a setting has a meaning only where a person runs a service. (It heeds two
-variables of others, on their own telemetry: ORT_DISABLE_TELEMETRY, RAY_USAGE_STATS_ENABLED.)
+``FACEWISE_CONFIG`` names the file; its keys are the fields below. The library takes arguments
+only: settings are for those who run a service. (It honours two variables of other projects, for
+their own telemetry: ORT_DISABLE_TELEMETRY and RAY_USAGE_STATS_ENABLED.)
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
 _FOREIGN: Final = re.compile(
     r"FACEWISE_(CONFIG|DATA|PARITY_FACES|SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_\w+)"
 )
-"""Variables that are no settings: the file's, those of commands and tests, and those that
-Kubernetes and Docker's links set for a service named facewise."""
+"""Variables that are not settings: the one that names the file, those of commands and tests, and
+those that Kubernetes and Docker links set for a service named facewise."""
 MULTIPART_OVERHEAD_BYTES: Final = 64_000
-"""Allowed above the photos' limit for boundaries, part headers and small fields."""
+"""Allowance beyond the limit on photos, for boundaries, part headers and small fields."""
 KEY_LENGTH: Final = 8
-"""Characters at least of the API key: a shorter one can be guessed."""
+"""Minimum length of the API key: a shorter one can be guessed."""
 PUBLISHED_MAX_FACES: Final = 500
-"""Of one photo where others are expected: a thousand faces keep a thread for half a minute."""
+"""Default limit per photo if the server is published: 1,000 faces occupy a thread for half a
+minute."""
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?"
 )
@@ -153,7 +154,7 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        # As the end of a file's line: headers lose it, so that nobody could send such a key.
+        # White space, such as a file's final newline, is lost in headers: no client could send it.
         key = value.get_secret_value().strip()
         if len(key) < KEY_LENGTH:
             raise ValueError(f"choose a key of {KEY_LENGTH} characters or more")
@@ -207,21 +208,21 @@ class Settings(BaseSettings):
 
     @property
     def is_published(self) -> bool:
-        """Whether others than this machine's user can be expected: bound beyond loopback, or on
-        loopback with a proxy in front.
+        """Whether clients other than this machine's user are expected: the server is bound beyond
+        loopback, or to loopback with a proxy in front.
         """
         return not is_loopback(self.host) or bool(self.root_path) or bool(self.trusted_proxies)
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine's user is expected, and no operator has said who else may be:
-        then a proxy or a tunnel that publishes the server all the same is one that nobody declared.
+        """Whether only this machine's user is expected and no operator has chosen attributes: a
+        proxy or tunnel that publishes the server anyway is then undeclared.
         """
         return not self.is_published and self.attributes is None
 
     @property
     def served_attributes(self) -> tuple[str, ...]:
-        """What is computed and shown, in the contract's order."""
+        """Attributes that are computed and shown, in the contract's order."""
         if self.attributes is not None:
             return self.attributes
         if self.is_published:
@@ -230,7 +231,7 @@ class Settings(BaseSettings):
 
     @property
     def served_max_faces(self) -> int | None:
-        """Faces of one photo that are answered for, the largest; None for all."""
+        """Most faces answered per photo, the largest first; None for all."""
         if self.max_faces is None and self.is_published:
             return PUBLISHED_MAX_FACES
         return self.max_faces
@@ -256,7 +257,7 @@ class Settings(BaseSettings):
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers send it, for it is compared letter by letter."""
+    """Normalise an origin to what browsers send, since it is compared character by character."""
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
         raise ValueError(
@@ -270,7 +271,7 @@ def _origin(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a bind address is reached from this machine alone."""
+    """Whether a bind address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -280,7 +281,7 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; arguments that are None count as not given.
+    """Read the settings; arguments that are None are ignored.
 
     Raises:
         OptionError: a value cannot be used; the message names the setting and the variable.
@@ -301,12 +302,12 @@ def load_settings(**overrides: Any) -> Settings:
             message = item["msg"].removeprefix("Value error, ")
             parts.append(f"{name} (FACEWISE_{name.upper()}): {message}")
         raise OptionError("; ".join(parts)) from error
-    except ValueError as error:  # a TOML file that does not parse
+    except ValueError as error:  # the TOML file does not parse
         raise OptionError(f"{CONFIG_VARIABLE}={path}: {error}") from error
 
 
 def _check_variables() -> None:
-    """Refuse what is misspelt: a key under another name would leave the server open."""
+    """Refuse misspelt variables: an API key under another name would leave the server open."""
     prefix = "FACEWISE_"
     unknown = [
         f"{name} is not a setting{_nearest(name[len(prefix) :].lower(), prefix)}"

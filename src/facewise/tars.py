@@ -1,4 +1,4 @@
-"""Files in a tar and where their bytes begin; damage is never taken for the tar's end."""
+"""Lists the files in a tar and where their bytes lie; damage is never mistaken for its end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class Entry(NamedTuple):
     """A file in a tar.
 
     Attributes:
-        name: its path in there.
-        place: first byte and size; None for what cannot be read as one piece.
-        problem: why it has no place: a link leads to no file, or it is stored sparse; "" for a
-            device.
+        name: its path in the tar.
+        place: first byte and size; None if it cannot be read as one piece.
+        problem: why it has no place: it is a link to no file, or stored sparse; "" for a device.
     """
 
     name: str
@@ -31,11 +30,11 @@ class Entry(NamedTuple):
 
 
 def read_tar(file: BinaryIO) -> Iterator[Entry]:
-    """Files of a tar in its order, then its links, which are resolved.
+    """Yield the files of a tar in order, then its links, resolved.
 
     Raises:
-        tarfile.TarError: it is damaged, cut off, or goes on after its end; raised last, after all
-            that can be read.
+        tarfile.TarError: it is damaged, cut off, or continues after its end; raised last, after
+            everything readable.
         EOFError: the same.
     """
     links: dict[str, str] = {}
@@ -56,19 +55,19 @@ def read_tar(file: BinaryIO) -> Iterator[Entry]:
 
 
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Headers of a tar, none of them kept.
+    """Yield the headers of a tar without keeping them.
 
     Raises:
         tarfile.TarError: it is damaged, ends within a member or header or without an end mark, or
-            goes on after its end.
+            continues after its end.
     """
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header it read
             yield member
-        # tarfile takes whatever is no header for the end, and the file's end, too, where a tar was
-        # cut off between two members; the end is two blocks of zeros, of which some leave one out.
+        # tarfile takes anything that is not a header for the end, and also the end of a file cut
+        # off between two members. The real end is two blocks of zeros; some writers omit one.
         file.seek(tar.offset)
         mark = file.read(2 * tarfile.BLOCKSIZE)
         if not mark:
@@ -76,7 +75,7 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         if any(mark):
             what = "it ends within the header" if len(mark) < tarfile.BLOCKSIZE else "no header"
             raise tarfile.ReadError(f"{what} at byte {tar.offset:,}")
-        while zeros := file.read(1 << 20):  # a page that a disk lost, or tars put together by cat
+        while zeros := file.read(1 << 20):  # a page lost by a disk, or tars joined by cat
             if after := zeros.lstrip(b"\0"):
                 at = file.tell() - len(after)
                 raise tarfile.ReadError(f"data after the end mark at byte {at:,}")
@@ -85,27 +84,27 @@ def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 def _entry(name: str, member: tarfile.TarInfo) -> Entry:
     if not member.isreg():
         return Entry(name)
-    if member.issparse():  # a map and pieces, while its size is that of the file they make
+    if member.issparse():  # a map and pieces; size is that of the whole file
         return Entry(name, problem=SPARSE)
     return Entry(name, (member.offset_data, member.size))
 
 
 def _target(link: tarfile.TarInfo) -> str:
-    """A symbolic link counts from its own folder, a hard link from the tar's root."""
+    """Target of a link: relative to its folder if symbolic, to the tar's root if hard."""
     folder = posixpath.dirname(link.name) if link.issym() else ""
     return posixpath.normpath(posixpath.join(folder, link.linkname))
 
 
 def _resolve(file: BinaryIO, links: Mapping[str, str]) -> Iterator[Entry]:
-    """Each link as the file that it leads to, over other links too; of several files of that name
-    the first, as everywhere. Where a file has the link's own name, that file is meant.
+    """Yield each link as the file that it leads to, possibly through other links.
 
-    Headers are read again, for those of links' targets only are kept.
+    Of several files with the same name the first counts, as elsewhere. A file with the link's own
+    name takes precedence. Headers are read a second time, keeping only those of the targets.
     """
     by_name = {posixpath.normpath(name): target for name, target in links.items()}
     wanted = {*by_name, *by_name.values()}
     found: dict[str, Entry] = {}
-    with contextlib.suppress(*DAMAGE):  # which has been said
+    with contextlib.suppress(*DAMAGE):  # already reported
         for member in _members(file):
             name = posixpath.normpath(member.name)
             if member.isreg() and name in wanted:

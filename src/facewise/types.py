@@ -1,12 +1,12 @@
 """The frozen values that flow through facewise: Photo, Face, Distribution, Prediction.
 
-Coordinates, everywhere: pixels of the upright photo (EXIF orientation applied), x to the right, y
-down, the origin at the top-left corner of the top-left pixel; boxes are ``xyxy``. "Left" and
+Coordinates are always pixels of the upright photo (EXIF orientation applied), x to the right, y
+down, with the origin at the top-left corner of the top-left pixel; boxes are ``xyxy``. "Left" and
 "right" are the viewer's, not the subject's. Arrays handed out are read-only.
 
-A detected face's ``bbox`` follows the convention of MTCNN's weights instead: its coordinates count
-from 1, and the last pixel is in it. Its left and top are up to one pixel larger than an index into
-the photo's array; its landmarks are not.
+The ``bbox`` of a detected face instead follows the convention of MTCNN's weights: coordinates count
+from 1, and the last pixel is included. Its left and top are up to one pixel larger than an index
+into the photo's array; landmarks are not affected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class _ByFields:
-    """Compared, pickled and copied by the fields; a copy's constructor makes it read-only, too."""
+    """Compares, pickles and copies by fields; a copy goes through the constructor, so it is
+    read-only too.
+    """
 
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -57,14 +59,16 @@ class _ByFields:
         return all(map(_same, self._fields(), other._fields()))
 
     def __hash__(self) -> int:
-        """Of the scalars: an array has no hash."""
+        """Hash the scalars only: an array has no hash."""
         scalars = (int, float, str, tuple)
         return hash(tuple(value for value in self._fields() if isinstance(value, scalars)))
 
 
 class _ReadOnly(dict[str, str]):
-    """A dict that refuses to change; unlike ``MappingProxyType`` it can be pickled and copied, and
-    ``dataclasses.asdict`` and ``json.dumps`` take it.
+    """A dict that refuses changes.
+
+    Unlike ``MappingProxyType`` it can be pickled and copied, and ``dataclasses.asdict`` and
+    ``json.dumps`` accept it.
     """
 
     __slots__ = ()
@@ -88,7 +92,7 @@ class Photo(_ByFields):
         source: where it came from, for messages only; None for arrays and bytes.
 
     Raises:
-        InvalidArrayError: the array is another.
+        InvalidArrayError: the array has another dtype or shape.
     """
 
     rgb: ImageArray
@@ -117,7 +121,7 @@ class Photo(_ByFields):
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How much a face lets anyone see.
+    """How much can be seen of a face.
 
     Attributes:
         eye_distance_px: pixels of the photo between the two eye centres.
@@ -152,17 +156,17 @@ class Face(_ByFields):
     Lists and arrays of other numbers become float32.
 
     Attributes:
-        bbox: float32 ``(4,)``, xyxy in pixels of the upright photo, counted as the module says; may
-            reach past its edges.
+        bbox: float32 ``(4,)``, xyxy in pixels of the upright photo, in the convention described in
+            the module docstring; may reach past the photo's edges.
         landmarks: float32 ``(5, 2)``: left eye, right eye, nose, left and right mouth corner, as
             the viewer sees them.
-        detection_score: 0 to 1, as ``MTCNN`` gives it. Leave it out where another detector found
-            the face: what its score means is not known here.
+        detection_score: 0 to 1, on ``MTCNN``'s scale. Leave it out if another detector found the
+            face: its scores mean something else.
         quality: None until the face has been cut out.
 
     Raises:
-        OptionError: there are no landmarks, a shape is another, a number is none or infinite, the
-            box ends where it begins or before, the score is out of range.
+        OptionError: landmarks are missing, a shape is wrong, a number is NaN or infinite, the box
+            has no extent, or the score is out of range.
     """
 
     bbox: FloatArray
@@ -170,7 +174,7 @@ class Face(_ByFields):
     detection_score: float = 1.0
     quality: Quality | None = None
 
-    if TYPE_CHECKING:  # what the constructor takes is more than what the fields hold
+    if TYPE_CHECKING:  # the constructor accepts more types than the fields hold
 
         def __init__(
             self,
@@ -186,8 +190,8 @@ class Face(_ByFields):
                 "Face needs five landmarks: if there are only boxes, "
                 "MTCNN().find_landmarks(photo, boxes) turns them into faces"
             )
-        # Copies, for the caller's arrays stay the caller's to change. Not by np.array: it asks for
-        # a copy in a way that torch's tensors do not know.
+        # Copies, so that callers may go on changing their arrays. Not np.array, which asks for a
+        # copy in a way that torch tensors do not support.
         bbox = np.asarray(self.bbox, np.float32).copy()
         landmarks = np.asarray(self.landmarks, np.float32).copy()
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
@@ -209,13 +213,13 @@ class Face(_ByFields):
             )
         object.__setattr__(self, "bbox", _frozen(bbox))
         object.__setattr__(self, "landmarks", _frozen(landmarks))
-        object.__setattr__(self, "detection_score", float(score))  # np.float32 is no JSON
+        object.__setattr__(self, "detection_score", float(score))  # np.float32 is not JSON
 
     def __repr__(self) -> str:
         return f"<Face {_box(self)}, detection_score {self.detection_score:.2f}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; without ``quality`` where there is none."""
+        """Plain JSON-ready values; ``quality`` is omitted if it is None."""
         out: dict[str, Any] = {
             "bbox": [round(float(v), 2) for v in self.bbox],
             "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.landmarks],
@@ -228,7 +232,7 @@ class Face(_ByFields):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distribution(_ByFields, Mapping[str, float]):
-    """Probabilities over named classes; a mapping of labels to them, in the labels' order.
+    """Probabilities over named classes, as a mapping from label to probability, in label order.
 
     Attributes:
         labels: K names.
@@ -266,7 +270,7 @@ class Distribution(_ByFields, Mapping[str, float]):
         return float(self.probabilities.max())
 
     def __getitem__(self, label: str | int) -> float:
-        """The probability of a label; an age may be a number.
+        """The probability of a label; ages may be given as numbers.
 
         Raises:
             KeyError: there is no such label.
@@ -294,7 +298,7 @@ class Distribution(_ByFields, Mapping[str, float]):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which weights answered."""
+    """Identifies the weights behind an answer."""
 
     name: str
     version: str
@@ -314,16 +318,17 @@ class Prediction(_ByFields):
     Attributes:
         face: the face they belong to.
         age_years: the expected apparent age.
-        age_interval_years: lowest and highest age, inclusive, that holds the labelled age with
-            probability ``coverage`` on faces like the calibration set's.
+        age_interval_years: lowest and highest age, inclusive; contains the labelled age with
+            probability ``coverage`` on faces like those of the calibration set.
         coverage: nominal coverage of the interval and of the label sets.
         age: over the 120 single years.
         age_decades: over the 12 decades.
         gender: over male, female.
         ethnicity: over White, Black, Asian, Indian, Others.
         vector: float32 ``(19,)``, see ``facewise.labels``; NaN where an attribute is off.
-        abstained: attribute to the reason, in words; empty when facewise stands by all of them.
-        model: which weights answered.
+        abstained: maps each attribute that facewise abstains from to the reason, in words; empty
+            if it stands by all of them.
+        model: identifies the weights.
     """
 
     face: Face
@@ -390,13 +395,13 @@ def _box(face: Face) -> str:
 
 
 def answers(prediction: Prediction, *, percent: bool = True) -> dict[str, str]:
-    """Attribute to a few words, for people: "31 (24-39)", "female 88%", "Asian 52%?".
+    """Short human-readable answers by attribute: "31 (24-39)", "female 88%", "Asian 52%?".
 
-    A question mark stands behind what facewise abstains from; what is off is absent.
+    A question mark follows answers that facewise abstains from; attributes that are off are absent.
 
     Args:
         prediction: of one face.
-        percent: with the probability of the label.
+        percent: include the probability of the label.
     """
     out: dict[str, str] = {}
     marks = dict.fromkeys(prediction.abstained, "?")

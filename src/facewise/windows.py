@@ -1,4 +1,4 @@
-"""P-net's windows: the pieces of a level it looks at, and which of its windows may hold a face."""
+"""P-net's windows: the pieces of a level it scans, and the windows that may hold a face."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STRIDE_PX: Final = 2
 """Step of P-net's window."""
 
 PIECE_AREA_PX: Final = 60_000
-"""Pixels of a level that P-net sees at a time; see ``pieces``."""
+"""Pixels of a level that P-net processes at a time; see ``pieces``."""
 
 MIN_STEP_PX: Final = 24
-"""Least step from one piece down to the next, however wide they are."""
+"""Least step from one piece to the next, however long their other side is."""
 
 
 WINDOWS_AT_ONCE: Final = 256
-"""Levels are suppressed together while they have no more windows: each window is compared with
-those of other levels, too, for nothing."""
+"""Most windows of levels that are suppressed together: each window is also compared, needlessly,
+with those of the other levels."""
 
 
 @dataclass(slots=True)
@@ -44,14 +44,14 @@ class Candidates:
 
 @dataclass(slots=True)
 class Map:
-    """What P-net gives for a piece of a level.
+    """P-net's output for a piece of a level.
 
     Attributes:
         logit: ``(1, h, w)``.
         regression: ``(1, 4, h, w)``.
         left: the piece's first column.
         top: the piece's first row.
-        scale: the level's.
+        scale: scale of the level.
     """
 
     logit: FloatArray
@@ -62,16 +62,16 @@ class Map:
 
 
 def logit_of(probability: float) -> float:
-    """What a network must give for a probability of a face."""
+    """The logit that corresponds to a probability."""
     return math.log(probability / (1 - probability))
 
 
 def pieces(level_image: FloatArray) -> Iterator[tuple[int, int, FloatArray]]:
-    """Left column, top row and pixels of pieces of a level, so that P-net's layers stay in the
-    processor's cache, and in memory however long and narrow a picture is.
+    """Split a level into pieces; yields left column, top row and pixels of each.
 
-    Pieces overlap by what a window needs, and begin at even pixels, so that they give the very
-    windows of the whole level.
+    P-net's layers then fit the processor's cache, and memory however long and narrow the picture.
+    Pieces overlap by as much as a window needs and begin at even pixels, so that together they give
+    exactly the windows of the whole level.
     """
     height, width = level_image.shape[:2]
     for columns in _cuts(width, _step(MIN_STEP_PX)):
@@ -80,7 +80,7 @@ def pieces(level_image: FloatArray) -> Iterator[tuple[int, int, FloatArray]]:
 
 
 def _step(other_side: int) -> int:
-    """From one piece to the next, where their other side is so long."""
+    """Step from one piece to the next, given the length of their other side."""
     return max(MIN_STEP_PX, PIECE_AREA_PX // other_side // STRIDE_PX * STRIDE_PX)
 
 
@@ -96,11 +96,11 @@ def _cuts(length: int, step: int) -> Iterator[slice]:
 def likely_windows(
     maps: Sequence[Map], threshold: float
 ) -> Iterator[tuple[Candidates, FloatArray, NDArray[np.intp]]]:
-    """Windows that may hold a face, some levels at a time, with their regressions ``(N, 4)`` and
-    the number of each one's level ``(N,)``, ascending.
+    """Yield windows that may hold a face, a few levels at a time.
 
-    All maps are looked through at once, and levels with few windows come together: with few faces,
-    numpy's calls are the cost.
+    Each item also has their regressions ``(N, 4)`` and level numbers ``(N,)``, ascending. All maps
+    are searched at once, and levels with few windows are joined: with few faces, numpy's call
+    overhead is the cost.
     """
     logits = np.concatenate([m.logit.ravel() for m in maps])
     hits = np.flatnonzero(logits >= logit_of(threshold))
@@ -129,7 +129,7 @@ def likely_windows(
 
 
 def _joined(ends: Sequence[int]) -> Iterator[int]:
-    """Where runs of levels end that hold ``WINDOWS_AT_ONCE`` together, or are one level."""
+    """Ends of runs of levels that hold at most ``WINDOWS_AT_ONCE`` together, or are one level."""
     start = 0
     for end, next_end in itertools.pairwise([*ends, math.inf]):
         if next_end - start > WINDOWS_AT_ONCE:
