@@ -1,1 +1,1 @@
-"""What evaluation and audit share: bootstrap intervals, confusions, plots, Markdown and HTML."""
+"""Shared by evaluation and audit: bootstrap intervals, confusions, plots, Markdown and HTML."""

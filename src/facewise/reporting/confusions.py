@@ -1,20 +1,20 @@
-"""How a model confuses classes: fitted on calibration faces, kept in the spec, drawn anew.
+"""How a model confuses classes: fitted on calibration faces, stored in the spec, and resampled.
 
-What is kept for an attribute and a data set of calibration faces::
+Stored for each attribute and data set of calibration faces::
 
     {"labels": ["male", "female"], "n": [1050, 977],
      "counts": [[946, 104], [127, 850]],          # rows are labels, columns answers
      "offsets": [0.02, -0.02],
      "covariance": [[...], [...]]}
 
-``offsets`` turn a calibrated probability into a likelihood ratio: P(face | class k) is
-proportional to p_k exp(offset_k). An offset is a bias that makes the probabilities right on
-average in each class (bias-corrected calibration; Alexandari, Kundaje and Shrikumar, 2020), minus
-the log of the class's share of the calibration faces. ``covariance`` is that of the offsets, for
-three reasons: over draws of the calibration faces, each class drawn by itself and near-duplicates
-together; what the ridge leaves open of a class with hardly a face; and over class priors that the
-calibration faces might have had. Were the probabilities right but for a bias, the offsets would be
-the same whatever the priors; so far as they are not, no data set's offsets are known any better.
+``offsets`` turn calibrated probabilities into likelihood ratios: P(face | class k) is proportional
+to p_k exp(offset_k). An offset is the bias that makes the probabilities right on average in each
+class (bias-corrected calibration; Alexandari, Kundaje and Shrikumar, 2020), minus the log of the
+class's share of the calibration faces. ``covariance``, of the offsets, sums three uncertainties:
+over draws of the calibration faces, within each class and with near-duplicates together; what the
+ridge leaves open for classes with hardly a face; and over class priors that the calibration faces
+might have had. If a bias were the probabilities' only error, the offsets would not depend on the
+priors; to the extent that they do, no data set's offsets are known more precisely.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     "ethnicity": ETHNICITY_LABELS,
 }
 RIDGE: Final = 1.0
-"""Pulls biases of classes with hardly a face towards 0, as one face would."""
+"""Pulls the biases of classes with hardly a face towards 0, with the weight of one face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Confusions:
-    """Of one attribute; K classes.
+    """The confusions of one attribute with K classes.
 
     Attributes:
         n: calibration faces of each class, ``(K,)``.
-        counts: labels by answers, ``(K, K)``.
+        counts: labels (rows) by answers (columns), ``(K, K)``.
         offsets: log likelihood ratio minus log probability, ``(K,)``.
         covariance: of the offsets, ``(K, K)``.
     """
@@ -87,7 +87,7 @@ class Confusions:
         return drawn
 
     def shares(self) -> Floats:
-        """P(answer | class) with half a face added to each cell's right answer: ``(K, K)``."""
+        """P(answer | class), with half a face added to each class's right answer: ``(K, K)``."""
         padded = self.counts + 0.5 * np.eye(len(self.n))
         out: Floats = padded / padded.sum(1, keepdims=True)
         return out
@@ -101,11 +101,11 @@ class Confusions:
 
 
 PRIORS_DRAWN: Final = 40
-"""Class priors over which the offsets' dependence on those of the calibration faces is measured."""
+"""Class priors drawn to measure how the offsets depend on those of the calibration faces."""
 
 LEAST_PRIOR, MOST_PRIOR = 0.02, 0.8
 MOST_WEIGHT: Final = 8.0
-"""Of a calibration face under drawn priors: a class of two or three cannot stand for most of it."""
+"""Limit for a calibration face under drawn priors: two or three faces must not dominate."""
 
 _TINY: Final = np.finfo(np.float32).tiny
 
@@ -117,8 +117,9 @@ _MALFORMED: Final = (
 def class_masses(
     probabilities: FloatArray, labels: NDArray[np.integer[Any]]
 ) -> tuple[FloatArray, FloatArray]:
-    """Probabilities ``(N, K)`` and, of each row, the part that agrees with its class: never quite
-    0, however sure the model is of another.
+    """Probabilities ``(N, K)``, and the part of each row that agrees with its label.
+
+    That part is never quite 0, however sure the model is of another class.
     """
     mine = labels[:, None] == np.arange(probabilities.shape[1])
     return probabilities, np.where(mine, np.maximum(probabilities, _TINY), 0).astype(np.float32)
@@ -127,7 +128,7 @@ def class_masses(
 def decade_masses(
     ages: FloatArray, ranges: NDArray[np.integer[Any]]
 ) -> tuple[FloatArray, FloatArray]:
-    """Decades' probabilities ``(N, 12)`` and, of each row, the part that agrees with its label.
+    """Probabilities of decades ``(N, 12)``, and the part of each row that agrees with its label.
 
     Args:
         ages: distributions over years ``(N, 120)``.
@@ -143,14 +144,14 @@ def fit_confusions(
     labels: Sequence[str],
     groups: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
-    """Fit one attribute on calibration faces; the form of the result is this module's docstring.
+    """Fit one attribute on calibration faces; the module docstring describes the result.
 
     Args:
         probabilities: calibrated, ``(N, K)``.
         inside: the part of each that agrees with the face's label, ``(N, K)``: see
-            ``class_masses`` and ``decade_masses``. An age group may reach into two decades.
+            ``class_masses`` and ``decade_masses``. An age group may span two decades.
         labels: names of the K classes.
-        groups: near-duplicates share one, ``(N,)``.
+        groups: shared by near-duplicates, ``(N,)``.
     """
     p = np.maximum(probabilities.astype(np.float64), 1e-9)
     mass = np.where(inside > 0, np.maximum(inside.astype(np.float64), 1e-9), 0)
@@ -176,12 +177,12 @@ def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
 
 
 def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
-    """Covariance of the offsets over class priors of the calibration faces, drawn log-uniform.
+    """Covariance of the offsets over log-uniformly drawn class priors of the calibration faces.
 
     Args:
         p: probabilities ``(N, K)``.
         mass: the part of each that agrees with the label.
-        labels: classes to weigh by, ``(N,)``.
+        labels: classes to weight by, ``(N,)``.
     """
     rng = np.random.default_rng(0)
     faces = np.bincount(labels, minlength=p.shape[1])
@@ -194,7 +195,7 @@ def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
         weights = (priors / np.maximum(faces, 1))[labels]
         weights *= len(p) / weights.sum()
         offsets = _offsets(_fit_bias(p, mass, weights), mass, weights)
-        # What all have in common changes no share; shares of classes without a face are not known.
+        # What all offsets share changes no result; those of classes without a face are unknown.
         found.append(np.where(held, offsets - offsets[held].mean(), 0))
     out: Floats = np.cov(np.array(found).T)
     return out
@@ -206,21 +207,21 @@ def _normal(weights: Floats) -> Floats:
 
 
 def _information(said: Floats, weights: Floats) -> Floats:
-    """Curvature of the likelihood in the biases, the ridge included."""
+    """Curvature of the likelihood in the biases, including the ridge."""
     weighted = said * weights[:, None]
     out: Floats = np.diag(weighted.sum(0)) - weighted.T @ said + RIDGE * np.eye(said.shape[1])
     return out
 
 
 def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
-    """Biases with the largest likelihood, summing to about 0: Newton steps, each of which gains.
+    """Maximum-likelihood biases, summing to about 0, by Newton steps that each gain.
 
-    The curvature of the labels' own part is left out: that makes steps shorter, never too long.
+    The curvature of the labels' own part is left out, which only makes steps shorter.
 
     Args:
         p: probabilities ``(N, K)``.
         mass: the part of each that agrees with the label.
-        weights: of the faces, ``(N,)``.
+        weights: one per face, ``(N,)``.
     """
     bias = np.zeros(p.shape[1])
     for _ in range(200):
@@ -234,10 +235,10 @@ def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
 
 
 def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -> Floats:
-    """Sandwich estimate: draws of near-duplicate groups, within each class by itself.
+    """Sandwich estimate over draws of near-duplicate groups, within each class separately.
 
-    Shares of classes among the calibration faces are not what a user's data have, so they are held
-    fixed; were they drawn too, biases and shares would move together and cancel.
+    Class shares among the calibration faces differ from those in a user's data, so they are held
+    fixed; if they were drawn too, biases and shares would move together and cancel.
     """
     label = member.argmax(1)
     codes = np.arange(len(member)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -247,8 +248,8 @@ def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -
     sums = np.zeros((codes.max() + 1, member.shape[1]))
     np.add.at(sums, codes, gradients)
     bread = np.linalg.inv(_information(said, np.ones(len(said))))
-    # Seen as a prior the ridge stands for variance, too: a class that no calibration face is of
-    # would otherwise pass for the best known of all.
+    # As a prior, the ridge contributes variance too: a class without calibration faces would
+    # otherwise seem the best known of all.
     out: Floats = bread @ (sums.T @ sums + RIDGE * np.eye(member.shape[1])) @ bread
     return out
 
@@ -261,15 +262,15 @@ def fit_sources(
     age_ranges: NDArray[np.integer[Any]],
     classes: Mapping[str, tuple[FloatArray, NDArray[np.integer[Any]]]],
 ) -> dict[str, dict[str, Any]]:
-    """The ``confusions`` of a spec's calibration: data set to attribute to ``fit_confusions``.
+    """The ``confusions`` of a spec's calibration: ``fit_confusions`` by data set and attribute.
 
     Args:
-        datasets: of each face, ``(N,)``.
-        found: faces to use.
-        groups: near-duplicates share one.
+        datasets: name for each face, ``(N,)``.
+        found: mask of the faces to use.
+        groups: shared by near-duplicates.
         ages: calibrated distributions over years ``(N, 120)``.
-        age_ranges: first and last year of each label, 0 where it is unknown.
-        classes: gender and ethnicity to calibrated probabilities and labels, -1 unknown.
+        age_ranges: first and last year of each label; 0 if unknown.
+        classes: for gender and ethnicity, calibrated probabilities and labels (-1 if unknown).
     """
     out: dict[str, dict[str, Any]] = {}
     for source in np.unique(datasets):

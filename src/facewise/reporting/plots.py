@@ -1,4 +1,4 @@
-"""Plots as SVG text. Each takes plain numbers, as they stand in a results file."""
+"""Plots as SVG text. Each takes plain numbers, as found in a results file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from facewise.reporting.bootstrap import Figure
 
 INK: Final = ("#1b5e9e", "#c4541a", "#3c7d3c", "#7a4fa0", "#8a6d1d", "#444444")
 FEW: Final = 4
-"""Curves whose names find room inside a plot."""
+"""Most curves whose legend fits inside the plot."""
 
 LONGEST: Final = 60
-"""Characters of a label beside a plot."""
+"""Most characters of a label beside a plot."""
 
 Point = Sequence[float]
-"""x and y, and whatever follows."""
+"""x and y; further values are ignored."""
 
 
 def _axes(width: float = 6.0, height: float = 4.0) -> tuple[Any, Any]:
@@ -30,26 +30,26 @@ def _axes(width: float = 6.0, height: float = 4.0) -> tuple[Any, Any]:
 
 
 def _curve(axes: Any, number: int, name: str, points: Sequence[Point], **style: Any) -> None:
-    """A curve in an ink of its own, or, where inks run out, in another dash."""
+    """Plot a curve in its own colour; when colours run out, the dash pattern changes."""
     ink, dash = INK[number % len(INK)], ("-", "--", ":")[number // len(INK) % 3]
     x, y = [p[0] for p in points], [p[1] for p in points]
     axes.plot(x, y, dash, color=ink, label=name, **style)
 
 
 def _legend(axes: Any, count: int) -> None:
-    """Inside, or beside the plot where it would cover the curves."""
+    """Add a legend inside the plot, or beside it if it would cover the curves."""
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if count > FEW else {}
     axes.legend(frameon=False, fontsize=8, **beside)
 
 
 def _label(name: str) -> str:
-    """A name of any length as a label that leaves room for the plot; dollars begin no formula."""
+    """Shorten a name to leave room for the plot, and escape dollars, which begin formulas."""
     short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\u2026"
     return short.replace("$", r"\$")
 
 
 def _svg(canvas: Any) -> str:
-    """The same picture gives the same text: no date, no random ids, text kept as text."""
+    """Render reproducible SVG: no date, no random ids, text kept as text."""
     import matplotlib as mpl
 
     out = io.StringIO()
@@ -57,7 +57,7 @@ def _svg(canvas: Any) -> str:
         warnings.catch_warnings(),
         mpl.rc_context({"svg.hashsalt": "facewise", "svg.fonttype": "none"}),
     ):
-        # The reader's fonts draw the text, and have letters that Matplotlib's own lacks.
+        # The reader's fonts draw the text, and have glyphs that Matplotlib's font lacks.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")
         canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
@@ -65,11 +65,11 @@ def _svg(canvas: Any) -> str:
 
 
 def reliability(curves: Mapping[str, Sequence[Point]], title: str) -> str:
-    """Stated probability against share right.
+    """Reliability diagram: stated probability against share right.
 
     Args:
-        curves: name to points ``(mean probability, share right, n)``.
-        title: over the plot.
+        curves: points ``(mean probability, share right, n)`` by name.
+        title: above the plot.
     """
     canvas, axes = _axes(4.6 if len(curves) <= FEW else 6.4, 4.2)
     axes.plot([0, 1], [0, 1], color="#999", lw=1, ls="--")
@@ -92,11 +92,11 @@ def lines(
     """Curves over a common axis, with a dot for a chosen point of each.
 
     Args:
-        curves: name to points ``(x, y)``.
-        title: over the plot.
-        x_label: under it.
-        y_label: beside it.
-        marks: name of a curve to the point chosen on it.
+        curves: points ``(x, y)`` by name.
+        title: above the plot.
+        x_label: below the plot.
+        y_label: beside the plot.
+        marks: the chosen point by name of the curve.
     """
     canvas, axes = _axes(6.0 if len(curves) <= FEW else 8.4)
     for number, (name, points) in enumerate(curves.items()):
@@ -109,9 +109,9 @@ def lines(
 
 
 def intervals(figures: Mapping[str, Figure], *, title: str, x_label: str, line: float) -> str:
-    """A dot and its 95 % interval a row, the first row on top, with a line to compare with.
+    """One dot with its 95 % interval per row, the first on top, and a line to compare with.
 
-    A figure without an interval is a dot alone.
+    A figure without an interval is just a dot.
     """
     canvas, axes = _axes(6.4, 1.2 + 0.26 * len(figures))
     for row, f in enumerate(figures.values()):
@@ -127,7 +127,7 @@ def intervals(figures: Mapping[str, Figure], *, title: str, x_label: str, line: 
 
 
 def confusion(matrix: Sequence[Sequence[int]], truth: Sequence[str], said: Sequence[str]) -> str:
-    """Share of each labelled class (a row) that was called each answer (a column), with counts."""
+    """Share of each labelled class (rows) that received each answer (columns), with counts."""
     canvas, axes = _axes(1.8 + 0.75 * len(said), 1.4 + 0.55 * len(truth))
     shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")

@@ -1,4 +1,4 @@
-"""One report, two forms: Markdown with pictures beside it, and one HTML file that holds them."""
+"""A report in two forms: Markdown with separate plots, and a single HTML file that embeds them."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ $body
 def markdown_table(
     header: Sequence[str], rows: Iterable[Sequence[object]], *, rule: str = "|---"
 ) -> str:
-    """A table by itself, for pages that are put together by hand.
+    """A Markdown table on its own, for pages assembled by hand.
 
     Args:
         header: names of the columns.
-        rows: a value a column each.
-        rule: what stands between them, of each column.
+        rows: one value per column each.
+        rule: the line between header and rows, for one column.
     """
     return "\n".join([_row(header), rule * len(header) + "|", *map(_row, rows)])
 
 
 class Report:
-    """Grows block by block, in the order in which its methods are called.
+    """A report that grows block by block, in the order of the calls.
 
     Args:
         title: the first heading.
@@ -65,24 +65,24 @@ class Report:
         self._lines += ["", f"{'#' * level} {text}"]
 
     def text(self, markdown: str) -> None:
-        """Paragraphs, lists or tables that are Markdown already."""
+        """Add paragraphs, lists or tables given as Markdown."""
         self._lines += ["", markdown.strip()]
 
     def bullets(self, items: Iterable[str]) -> None:
         self._lines += ["", *(f"- {item}" for item in items)]
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table; nothing at all where it would have no rows."""
+        """Add a table; nothing if it has no rows."""
         if rows := list(rows):
             self._lines += ["", markdown_table(header, rows, rule="| --- ")]
 
     def plot(self, name: str, svg: str, caption: str) -> None:
-        """A plot.
+        """Add a plot.
 
         Args:
             name: file name without suffix, unique in the report.
             svg: an ``<svg>`` element.
-            caption: what it shows, also for those who cannot see it.
+            caption: what it shows, also used as alternative text.
         """
         if name in self.plots:
             raise ValueError(f"the report has a plot {name!r} already")
@@ -90,16 +90,16 @@ class Report:
         self._lines += ["", f"![{caption}]({name}.svg)"]
 
     def markdown(self, folder: str = "") -> str:
-        """The report as Markdown, its plots looked for in ``folder``."""
+        """The report as Markdown, with plots linked from ``folder``."""
         text = "\n".join(self._lines) + "\n"
         for name in self.plots if folder else ():
             text = text.replace(f"]({name}.svg)", f"]({folder}/{name}.svg)")
         return text
 
     def html(self) -> str:
-        """The report as one page without any outside file; raw HTML in its texts is shown as text.
+        """The report as one self-contained page; raw HTML in its text is shown as text.
 
-        Markdown is turned into HTML by markdown-it-py, which rich brings along.
+        markdown-it-py, a dependency of rich, converts the Markdown.
         """
         from markdown_it import MarkdownIt
 
@@ -124,9 +124,9 @@ class Report:
         return _PAGE.substitute(title=html.escape(self.title), body=body)
 
     def write(self, path: Path) -> None:
-        """Write ``path`` with the suffixes .md and .html; plots into a folder of its name.
+        """Write ``path`` with the suffixes .md and .html, and plots into a folder named after it.
 
-        Plots of an earlier report that this one does not show go.
+        Plots of an earlier report that this one lacks are deleted.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.parent / f"{path.stem}-figures"
@@ -142,16 +142,16 @@ class Report:
 
 
 def escaped(text: str) -> str:
-    """A line of any text as Markdown that shows it, in tables too: marks become entities.
+    """Escape a line of text so that Markdown, tables included, shows it literally.
 
-    An underscore within a word is none.
+    Special characters become entities; underscores within words are kept.
     """
     marks = r"[&<>*`~|\\$#\[\]]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", text)
 
 
 def _method(rule: Any) -> Any:
-    """markdown-it binds a rule to its renderer, and passes that first."""
+    """Adapt a rule: markdown-it binds it to the renderer, which it passes first."""
     return lambda _self, tokens, index, *rest: rule(tokens, index, *rest)
 
 
