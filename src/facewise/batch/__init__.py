@@ -1,1 +1,1 @@
-"""Whole data sets: sources to shards, one worker function, local and Ray runners around it."""
+"""Whole data sets: sources split into shards, one worker function, local and Ray runners."""

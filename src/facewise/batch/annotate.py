@@ -1,4 +1,4 @@
-"""``annotate``: sources to a table, from the listing to the last part."""
+"""``annotate``: turn sources into a table, from the listing to the last part."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from facewise.errors import MissingExtraError, OptionError, TableError, check_co
 from facewise.folders import Skipped, counted
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
-"""Runs tasks on so many workers; results in any order, tasks taken only as there is room."""
+"""Runs tasks on a number of workers; results in any order, tasks taken only when there is room."""
 
 Progress = Callable[[int, int], None]
-"""Receives pictures done in this run, or found finished, and the plan's total."""
+"""Receives the number of pictures done, in this run or before it, and the plan's total."""
 
 ENGINES: Final = ("local", "ray")
 
 EXTRAS: Final = {"video": ("video", "av"), "heif": ("HEIC", "pillow_heif")}
-"""What some sources need: a feature and its module, by the extra's name."""
+"""Extras that some sources need: extra to the feature's name and the module it installs."""
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ class Summary:
     Attributes:
         images: pictures and videos.
         faces: rows with a face.
-        without_face: pictures, or frames of video, with none.
+        without_face: pictures, or video frames, without a face.
         errors: rows by error code.
-        annotated: pictures that this run annotated; the rest had been finished before.
+        annotated: pictures annotated by this run; the rest were already finished.
     """
 
     images: int
@@ -63,25 +63,26 @@ def annotate(
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Summary:
-    """Annotate every picture of the sources into a table; go on where an earlier run stopped.
+    """Annotate every picture of the sources into a table, resuming an earlier run if there is one.
 
     Args:
         sources: folders, globs, tars, text lists, tables, pictures, videos; paths or URLs.
         out: the table's folder, local; see ``facewise.batch.table``.
         job: settings.
         engine: "local" or "ray".
-        workers: processes or actors; as many as cores if None.
-        retry_errors: try pictures with errors again; the others keep their rows.
+        workers: processes or actors; None: one per core, or per GPU with Ray and a GPU provider.
+        retry_errors: retry pictures with errors; the others keep their rows.
         progress: called as pictures are done.
-        note: called with what is worth saying at once.
+        note: called with messages to show at once.
 
     Raises:
         OptionError: a source or setting cannot be used.
-        SourceError: a source cannot be read now; nothing was begun, the next run lists it again.
+        SourceError: a source cannot be read now. When raised while listing, nothing was begun and
+            the next run lists the sources again.
         TableError: the table is in use, was begun with other settings or sources that have changed
             since, or cannot be written.
         ModelError: the model cannot be loaded.
-        MissingExtraError: what the engine or a source needs is not installed.
+        MissingExtraError: an extra that the engine or a source needs is not installed.
     """
     job = job or Job()
     run = _engine(engine)
@@ -93,8 +94,8 @@ def annotate(
         raise OptionError("name at least one SOURCE")
     sources = [os.fspath(source) for source in sources]
     check(sources)
-    arrow_schema()  # is the extra there?
-    job.analyzer()  # every setting and weight is good, before anything is written
+    arrow_schema()  # fails if the extra is missing
+    job.analyzer()  # fails on a bad setting or weight file, before anything is written
     description = job.describe() | {"sources": [storage.absolute(source) for source in sources]}
     with TableFolder(Path(out)) as folder:
         manifest = folder.read_manifest()
@@ -122,7 +123,7 @@ def _engine(name: str) -> Engine:
 
 
 def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings or files: a table holds the rows of one run."""
+    """Refuse to resume with other settings or changed sources; a table never mixes them."""
     if different := differences(manifest["settings"], description):
         raise TableError(
             f"{out} was begun with other settings: {'; '.join(different)}. Use those, or start "
@@ -144,7 +145,7 @@ def _begin(
     description: Mapping[str, Any],
     note: Callable[[str], None],
 ) -> dict[str, Any]:
-    """List the sources, write plan and manifest."""
+    """List the sources; write the plan and the manifest."""
     note("listing the sources")
     skipped, opened = Skipped(), Fingerprints()
     items = list_items(sources, job, skipped, opened)
@@ -191,26 +192,26 @@ def _begin(
 
 
 def _is_folder(source: str) -> bool:
-    """As far as can be told without a request."""
+    """Whether a source is a folder, as far as can be known without a request."""
     if storage.is_url(source):
         return not source.lower().endswith(archives.ENDINGS)
     return Path(source).is_dir()
 
 
 def _left_out(skipped: Skipped) -> str:
-    """Of all that may hold videos, only tars' are passed over."""
+    """Describe skipped files; videos are only ever skipped inside tars."""
     videos = any(skipped[ending] for ending in VIDEOS)
     return str(skipped) + (": videos in a tar are not read, unpack them" if videos else "")
 
 
 def _readable(items: Iterable[Item], extras: set[str], protocols: dict[str, str]) -> Iterator[Item]:
-    """Pass items on; what they need is noted: extras, and a URL of each protocol.
+    """Pass items on, recording the extras they need and one URL per protocol.
 
-    A table that is finished with an error for each of them would help nobody.
+    Fails early: a table whose every row is the same installation error would be useless.
 
     Raises:
         MissingExtraError: an extra is not installed.
-        OptionError: a protocol's driver is not.
+        OptionError: a protocol's driver is not installed.
     """
     for item in items:
         if item.kind in (FILE, VIDEO) and storage.is_url(item.path):
@@ -239,7 +240,7 @@ def _require(extra: str) -> None:
 
 
 class _Run:
-    """One run over a table that is planned."""
+    """One run over a table that has a plan."""
 
     def __init__(
         self,
@@ -287,7 +288,7 @@ class _Run:
             self._progress(before, self._plan.images)
             self._annotate(engine, workers, missing, done, before)
             self._check_sources(missing, done)
-            if lost := set(missing) - self._written:  # completeness is not taken on trust
+            if lost := set(missing) - self._written:  # do not trust the engine to be complete
                 raise TableError(
                     f"{self._folder.path}: {len(lost):,} parts were not delivered by the engine: "
                     "run the same command again"
@@ -297,10 +298,10 @@ class _Run:
         return self._summary(done, before)
 
     def _check_sources(self, made: list[int], done: dict[int, dict[str, Any]]) -> None:
-        """A tar or table that was replaced meanwhile has given pictures under others' names.
+        """Discard this run's parts that read from a source that changed during the run.
 
-        Parts of this run that read from it are no longer vouched for, whichever file stays, and
-        though it may have been put back.
+        A replaced tar or table yields pictures under other pictures' names. Its parts are discarded
+        even if the original file has been restored since.
         """
         paths = self._watch.seen | set(changed(self._manifest["plan"]["sources"]))
         spoilt = [
@@ -308,7 +309,7 @@ class _Run:
             for shard in (made if paths else ())
             if any(item.path in paths for item in self._plan.items(shard))
         ]
-        if not spoilt:  # a list that changed has been read
+        if not spoilt:  # no change, or only in lists, which were read in full while listing
             return
         for shard in self._written.intersection(spoilt):
             del done[shard]
@@ -335,7 +336,7 @@ class _Run:
                 parts[result.chunk] = result
                 made = sum(part.images for part in parts.values())
                 if made == self._wanted(result.shard, done):
-                    # Looked at before the part counts: a run that is stopped comes to no end.
+                    # Checked before the part counts: a stopped run never reaches the final check.
                     if self._watch.changed(item.path for item in self._plan.items(result.shard)):
                         del self._open[result.shard]
                     else:
@@ -344,20 +345,20 @@ class _Run:
                 self._progress(images, self._plan.images)
 
     def _wanted(self, shard: int, done: Mapping[int, Mapping[str, Any]]) -> int:
-        """Pictures of a shard that this run annotates."""
+        """The number of a shard's pictures that this run annotates."""
         if shard in self._retried:
             return sum(done[shard]["errors"].values())
         return self._plan.size(shard)
 
     def _failed(self, shard: int) -> Collection[str] | None:
-        """Names of a shard's pictures to be tried again; None: it is made as a whole."""
+        """Names of a shard's pictures to retry; None if the whole shard is annotated."""
         return retry.failed(self._earlier(shard)) if shard in self._retried else None
 
     def _earlier(self, shard: int) -> Any:
         return retry.read_part(self._folder.path / part_name(shard))
 
     def _write(self, shard: int) -> dict[str, Any]:
-        """Put a shard's chunks together, in order, and write it."""
+        """Join a shard's chunks in order and write the part."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Tars and WebDataset shards as items, any of which can be read at once."""
+"""List members of tars and WebDataset shards as items, each of which can be read directly."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ COMPRESSED: Final = (
 _COMPRESSED: Final = re.compile(  # gzip and compress, bzip2, xz, Zstandard, LZ4
     rb"\x1f[\x8b\x9d]|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18"
 )
-"""How compressed files begin, whatever their names are; a tar begins with a member's name."""
+"""First bytes of compressed files, however they are named; a tar begins with a member's name."""
 
 
 def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterator[Item]:
-    """Pictures of a tar, in its order, then its links; a damaged tar ends in an item that says so.
+    """Pictures of a tar in its order, then its links; a damaged tar ends in a PROBLEM item.
 
     Args:
         source: path or URL.
-        skipped: receives members that are no pictures.
-        endings: of pictures' names.
+        skipped: receives members that are not pictures.
+        endings: file name endings of pictures.
 
     Raises:
-        ImageNotFoundError: it cannot be read.
-        OptionError: it is compressed.
+        ImageNotFoundError: the tar cannot be read.
+        OptionError: the tar is compressed.
     """
     path = storage.absolute(source)
     with storage.open_binary(source) as file:
@@ -64,7 +64,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
 
 
 def compressed(source: str) -> OptionError:
-    """Why a tar is refused before anything is begun."""
+    """The error that refuses a compressed tar before anything is begun."""
     return OptionError(
         f"{source}: a compressed tar cannot be read from the middle, where a restart begins: "
         "unpack it, or decompress it to a plain .tar (pictures are compressed already)"

@@ -1,4 +1,4 @@
-"""Patterns to the files that match, on disk and on object storage."""
+"""Expand glob patterns to files, on disk and on object storage."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ MAGIC: Final = re.compile(r"[*?\[]")
 
 
 def find(pattern: str) -> Iterator[tuple[str, bool]]:
-    """Files that match: ``*``, ``?`` and ``[]`` within a name, ``**`` across; and, as in a shell,
-    all that is below a folder that matches.
+    """Files that match a pattern, and all files below matching folders.
+
+    ``*``, ``?`` and ``[]`` match within a name, ``**`` across folders.
 
     Yields:
-        Path or URL, each once and in the order of their names; whether the file itself matches.
+        Path or URL, each once and sorted by name; whether the file itself matches.
 
     Raises:
-        OptionError: there is none, for beside other sources it would be lost in silence; or the
-            pattern cannot be understood.
+        OptionError: no file matches (among other sources this would go unnoticed), or the pattern
+            is invalid.
     """
     name = None
     is_url = storage.is_url(storage.local(pattern))
@@ -41,7 +42,7 @@ def _find_url(pattern: str) -> Iterator[tuple[str, bool]]:
     system, inner = storage.file_system(pattern)
     try:
         found = system.glob(inner, detail=True)
-    except ValueError as error:  # of "**" beside other letters
+    except ValueError as error:  # "**" next to other characters
         raise OptionError(f"{pattern}: {error}") from error
     files, below = _url_files(system, found, inner)
     if _folders_only(pattern):
@@ -51,13 +52,13 @@ def _find_url(pattern: str) -> Iterator[tuple[str, bool]]:
 
 
 def _url_files(system: Any, found: dict[str, Any], inner: str) -> tuple[set[str], set[str]]:
-    """Files among what matches, and those below folders that match."""
+    """Files that match, and files below matching folders."""
     files: set[str] = set()
     folders: set[str] = set()
     below: set[str] = set()
-    for name in sorted(shown(found, inner)):  # a folder before those in it
+    for name in sorted(shown(found, inner)):  # a folder comes before its contents
         kind = found[name]["type"]
-        # Others are links to folders, which "**" does not follow: they may lead in circles.
+        # Other kinds may be links to folders, which "**" does not follow: they may be cyclic.
         if kind == "file" or (kind != "directory" and ("**" in inner or not system.isdir(name))):
             files.add(name)
         elif folders.isdisjoint(map(str, PurePosixPath(name).parents)):
@@ -67,7 +68,7 @@ def _url_files(system: Any, found: dict[str, Any], inner: str) -> tuple[set[str]
 
 
 def shown(names: Iterable[str], inner: str) -> Iterator[str]:
-    """Names without those that are hidden, or in a hidden folder, below a folder or pattern."""
+    """Names that are neither hidden nor in a hidden folder, below a folder or pattern."""
     parts = inner.rstrip("/").split("/")
     fixed = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts))
     for name in names:
@@ -88,7 +89,7 @@ def _find_local(pattern: str) -> Iterator[tuple[str, bool]]:
     folders_only = _folders_only(pattern)
 
     def enter(name: str) -> bool:
-        """A folder on the way to what may match, and all that is below one that does."""
+        """Whether to descend into a folder: it may lead to a match, or lies below one."""
         names = name.split("/")[: len(head)]
         return _matches(names, head[: len(names)])
 
@@ -107,7 +108,7 @@ def _find_local(pattern: str) -> Iterator[tuple[str, bool]]:
 
 
 def _folders_only(pattern: str) -> bool:
-    """Whether it ends as only folders' names may: ``*/``; ``**/`` is all that is below."""
+    """Whether the pattern matches folders only, as ``*/`` does; ``**/`` matches all below."""
     return pattern.endswith(("/", os.sep)) and not pattern.rstrip(f"/{os.sep}").endswith("**")
 
 

@@ -1,4 +1,4 @@
-"""What one run is asked to do: settings that shape rows, and what a worker needs of them."""
+"""The job of one run: the settings that determine the rows, and the tasks that workers receive."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from facewise.labels import ATTRIBUTES, check_attributes
 from facewise.models import WEIGHTS_FOLDER, load_spec
 
 CHUNK: Final = 8
-"""Pictures of a task, unless more go into one inference; a task is what a worker takes at a time
-and never crosses a shard.
+"""Pictures per task, unless one inference takes more. A worker takes one task at a time; a task
+never crosses a shard.
 
-A second of work where photos are large: when tasks run out, the other workers wait no longer. Rows
-do not depend on it."""
+About a second of work with large photos, which bounds how long workers idle at the end of a run.
+Rows do not depend on it."""
 
 PIPELINE: Final = 5
-"""Goes up whenever this package would give other rows for the same settings and plan; what a plan
-lists is settled before the first row, and a restart lists nothing anew."""
+"""Incremented whenever this package would give different rows for the same settings and plan.
+Listing does not count: a plan is fixed before the first row, and a restart lists nothing again."""
 
 
 class Item(NamedTuple):
     """One picture, or one video, of the plan.
 
     Attributes:
-        image_id: what the table calls it.
+        image_id: its name in the table.
         kind: one of the constants below.
-        path: local and absolute, or a URL; for PROBLEM, MISSING and SPARSE the message.
-        offset: TAR: first byte; ROW: the row's number.
-        size: TAR: bytes; ROW: the row's number within its row group or record batch.
+        path: absolute local path or URL; for PROBLEM, MISSING and SPARSE the message.
+        offset: TAR: first byte; ROW: row number.
+        size: TAR: bytes; ROW: row number within its row group or record batch.
         group: ROW: row group or record batch.
-        own_id: FILE, VIDEO: ``image_id`` is of an ``--id-column`` and spells no path.
+        own_id: FILE, VIDEO: ``image_id`` comes from an ``--id-column`` and is not a path.
     """
 
     image_id: str
@@ -59,13 +59,13 @@ PROBLEMS: Final = {
     MISSING: "image_not_found",
     SPARSE: "unsupported_format",
 }
-"""Kinds that there is nothing to read of: the error code of their row."""
+"""Kinds without anything to read, each with the error code of its row."""
 
 VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
 
 
 def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -> Item:
-    """The item of one file; its ending tells videos from pictures."""
+    """The item of one file: a video or a picture, by its ending."""
     kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
     named = storage.readable(image_id or name)
     return Item(named, kind, storage.absolute(name), own_id=own_id)
@@ -80,7 +80,7 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Rows of a task, in its order."""
+    """Rows of a task, in the task's order."""
 
     shard: int
     chunk: int
@@ -90,23 +90,23 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that decides what the rows say; equal jobs give equal bytes.
+    """Everything that determines the rows; equal jobs give equal bytes.
 
     Attributes:
-        attributes: what was asked for, kept in the contract's order; None: all of photos, without
-            ethnicity of video.
-        model: as ``load_spec`` takes it.
+        attributes: requested attributes, kept in the contract's order; None: all for photos, all
+            but ethnicity for video.
+        model: see ``load_spec``.
         coverage: of the age interval.
         min_face_px: see ``Analyzer``.
         max_faces: see ``Analyzer``.
-        max_bytes: see ``Analyzer``; a larger file is a row with an error. Videos have no limit.
-        max_pixels: see ``Analyzer``; a larger photo is a row with an error.
+        max_bytes: see ``Analyzer``; a larger file becomes an error row. Videos have no limit.
+        max_pixels: see ``Analyzer``; a larger photo becomes an error row.
         providers: ONNX Runtime execution providers; None for the CPU.
-        photos_per_inference: at most, and of one shard; more than one pays on a GPU only.
-        shard_size: pictures of a shard.
-        image_column: of tables; None finds it.
-        id_column: of tables; None numbers the rows.
-        frames_per_second: sampled of a video.
+        photos_per_inference: maximum, all from one shard; more than one pays off only on a GPU.
+        shard_size: pictures per shard.
+        image_column: picture column of tables; None detects it.
+        id_column: id column of tables; None numbers the rows.
+        frames_per_second: video sampling rate.
     """
 
     attributes: tuple[str, ...] | None = None
@@ -135,23 +135,23 @@ class Job:
 
     @property
     def chunk(self) -> int:
-        """Pictures of a task: an inference never crosses one."""
+        """Pictures per task; an inference never crosses tasks."""
         return max(CHUNK, self.photos_per_inference)
 
     @property
     def photo_attributes(self) -> tuple[str, ...]:
-        """Columns of the table, and what is computed for photos."""
+        """Attributes computed for photos, which also determine the table's columns."""
         return ATTRIBUTES if self.attributes is None else self.attributes
 
     @property
     def video_attributes(self) -> tuple[str, ...]:
-        """Ethnicity of people on video is for its operator to name, not for a default."""
+        """Attributes computed for video; ethnicity is the operator's choice, never a default."""
         if self.attributes is not None:
             return self.attributes
         return tuple(name for name in ATTRIBUTES if name != "ethnicity")
 
     def analyzer(self, *, video: bool = False) -> Analyzer:
-        """An analyzer of one thread."""
+        """A single-threaded analyzer."""
         return Analyzer(
             self.model,
             attributes=self.video_attributes if video else self.photo_attributes,
@@ -166,11 +166,11 @@ class Job:
 
     @property
     def temperatures(self) -> dict[str, float]:
-        """What of the model's calibration decides the probabilities; empty if none was fitted."""
+        """The calibration's temperatures, which affect probabilities; empty if none was fitted."""
         return dict(load_spec(self.model).calibration.get("temperatures", {}))
 
     def describe(self) -> dict[str, Any]:
-        """Settings and model, as the manifest holds them and as two runs are compared."""
+        """Settings and model, as stored in the manifest and compared between runs."""
         spec = load_spec(self.model)
         settings = asdict(self)
         del settings["model"]
@@ -196,7 +196,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two descriptions, one phrase a setting; empty where nothing does."""
+    """Differences between two descriptions, one phrase per setting; empty if there are none."""
     return [
         f"{name} was {_short(old.get(name))}, is now {_short(new.get(name))}"
         for name in sorted({*old, *new})

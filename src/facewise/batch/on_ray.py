@@ -1,7 +1,7 @@
-"""The Ray runner: the local runner's worker function in model actors over a cluster.
+"""The Ray runner: the local runner's worker function in model actors on a cluster.
 
-Ray Data moves tasks out and rows back, keeps back what the actors or this driver cannot take, and
-grows and shrinks the pool of actors. The driver alone writes the table.
+Ray Data distributes tasks, returns rows, applies back-pressure, and scales the actor pool. Only the
+driver writes the table.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from facewise.batch.job import Job, Result, Task
 from facewise.errors import FacewiseError, MissingExtraError
 
 TASKS_PER_BLOCK: Final = 16
-"""What an actor is handed at once: small enough to share out the end of a wave."""
+"""Tasks handed to an actor at once: few enough to balance the end of a wave."""
 
 WAVE: Final = 2048
-"""Tasks an actor in one Ray Data pipeline: bounds what the driver lists ahead, which grows with the
-actors, and keeps the seconds that a pipeline takes to start and end small beside its work."""
+"""Tasks per actor in one Ray Data pipeline. Bounds how far ahead the driver lists (in proportion to
+the actors), yet keeps the seconds a pipeline takes to start and stop small beside its work."""
 
 RETRIES: Final = 3
-"""Of a task whose actor's process died. Ray Data's default has no end: a picture that kills its
-process would be tried for ever, and nothing would say so."""
+"""Retries of a task whose actor died. Ray Data's default is unlimited: a picture that kills its
+process would be retried forever, silently."""
 
 RESTARTS: Final = 100
-"""Of an actor, in a wave: nodes come and go, but one that dies as it starts must end, too."""
+"""Restarts of an actor per wave: nodes come and go, but one that dies on start-up must give up."""
 
 
 class _Actor:
-    """A model actor: a worker that Ray starts where there is a core, or a GPU."""
+    """A model actor: a worker that Ray places on a free core or GPU."""
 
     def __init__(self, job: Job) -> None:
         from facewise.batch.work import Annotator
@@ -47,21 +47,21 @@ class _Actor:
 def run(
     tasks: Iterable[Task], job: Job, workers: int | None = None
 ) -> Generator[Result, None, None]:
-    """Run tasks over a cluster; results in any order.
+    """Run tasks on a cluster; results in any order.
 
-    Connects to the cluster that RAY_ADDRESS names, or to the one this process is connected to, or
-    starts one on this machine for as long as the run takes.
+    Uses the cluster this process is connected to, else the one named by RAY_ADDRESS, else starts
+    one on this machine for the duration of the run.
 
     Args:
         tasks: taken a wave at a time.
         job: settings.
-        workers: most actors; as many as the cluster has cores, or GPUs, if None.
+        workers: maximum number of actors; None: one per core (or GPU) of the cluster.
 
     Raises:
         MissingExtraError: Ray is not installed.
         FacewiseError: the cluster cannot be reached, or fails.
     """
-    # Ray's reports of use are for who turns them on.
+    # Ray's usage reports are opt-in here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -77,7 +77,7 @@ def run(
         context.enable_progress_bars = False  # ours counts images
         actors = workers or _size(ray, job)
         try:
-            # Packed as they are listed: as objects they take three times the memory.
+            # Pickled as they are listed: as objects they take three times the memory.
             while wave := [pickle.dumps(task) for task in islice(source, WAVE * actors)]:
                 yield from _run_wave(ray, wave, job, actors)
         except ray.exceptions.RayError as error:
@@ -90,7 +90,7 @@ def run(
 def _connect(ray: Any) -> None:
     try:
         ray.init(include_dashboard=False, log_to_driver=False)
-    except Exception as error:  # Ray raises bare ones where a node does not come up
+    except Exception as error:  # Ray raises a bare Exception if a node does not come up
         with contextlib.suppress(Exception):
             ray.shutdown()
         raise FacewiseError(
@@ -118,12 +118,12 @@ def _run_wave(ray: Any, wave: list[bytes], job: Job, actors: int) -> Generator[R
 
 
 def uses_gpu(job: Job) -> bool:
-    """Whether actors want a GPU each rather than a core."""
+    """Whether each actor needs a GPU rather than a core."""
     return any(name.startswith(("CUDA", "Tensorrt", "ROCM")) for name in job.providers or ())
 
 
 def _size(ray: Any, job: Job) -> int:
-    """Actors that the cluster has room for now; a cluster that grows can be given --workers."""
+    """Number of actors the cluster can hold now; for a cluster that scales up, set --workers."""
     return max(1, int(ray.cluster_resources().get("GPU" if uses_gpu(job) else "CPU", 1)))
 
 

@@ -1,4 +1,4 @@
-"""Parquet and Arrow tables with a column of pictures: bytes, ``{bytes, path}``, or paths."""
+"""Parquet and Arrow tables with a picture column: bytes, ``{bytes, path}`` or paths."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PARQUET: Final = (".parquet", ".pq")
 ARROW: Final = (".arrow", ".feather", ".ipc")
 ENDINGS: Final = PARQUET + ARROW
 READ_ROWS: Final = 32
-"""Rows with pictures that are read at a time."""
+"""Rows read at a time when they hold picture bytes."""
 
 LARGE_GROUP: Final = 256 << 20
-"""Bytes of a row group's pictures, unpacked, from which on memory is worth a word: Arrow reads a
-row group's column, or large parts of it, at once, and so does every worker."""
+"""Uncompressed bytes of a row group's pictures above which we warn about memory: Arrow, and so
+every worker, reads a row group's column, or large parts of it, at once."""
 
 PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filename", "url")
-"""Columns of strings that are taken for paths where none is named."""
+"""String columns assumed to hold paths when no column is named."""
 
 
 def _pyarrow() -> Any:
@@ -46,10 +46,10 @@ def _pyarrow() -> Any:
 
 
 def list_rows(source: str, job: Job) -> Iterator[Item]:
-    """An item a row, in the table's order; a damaged table ends in an item that says so.
+    """One item per row, in the table's order; a damaged table ends in a PROBLEM item.
 
     Raises:
-        OptionError: no column of pictures is found.
+        OptionError: no picture column is found, or the id column is unusable or has a null.
         ImageNotFoundError: the table cannot be read.
     """
     pa = _pyarrow()
@@ -79,7 +79,7 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     yield file_item(storage.beside(source, name), image_id, own_id=own_id)
                 else:
                     yield Item(storage.readable(image_id), ROW, path, row, within, group)
-    except ImageNotFoundError:  # which may pass; the errors below are Arrow's on what it read
+    except ImageNotFoundError:  # may be transient, unlike Arrow's errors below about the content
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
         yield Item(storage.readable(source), PROBLEM, _damage(error))
@@ -103,7 +103,7 @@ def _damage(error: Exception) -> str:
 
 
 def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[str, bool]:
-    """The column of pictures, and whether it holds paths rather than bytes."""
+    """The picture column, and whether it holds paths rather than bytes."""
     if wanted is not None:
         if wanted not in schema.names:
             raise _no_column(source, wanted, schema)
@@ -116,7 +116,7 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
     held = [
         field.name
         for field in schema
-        # Pictures are hardly ever all of one size, hashes beside them are: those must be named.
+        # Fixed-size columns usually hold hashes, hardly ever pictures: these must be named.
         if _holds_bytes(pa, field.type) and not pa.types.is_fixed_size_binary(field.type)
     ]
     if len(held) == 1:
@@ -135,10 +135,10 @@ def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[
 
 
 def _check_ids(pa: Any, source: str, schema: Any, name: str) -> None:
-    """Settle that a column's values can be names.
+    """Check that a column's values can serve as names.
 
     Raises:
-        OptionError: it is missing, or nested.
+        OptionError: the column is missing or nested.
     """
     if name not in schema.names:
         raise _no_column(source, name, schema)
@@ -147,7 +147,7 @@ def _check_ids(pa: Any, source: str, schema: Any, name: str) -> None:
 
 
 def _name(value: Any) -> str:
-    """An id as text; bytes are UTF-8, those that are none are spelt out."""
+    """An id as text; bytes are decoded as UTF-8, with invalid ones as escapes."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
@@ -164,18 +164,18 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)  # polars'
+        or pa.types.is_binary_view(kind)  # used by polars
         or pa.types.is_fixed_size_binary(kind)
     )
 
 
 def _holds_strings(pa: Any, kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):  # of pandas' categories
+    if pa.types.is_dictionary(kind):  # from pandas' categories
         return _holds_strings(pa, kind.value_type)
     return bool(
         pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)  # pandas' own
-        or pa.types.is_string_view(kind)  # polars'
+        or pa.types.is_large_string(kind)  # used by pandas
+        or pa.types.is_string_view(kind)  # used by polars
     )
 
 
@@ -191,7 +191,7 @@ class _Parquet:
         self.schema = self._file.schema_arrow
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Row group, number in it, and the values of ``columns``."""
+        """Row group, row number within it, and the values of ``columns``."""
         for group in range(self._file.num_row_groups):
             if not columns:
                 for within in range(self._file.metadata.row_group(group).num_rows):
@@ -204,7 +204,7 @@ class _Parquet:
                     within += 1
 
     def largest_group(self, column: str) -> tuple[int, int]:
-        """Bytes of a column, unpacked, in the row group that has most of them, and its rows."""
+        """Uncompressed bytes of a column in its largest row group, and that group's rows."""
         about = self._file.metadata
         sizes = [(0, 0)]
         for group in map(about.row_group, range(about.num_row_groups)):
@@ -243,7 +243,7 @@ class _Ipc:
         if first < self._position:
             self._reader = self._start()
         for group in count(self._position):
-            self._position = sys.maxsize  # after an error, or at the end, the stream begins anew
+            self._position = sys.maxsize  # after an error or the end, the stream is reopened
             batch = next(self._reader, None)
             if batch is None:
                 return
@@ -252,7 +252,7 @@ class _Ipc:
                 yield group, batch
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Record batch, number in it, and the values of ``columns``."""
+        """Record batch, row number within it, and the values of ``columns``."""
         for group, batch in self._groups(0):
             taken = batch.select(columns).to_pylist() if columns else [{}] * batch.num_rows
             for within, values in enumerate(taken):
@@ -265,7 +265,7 @@ class _Ipc:
 
 
 class RowReader:
-    """Pictures of one table by row; rows asked for in order are read once."""
+    """Pictures of one table by row; rows requested in order are read only once."""
 
     def __init__(self, path: str, wanted: str | None) -> None:
         pa = _pyarrow()
@@ -277,18 +277,18 @@ class RowReader:
         self._batches: Iterator[Any] = iter(())
         self._start = 0
         self._rows: Any = None
-        self._damage: tuple[int, int, str] = (-1, 0, "")  # group, its first row lost, the reason
+        self._damage: tuple[int, int, str] = (-1, 0, "")  # group, its first lost row, the reason
 
     def read(self, group: int, within: int, limit: int) -> bytes:
-        """Bytes of one row, at most ``limit``.
+        """The picture of one row, at most ``limit`` bytes of it.
 
         Raises:
-            CorruptImageError: the table is damaged there.
+            CorruptImageError: the table is damaged at that row.
             EmptyImageError: the row has no picture.
             ImageNotFoundError: the table, or a file that the row names, cannot be read.
         """
         if group == self._damage[0] and within >= self._damage[1]:
-            raise CorruptImageError(self._damage[2])  # without reading the group again for each row
+            raise CorruptImageError(self._damage[2])  # do not reread the group for each row
         if group != self._group or within < self._start:
             self._group, self._start, self._rows = group, 0, None
             self._batches = self._table.batches(group, self._column)
@@ -296,7 +296,7 @@ class RowReader:
             start = self._start + (0 if self._rows is None else self._rows.num_rows)
             try:
                 rows = next(self._batches, None)
-            except ImageNotFoundError:  # which may pass: the next row tries again, from the start
+            except ImageNotFoundError:  # may be transient: the next row restarts the group
                 self._group = -1
                 raise
             except Exception as error:

@@ -1,6 +1,6 @@
-"""The plan: every picture in its shard, settled once and kept with the table.
+"""The plan: every picture assigned to a shard, fixed once and kept with the table.
 
-A restart reads the plan, not the sources' listing: files that come or go meanwhile move nothing.
+A restart reads the plan and lists nothing, so files added or removed meanwhile shift no shard.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Plan:
 
     Args:
         path: the Parquet file.
-        shard_size: pictures of a shard but the last.
-        chunk: pictures of a task but a shard's last.
+        shard_size: pictures per shard; the last may have fewer.
+        chunk: pictures per task; a shard's last may have fewer.
     """
 
     def __init__(self, path: Path, shard_size: int, chunk: int = CHUNK) -> None:
         import pyarrow.parquet as pq
 
-        # Opened here, for Arrow takes no path whose bytes are no UTF-8.
+        # Opened here because Arrow rejects paths that are not UTF-8.
         self._raw = path.open("rb")
         try:
             self._file = pq.ParquetFile(self._raw, pre_buffer=False)
@@ -45,7 +45,7 @@ class Plan:
         self.shards: int = self._file.metadata.num_row_groups
 
     def size(self, shard: int) -> int:
-        """Pictures of a shard."""
+        """Number of pictures in a shard."""
         return min(self.shard_size, self.images - shard * self.shard_size)
 
     def items(self, shard: int) -> list[Item]:
@@ -58,11 +58,11 @@ class Plan:
         shards: Iterable[int],
         only: Callable[[int], Collection[str] | None] = lambda shard: None,
     ) -> Iterator[Task]:
-        """Tasks of some shards, read as they are taken.
+        """Tasks of the given shards, read lazily.
 
         Args:
             shards: their numbers.
-            only: of a shard, the names that are wanted; None for all.
+            only: maps a shard to the wanted names; None for all.
         """
         for shard in shards:
             items, names = self.items(shard), only(shard)
@@ -84,18 +84,18 @@ def _schema() -> Any:
 
 
 def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> tuple[str, int]:
-    """Write the plan, each picture once: the first of those with its name, or of its file.
+    """Write the plan, keeping the first item of each name and of each local file.
 
-    What is held in memory is a shard, and 8 bytes a picture to tell repetitions; 16 where a file
-    is called otherwise than by its whole path.
+    Holds one shard in memory, plus 8 bytes per picture to detect repetitions (16 for a file whose
+    name is not its absolute path).
 
     Args:
         folder: the table.
         items: streamed.
-        shard_size: pictures of a shard.
+        shard_size: pictures per shard.
 
     Returns:
-        SHA-256 of the plan, and how many repetitions were left out.
+        SHA-256 of the plan, and the number of repetitions left out.
 
     Raises:
         OptionError: two different pictures would have the same ``image_id``.
@@ -132,18 +132,18 @@ def write_plan(folder: TableFolder, items: Iterable[Item], shard_size: int) -> t
 
 
 def _file(item: Item) -> str | None:
-    """The one spelling of the path of a local file that is a picture; None for other pictures.
+    """The canonical path of a local picture or video file; None for other items.
 
-    Links stay as they are: what leads to one file may be two pictures of a data set.
+    Links are not resolved: two links to one file may be two pictures of a data set.
     """
-    # Rows with ids of their own are all wanted, whatever file they name.
+    # Rows with ids of their own are all kept, even if they name the same file.
     if item.kind not in (FILE, VIDEO) or item.own_id or storage.is_url(item.path):
         return None
-    return item.path  # which is absolute
+    return item.path  # absolute
 
 
 class _Once:
-    """Leaves out pictures that were named before; only those whose hash repeats are remembered."""
+    """Drops repeated pictures; remembers only those whose hash occurs more than once."""
 
     def __init__(self, repeated: set[int]) -> None:
         self._repeated = repeated
@@ -205,17 +205,17 @@ def _write(folder: TableFolder, path: Path, items: Iterator[Item], shard_size: i
 
 
 def read_plan(path: Path) -> Generator[Item, None, None]:
-    """Every item of a plan, a shard in memory at a time."""
-    with contextlib.closing(Plan(path, 1)) as plan:  # however its shards were cut
+    """Every item of a plan, with one shard in memory at a time."""
+    with contextlib.closing(Plan(path, 1)) as plan:  # items() ignores the shard size
         for shard in range(plan.shards):
             yield from plan.items(shard)
 
 
 def open_plan(folder: TableFolder, digest: str, shard_size: int, chunk: int = CHUNK) -> Plan:
-    """The plan that the manifest speaks of.
+    """Open the plan to which the manifest refers.
 
     Raises:
-        TableError: it is missing or another.
+        TableError: it is missing, or its hash differs.
     """
     path = folder.path / PLAN
     if not path.exists() or sha256(path) != digest:

@@ -1,8 +1,8 @@
-"""The local runner: a process a core, tasks in, rows out. Workers never write.
+"""The local runner: one process per core, tasks in, rows out. Workers never write.
 
-A worker that dies (killed for memory, or by a picture that crashes a decoder) costs its tasks a
-second try, each alone in a worker; what dies again is tried picture by picture, and the picture
-that kills twice gets a row that says so.
+When a worker dies (out of memory, or by a picture that crashes a decoder), each of its tasks is
+retried alone in a worker. A task that fails again is split into its pictures, and a picture that
+kills its worker twice gets an error row.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from facewise.models import load_spec
 log = logging.getLogger("facewise")
 
 QUEUED: Final = 2
-"""Tasks a worker holds: one it works on, one whose pictures it begins to read."""
+"""Tasks per worker: one in progress and one whose pictures it prefetches."""
 
 MAX_TRIES: Final = 2
-"""Of a task before it is split, and of a picture before it is given up."""
+"""Tries of a task before it is split, and of a picture before we give up on it."""
 
 MAX_GIVEN_UP: Final = 20
-"""Pictures given up, beyond one in a hundred, from which on the machine is to blame."""
+"""Pictures that may be given up, besides one in a hundred, before we blame the machine and stop."""
 
 
 @dataclass(slots=True)
 class _Attempt:
     task: Task
     tries: int = 0
-    whole: _Whole | None = None  # the task that this one is a picture of
+    whole: _Whole | None = None  # the split task to which this picture belongs
 
 
 @dataclass(slots=True)
@@ -67,23 +67,23 @@ class _Worker:
 
     @property
     def takes(self) -> int:
-        """Tasks it may hold now: what is tried again goes alone, so that the blame is certain."""
+        """Tasks it may hold now; a retry runs alone, so that a crash can be attributed to it."""
         return 1 if any(a.tries or a.whole for a in self.attempts) else QUEUED
 
 
 def run(
     tasks: Iterable[Task], job: Job, workers: int | None = None
 ) -> Generator[Result, None, None]:
-    """Run tasks over processes; results come as they are finished, in any order.
+    """Run tasks in processes; results come as they finish, in any order.
 
     Args:
-        tasks: taken only as workers have room for them.
+        tasks: taken only when workers have room for them.
         job: settings.
-        workers: processes; as many as cores if None.
+        workers: number of processes; None: one per core.
 
     Raises:
-        FacewiseError: a worker cannot start.
-        ImportError: nor can it where a package is broken that only workers import, as OpenCV is.
+        FacewiseError: a worker cannot start, or workers keep dying.
+        ImportError: a package that only workers import, such as OpenCV, is broken.
     """
     waiting = iter(tasks)
     first = list(islice(waiting, workers or cores()))
@@ -94,8 +94,8 @@ def run(
 class _Pool:
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
-        # Spawned, not forked: ONNX Runtime's and Arrow's threads do not live through a fork, and a
-        # forked child would hold the table's lock after its parent is gone.
+        # Spawned, not forked: ONNX Runtime's and Arrow's threads do not survive a fork, and a
+        # forked child would keep holding the table's lock after its parent died.
         self._context = multiprocessing.get_context("spawn")
         self._again: deque[_Attempt] = deque()
         self._finished = self._given_up = 0
@@ -114,13 +114,13 @@ class _Pool:
     def close(self) -> None:
         for worker in self._workers:
             worker.connection.close()
-            worker.process.kill()  # it holds nothing that could be lost
+            worker.process.kill()  # it holds no state worth saving
         for worker in self._workers:
             worker.process.join()
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Result]:
         while True:
-            for depth in range(1, QUEUED + 1):  # one each before anyone has two
+            for depth in range(1, QUEUED + 1):  # every worker gets one before any gets two
                 for worker in self._workers:
                     if len(worker.attempts) < min(depth, worker.takes):
                         self._send(worker, tasks)
@@ -142,7 +142,7 @@ class _Pool:
         else:
             return
         worker.attempts.append(attempt)
-        with contextlib.suppress(OSError):  # it has died, which is seen when reading from it
+        with contextlib.suppress(OSError):  # it died, which _receive will notice
             worker.connection.send(attempt.task)
 
     def _receive(self, worker: _Worker) -> Iterator[Result]:
@@ -171,7 +171,7 @@ class _Pool:
             yield Result(whole.task.shard, whole.task.chunk, batches, len(whole.task.items))
 
     def _bury(self, worker: _Worker) -> Iterator[Result]:
-        """Replace a dead worker and try again what it had."""
+        """Replace a dead worker and retry, split or give up its tasks."""
         worker.process.join()
         fate = _fate(worker.process)
         if not worker.ready:
@@ -223,11 +223,11 @@ def _fate(process: BaseProcess) -> str:
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A child started meanwhile is born deaf to Ctrl-C, which its terminal sends it as well."""
+    """Start children with SIGINT blocked: the terminal sends Ctrl-C to them as well."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # Of itself it starts with the first child, and lets interrupts through again as it does.
+    # Otherwise it starts with the first child and unblocks SIGINT in doing so.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -237,8 +237,8 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _work(connection: Connection, job: Job, parent: int) -> None:
-    """A worker's life: ends with its parent, whatever ends that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
+    """The worker's main loop; it ends when the parent does, for any reason."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _die_with(parent)
     arrived: SimpleQueue[Task | None] = SimpleQueue()
     Thread(target=_take, args=(connection, arrived), daemon=True).start()
@@ -263,10 +263,10 @@ def _work(connection: Connection, job: Job, parent: int) -> None:
 
 
 def _take(connection: Connection, arrived: SimpleQueue[Task | None]) -> None:
-    """Read tasks as they come, at most ``QUEUED``, whatever the worker does; None is the last.
+    """Receive tasks (at most ``QUEUED``) while the worker is busy; None marks the end.
 
-    The parent waits until a task has been taken from it: were the worker to wait as well, until
-    the parent takes a result, neither would ever read.
+    Sending blocks until the other side reads. If the parent blocked on sending a task while the
+    worker blocked on sending a result, neither would ever read.
     """
     try:
         with contextlib.suppress(EOFError, OSError):  # the parent has gone
@@ -281,9 +281,9 @@ def _begin(task: Task | None, annotator: Any) -> list[tuple[Task, Any]]:
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent dies.
+    """Ask the kernel for SIGKILL when the parent dies (Linux only).
 
-    Elsewhere the closed pipe ends a worker, a task later; it writes nothing in either case.
+    Elsewhere the closed pipe ends a worker, one task later; it writes nothing in either case.
     """
     if sys.platform != "linux":
         return
@@ -291,5 +291,5 @@ def _die_with(parent: int) -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # it died before the call
         os._exit(1)

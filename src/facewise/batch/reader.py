@@ -1,4 +1,4 @@
-"""Encoded pictures of a plan's items, wherever they lie."""
+"""Read the encoded pictures of a plan's items from files, tars and tables."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from facewise.batch.picture_tables import RowReader
 class ItemReader:
     """Reads FILE, TAR and ROW items.
 
-    One table is open at a time, for a plan names them one after another: ROW items are for one
-    thread, the others for any.
+    Keeps one table open at a time, since a plan lists them one after another. ROW items must be
+    read from a single thread, the others from any.
 
     Args:
-        column: the pictures of tables; None finds it.
+        column: picture column of tables; None detects it.
         max_bytes: see ``Job``.
     """
 
     def __init__(self, column: str | None, max_bytes: int) -> None:
         self._column = column
-        self._limit = max_bytes + 1  # the decoder sees that it is too much, and says so
+        self._limit = max_bytes + 1  # one more, so that the decoder reports oversized files
         self._table: tuple[str, RowReader] | None = None
 
     def read(self, item: Item) -> bytes:
         """Bytes of one picture, at most one more than ``max_bytes``.
 
         Raises:
-            FacewiseError: it cannot be read, its row is damaged or has no picture.
+            FacewiseError: the picture cannot be read, or its row is damaged or has no picture.
             pyarrow.ArrowException: its table cannot be opened.
         """
         if item.kind == ROW:
@@ -42,7 +42,7 @@ class ItemReader:
         return self._table[1]
 
     def close(self) -> None:
-        """Close the table that is open, if one is."""
+        """Close the open table, if any."""
         table, self._table = self._table, None
         if table is not None:
             table[1].close()

@@ -1,4 +1,4 @@
-"""Pictures with errors, tried again: the others keep their rows, even if they are gone by now."""
+"""Retry pictures with errors; the others keep their rows, even if their files are gone by now."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ def read_part(path: Path) -> Any:
     """A part as a ``pyarrow.Table``."""
     import pyarrow.parquet as pq
 
-    with path.open("rb") as file:  # Arrow takes no path whose bytes are no UTF-8
+    with path.open("rb") as file:  # Arrow rejects paths that are not UTF-8
         return pq.ParquetFile(file, pre_buffer=False).read()
 
 
 def failed(part: Any) -> frozenset[str]:
-    """``image_id`` of pictures and videos with an error: one row says so, under that very name."""
+    """Names of pictures and videos with an error, which is in a row of exactly that name."""
     names = part["image_id"].filter(part["error_code"].is_valid())
     return frozenset(names.to_pylist())
 
 
 def spliced(part: Any, again: Any) -> Any:
-    """A part whose pictures with errors were tried again, in its order.
+    """Merge retried pictures into a part, keeping its order.
 
     Args:
-        part: the rows before.
-        again: new rows, of some of its pictures. Of a video that could be read in part before,
-            they count only where no frame is lost: it may be gone by now.
+        part: the old rows.
+        again: new rows of some of its pictures. They replace the old ones unless they have fewer
+            rows without errors, as when a video read in part before is gone by now.
     """
     import pyarrow as pa
 
@@ -44,7 +44,7 @@ def spliced(part: Any, again: Any) -> Any:
 
 
 class _Span(NamedTuple):
-    """Rows of one picture or video; ``good`` of them have no error."""
+    """Consecutive rows of one picture or video; ``good`` of them have no error."""
 
     name: str
     start: int
@@ -61,7 +61,7 @@ def _spans(table: Any) -> Iterator[_Span]:
 
 
 def _rows(table: Any) -> Iterator[tuple[str, str | None]]:
-    """Name of the picture or video, and error, of every row; few are unpacked at a time."""
+    """Picture or video name and error code of every row, unpacked in small batches."""
     columns = ["image_id", "frame_index", "error_code"]
     for batch in table.select(columns).to_batches(max_chunksize=4096):
         for name, frame, code in zip(*(c.to_pylist() for c in batch.columns), strict=True):

@@ -1,4 +1,4 @@
-"""Predictions to rows of the table."""
+"""Convert predictions to rows of the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def photo_rows(
     image_id: str, photo: Photo, predictions: Sequence[Prediction], model: ModelInfo
 ) -> list[Row]:
-    """Rows of one picture: one a face, or one that says there is none."""
+    """Rows of one picture: one per face, or a single row if there is no face."""
     about = {
         "image_id": image_id,
         "width_px": photo.width_px,
@@ -41,7 +41,7 @@ def photo_rows(
 def error_row(image_id: str, error: Exception, model: ModelInfo) -> Row:
     """The row of a picture that could not be read or analysed."""
     if isinstance(error, FacewiseError):
-        # An OSError's own words, for its path is this machine's.
+        # Only an OSError's reason: its path is specific to this machine.
         message = getattr(error, "strerror", None) or str(error)
         if isinstance(error, ImageTooLargeError):
             message = error.with_option()
@@ -64,7 +64,7 @@ def model_columns(model: ModelInfo) -> Row:
 
 
 def face_columns(prediction: Prediction) -> Row:
-    """What belongs to the face as it was found."""
+    """Columns of the detected face: box, landmarks, score and quality."""
     face = prediction.face
     row: Row = {
         "bbox": face.bbox.tolist(),
@@ -92,7 +92,7 @@ def answer_row(
     interval_years: tuple[int, ...] | None,
     abstained: Mapping[str, str],
 ) -> Row:
-    """Columns of the answers; those that the table lacks are dropped when it is built.
+    """Columns of the answers; any that the table lacks are dropped when it is built.
 
     Args:
         vector: ``(19,)``, NaN where an attribute is off.

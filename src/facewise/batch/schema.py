@@ -1,8 +1,7 @@
 """Columns of an annotated table: what ``facewise annotate`` writes and every reader relies on.
 
-A table is a folder of Parquet files, ``part-*.parquet``; names that begin with ``_`` are its own
-bookkeeping, which Arrow, pandas and Spark leave out by themselves. docs/annotate.md says in words
-what stands here.
+A table is a folder of Parquet files, ``part-*.parquet``. Names that begin with ``_`` are internal
+files, which Arrow, pandas and Spark ignore by default. docs/annotate.md describes the same columns.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from facewise.labels import ATTRIBUTES
 from facewise.parts import DECADE_COLUMNS, ETHNICITY_COLUMNS, GENDER_COLUMNS
 
 SCHEMA_VERSION: Final = 1
-"""Goes up when a column changes its name, type or meaning; new columns alone don't raise it."""
+"""Incremented when a column's name, type or meaning changes, but not for new columns alone."""
 
 
 KEYS: Final = {
     "image_id": "string",
     "face_index": "int32",
 }
-"""``face_index`` counts a picture's faces from 0, the largest first; null in the one row of a
+"""``face_index`` numbers a picture's faces from 0, largest first; null in the single row of a
 picture without a face or with an error."""
 
 IMAGE: Final = {
@@ -32,7 +31,7 @@ IMAGE: Final = {
     "time_seconds": "float64",
     "track_id": "int32",
 }
-"""The last three are null but for video."""
+"""The last three are null except for video."""
 
 FACE: Final = {
     "bbox": "list",
@@ -44,10 +43,10 @@ FACE: Final = {
     "brightness": "float32",
     "contrast": "float32",
 }
-"""``bbox``: 4 numbers, xyxy; ``landmarks``: 10, five points x, y. Pixels of the upright photo."""
+"""``bbox``: 4 numbers, xyxy; ``landmarks``: 10, five x, y points. Pixels of the upright photo."""
 
 VECTOR_COLUMNS: Final = DECADE_COLUMNS + GENDER_COLUMNS + ETHNICITY_COLUMNS
-"""The 19 outputs, in the order of ``facewise.labels``; calibrated, each group sums to 1."""
+"""The 19 outputs in the order of ``facewise.labels``; calibrated, each group sums to 1."""
 
 ATTRIBUTE_COLUMNS: Final[dict[str, dict[str, str]]] = {
     "age": {
@@ -59,8 +58,8 @@ ATTRIBUTE_COLUMNS: Final[dict[str, dict[str, str]]] = {
     "gender": {"gender": "string", **dict.fromkeys(GENDER_COLUMNS, "float32")},
     "ethnicity": {"ethnicity": "string", **dict.fromkeys(ETHNICITY_COLUMNS, "float32")},
 }
-"""Columns that are there only where the attribute was asked for. ``gender`` and ``ethnicity`` are
-the most probable labels, abstained or not."""
+"""Columns present only if the attribute was requested. ``gender`` and ``ethnicity`` hold the most
+probable label, even where facewise abstains."""
 
 TAIL: Final = {
     "abstained": "strings",
@@ -70,15 +69,15 @@ TAIL: Final = {
     "error_code": "string",
     "error_message": "string",
 }
-"""``abstained``: names of attributes not to stand by, empty where there is none, null where there
-is no face; ``abstained_reasons`` says why, in the same order. Errors are null where all is well."""
+"""``abstained``: attributes from which facewise abstains; empty if none, null without a face.
+``abstained_reasons``: why, in the same order. The error columns are null if there was no error."""
 
 
 def columns(attributes: Sequence[str] = ATTRIBUTES) -> dict[str, str]:
-    """Column to type, in the table's order.
+    """Column names and their types, in the table's order.
 
     Args:
-        attributes: some of age, gender, ethnicity.
+        attributes: any of age, gender, ethnicity.
     """
     out = {**KEYS, **IMAGE, **FACE}
     for name in ATTRIBUTES:
@@ -88,7 +87,7 @@ def columns(attributes: Sequence[str] = ATTRIBUTES) -> dict[str, str]:
 
 
 def arrow_schema(attributes: Sequence[str] = ATTRIBUTES) -> Any:
-    """The table's ``pyarrow.Schema``, its metadata holding the schema's version.
+    """The table's ``pyarrow.Schema``, with the schema version in its metadata.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

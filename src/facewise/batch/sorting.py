@@ -1,4 +1,4 @@
-"""Sort more strings than fit in memory: sorted runs on disk, merged as they are read."""
+"""Sort more strings than fit in memory: sorted runs on disk, merged while reading."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import IO, Final
 from facewise.errors import OptionError
 
 RUN: Final = 250_000
-"""Strings sorted at a time: some 50 MB."""
+"""Strings sorted at a time: about 50 MB."""
 
 
 def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
-    """Yield strings in order of their code points, holding at most ``run`` in memory.
+    """Yield strings in code point order, sorting at most ``run`` in memory at a time.
 
-    A run more than that is spilled to an unnamed temporary file (``TMPDIR``).
+    Every full run is spilled to an unnamed temporary file (``TMPDIR``).
 
     Raises:
-        OptionError: there is no room for it.
+        OptionError: there is no space for it.
     """
     source = iter(strings)
     spilled: list[IO[str]] = []
@@ -44,7 +44,7 @@ def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
 
 
 def _spill(part: list[str]) -> IO[str]:
-    # JSON, for a file's name may hold a line break, or bytes that are no UTF-8.
+    # JSON, because a file name may contain line breaks or bytes that are not UTF-8.
     file = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115  its reader closes it
     file.writelines(json.dumps(text) + "\n" for text in part)
     file.seek(0)

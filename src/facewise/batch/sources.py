@@ -1,7 +1,7 @@
-"""SOURCE to items: folders, globs, tars, lists and tables, streamed in a fixed order.
+"""Turn SOURCEs into items: folders, globs, tars, lists and tables, streamed in a fixed order.
 
-Nothing here holds more than a bounded number of names (object storage, whose drivers list a
-folder at once, and globs on it excepted), and no picture is opened.
+Holds a bounded number of names (except for folders and globs on object storage, whose drivers list
+a folder at once) and opens no picture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from facewise.formats import SUFFIXES
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
 TEXTS: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".md")
-"""What is surely no picture, and may be meant for a list or a table."""
+"""Not pictures, but possibly meant as a list or a table."""
 PACKED: Final = (".zip", ".7z", ".rar")
 
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -36,14 +36,14 @@ def list_items(
     Args:
         sources: folders, globs, tars, lists, tables or pictures, as the user wrote them.
         job: names the columns of tables.
-        skipped: receives what was left out.
-        fingerprints: receives those of what was opened.
+        skipped: receives files that are left out.
+        fingerprints: receives the fingerprints of opened sources.
 
     Raises:
         OptionError: a source is missing, or of a kind that cannot be read.
-        SourceError: one cannot be read now. A plan without it would lose it for good.
+        SourceError: a source cannot be read now. A plan without it would omit it for good.
     """
-    storage.climbed.cache_clear()  # links may lead elsewhere by now
+    storage.climbed.cache_clear()  # links may have changed
     opened = Opened(fingerprints)
     for source in sources:
         for one in expand_braces(source):
@@ -58,10 +58,10 @@ def list_items(
 
 
 def expand_braces(source: str) -> Iterator[str]:
-    """``shard-{000..002}.tar`` to three names, as WebDataset writes them.
+    """Expand WebDataset's number ranges: ``shard-{000..002}.tar`` becomes three names.
 
     Raises:
-        OptionError: the first number is above the last, which would be no name at all.
+        OptionError: the first number exceeds the last, which would give no name.
     """
     match = _BRACES.search(source)
     if match is None or exists_locally(source):
@@ -76,7 +76,7 @@ def expand_braces(source: str) -> Iterator[str]:
 
 
 def exists_locally(source: str) -> bool:
-    """Whether a local path of exactly this name is there; patterns of URLs are always patterns."""
+    """Whether a local path of exactly this name exists; False for remote URLs."""
     path = storage.local(source)
     return not storage.is_url(path) and os.path.lexists(path)
 
@@ -125,7 +125,7 @@ def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iter
 
 
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
-    """The item of a file found in a folder: pictures and videos, told by their names alone."""
+    """The item of a file found in a folder, if its ending is a picture's or a video's."""
     ending = PurePosixPath(name).suffix.lower()
     if ending in SUFFIXES or ending in VIDEOS:
         yield file_item(name)
@@ -134,10 +134,10 @@ def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
 
 
 def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
-    """What a glob found: archives and tables are opened, or refused, the rest goes by its ending.
+    """Items of a file that a glob matched.
 
-    Texts lie beside pictures as their captions; where the glob itself ends as they do, they are
-    meant.
+    Archives and tables are opened or refused; other files are taken by their endings. Text files
+    are usually captions of pictures, so they count only if the glob itself has a text ending.
     """
     named = pattern.lower().endswith((*LISTS, *TEXTS))
     if named or name.lower().endswith(
@@ -149,7 +149,7 @@ def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened
 
 
 def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
-    """A file that was named."""
+    """Items of a file given by name."""
     lower = source.lower()
     if lower.endswith(archives.COMPRESSED):
         raise archives.compressed(source)
@@ -174,14 +174,14 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
 
 
 def _lines(source: str) -> Iterator[Item]:
-    """A text list: a path or URL a line, relative to the list's own folder; blank lines go.
+    """Items of a text list: one path or URL per line, relative to its folder; skips blank lines.
 
     Raises:
-        OptionError: it has zero bytes, as UTF-16 has.
+        OptionError: it contains zero bytes, as UTF-16 does.
     """
     with storage.open_binary(source) as file:
         for number, line in enumerate(file):
-            if b"\0" in line:  # which no path has
+            if b"\0" in line:  # paths have none
                 raise OptionError(
                     f"{source}: line {number + 1} has zero bytes, as UTF-16 has (Windows "
                     "PowerShell's > writes it): save the list as UTF-8"
@@ -193,10 +193,10 @@ def _lines(source: str) -> Iterator[Item]:
 
 
 def check(sources: list[str]) -> None:
-    """Settle before any work that sources are there; patterns are looked at when listed.
+    """Check before any work that local sources exist; URLs and patterns are checked when listed.
 
     Raises:
-        OptionError: one is not.
+        OptionError: a source does not exist.
     """
     for source in sources:
         path = storage.local(source)

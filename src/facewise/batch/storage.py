@@ -1,4 +1,4 @@
-"""Local paths and URLs: one way to open either. Bytes are read here, nothing is ever written."""
+"""Open local paths and URLs in the same way. Read-only: nothing is ever written here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from facewise.errors import FacewiseError, ImageNotFoundError, MissingExtraError, OptionError
 
 ATTEMPTS: Final = 3
-"""Of a read from object storage, whose errors pass more often than not."""
+"""Attempts to read from object storage, whose errors are mostly transient."""
 
 _systems: dict[tuple[str, ...], Any] = {}
 
@@ -25,9 +25,9 @@ def is_url(path: str) -> bool:
 
 
 def local(path: str) -> str:
-    """The path of a ``file://`` URL, to be read as any other; else what is given.
+    """Strip ``file://`` or ``local://``, so that such URLs are read as plain local paths.
 
-    fsspec opens a pipe that nobody writes to, and waits for good.
+    fsspec would block forever on a pipe that nobody writes to.
     """
     return path.removeprefix("file://").removeprefix("local://")
 
@@ -35,13 +35,13 @@ def local(path: str) -> str:
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path on it.
 
-    Where fsspec lacks the driver of a protocol, Arrow's own file systems (s3, gs, hdfs, abfs) do.
+    If fsspec lacks a driver for the protocol, Arrow's file systems (s3, gs, hdfs, abfs) are used.
 
     Raises:
-        OptionError: neither knows the protocol, or the URL or its settings say too little.
+        OptionError: neither knows the protocol, or the URL or its settings are incomplete.
         MissingExtraError: fsspec is not installed.
-        OSError: it cannot be reached now, as by a driver that connects at once; like any other
-            failure to read, this may pass.
+        OSError: the server cannot be reached now (some drivers connect at once); this may be
+            transient, like any other failure to read.
     """
     try:
         import fsspec
@@ -51,7 +51,7 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         system = _connect(protocol, url)
         return system, str(system._strip_protocol(url))
-    except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: without its host
+    except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: no host in the URL
         if may_pass(error):
             raise
         raise OptionError(
@@ -61,10 +61,10 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def check_driver(url: str) -> None:
-    """Settle that there is a file system for a URL, whether its server answers now or not.
+    """Check that a URL has a file system, whether or not its server answers now.
 
     Raises:
-        OptionError: there is none.
+        OptionError: it has none.
         MissingExtraError: fsspec is not installed.
     """
     with contextlib.suppress(OSError):
@@ -72,13 +72,13 @@ def check_driver(url: str) -> None:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether what came of connecting is of the network or the server, not of this installation."""
-    # Arrow's are OSErrors, too, where HDFS's own libraries are missing.
+    """Whether a connection error comes from the network or server, not from this installation."""
+    # Arrow also raises OSError when HDFS's libraries are missing.
     return isinstance(error, OSError) and "to load lib" not in str(error)
 
 
 def _connect(protocol: str, url: str) -> Any:
-    """One a server: what a URL says of its host, port and user tells file systems apart."""
+    """One file system per server: cached by the URL's host, port, user and other options."""
     import fsspec
 
     try:
@@ -92,7 +92,7 @@ def _connect(protocol: str, url: str) -> Any:
 
             _systems[key] = ArrowFSWrapper(fs.FileSystem.from_uri(url)[0])
     else:
-        # Not fsspec's own of a whole URL, which takes "::" in a picture's name for a chain of them.
+        # Not fsspec's url_to_fs, which takes "::" in a picture's name for chained URLs.
         options = kind._get_kwargs_from_urls(url)
         key = (protocol, *(str(part) for part in sorted(options.items())))
         if key not in _systems:
@@ -101,7 +101,7 @@ def _connect(protocol: str, url: str) -> Any:
 
 
 def with_protocol(url: str, path: str) -> str:
-    """A path that was listed on a URL's file system as a URL again, its host included."""
+    """Turn a path listed on a URL's file system back into a URL, including the host."""
     _, inner = file_system(url)
     if inner and url.rstrip("/").endswith(inner):
         slash = "/" * (inner.startswith("/") and not path.startswith("/"))
@@ -110,11 +110,11 @@ def with_protocol(url: str, path: str) -> str:
 
 
 def open_binary(path: str) -> BinaryIO:
-    """A seekable file.
+    """Open a path or URL as a seekable file.
 
     Raises:
-        ImageNotFoundError: it has gone, or cannot be read; reading the file raises it, too, so that
-            a failing disk or network is never taken for a damaged file.
+        ImageNotFoundError: it is gone or cannot be read. Reading the file raises this as well, so
+            that a failing disk or network is never mistaken for a damaged file.
     """
     path = local(path)
     try:
@@ -125,13 +125,13 @@ def open_binary(path: str) -> BinaryIO:
             file = Path(path).open("rb")  # noqa: SIM115  closed with what is returned
     except FacewiseError:
         raise
-    except Exception as error:  # drivers raise errors of their own kinds
+    except Exception as error:  # drivers raise their own types of errors
         raise unreadable(error, path) from error
     return io.BufferedReader(_Source(file, path))
 
 
 class _Source(io.RawIOBase):
-    """A file whose failures to read are told apart from those of what parses it."""
+    """A file whose read errors can be distinguished from its parser's errors."""
 
     def __init__(self, file: Any, path: str) -> None:
         self._file, self._path = file, path
@@ -146,7 +146,7 @@ class _Source(io.RawIOBase):
         try:
             if not is_url(self._path):
                 return int(self._file.readinto(buffer))
-            data = self._file.read(len(buffer))  # which every driver has
+            data = self._file.read(len(buffer))  # every driver has read()
         except Exception as error:
             raise unreadable(error, self._path) from error
         buffer[: len(data)] = data
@@ -168,14 +168,16 @@ class _Source(io.RawIOBase):
 
 
 FINGERPRINTS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime")
-"""What drivers call the one thing that changes with a file; the first that is there is taken."""
+"""Drivers' names for the property that changes with a file; the first one present is used."""
 
 
 def fingerprint(path: str) -> dict[str, Any]:
-    """What changes when a file is written anew, without reading it.
+    """Properties that change when a file is rewritten, obtained without reading it.
 
     Raises:
-        ImageNotFoundError: it has gone, or cannot be looked at.
+        ImageNotFoundError: it is gone, or its properties cannot be read.
+        OptionError: the URL has no file system.
+        MissingExtraError: fsspec is not installed.
     """
     try:
         if not is_url(path):
@@ -192,21 +194,21 @@ def fingerprint(path: str) -> dict[str, Any]:
 
 
 def absolute(path: str) -> str:
-    """A local path as seen from any folder, without ``..``, its links kept; a URL as it is."""
+    """An absolute local path without ``..``, with links unresolved; URLs are unchanged."""
     path = local(path)
     if is_url(path):
         return path
     parts = path.split("/")
-    if ".." in parts and os.name == "posix":  # Windows takes ``..`` by the spelling itself
+    if ".." in parts and os.name == "posix":  # Windows resolves ``..`` lexically
         last = len(parts) - parts[::-1].index("..")
         folder = climbed(os.path.join(os.getcwd(), "/".join(parts[:last])))  # noqa: PTH109, PTH118
         path = "/".join([folder, *parts[last:]])
-    return os.path.abspath(path)  # noqa: PTH100  Path.resolve follows
+    return os.path.abspath(path)  # noqa: PTH100  Path.resolve follows links
 
 
-@lru_cache(1024)  # lists lead through the same folders a million times
+@lru_cache(1024)  # lists name the same folders a million times
 def climbed(folder: str) -> str:
-    """A folder without ``..``: that of a link is above what the link leads to."""
+    """A folder without ``..``; after a link, ``..`` is the parent of the link's target."""
     path = "/"
     for part in folder.split("/"):
         if part == "..":
@@ -217,7 +219,7 @@ def climbed(folder: str) -> str:
 
 
 def beside(path: str, name: str) -> str:
-    """What ``name`` means in a list or table at ``path``: relative names count from its folder."""
+    """Resolve ``name`` from a list or table at ``path``, relative to its folder."""
     path, name = local(path), local(name)
     if is_url(name) or Path(name).is_absolute():
         return name
@@ -227,16 +229,16 @@ def beside(path: str, name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """A name as UTF-8: bytes that are none are spelt out."""
+    """A name as valid UTF-8, with invalid bytes as backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
-    """Bytes of a file from ``offset``, at most ``limit``.
+    """Read at most ``limit`` bytes of a file from ``offset``.
 
     Raises:
-        ImageNotFoundError: it has gone, or cannot be read.
-        OptionError: nobody knows the protocol of a URL.
+        ImageNotFoundError: it is gone or cannot be read.
+        OptionError: the URL has no file system.
         MissingExtraError: fsspec is not installed.
     """
     if not is_url(path):
@@ -250,9 +252,9 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
             return _read_url(path, limit, offset)
         except FileNotFoundError as error:
             raise unreadable(error, path) from error
-        except FacewiseError:  # no file system: another attempt would find none, either
+        except FacewiseError:  # no file system: retrying would not help
             raise
-        except Exception as error:  # drivers raise errors of their own kinds
+        except Exception as error:  # drivers raise their own types of errors
             failure = error
     raise unreadable(failure, path) from failure
 
@@ -261,14 +263,14 @@ def _read_url(path: str, limit: int, offset: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     system, inner = file_system(path)
-    # Without this, Arrow's file systems open a stream from 0 on that cannot seek, and seek in it.
+    # By default Arrow's file systems open a non-seekable stream from 0, then try to seek in it.
     more = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
     data: bytes = system.cat_file(inner, start=offset, end=offset + limit, **more)
     return data
 
 
 def _read_local(path: str, limit: int, offset: int) -> bytes:
-    # Not blocking: a pipe that nobody writes to must not stop a run for good.
+    # Non-blocking: a pipe that nobody writes to must not hang a run.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
@@ -287,7 +289,7 @@ _BINARY: Final = getattr(os, "O_BINARY", 0)
 def unreadable(error: Exception, path: str) -> ImageNotFoundError:
     """The error of a file that could not be opened or read."""
     if isinstance(error, FileNotFoundError):
-        number, reason = errno.ENOENT, os.strerror(errno.ENOENT)  # fsspec's have neither
+        number, reason = errno.ENOENT, os.strerror(errno.ENOENT)  # fsspec's errors lack both
     else:
         number = getattr(error, "errno", None) or errno.EIO
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

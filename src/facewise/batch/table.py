@@ -1,11 +1,11 @@
-"""The table's folder: its lock, plan, manifest and parts. One process writes here, no other.
+"""The table's folder: its lock, plan, manifest and parts. Only one process writes to it.
 
-- ``part-N.parquet``: shard N; written under another name, flushed to the disk, then renamed.
-- ``_plan``: what is to be annotated, a Parquet file with a row group a shard, settled before the
-  first part. Only parts' names end in ``.parquet``: who reads ``*.parquet`` reads rows alone.
-- ``_manifest.json``: settings, model, and the plan's hash.
-- ``_parts.jsonl``: a line a finished part with its SHA-256; written after the part is there, so a
-  part that it doesn't vouch for is made again.
+- ``part-N.parquet``: shard N; written under a temporary name, flushed to disk, then renamed.
+- ``_plan``: what to annotate, a Parquet file with one row group per shard, fixed before the first
+  part. Only parts' names end in ``.parquet``, so ``*.parquet`` matches nothing but rows.
+- ``_manifest.json``: settings, model and the plan's hash.
+- ``_parts.jsonl``: one line per finished part, with its SHA-256. Written after the part, so a part
+  without a line is made again.
 - ``_lock``: held while a run writes.
 """
 
@@ -31,17 +31,17 @@ LOCK: Final = "_lock"
 UNFINISHED: Final = "_unfinished"
 
 VOUCHED: Final = frozenset(("shard", "sha256", "rows", "faces", "errors"))
-"""What is read of a part's line."""
+"""Required keys of a part's line."""
 
 
 class TableFolder:
-    """A table that this process has locked; use as a context.
+    """A table locked by this process; use as a context manager.
 
     Args:
-        path: the folder; made where it is missing, and removed again where no table was begun.
+        path: the folder; created if missing, and removed again if no table was begun.
 
     Raises:
-        TableError: another run holds it, it is no table, or it cannot be written.
+        TableError: another run holds it, it is not a table, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class TableFolder:
             path.mkdir(parents=True, exist_ok=True)
         self._check_kind()
         self._lock = self._acquire()
-        for left in path.glob(f"{UNFINISHED}*"):  # of a run that was killed
+        for left in path.glob(f"{UNFINISHED}*"):  # left by a killed run
             left.unlink()
 
     def __enter__(self) -> TableFolder:
@@ -65,12 +65,13 @@ class TableFolder:
         with contextlib.suppress(OSError):
             if self._made and not (self.path / MANIFEST).exists():
                 self._remove()
-        self._lock.close()  # which unlocks; the kernel does the same where we are killed
+        self._lock.close()  # unlocks; if we are killed, the kernel does
 
     def _remove(self) -> None:
-        """Take back the folders that were made; what somebody else put there stays.
+        """Remove the folders that we created, unless somebody else put files there.
 
-        The lock is still held: who opened it meanwhile is refused, and does not lock a lost file.
+        The lock is still held, so a process that opened it meanwhile is refused instead of locking
+        a deleted file.
         """
         for path in (*self.path.glob(f"{UNFINISHED}*"), self.path / PLAN, self.path / LOCK):
             path.unlink(missing_ok=True)
@@ -80,7 +81,7 @@ class TableFolder:
     def _check_kind(self) -> None:
         if (self.path / MANIFEST).exists():
             return
-        # Hidden files are nobody's table: macOS puts .DS_Store into every folder that it shows.
+        # Hidden files do not matter: macOS puts .DS_Store into every folder it shows.
         foreign = [p.name for p in self.path.iterdir() if not p.name.startswith(("_", "."))]
         if foreign:
             raise TableError(
@@ -89,7 +90,7 @@ class TableFolder:
 
     def _acquire(self) -> IO[str]:
         with self.writing():
-            # Opened, never replaced: two processes must lock the same file.
+            # Opened, never replaced: all processes must lock the same file.
             file = (self.path / LOCK).open("a+", encoding="utf-8")
         try:
             _lock_file(file)
@@ -113,7 +114,7 @@ class TableFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn a failing disk into one sentence."""
+        """Turn an OSError into a TableError with a reason and advice."""
         try:
             yield
         except OSError as error:
@@ -127,7 +128,7 @@ class TableFolder:
             raise TableError(f"{self.path} cannot be written ({reason}); {advice}") from error
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file in place whole or not at all, and on the disk before this returns."""
+        """Write a file atomically and flush it to disk before returning."""
         temporary = self.path / f"{UNFINISHED}-{Path(name).stem.lstrip('_')}"
         with self.writing():
             try:
@@ -141,7 +142,7 @@ class TableFolder:
                 raise
 
     def rename(self, temporary: Path, name: str) -> None:
-        """Give a flushed file its name, the folder's entry flushed too."""
+        """Give a flushed file its final name, and flush the folder entry too."""
         temporary.replace(self.path / name)
         if os.name == "posix":
             folder = os.open(self.path, os.O_RDONLY)
@@ -151,7 +152,7 @@ class TableFolder:
                 os.close(folder)
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """What an earlier run left; None where there was none.
+        """The manifest of an earlier run; None if there is none.
 
         Raises:
             TableError: it cannot be read.
@@ -163,21 +164,21 @@ class TableFolder:
         self.write(MANIFEST, text.encode("utf-8", "backslashreplace"))
 
     def write_part(self, shard: int, data: bytes, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a shard in place, then vouch for it; returns the line that does."""
+        """Write a part, then its line in the parts list; returns the line."""
         self.write(part_name(shard), data)
         line = {"shard": shard, "sha256": hashlib.sha256(data).hexdigest(), **about}
         with self.writing(), (self.path / PARTS).open("ab") as file:
-            # A line that a power cut tore off must not spoil the next one.
+            # A line truncated by a power cut must not spoil the next one.
             file.write(b"\n" * _is_torn(self.path / PARTS) + _line(line))
             file.flush()
             os.fsync(file.fileno())
         return line
 
     def finished_parts(self) -> tuple[dict[int, dict[str, Any]], list[str]]:
-        """Parts that are whole, by shard, and the names of those that are not.
+        """Lines of intact parts by shard, and the names of missing or damaged parts.
 
-        A part that was never vouched for, as after a kill between its writing and that, is not
-        named: it is simply made again.
+        A part without a line (the run was killed before writing it) is in neither: it is simply
+        made again.
         """
         vouched: dict[int, dict[str, Any]] = {}
         with contextlib.suppress(FileNotFoundError), (self.path / PARTS).open("rb") as file:
@@ -187,7 +188,7 @@ class TableFolder:
                     if line.keys() >= VOUCHED:
                         vouched[int(line["shard"])] = line
                 except (ValueError, AttributeError, TypeError):
-                    continue  # torn; its part is made again
+                    continue  # truncated; its part is made again
         whole, damaged = {}, []
         for shard, line in vouched.items():
             path = self.path / part_name(shard)
@@ -198,12 +199,12 @@ class TableFolder:
         return whole, sorted(damaged)
 
     def settle(self, parts: Mapping[int, Mapping[str, Any]]) -> None:
-        """Write the parts' list anew, in order: the same however often a run was stopped."""
+        """Rewrite the parts list in order: it does not depend on how often a run was stopped."""
         lines = b"".join(_line(parts[shard]) for shard in sorted(parts))
         self.write(PARTS, lines)
 
     def drop_strangers(self, shards: int) -> None:
-        """Remove parts past the plan's end, which no run of this plan can have written."""
+        """Remove parts past the plan's end; no run of this plan can have written them."""
         known = {part_name(shard) for shard in range(shards)}
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
@@ -215,7 +216,7 @@ def part_name(shard: int) -> str:
 
 
 def encode_part(table: Any) -> bytes:
-    """A part's bytes: they depend on its rows alone."""
+    """A part's bytes, which depend only on its rows."""
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
@@ -248,7 +249,7 @@ def _lock_file(file: IO[str]) -> None:
     except ImportError:  # Windows
         import msvcrt
 
-        file.seek(1 << 20)  # a byte that nobody reads: the lock there bars reading too
+        file.seek(1 << 20)  # a byte that nobody reads: on Windows the lock bars reading too
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""A contact sheet of a table's faces, ordered by any column: people look before they trust."""
+"""A contact sheet of a table's faces, ordered by any column, to check a table by eye."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ COMPUTED: Final[dict[str, tuple[list[str], Callable[..., Any]]]] = {
     ),
     "abstentions": (["abstained"], lambda names: len(names or ())),
 }
-"""Orders that no column has, with the columns that they are computed from, and how: years between
-the interval's ends, and how many attributes facewise does not stand by."""
+"""Computed sort keys, with their input columns and function: the age interval's width in years, and
+the number of attributes from which facewise abstains."""
 
 MARGIN: Final = 0.25
-"""Round a face's box, as a share of its longer side."""
+"""Margin around a face's box, as a share of its longer side."""
 
 GREY: Final = (127, 127, 127)
 
@@ -45,23 +45,23 @@ CHANGED: Final = "the tar or table changed since it was annotated, and may hold 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A face of the sheet."""
+    """A face on the sheet."""
 
     image_id: str
     face_index: int
     bbox: tuple[float, float, float, float]
     value: Any
-    frame_index: int | None = None  # of video
+    frame_index: int | None = None  # video only
 
 
 def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
-    """The faces that come first in a column's order; null values are left out.
+    """The first ``count`` faces in a column's order; nulls are left out.
 
-    Reads a batch at a time and holds ``count`` faces.
+    Reads one batch at a time and keeps ``count`` faces.
 
     Raises:
-        TableError: it is no table of ``facewise annotate``, or is damaged.
-        OptionError: it has no such column.
+        TableError: it is not a table of ``facewise annotate``, or is damaged.
+        OptionError: there is no such column, it has no order, or ``count`` is invalid.
     """
     count = check_count("count", count)
     columns, compute = COMPUTED.get(by, ([by], lambda value: value))
@@ -76,7 +76,7 @@ def choose(table: Path, by: str, count: int, *, largest: bool) -> list[Chosen]:
             if row["face_index"] is None:
                 continue
             value = compute(*(row[name] for name in columns))
-            if isinstance(value, list):  # they can be sorted, to no purpose
+            if isinstance(value, list):  # sortable, but meaningless
                 raise _no_order(by)
             if value is not None:
                 box, frame = tuple(row["bbox"]), row["frame_index"]
@@ -103,9 +103,9 @@ def _column_names(table: Path) -> list[str]:
 
 
 def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, Photo | Exception]]:
-    """Pictures of faces by name, read again from where they were; an error where that fails.
+    """Names and pictures of the chosen faces, reread from their sources; an error if that fails.
 
-    A video is decoded up to the last frame that is asked for.
+    A video is decoded up to the last requested frame.
 
     Raises:
         TableError: the table's plan or manifest is missing or damaged.
@@ -121,10 +121,10 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
         )
     settings = manifest["settings"]
     limits: LoadOptions = {
-        "max_bytes": settings.get("max_bytes", DEFAULT_MAX_BYTES),  # which older tables lack
+        "max_bytes": settings.get("max_bytes", DEFAULT_MAX_BYTES),  # older tables lack these
         "max_pixels": settings.get("max_pixels", DEFAULT_MAX_PIXELS),
     }
-    # One that cannot be looked at says why as it is read.
+    # A source that cannot be checked reports its error when read.
     differ = differing(manifest["plan"].get("sources", {}))
     changed = {path for path, error in differ if error is None}
     photos = {face.image_id for face in chosen if face.frame_index is None}
@@ -151,7 +151,7 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
 def _load(item: Item, reader: ItemReader, limits: LoadOptions) -> Photo | Exception:
     try:
         return load_photo(reader.read(item), **limits)
-    except Exception as error:  # any failure is this picture's own
+    except Exception as error:  # any failure concerns this picture only
         return error
 
 
@@ -161,7 +161,7 @@ def _frames(
     missing = set(wanted)
     failure: Exception = ImageError("the video has fewer frames than before")
     try:
-        # The same sampling, for it is what names the frames.
+        # Sampled as when annotating, so that the frames are the same.
         with contextlib.closing(sample_frames(item.path, frames_per_second)) as frames:
             for index, _, photo in frames:
                 if index in missing:
@@ -169,7 +169,7 @@ def _frames(
                     missing.remove(index)
                 if not missing:
                     return
-    except Exception as error:  # any failure is this video's own
+    except Exception as error:  # any failure concerns this video only
         failure = error
     for index in missing:
         yield f"{item.image_id}::{index}", failure
@@ -184,18 +184,18 @@ def make_sheet(
     size_px: int = 128,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Image.Image, list[Chosen]]:
-    """Faces in the order of a column, with number and value, on one picture.
+    """Draw faces in the order of a column, each with its number and value, on one picture.
 
     Args:
         table: folder of ``facewise annotate``.
         by: a column, "interval" (its width in years) or "abstentions" (how many).
-        count: of faces, at most.
-        largest: the largest value first, in place of the smallest.
+        count: maximum number of faces.
+        largest: largest value first, instead of smallest.
         size_px: side of a face on the sheet.
-        note: called with what is worth saying: faces that could not be drawn, and why.
+        note: called with messages: an unfinished table; faces that could not be drawn, and why.
 
     Returns:
-        The sheet, RGB, and what is on it, in order. A picture that has gone is a grey square.
+        The sheet, RGB, and its faces in order. A face whose picture cannot be read is grey.
     """
     from PIL import Image, ImageDraw
 
@@ -232,14 +232,14 @@ def make_sheet(
 
 
 def _reason(error: Exception) -> str:
-    """Without the path where an OSError tells it apart, so that the same reasons add up."""
+    """An error's reason, without an OSError's path, so that equal reasons are counted together."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0]
 
 
 def _cut(image: Image.Image, bbox: tuple[float, float, float, float], size_px: int) -> Image.Image:
-    """The face in a square, with a margin; black where that reaches past the picture."""
-    # A detected box may reach far past a tight picture, and no tile should be mostly black.
+    """Cut the face out as a square with a margin; black where that extends past the picture."""
+    # Clipped, since a box may extend far past a tight picture and make the tile mostly black.
     left, top = max(bbox[0], 0), max(bbox[1], 0)
     right, bottom = min(bbox[2], image.width), min(bbox[3], image.height)
     half = max(right - left, bottom - top) * (0.5 + MARGIN)

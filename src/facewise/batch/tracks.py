@@ -1,4 +1,4 @@
-"""Faces of sampled frames joined into tracks by the overlap of their boxes."""
+"""Join faces of sampled frames into tracks by the overlap of their boxes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from facewise.boxes import box_overlap
 from facewise.types import FloatArray
 
 MIN_IOU: Final = 0.3
-"""Below it two boxes are two people. At a frame a second heads move; they rarely leap."""
+"""Boxes that overlap less are different people: at one frame per second, heads move little."""
 
 MAX_GAP: Final = 2
-"""Sampled frames that a face may be missing and still be the same track."""
+"""Sampled frames that a face may miss and still continue its track."""
 
 
 @dataclass(slots=True)
@@ -29,17 +29,16 @@ class _Track:
 
 @dataclass(slots=True)
 class Tracker:
-    """Give each face of each frame the number of its track, frame by frame.
+    """Assigns each face a track number, frame by frame.
 
-    Pairs are taken greedily, the largest overlap first, which is enough where boxes overlap little
-    among themselves; ties go to the older track and the larger face, so that equal video gives
-    equal tracks.
+    Pairs are matched greedily, largest overlap first, which suffices while boxes of one frame
+    overlap little. Ties go to the older track and the larger face, so that equal videos give equal
+    tracks.
 
-    Where a recording was paused, its times jump from one frame to the next: whoever is there
-    afterwards is another track.
+    Where a recording was paused, its times jump, and every face afterwards starts a new track.
 
     Args:
-        period: seconds from a sampled frame to the next, at least.
+        period: minimum seconds between sampled frames.
         min_iou: see ``MIN_IOU``.
         max_gap: see ``MAX_GAP``.
     """
@@ -55,24 +54,24 @@ class Tracker:
 
     @property
     def live(self) -> set[int]:
-        """Tracks that the next frame may go on with."""
+        """Tracks that the next frame may continue."""
         return {t.track_id for t in self._live if self._frame - t.last <= self.max_gap}
 
     def update(self, boxes: Sequence[FloatArray], seconds: float) -> list[int]:
-        """Take the next sampled frame.
+        """Add the next sampled frame.
 
         Args:
-            boxes: float32 ``(4,)`` each, xyxy, the largest first.
+            boxes: float32 ``(4,)`` each, xyxy, largest first.
             seconds: the frame's time.
 
         Returns:
-            A track's number for each box, counted from 0.
+            The track number of each box, counted from 0.
         """
         self._frame += 1
-        # Of a video that has fewer frames than are asked for, its own pace counts.
+        # If the video has fewer frames per second than requested, its own rate counts.
         self._shortest = min(self._shortest, seconds - self._seconds)
         self._seconds = seconds
-        # A period more than frames: each is the first at or after its time.
+        # One period extra, since each sample is the first frame at or after its nominal time.
         longest = (self.max_gap + 2) * max(self.period, self._shortest)
         self._live = [
             t

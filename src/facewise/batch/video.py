@@ -1,4 +1,4 @@
-"""A video to rows: a row a face and sampled frame, its answers averaged over the face's track."""
+"""Video to rows: one per face and sampled frame, with answers averaged over the face's track."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from facewise.analyzer import Analyzer
 
 WHOLE = 0.9
-"""Share of the frames, or seconds, that a file states from which on it counts as read whole: FFmpeg
-takes the end of a file that was cut for the end of the video. Edits drop a few frames."""
+"""Share of the stated frames or seconds from which a video counts as complete. FFmpeg takes the end
+of a truncated file for the end of the video; not 1, because edits drop a few frames."""
 
 WIDEST_PIXEL: Final = 4.0
-"""Shape of a pixel, width to height or the other way round, beyond which it is not believed."""
+"""Largest plausible pixel aspect ratio, in either direction; more extreme ones are ignored."""
 
 
 @dataclass(slots=True)
 class _Mean:
-    """Sums over a track."""
+    """Running sums of one track."""
 
     ages: Any = field(default_factory=lambda: np.zeros(120))
     vector: Any = field(default_factory=lambda: np.zeros(19))
@@ -60,15 +60,15 @@ class _Mean:
 
 
 def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iterator[Row]:
-    """Rows of one video, frame by frame; what was read before damage stays, a last row names it.
+    """Rows of one video, frame by frame; damage ends them with a row that reports it.
 
-    A face's row waits until its track has ended, for its answers are the track's; so what is held
-    are the rows since the beginning of the oldest track that goes on.
+    A face's row waits until its track has ended, since its answers are the track's. So the rows
+    since the start of the oldest live track are held in memory.
 
     Args:
         item: the video.
-        analyzer: with the attributes wanted of video.
-        frames_per_second: sampled; all frames where the video has fewer.
+        analyzer: with the attributes wanted for video.
+        frames_per_second: sampling rate; all frames are used if the video has fewer.
     """
     model = analyzer.spec.info
     tracker = Tracker(1 / frames_per_second)
@@ -107,7 +107,7 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
         problem = problem_row(item.image_id, "video_corrupt", _without(reason, item), model)
     except CorruptImageError as error:
         problem = problem_row(item.image_id, "video_corrupt", str(error), model)
-    except Exception as error:  # any failure is this video's own
+    except Exception as error:  # any failure concerns this video only
         problem = error_row(item.image_id, error, model)
     for row, mean_of in waiting:
         yield _answered(row, mean_of, analyzer)
@@ -118,25 +118,26 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
 def sample_frames(
     path: str, frames_per_second: float
 ) -> Generator[tuple[int, float, Photo], None, None]:
-    """Upright frames of square pixels: the first at or after each multiple of ``1 /
-    frames_per_second``. Where times jump back, as in recordings that were joined, they go on from
-    the frame before.
+    """Sample upright frames with square pixels.
+
+    Takes the first frame at or after each multiple of ``1 / frames_per_second``. Where times jump
+    back, as in joined recordings, they continue from the previous frame.
 
     Yields:
         The frame's number in the video, its time in seconds since the first, and the picture.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        ImageNotFoundError: the file has gone.
-        UnsupportedFormatError: nothing here decodes it.
-        CorruptImageError: after the last frame, where the file states that there were more.
-        ImageError: it has no pictures.
+        ImageNotFoundError: the file is gone or cannot be read.
+        UnsupportedFormatError: PyAV does not know the codec.
+        CorruptImageError: after the last frame, if the file states that there are more.
+        ImageError: the file has no video stream.
     """
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("video", "video") from error
-    storage.read_range(path, 1)  # says why, where it cannot be read
+    storage.read_range(path, 1)  # raises a clear error if it cannot be read
     with ExitStack() as stack:
         source = stack.enter_context(storage.open_binary(path)) if storage.is_url(path) else path
         container = stack.enter_context(av.open(source))
@@ -147,7 +148,7 @@ def sample_frames(
             raise UnsupportedFormatError(
                 "the video's codec is unknown to PyAV: export it again, for example as H.264"
             )
-        stream.codec_context.thread_count = 1  # a worker is a core
+        stream.codec_context.thread_count = 1  # one core per worker
         read = _Read()
         start: float | None = None
         following = 0
@@ -168,7 +169,7 @@ def sample_frames(
 
 @dataclass(slots=True)
 class _Read:
-    """What was read of a video: packets, those that are to be shown, frames, and where they end."""
+    """What was read of a video: packets, packets to be shown, frames, and the end in seconds."""
 
     packets: int = 0
     shown: int = 0
@@ -178,7 +179,7 @@ class _Read:
 
     def add(self, packet: Any) -> None:
         time = packet.dts if packet.pts is None else packet.pts
-        if time is None:  # the one that asks for the last frames
+        if time is None:  # the flush packet, which requests the last frames
             return
         self.packets += 1
         self.shown += not packet.is_discard
@@ -197,10 +198,10 @@ def _decode(container: Any, stream: Any, read: _Read) -> Iterator[Any]:
 
 
 def _check_whole(container: Any, stream: Any, read: _Read) -> None:
-    """Compare what was read with what the video itself states; a file's length may be its sound's.
+    """Compare what was read with what the video stream states; a file's length may be its sound's.
 
-    MP4 counts frames that its edits leave out, but knows the seconds that are left. Of formats that
-    state frames alone these are counted. Matroska has the seconds in a tag, or nothing.
+    MP4's frame count includes frames that its edits skip, but its duration does not. Other formats
+    are checked by their frame count if they state one, else by Matroska's duration tag, if any.
     """
     found: tuple[float, float, str]
     if "mp4" in container.format.name and stream.duration:
@@ -210,7 +211,7 @@ def _check_whole(container: Any, stream: Any, read: _Read) -> None:
     else:
         found = read.end, _seconds(stream.metadata.get("DURATION", "")), "seconds"
     if stream.frames and found[0] >= WHOLE * found[1]:
-        found = read.frames, read.shown, "frames"  # noise may stop the decoder
+        found = read.frames, read.shown, "frames"  # corrupt data may stop the decoder
     if found[0] < WHOLE * found[1]:
         raise CorruptImageError(
             "the video is damaged or was cut: {:.0f} of {:.0f} {} could be read; "
@@ -219,7 +220,7 @@ def _check_whole(container: Any, stream: Any, read: _Read) -> None:
 
 
 def _seconds(text: str) -> float:
-    """Of ``01:02:03.4``; 0 of anything else."""
+    """Parse seconds from ``01:02:03.4``; anything else gives 0."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
     if match is None:
         return 0.0
@@ -234,9 +235,9 @@ def _time(frame: Any, index: int, stream: Any) -> float:
 
 
 def _upright(frame: Any, stream: Any) -> Any:
-    """uint8 ``(H, W, 3)``, RGB, turned as the phone says that it was held.
+    """The frame as uint8 ``(H, W, 3)``, RGB, with the recorded rotation applied.
 
-    DV and DVD store pixels that are not square: the picture is made as wide as it is shown.
+    DV and DVD have non-square pixels: the picture is resized to the width at which it is shown.
     """
     shape = float(stream.sample_aspect_ratio or 1)
     if shape != 1 and 1 / WIDEST_PIXEL <= shape <= WIDEST_PIXEL:
@@ -246,7 +247,7 @@ def _upright(frame: Any, stream: Any) -> Any:
 
 
 def _answered(row: Row, mean: _Mean | None, analyzer: Analyzer) -> Row:
-    """A row with the answers of its track, whose faces must all have been added."""
+    """A row with its track's answers; all faces of the track must have been added."""
     if mean is None:
         return row
     if mean.answer is None:
@@ -255,7 +256,7 @@ def _answered(row: Row, mean: _Mean | None, analyzer: Analyzer) -> Row:
 
 
 def _answer(mean: _Mean, analyzer: Analyzer) -> Row:
-    """The answers of a track: mean probabilities, and what follows from them."""
+    """The answers of a track: mean probabilities and everything derived from them."""
     calibration, on = analyzer.calibration, analyzer.attributes
     vector = (mean.vector / mean.faces).astype(np.float32)
     top: dict[str, float] = {}
@@ -294,5 +295,5 @@ def _ffmpeg_errors() -> tuple[type[Exception], ...]:
 
 
 def _without(text: str, item: Item) -> str:
-    """FFmpeg's messages quote the path, which is this machine's."""
+    """Replace the path quoted in FFmpeg's messages, which is specific to this machine."""
     return text.replace(item.path, item.image_id)

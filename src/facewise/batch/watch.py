@@ -1,4 +1,4 @@
-"""Whether sources that were opened are still the same: what changes renames the pictures in it."""
+"""Detect changes to opened sources: a changed source would give its pictures wrong names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from facewise.batch import storage
 from facewise.errors import FacewiseError, ImageNotFoundError, SourceError
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at a source that is elsewhere."""
+"""Minimum time between two checks of a remote source."""
 
 Fingerprints = dict[str, dict[str, Any]]
-"""Of the tars, tables and lists that were opened, by path."""
+"""Fingerprints of the opened tars, tables and lists, by path."""
 
 
 class Opened:
@@ -26,11 +26,11 @@ class Opened:
         self._names: dict[str, str] = {}
 
     def add(self, source: str) -> str:
-        """Note a file before it is read: what changes meanwhile is then seen by the next run.
+        """Fingerprint a file before it is read, so that changes during reading are detected.
 
         Returns:
-            its first spelling: pictures that go by the same names as before are told to be
-            repetitions.
+            The first spelling of its path, so that pictures listed twice have the same names and
+            are recognised as repetitions.
         """
         name = self._names.setdefault(storage.absolute(source), source)
         path = storage.absolute(name)
@@ -40,9 +40,7 @@ class Opened:
 
 
 def differing(opened: Fingerprints) -> Iterator[tuple[str, FacewiseError | None]]:
-    """Paths whose files are no longer those that were opened; with the error of one that has gone
-    or cannot be looked at.
-    """
+    """Paths of changed files, each with its error if the file is gone or cannot be checked."""
     for path, before in opened.items():
         try:
             if storage.fingerprint(path) != before:
@@ -52,10 +50,11 @@ def differing(opened: Fingerprints) -> Iterator[tuple[str, FacewiseError | None]
 
 
 def changed(opened: Fingerprints) -> list[str]:
-    """Paths whose files are no longer those that were opened, or have gone.
+    """Paths of files that have changed or are gone.
 
     Raises:
-        SourceError: one cannot be looked at now.
+        SourceError: a file cannot be checked now.
+        FacewiseError: a URL has no file system.
     """
     paths = []
     for path, error in differing(opened):
@@ -63,19 +62,19 @@ def changed(opened: Fingerprints) -> list[str]:
             if error.errno != errno.ENOENT:
                 raise SourceError(f"{error}, then run the same command again") from error
         elif error is not None:
-            raise error  # of its file system, which says what to do
+            raise error  # no file system; its message says what to do
         paths.append(path)
     return paths
 
 
 class Watch:
-    """Looks again at sources while they are read; where that takes a request, once a second.
+    """Checks sources for changes while they are read; remote ones at most once a second.
 
     Args:
         opened: their fingerprints.
 
     Attributes:
-        seen: paths of those that had changed at any time, though they may have been put back.
+        seen: paths of sources that differed at any check, even if restored since.
     """
 
     def __init__(self, opened: Fingerprints) -> None:
@@ -84,10 +83,10 @@ class Watch:
         self._looked: dict[str, float] = {}
 
     def changed(self, paths: Iterable[str]) -> bool:
-        """Whether one of these has changed; what was never opened as a source cannot have.
+        """Whether any of these paths has changed; paths never opened as sources are ignored.
 
         Raises:
-            SourceError: one cannot be looked at now.
+            SourceError: a source cannot be checked now.
         """
         named = self._opened.keys() & set(paths)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The worker function: items in, rows out. Local processes and Ray's actors run the same."""
+"""The worker function: items in, rows out. Shared by local processes and Ray actors."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
 
 Fetched = tuple[Item, bytes | Exception | None]
 Decoded = tuple[Item, Photo | Exception | None]
-"""None of items that are no single picture: videos, and those that there is nothing to read of."""
+"""None for items that are not a single picture: videos, and items without anything to read."""
 
 FETCHERS: Final = 4
-"""Threads that read files ahead: object storage answers slowly, many at a time."""
+"""Threads that prefetch files: object storage answers slowly, but many requests at a time."""
 
 ROWS_HELD: Final = 512
-"""Rows that wait as dictionaries; packed, as they are from then on, they take an eighth of the
-memory: a video may have many."""
+"""Rows of a video kept as dictionaries before they are packed, which takes an eighth of the memory:
+a video may have many."""
 
 FETCHED_AHEAD: Final = 8
-"""Encoded pictures held at most; each has at most the job's ``max_bytes``."""
+"""Maximum number of encoded pictures held, each of at most the job's ``max_bytes``."""
 
 
 class Annotator:
-    """One worker: one analyzer of one thread, with reading and decoding going on ahead of it.
+    """One worker: a single-threaded analyzer, with reading and decoding ahead of it.
 
-    At any time it holds at most ``FETCHED_AHEAD`` encoded pictures and, where photos are analysed
-    one by one, two decoded ones.
+    At any time it holds at most ``FETCHED_AHEAD`` encoded pictures and, if photos are analysed one
+    at a time, two decoded ones.
     """
 
     def __init__(self, job: Job) -> None:
         import cv2
 
-        cv2.setNumThreads(1)  # a worker is a core; the others have workers of their own
+        cv2.setNumThreads(1)  # one core per worker
         self.job = job
         self.analyzer = job.analyzer()
         self.model = self.analyzer.spec.info
         self.schema = arrow_schema(job.photo_attributes)
         self._video_analyzer: Analyzer | None = None
         self._reader = ItemReader(job.image_column, job.max_bytes)
-        # Tables are read in order by one thread; decoding has its own.
+        # Tables are read in order by a single thread; decoding has its own.
         self._reading = ThreadPoolExecutor(FETCHERS, thread_name_prefix="read")
         self._rows = ThreadPoolExecutor(1, thread_name_prefix="rows")
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def start(self, task: Task) -> Iterator[Decoded]:
-        """Begin to read and decode a task, without waiting; the pictures come in its order."""
+        """Start reading and decoding a task without waiting; yields pictures in its order."""
         source = iter(task.items)
         fetching: deque[Future[Fetched]] = deque()
         decoding: deque[Future[Decoded]] = deque()
@@ -81,10 +81,10 @@ class Annotator:
         photos: Iterator[Decoded],
         nearly_done: Callable[[], None] = lambda: None,
     ) -> Result:
-        """Analyse what ``start`` brings.
+        """Analyse the pictures of a started task.
 
         Args:
-            task: the same.
+            task: the task passed to ``start``.
             photos: what ``start`` returned.
             nearly_done: called before the last picture is analysed.
         """
@@ -119,12 +119,12 @@ class Annotator:
         return self.finish(task, self.start(task))
 
     def _fetch(self, item: Item) -> Fetched:
-        """Encoded bytes; None where there are none to be had."""
+        """Encoded bytes; None if there is nothing to read."""
         if item.kind == VIDEO or item.kind in PROBLEMS:
             return item, None
         try:
             return item, self._reader.read(item)
-        except Exception as error:  # any failure is this picture's own
+        except Exception as error:  # any failure concerns this picture only
             return item, error
 
     def _decode(self, fetched: Future[Fetched]) -> Decoded:
