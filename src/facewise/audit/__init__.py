@@ -1,1 +1,1 @@
-"""Who is in an annotated table: counts corrected for the model's own errors, and contact sheets."""
+"""Audits: who is in an annotated table, with counts corrected for the model's own errors."""

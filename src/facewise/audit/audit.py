@@ -1,4 +1,4 @@
-"""Faces to one dictionary of figures, naive and corrected; docs/audit.md describes it."""
+"""Compute an audit's figures from faces, naive and corrected; docs/audit.md describes them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FORMAT: Final = 2
 CROSSING_ROUNDS: Final = 100
 
 FEW_FACES: Final = 30
-"""Fewer are not corrected: the likeliest shares of a handful are all of one class."""
+"""Fewer faces are not corrected: the most likely shares of a handful put all in one class."""
 
 Estimates = dict[str, dict[str, CombinedShares]]
-"""Attribute to "naive" and, where it is corrected, "corrected"."""
+"""Attribute to "naive" and, if it is corrected, "corrected" shares."""
 
 
 def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: int = 0) -> Estimates:
-    """Shares of every attribute that the table holds; ``sample`` as in ``estimate``."""
+    """Shares of every attribute in the table; for ``sample`` see ``estimate``."""
     if method not in METHODS:
         raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
     out: Estimates = {}
@@ -68,13 +68,13 @@ def audit_faces(
 
     Args:
         faces: the table.
-        known: of the model that made the table and of nothing else: see ``known_confusions``.
-        source: the data set whose confusions to use; all of them, if None.
+        known: confusions of the very model that made the table; see ``known_confusions``.
+        source: the data set whose confusions to use; None for all.
         method: one of ``METHODS``.
-        crossings: also count attributes against each other.
+        crossings: also cross-tabulate the attributes.
 
     Returns:
-        The figures, ready for JSON, and the shares behind them with their draws.
+        The figures, ready for JSON, and the underlying shares with their draws.
     """
     sources = choose_sources(known, source)
     shares = estimate_all(faces, sources, method)
@@ -122,7 +122,7 @@ def audit_faces(
 
 
 def correction(sources: Sequence[str]) -> str:
-    """What corrected shares suppose, in a sentence."""
+    """The assumption behind corrected shares, in a sentence."""
     if len(sources) == 1:
         return (
             f"corrected as if the model errs on these faces as on {sources[0]}'s; intervals do not "
@@ -144,7 +144,7 @@ def _corrected_values(
     source: str,
     method: str,
 ) -> dict[str, float]:
-    """Shares by one source alone, whether or not it was used."""
+    """Shares corrected by one source alone, whether or not the audit used it."""
     if source in shares.parts:
         value = shares.parts[source].value
     else:
@@ -177,9 +177,9 @@ def _attribute(name: str, shares: Mapping[str, CombinedShares], n: int) -> list[
 def _crossings(
     faces: Faces, sources: Known, shares: Estimates, method: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every pair of attributes, and all three, of the faces that have them all.
+    """Cells of every pair of attributes, and of all three, for the faces that have them all.
 
-    Corrected cells add up to the corrected shares of the attributes among the same faces.
+    Corrected cells add up to the attributes' corrected shares among the same faces.
     """
     out = {}
     for chosen in _combined(shares):
@@ -204,7 +204,7 @@ def _crossings(
                 own = [margin.parts[source] for margin in margins]
                 parts[source] = Shares(
                     _raked(free.value[None], [m.value[None] for m in own])[0],
-                    # Round for round: the same draws of calibration faces made both.
+                    # Matched by round: both used the same draws of calibration faces.
                     _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
                     free.pictures,
                 )
@@ -225,7 +225,7 @@ def _margin(
 ) -> CombinedShares:
     """Corrected shares of one attribute among the faces that have all the chosen ones.
 
-    These need not be like the rest: photos have an ethnicity, tracks on video often none.
+    These may differ from the rest: photos have an ethnicity, video tracks often have none.
     """
     axis = chosen.index(name)
     p, pictures = faces.kept(chosen)
@@ -269,8 +269,8 @@ def _cells(
 def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any]]]:
     """Second table minus first, by attribute and label, with 95 % intervals.
 
-    Both used the same draws of the calibration faces, so that the model's errors, which both
-    share, cancel in part as they do in the change itself.
+    Both use the same draws of calibration faces, so the model errors that they share partly cancel
+    in the intervals, as they do in the change itself.
     """
     out: dict[str, list[dict[str, Any]]] = {}
     for name in before.keys() & after.keys():
@@ -294,7 +294,7 @@ def changes(before: Estimates, after: Estimates) -> dict[str, list[dict[str, Any
 def compare_with_reference(
     figures: Mapping[str, Any], reference: Mapping[str, Mapping[str, float]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Shares minus a reference population's, whose own uncertainty is not known."""
+    """Shares minus a reference population's, whose uncertainty is unknown."""
     out: dict[str, list[dict[str, Any]]] = {}
     for name, wanted in reference.items():
         for row in figures["attributes"].get(name, []):

@@ -1,4 +1,4 @@
-"""Which confusions a table may be corrected with: those of its own model, or none."""
+"""Choose the confusions to correct a table with: those of its own model, or none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from facewise.parts import has_temperatures_of, read_manifest
 from facewise.reporting.confusions import Confusions
 
 Known = Mapping[str, Mapping[str, Confusions]]
-"""Data set of calibration faces to attribute to confusions."""
+"""Data set of the calibration faces to attribute to confusions."""
 
 
 def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
-    """A model's; empty where none were fitted."""
+    """A model's confusions; empty if none were fitted."""
     stored: Mapping[str, Any] = spec.calibration.get("confusions", {})
     return {
         source: {name: Confusions.from_dict(c) for name, c in attributes.items()}
@@ -26,10 +26,10 @@ def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
 
 
 def choose_sources(known: Known, wanted: str | None) -> Known:
-    """The one that was named, or all of them: which the data are like is their owner's to know.
+    """The named source, or all: only the data's owner can know which one they resemble.
 
     Raises:
-        OptionError: the model has none of that name.
+        OptionError: the model has no confusions of that name.
     """
     if wanted is None:
         return known
@@ -42,13 +42,13 @@ def choose_sources(known: Known, wanted: str | None) -> Known:
 def known_confusions(
     faces: Faces, tables: Sequence[Path], model: str | None = None
 ) -> tuple[dict[str, dict[str, Confusions]], list[str]]:
-    """Confusions of the model that made some tables, and why there are none where that is so.
+    """Confusions of the model that made the tables, and the reasons if there are none.
 
-    Those of other weights or other temperatures are of other probabilities than the tables'.
+    Other weights or temperatures give other probabilities, so their confusions do not apply.
 
     Args:
-        faces: what was read of the tables.
-        tables: their folders or files, for their manifests.
+        faces: the faces read from the tables.
+        tables: their folders or files, for the manifests.
         model: name or spec path; None takes the model that the rows name.
 
     Raises:
@@ -57,7 +57,7 @@ def known_confusions(
     """
     naive = "shares are counted, not corrected"
     try:
-        # Of any version: its weights and temperatures are compared below.
+        # Any version will do: weights and temperatures are compared below.
         spec = load_spec(model or faces.model[0].partition("@")[0] or "default")
     except ModelNotFoundError as error:
         return {}, [f"{naive}: {error} (name the spec with --model)"]

@@ -1,4 +1,4 @@
-"""What the figures of an audit do not hold, in sentences."""
+"""Caveats of an audit's figures, in sentences."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 from facewise.audit.audit import FEW_FACES
 
 MANY_COPIES: Final = 10
-"""Ordinary tables hold some copies; so many, and more than a tenth of the pictures, are odd."""
+"""Some copies are normal; this many, if also over a tenth of the pictures, are suspicious."""
 
 
 def notes_on(figures: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Notes that a reader needs before trusting the numbers."""
     notes = ["faces that were not found are in no share"]
     for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
         if tracks := table.get("tracks", {}).get("n"):
@@ -43,7 +43,7 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
         return notes
     if (kept := figures["faces_that_stand_for_all"]) < figures["faces"]:
         notes.append(f"counts are of all faces; corrections use a sample of {kept:,} of them")
-    if len(sources) > 1:  # what follows is in the intervals
+    if len(sources) > 1:  # the intervals cover the caveats below
         for name in figures["attributes"]:
             have = [source for source in sources if name in figures["by_source"][source]]
             if 0 < len(have) < len(sources):

@@ -1,18 +1,18 @@
-"""Shares of classes in a data set from what a model said of its faces, with 95 % intervals.
+"""Estimate class shares in a data set from a model's answers on its faces, with 95 % intervals.
 
-Quantification, in the words of its literature: shares are class priors, or prevalences. The naive
-ones are those of the answers (classify and count; Forman, 2008). Two corrections suppose that
-faces of a class look to the model as the calibration faces of that class did, whatever the shares
-(label shift, or prior probability shift):
+The literature calls this quantification, and the shares class priors or prevalences. Naive shares
+are those of the answers (classify and count; Forman, 2008). Two corrections assume that the model
+sees faces of a class as it saw the calibration faces of that class, whatever the shares (label
+shift, or prior probability shift):
 
-- ``em``: the shares under which the calibrated probabilities are the likeliest, by expectation
+- ``em``: the shares that maximise the likelihood of the calibrated probabilities, by expectation
   maximisation (SLD, or EMQ; Saerens, Latinne and Decaestecker, 2002);
-- ``adjusted``: adjusted count, the shares under which the confusion matrix makes the counted
-  answers the likeliest (Forman, 2008; by maximum likelihood, so that no share is below 0).
+- ``adjusted``: adjusted count, the shares that maximise the likelihood of the counted answers given
+  the confusion matrix (Forman, 2008; maximum likelihood keeps shares from falling below 0).
 
-Each round of the bootstrap draws the data set's pictures and the calibration faces anew, and allows
-for offsets that depend on the class priors of the calibration faces
-(``facewise.reporting.confusions``). A video is a picture here, and its tracks are the faces.
+Each bootstrap round redraws the data set's pictures and the calibration faces, and allows for
+offsets that depend on the class priors of the calibration faces
+(``facewise.reporting.confusions``). Here a video counts as a picture, and its tracks as faces.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from facewise.reporting.confusions import Confusions, Floats
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
-"""Faces in a round of the bootstrap; of larger data sets, pictures with so many stand for all."""
+"""Faces per bootstrap round; larger data sets are represented by a sample of pictures."""
 
 CELLS_DRAWN: Final = 2_000_000
-"""Faces times cells in a round: crossings have many cells."""
+"""Faces times cells per bootstrap round: crossings have many cells."""
 
 CELLS_HELD: Final = 6_000_000
-"""Faces times cells of the estimate itself; of more, pictures with so many stand for all."""
+"""Faces times cells in the estimate itself; above it, a sample of pictures is used."""
 
 NO_SHARE: Final = 0.002
-"""Expectation maximisation nears 0 without ever reaching it: lower ends below this are 0."""
+"""Expectation maximisation approaches 0 but never reaches it: lower ends below this become 0."""
 
 FEW_PICTURES: Final = 30
-"""Draws of fewer pictures or videos differ too little: those of a single one not at all."""
+"""With fewer pictures or videos, draws vary too little; with a single one, not at all."""
 
 METHODS: Final = ("em", "adjusted")
 _STEPS: Final = 1000
@@ -54,8 +54,8 @@ class Shares:
 
     Attributes:
         value: ``(K,)``.
-        drawn: the same in each round of the bootstrap, ``(rounds, K)``.
-        pictures: that they are of.
+        drawn: shares in each bootstrap round, ``(rounds, K)``.
+        pictures: number of pictures that the shares describe.
     """
 
     value: Floats
@@ -63,18 +63,18 @@ class Shares:
     pictures: int
 
     def interval(self) -> Floats:
-        """``(K, 2)``: lower and upper ends, 95 %.
+        """Lower and upper ends of the 95 % intervals, ``(K, 2)``.
 
-        A class of which no face was seen is in no draw, one that all faces are of in every draw,
-        and draws of few pictures are much alike: there, the interval is no narrower than Wilson's,
-        with a picture for an observation, however many faces it has.
+        Draws vary too little for a class that no face, or every face, belongs to, and for few
+        pictures. There, the interval is at least as wide as Wilson's, where each picture is one
+        observation, however many faces it has.
         """
         ends = _quantiles(self.drawn)
-        # A share that sits at 0 in most rounds must lie in its own interval all the same.
+        # A share must lie in its own interval, even if it is 0 in most rounds.
         ends[:, 0] = np.minimum(ends[:, 0], self.value)
         ends[:, 1] = np.maximum(ends[:, 1], self.value)
         ends[(ends[:, 0] > 0) & (ends[:, 0] < NO_SHARE), 0] = 0
-        # What is as good as nothing, or all, counts as that.
+        # Shares next to 0 or 1 count as 0 or 1.
         seen = np.where(self.value < NO_SHARE, 0, self.value)
         seen = np.where(seen > 1 - NO_SHARE, 1, seen)
         for k in np.flatnonzero(self.drawn_too_alike()):
@@ -83,7 +83,7 @@ class Shares:
         return ends
 
     def drawn_too_alike(self) -> NDArray[np.bool_]:
-        """Cells whose draws say too little: at 0 or 1, or all of them where pictures are few."""
+        """Cells whose draws vary too little: those near 0 or 1, or all if pictures are few."""
         at_end = (self.value < NO_SHARE) | (self.value > 1 - NO_SHARE)
         few: NDArray[np.bool_] = at_end | (self.pictures < FEW_PICTURES)
         return few
@@ -91,8 +91,9 @@ class Shares:
     def change_to(self, later: Shares) -> tuple[Floats, Floats]:
         """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
 
-        Rounds are paired. Where one of two shares lies at 0 or 1 or is of few pictures, its draws
-        hardly differ, and the interval is that of both shares' own at least (Newcombe, 1998).
+        Rounds are paired. If either share is near 0 or 1 or based on few pictures, its draws vary
+        too little, and the interval covers at least both shares' own intervals combined (Newcombe,
+        1998).
         """
         moved = later.value - self.value
         ends = _quantiles(later.drawn - self.drawn)
@@ -107,7 +108,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CombinedShares:
-    """Shares by several corrections, of which nobody knows which one holds; or by one.
+    """Shares by one correction, or by several of which any might be the right one.
 
     Attributes:
         value: ``(K,)``, summing to 1.
@@ -118,13 +119,13 @@ class CombinedShares:
     parts: Mapping[str, Shares]
 
     def interval(self) -> Floats:
-        """``(K, 2)``: from the lowest end of any correction to the highest."""
+        """Lowest and highest ends of any correction's intervals, ``(K, 2)``."""
         return _hull([part.interval() for part in self.parts.values()], self.value)
 
     def change_to(self, later: CombinedShares) -> tuple[Floats, Floats]:
-        """Later shares minus these and their interval, which holds that of every correction.
+        """Later shares minus these, and an interval that contains every correction's.
 
-        Whichever holds, both tables' faces are taken to be like the same calibration faces.
+        Each correction assumes that both tables' faces resemble the same calibration faces.
         """
         moved = later.value - self.value
         return moved, _hull(
@@ -133,14 +134,14 @@ class CombinedShares:
 
 
 def combine(parts: Mapping[str, Shares], counted: Floats) -> CombinedShares:
-    """One correction as it is; of several, what they agree on.
+    """Combine corrections: a single one is kept, several move shares only as far as they agree.
 
-    Where they differ, counted shares are often nearer than the mean of corrections. So a counted
-    share stands unless three quarters of every correction's draws lie on the same side of it; then
-    the nearest of these quartiles takes its place.
+    Where corrections disagree, counted shares are often closer to the truth than their mean. So a
+    counted share stands unless three quarters of every correction's draws lie on the same side of
+    it; then the nearest of these quartiles replaces it.
 
     Args:
-        parts: shares by source, of the same cells.
+        parts: shares of the same cells, by source.
         counted: shares of the answers, ``(K,)``.
     """
     if len(parts) == 1:
@@ -168,25 +169,25 @@ def _quantiles(drawn: Floats) -> Floats:
 
 
 def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
-    """Class priors with the largest likelihood, by expectation maximisation, for many rounds.
+    """Maximum likelihood class priors by expectation maximisation, for many rounds at once.
 
     Each step is that of Saerens, Latinne and Decaestecker (2002): the mean of the posteriors under
-    the priors of the step before.
+    the previous step's priors.
 
     Args:
-        ratios: P(face | class) up to a factor a face, ``(N, K)``, or ``(rounds, N, K)`` where
-            rounds have their own.
-        weights: of each face in each round, ``(N, rounds)``.
-        scales: factors of the classes' ratios in each round, ``(K, rounds)``.
+        ratios: P(face | class) up to one factor per face, ``(N, K)``, or ``(rounds, N, K)`` if they
+            differ between rounds.
+        weights: weight of each face in each round, ``(N, rounds)``.
+        scales: factors on the classes' ratios in each round, ``(K, rounds)``.
 
     Returns:
         ``(K, rounds)``, each column summing to 1.
     """
     shares = np.full(scales.shape, 1 / len(scales))
-    going = np.arange(scales.shape[1])  # rounds that have not come to rest
+    going = np.arange(scales.shape[1])  # rounds that have not converged
     total = weights.sum(0)
-    # Steps of the plain algorithm are short where classes overlap: two of them, then a leap along
-    # their direction (SQUAREM; Varadhan and Roland, 2008), kept inside the simplex.
+    # Plain steps are short where classes overlap. So we take two, then extrapolate along their
+    # direction (SQUAREM; Varadhan and Roland, 2008), staying inside the simplex.
     for _ in range(_STEPS // 3):
         now = shares[:, going]
         first = _step(ratios, weights, scales, total, now)
@@ -200,7 +201,7 @@ def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
         shares[:, going] = np.where(moving, third, second)
         if not moving.any():
             break
-        if moving.mean() < 0.7:  # a few rounds go on long after the rest
+        if moving.mean() < 0.7:  # a few rounds converge long after the rest
             going, weights = going[moving], weights[:, moving]
             scales, total = scales[:, moving], total[moving]
             ratios = ratios if ratios.ndim == 2 else ratios[moving]
@@ -225,17 +226,18 @@ def _step(
 def whole_pictures(
     pictures: NDArray[np.integer[Any]], most: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], float]:
-    """Rows of pictures drawn at random, each with all its faces, until about ``most`` are held.
+    """Sample whole pictures, with all their faces, until about ``most`` faces are drawn.
 
-    Faces of a picture are alike, so faces drawn by themselves would tell nearly as much as all.
+    Faces of a picture are alike, so single faces drawn at random would be nearly as informative as
+    all of them.
 
     Args:
         pictures: number of each face's picture, or video, ``(N,)``.
-        most: faces to hold; the last picture may go over it, up to twice as many.
-        rng: of the draw.
+        most: faces to draw; the last picture may exceed it, up to twice as many.
+        rng: generator for the sample.
 
     Returns:
-        Row indices in order, and which part of the pictures they are of.
+        Row indices in order, and the share of pictures sampled.
     """
     if len(pictures) <= most:
         return np.arange(len(pictures)), 1.0
@@ -243,7 +245,7 @@ def whole_pictures(
     order = rng.permutation(len(sizes))
     count = int(np.searchsorted(np.cumsum(sizes[order]), most)) + 1
     rows = np.flatnonzero(np.isin(codes, order[:count]))
-    if len(rows) > 2 * most:  # of a video with so many tracks, some stand for all
+    if len(rows) > 2 * most:  # a video with very many tracks: sample its tracks, too
         rows = np.sort(rng.choice(rows, most, replace=False))
     return rows, count / len(sizes)
 
@@ -254,16 +256,16 @@ def draw_weights(
     rng: np.random.Generator,
     most: int = MOST_DRAWN,
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Rows that take part in the bootstrap, and how much each weighs in each round.
+    """Rows that take part in the bootstrap, and their weights in each round.
 
-    Faces of one picture are drawn together. Where some pictures stand for more, weights vary
-    about 1 by as much less as those of all pictures would.
+    Faces of one picture are drawn together. If a sample of pictures represents them all, weights
+    vary less about 1, so that shares vary as much as with all pictures.
 
     Args:
         pictures: number of each face's picture, ``(N,)``.
         rounds: R.
-        rng: of the draws.
-        most: faces in a round.
+        rng: generator for the draws.
+        most: faces per round.
 
     Returns:
         Row indices ``(M,)`` and weights ``(M, R)``.
@@ -286,22 +288,20 @@ def classify_and_count(
 ) -> Shares:
     """Shares of the most probable labels, as if the model never erred (Forman, 2008).
 
-    See ``estimate`` for the draws.
-
     Args:
         probabilities: ``(N, K)``.
         pictures: number of each face's picture.
-        counts: answers of all faces, where the N are a sample of them, ``(K,)``.
-        rounds: of the bootstrap.
-        sample: of the draws of pictures.
+        counts: answers of all faces if the N are a sample of them, ``(K,)``.
+        rounds: bootstrap rounds.
+        sample: see ``estimate``.
     """
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
     drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
-    # Centred on all faces, where a sample of the pictures stood for all in the rounds.
+    # Centred on the shares of all faces, as the rounds may have used only a sample.
     counts = hard.sum(0) if counts is None else counts
     value = counts / counts.sum()
-    part = len(hard) / counts.sum()  # of the faces, and so of the pictures, which are kept whole
+    part = len(hard) / counts.sum()  # share of faces, and so of pictures, which are kept whole
     drawn = np.clip(value + np.sqrt(part) * (drawn - hard[rows].mean(0)), 0, 1)
     return Shares(value, drawn, round(len(np.unique(pictures)) / part))
 
@@ -317,24 +317,24 @@ def estimate(
 ) -> Shares:
     """Corrected shares of one attribute, or of the crossing of several.
 
-    In a crossing, the model's errors in one attribute count as independent of those in another,
-    given the face's own classes.
+    In a crossing, the model's errors in different attributes are assumed independent given the
+    face's true classes.
 
     Args:
-        probabilities: calibrated, one ``(N, K_a)`` an attribute.
+        probabilities: calibrated, one ``(N, K_a)`` array per attribute.
         confusions: of the same attributes.
         pictures: number of each face's picture, ``(N,)``.
-        method: one of ``METHODS``; crossings know ``em`` only.
-        rounds: of the bootstrap.
-        sample: of the draws of pictures; tables that are compared need a number each, or equally
-            many pictures would be drawn alike and the change would look surer than it is.
+        method: one of ``METHODS``; crossings support only ``em``.
+        rounds: bootstrap rounds.
+        sample: seed for drawing pictures. Tables to be compared need different seeds: with equally
+            many pictures they would share draws, and the change would look too certain.
 
     Returns:
         Shares of the K_1 K_2 ... cells, the last attribute's classes varying fastest.
     """
     pictures_rng = np.random.default_rng((sample, 2))
-    # A stream an attribute, told by its classes: the same calibration faces are drawn for every
-    # table, and for a crossing as for its attributes alone.
+    # One stream per attribute, seeded by its number of classes: every table, and a crossing as well
+    # as its single attributes, draws the same calibration faces.
     streams = [np.random.default_rng((0, len(c.n))) for c in confusions]
     if method == "adjusted":
         return _adjusted_count(
@@ -364,7 +364,7 @@ def estimate(
 
 
 def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """Row-wise outer products: ``(N, K_1), (N, K_2)`` to ``(N, K_1 K_2)``; rows scaled to 1."""
+    """Row-wise outer products, ``(N, K_1), (N, K_2)`` to ``(N, K_1 K_2)``; row maxima are 1."""
     out = parts[0]
     for part in parts[1:]:
         out = (out[:, :, None] * part[:, None, :]).reshape(len(out), -1)
@@ -387,7 +387,7 @@ def _adjusted_count(
     rng: np.random.Generator,
     pictures_rng: np.random.Generator,
 ) -> Shares:
-    """Adjusted count (Forman, 2008), by maximum likelihood: answers stand for faces, so N is K."""
+    """Adjusted count (Forman, 2008) by maximum likelihood, on the K answers instead of N faces."""
     k = probabilities.shape[1]
     hard = np.eye(k)[probabilities.argmax(1)]
     one = np.ones((k, 1))
@@ -404,11 +404,11 @@ def _adjusted_count(
 
 
 def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:
-    """Cells scaled until they add up to the margins (iterative proportional fitting).
+    """Scale cells until they add up to the margins (iterative proportional fitting).
 
     Args:
-        cells: shares of a crossing, ``(rounds, K_1, K_2, ...)``, one axis an attribute.
-        margins: the attributes' own shares in the same rounds, ``(rounds, K_a)`` each.
+        cells: shares of a crossing, ``(rounds, K_1, K_2, ...)``, one axis per attribute.
+        margins: the single attributes' shares in the same rounds, ``(rounds, K_a)`` each.
     """
     out = np.maximum(cells, 1e-9)
     for _ in range(100):
@@ -422,11 +422,11 @@ def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:
 
 
 def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of each face's picture; faces with the very same answers are copies of one picture.
+    """Number of each face's picture; faces with identical answers count as copies of one picture.
 
     Args:
-        names: of pictures, ``(N,)``.
-        probabilities: all answers, ``(N, K)``; no two pictures have them alike by chance.
+        names: picture of each face, ``(N,)``.
+        probabilities: all answers, ``(N, K)``; different pictures do not match by chance.
     """
     if len(names) == 0 or probabilities.shape[1] == 0:
         return np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -434,6 +434,6 @@ def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np
     rows = np.ascontiguousarray(probabilities)
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, first, copy_of = np.unique(keys, return_index=True, return_inverse=True)
-    # A copy takes its first one's picture; pictures of several faces that are copies agree on it.
+    # A copy takes the picture of its first occurrence; all faces of a copied picture agree on it.
     out: NDArray[np.int64] = picture[first][copy_of].astype(np.int64)
     return out

@@ -1,4 +1,4 @@
-"""A population to compare with: a list of ``attribute,label,share``."""
+"""Read a reference population: a list of ``attribute,label,share``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from facewise.reporting.confusions import LABELS
 COLUMNS: Final = ("attribute", "label", "share")
 _SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}
 _LABEL_SYNONYMS: Final = {"gender": GENDER_SYNONYMS}
-"""FairFace's races are none here: several are one class, whose share would stand there twice."""
+"""FairFace's races are not accepted: several map to one class, which would be listed twice."""
 
 
 def read_reference(path: Path) -> dict[str, dict[str, float]]:
-    """Attribute to label to share; each attribute's shares sum to 1, labels left out being 0.
+    """Attribute to label to share; each attribute's shares sum to 1, and omitted labels are 0.
 
-    The file is one that ``read_rows`` reads. Attributes and labels go by any case; gender may be
-    called sex, and ethnicity race; genders have the synonyms that lists of labels have.
+    The file is read by ``read_rows``. Attributes and labels are case-insensitive; "sex" means
+    gender, "race" ethnicity, and genders have the same synonyms as in lists of labels.
 
     Raises:
-        OptionError: the file cannot be read, holds no share, or says something else.
+        OptionError: the file cannot be read, holds no shares, or has invalid ones.
     """
     out: dict[str, dict[str, float]] = {}
     for row in read_rows(path, COLUMNS):
@@ -38,7 +38,7 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
         if label in out.setdefault(name, {}):
             raise OptionError(f"{path}: {label!r} of {name!r} is listed twice")
         try:
-            # Where fields are separated by semicolons, it is because commas are in the numbers.
+            # In files separated by semicolons, numbers have decimal commas.
             out[name][label] = float(row["share"].replace(",", "."))
         except ValueError as error:
             raise OptionError(
@@ -47,7 +47,7 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
     if not out:
         raise OptionError(f"{path} holds no share: it needs one row per label below its header")
     for name, shares in out.items():
-        # Not a number is less than nothing and not near 1 either.
+        # Written so that NaN fails, too.
         total = sum(shares.values())
         if not (min(shares.values()) >= 0 and abs(total - 1) <= 0.005):
             advice = ": divide them by 100" if abs(total - 100) <= 0.5 else ", or one is below 0"

@@ -1,4 +1,4 @@
-"""An audit for people: one HTML page with plots, and a few lines for the terminal."""
+"""Present an audit: an HTML page with plots, and a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from facewise.reporting.report import Report
 
 _BEGINNING: Final = "Apparent age, gender and ethnicity of the faces that were found: "
 _KEYS: Final = frozenset(("format", "confusions_from", "faces_that_stand_for_all", "notes"))
-"""What every page and every file of figures has, and hardly anything else."""
+"""Keys of every file of figures, and of hardly anything else."""
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is a page or the figures of an audit; not where it cannot be read."""
+    """Whether a file is an audit's page or figures; False if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
@@ -28,7 +28,7 @@ def is_report(path: Path) -> bool:
 
 
 def summary(figures: Mapping[str, Any], title: str) -> str:
-    """Lines for the terminal: labels that hold nothing are left out."""
+    """Lines for the terminal, without labels whose share is near 0."""
     lines = [f"{title}: {_counts(figures)}", *_abstained(figures)]
     if (second := figures.get("second")) is not None:
         lines += [f"second table: {_counts(second)}", *_abstained(second)]
@@ -58,7 +58,7 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
 
 
 def make_report(figures: Mapping[str, Any], title: str) -> Report:
-    """The page."""
+    """The audit's page."""
     report = Report(f"Who is in {title}?")
     report.text(
         f"{_BEGINNING}how a model trained on people's labels sees them, not who they are. "
@@ -151,14 +151,14 @@ def _abstained(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(count: Mapping[str, Any] | None) -> list[str]:
-    """Of a count; a second table may lack an attribute."""
+    """Cells of a count; empty for an attribute that a second table lacks."""
     return ["", ""] if count is None else [f"{count['n']:,}", f"{count['share']:.2%}"]
 
 
 def _beside(
     figures: Mapping[str, Any], name: str
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
-    """Rows of the change, each with both tables' shares of its kind; empty classes are left out."""
+    """Rows of the change, each with both tables' shares of its kind, without empty classes."""
     changed = figures.get("change", {}).get(name, [])
     if not changed:
         return
@@ -178,14 +178,14 @@ def _ends(cell: Mapping[str, Any]) -> str:
 
 
 def _interval(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the intervals of some rows are; those of counted shares know no error of the model."""
+    """What the rows' intervals cover; those of counted shares ignore the model's errors."""
     if "corrected" in rows[0]:
         return "95 % interval"
     return "95 % interval over pictures and videos, as if the model never erred"
 
 
 def _columns(first: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Header of a table of ``_row``; counted cells of a crossing have no interval."""
+    """Header of a table of ``_row`` rows; counted cells of a crossing have no interval."""
     columns = [first, "counted", "counted share"]
     if rows and "corrected" in rows[0]:
         columns.append("corrected share")

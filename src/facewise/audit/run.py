@@ -1,4 +1,4 @@
-"""Tables to the figures of an audit: read, corrected where that is sound, compared, with notes."""
+"""Audit tables: read them, correct shares where that is sound, compare, and add notes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def audit_tables(
     crossings: bool = True,
     tell: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Any]:
-    """Figures of some tables, ready for JSON, with the notes that a reader needs beside them.
+    """Figures of the tables, ready for JSON, with notes for the reader.
 
     Args:
-        tables: folders or Parquet files, which count as one.
-        second: likewise, to compare them with; not beside a reference.
-        reference: a population to compare them with, as ``read_reference`` gives it.
-        model: spec with the confusions; None takes the one that the tables name. Where it is not
-            the one that made them, shares are counted, not corrected.
-        source: the data set whose confusions to use; all of them, if None.
+        tables: folders or Parquet files, counted as one.
+        second: likewise, to compare them with; ignored if there is a reference.
+        reference: a population to compare them with, from ``read_reference``.
+        model: spec with the confusions; None takes the model that the tables name. If it is not
+            the model that made them, shares are counted, not corrected.
+        source: the data set whose confusions to use; None for all.
         method: one of ``prevalence.METHODS``.
-        crossings: also count attributes against each other.
-        tell: gets at once what is wrong with a table and stands in the notes as well.
+        crossings: also cross-tabulate the attributes.
+        tell: called at once with problems of a table, which are also in the notes.
 
     Raises:
-        TableError: a table cannot be read, or rows are of several models.
+        TableError: a table cannot be read, or rows come from several models.
         OptionError: there is no such source or method.
     """
     faces = read_faces(*tables)
@@ -84,17 +84,17 @@ def _add_second(
     why: Sequence[str],
     method: str,
 ) -> list[str]:
-    """Put a second table's figures and the change to it beside the first's; returns the notes.
+    """Add a second table's figures, and the change to them, to the first's; returns the notes.
 
-    Shares are compared that were made alike, which leaves the counted where one table's cannot be
-    corrected as the other's are.
+    Only shares made in the same way are compared: counted ones, if one table cannot be corrected
+    as the other is.
 
     Args:
-        figures: of the first table.
-        shares: behind them.
+        figures: figures of the first table.
+        shares: the shares behind them.
         other: the second table.
         own: confusions of its model.
-        why: there are none.
+        why: the reasons if there are none.
         method: one of ``prevalence.METHODS``.
     """
     sources = figures["confusions_from"]

@@ -1,13 +1,11 @@
-"""An annotated table as an audit needs it, read batch by batch: memory does not grow with rows.
+"""Read an annotated table for an audit, batch by batch: memory does not grow with rows.
 
-What can be added up is added up over all rows: pictures, errors, and answers, each attribute's and
-their crossings'. The corrections need the faces' probabilities: of a large table those of a sample
-of its pictures are kept.
+Pictures, errors and answers (of each attribute and their crossings) are counted over all rows. The
+corrections need the faces' probabilities, which are kept for a sample of a large table's pictures.
 
-On video a face is a track: its rows, one a frame, carry the track's answers, and the first stands
-for all. Somebody seen for a minute would else count as sixty people. And a video is to its tracks
-what a picture is to its faces: they may be the same people over and over, so they are drawn
-together.
+On video a face is a track: its rows, one per frame, carry the track's answers, and only the first
+counts. Otherwise somebody seen for a minute would count as sixty people. A video's tracks may be
+the same people over and over, so they are drawn together, like the faces of a picture.
 """
 
 from __future__ import annotations
@@ -37,38 +35,37 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "gender": GENDER_COLUMNS,
     "ethnicity": ETHNICITY_COLUMNS,
 }
-"""The table's columns of probabilities, as docs/annotate.md has them."""
+"""The table's probability columns; see docs/annotate.md."""
 
 MOST_KEPT: Final = 100_000
-"""Faces whose probabilities are kept: they tell a share of one half to 0.3 points, far closer than
-the calibration faces tell how the model errs."""
+"""Faces whose probabilities are kept. They determine a share of one half to 0.3 points, far more
+precisely than the calibration faces determine the model's errors."""
 
 _FRAME: Final = r"::\d+$"
-"""What ``image_id`` has of a video after the video's own name."""
+"""Frame number that follows the video's name in ``image_id``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
-    """A table.
+    """What an audit needs from one or more tables.
 
     Attributes:
-        images: pictures, and frames of video.
-        faces: of all of them; on video, tracks.
-        tracks: of the faces, those that are tracks on video.
+        images: number of pictures and video frames.
+        faces: number of faces in all of them; on video, tracks.
+        tracks: how many of the faces are video tracks.
         track_rows: rows of these tracks.
-        videos: that these tracks are on.
-        without_face: pictures in which none was found.
+        videos: number of videos with tracks.
+        without_face: pictures and video frames without a face.
         errors: pictures by error code.
-        answers: faces by their most probable labels, an axis an attribute in the order of
-            ``probabilities``; the last index of an axis counts those without that attribute.
-        pictures: number of the picture or video of each face that was kept, ``(N,)``; copies share
-            one.
-        named: number of pictures and videos of these faces, each copy counted.
-        probabilities: attribute to ``(N, K)``, for those that the table holds; NaN where a face
-            lacks it, as faces on video may lack ethnicity.
-        abstained: attribute to faces abstained from.
-        model: name@version, several of the same weights with commas, and hash; empty where there is
-            no row.
+        answers: faces by their most probable labels, one axis per attribute in the order of
+            ``probabilities``; the last index of an axis counts faces without that attribute.
+        pictures: number of each kept face's picture or video, ``(N,)``; copies share one.
+        named: number of pictures and videos of these faces, counting copies.
+        probabilities: attribute to ``(N, K)``, for the table's attributes; NaN where a face lacks
+            one, as faces on video may lack ethnicity.
+        abstained: attribute to number of faces with abstentions.
+        model: name@version (several with the same weights are joined by commas) and hash; empty if
+            there are no rows.
     """
 
     images: int
@@ -86,7 +83,7 @@ class Faces:
     model: tuple[str, str]
 
     def count(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """All faces by their answers to some attributes, those without one of them left out."""
+        """All faces that have the given attributes, counted by their answers."""
         every = list(self.probabilities)
         others = tuple(axis for axis, name in enumerate(every) if name not in names)
         known = tuple(slice(0, -1) for _ in names)
@@ -94,22 +91,22 @@ class Faces:
         return counts
 
     def kept(self, names: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.int64]]:
-        """Probabilities of some attributes, and pictures, of the kept faces that have them all."""
+        """Probabilities and pictures of the kept faces that have all the given attributes."""
         parts = [self.probabilities[name] for name in names]
         rows = ~np.any([np.isnan(part[:, 0]) for part in parts], axis=0)
         return [part[rows] for part in parts], self.pictures[rows]
 
 
 def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
-    """Read what an audit needs; rows of a picture or video stand together, as annotate writes them.
+    """Read what an audit needs; a picture's or video's rows must be adjacent, as annotate does.
 
     Args:
-        tables: folders, or Parquet files; several are read as one.
+        tables: folders or Parquet files; several are read as one.
         most_kept: faces whose probabilities are kept.
 
     Raises:
-        TableError: as ``read_batches``; or several models made the rows, or tables differ in their
-            columns, or have a part of an attribute's.
+        TableError: as in ``read_batches``; or the rows come from several models, or the tables have
+            different columns or only some of an attribute's columns.
     """
     every = [name for names in COLUMNS.values() for name in names]
     needed = ["abstained", "model", "model_sha256"]
@@ -125,7 +122,7 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
 
 
 def _with_plain_names(batch: Any) -> Any:
-    """``image_id`` as strings: of pandas' categories Arrow computes nothing."""
+    """Cast ``image_id`` to strings: Arrow cannot compute on pandas' categories."""
     import pyarrow as pa
 
     place = batch.schema.get_field_index("image_id")
@@ -152,11 +149,11 @@ class _Tally:
         self._images = self._without_face = self._faces = 0
         self._tracks = self._track_rows = self._videos = 0
         self._sample = _Sample(most_kept)
-        # With which the batch before ended; a picture here is one with a face, or a video.
+        # Last names in the previous batch; "picture" here is one with a face, or a video.
         self._last_image: str | None = None
         self._last_picture: str | None = None
         self._pictures = 0
-        self._video, self._seen = 0, set[int]()  # its number, its tracks so far
+        self._video, self._seen = 0, set[int]()  # current video's number, its tracks so far
 
     def add(self, table: Path, batch: Any) -> None:
         import pyarrow as pa
@@ -164,9 +161,9 @@ class _Tally:
 
         if set(batch.schema.names) != self._columns:
             raise TableError(f"{table} has other columns than {self._first}: annotate them alike")
-        if table != self._table:  # another's pictures and videos, though they be called the same
+        if table != self._table:  # equal names in another table are other pictures or videos
             self._table, self._last_image, self._last_picture = table, None, None
-        # All of them, not by their first faces: those may have been filtered out.
+        # Counted by name, not by first faces, which may have been filtered out.
         self._images += int(_begins(batch["image_id"], self._last_image).sum())
         self._last_image = batch["image_id"][-1].as_py()
         made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
@@ -195,7 +192,7 @@ class _Tally:
         return ", ".join(sorted(name for name, _ in self._models))
 
     def _number(self, faces: Any) -> NDArray[np.int64]:
-        """Pictures and videos counted through, one that goes on from the batch before included."""
+        """Number pictures and videos consecutively, across batches."""
         import pyarrow.compute as pc
 
         names = faces["image_id"]
@@ -208,7 +205,7 @@ class _Tally:
         return numbers
 
     def _first_of_track(self, tracks: Any, pictures: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Rows that count: faces of photos, and of each track on video the first."""
+        """Mask of the rows that count: faces of photos, and the first row of each video track."""
         import pyarrow.compute as pc
 
         first: NDArray[np.bool_] = pc.is_null(tracks).to_numpy(zero_copy_only=False)
@@ -266,7 +263,7 @@ class _Tally:
 
 
 def _begins(names: Any, before: str | None) -> NDArray[np.bool_]:
-    """Rows whose name is another than that of the row before them."""
+    """Mask of the rows whose name differs from the previous row's."""
     import pyarrow.compute as pc
 
     new = np.ones(len(names), bool)
@@ -282,10 +279,10 @@ def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
 
 
 class _Sample:
-    """Faces of pictures drawn at random, whole pictures at a time; the same table, the same ones.
+    """A random, reproducible sample of whole pictures with their faces.
 
-    Each picture gets a random number; those with the smallest stay, until they have as many faces
-    as are wanted. The last of them may go over it: a long video has more tracks than that.
+    Each picture gets a random number; those with the smallest numbers are kept until they have
+    enough faces. The last one may exceed that, as a long video may have more tracks.
     """
 
     def __init__(self, most: int) -> None:
@@ -296,7 +293,7 @@ class _Sample:
         self._probabilities: list[FloatArray] = []
         self._held, self._room = 0, 2 * most
         self._limit = 1.0
-        self._last = (-1, 0.0)  # picture and lot with which the batch before ended
+        self._last = (-1, 0.0)  # picture and random number at the end of the previous batch
 
     def add(self, pictures: NDArray[np.int64], probabilities: FloatArray) -> None:
         numbers, position = np.unique(pictures, return_inverse=True)
