@@ -1,4 +1,4 @@
-"""The command line: thin commands over the library. Each imports what it needs when it runs."""
+"""The command line: thin commands over the library, each importing what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; errors of facewise become one line and an exit code, never a traceback."""
+    """Run a command; facewise's errors become one line and an exit code, never a traceback."""
     prepare_streams()
     code = _run()
     try:
         sys.stderr.flush()
-    except OSError:  # or the interpreter ends with a code of its own
+    except OSError:  # otherwise the interpreter would exit with a code of its own
         give_up(sys.stderr)
     sys.exit(code)
 
@@ -85,15 +85,15 @@ def _run() -> int:
     except FacewiseError as error:
         say(str(error))
         return Exit.USAGE
-    except BrokenPipeError:  # the reader went away, as `| head` does: no fault, and nothing to say
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does: not an error
         give_up(sys.stdout)
         give_up(sys.stderr)
         return Exit.NO_READER
-    except OSError as error:  # a full disk under the output, for one
+    except OSError as error:  # such as a full disk under the output
         give_up(sys.stdout)
         say(reason(error))
         return Exit.FAILED
-    except ImportError:  # as where opencv-python was uninstalled, and took cv2 with it
+    except ImportError:  # for example, uninstalling opencv-python also removed cv2
         problems = list(doctor.check_packages())
         if not problems:
             raise
@@ -106,11 +106,11 @@ def _run() -> int:
 
 
 def _call() -> int:
-    """Run Typer, which ends in SystemExit whatever happened, and give its exit code."""
+    """Run Typer, which always ends in SystemExit, and return its exit code."""
     try:
         app()
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # Typer's own answer to that is a 1
+        if isinstance(stop.__context__, BrokenPipeError):  # Typer would exit with 1
             raise stop.__context__ from None
         return stop.code if isinstance(stop.code, int) else Exit.FAILED if stop.code else 0
     return 0

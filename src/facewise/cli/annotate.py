@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from facewise.batch.annotate import Progress, Summary
 
 SAY_EVERY_SECONDS: Final = 10.0
-"""Between two lines of progress where nobody watches a terminal."""
+"""Interval between progress lines if standard error is not a terminal."""
 
 BURST_SECONDS: Final = 2.0
-"""Within which several signals to stop are one: the next must not disturb what the first began."""
+"""Stop signals within this time count as one: a second must not disturb the first one's cleanup."""
 
 
 class Engine(enum.StrEnum):
@@ -124,7 +124,7 @@ def annotate(
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's jobs ignore it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore it
         signal.signal(signal.SIGINT, stop)
     try:
         with _progress() as progress:
@@ -142,7 +142,7 @@ def annotate(
         say(str(error))
         raise typer.Exit(int(Exit.FAILED)) from None
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # another one must not spoil the ending
+        for number in (signal.SIGINT, signal.SIGTERM):  # another signal must not cut this short
             signal.signal(number, signal.SIG_IGN)
         kept = f"finished parts are kept in {out}, and the same command resumes from there"
         say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
@@ -153,7 +153,7 @@ def annotate(
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere a line now and then. Both on standard error."""
+    """Progress on standard error: a bar on a terminal, otherwise occasional lines."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -178,7 +178,7 @@ def _progress() -> Iterator[Progress]:
 
 
 class _Rate:
-    """Images a second since the first call."""
+    """Images per second since the first call."""
 
     def __init__(self) -> None:
         self._started: tuple[float, int] | None = None

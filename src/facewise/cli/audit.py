@@ -70,7 +70,7 @@ def audit(
                 "another name, or remove the file first"
             )
     against = against or []
-    is_reference = len(against) == 1 and is_table(against[0])  # a Parquet file is annotate's
+    is_reference = len(against) == 1 and is_table(against[0])  # Parquet files are annotate's
     reference = read_reference(against[0]) if is_reference else None
     figures = audit_tables(
         _each_once(tables),
@@ -88,7 +88,7 @@ def audit(
         html, data = written
         page = make_report(figures, f"{tables[0].name}{more}").html()
         html.parent.mkdir(parents=True, exist_ok=True)
-        # A table's name may hold bytes that are no UTF-8; escaped like this they are JSON, too.
+        # A table's name may contain bytes that are not UTF-8; these escapes are also valid JSON.
         html.write_text(page, encoding="utf-8", errors="backslashreplace")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         data.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -96,17 +96,17 @@ def audit(
 
 
 def _report_paths(out: str) -> list[Path]:
-    """Page and figures; ``out`` is text because a Path has lost the / at its end."""
+    """Paths of page and figures; ``out`` is a string because a Path drops a trailing slash."""
     is_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
     name = Path(out) / "audit" if is_folder else Path(out)
     return [report_path(name, suffix) for suffix in (".html", ".json")]
 
 
 def _each_once(tables: list[Path]) -> list[Path]:
-    """The tables, of which no part may count twice, be it named as a file and with its folder.
+    """Return the tables, after checking that no part is named twice (as a file and by its folder).
 
     Raises:
-        OptionError: one would.
+        OptionError: a part is named twice.
         TableError: there is no such table.
     """
     files = Counter(part.resolve() for table in tables for part in part_files(table))

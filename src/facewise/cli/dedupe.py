@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MARK: Final = "dedupe.json"
-"""Always written to --out: the one sign that the lists and sheets there may be replaced."""
+"""Always written to --out, as a sign that the lists and sheets there may be replaced."""
 
 
 def dedupe(
@@ -112,7 +112,7 @@ def dedupe(
     summary = summarise(prints, pairs, labels, listed, near_bits=bits, thorough=thorough)
     summary = {"sources": [source.name for source in sources], **summary}
 
-    # First of all: a run that ends below has left the sign that what is in --out is facewise's.
+    # Written first: if the run fails below, --out is already marked as facewise's.
     written = json.dumps(summary, indent=1) + "\n"
     text = page(summary, TITLE).markdown()
     for name in reports:
@@ -135,7 +135,7 @@ def dedupe(
         ("duplicate_group", "file", *ATTRIBUTES, "disagree"),
         conflicts(groups, labels),
     )
-    # What an earlier run wrote here, and this one may not write over.
+    # Files of an earlier run that this one might not overwrite.
     for stale in (out / "exclusions.csv", *_sheets(out)):
         stale.unlink(missing_ok=True)
     if listed:
@@ -153,7 +153,7 @@ def dedupe(
 
 
 def _sheets(out: Path) -> list[Path]:
-    """Contact sheets by their names."""
+    """Existing contact sheets, recognised by their names."""
     return [path for path in out.glob("pairs-*.png") if _is_sheet(path)]
 
 
@@ -168,11 +168,11 @@ def _check_outputs(
     reports: Sequence[Path],
     left_out: Path | None,
 ) -> None:
-    """Refuse to write over, to delete or to mix up what no earlier run wrote.
+    """Refuse outputs that are inputs, coincide, or exist but were not written by an earlier run.
 
     Raises:
-        OptionError: an output is read by this run, is another one's file, too, or is there and not
-            of facewise.
+        OptionError: an output is also an input or another output, exists but is not facewise's, or
+            would count as a picture of a source.
     """
     from facewise.evaluation.dedupe_lists import EXCLUSION_COLUMNS, has_header
     from facewise.evaluation.dedupe_report import is_report
@@ -209,13 +209,13 @@ def _check_outputs(
 
 
 def _check_names_differ(out: Path, reports: Sequence[Path], left_out: Path | None) -> None:
-    """Refuse two outputs of one name, of which the later would replace the earlier.
+    """Refuse two outputs with the same path: the later would overwrite the earlier.
 
     Raises:
-        OptionError: there are such.
+        OptionError: two outputs coincide.
     """
     lists = (out / "splits.csv", out / "conflicts.csv", left_out or out / "exclusions.csv")
-    # Of the reports two are copies: --report may name the one in --out.
+    # Two of the reports are copies: --report may name the one in --out.
     every = Counter([*{path.resolve() for path in reports}, *(path.resolve() for path in lists)])
     twice = [path for path, count in every.items() if count > 1]
     if left_out is not None and _is_sheet(left_out) and left_out.parent.resolve() == out.resolve():

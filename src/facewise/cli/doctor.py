@@ -28,7 +28,7 @@ CORE: Final = {
     "typer": "typer",
     "rich": "rich.console",
 }
-"""Distribution to the module that facewise imports of it."""
+"""Distribution to the module that facewise imports from it."""
 
 RIVALS: Final = (
     ("onnxruntime", "onnxruntime-gpu"),
@@ -39,14 +39,14 @@ RIVALS: Final = (
         "opencv-contrib-python-headless",
     ),
 )
-"""Distributions that install over each other; two of a row at once break the import of either.
-Any one of a row will do."""
+"""Groups of distributions that overwrite each other: two of a group together break both, any one of
+them suffices."""
 
 REINSTALL: Final = "pip install --force-reinstall"
 
 
 def installed(name: str) -> str | None:
-    """Version of an installed distribution, None where there is none."""
+    """Version of a distribution; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -54,10 +54,10 @@ def installed(name: str) -> str | None:
 
 
 def extras() -> dict[str, list[str]]:
-    """Every extra with the distributions that it needs, as facewise's own metadata has them."""
+    """Every extra and the distributions that it needs, from facewise's metadata."""
     try:
         requirements = metadata.requires("facewise") or []
-    except metadata.PackageNotFoundError:  # it runs from its sources
+    except metadata.PackageNotFoundError:  # running from source
         requirements = []
     found: dict[str, list[str]] = {}
     for requirement in requirements:
@@ -68,18 +68,18 @@ def extras() -> dict[str, list[str]]:
 
 
 def find_problems() -> list[str]:
-    """What is wrong with this installation, each with what to do; no check stops another."""
+    """Problems of this installation, with remedies; a failing check does not stop the others."""
     found: list[str] = []
     for check in (check_packages, check_codecs, check_detector, check_models):
         try:
             found += check()
-        except Exception as error:  # whatever a broken installation throws is a finding
+        except Exception as error:  # any exception of a broken installation is a finding
             found.append(f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error}")
     return found
 
 
 def check_packages() -> Iterator[str]:
-    """Every package of the core is there, once, and can be imported."""
+    """Check that every core package is installed once and can be imported."""
     for name, module in CORE.items():
         rivals = next((row for row in RIVALS if name in row), (name,))
         here = [rival for rival in rivals if installed(rival)]
@@ -93,7 +93,7 @@ def check_packages() -> Iterator[str]:
             )
         try:
             _import(module)
-        except Exception as error:  # an ImportError, or what a half-written module raises
+        except Exception as error:  # an ImportError, or anything a half-written module raises
             yield f"{here[0]} does not import ({error}): {REINSTALL} {here[0]}"
 
 
@@ -107,7 +107,7 @@ def _import(module: str) -> None:
 
 
 def check_codecs() -> Iterator[str]:
-    """Pillow was built with every format that facewise reads without extras."""
+    """Check that Pillow supports every format that facewise reads without extras."""
     from facewise.formats import CODECS, readable
 
     missing = sorted(CODECS.keys() - set(readable()))
@@ -116,7 +116,7 @@ def check_codecs() -> Iterator[str]:
 
 
 def check_detector() -> Iterator[str]:
-    """The detector's three networks are what their spec says, and open."""
+    """Check that the detector's three networks match their spec and can be opened."""
     from facewise.models import WEIGHTS_FOLDER
 
     path = WEIGHTS_FOLDER / "mtcnn.json"
@@ -136,7 +136,7 @@ def check_detector() -> Iterator[str]:
 
 
 def check_models() -> Iterator[str]:
-    """Every attribute model has a sound spec, calibration and weights; the default is there."""
+    """Check every attribute model's spec, calibration and weights, and that the default exists."""
     from facewise.calibration import Calibration
     from facewise.errors import ModelError
     from facewise.models import DEFAULT_MODEL, WEIGHTS_FOLDER, read_spec
@@ -170,7 +170,7 @@ def _check_weights(path: Path, sha256: str) -> Iterator[str]:
     except ModelError as error:
         yield str(error)
     except ImportError:
-        return  # ONNX Runtime; check_packages names it
+        return  # ONNX Runtime; check_packages reports it
 
 
 def _say(name: str, value: Callable[[], str]) -> None:

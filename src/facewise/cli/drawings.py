@@ -1,5 +1,6 @@
-"""Where ``predict --draw`` and ``thumbs`` write: settled before any work, and over nothing but
-what they wrote.
+"""Output paths of ``predict --draw`` and ``thumbs``.
+
+They are checked before any work, and only files that these commands wrote are overwritten.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 
 _SOFTWARE: Final = 0x0131
 _MARK: Final = "facewise predict --draw"
-"""EXIF's ``Software``, which all three formats hold: the one sign that a file may be replaced.
-Sheets of ``thumbs`` have the same, for both are drawn anew at any time."""
+"""EXIF ``Software``, supported by all three formats: marks files that may be replaced. Sheets of
+``thumbs`` have the same mark, since both can be redrawn at any time."""
 
 
 def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
-    """One path a photo, all different, none of them a file that is no drawing.
+    """One distinct path per photo, none of them an existing file that is not a drawing.
 
     Args:
-        draw: a file for the only photo, or a folder; a folder is made where it is missing.
+        draw: a file for a single photo, or a folder, which is created if missing.
         photos: as named on the command line; "-" is standard input.
 
     Raises:
@@ -61,10 +62,10 @@ def _check_file(draw: Path, photos: Sequence[str]) -> Path:
 
 
 def check_replaceable(path: Path, option: str) -> None:
-    """Refuse to write over what is no drawing.
+    """Refuse to overwrite a file that is not a drawing.
 
     Raises:
-        OptionError: a file is there that facewise did not draw.
+        OptionError: the file exists and facewise did not draw it.
     """
     if _is_foreign(path):
         raise OptionError(
@@ -74,7 +75,7 @@ def check_replaceable(path: Path, option: str) -> None:
 
 
 def save_drawing(picture: PillowImage, path: Path) -> None:
-    """Write a drawing, marked as one so that the next run may write over it.
+    """Write a drawing, marked so that the next run may overwrite it.
 
     Raises:
         OSError: it cannot be written.
@@ -88,13 +89,11 @@ def save_drawing(picture: PillowImage, path: Path) -> None:
 
 
 def _free_path(folder: Path, photo: str, photos: Sequence[str], taken: set[str]) -> Path:
-    """``NAME.faces.png``, numbered where that name is another photo's of this run, or taken by a
-    file that is no drawing.
-    """
+    """``NAME.faces.png``, numbered if the name is used in this run or by a file we did not draw."""
     name = "stdin" if photo == "-" else Path(photo).name or "photo"
     for number in _numbers():
         path = folder / f"{name}{number}.faces.png"
-        key = path.name.casefold()  # one file to some disks
+        key = path.name.casefold()  # some file systems ignore case
         if key not in taken and not _is_photo(path, photos) and not _is_foreign(path):
             taken.add(key)
             return path
@@ -110,18 +109,18 @@ def _numbers() -> Iterator[str]:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether a file is there that facewise did not draw."""
+    """Whether the file exists and facewise did not draw it."""
     try:
         if not path.is_file():
             return False
         with open_picture(path.read_bytes()) as picture:
             return bool(picture.getexif().get(_SOFTWARE) != _MARK)
-    except Exception:  # no picture, or one that cannot be read: not ours in any case
+    except Exception:  # not a picture, or unreadable: in any case not ours
         return True
 
 
 def _is_photo(path: Path, photos: Sequence[str]) -> bool:
-    """Whether a path is one of the photos, by whatever name or link."""
+    """Whether a path is one of the photos, under any name or link."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -95,7 +95,7 @@ def evaluate(
     spec = load_spec(model)
     if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
         raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
-    # What would fail after hours of scoring.
+    # Checked now rather than failing after hours of scoring.
     check_folder("--out", out)
     check_folder("--store", store)
     if fit or card:
@@ -130,7 +130,7 @@ def evaluate(
 
 
 def _check_faces(path: Path, read: Sequence[Path | None]) -> None:
-    """Refuse to write the faces over a file of this run, or over what no run wrote."""
+    """Refuse to overwrite this run's inputs, or files that no run wrote, with the faces."""
     from facewise.evaluation.dedupe_lists import has_header
     from facewise.evaluation.faces import COLUMNS
 

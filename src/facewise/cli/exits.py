@@ -6,14 +6,14 @@ import enum
 
 
 class Exit(enum.IntEnum):
-    """What a command ends with."""
+    """A command's exit code."""
 
     OK = 0
     FAILED = 1
-    """Something failed: a photo of ``predict``, a check of ``doctor``, the output itself."""
+    """Something failed: a photo in ``predict``, a check in ``doctor``, or writing the output."""
     USAGE = 2
     NO_FACE = 3
-    """Of ``predict``: every photo was read, and none has a face."""
+    """``predict`` only: every photo was read, and none has a face."""
     INTERRUPTED = 130
     NO_READER = 141
-    """What read the output went away, as ``| head`` does."""
+    """The reader of the output closed the pipe, as ``| head`` does."""

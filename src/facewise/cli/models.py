@@ -47,7 +47,7 @@ def models(
 
 
 def _lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Figures as people write them: shares in per cent, years to two places."""
+    """Figures formatted for people: shares in per cent, years to two decimal places."""
     for name, figure in figures.items():
         if isinstance(figure, Mapping):  # coverage, by level and kind
             for level, kinds in figure.items():

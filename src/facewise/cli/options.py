@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ REPORT_SUFFIXES: Final = frozenset((".html", ".json", ".md"))
 
 
 def report_path(name: Path, suffix: str) -> Path:
-    """A report's name with a suffix; of "report-v1.2" the ".2" is no suffix, and stays."""
+    """A report's name with a suffix; the ".2" of "report-v1.2" is not a suffix, and stays."""
     stem = name.stem if name.suffix.lower() in REPORT_SUFFIXES else name.name
     return name.with_name(stem + suffix)
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Whether files can be made in a folder: told by making one, and the folder where there is
-    none, before any work; nothing is left of either.
+    """Check before any work that files can be created in a folder.
+
+    Creates a temporary file, and the folder if it is missing, and removes both.
 
     Raises:
-        OptionError: they cannot.
+        OptionError: nothing can be written there.
     """
     new: list[Path] = []
     try:
@@ -49,14 +50,14 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """Names that an option lists with commas."""
+    """Names of a comma-separated option."""
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _be_verbose(count: int) -> int:
-    """Lower the log level; ``-v`` counts before the command as well as after it."""
+    """Lower the log level; ``-v`` works both before and after the command's name."""
     logger = logging.getLogger("facewise")
     level = _LEVELS.get(count, logging.DEBUG)
     if count or logger.level == logging.NOTSET:

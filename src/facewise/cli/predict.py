@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("facewise.cli")
 
 SCHEMA_VERSION: Final = 1
-"""Of the JSON lines; ``schemas/predict.schema.json`` describes them."""
+"""Version of the JSON lines, which ``schemas/predict.schema.json`` describes."""
 
 _WIDE: Final = 1000
-"""Columns, more than a row ever has."""
+"""Console width in characters, more than any row has."""
 
 
 def predict(
@@ -126,7 +126,7 @@ def _log(
 
 
 def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Path) -> bool:
-    """Draw and write; a picture that cannot be written is named on stderr."""
+    """Draw and save a picture; failures to write are reported on stderr."""
     from facewise.draw import draw_predictions
 
     picture = draw_predictions(photo, predictions)
@@ -164,7 +164,7 @@ def _print(
     from rich.table import Table
 
     console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:  # a pipe has no width: a face is a line
+    if not console.is_terminal:  # a pipe has no width: keep one line per face
         console.width = _WIDE
     count = {0: "no face", 1: "1 face"}.get(len(predictions), f"{len(predictions)} faces")
     console.print(f"[bold]{escape(printable(name))}[/]: {count}", soft_wrap=True)
@@ -185,14 +185,14 @@ def _print(
 
 
 def _rows(predictions: tuple[Prediction, ...]) -> list[dict[str, str]]:
-    """Cells by column, a row a face; what is switched off has no column."""
+    """Cells by column, one row per face; attributes that are off have no column."""
     rows = []
     for number, p in enumerate(predictions, start=1):
         left, top, right, bottom = (f"{v:.0f}" for v in p.face.bbox)
         row = {"#": str(number), "box": f"{left},{top} to {right},{bottom}"}
         if p.age_years is not None and p.age_interval_years is not None:
             first, last = p.age_interval_years
-            age = f"apparent age ({p.coverage * 100:g} %)"  # of what lies between the two
+            age = f"apparent age ({p.coverage * 100:g} %)"  # the interval's coverage
             row[age] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
@@ -210,7 +210,7 @@ def _doubt(prediction: Prediction, attribute: str) -> str:
 def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) -> None:
     code = error.code if isinstance(error, ImageError) else "failed"
     if isinstance(error, ImageError):
-        message = error.reason  # the name stands before it already
+        message = error.reason  # without the name, which is printed before it
         if isinstance(error, ImageTooLargeError):
             message = error.with_option()
     else:

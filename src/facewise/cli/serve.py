@@ -71,25 +71,25 @@ def serve(
         coverage=coverage,
         threads=threads,
     )
-    import_module("cv2")  # of a failure later, as the server starts, uvicorn makes a traceback
+    import_module("cv2")  # if this failed later, at start-up, uvicorn would print a traceback
     logging.getLogger("facewise.server").setLevel(logging.INFO)
 
     def announce(url: str) -> None:
         print(f"facewise is at {url}  (Ctrl+C stops it)", flush=True)
         if open_page and not settings.is_published and _has_desktop():
-            # Some browsers return only when they are closed; the page needs the server meanwhile.
+            # Some browsers return only when closed, but the page needs the server meanwhile.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     run(settings, announce)
 
 
 def _plain(default: Any) -> str:
-    """A default as people write it."""
+    """A default value formatted for people."""
     return "none" if default in (None, (), "") else str(default).removesuffix(".0")
 
 
 def _has_desktop() -> bool:
-    """Whether a person sits in front: a terminal, and a screen to open a browser on."""
+    """Whether there is a terminal, and a screen to open a browser on."""
     if not sys.stdout.isatty():
         return False
     if os.name == "nt" or platform.system() == "Darwin":

@@ -1,7 +1,7 @@
-"""Standard streams that never end a command in a traceback: closed, full, or of another encoding.
+"""Make standard streams safe: closed, full or in another encoding, they never cause a traceback.
 
-File names are whatever a disk holds: bytes that are no UTF-8, letters that the terminal's encoding
-lacks, line breaks, escape sequences. Here they become something that can be printed.
+File names may hold bytes that are not UTF-8, characters missing from the terminal's encoding, line
+breaks or escape sequences. The functions here make them printable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take any text; called once, before anything is printed."""
+    """Make standard output and error accept any text; call once, before printing anything."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started us
@@ -25,7 +25,7 @@ def prepare_streams() -> None:
 
 
 def give_up(stream: TextIO) -> None:
-    """Point a stream that cannot be written at nothing, so that the interpreter ends in peace."""
+    """Redirect an unwritable stream to the null device, so that the interpreter exits cleanly."""
     try:
         target = stream.fileno()
     except (OSError, ValueError):  # not a file, or closed
@@ -36,10 +36,10 @@ def give_up(stream: TextIO) -> None:
 
 
 def say(text: str) -> None:
-    """A line for people on standard error.
+    """Print a line for people on standard error.
 
-    A disk that is full under a log ends no work: lines wait for room, of which 8 kB are kept. Who
-    reads a pipe and goes away does.
+    A full disk under a log does not end the work: lines wait for space, and 8 kB of them are kept.
+    A broken pipe does end it.
     """
     try:
         print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
@@ -50,12 +50,12 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text on one line for people: what cannot be shown is escaped, as ``ls`` and ``repr`` do."""
+    """Text on one line, with unprintable characters escaped, as in ``ls`` and ``repr``."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def reason(error: OSError) -> str:
-    """What went wrong, and with which file where it is one: no error numbers."""
+    """What went wrong, and with which file, if any; without error numbers."""
     words = error.strerror or str(error)
     if error.filename is None:
         return f"cannot write the output: {words}"
@@ -63,10 +63,10 @@ def reason(error: OSError) -> str:
 
 
 def json_line(value: Any) -> str:
-    r"""One JSON line that standard output can carry, as UTF-8 or, where that cannot be, as ASCII.
+    r"""One JSON line for standard output, in UTF-8 if it can be encoded so, else in ASCII.
 
-    Bytes of a file name that are no UTF-8 come as lone surrogates, ``\udc80`` to ``\udcff``, which
-    Python's ``os.fsencode`` turns back.
+    Bytes of a file name that are not UTF-8 become lone surrogates, ``\udc80`` to ``\udcff``, which
+    Python's ``os.fsencode`` converts back.
     """
     text = json.dumps(value, ensure_ascii=False)
     try:

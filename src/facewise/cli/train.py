@@ -65,7 +65,7 @@ def train(
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)
     check_splits(sets, settings.datasets)
-    # First, because the cache takes minutes, and the one before it is gone then.
+    # Checked first: building the cache takes minutes and replaces the previous one.
     check_run(settings, runs / settings.name, converted=cache.parent, fingerprint=fingerprint(sets))
     check_samples(settings, [s for data_set in sets for s in data_set.samples])
     build_cache(cache, sets)
