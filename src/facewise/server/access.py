@@ -1,4 +1,4 @@
-"""Who may ask, and how often: the optional API key and the optional rate limit."""
+"""Access control: the optional API key and the optional rate limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEMBERED_CLIENTS: Final = 10_000
 
 
 def client_of(request: Request) -> str:
-    """Who asks, as limits count: an address, of IPv6 its /64, which one customer has as a whole."""
+    """The client as limits count it: its IPv4 address, or its IPv6 /64, which one customer owns."""
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)
@@ -33,7 +33,7 @@ def client_of(request: Request) -> str:
 
 
 class Access:
-    """Checks that come before anything of a request's body is read."""
+    """Checks made before any of a request's body is read."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         key = settings.api_key
@@ -47,7 +47,7 @@ class Access:
         return self._key is not None
 
     def check_key(self, request: Request) -> None:
-        """Compare the key in constant time.
+        """Check the API key, in constant time.
 
         Raises:
             ProblemError: 401.
@@ -55,10 +55,10 @@ class Access:
         if self._key is None:
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        # Not all white space: decoded as Latin-1, bytes of other letters would pass for it.
+        # Not strip(): decoded as Latin-1, bytes of other letters would count as white space.
         given = token.strip(" \t") if scheme.lower() == "bearer" else ""
         given = given or request.headers.get("x-api-key", "")
-        # Headers are decoded as Latin-1; their bytes are what was sent.
+        # Headers are decoded as Latin-1; encoding restores the bytes that were sent.
         if not hmac.compare_digest(given.encode("latin-1", "replace"), self._key):
             raise ProblemError(
                 401,
@@ -69,9 +69,9 @@ class Access:
 
     @contextmanager
     def counted(self, request: Request) -> Iterator[Callable[[int], None]]:
-        """Count a photo, and give it back where there turns out to be no room for it.
+        """Count a photo, and refund it if there turns out to be no room for it.
 
-        A batch is counted before its body is read, as one; what this yields adds the rest.
+        A batch counts as one photo before its body is read; the yielded function adds the rest.
 
         Raises:
             ProblemError: 429 with Retry-After.
@@ -113,9 +113,7 @@ class Access:
         self._store(client, level - 1, now)
 
     def charge(self, request: Request, photos: int) -> None:
-        """Count photos that are analysed all the same, so that the bucket may fall below zero; or,
-        with a negative number, give some back.
-        """
+        """Count photos unchecked (the bucket may fall below zero); negative numbers refund them."""
         if self._rate is not None:
             client = client_of(request)
             level, now = self._level(client)

@@ -1,4 +1,4 @@
-"""The application: settings and an analyzer in, an ASGI app out."""
+"""Build the ASGI app from settings and an analyzer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("facewise.server")
 
 
 def make_analyzer(settings: Settings) -> Analyzer:
-    """The analyzer that a server with these settings runs: one inference thread a photo."""
+    """The analyzer for a server with these settings: one inference thread per photo."""
     return Analyzer(
         settings.model,
         attributes=settings.served_attributes,
@@ -50,11 +50,11 @@ def make_analyzer(settings: Settings) -> Analyzer:
 
 
 def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
-    """Build the app; nothing is read from the environment.
+    """Build the app, without reading the environment.
 
     Args:
         settings: limits, access, and what is served.
-        analyzer: shared by all requests; attributes that the settings leave out stay out.
+        analyzer: shared by all requests; only attributes that the settings include are served.
 
     Raises:
         OptionError: the analyzer and the settings have no attribute in common.
@@ -95,9 +95,9 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        # A redirect from any address with a slash more would make the address a metric's label.
+        # Otherwise any address with an extra slash would redirect and become a metric's label.
         redirect_slashes=False,
-        # What generated clients name their calls by: the functions' own names.
+        # Function names, by which generated clients name their calls.
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
@@ -119,7 +119,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         )
     if settings.is_private:
         app.add_middleware(Private, origins=settings.cors_origins)
-    # Added last, so that it is the outermost: its id and headers are on every answer.
+    # Added last, to be outermost: its request id and headers are on every response.
     app.add_middleware(
         Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path
     )
@@ -127,7 +127,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
 
 
 class _Cors(CORSMiddleware):
-    """A preflight that is not granted is no error: the browser sees that nothing is allowed."""
+    """CORS where a refused preflight is not an error: browsers see that nothing is allowed."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         answer = super().preflight_response(request_headers)
@@ -138,7 +138,7 @@ class _Cors(CORSMiddleware):
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """Nobody reads this; the status is for the log and the metrics."""
+    """Response for a client that has disconnected; the status is for the log and metrics."""
     return Response(status_code=499)
 
 
@@ -159,11 +159,11 @@ def _add_page(app: FastAPI, device: Path | None) -> None:
 
 
 class _Static(StaticFiles):
-    """Files of the page; browsers ask each time whether they changed.
+    """Files of the page, which browsers revalidate each time.
 
-    Where `make page` wrote a copy under gzip beside a file, who takes it gets it. Files are sent
-    whole: a range may be ignored (RFC 9110, 14.2), and what Starlette refuses of one is no problem
-    document.
+    Clients that accept gzip get the compressed copy that `make page` wrote beside a file, if any.
+    Range headers are ignored, as RFC 9110, 14.2 allows, because Starlette's refusals of a range are
+    not problem documents.
     """
 
     def file_response(
@@ -175,13 +175,13 @@ class _Static(StaticFiles):
     ) -> Response:
         packed = Path(f"{os.fspath(full_path)}.gz")
         headers = {"Cache-Control": "no-cache", "Accept-Ranges": "none"}
-        # The response, too, reads the scope.
+        # Removed from the scope itself, since the response reads it, too.
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
         response: Response | None = None
         if packed.is_file():
             headers["Vary"] = "Accept-Encoding"
             if takes_gzip(Headers(scope=scope)):
-                # Its time and size make another ETag than the file's own.
+                # Its time and size give it another ETag than the uncompressed file.
                 response = super().file_response(packed, packed.stat(), scope, status_code)
                 if response.status_code != 304:
                     kind, _ = mimetypes.guess_type(full_path)

@@ -1,4 +1,4 @@
-"""Model cards: the Markdown beside a model's spec, as it is or as a page."""
+"""Model cards: the Markdown beside a model's spec, as is or as an HTML page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ $body
 
 
 def card_markdown(spec: ModelSpec) -> str:
-    """The card beside the spec; where there is none, what the spec itself says."""
+    """The card beside the spec; if there is none, one made from the spec."""
     path = spec.path.with_suffix(".md")
     if path.is_file():
         return path.read_text(encoding="utf-8")
@@ -52,13 +52,13 @@ def card_markdown(spec: ModelSpec) -> str:
 
 
 def card_page(spec: ModelSpec) -> str:
-    """The card as a page, its sections listed under the title. Raw HTML in it is shown as text."""
+    """The card as a page, with its sections listed under the title. Raw HTML is shown as text."""
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
-    # Without this, a picture or link of a card could name another host.
+    # Otherwise a card could embed a picture from another host.
     renderer.disable("image")
     tokens = renderer.parse(card_markdown(spec))
     listed = _name(tokens)
-    # A title is three tokens: where it begins, its words, where it ends.
+    # A title is three tokens: opening, text, closing.
     under_title = 3 if tokens[:1] and tokens[0].tag == "h1" else 0
     tokens.insert(under_title, Token("html_block", "", 0, content=listed))
     body = renderer.renderer.render(tokens, renderer.options, {})
@@ -66,8 +66,8 @@ def card_page(spec: ModelSpec) -> str:
 
 
 def _name(tokens: Sequence[Token]) -> str:
-    """Give headings an id, and tables the name of the heading above; what lists the sections."""
-    names = {"main"}  # of the page itself
+    """Give headings ids and label tables by the heading above; returns the list of sections."""
+    names = {"main"}  # used by the page itself
     name = ""
     sections: list[tuple[str, list[str]]] = []
     for token, inner in pairwise(tokens):
@@ -84,7 +84,7 @@ def _name(tokens: Sequence[Token]) -> str:
             elif token.tag == "h3" and sections:
                 sections[-1][1].append(link)
         elif token.type == "table_open":
-            # A wide table scrolls within itself: the keyboard must be able to reach it, too.
+            # A wide table scrolls, so it must be reachable by keyboard.
             token.attrSet("tabindex", "0")
             if name:
                 token.attrSet("aria-labelledby", name)

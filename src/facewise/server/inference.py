@@ -1,10 +1,10 @@
-"""Analysing in threads, behind a queue of limited length.
+"""Analyse photos in threads, behind a bounded queue.
 
-One photo (or batch) has one thread, and ONNX Runtime one thread inside it: on a busy server that
-gives the most faces a CPU-second. A request that waits holds a place in the queue; one that finds
-the queue full is turned away at once; one whose client goes away leaves it, or is given up before
-its next stage. Requests do not share batches: on a CPU that gives hardly more faces a CPU-second
-(docs/results/load.md), and they would wait for each other.
+Each photo (or batch) gets one thread, and ONNX Runtime one thread inside it: on a busy server this
+gives the most faces per CPU-second. A request that finds the queue full is refused at once. If its
+client disconnects, a request leaves the queue, or is cancelled before its next stage. Requests do
+not share batches: on a CPU that gives hardly more faces per CPU-second (docs/results/load.md), and
+they would wait for each other.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from facewise.types import Photo, Prediction
 
 T = TypeVar("T")
 GROUP_PIXELS: Final = 12_000_000
-"""Of photos of a batch that are detected together, which cannot be given up halfway."""
+"""Most pixels of a batch's photos detected together, which cannot be cancelled halfway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one photo."""
+    """Result of one photo."""
 
     width_px: int
     height_px: int
     predictions: tuple[Prediction, ...]
     more_faces: bool
-    """Whether smaller ones were left out."""
+    """Whether smaller faces were left out."""
 
 
 class _Wanted(Timings):
-    """Ends work for which nobody waits any more, at the start of its next stage.
+    """Timings that cancel work at the start of its next stage if the client is gone.
 
-    A thread cannot be ended from outside: without this a batch of crowds would keep it for minutes
-    after its client has left.
+    A thread cannot be stopped from outside: without this, a batch of crowds would occupy it for
+    minutes after its client has left.
     """
 
     def __enter__(self) -> None:
@@ -55,7 +55,7 @@ class _Wanted(Timings):
 
 
 class Inference:
-    """An analyzer that many requests share.
+    """An analyzer shared by many requests.
 
     Args:
         analyzer: safe to use from several threads.
@@ -80,7 +80,7 @@ class Inference:
         return int(self._limiter.borrowed_tokens)
 
     def check_room(self) -> None:
-        """Turn a request away before its body is read, where there is no room for it now.
+        """Refuse a request before its body is read if there is no room for it now.
 
         Raises:
             ProblemError: 503.
@@ -90,17 +90,17 @@ class Inference:
 
     @property
     def calibration(self) -> Calibration:
-        """Has the levels of coverage that a request may ask for."""
+        """The model's calibration, with the coverage levels that a request may choose."""
         return self._analyzer.calibration
 
     def _adapted(self, attributes: Sequence[str], coverage: float) -> Analyzer:
-        """The analyzer with fewer attributes on, or another coverage: the same sessions, shared."""
+        """The analyzer with fewer attributes or another coverage; it shares the sessions."""
         key = tuple(attributes), coverage
         if key not in self._analyzers:
             self._analyzers[key] = self._analyzer.replace(
                 attributes=attributes,
                 coverage=coverage,
-                # One more than is answered for tells that there are others.
+                # One more than is reported, to know whether there are others.
                 max_faces=None if self.max_faces is None else self.max_faces + 1,
             )
         return self._analyzers[key]
@@ -115,7 +115,7 @@ class Inference:
         """Analyse one photo.
 
         Returns:
-            The result, and milliseconds by stage, ``queue`` and ``total`` among them.
+            The result, and milliseconds by stage, including ``queue`` and ``total``.
 
         Raises:
             ImageError: the photo cannot be read.
@@ -134,7 +134,7 @@ class Inference:
     async def analyze_batch(
         self, items: Sequence[bytes], attributes: Sequence[str], coverage: float
     ) -> tuple[list[Result | ProblemError], dict[str, float]]:
-        """Analyse several photos; a bad one becomes a problem in its place."""
+        """Analyse several photos; a photo that fails is replaced by a problem."""
         analyzer = self._adapted(attributes, coverage)
         timings = _Wanted()
 
@@ -142,7 +142,7 @@ class Inference:
             out: list[Result | ProblemError | None] = [None] * len(items)
             group: list[tuple[int, Photo]] = []
             pixels = 0
-            # Decoded photos at hand never hold more pixels than one photo may have, either.
+            # Nor may a group's decoded photos hold more pixels than a single photo may have.
             most = min(GROUP_PIXELS, self._settings.max_pixels)
 
             def flush() -> None:
@@ -183,7 +183,7 @@ class Inference:
             self.waiting -= 1
         started = time.perf_counter()
         try:
-            # Tokens of the limiter bound the threads; anyio's own limit must not come first.
+            # Our limiter bounds the threads; anyio's default limit must not apply first.
             result = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
         finally:
             self._limiter.release()
@@ -192,7 +192,7 @@ class Inference:
         return result, times
 
     def warm_up(self) -> None:
-        """Run everything once, so that the first photo does not pay for it."""
+        """Run everything once, so that the first photo is not slower."""
         import numpy as np
 
         size = self._analyzer.spec.size_px

@@ -52,7 +52,7 @@ async def models(state: Shared) -> Any:
             for spec in _specs(state)
         ],
         "attributes": state.inference.attributes,
-        # Sorting people by ethnicity as they walk past a camera is never this page's business.
+        # The page must never sort people by ethnicity as they walk past a camera.
         "live_attributes": [name for name in state.inference.attributes if name != "ethnicity"],
         "coverage": state.coverage,
         "limits": {
@@ -144,7 +144,7 @@ async def metrics(state: Shared) -> Response:
 
 
 def _kept(request: Request, text: str, kind: str) -> Response:
-    """A text of which a browser that has it asks whether it changed; packed for who takes that."""
+    """A text response that browsers revalidate; compressed for clients that accept gzip."""
     body = text.encode()
     headers = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
     if takes_gzip(request.headers):
@@ -157,6 +157,6 @@ def _kept(request: Request, text: str, kind: str) -> Response:
 
 
 def _specs(state: State) -> list[ModelSpec]:
-    """Installed models; the one that answers comes first, wherever it was loaded from."""
+    """Installed models; the one being served comes first, wherever it was loaded from."""
     others = [spec for spec in list_models() if spec.sha256 != state.spec.sha256]
     return [state.spec, *others]

@@ -1,6 +1,6 @@
-"""Prometheus metrics: requests by the instrumentator, photos and stages here.
+"""Prometheus metrics: requests (by the instrumentator), photos and stages.
 
-Only counts and durations; nothing of what a photo shows.
+Only counts and durations, nothing about what a photo shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """A registry of its own, so that several apps can live in one process."""
+    """The app's metrics, in a registry of its own, so that a process can hold several apps."""
 
     def __init__(self, inference: Inference, uploads: Uploads) -> None:
         self.registry = CollectorRegistry()
@@ -47,7 +47,7 @@ class Metrics:
         ).instrument(app)
 
     def count(self, *, faces: int, timings_ms: dict[str, float]) -> None:
-        """One request that was answered."""
+        """Count one answered request."""
         self.faces.inc(faces)
         for stage, ms in timings_ms.items():
             self.stages.labels(stage).observe(ms / 1e3)

@@ -1,6 +1,6 @@
-"""What happens around every request: an id, a log line, headers, problems for crashes, draining.
+"""Middleware for every request: an id, a log line, headers, problems for crashes, draining.
 
-Plain ASGI, so that bodies stream through untouched and disconnects are seen.
+Plain ASGI, so that bodies stream through unchanged and disconnects are noticed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("facewise.server")
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
         "default-src 'none'",
-        # The pipeline on the device is WebAssembly; this lets it compile, and nothing else.
+        # Lets the on-device pipeline compile its WebAssembly, and nothing else.
         "script-src 'self' 'wasm-unsafe-eval'",
         "style-src 'self'",
         "img-src 'self' blob:",
@@ -45,10 +45,10 @@ HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer, under which Safari hides the page's own origin from its own server, too.
+    # Not no-referrer: with it Safari hides the page's origin even from its own server.
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    # Together these isolate the page, which gives WebAssembly its threads.
+    # Together these isolate the page, which WebAssembly needs for threads.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
 }
@@ -70,12 +70,12 @@ DRAIN_BYTES: Final = 256_000_000
 
 
 class Envelope:
-    """The outermost layer.
+    """The outermost middleware.
 
     Args:
-        app: what it wraps.
-        allow_cross_origin: whether other origins may embed answers (CORS is on).
-        root_path: prefix of the app behind a proxy, which may strip it from paths or not.
+        app: the wrapped app.
+        allow_cross_origin: whether other origins may embed responses (CORS is on).
+        root_path: prefix of the app behind a proxy, whether or not the proxy strips it from paths.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class Envelope:
             return
         method = scope["method"]
         if method == "HEAD":
-            # Answered as GET is; uvicorn, which knows better, leaves the body out.
+            # Answered like GET; uvicorn knows the real method and omits the body.
             scope = {**scope, "method": "GET"}
         elif method not in _METHODS:
-            # A client's own words must become no label of the metrics, which are kept for good.
+            # A client's text must not become a metrics label, as labels are kept forever.
             scope = {**scope, "method": "OTHER"}
         app = self.app
         if self.root_path:
             path = scope["path"]
             if path == self.root_path and scope["method"] == "GET":
-                # The page's addresses are relative: without the slash they would miss.
+                # The page's links are relative and would break without the slash.
                 app = RedirectResponse(self.root_path + "/", 308)
             elif not path.startswith(self.root_path + "/"):
                 path = self.root_path + path
@@ -111,13 +111,13 @@ class Envelope:
         try:
             await app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            # Lines, not the exception's message: that could quote the request.
+            # Only source lines: the exception's message could quote the request.
             trace = "".join(traceback.format_tb(error.__traceback__))
             logger.error("id=%s crashed: %s\n%s", exchange.request_id, type(error).__name__, trace)
             if not exchange.started:
                 await internal_error(scope)(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
-            # uvicorn's last resort at shutdown; it would log a traceback for each request.
+            # uvicorn's last resort at shutdown, where it would log a traceback per request.
             logger.warning("id=%s given up: the server shuts down", exchange.request_id)
             if not exchange.started:
                 exchange.waits = False
@@ -127,16 +127,16 @@ class Envelope:
 
 
 class Private:
-    """Refuses what did not come from this machine straight to this machine.
+    """Refuses requests that did not come directly from this machine.
 
-    A proxy that nobody declared would publish what only this machine's user was to see; and any
-    site could use the server through one's browser, unseen or by a name that is made to lead here
-    (DNS rebinding). A proxy that hides itself is known by the origin of its page, which browsers
-    send with every photo.
+    An undeclared proxy would publish what only this machine's user should see, and any site could
+    use the server through the user's browser, covertly or by a name that resolves here (DNS
+    rebinding). A proxy that hides itself is recognised by its page's origin, which browsers send
+    with every photo.
 
     Args:
-        app: what it wraps.
-        origins: sites that the operator let in, or *.
+        app: the wrapped app.
+        origins: sites that the operator allows, or *.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str] = ()) -> None:
@@ -150,7 +150,7 @@ class Private:
             if (
                 not _is_here(headers.get("host", ""))
                 or any(forwarded in headers for forwarded in _FORWARDED)
-                # The page itself may load: it shows what is said to its first photo.
+                # The page itself may load: it shows the refusal of its first photo.
                 or (scope["method"] == "POST" and not self._lets_in(headers.get("origin")))
             ):
                 app = render(_misdirected(), scope)
@@ -159,12 +159,12 @@ class Private:
     def _lets_in(self, origin: str | None) -> bool:
         if origin is None or origin in self._origins or "*" in self._origins:
             return True
-        # "null", which any site's sandboxed frame sends, has no host and is refused.
+        # "null", which sandboxed frames of any site send, has no host and is refused.
         return _is_here(origin.partition("://")[2])
 
 
 def _is_here(authority: str) -> bool:
-    """Whether a host, with or without a port, is this machine by name."""
+    """Whether a host, with or without a port, names this machine."""
     name = _PORT.sub("", authority).lower()
     return is_loopback(name) or name.endswith(".localhost")
 
@@ -181,7 +181,7 @@ def _misdirected() -> ProblemError:
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
         self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
@@ -191,7 +191,7 @@ class _Exchange:
         self._status = 0
         self.started = False
         self.waits = True
-        """Whether there is time for the rest of a body that nobody reads."""
+        """Whether there is time to drain an unread body."""
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = self.request_id
@@ -219,20 +219,20 @@ class _Exchange:
             and not message.get("more_body", False)
             and self._owes_body()
         ):
-            # The answer is complete for the client now; ending the exchange here would reset a
-            # connection on which it is still sending, and it might never read the answer.
+            # The client has the whole response now. Ending here would reset a connection on which
+            # it may still be sending, and it might never read the response.
             await self._send({**message, "more_body": True})
             await self._drain()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
     def _owes_body(self) -> bool:
-        """Whether the client may still be sending a body that nobody reads."""
+        """Whether the client may still be sending an unread body."""
         if self._body_ended or self._status < 400 or not self.waits:
             return False
         headers = dict(self._scope["headers"])
         if headers.get(b"expect", b"").lower() == b"100-continue":
-            return False  # it waits to be asked
+            return False  # it waits for permission to send
         length = headers.get(b"content-length", b"0")
         return b"transfer-encoding" in headers or (length.isdigit() and int(length) > 0)
 
@@ -244,7 +244,7 @@ class _Exchange:
                 count += len(message.get("body", b""))
 
     def log(self) -> None:
-        """One line, of which nothing was chosen by the client but the id."""
+        """Log one line, in which the client can choose nothing but the id."""
         route: Any = self._scope.get("route")
         path = getattr(route, "path", "") or "(no route)"
         logger.info(

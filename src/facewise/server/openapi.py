@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI finds by itself, plus bodies, answers and examples."""
+"""The OpenAPI document: FastAPI's own, plus request bodies, responses and examples."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _HEADERS_OF: Final = {
     "429": ("Retry-After",),
     "503": ("Retry-After",),
 }
-"""Beside X-Request-ID, which is on every answer."""
+"""Headers besides X-Request-ID, which is on every response."""
 
 
 def install(app: FastAPI, state: State, schemas: Schemas) -> None:
-    """Let ``app.openapi()`` build the whole document, once."""
+    """Make ``app.openapi()`` build the whole document, once."""
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
         },
     }
     most = state.settings.max_batch_photos
-    # The field `file` is taken here as well; generators make nothing of one or the other.
+    # `file` is accepted here as well, but client generators cannot handle alternatives.
     many = {
         "type": "array",
         "items": _BINARY,
@@ -126,7 +126,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "examples": [",".join(attributes[:2])],
                 }
             if parameter["name"] == "coverage":
-                # Not an enum: generators know those of texts and integers alone.
+                # Not an enum: client generators support only string and integer enums.
                 parameter["description"] += f"; one of {', '.join(f'{v:g}' for v in levels)}"
                 parameter["schema"] = {
                     "type": "number",
@@ -136,7 +136,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
                     "default": state.coverage,
                 }
     _add_headers(document)
-    # For people who read the document, and for the page that shows it.
+    # For readers of the document, and for the page that shows it.
     document["x-problems"] = TITLES
     if state.access.needs_key:
         components["securitySchemes"] = {
@@ -151,7 +151,7 @@ def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:
 
 
 def _use_problems(document: dict[str, Any]) -> None:
-    """FastAPI documents its own shape for 422; here every error is a problem."""
+    """Drop FastAPI's own 422 schema and other error types: here every error is a problem."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -165,7 +165,7 @@ def _use_problems(document: dict[str, Any]) -> None:
 
 
 def _add_headers(document: dict[str, Any]) -> None:
-    """What clients look for beside the body."""
+    """Document the response headers."""
     document["components"]["headers"] = {
         name: {"description": meaning, "required": True, "schema": schema}
         for name, (meaning, schema) in _HEADERS.items()
@@ -193,7 +193,7 @@ def _common(state: State) -> dict[str, Any]:
 
 
 def _example_face(state: State) -> dict[str, Any]:
-    """A made-up face: its numbers only show the shape of an answer with ``vector=true``."""
+    """An invented face, which only shows the format of a response with ``vector=true``."""
     on = state.inference.attributes
     decades = dict.fromkeys(DECADE_LABELS, 0.0)
     decades |= {"21-30": 0.41, "31-40": 0.53, "41-50": 0.06}
@@ -245,7 +245,7 @@ def _example_distribution(probabilities: dict[str, float], *label_set: str) -> d
 
 
 def analysis_example(state: State) -> dict[str, Any]:
-    """An answer of ``/v1/analyze``."""
+    """An example response of ``/v1/analyze``."""
     return {
         **_common(state),
         "width_px": 512,
@@ -256,7 +256,7 @@ def analysis_example(state: State) -> dict[str, Any]:
 
 
 def batch_example(state: State) -> dict[str, Any]:
-    """An answer of ``/v1/analyze/batch``."""
+    """An example response of ``/v1/analyze/batch``."""
     error = {
         "code": "not_an_image",
         "title": "This is not a picture",

@@ -1,4 +1,4 @@
-"""Where the page's files lie, which model for a browser is among them, and who takes gzip."""
+"""Locate the page's files and their on-device model, and detect clients that accept gzip."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ DEVICE: Final = PAGE / "static" / "device"
 
 
 def device_files(folder: Path | None) -> Path | None:
-    """Where the files lie with which the page analyses on the visitor's own device.
+    """The folder with the files for analysis on the visitor's device.
 
     Args:
-        folder: the operator's choice; None means the package's own.
+        folder: the operator's choice; None for the package's own.
 
     Returns:
-        The folder, or None where nothing is installed.
+        The folder, or None if the files are not installed.
     """
     chosen = DEVICE if folder is None else folder
     return chosen if (chosen / "device.json").is_file() else None
 
 
 def device_model(files: Path) -> str | None:
-    """Which model these files hold, as ``name@version``; None where they do not say."""
+    """The model in these files, as ``name@version``; None if they do not state it."""
     try:
         model = json.loads((files / "device.json").read_text(encoding="utf-8"))["model"]
         return f"{model['name']}@{model['version']}"
@@ -37,7 +37,7 @@ def device_model(files: Path) -> str | None:
 
 
 def takes_gzip(asked: Headers) -> bool:
-    """Whether a request's Accept-Encoding names gzip, and not only to decline it."""
+    """Whether a request's Accept-Encoding lists gzip with a weight above 0."""
     return any(
         coding.strip().lower() == "gzip" and not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
         for coding, _, weight in (

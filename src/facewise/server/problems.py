@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, each with what to do."""
+"""Errors as RFC 9457 problem documents, each with advice."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TITLES: Final[dict[str, str]] = {
     "unsupported_media_type": "This kind of body is not supported",
     "upload_timeout": "The upload took too long",
 }
-"""What a problem's ``code`` can be, with its title."""
+"""Every ``code`` of a problem, with its title."""
 
 
 class Problem(BaseModel):
@@ -101,7 +101,7 @@ class ProblemError(Exception):
 
 
 def problem_of(error: FacewiseError) -> ProblemError:
-    """The problem that an error of the library is to a client; 500 where it is the server's."""
+    """The problem for an error of the library; 500 if it is the server's fault."""
     for kind in type(error).__mro__:
         if kind in STATUS_OF_ERROR:
             return ProblemError(STATUS_OF_ERROR[kind], error.code, _sentence(error))
@@ -111,7 +111,7 @@ def problem_of(error: FacewiseError) -> ProblemError:
 
 
 def _sentence(error: Exception) -> str:
-    """The error's own words, less the advice that only a caller of the library can follow."""
+    """The error's message, without advice that only a caller of the library can follow."""
     if isinstance(error, EmptyImageError):
         return "The file has no bytes: choose the picture again, or save it anew."
     words = re.sub(r"needs an extra: pip install \S+, or", "is not supported:", str(error))
@@ -128,13 +128,13 @@ def _internal() -> ProblemError:
 
 
 def request_id_of(scope: Any) -> str:
-    """The request's id, as the outermost middleware set it."""
+    """The request id set by the outermost middleware."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
 def render(problem: ProblemError, scope: Any) -> JSONResponse:
     """A problem as a response."""
-    # Inside a mount, root_path is the mount's; the app's own is kept beside it.
+    # Inside a mount, root_path is the mount's; app_root_path is the app's.
     root = scope.get("app_root_path", scope.get("root_path", ""))
     body = {
         "type": f"{root}/docs#{problem.code}",
@@ -148,7 +148,7 @@ def render(problem: ProblemError, scope: Any) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an app a problem document."""
+    """Turn every error of an app into a problem document."""
 
     async def on_problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -180,7 +180,7 @@ def install(app: FastAPI) -> None:
 
 
 def internal_error(scope: Any) -> JSONResponse:
-    """The answer to an exception that nobody expected."""
+    """The response to an unexpected exception."""
     return render(_internal(), scope)
 
 
@@ -203,7 +203,7 @@ def _of_http(error: HTTPException) -> ProblemError:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's entry for the problems that a route answers with."""
+    """OpenAPI entries for the problems that a route can return."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,

@@ -36,7 +36,9 @@ class Options:
 
 
 def known_once(request: Request) -> None:
-    """Refuse what would be passed over in silence, and so let a misspelt name show everything.
+    """Refuse unknown and repeated parameters.
+
+    Silently ignored, a misspelt ``attributes`` would return every attribute.
 
     Raises:
         ProblemError: 422.
@@ -72,7 +74,7 @@ def options(
     if attributes is None:
         return Options(on, level, vector, years)
     names = [name.strip() for name in attributes.split(",")]
-    # A comma at the end is passed over, as commands do it; a list of nothing is a mistake.
+    # Empty names are ignored, as on the command line, but an empty list is a mistake.
     names = [name for name in names if name] or [""]
     for name in names:
         if name not in on:
@@ -155,10 +157,10 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
 async def _admitted(
     request: Request, state: State
 ) -> AsyncIterator[tuple[Place, Callable[[int], None]]]:
-    """A place for the body, and a photo counted; the rest of a batch is counted by the caller.
+    """Reserve a place for the body and count a photo; the caller counts the rest of a batch.
 
-    Room is asked for first, and what is not had later is given back: who is turned away has not
-    used up a photo.
+    Room is checked before counting, and photos for which there is no room later are refunded, so
+    that a refused client has not used up a photo.
 
     Raises:
         ProblemError: 429 or 503.
@@ -204,11 +206,12 @@ async def _count(state: State, work: Awaitable[T]) -> T:
 
 
 async def _while_connected(request: Request, work: Callable[[], Awaitable[T]]) -> T:
-    """Await ``work``, but give it up when the client goes away: at once in the queue, and before
-    its next stage where it runs.
+    """Await ``work``, but cancel it if the client disconnects.
+
+    Queued work is cancelled at once, running work before its next stage.
 
     Raises:
-        ClientDisconnect: it went away.
+        ClientDisconnect: the client disconnected.
     """
     outcome: list[T] = []
     failure: list[Exception] = []

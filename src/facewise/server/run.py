@@ -17,13 +17,13 @@ from facewise.server.app import create_app, make_analyzer
 from facewise.settings import Settings
 
 UNREAD_SECONDS: Final = 60.0
-"""For a client to read something of what it asked for."""
+"""Time for a client to read some of the response."""
 LAST_WORDS_SECONDS: Final = 1.0
-"""For the answers to requests that a shutdown cuts off."""
+"""Time to answer requests that a shutdown cuts off."""
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and lets requests that a shutdown cuts off say so."""
+    """A server that reports readiness and answers requests that a shutdown cuts off."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -37,16 +37,15 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         if self.server_state.tasks and not self.force_exit:
-            # Cancelled just now; the signal, raised again after this, would end them unheard.
+            # Just cancelled; the signal, re-raised after this, would end them without a response.
             await asyncio.wait(set(self.server_state.tasks), timeout=LAST_WORDS_SECONDS)
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection on which the head of a request does not come in time or nothing of an
-    answer is read, and upgrades none.
+    """Closes connections whose request head is late or whose response is not read.
 
-    uvicorn's own timer starts only after an answer, and the next byte that comes ends it; and
-    closing waits until all is sent, which is never where nobody reads.
+    uvicorn's timer starts only after a response and ends with the next byte received, and closing
+    waits until everything is sent, which never happens if nobody reads. Upgrades are ignored.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -75,11 +74,11 @@ class _Prompt(H11Protocol):
         super().connection_lost(exc)
 
     def _should_upgrade(self) -> bool:
-        return False  # uvicorn would warn of it in the log, as often as any client likes
+        return False  # uvicorn would log a warning for each attempt of any client
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._unwatch()  # the head has come; the body has a limit of its own
+            self._unwatch()  # the head has arrived; the body has its own limit
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
@@ -93,7 +92,7 @@ class _Prompt(H11Protocol):
 
         def check() -> None:
             if self.transport.get_write_buffer_size() < unsent:
-                self._expect_reading()  # a slow line is none to give up
+                self._expect_reading()  # slow, but still reading
             else:
                 self.transport.abort()
 
@@ -106,18 +105,18 @@ class _Prompt(H11Protocol):
 
 
 def run(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; what runs then is finished first.
+    """Serve until SIGINT or SIGTERM, then finish running requests.
 
     Args:
-        settings: of the server.
-        announce: receives the page's URL once photos are welcome; with a word on it where that is
-            not the only one.
+        settings: the server's settings.
+        announce: called with the page's URL once the server is ready, with a remark if the server
+            listens on every address.
 
     Raises:
         OptionError: the address cannot be bound.
         ModelError: the model cannot be loaded.
     """
-    # The address first: a taken port should not cost the time of loading a model.
+    # Bind first, so that a port in use is reported before loading a model.
     listener = _bind(settings.host, settings.port)
     with listener:
         app = create_app(settings, make_analyzer(settings))
@@ -128,11 +127,11 @@ def run(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def place_of(host: str, port: int, root_path: str = "") -> str:
-    """The page's URL for a person at this machine, as browsers do not take 0.0.0.0.
+    """The page's URL for a person at this machine, as browsers do not accept 0.0.0.0.
 
     Args:
-        host: the address that is bound.
-        port: likewise.
+        host: the bound address.
+        port: the bound port.
         root_path: prefix of the page.
     """
     is_every = ipaddress.ip_address(host).is_unspecified
@@ -144,7 +143,7 @@ def place_of(host: str, port: int, root_path: str = "") -> str:
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs the app: quiet, nameless, finishing what runs when it is told to stop."""
+    """The uvicorn configuration: no access log or server header, graceful shutdown."""
     return uvicorn.Config(
         app,
         http=_Prompt,

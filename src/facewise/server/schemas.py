@@ -1,4 +1,4 @@
-"""What the API answers with, for OpenAPI. An attribute that is off is in no schema."""
+"""Response schemas for OpenAPI. Attributes that are off are in no schema."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Health(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """The answers of the two analysing routes, for the attributes that are on."""
+    """Response models of the two analysing routes, for the attributes that are on."""
 
     analysis: type[BaseModel]
     batch: type[BaseModel]
@@ -130,7 +130,7 @@ def _distribution(name: str, labels: Sequence[str]) -> type[BaseModel]:
 
 
 def build(attributes: Sequence[str]) -> Schemas:
-    """Schemas that know only the given attributes."""
+    """Build the schemas for the given attributes only."""
     fields: dict[str, Any] = {
         "bbox": (
             list[float],
@@ -143,7 +143,7 @@ def build(attributes: Sequence[str]) -> Schemas:
         "detection_score": (Probability, ...),
         "quality": (Quality | None, None),
     }
-    # A request may ask for fewer attributes than are on, so each can be missing.
+    # A request may select fewer attributes than are on, so any can be missing.
     if "age" in attributes:
         age = create_model(
             "Age",

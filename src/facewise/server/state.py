@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""State shared by the routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from facewise.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the routes share; hangs on ``app.state.facewise``."""
+    """State shared by the routes, stored as ``app.state.facewise``."""
 
     settings: Settings
     spec: ModelSpec

@@ -1,7 +1,7 @@
-"""Bodies of requests: read into memory, limited while they stream, never on disk.
+"""Read request bodies into memory, limited while they stream, never on disk.
 
-Starlette spools a multipart file to a temporary file once it passes 1 MB. Here its parser runs with
-a spool without a limit of its own, because the body's limit stands before it.
+Starlette spools a multipart file to disk above 1 MB. Here its parser's spool has no limit, since
+the limit on the body applies first.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 FIELD: Final = "file"
 BATCH_FIELDS: Final = ("file", "files")
 UNTYPED: Final = ("application/octet-stream", "")
-"""Types of clients that know none. A picture is told by its bytes, whatever its type; texts and
-forms are not read for one, so that who sends them by mistake learns it. A page of another site can
-send a body without a type unasked, as it can a form; its Origin refuses both
-(``middleware.Private``)."""
+"""Media types from clients that do not know one. Pictures are recognised by their bytes, whatever
+their type; text and forms are refused, so that sending them by mistake is noticed. Another site's
+page can send an untyped body, like a form, without a preflight; ``middleware.Private`` refuses both
+by their Origin."""
 PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
-"""Of the analysing routes, in the address; a form that holds them is told so."""
+"""Query parameters of the analysing routes; a form that contains them gets an explanation."""
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = 0  # SpooledTemporaryFile's word for "never roll over to a file"
+    spool_max_size = 0  # SpooledTemporaryFile never rolls over to disk
     wanted: Sequence[str] = ()
-    """Fields that hold a file; there are no others."""
+    """The only allowed fields, which hold files."""
 
     def on_headers_finished(self) -> None:
-        """Refuse what would be passed over in silence, and so show more than was asked for; and a
-        picture that is sent as a text, before its length is the complaint.
+        """Refuse unknown fields and pictures sent as text.
+
+        Silently ignored, options in the form would return more than requested; a picture sent as
+        text would be reported only as too long.
         """
         super().on_headers_finished()
         part = self._current_part
@@ -51,20 +53,20 @@ class _InMemoryParser(MultiPartParser):
             )
 
     def close_files(self) -> None:
-        """Free every part, those included that a body cut short left out of the form."""
+        """Free every part, including those that a truncated body left out of the form."""
         for file in self._files_to_close_on_error:
             file.close()
 
 
 class Uploads:
-    """How many bodies, and how many bytes of them, are held at once: what bounds the memory."""
+    """Bounds memory: counts the bodies, and their bytes, that are held at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.held = 0
         self.held_bytes = 0
         self._by_client: Counter[str] = Counter()
-        # On loopback there are no clients to tell apart.
+        # On loopback clients cannot be told apart.
         share = settings.uploads // 4 if settings.is_published else settings.uploads
         self._share = max(1, share)
 
@@ -73,7 +75,7 @@ class Uploads:
         """Hold a place while a body is in memory.
 
         Raises:
-            ProblemError: 503 where none is free, or one client holds its share of them.
+            ProblemError: 503 if none is free, or the client already holds its share.
         """
         client = client_of(request)
         self._check_places()
@@ -87,11 +89,11 @@ class Uploads:
         finally:
             self.held -= 1
             self._by_client[client] -= 1
-            self._by_client += Counter()  # forgets who holds none
+            self._by_client += Counter()  # drops clients that hold none
             self.held_bytes -= place.held_bytes
 
     def check_ready(self) -> None:
-        """Whether the largest photo would find a place and memory now.
+        """Check that there is now a place and memory for the largest photo.
 
         Raises:
             ProblemError: 503.
@@ -104,7 +106,7 @@ class Uploads:
             raise busy("as many uploads as it can hold are under way")
 
     def check_room(self, more_bytes: int) -> None:
-        """Whether so many bytes more can be held.
+        """Check that this many more bytes can be held.
 
         Raises:
             ProblemError: 503.
@@ -141,7 +143,7 @@ class Uploads:
         return files[0]
 
     async def several(self, request: Request, place: Place) -> list[bytes]:
-        """The photos of a multipart request, in their order, from fields named ``files``.
+        """The photos of a multipart request in order, from fields named ``files`` or ``file``.
 
         Raises:
             ProblemError: 400, 413, 415, 422 or 503.
@@ -156,7 +158,7 @@ class Uploads:
             return await _files(
                 request,
                 place,
-                # A photo above its own limit is a problem in its place, not one of the batch.
+                # A photo above the limit per photo is a problem of its own, not of the batch.
                 settings.max_batch_bytes,
                 _batch_too_large(settings.max_batch_bytes),
                 BATCH_FIELDS,
@@ -165,7 +167,7 @@ class Uploads:
 
 
 class Place:
-    """What one request holds of the memory for bodies, and until when it waits for more of it."""
+    """One request's share of the memory for bodies, and its deadline for receiving more."""
 
     def __init__(self, uploads: Uploads, settings: Settings) -> None:
         self._uploads = uploads
@@ -177,13 +179,13 @@ class Place:
 
     @asynccontextmanager
     async def timely(self) -> AsyncIterator[None]:
-        """Wait for a body as long as it keeps coming, and not much slower than the slowest rate.
+        """Wait for a body while it keeps arriving, not much slower than the minimum rate.
 
-        A limit for the whole would keep large photos from slow lines; one for pauses alone would
-        let a client hold its place for good with a byte now and then.
+        A limit on the total time would exclude large photos over slow connections; a limit only on
+        pauses would let a client hold its place forever with an occasional byte.
 
         Raises:
-            ProblemError: 400. Not 408, after which browsers send the whole body again unasked.
+            ProblemError: 400. Not 408, after which browsers resend the whole body automatically.
         """
         self._began = anyio.current_time()
         try:
@@ -200,11 +202,11 @@ class Place:
             ) from error
 
     def check_room(self, more_bytes: int) -> None:
-        """503 where a body of a declared size cannot be held now."""
+        """Raise 503 if a body of the declared size cannot be held now."""
         self._uploads.check_room(more_bytes)
 
     def hold(self, more_bytes: int) -> None:
-        """Count bytes that have arrived, and wait longer for more; 503 where they are too many."""
+        """Count received bytes and extend the deadline; raise 503 if they are too many."""
         self._uploads.check_room(more_bytes)
         self.held_bytes += more_bytes
         self._uploads.held_bytes += more_bytes
@@ -213,7 +215,7 @@ class Place:
 
 
 def busy(why: str) -> ProblemError:
-    """503 with Retry-After."""
+    """A 503 problem with Retry-After."""
     return ProblemError(
         503,
         "busy",
@@ -237,21 +239,21 @@ def _unsupported(kind: str, wanted: Sequence[str], arguments: str) -> ProblemErr
 
 
 def short(text: str) -> str:
-    """A client's own words, cut to what an answer may quote."""
+    """A client's text, shortened for quoting in a response."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 async def _limited(
     request: Request, place: Place, limit_bytes: int, refusal: ProblemError
 ) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; refused before the first one over the limit is kept, 503 without room."""
+    """The body's chunks; refused before one above the limit is kept, and 503 without room."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         if int(declared) > limit_bytes:
             raise refusal
         place.check_room(int(declared))
     count = 0
-    # Starlette's stream ends with an empty chunk, which python-multipart need not see.
+    # Starlette's stream ends with an empty chunk, which is not passed to python-multipart.
     async with aclosing(request.stream()) as stream:
         async for chunk in stream:
             count += len(chunk)
@@ -263,7 +265,7 @@ async def _limited(
 
 
 def too_large(limit_bytes: int) -> ProblemError:
-    """413 for more bytes than a photo may have."""
+    """The 413 problem for a photo with too many bytes."""
     return ProblemError(
         413,
         "image_too_large",
@@ -288,9 +290,9 @@ async def _files(
     fields: Sequence[str],
     most: int,
 ) -> list[bytes]:
-    """File fields of a multipart body as bytes; ``refusal`` where they are more than the limit."""
+    """File fields of a multipart body as bytes; raises ``refusal`` above the limit."""
     stream = _limited(request, place, limit_bytes + MULTIPART_OVERHEAD_BYTES, refusal)
-    # One file past the limit is let in, so that the answer can say what is wrong.
+    # One file above the limit is accepted, so that the response can say what is wrong.
     parser = _InMemoryParser(
         request.headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096
     )
@@ -311,7 +313,7 @@ async def _files(
         raise _bad_multipart(error.message) from error
     except (ProblemError, ClientDisconnect, TimeoutError):
         raise
-    except (ValueError, LookupError) as error:  # headers that do not decode
+    except (ValueError, LookupError) as error:  # headers that cannot be decoded
         raise _bad_multipart("its headers cannot be read") from error
     finally:
         parser.close_files()
