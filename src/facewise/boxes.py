@@ -149,7 +149,7 @@ def check_boxes(boxes: ArrayLike, photo: Photo) -> FloatArray:
         return np.empty((0, 4), np.float32)
     if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
         raise OptionError(
-            f"boxes must be finite numbers (N, 4), one row a face, not of shape {given.shape}"
+            f"boxes must be finite numbers (N, 4), one row per face, not of shape {given.shape}"
         )
     width, height = photo.width_px, photo.height_px
     for index, (left, top, right, bottom) in enumerate(given.tolist()):

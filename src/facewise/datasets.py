@@ -569,7 +569,7 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
         return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
     except UnicodeDecodeError as error:
         raise OptionError(
-            f"{path} is no text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
+            f"{path} is not text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
         ) from error
     except (OSError, csv.Error) as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error

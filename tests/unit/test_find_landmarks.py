@@ -98,7 +98,7 @@ def test_a_large_photo_that_is_reduced_first(detector: MTCNN, pictures: Path) ->
 @pytest.mark.parametrize(
     ("boxes", "advice"),
     [
-        ([1, 2, 3, 4], r"one row a face, not of shape \(4,\)"),
+        ([1, 2, 3, 4], r"one row per face, not of shape \(4,\)"),
         ([[1, 2, 3]], "not of shape"),
         ([[1, 2, 3, np.nan]], "finite"),
         ([["a", 2, 3, 4]], "must be numbers"),
