@@ -30,7 +30,7 @@ def pictures() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The shared data sets; tests that need them are marked ``data`` and skip without."""
+    """The shared data sets; tests that need them are marked ``data`` and skip without them."""
     if not (DATA / "utkface.tar").exists():
         pytest.skip(f"no data sets at {DATA}: set FACEWISE_DATA")
     return DATA
@@ -46,7 +46,7 @@ def analyzer() -> Analyzer:
 def run(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[bytes]]]:
-    """Run a command in this process, as the console script does: quicker than a new one."""
+    """Run a command in this process, as the console script does: faster than a new one."""
     logger = logging.getLogger("facewise")
     level = logger.level
     monkeypatch.setenv("COLUMNS", "160")

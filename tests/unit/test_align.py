@@ -1,4 +1,4 @@
-"""Alignment: exact where it can be, and blind to nothing that matters."""
+"""Alignment: the template, the transform, the warp, and faces that cannot be cropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def turned(
 
 
 def test_the_template_by_hand() -> None:
-    """Eyes 40 px apart, 30 px down; nose and mouth 0.57 and 1.15 of that below them."""
+    """Eyes 40 px apart and 30 px down; nose and mouth 0.57 and 1.15 eye distances below."""
     np.testing.assert_allclose(
         make_template(100, 0.4, 0.3),
         np.array([[30, 30], [70, 30], [50, 52.8], [33.6, 76], [66.4, 76]]),
@@ -70,7 +70,7 @@ def test_one_point_cannot_be_aligned() -> None:
 
 
 def disc_photo(size: int, points: np.ndarray, radius: float) -> ImageArray:
-    """Dark discs on white at given points."""
+    """Draw dark discs on white at the given points."""
     y, x = np.mgrid[:size, :size]
     image = np.full((size, size, 3), 255, np.uint8)
     for px, py in points:
@@ -99,7 +99,7 @@ def test_landmarks_land_on_the_template(scale: float) -> None:
     ("factor", "degrees"), [(0.7, 10), (1.9, 45), (2.1, 0), (2.6, 45), (5.5, 160), (19, -75)]
 )
 def test_a_ramp_stays_the_same_ramp(factor: float, degrees: float, centre: tuple[int, int]) -> None:
-    """Whatever a photo is averaged to first, its colours stay where they were, up to its edges."""
+    """Averaging a photo before the warp shifts no colours, right up to the photo's edges."""
     size, slope = 40, np.array([0.2371, 0.1937])
     y, x = np.mgrid[:1200, :1000]
     ramp = np.stack([x * slope[0], y * slope[1], np.full(x.shape, 250)], axis=-1)
@@ -108,8 +108,8 @@ def test_a_ramp_stays_the_same_ramp(factor: float, degrees: float, centre: tuple
     transform = np.hstack([linear, shift[:, None]])
     crop = warp(ramp.round().astype(np.uint8), transform, size).astype(float)
     v, u = np.mgrid[:size, :size]
-    place = (np.stack([u, v], axis=-1) - shift) @ np.linalg.inv(linear).T  # in the photo
-    depth = np.minimum(place, [999, 1199] - place).min(axis=-1)  # how far from its edge
+    place = (np.stack([u, v], axis=-1) - shift) @ np.linalg.inv(linear).T  # in photo coordinates
+    depth = np.minimum(place, [999, 1199] - place).min(axis=-1)  # distance from its edge
     inside, outside = depth > 2 * factor, depth < -2 * factor
     off = (crop[..., :2] - place * slope)[inside]
     assert inside.sum() > 300
@@ -130,7 +130,7 @@ def test_outside_the_photo_is_grey() -> None:
 def test_a_panorama_is_warped_as_a_part_of_it(
     monkeypatch: pytest.MonkeyPatch, scale: float, left: int
 ) -> None:
-    """OpenCV 4 warps no picture with a side of 32,767 px or more; later ones do."""
+    """OpenCV 4 cannot warp a picture with a side of 32,767 px or more; later versions can."""
     warp_affine = cv2.warpAffine
 
     def opencv_4(rgb: ImageArray, *args: Any, **options: Any) -> Any:
@@ -167,7 +167,7 @@ def test_crops_of_whatever_is_a_picture(pictures: Path) -> None:
 
 
 def test_crops_of_what_cannot_be_a_face_there(analyzer: Analyzer, pictures: Path) -> None:
-    """Each would be a crop on its head, a grey one, or an error about an attribute."""
+    """Each would be an upside-down crop, a grey one, or an error about an attribute."""
     photo = load_photo(pictures / "astronaut.jpg")
     (person,) = analyzer.analyze(photo)
     face, template = person.face, make_template(64, 0.3, 0.4)

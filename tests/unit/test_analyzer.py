@@ -105,7 +105,7 @@ def test_a_mirrored_photo_gives_a_mirrored_box(analyzer: Analyzer, pictures: Pat
     left, top, right, bottom = plain.face.bbox
     expected = [image.width - right, top, image.width - left, bottom]
     np.testing.assert_allclose(mirrored.face.bbox, expected, atol=8)
-    # Mirrored, left becomes right in name as well: the order of landmarks is the viewer's.
+    # Landmarks are in the viewer's order, so left and right swap names in the mirror image.
     assert mirrored.face.landmarks[0, 0] < mirrored.face.landmarks[1, 0]
 
 
@@ -131,7 +131,7 @@ def test_what_is_off_is_nowhere(pictures: Path) -> None:
 
 
 def test_what_is_off_is_not_read(pictures: Path) -> None:
-    """A calibration that cannot be applied does no harm to the attributes that are on."""
+    """A broken calibration of an attribute that is off does not affect the others."""
     broken: Any = "not a number"
     for off in ("age", "gender", "ethnicity"):
         rest = {"age", "gender", "ethnicity"} - {off}
@@ -241,7 +241,7 @@ def test_import_is_light() -> None:
 
 
 def test_the_first_answer_loads_nothing_that_it_does_not_need(pictures: Path) -> None:
-    """numpy's masked arrays are a fortieth of the time from process start to the first answer."""
+    """Importing numpy.ma takes a fortieth of the time from process start to the first answer."""
     code = (
         f"import sys, facewise; facewise.analyze({str(pictures / 'astronaut.jpg')!r}, threads=1); "
         "print([m for m in ('numpy.ma', 'numpy.testing', 'torch', 'scipy', 'rich', 'typer') "
@@ -346,7 +346,7 @@ def test_attributes_may_be_any_collection(pictures: Path) -> None:
 
 
 class Film:
-    """Photos made when they are asked for, and the most that were alive at a time."""
+    """Photos made on demand; ``most`` is the largest number alive at once."""
 
     def __init__(self, frame: np.ndarray[Any, Any], count: int) -> None:
         self.frame, self.count, self.most = frame, count, 0
@@ -366,7 +366,7 @@ def test_only_a_few_photos_are_held_at_a_time(analyzer: Analyzer, pictures: Path
     film = Film(frame, 3 * PHOTOS_AT_ONCE)
     for (person,) in analyzer.analyze_many(iter(film)):
         assert_same(person, alone)
-    assert film.most <= PHOTOS_AT_ONCE + 1  # and the one that is being made
+    assert film.most <= PHOTOS_AT_ONCE + 1  # and the one being made
     film = Film(frame, 3 * PHOTOS_AT_ONCE)
     assert all(map(len, analyzer.detector.detect_many(iter(film))))
     assert film.most <= PHOTOS_AT_ONCE + 1
@@ -422,7 +422,7 @@ def test_faces_found_already_pass_the_gates_that_crops_do_not(
 
 
 def test_landmarks_that_are_no_numbers(analyzer: Analyzer, pictures: Path) -> None:
-    """They would align to grey, and of NaN no gate says no."""
+    """They would give a grey crop, and NaN passes every gate."""
     for value in (np.nan, np.inf):
         with pytest.raises(OptionError, match="finite"):
             Face([0, 0, 9, 9], np.full((5, 2), value, np.float32))
@@ -439,11 +439,11 @@ def test_faces_of_another_detector(analyzer: Analyzer, pictures: Path) -> None:
     (same,) = analyzer.analyze_faces(photo, [made])
     assert same.abstained == {}, "no score, no doubt"
     assert same.to_dict()["gender"] == person.to_dict()["gender"]
-    # Left and right of the subject: the nearest similarity would turn the face upside down.
+    # With the subject's left and right, the best similarity would turn the face upside down.
     subjects = Face(person.face.bbox, person.face.landmarks[[1, 0, 2, 4, 3]])
     with pytest.raises(OptionError, match=r"faces\[1\]: the landmarks are mirrored"):
         analyzer.analyze_faces(photo, [made, subjects])
-    # A face that stands on its head has its left eye on the right, and its mouth above.
+    # An upside-down face has its left eye on the right and its mouth above its eyes.
     turned = facewise.load_photo(photo.rgb[::-1, ::-1])
     corner = np.array([photo.width_px, photo.height_px])
     upside = Face(person.face.bbox, corner - person.face.landmarks)
@@ -466,7 +466,7 @@ def test_landmarks_of_another_photo(analyzer: Analyzer, pictures: Path) -> None:
     for face in (Face(box, shares), Face(box / 512, shares)):
         with pytest.raises(OptionError, match=r"faces\[0\].*between 0 and 1.*multiply x by"):
             analyzer.analyze_faces(photo, [face])
-    # Half of the face is out of the picture, and its features are in the other half.
+    # The picture cuts the face so that all its landmarks lie outside.
     edge = photo.rgb[:, round(points[:, 0].max()) + 2 :]
     shift = photo.width_px - edge.shape[1]
     cut = Face(box - [shift, 0, shift, 0], points - [shift, 0])

@@ -1,4 +1,4 @@
-"""Benches still fit the code that they time, which they reach into; what they measure is theirs."""
+"""Benchmarks still fit the internals that they time; what they measure is not tested here."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from facewise.boxes import AT_ONCE, apart, box_overlap, non_maximum_suppression,
     ("other", "union", "smaller"),
     [
         ((100, 200, 110, 230), 1, 1),
-        ((104, 212, 114, 242), 108 / 492, 108 / 300),  # 6 x 18 of both
+        ((104, 212, 114, 242), 108 / 492, 108 / 300),  # they share 6 x 18
         ((95, 195, 103, 206), 18 / 370, 18 / 88),  # 3 x 6
-        ((102, 210, 107, 216), 30 / 300, 1),  # within
+        ((102, 210, 107, 216), 30 / 300, 1),  # inside
         ((110, 200, 120, 230), 0, 0),  # side by side
         ((100, 100, 110, 150), 0, 0),  # above
         ((50, 210, 60, 220), 0, 0),  # to the left
-        ((300, 400, 340, 480), 0, 0),  # past a corner: no width times no height is no overlap
-        ((105, 205, 105, 205), 0, 0),  # without an area
+        ((300, 400, 340, 480), 0, 0),  # past a corner: two negative extents are no overlap
+        ((105, 205, 105, 205), 0, 0),  # no area
     ],
 )
 def test_overlaps_by_hand(other: tuple[int, ...], union: float, smaller: float) -> None:

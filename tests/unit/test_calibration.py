@@ -55,11 +55,11 @@ def test_temperature_by_hand() -> None:
     np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3]], atol=1e-6)
     np.testing.assert_array_equal(apply_temperature(p, 1.0), p)
     np.testing.assert_array_equal(Calibration().temper(np.array([[1, 0]]), "age"), [[1, 0]])
-    odds = 4 ** (1 / 1.1)  # however near to 1 the temperature is
+    odds = 4 ** (1 / 1.1)  # applied even if close to 1
     np.testing.assert_allclose(
         apply_temperature(p, 1.1), [[odds / (odds + 1), 1 / (odds + 1)]], atol=1e-6
     )
-    # Row by row: as many rows as classes must not be mixed up.
+    # Rows are independent, even where there are as many rows as classes.
     p = np.array([[0.8, 0.2], [0.1, 0.9]], np.float32)
     np.testing.assert_allclose(FITTED.temper(p, "gender"), [[2 / 3, 1 / 3], [1 / 4, 3 / 4]])
 
@@ -73,7 +73,7 @@ def test_intervals_by_hand() -> None:
     np.testing.assert_array_equal(FITTED.age_intervals(old, 0.9), [[35, 58]])
     np.testing.assert_array_equal(age_band(np.array([29.49, 29.5]), (1, 30)), [0, 1])
     np.testing.assert_array_equal(age_band(np.array([1, 3.4, 3.6]), (4, 30)), [0, 0, 0])
-    # 22.5 +- (1.19 * 2.5 + 0.5) ends just short of 26, and of 19.
+    # 22.5 +- (1.19 * 2.5 + 0.5) ends just short of 26 and of 19.
     close = Calibration.from_dict(
         {"age_intervals": {"thresholds": {"0.9": {"band": 1.19, "age": 0}}}}
     )
@@ -94,7 +94,7 @@ def test_an_interval_holds_the_expected_age_however_small_its_threshold() -> Non
 def test_without_a_fit_intervals_are_central() -> None:
     p = np.zeros((2, 120), np.float32)
     p[0, 9:25] = 1 / 16  # 10 to 25: a sixteenth lies below 11, an eighth below 12
-    p[1, 10:74] = 1 / 64  # 11 to 74: six below 17 are less than a tenth of them, seven are more
+    p[1, 10:74] = 1 / 64  # 11 to 74: the six below 17 are less than a tenth, seven are more
     np.testing.assert_array_equal(Calibration().age_intervals(p, 0.8), [[11, 24], [17, 68]])
     np.testing.assert_array_equal(Calibration().age_intervals(p, 0.9), [[10, 25], [14, 71]])
     for level in (0.5, 0.85, 0.99):
@@ -114,17 +114,17 @@ def test_levels_ascend_however_they_are_stored() -> None:
 def test_label_sets_by_hand() -> None:
     p = np.array([[0.6, 0.4], [0.9, 0.1]], np.float32)
     assert FITTED.label_sets(p, "gender", 0.9) == [(0, 1), (0,)]
-    # Others needs 0.05, all else 0.2.
+    # The label "others" needs 0.05, every other label 0.2.
     p = np.array([[0.05, 0.6, 0.15, 0.1, 0.1]], np.float32)
     assert FITTED.label_sets(p, "ethnicity", 0.9) == [(1, 4)]
     flat = np.full((1, 5), 0.01, np.float32)
     assert [len(s) for s in FITTED.label_sets(flat, "ethnicity", 0.9)] == [1]
-    # One that lies at its threshold is in.
+    # A label exactly at its threshold is included.
     half = Calibration.from_dict(
         {"label_sets": {"gender": dict.fromkeys(("0.8", "0.9", "0.95"), 0.5)}}
     )
     assert half.label_sets(np.array([[0.5, 0.5]], np.float32), "gender", 0.9) == [(0, 1)]
-    # Without a fit: the likeliest labels that reach the coverage together.
+    # Without a fit: the likeliest labels that together reach the coverage.
     p = np.array([[0.5, 0.35, 0.1, 0.05, 0.0]], np.float32)
     assert Calibration().label_sets(p, "ethnicity", 0.8) == [(0, 1)]
     p = np.array([[0.2, 0.7, 0.1, 0.0, 0.0]], np.float32)
@@ -192,7 +192,7 @@ def test_wrong_number_of_thresholds() -> None:
     ],
 )
 def test_numbers_that_cannot_be_meant(stored: dict[str, object], what: str) -> None:
-    """Said when the model is opened, not at the first face, nor by answering nonsense."""
+    """Reported when the model is opened, not at the first face or as a nonsensical answer."""
     with pytest.raises(ModelIntegrityError, match=what):
         Calibration.from_dict(stored)
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, exit codes, no traceback ever."""
+"""The command line as a user meets it: output, exit codes, and never a traceback."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Run = Callable[..., Result]
 
 
 def spawn(*args: str | Path, **environment: str) -> Result:
-    """Run a command in a process of its own, for what depends on its environment."""
+    """Run a command in its own process, for tests that depend on its environment."""
     return _result([*FACEWISE, *map(str, args)], COLUMNS="160", **environment)
 
 
 def shell(command: str, *args: str | Path) -> Result:
-    """Run a line of sh; ``facewise`` in it is this one, ``$1`` and so on are the arguments."""
+    """Run a line of sh with this ``facewise``; the arguments are ``$1`` and so on."""
     line = command.replace("facewise", shlex.join(FACEWISE))
     return _result(["/bin/sh", "-c", line, "sh", *map(str, args)])
 
@@ -69,7 +69,7 @@ def test_version_and_help(run: Run) -> None:
 
 def test_a_face_is_one_line_in_a_pipe(pictures: Path) -> None:
     ended = _result([*FACEWISE, "predict", str(pictures / "astronaut.jpg")], COLUMNS="30")
-    assert len(ended.stdout.decode().splitlines()) == 3  # the photo, the heads, the face
+    assert len(ended.stdout.decode().splitlines()) == 3  # the photo, the header, the face
 
 
 @pytest.mark.parametrize("begun_by", ["module", "script"])
@@ -199,7 +199,7 @@ def test_bad_usage(
 def test_a_broken_package_is_named(
     command: str, module: str, distribution: str, pictures: Path, tmp_path: Path
 ) -> None:
-    """As where a package that installs over another one was uninstalled."""
+    """As happens when a package that was installed over another one is uninstalled."""
     (tmp_path / f"{module}.py").write_text("raise ImportError('libGL.so.1: no such file')")
     photo = str(pictures / "astronaut.jpg")
     labels = tmp_path / "labels.csv"
@@ -253,7 +253,7 @@ def test_an_unknown_command(run: Run) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and carries next to no data."""
+    """A PNG that declares a size but carries almost no data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -266,7 +266,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def make_bad_files(folder: Path) -> dict[str, str]:
-    """Everything that is no photo: file name to a word of what must be said of it."""
+    """Make files that are not photos; map each name to a word of the expected message."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "whole.jpg")
     jpeg = (folder / "whole.jpg").read_bytes()
@@ -356,7 +356,7 @@ def test_attributes(run: Run, pictures: Path) -> None:
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    """The one that ships in the package."""
+    """The schema that ships in the package."""
     path = resources.files("facewise") / "schemas" / "predict.schema.json"
     read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return read
@@ -440,7 +440,7 @@ def test_the_schema_knows_every_error_code(schema: dict[str, Any]) -> None:
 def test_names_that_the_output_cannot_carry(
     encoding: str, landscape: Path, tmp_path: Path, is_valid: Callable[[object], bool]
 ) -> None:
-    """Letters of another encoding, bytes that are no UTF-8, line breaks, escape sequences."""
+    """Letters outside the encoding, bytes that are not UTF-8, line breaks, escape sequences."""
     names = ["写真 été 😀.png", "byte\udcff.png", "line\nbreak\x1b[31m.png", "missing é.png"]
     photos = [tmp_path / name for name in names]
     for photo in photos[:3]:
@@ -537,7 +537,7 @@ def test_drawing_never_writes_over_a_photo(run: Run, pictures: Path, tmp_path: P
 def test_drawing_writes_over_its_own_drawings_alone(
     run: Run, pictures: Path, landscape: Path, tmp_path: Path, suffix: str
 ) -> None:
-    """An order of arguments mixed up, ``--draw a.jpg b.jpg``, must cost nobody a photo."""
+    """Arguments in the wrong order, ``--draw a.jpg b.jpg``, must not destroy a photo."""
     other = tmp_path / f"other{suffix}"
     Image.open(landscape).save(other)
     data = other.read_bytes()
@@ -582,7 +582,7 @@ def test_photos_of_one_name_are_drawn_side_by_side(
 
 
 def test_planned_names(tmp_path: Path) -> None:
-    """A drawing never takes a photo's place, whatever the photo is called."""
+    """A drawing never overwrites a photo, regardless of the photo's name."""
     (tmp_path / "a.jpg").touch()
     (tmp_path / "a.jpg.faces.png").touch()
     photos = [str(tmp_path / "a.jpg"), str(tmp_path / "a.jpg.faces.png"), "-", "x/.."]

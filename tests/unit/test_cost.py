@@ -1,6 +1,6 @@
-"""The guard of speed: multiply-adds on fixed scenes, which no busy machine can change.
+"""Guard against slowdowns: multiply-adds on fixed scenes, independent of machine load.
 
-After a change that is meant to cost more: ``python bench/cost.py --write``, and say why.
+After a change that is meant to cost more, run ``python bench/cost.py --write`` and say why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytest.importorskip("onnx")
 
 ALLOWED_GROWTH = 1.1
 MOST_A_CROP = 600_000_000
-"""Of an attribute network: a MobileNet v1 at 224 px has 570 million."""
+"""Limit for an attribute network: a MobileNet v1 at 224 px has 570 million."""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def test_a_smaller_smallest_face_is_noticed(cost: ModuleType) -> None:
 
 
 def test_multiply_adds_by_hand(cost: ModuleType) -> None:
-    """R-net on one crop, every layer counted by hand, channels filled up to blocks of 16."""
+    """R-net on one crop, every layer counted by hand, channels padded to blocks of 16."""
     layers = [
-        22 * 22 * 32 * (27 + 2),  # first convolution, and the two factors of PReLU
-        9 * 9 * 48 * (9 * 32 + 1),  # one factor is the next layer's
+        22 * 22 * 32 * (27 + 2),  # first convolution, plus the two factors of PReLU
+        9 * 9 * 48 * (9 * 32 + 1),  # one factor belongs to the next layer
         3 * 3 * 64 * (4 * 48 + 1),
         576 * 128,
         128 * 5,

@@ -24,7 +24,7 @@ from facewise.errors import OptionError
 
 
 def store(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
-    """A data set of these files, as a folder or a tar."""
+    """Write a data set of these files, as a folder or a tar."""
     source = folder / "set"
     for name, data in files.items():
         path = source / name
@@ -101,7 +101,7 @@ def test_utkface(tmp_path: Path, kind: str) -> None:
 def test_pictures_of_every_format_and_nothing_else(tmp_path: Path, kind: str) -> None:
     pictures = ["a.jpg", "a.JPE", "a.jfif", "a.tiff", "a.gif", "a.avif", "sub/a.HEIC", "v1.2.3.png"]
     pictures += ["a.pgm", "a.ppm", "a.pnm"]
-    pictures += ["55_0_0_20170116232725357jpg"]  # UTKFace's, without its dot
+    pictures += ["55_0_0_20170116232725357jpg"]  # as in UTKFace, without the dot
     others = ["notes.v1.2.txt", "a.mp4", ".a.jpg", ".thumbs/a.jpg", "sub/.trash/b/a.jpg"]
     source = store(tmp_path, kind, dict.fromkeys(pictures + others, b""))
     found = {sample.key.removeprefix("set/") for sample in read_pictures(source).samples}
@@ -109,7 +109,7 @@ def test_pictures_of_every_format_and_nothing_else(tmp_path: Path, kind: str) ->
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes | str]]) -> Path:
-    """A tar of files, in this order; a text is a link's target."""
+    """Write a tar of files in this order; a string is the target of a link."""
     with tarfile.open(path, "w") as archive:
         for name, what in members:
             info = tarfile.TarInfo(name)
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_listed_ends_the_reading(
     source = store(tmp_path, "folder", {"a.jpg": b"", "closed/b.jpg": b""})
     scandir = os.scandir
 
-    def refuse(path: Any) -> Any:  # permissions do not stop root, whom tests may run as
+    def refuse(path: Any) -> Any:  # permissions do not stop root, and tests may run as root
         if "closed" in os.fspath(path):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
@@ -350,7 +350,7 @@ def test_ages_of_a_csv(tmp_path: Path, age: str, years: tuple[int, int] | str | 
     ages = [sample.age_range for sample in data_set.samples]
     assert ages == ([None, (30, 30)] if wrong else [years, years, (30, 30)])
     assert data_set.samples[0].gender == 1
-    if isinstance(years, str):  # no label is left of b.jpg
+    if isinstance(years, str):  # b.jpg has no label left
         ((name, reason),) = data_set.skipped
         assert name == "b.jpg"
         assert years in reason
@@ -378,7 +378,7 @@ def test_a_file_counts_once_however_its_path_is_spelt(tmp_path: Path) -> None:
         "../own/./a.jpg,30,female,train\n"
         f"{own}/a.jpg,30,male,test\n"
         f"{tmp_path}/linked/a.jpg,31,male,test\n"
-        "link/../a.jpg,30,male,test\n"  # of deep, to which the link leads
+        "link/../a.jpg,30,male,test\n"  # in deep: the link leads to deep/er
         "deep/er/../a.jpg,30,male,test\n"
         "Deep/a.jpg,30,male,test\n"
     )

@@ -1,4 +1,4 @@
-"""What the documents say must be what files and code say."""
+"""The documents must agree with the stored results and the code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_readme_has_the_measured_figures(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_peers_figures_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``make peers`` measures them; scripts/readme_figures.py renders them anew."""
+    """``make peers`` measures them; scripts/readme_figures.py renders them again."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     figures, tables = map(importlib.import_module, ("readme_figures", "peers_tables"))
     result, models = tables.stored(), tables.shipped()
@@ -87,7 +87,7 @@ def test_the_librarys_pages_run_and_print_what_they_show(
 def test_the_notebook_runs_and_shows_what_it_stores(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its text, that is: of a drawing, only that there is one, for decoders differ by a bit."""
+    """Compare text only: drawings must merely exist, because decoders differ slightly."""
     cells = json.loads((ROOT / "docs/notebook.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))

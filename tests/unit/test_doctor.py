@@ -1,5 +1,4 @@
-"""The doctor on sick installations: copies of the package, or of its weights, with something
-broken in them."""
+"""The doctor on broken installations: damaged copies of the package or of its weights."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ PHOTO = ROOT / "tests" / "data" / "astronaut.jpg"
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A folder to import facewise from; its files are links until a test replaces them."""
+    """A folder from which to import facewise; its files are links until a test replaces them."""
     shutil.copytree(
         PACKAGE,
         tmp_path / "facewise",
@@ -42,7 +41,7 @@ def copied(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the weights, in whose place this process takes it; its files are links, too."""
+    """A copy of the weights, which this process uses instead; its files are links, too."""
     folder = tmp_path / "weights"
     shutil.copytree(PACKAGE / "weights", folder, copy_function=os.symlink)
     for module in ("models", "mtcnn"):
@@ -114,7 +113,7 @@ def test_a_broken_detector(weights: Path, text: str) -> None:
 
 
 def test_a_network_that_onnx_runtime_cannot_open(weights: Path) -> None:
-    """The hash is right, the file is not: only opening it tells."""
+    """The hash is right but the file is not: only opening it reveals that."""
     replace(weights / "mtcnn-onet.onnx", b"not ONNX")
     spec = json.loads((weights / "mtcnn.json").read_text())
     spec["networks"]["onet"]["sha256"] = hashlib.sha256(b"not ONNX").hexdigest()
@@ -155,7 +154,7 @@ def test_predict_on_a_broken_detector(weights: Path, run: Run) -> None:
 def test_two_packages_that_overwrite_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both onnxruntimes at once: known by their metadata."""
+    """Two ONNX Runtimes and two OpenCVs, recognized by their metadata."""
     for name in ("onnxruntime_gpu", "opencv_python"):
         folder = tmp_path / f"{name}-9.9.dist-info"
         folder.mkdir()
@@ -180,7 +179,7 @@ def test_the_lists_agree_with_pyproject() -> None:
         extra: names(requirements)
         for extra, requirements in project["optional-dependencies"].items()
     }
-    extras["ray"] |= extras["batch"]  # which it asks for
+    extras["ray"] |= extras["batch"]  # ray requires batch
     assert extras == {extra: set(listed) for extra, listed in doctor.extras().items()}
 
 

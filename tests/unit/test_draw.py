@@ -32,7 +32,7 @@ def distribution(labels: tuple[str, ...]) -> Distribution:
 
 
 def prediction(*bbox: float, abstained: dict[str, str] | None = None) -> Prediction:
-    """A face with the longest label there is."""
+    """A prediction with the longest possible label."""
     return Prediction(
         face=Face(np.array(bbox, np.float32), np.zeros((5, 2), np.float32), 1.0),
         age_years=100.0,
@@ -140,7 +140,7 @@ def test_a_label_too_wide_for_the_picture_is_broken_not_cut() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(400, 300), (110, 300), (1600, 1200)])
 def test_the_text_lies_on_its_plate(width: int, height: int) -> None:
-    """White letters end before the plate does, on all sides: nothing of them is cut off."""
+    """White letters stay inside the plate on all sides, so that nothing is cut off."""
     face = prediction(width - 40, height // 2, width - 10, height // 2 + 40)
     (label,) = layout((width, height), [face])
     assert label is not None
@@ -167,7 +167,7 @@ def test_a_label_prefers_a_place_off_the_faces() -> None:
 def test_labels_of_a_group_hide_nobody_and_lie_at_their_boxes(
     size: tuple[int, int], side: int, apart: tuple[int, int]
 ) -> None:
-    """What labels cover of a face adds up; one size of type for the photo hid whole faces."""
+    """The areas that labels cover of a face add up; one type size per photo hid whole faces."""
     faces = [
         prediction(x + y % 2 * 60, y, x + y % 2 * 60 + side, y + 1.2 * side)
         for y in range(101, size[1] - 200, apart[1])

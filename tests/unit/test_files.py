@@ -1,4 +1,4 @@
-"""Whole files or nothing."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 

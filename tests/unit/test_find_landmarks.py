@@ -1,4 +1,4 @@
-"""Faces of which there are boxes only."""
+"""Landmarks of faces known only by their boxes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def found(detector: MTCNN, sheet: Photo) -> tuple[Face, ...]:
 
 
 def off(faces: tuple[Face, ...], usual: tuple[Face, ...]) -> FloatArray:
-    """Mean distance of each face's landmarks, in eye distances."""
+    """Mean landmark distance from the usual faces, per face, in eye distances."""
     points, right = (np.stack([f.landmarks for f in some]) for some in (faces, usual))
     eyes = np.linalg.norm(right[:, 1] - right[:, 0], axis=1)
     return np.linalg.norm(points - right, axis=2).mean(axis=1) / eyes
@@ -61,7 +61,7 @@ def test_boxes_of_any_usual_size_and_place(
 def test_the_face_in_the_middle_of_its_box_not_the_clearest(
     detector: MTCNN, sheet: Photo, found: tuple[Face, ...]
 ) -> None:
-    """One after another or together, in any order: what is found in a box is its own."""
+    """One by one or together, in any order, each box gets its own face."""
     boxes = np.stack([face.bbox for face in found])
     together = detector.find_landmarks(sheet, boxes)
     for box, face in zip(boxes[::-1], together[::-1], strict=True):

@@ -15,7 +15,7 @@ def found(folder: Path) -> list[str]:
 
 
 def link_all(folder: Path, count: int) -> None:
-    """Folders of a picture each that link to each other."""
+    """Make folders with one picture each that all link to each other."""
     for number in range(count):
         (folder / f"d{number}").mkdir(parents=True)
         (folder / f"d{number}" / f"{number}.jpg").touch()
@@ -27,7 +27,7 @@ def link_all(folder: Path, count: int) -> None:
 def test_folders_that_link_to_each_other_are_not_walked_in_every_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each by itself and over each link to it, whatever order the disk has them in."""
+    """Each folder is found directly and once per link to it, in any order on disk."""
     link_all(tmp_path / "in", 12)
     names = found(tmp_path / "in")
     own = {f"d{one}/{one}.jpg" for one in range(12)}
@@ -35,7 +35,7 @@ def test_folders_that_link_to_each_other_are_not_walked_in_every_order(
         f"d{one}/l{other}/{other}.jpg" for one in range(12) for other in range(12) if one != other
     }
     assert len(names) == 12 * 12
-    # Those that are elsewhere, behind two links at the least, are there once more.
+    # From another folder, the pictures behind at least two links appear only once.
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "first").symlink_to(tmp_path / "in" / "d0")
     linked = found(tmp_path / "to")
@@ -61,7 +61,7 @@ def test_folders_that_link_to_each_other_are_not_walked_in_every_order(
 
 
 def test_two_links_to_a_folder_are_two_names_of_it_and_no_folder_is_lost(tmp_path: Path) -> None:
-    """Those that links within a linked folder lead to are there once."""
+    """Folders reached by links within a linked folder appear once."""
     for name in ("store/a/deep/1.jpg", "far/2.jpg", "farther/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -40,7 +40,7 @@ def encode(kind: str, width: int = 64, height: int = 40, **options: object) -> b
 
 
 def with_scans(extra: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated ``extra`` times."""
     data = encode("JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
     return data[:-2] + data[start:-2] * extra + data[-2:]
@@ -64,9 +64,9 @@ def test_a_scan_bomb_costs_no_time() -> None:
 
 
 def test_filler_among_scans_costs_no_time() -> None:
-    """Bytes of 0xFF that no marker ends; 100 kB of them took minutes to search."""
+    """0xFF bytes not followed by a marker; searching 100 kB of them took minutes."""
     data = encode("JPEG")
-    scans = b"\xff\xe2\x00\xd0" + b"\xff\xda" * 103  # a segment, which makes them be counted
+    scans = b"\xff\xe2\x00\xd0" + b"\xff\xda" * 103  # a segment, so that scans are counted
     started = time.process_time()
     assert count_jpeg_scans(data[:2] + scans + b"\xff" * 20_000 + b"\0" + data[2:]) == 1
     assert count_jpeg_scans(data[:2] + b"\xff" * 20_000 + data[2:]) == 1  # filler is allowed
@@ -101,7 +101,7 @@ def test_a_jpeg_of_countless_segments_is_refused(part: tuple[int, bytes], count:
 
 
 def test_segments_do_not_hide_behind_markers_without_length() -> None:
-    """Of these Pillow skips two bytes; who read a length there would skip what follows."""
+    """Pillow skips these two bytes; reading a length there would skip what follows."""
     data = with_segments(*[(0xE5, b"")] * MAX_PARTS)
     for marker in (b"\xff\xf0", b"\xff\xc8", b"\xff\xd9", b"\xff\xd8", b"\xff\xd0"):
         with pytest.raises(errors.ImageTooLargeError):
@@ -109,7 +109,7 @@ def test_segments_do_not_hide_behind_markers_without_length() -> None:
 
 
 def test_jpegs_with_much_metadata_are_read() -> None:
-    """A profile in 255 pieces, extended XMP of 6 MB, resources, an index of pictures, comments."""
+    """A profile in 255 pieces, 6 MB of extended XMP, resources, a picture index, comments."""
     parts = [
         (0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\0" + bytes(60_000)),
         *[(0xE2, b"ICC_PROFILE\0" + bytes([k + 1, 255]) + bytes(60_000)) for k in range(255)],
@@ -119,11 +119,11 @@ def test_jpegs_with_much_metadata_are_read() -> None:
         *[(0xFE, b"a comment")] * 300,
     ]
     assert load_photo(with_segments(*parts), max_bytes=40_000_000).width_px == 64
-    assert load_photo(encode("JPEG") + b"\xff\xe5\0\2" * 2000).width_px == 64  # behind the picture
+    assert load_photo(encode("JPEG") + b"\xff\xe5\0\2" * 2000).width_px == 64  # after the picture
 
 
 def test_what_trails_or_precedes_a_jpeg_is_not_counted() -> None:
-    """Motion photos carry a video behind the picture; EXIF carries a thumbnail before it."""
+    """Motion photos carry a video after the picture; EXIF carries a thumbnail before it."""
     data = encode("JPEG")
     assert count_jpeg_scans(data + b"\xff\xda" * 200) == 1
     assert load_photo(data + b"\xff\xda" * 200).width_px == 64
@@ -144,7 +144,7 @@ BROKEN_EXIF = encode("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" *
 def test_threads_leave_the_warning_filters_as_they_were() -> None:
     before = list(warnings.filters)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # switch as often as can be
+    sys.setswitchinterval(1e-6)  # switch as often as possible
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -222,7 +222,7 @@ SEEDS += [b"P3 24 16 99\n" + b"7 80 99 " * 384, b"P5 24 16 4095\n" + bytes(range
 
 
 def check(data: bytes) -> None:
-    """The invariant of fuzzing: a photo, or an ImageError with something to say."""
+    """Check the fuzzing invariant: a photo, or an ImageError with a message."""
     try:
         photo = load_photo(data, max_pixels=1_000_000)
     except errors.ImageError as error:
@@ -265,7 +265,7 @@ def tiff(bits: int, sample_format: int, *extra: tuple[int, int, int, int]) -> by
     """A TIFF of 32 x 32 black pixels in three channels.
 
     Args:
-        bits: of a sample.
+        bits: per sample.
         sample_format: 1 for unsigned integers, 3 for floats.
         extra: tag, type, count and value of further entries.
     """
@@ -312,7 +312,7 @@ PROFILE = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
     ],
 )
 def test_a_png_of_countless_chunks_is_refused(one: bytes, count: int) -> None:
-    """4 MB of profiles took 10 seconds to unpack, before the pixels or behind them."""
+    """4 MB of profiles, before or after the pixels, took 10 seconds to unpack."""
     data = encode("PNG")
     started = time.process_time()
     for place in (33, len(data) - 12):
@@ -322,7 +322,7 @@ def test_a_png_of_countless_chunks_is_refused(one: bytes, count: int) -> None:
 
 
 def test_a_png_of_many_chunks_is_read() -> None:
-    """Pixels in pieces of a byte, hundreds of texts, and whatever lies behind the end."""
+    """Pixels in one-byte chunks, hundreds of texts, and chunks after the end."""
     data = encode("PNG")
     start, end = data.index(b"IDAT") - 4, len(data) - 12
     pixels = b"".join(chunk(b"IDAT", bytes([byte])) for byte in data[start + 8 : end - 4])
@@ -333,7 +333,7 @@ def test_a_png_of_many_chunks_is_read() -> None:
 
 
 def test_a_png_that_ends_in_zeros_is_damaged_not_too_large() -> None:
-    """As a download that broke off, into a file of full length, leaves it."""
+    """An interrupted download into a preallocated file looks like this."""
     data = encode("PNG")
     with pytest.raises(errors.CorruptImageError):
         load_photo(data[:33] + bytes(100_000))
@@ -346,7 +346,7 @@ def with_extension(extension: bytes) -> bytes:
 
 
 def test_headers_of_countless_pieces_are_refused() -> None:
-    """Comments of 20 MB took 813 MB; filler of as many bytes 16 seconds."""
+    """20 MB of comments took 813 MB of memory; 20 MB of filler took 16 seconds."""
     jpeg, entries = encode("JPEG"), struct.pack("<HHQQ", 60_000, 99, 1, 1) * MAX_READS
     data = (
         with_extension(b"!\xfe\2AA\0" * 200_000),
@@ -365,7 +365,7 @@ def test_headers_of_countless_pieces_are_refused() -> None:
 
 
 def test_a_gif_with_a_long_comment_is_read() -> None:
-    """Of 10 MB, in full blocks; and XMP, of which each byte counts as a block's length."""
+    """10 MB in full blocks; also XMP, each byte of which counts as a block length."""
     blocks = (b"\xff" + b"c" * 255) * 40_000
     xmp = b"!\xff\x0bXMP DataXMP" + b"<x:xmpmeta>" * 3000 + bytes(range(255, -1, -1)) + b"\0"
     for extension in (b"!\xfe" + blocks + b"\0", xmp):
@@ -373,13 +373,13 @@ def test_a_gif_with_a_long_comment_is_read() -> None:
 
 
 def with_orientation(length: int) -> bytes:
-    """EXIF of so many bytes that turns a picture by 90 degrees."""
+    """EXIF of ``length`` bytes that turns a picture by 90 degrees."""
     entry = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x112, 3, 1, 6, 0, 0)
     return entry + bytes(length - len(entry))
 
 
 def test_exif_of_a_megabyte_is_refused() -> None:
-    """Of 4 MB Pillow made 77 MB of fractions, in 1.7 seconds."""
+    """From 4 MB, Pillow made 77 MB of fractions in 1.7 seconds."""
     data = encode("PNG")
     for place in (33, len(data) - 12):
         fits = chunk(b"eXIf", with_orientation(MAX_PARSED_BYTES - 6))
@@ -390,7 +390,7 @@ def test_exif_of_a_megabyte_is_refused() -> None:
     with pytest.raises(errors.ImageTooLargeError, match="EXIF of more than"):
         load_photo(encode("WEBP", exif=with_orientation(MAX_PARSED_BYTES + 1)))
     image = Image.open(io.BytesIO(data))
-    image.info["exif"] = 5  # whatever somebody keeps there
+    image.info["exif"] = 5  # callers may keep anything there
     assert load_photo(image).width_px == 64
 
 
@@ -402,7 +402,7 @@ def box(kind: bytes, body: bytes, *, is_long: bool = False) -> bytes:
 
 @pytest.mark.parametrize("is_long", [False, True])
 def test_an_avif_of_countless_items_is_refused(is_long: bool) -> None:
-    """800 kB of them took 15 seconds."""
+    """800 kB of items took 15 seconds."""
     data = encode("AVIF")
     end = int.from_bytes(data[:4], "big")
     locations = b"".join(struct.pack(">IHHH", k, 0, 0, 0) for k in range(80_000))
@@ -423,13 +423,13 @@ def test_an_avif_with_a_large_profile_is_read() -> None:
 
 
 def in_runs(width: int, height: int, code: bytes) -> bytes:
-    """A BMP of 8 bits in run lengths."""
+    """An 8-bit run-length encoded BMP."""
     size = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
     return struct.pack("<2sIHHI", b"BM", 0, 0, 0, 54 + 1024) + size + bytes(range(256)) * 4 + code
 
 
 def test_a_bmp_of_too_many_runs_is_refused() -> None:
-    """Lines that end at once are filled pixel by pixel: 49 million took 11 seconds."""
+    """Lines that end early are filled pixel by pixel: 49 million pixels took 11 seconds."""
     assert load_photo(in_runs(64, 32, b"\x40\x07\0\0" * 32 + b"\0\1")).height_px == 32
     started = time.process_time()
     for width, height, code in (
@@ -460,7 +460,7 @@ def test_a_pgm_or_ppm_as_text_is_the_same_picture() -> None:
 
 @pytest.mark.parametrize("white", [15, 4095, 65535])
 def test_a_pgm_or_ppm_of_another_white_is_scaled(white: int) -> None:
-    """By what the header says, not by the brightest sample: a dark picture stays dark."""
+    """The header's white counts, not the brightest sample: a dark picture stays dark."""
     ramp = np.linspace(0, white / 300, 1200).astype(">u2" if white > 255 else "u1")
     for kind, samples in (("P5", ramp), ("P6", ramp.repeat(3))):
         data = f"{kind} 40 30 {white}\n".encode() + samples.tobytes()
@@ -493,7 +493,7 @@ def test_a_pgm_or_ppm_of_another_white_is_scaled(white: int) -> None:
     ],
 )
 def test_a_bad_pgm_or_ppm(data: bytes, error: type[errors.ImageError], advice: str) -> None:
-    """16-bit colour took five seconds a megapixel, 20 MB of comments eight minutes."""
+    """16-bit colour took five seconds per megapixel, 20 MB of comments eight minutes."""
     started = time.process_time()
     with pytest.raises(error, match=advice):
         load_photo(data)
@@ -506,12 +506,12 @@ def test_a_large_pgm_of_the_usual_white_is_read() -> None:
 
 
 def header(tag: int, count: int, order: str, big: bool) -> bytes:
-    """A TIFF of 1,000 x 1,000 pixels up to its only directory, and as many bytes as are counted."""
+    """A 1,000 x 1,000 TIFF up to its only directory, followed by ``count`` bytes of values."""
     start = struct.pack(f"{order}HHHQ", 43, 8, 0, 16) if big else struct.pack(f"{order}HI", 42, 8)
     entry, number, end = ("HHQQ", "Q", 16 + 8 + 20 * 8) if big else ("HHII", "H", 8 + 2 + 12 * 8)
     table = [(256, 3, 1, 1000), (257, 3, 1, 1000), (258, 3, 1, 8), (262, 3, 1, 1)]
     table += [(277, 3, 1, 1), (322, 3, 1, 1), (323, 3, 1, 1), (tag, 1, count, end)]
-    if order == ">":  # short values stand at the left of their fields
+    if order == ">":  # short values are left-aligned in their fields
         left = 2**48 if big else 2**16
         table = [(t, kind, n, value * left if kind == 3 else value) for t, kind, n, value in table]
     return (
@@ -526,7 +526,7 @@ def header(tag: int, count: int, order: str, big: bool) -> bytes:
 @pytest.mark.parametrize("tag", [273, 324])
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
 def test_a_tiff_of_countless_strips_or_tiles_is_refused(tag: int, order: str, big: bool) -> None:
-    """4 MB of offsets, a byte each, took 51 seconds and 1.2 GB."""
+    """4 MB of one-byte offsets took 51 seconds and 1.2 GB."""
     started = time.process_time()
     with pytest.raises(errors.ImageTooLargeError, match="65,536 strips, tiles"):
         load_photo(header(tag, MAX_TIFF_VALUES, order, big) + bytes(4_000_000))
@@ -539,7 +539,7 @@ def test_tiffs_of_many_strips_are_read() -> None:
     for big in (True, False):
         file = io.BytesIO()
         image.save(file, "TIFF", tiffinfo={278: 1}, strip_size=1, big_tiff=big)
-        assert len(file.getvalue()) > 65_000 * (16 + 4)  # pixels, and an offset for each row
+        assert len(file.getvalue()) > 65_000 * (16 + 4)  # pixels, plus one offset per row
         bombs.check("TIFF", file.getvalue())
     assert np.array_equal(load_photo(file.getvalue()).rgb[..., 0], np.asarray(image))
 
@@ -562,7 +562,7 @@ def test_a_damaged_tiff_is_not_called_too_large() -> None:
     beyond = struct.pack("<HHI", 324, 1, 2**32 - 1)
     for data in (
         offsets[:8] + offsets[-100:],  # no directory
-        offsets[:40],  # a part of one
+        offsets[:40],  # part of one
         offsets.replace(struct.pack("<HHI", 324, 1, MAX_TIFF_VALUES + 1), beyond),
         offsets[:4] + b"\xff" * 4 + offsets[8:],
         b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(100),
@@ -572,7 +572,7 @@ def test_a_damaged_tiff_is_not_called_too_large() -> None:
 
 
 def test_a_tiff_s_exif_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4 MB of it Pillow makes half a million fractions, where it is let."""
+    """From 4 MB of it, Pillow would make half a million fractions."""
     monkeypatch.setattr(Image.Exif, "get_ifd", lambda *_: pytest.fail("Pillow reads EXIF"))
     assert load_photo(tiff(8, 1, (34665, 4, 1, 8))).width_px == 32
 

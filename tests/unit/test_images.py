@@ -1,4 +1,4 @@
-"""Every way in, every way it can go wrong."""
+"""Every way to load a photo, and every way it can fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from facewise.types import ImageArray
 
 
 def picture(width: int = 64, height: int = 40, seed: int = 0) -> ImageArray:
-    """A smooth, asymmetric picture: no rotation or mirroring of it equals another."""
+    """A smooth, asymmetric picture: all its rotations and reflections differ."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -42,7 +42,7 @@ PNG = encode(Image.fromarray(picture()), "PNG")
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that declares a size and carries next to no data."""
+    """A PNG that declares a size but carries almost no data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -84,7 +84,7 @@ def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Bytes:
-    """A path-like that gives bytes, as ``os.scandir(b".")`` does."""
+    """A path-like that returns bytes, as ``os.scandir(b".")`` does."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -94,7 +94,7 @@ class Bytes:
 
 
 class Trickle(io.BytesIO):
-    """A stream that gives less than asked for, as pipes and sockets do."""
+    """A stream that returns less than requested, as pipes and sockets do."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(min(size, 7) if size is not None and size > 0 else size)
@@ -134,7 +134,7 @@ UNDO = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How a scene must lie in the file for each EXIF orientation to set it upright."""
+"""For each EXIF orientation, how to store a scene so that it loads upright."""
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG", "AVIF"])
@@ -156,7 +156,7 @@ def test_orientations_agree(kind: str) -> None:
 
 
 def with_xmp(image: Image.Image, kind: str, orientation: int, tags: dict[int, object]) -> bytes:
-    """A file with these EXIF tags, in whose XMP an orientation stands."""
+    """A file with these EXIF tags and an orientation in its XMP."""
     xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'
     exif, text = Image.Exif(), PngInfo()
     exif.update(tags)
@@ -171,7 +171,7 @@ def with_xmp(image: Image.Image, kind: str, orientation: int, tags: dict[int, ob
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
 @pytest.mark.parametrize("tags", [{}, {0x0131: "a program"}])
 def test_an_orientation_in_xmp_turns_nothing(kind: str, tags: dict[int, object]) -> None:
-    """Browsers go by EXIF alone, and XMP can be older than the pixels."""
+    """Browsers use EXIF alone, and XMP can be older than the pixels."""
     scene = Image.fromarray(picture(96, 64))
     data = with_xmp(scene, kind, 6, tags)
     opened = Image.open(io.BytesIO(data))
@@ -199,7 +199,7 @@ def test_exif_counts_whatever_xmp_says(kind: str, orientation: int) -> None:
 def test_strips_of_a_large_picture_join_without_a_seam(
     mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is too large to be turned as a whole comes out as if it had been."""
+    """A picture too large to turn in one piece comes out as if it had been."""
     rgba = np.dstack([picture(), picture(seed=1)[:, :, 0]])
     stored = Image.fromarray(rgba).convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
@@ -222,11 +222,11 @@ def test_strips_of_a_large_picture_join_without_a_seam(
 def test_memory_of_a_large_picture_is_bounded(
     tmp_path: Path, mode: str, kind: str, most: int
 ) -> None:
-    """Turned and with transparency, a PNG once took 17 bytes a pixel: copies of all steps."""
+    """A turned PNG with transparency once took 17 bytes per pixel: a copy at every step."""
     side, exif = 4000, Image.Exif()
     exif[0x0112] = 6
     Image.new(mode, (side, side)).save(tmp_path / f"large.{kind}", exif=exif, method=0)
-    # Not ru_maxrss, which a process takes over from the one that started it.
+    # Not ru_maxrss, which a process inherits from its parent.
     script = (
         "import re, sys, facewise\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
@@ -292,12 +292,12 @@ def test_transparency_lies_on_white() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_array_and_png_agree_to_the_last_bit(mode: str) -> None:
-    """Every pair of a value and an opacity among them."""
+    """The picture holds every combination of value and opacity."""
     value, opacity = np.mgrid[:256, :256].astype(np.uint8)
     image = Image.fromarray(np.stack([value, 255 - value, value // 2, opacity], -1)).convert(mode)
     png = load_photo(encode(image, "PNG")).rgb
     np.testing.assert_array_equal(load_photo(image).rgb, png)
-    if mode != "LA":  # arrays of two channels are not taken
+    if mode != "LA":  # two-channel arrays are not accepted
         np.testing.assert_array_equal(load_photo(np.array(image)).rgb, png)
     if mode.endswith("A"):
         assert (png[:, 0] == 255).all()
@@ -376,7 +376,7 @@ def test_what_is_no_number_is_black() -> None:
 
 
 def test_a_dark_wide_picture_stays_dark() -> None:
-    """Scaling is by the type, not by the brightest sample."""
+    """Scaling depends on the type, not on the brightest sample."""
     dark = np.full((20, 20), 2570, np.uint16)
     assert load_photo(encode(Image.fromarray(dark), "PNG")).rgb.max() == 10
 
@@ -450,7 +450,7 @@ def test_truncated_anywhere(kind: str) -> None:
 
 
 def test_a_truncated_pil_image() -> None:
-    """Pillow decodes late, so that the damage shows in here."""
+    """Pillow decodes lazily, so the damage surfaces only in ``load_photo``."""
     data = encode(Image.fromarray(picture(400, 300)), "JPEG")
     with pytest.raises(errors.CorruptImageError, match="truncated"):
         load_photo(Image.open(io.BytesIO(data[: len(data) // 2])))
@@ -458,7 +458,7 @@ def test_a_truncated_pil_image() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "AVIF", "PPM"])
 def test_pillows_own_limit_does_not_interfere(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would warn from one pixel on, and refuse from three; warnings are errors here."""
+    """It would warn above one pixel and refuse above two; warnings are errors here."""
     data = encode(Image.fromarray(picture()), kind)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     assert load_photo(data).rgb.shape == (40, 64, 3)
@@ -487,7 +487,7 @@ def test_limits_are_arguments() -> None:
 @pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "min_side_px"])
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), 0, -1, 10.5, "10", None])
 def test_limits_are_whole_numbers(name: str, limit: object) -> None:
-    """NaN above all, which is neither more nor less than anything: no limit."""
+    """Especially NaN, which compares as neither more nor less and so would not limit."""
     for source in (PNG, picture(), Image.fromarray(picture())):
         with pytest.raises(errors.OptionError, match=name):
             load_photo(source, **{name: limit})  # type: ignore[arg-type]
@@ -526,7 +526,7 @@ def test_file_objects_that_break_off() -> None:
 
 
 def test_file_objects_that_are_damaged_in_their_own_way() -> None:
-    """Archives and connections raise what they like, EOFError for one."""
+    """Archives and connections raise errors of their own, such as EOFError."""
     packed = gzip.compress(PNG)
     with (
         gzip.open(io.BytesIO(packed[: len(packed) // 2])) as file,
@@ -543,7 +543,7 @@ def test_file_objects_that_are_damaged_in_their_own_way() -> None:
 
 
 def test_file_objects_that_give_no_bytes() -> None:
-    """Those of web frameworks give what must be awaited; pytest makes errors of warnings."""
+    """Web frameworks' files must be awaited; pytest turns warnings into errors."""
 
     class Upload:
         async def read(self, size: int = -1) -> bytes:
@@ -606,7 +606,7 @@ def test_permission_denied(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     path.chmod(0)
     root = os.geteuid() == 0
-    if root:  # whom no mode keeps out
+    if root:  # whom no file mode keeps out
         os.seteuid(65534)
     try:
         with pytest.raises(errors.ImageNotFoundError, match=r"Permission denied.*check the path"):
@@ -640,7 +640,7 @@ def test_what_is_no_path_is_told_so() -> None:
     for text in (f"data:image/png;base64,{photo[:80]}", photo):
         with pytest.raises(errors.ImageNotFoundError, match="decode it") as caught:
             load_photo(text)
-        # Whoever logs the error, its chain included, must not log the photo.
+        # Logging the error with its chain must not log the photo.
         assert photo[40:60] not in "".join(traceback.format_exception(caught.value))
         assert len(f"{caught.value.source}{caught.value.filename}") < 80
 
@@ -668,7 +668,7 @@ def test_the_limits_name_is_for_those_who_can_raise_it() -> None:
         load_photo(picture(), max_pixels=100)
     assert "max_pixels" not in str(caught.value)
     said = "".join(traceback.format_exception(caught.value))
-    assert "max_pixels, an argument of load_photo" in said  # MTCNN, which loads photos, has none
+    assert "max_pixels, an argument of load_photo" in said  # MTCNN loads photos but has none
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Specs and hashes: a damaged weight file never answers."""
+"""Specs and hashes: a damaged weight file is never used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_shipped_model_opens_and_keeps_the_contract() -> None:
         assert str(ages.dtype) == str(vector.dtype) == "float32"
         np.testing.assert_allclose(ages.sum(-1), 1, atol=1e-4)
         np.testing.assert_allclose(ages.reshape(3, 12, 10).sum(-1), vector[:, :12], atol=1e-5)
-        many, _ = model.predict(np.concatenate([crops] * 11))  # more than go into one inference
+        many, _ = model.predict(np.concatenate([crops] * 11))  # more than fit in one inference
         np.testing.assert_allclose(many, np.concatenate([ages] * 11), atol=1e-5)
         assert model.predict(crops[:0])[1].shape == (0, 19)
         with pytest.raises(ValueError, match="crops must be"):
@@ -78,7 +78,7 @@ def test_weights_or_a_folder_in_place_of_the_spec_say_which_to_name(copied: Path
 
 
 def test_a_provider_that_falls_back_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with onnxruntime-gpu where CUDA's libraries are missing."""
+    """As happens with onnxruntime-gpu when the CUDA libraries are missing."""
     ort = import_onnxruntime()
     there = ort.get_available_providers()
     name = "CUDAExecutionProvider"
@@ -153,7 +153,7 @@ def test_all_weights_together_stay_small() -> None:
 
 
 def test_padding_folds_into_convolutions() -> None:
-    """A graph that pads in nodes of its own, as PyTorch writes it, answers as before without."""
+    """A graph with separate Pad nodes, as PyTorch exports it, answers the same without them."""
     onnx = pytest.importorskip("onnx")
     from facewise.training.simplify import fold_padding
 

@@ -64,7 +64,7 @@ def test_many_photos_are_summed_a_few_at_a_time(
     blank = Photo(np.full((48, 48, 3), 127, np.uint8))
     assert detector.detect_many([blank] * 30) == [()] * 30
     assert len(counts) >= 30
-    # Each, its small copy in a border, and the mirror image of that.
+    # Each photo, its small copy in a border, and the mirror image of that copy.
     assert max(counts) <= 3 * mtcnn.PHOTOS_AT_ONCE
 
 
@@ -117,8 +117,8 @@ def test_large_photos_are_reduced_for_a_large_smallest_face(detector: MTCNN) -> 
         photo = Photo(np.zeros((height, width, 3), np.uint8))
         return detector.replace(min_face_px=min_face_px)._reduction(photo)
 
-    # The finest level has 12 of its pixels for the smallest face: blocks leave it two to average.
-    assert reduction(1920, 1080) == 1  # 27 px: 2.25 photo pixels for one
+    # At the finest level the smallest face is 12 px wide, and each pixel spans at least two blocks.
+    assert reduction(1920, 1080) == 1  # 27 px: 2.25 photo pixels for each
     assert reduction(1920, 1080, min_face_px=47) == 1
     assert reduction(1920, 1080, min_face_px=48) == 2
     assert reduction(4000, 3000) == 3  # 75 px
@@ -126,7 +126,7 @@ def test_large_photos_are_reduced_for_a_large_smallest_face(detector: MTCNN) -> 
 
 
 def test_landmarks_of_a_face_that_reaches_past_the_edges(faces: list[Photo]) -> None:
-    """Boxes that are cut off at the edges, as other implementations do it, are stretched."""
+    """Other implementations clip boxes at the edges, which stretches the crops."""
     errors: dict[bool | None, list[float]] = {None: [], False: []}
     for photo in faces:
         border = round(192 * DETECTION_BORDER)
@@ -177,7 +177,7 @@ def test_a_face_40_px_wide_in_1080p(detector: MTCNN, pictures: Path) -> None:
 
 
 def test_a_box_turned_inside_out_is_no_face(detector: MTCNN) -> None:
-    """The regression has no bounds, and a ``Face`` wants a box that has an inside."""
+    """The regression is unbounded, and a ``Face`` needs a box with an interior."""
     boxes = np.array([[10, 10, 60, 60]] * 3, np.float32)
     offsets = np.zeros((3, 4), np.float32)
     offsets[0, 2] = offsets[1, 3] = -1
@@ -221,14 +221,14 @@ def test_what_engines_differ_by_does_not_pick_the_box() -> None:
     for off in (0, 1e-5, -1e-5):
         logits = np.array([12.8, 12.8 + off], np.float32)
         assert list(non_maximum_suppression(boxes, logits, 0.5)) == [0]
-    # Probabilities could not tell these two apart: in float32 they are one number.
+    # As float32 probabilities, these two would be the same number.
     logits = np.array([18, 19], np.float32)
     assert len(np.unique(1 / (1 + np.exp(-logits)))) == 1
     assert list(non_maximum_suppression(boxes, logits, 0.5)) == [1]
 
 
 def mean_by_hand(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Each pixel the mean of all that it touches, in loops."""
+    """Compute area means in loops: each pixel is the mean of all pixels that it touches."""
     rows, columns = rgb.shape[:2]
     out = np.empty((height, width, 3))
     for y in range(height):
@@ -243,7 +243,7 @@ def mean_by_hand(rgb: np.ndarray, width: int, height: int) -> np.ndarray:
     "size", [(98, 84), (97, 83), (61, 40), (48, 41), (23, 31), (12, 81), (9, 9), (4, 3), (1, 1)]
 )
 def test_area_means_are_exact(size: tuple[int, int]) -> None:
-    """Fine and coarse levels (windows of more than 257 pixels go another way), and crops."""
+    """Crops, and fine and coarse levels (windows over 257 pixels take another code path)."""
     rgb = np.random.default_rng(0).integers(0, 256, (83, 97, 3), dtype=np.uint8)
     source = AreaSource(rgb)
     np.testing.assert_allclose(next(source.levels([size])), mean_by_hand(rgb, *size), atol=1e-3)
@@ -272,7 +272,7 @@ def test_a_crop_past_the_edge_is_that_of_the_picture_in_a_border(
 
 @pytest.mark.parametrize("size", [(600, 450), (300, 240), (150, 120), (601, 200), (437, 331)])
 def test_whole_ratios_and_long_rows(size: tuple[int, int]) -> None:
-    """Windows that end between two pixels, and levels that are read in several pieces."""
+    """Windows that end between two pixels, and levels read in several pieces."""
     rgb = np.random.default_rng(2).integers(0, 256, (480, 600, 3), dtype=np.uint8)
     level = next(AreaSource(rgb).levels([size]))
     for y in (0, 1, size[1] // 2, size[1] - 1):
@@ -297,7 +297,7 @@ def test_blocks_of_pixels_change_little() -> None:
     corners = np.array([[10, 20, 300, 310], [10, 20, 60, 70], [5, 5, 5, 5]])
     fine, coarse = plain.crops(corners, 24), blocks.crops(corners, 24)
     np.testing.assert_allclose(coarse[0], fine[0], atol=4)
-    np.testing.assert_array_equal(coarse[1:], fine[1:])  # small ones come from the photo itself
+    np.testing.assert_array_equal(coarse[1:], fine[1:])  # small crops come from the photo itself
 
 
 def test_pieces_give_the_windows_of_the_whole(
@@ -335,7 +335,7 @@ def test_a_second_look_only_where_the_first_finds_nothing(pictures: Path) -> Non
     (face,) = twice.detect(Photo(covered))
     assert 0.3 < face.detection_score <= 0.7
     np.testing.assert_allclose((face.bbox[:2] + face.bbox[2:]) / 2, [225, 130], atol=20)
-    # Beside a face that the first look finds, the covered one stays unseen.
+    # Next to a face that the first look finds, the covered one goes undetected.
     both = Photo(np.concatenate([image, covered], axis=1))
     assert len(twice.detect(both)) == len(once.detect(both)) == 1
     assert MTCNN(threads=1, thresholds=(0.6, 0.7, 0.7)).detect(Photo(covered)) == ()
@@ -344,7 +344,7 @@ def test_a_second_look_only_where_the_first_finds_nothing(pictures: Path) -> Non
 
 
 def test_crops_of_a_crowd_are_cut_a_batch_at_a_time() -> None:
-    """All at once they would take more memory than the photo; none may be lost or change places."""
+    """All at once they would take more memory than the photo; none may be lost or reordered."""
     rng = np.random.default_rng(0)
     images = [AreaSource(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)) for _ in range(3)]
     counts = (mtcnn.BATCH_SIZE - 3, 0, 2 * mtcnn.BATCH_SIZE + 5)
@@ -403,7 +403,7 @@ print(peak_mb() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")
 def test_a_long_and_narrow_picture_takes_memory_by_its_pixels() -> None:
-    """Eight megapixels, a PNG of some 25 kB; they took 700 MB."""
+    """Eight megapixels, a PNG of some 25 kB, once took 700 MB."""
     command = [sys.executable, "-c", LONG_AND_NARROW]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert 20 < float(run.stdout) < 350

@@ -31,14 +31,14 @@ def pale(pictures: Path) -> Photo:
 
 @pytest.fixture(scope="module")
 def half_covered(pictures: Path) -> Photo:
-    """Another that they miss."""
+    """A half-covered face that these two looks miss as well."""
     rgb = load_photo(pictures / "faces" / "9410.webp").rgb.copy()
     rgb[:, 113:] = 40
     return Photo(add_border(rgb)[0])
 
 
 def with_last_looks(count: int) -> MTCNN:
-    """0 for two looks, 1 for a look at the photo as it is, too, 2 for one in a border."""
+    """A detector with the first 0, 1 (photo as it is) or 2 (in a border) of the last looks."""
     detector = MTCNN(threads=1)
     detector.portraits = detector.portraits[:count]
     return detector
@@ -49,7 +49,7 @@ def test_only_the_last_look_finds_it(
 ) -> None:
     assert with_last_looks(0).detect_many([pale, half_covered]) == [(), ()]
     (face,) = detector.detect(pale)
-    # Of the very picture with all its contrast the first look says where the face is.
+    # In the same picture at full contrast, the first look finds the face.
     whole = add_border(load_photo(pictures / "faces" / "12040.webp").rgb)[0]
     (expected,) = MTCNN(threads=1, second_look=False).detect(Photo(whole))
     width = float(expected.bbox[2] - expected.bbox[0])
@@ -87,7 +87,7 @@ def test_beside_a_face_that_is_found_nobody_is_added(
 
 
 def test_a_mirrored_portrait_gives_the_mirrored_face(detector: MTCNN, pale: Photo) -> None:
-    """To the digit: both are looked at as they are and in the mirror."""
+    """Within 0.001 px: both photos are looked at as they are and mirrored."""
     mirrored = mirror_photo(pale)
     assert with_last_looks(0).detect(mirrored) == ()
     (face,), (other,) = detector.detect_many([pale, mirrored])
@@ -119,7 +119,7 @@ def test_a_face_that_fills_the_picture_is_found_in_a_border(
     rgb = rgb.repeat(times, 0).repeat(times, 1)
     assert with_last_looks(1).detect(rgb) == ()
     (face,) = detector.detect(rgb)
-    # In a border of our own other looks say where the face is.
+    # With a border added here, the earlier looks find the face.
     bordered, border = add_border(rgb)
     (expected,) = with_last_looks(1).detect(bordered)
     width = float(expected.bbox[2] - expected.bbox[0])
@@ -152,7 +152,7 @@ def test_a_view_in_a_border_by_hand() -> None:
     assert view.photo.rgb[50, 50].tolist() == [2, 1, 4]
     assert (view.photo.rgb[:50] == GREY).all()
     assert (view.photo.rgb[:, -50:] == GREY).all()
-    # The original's 21st to 40th pixel across, 41st to 60th down, are these of the view.
+    # This box in the view is the original's 21st to 40th pixel across, 41st to 60th down.
     box = np.array([61, 71, 70, 80], np.float32)
     points = np.array([[62, 72], [68, 72], [65, 75], [63, 78], [67, 78]], np.float32)
     face = view.back(Face(box, points, 0.9))
@@ -181,7 +181,7 @@ def test_best_by_hand() -> None:
         assert portrait.best([off], photo) == ()
         assert portrait.best([off, centred], photo) == (centred,)
     assert portrait.best([], photo) == ()
-    # The longer side counts, and just as much as is asked for is enough.
+    # The longer side counts, and exactly the required size is enough.
     points = centred.landmarks
     for box in ([175, 90, 225, 110], [190, 75, 210, 125]):
         narrow = Face(np.array(box, np.float32), points, 0.9)

@@ -11,7 +11,7 @@ from facewise.types import FloatArray, ImageArray
 
 
 def turned(degrees: float, *, roll: float = 0.0, size: float = 50.0) -> FloatArray:
-    """Landmarks of the mean face, its head turned, then rolled, drawn with eyes ``size`` apart."""
+    """Landmarks of the mean face, turned, then rolled, with eyes ``size`` apart."""
     w, r = np.radians(degrees), np.radians(roll)
     points = np.array([[-0.5, 0], [0.5, 0], [0, 0.57], [-0.41, 1.15], [0.41, 1.15]])
     depth = np.array([0, 0, NOSE_DEPTH, 0, 0])
@@ -47,7 +47,7 @@ def test_yaw_does_not_depend_on_size_and_flips_with_the_picture() -> None:
 @pytest.mark.parametrize("degrees", [-12, 0, 12])
 @pytest.mark.parametrize("roll", [0, 35, 90])
 def test_a_nod_is_no_turn(degrees: float, roll: float) -> None:
-    """It shortens the face; the eyes are as far apart as before."""
+    """A nod shortens the face but leaves the eyes as far apart."""
     upright = turned(degrees) - 100
     nodding = upright * np.array([1, 0.6], np.float32)
     r = np.radians(roll)
@@ -76,7 +76,7 @@ def test_eye_distance_brightness_contrast() -> None:
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("period", [6, 8, 12])
 def test_the_sharpness_of_a_wave_by_hand(period: int, times: int) -> None:
-    """A Gaussian of s leaves exp(-2 (pi s / period)^2) of a wave; crops are brought to 96 px."""
+    """A Gaussian of sigma s leaves exp(-2 (pi s / period)^2) of a wave; crops become 96 px."""
 
     def left(sigma: float) -> float:
         return float(np.exp(-2 * (np.pi * sigma / period) ** 2))

@@ -1,4 +1,4 @@
-"""Crops at the edges of pictures that are read in blocks."""
+"""Levels and crops of pictures that are read in blocks or strips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_crop_may_reach_the_edge_whatever_is_left_over_there(reduction: int) -
 def test_strips_give_the_very_levels_and_crops(
     reduction: int, strip_px: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows that share rows with the next, and some larger than a strip was meant to be."""
+    """Some windows share rows with the next; some are larger than the intended strip."""
     rgb = np.random.default_rng(3).integers(0, 256, (83, 97, 3), dtype=np.uint8)
     sizes = [(47, 41), (33, 28), (12, 10), (5, 2), (1, 1)]
     corners = np.array([[0, 0, 97, 83], [10, 5, 40, 61], [90, 70, 97, 83], [3, 3, 3, 9]])
@@ -52,7 +52,7 @@ def test_levels_are_the_same_however_many_are_read_ahead(
 
 @pytest.mark.parametrize("window", [(1, 257), (6, 43), (18, 18)])
 def test_windows_of_white_are_white_however_many_pixels_they_have(window: tuple[int, int]) -> None:
-    """Of 257 pixels of 255 the sum just fits 16 bits; of 258 and 324 it does not."""
+    """The sum of 257 pixels of 255 just fits 16 bits; those of 258 and 324 do not."""
     width, height = window
     white = np.full((3 * height, 4 * width, 3), 255, np.uint8)
     (level,) = AreaSource(white).levels([(4, 3)])
@@ -62,7 +62,7 @@ def test_windows_of_white_are_white_however_many_pixels_they_have(window: tuple[
 def test_large_crops_are_of_the_nearest_blocks_and_small_ones_of_the_picture() -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     blocks = AreaSource(block_means(rgb, 3))
-    # A crop of 24 by 24 needs 48 blocks of three: 144 pixels. 2 and 146 are nearest to 1 and 49.
+    # A 24 x 24 crop needs 48 blocks of 3 per side: 144 px. Blocks 1 and 49 are nearest 2 and 146.
     large = AreaSource(rgb, 3).crops(np.array([[2, 2, 146, 146]]), 24)
     np.testing.assert_array_equal(large, blocks.crops(np.array([[1, 1, 49, 49]]), 24))
     for right, bottom in ((145, 299), (299, 145)):

@@ -1,4 +1,4 @@
-"""An installation with two models: each is found, pinned, listed and served by its name."""
+"""An installation with two models: each is found, pinned, listed and served by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ asyncio.run(ask())
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to import a facewise with two models from."""
+    """A folder from which to import a facewise with two models."""
     folder = tmp_path_factory.mktemp("two")
     shutil.copytree(
         PACKAGE,
@@ -51,7 +51,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     weights = folder / "facewise" / "weights"
     shipped = load_spec()
-    # Another file of the same network: a doc string at its end, as protobuf allows.
+    # A different file of the same network: protobuf allows appending a doc string.
     data = shipped.weights_path.read_bytes() + b"\x32\x05small"
     (weights / "facewise-small.onnx").write_bytes(data)
     spec = json.loads(shipped.path.read_text(encoding="utf-8"))

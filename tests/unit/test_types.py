@@ -1,4 +1,4 @@
-"""Results travel between processes."""
+"""Results and errors: pickling, equality, JSON, and the values that they accept."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_face_may_be_made_of_lists() -> None:
 
 
 class Tensor:
-    """As torch's: ``__array__`` without the argument ``copy`` that NumPy 2 asks for."""
+    """Like torch's: ``__array__`` without the ``copy`` argument that NumPy 2 expects."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = np.array(values, np.float32)
@@ -123,7 +123,7 @@ def test_a_box_without_landmarks_is_told_what_to_do() -> None:
 
 
 def test_a_face_holds_plain_numbers_of_its_own() -> None:
-    """Most detectors give NumPy's, which JSON does not know, and use their arrays again."""
+    """Most detectors return NumPy numbers, which JSON rejects, and reuse their arrays."""
     box, points = np.array([20, 20, 70, 80], np.float32), np.arange(10, dtype=np.float32)
     face = Face(box, points.reshape(5, 2), np.float32(0.75))
     same = Face(box, points.reshape(5, 2), 0.75)

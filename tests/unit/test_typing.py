@@ -1,6 +1,6 @@
-"""What users may write under ``mypy --strict``: this file is checked, and run.
+"""Code that users may write under ``mypy --strict``: this file is type-checked and run.
 
-Not one line here may need a "type: ignore", which strictness calls unused where there is no error.
+No line here may need a "type: ignore"; strict mode reports one that is not needed.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def test_opencvs_arrays_and_all_kinds_of_files(pictures: Path, tmp_path: Path) -
 
 
 def frames_of_a_video(path: str) -> list[tuple[facewise.Prediction, ...]]:
-    """Checked only: no video is at hand."""
+    """Type-checked only: there is no video to read."""
     video = cv2.VideoCapture(path)
     return [facewise.analyze(video.read()[1], color_order="bgr")]
 
 
 def faces_of_another_detector(boxes: np.ndarray, points: list[np.ndarray]) -> list[facewise.Face]:
-    """Checked only: lists, and arrays of any numbers, make a face."""
+    """Type-checked only: lists, and arrays of any numeric type, make a face."""
     own = facewise.Face([1, 2, 30, 40], [[8.0, 9.0]] * 5)
     return [own, *(facewise.Face(box, five, 0.9) for box, five in zip(boxes, points, strict=True))]

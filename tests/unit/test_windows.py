@@ -32,7 +32,7 @@ from facewise.windows import (
     ],
 )
 def test_pieces_hold_each_window_once_and_stay_small(width: int, height: int) -> None:
-    """However long and narrow a level is: its layers take hundreds of times its bytes."""
+    """Even for a long, narrow level: P-net's layers take hundreds of times its bytes."""
     level = np.zeros((height, width, 3), np.float32)
     windows = np.zeros(((height - CELL_PX) // STRIDE_PX + 1, (width - CELL_PX) // STRIDE_PX + 1))
     cut = list(pieces(level))
@@ -50,7 +50,7 @@ def test_pieces_hold_each_window_once_and_stay_small(width: int, height: int) ->
 def looked_at(
     shape: tuple[int, int], hits: list[tuple[int, int]], *, left: int, top: int, scale: float
 ) -> Map:
-    """A map that says yes, at a threshold of one half and no more, in some rows and columns."""
+    """A map that just reaches a threshold of one half at the given rows and columns."""
     logit = np.full((1, *shape), -0.01, np.float32)
     for row, column in hits:
         logit[0, row, column] = 0
@@ -66,7 +66,7 @@ def test_windows_by_hand() -> None:
         looked_at((1, 3), [(0, 1)], left=2, top=4, scale=0.3),
     ]
     ((candidates, regression, level),) = likely_windows(maps, 0.5)
-    # Columns and rows 2 px apart, from the piece's first; pixels are counted from 1 to 12.
+    # Windows are 2 px apart, from the piece's first; their pixels are counted from 1 to 12.
     assert candidates.boxes.tolist() == [
         [7 // 0.5, 1 // 0.5, 18 // 0.5, 12 // 0.5],
         [5 // 0.5, 3 // 0.5, 16 // 0.5, 14 // 0.5],
@@ -81,7 +81,7 @@ def test_windows_by_hand() -> None:
 
 
 def test_levels_come_together_while_they_hold_few_windows() -> None:
-    """And one by itself however many it holds."""
+    """A single level comes whole, no matter how many windows it holds."""
     counts = [WINDOWS_AT_ONCE - 50, 40, 10, 10, 2 * WINDOWS_AT_ONCE, 1, 1]
     maps = [
         looked_at((1, n), [(0, k) for k in range(n)], left=0, top=0, scale=0.9**number)
