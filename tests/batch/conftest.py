@@ -1,4 +1,4 @@
-"""The command line in this process, as most tests of messages and exit codes want it."""
+"""The command line in this process, for tests of messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def facewise(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> Iterator[Command]:
-    """Run a command; its output is text. What annotate does with signals ends with the test."""
+    """Run a command with text output; restore annotate's signal handlers after the test."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,7 @@ AGE = Job(attributes=("age",), shard_size=4)
 
 @pytest.fixture
 def photos(pictures: Path, tmp_path: Path) -> Path:
-    """Eleven faces, a portrait, a picture without a face, and three files that are broken."""
+    """Eleven faces, a portrait, a picture without a face, and three broken files."""
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for index, path in enumerate(sorted((pictures / "faces").glob("*.webp"))[:11]):
@@ -90,7 +90,7 @@ def test_photos_of_more_pixels_than_are_allowed_are_rows_with_an_error(
 def test_files_of_more_bytes_than_are_allowed_are_rows_that_name_the_option(
     photos: Path, tmp_path: Path
 ) -> None:
-    """A limit above the default's is kept from the reading on: a file of 20 MB and more is read."""
+    """A limit above the default already applies to reading: a file of 20 MB and more is read."""
     path = photos / "naïve 人.jpg"
     run(photos, tmp_path / "less", Job(attributes=("age",), max_bytes=path.stat().st_size - 1))
     row = by_name(tmp_path / "less")[path.name][0]
@@ -169,7 +169,7 @@ def test_left_out_attributes_have_no_columns(photos: Path, tmp_path: Path) -> No
 
 
 def answers(table: Path) -> list[tuple[str, Any, Any]]:
-    """What each picture got, whatever its source called it."""
+    """Each picture's answer, under its name without the source."""
     out = []
     for row in rows(table):
         name = row["image_id"].replace("::", "/").rpartition("/")[2]
@@ -246,7 +246,7 @@ def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
 def test_all_that_ends_in_parquet_is_a_part(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``*.parquet``, as DuckDB reads it, is rows alone: at every write and at the end."""
+    """``*.parquet``, as DuckDB reads it, matches only rows, at every write and at the end."""
     seen: set[str] = set()
     flush = os.fsync
 
@@ -260,7 +260,7 @@ def test_all_that_ends_in_parquet_is_a_part(
 
 
 def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> None:
-    """A restart asks for the same: what is named is kept in the contract's order."""
+    """A restart sees the same job: attributes are stored in the contract's order."""
     table, wall = tmp_path / "t", photos / "wall.png"
     run(wall, table, Job(attributes=("gender", "age", "age")))
     assert run(wall, table, Job(attributes=("age", "gender"))).annotated == 0
@@ -284,7 +284,7 @@ def test_a_run_that_begins_nothing_leaves_nothing(photos: Path, tmp_path: Path) 
     with pytest.raises(OptionError, match="line 11"):
         run(listing, out)
     assert not out.parent.exists()
-    out.mkdir(parents=True)  # by somebody else, who keeps it
+    out.mkdir(parents=True)  # made by someone else, so it stays
     with pytest.raises(OptionError, match="no picture"):
         run(bare, out)
     assert out.is_dir()
@@ -345,7 +345,7 @@ def test_a_source_that_cannot_be_read_says_what_to_do(
 
 
 def test_what_only_a_folder_can_be_told_is_not_told_of_a_tar(photos: Path, tmp_path: Path) -> None:
-    """A pattern finds nothing in a tar; and videos are pictures by their names elsewhere."""
+    """Patterns find nothing in a tar, and videos are read only outside tars."""
     for name in ("a.tar", "clip.mp4"):
         (tmp_path / name).touch()
     with tarfile.open(tmp_path / "nest.tar", "w") as tar:
@@ -390,7 +390,7 @@ def command(source: Path, table: Path, *more: str) -> list[str]:
 
 
 def wait_for_part(table: Path, process: subprocess.Popen[bytes], count: int) -> None:
-    """Until a run has written so many parts, or ended."""
+    """Wait until a run has written ``count`` parts or ended."""
     while process.poll() is None and len(list(table.glob("part-*.parquet"))) < count:
         time.sleep(0.005)
 
@@ -412,7 +412,7 @@ def test_killed_runs_end_in_the_table_of_one_that_was_not(photos: Path, tmp_path
 
 
 def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
-    for copy in range(100):  # work enough to be stopped in
+    for copy in range(100):  # enough work to be interrupted
         shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
     table = tmp_path / "t"
     process = subprocess.Popen(
@@ -434,7 +434,7 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:
-    for copy in range(100):  # work enough to be stopped in
+    for copy in range(100):  # enough work to be interrupted
         shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
     process = subprocess.Popen(
         command(photos, tmp_path / "t"),
@@ -454,8 +454,8 @@ def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows when a worker begins")
 def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path: Path) -> None:
-    """A terminal sends it to all: a worker is deaf to it from its first moment on, or prints a
-    traceback where the command is too slow to end it."""
+    """A terminal sends it to all processes: a worker must ignore it from the start, or it prints a
+    traceback if the command is too slow to end it."""
     process = subprocess.Popen(
         command(photos / "wall.png", tmp_path / "t"),
         stdout=subprocess.DEVNULL,
@@ -474,7 +474,7 @@ def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path
 
 
 def is_new_worker(pid: str) -> bool:
-    """Whether it is a worker, and Python by now, which turns Ctrl-C into KeyboardInterrupt."""
+    """Whether it is a worker whose Python already turns Ctrl-C into KeyboardInterrupt."""
     if b"spawn_main" not in Path(f"/proc/{pid}/cmdline").read_bytes():
         return False
     status = Path(f"/proc/{pid}/status").read_text()
@@ -506,7 +506,7 @@ def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
 
 
 def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    """A task is sent ahead while the worker sends a result: half a megabyte each."""
+    """A task is sent ahead while the worker sends a result, half a megabyte each."""
     listing = tmp_path / "long.txt"
     listing.write_text("\n".join(f"{number:060000}.jpg" for number in range(40)))
     done = subprocess.run(
@@ -514,7 +514,7 @@ def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,  # without end, if they do
+        timeout=120,  # on failure they would wait forever
     )
     assert done.returncode == 0, done.stderr
     assert "40 errors (image_not_found 40)" in done.stdout
@@ -535,7 +535,7 @@ def test_a_table_in_use_is_refused_and_free_again_afterwards(photos: Path, tmp_p
 
 
 def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands in for a full disk: writing fails in the middle."""
+    """A file-size limit stands in for a full disk: writing fails midway."""
     table = tmp_path / "t"
     run(photos, tmp_path / "quiet")
     limit = max(len(data) for data in parts(tmp_path / "quiet").values()) // 2
@@ -613,4 +613,4 @@ def test_video_rows_share_the_answers_of_their_track(pictures: Path, tmp_path: P
     assert [row["frame_index"] for row in mine] == [0, 5, 10, 15, 20, 25]
     assert len({row["age_years"] for row in mine}) == 1
     assert mine[0]["bbox"][0] < mine[-1]["bbox"][0] - 15
-    assert found[0]["ethnicity"] is None  # of video, only where it is asked for
+    assert found[0]["ethnicity"] is None  # for videos, only on request

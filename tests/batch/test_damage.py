@@ -1,5 +1,4 @@
-"""Sources that are damaged, unreadable, linked or changed: no picture is lost in silence, and none
-goes by another's name."""
+"""Damaged, unreadable, linked or changed sources: no picture is silently lost or misnamed."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ def listed(*sources: Path | str, skipped: Skipped | None = None) -> list[Item]:
 
 
 def contents(items: list[Item]) -> dict[str, bytes]:
-    """What each picture of a tar reads as, by its name in there."""
+    """The bytes of each picture in a tar, by its name there."""
     return {
         item.image_id.rpartition("::")[2]: storage.read_range(
             item.path, item.size, offset=item.offset
@@ -62,7 +61,7 @@ def contents(items: list[Item]) -> dict[str, bytes]:
 
 
 def write_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> dict[str, int]:
-    """A tar; returns where each header begins."""
+    """Write a tar; return where each header begins."""
     with tarfile.open(path, "w") as tar:
         for name, what in members.items():
             info = tarfile.TarInfo(name) if isinstance(what, bytes) else what
@@ -132,7 +131,7 @@ def test_a_tar_damaged_or_cut_at_any_header_says_where(tmp_path: Path) -> None:
 
 
 def test_what_follows_the_end_mark_of_a_tar_is_not_lost_in_silence(tmp_path: Path) -> None:
-    """A page that a disk lost reads as zeros; ``cat`` puts a tar after another's end."""
+    """A page lost by a disk reads as zeros; ``cat`` appends a tar after another's end mark."""
     path = tmp_path / "t.tar"
     start = write_tar(path, {name: data * 4 for name, data in THREE.items()})
     whole = path.read_bytes()
@@ -193,7 +192,7 @@ def test_links_in_a_tar_are_the_pictures_they_lead_to(tmp_path: Path) -> None:
 
 
 def sparse_pax(name: str) -> tuple[tarfile.TarInfo, bytes]:
-    """Two pieces of 512 bytes, of a file of 4,608, after a map of them: what tar -S writes."""
+    """Two 512-byte pieces of a 4,608-byte file, after a map of them, as ``tar -S`` writes them."""
     info = tarfile.TarInfo(name)
     keys = {"major": "1", "minor": "0", "name": name, "realsize": "4608"}
     info.pax_headers = {f"GNU.sparse.{key}": value for key, value in keys.items()}
@@ -201,7 +200,7 @@ def sparse_pax(name: str) -> tuple[tarfile.TarInfo, bytes]:
 
 
 class SparseHeader(tarfile.TarInfo):
-    """The same file in GNU tar's older format, whose map is in the header."""
+    """The same file in GNU tar's older format, with the map in the header."""
 
     def tobuf(self, *args: Any, **options: Any) -> bytes:
         header = bytearray(super().tobuf(*args, **options))
@@ -223,7 +222,7 @@ def sparse_gnu(name: str) -> tuple[tarfile.TarInfo, bytes]:
 def test_sparse_members_of_a_tar_are_rows_that_say_so(
     sparse: Callable[[str], tuple[tarfile.TarInfo, bytes]], annotator: Annotator, tmp_path: Path
 ) -> None:
-    """Their bytes are in pieces: read from where they begin they would run into the next member."""
+    """Their bytes are in pieces: a plain read from the start would run into the next member."""
     path = tmp_path / "t.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for name in ("a.jpg", "sparse.jpg", "b.jpg", "sparse.jpg"):
@@ -252,7 +251,7 @@ def test_sparse_members_of_a_tar_are_rows_that_say_so(
 def test_of_a_tars_members_of_one_name_the_first_counts_whatever_the_others_are(
     tmp_path: Path,
 ) -> None:
-    """Files, links that lead to one or nowhere, and sparse files, as ``tar -r`` adds them."""
+    """Files, links that lead to a file or nowhere, and sparse files, as ``tar -r`` adds them."""
     path = tmp_path / "t.tar"
     with tarfile.open(path, "w") as tar:
         for info, data in (
@@ -288,7 +287,7 @@ def picture(row: int) -> bytes:
 
 
 def read_all(reader: picture_tables.RowReader, places: list[tuple[int, int]]) -> list[bytes | None]:
-    """Bytes of every row, in order; None where it is damaged."""
+    """Bytes of every row, in order; None for a damaged row."""
     out: list[bytes | None] = []
     for group, within in places:
         try:
@@ -299,7 +298,7 @@ def read_all(reader: picture_tables.RowReader, places: list[tuple[int, int]]) ->
 
 
 def damage_group(path: Path, group: int, share: float) -> None:
-    """Spoil a row group's pictures from ``share`` of its bytes on."""
+    """Overwrite a row group's picture bytes from the fraction ``share`` onwards."""
     column = pq.read_metadata(path).row_group(group).column(0)
     start = column.dictionary_page_offset or column.data_page_offset
     data = bytearray(path.read_bytes())
@@ -332,7 +331,7 @@ def test_a_damaged_row_group_costs_its_own_rows_and_none_gets_anothers(
     assert lost == list(range(lost[0], 200))  # to the group's end, and no further
     assert lost[0] == 100 if share == 0 else 100 < lost[0] <= 150
     assert [d for d in found if d is not None] == expected[: lost[0]] + expected[200:]
-    # What one row gives does not depend on which was asked for before.
+    # A row's result does not depend on which rows were read before.
     assert read_all(reader, places[::-1])[::-1] == found
     reader.close()
 
@@ -349,7 +348,7 @@ def test_a_damaged_batch_of_an_arrow_stream_gives_no_other_batchs_rows(tmp_path:
                 writer.write_batch(batch)
                 ends.append(file.tell())
     data = bytearray(path.read_bytes())
-    frame = data.index(b"\x04\x22\x4d\x18", ends[0])  # of LZ4, in the second batch's body
+    frame = data.index(b"\x04\x22\x4d\x18", ends[0])  # LZ4, in the second batch's body
     data[frame : frame + 4] = bytes(4)
     path.write_bytes(data)
     places = [(row // 20, row % 20) for row in range(80)]
@@ -372,7 +371,7 @@ def test_row_groups_that_cost_memory_are_named(
     listed(tmp_path / "t.parquet")
     (said,) = caplog.messages
     assert "t.parquet: a row group holds 0 MB of pictures" in said
-    assert "row_group_size=9," in said  # a quarter of the limit, of 80,000 bytes and some for paths
+    assert "row_group_size=9," in said  # a quarter of the limit; rows of 1,000 bytes and a path
     pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False, row_group_size=9)
     listed(tmp_path / "t.parquet")
     assert len(caplog.messages) == 1
@@ -380,7 +379,7 @@ def test_row_groups_that_cost_memory_are_named(
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_a_row_without_a_path_is_one_that_says_so(kind: pa.DataType, tmp_path: Path) -> None:
-    """Neither a file called None, nor the table's folder."""
+    """It is neither a file called None nor the table's folder."""
     path = tmp_path / "t.parquet"
     names = pa.array(["a.jpg", None, "", " "], kind)
     pq.write_table(pa.table({"path": names, "id": ["a", "b", "c", "d"]}), path)
@@ -505,7 +504,7 @@ def test_a_run_does_not_go_on_with_a_source_that_changed(
     make(source, faces)
     annotate([str(source)], out, AGE, workers=1)
     before = (out / part_name(1)).read_bytes()
-    (out / part_name(1)).unlink()  # as if it had been stopped
+    (out / part_name(1)).unlink()  # as if the run had been stopped
     source.rename(tmp_path / "kept")
     make(source, faces[::-1])
     with pytest.raises(TableError, match=rf"{name} changed since .*another table"):
@@ -545,7 +544,7 @@ def test_a_source_replaced_during_a_run_does_not_count(
 def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_count(
     name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
 ) -> None:
-    """As the message advises to: what was made of the other file is made again."""
+    """Restored as the message advises: results from the other file are computed again."""
     faces = sorted((pictures / "faces").glob("*.webp"))[:6]
     sources, out = [str(faces[0]), str(faces[1]), str(tmp_path / name)], tmp_path / "out"
     make(tmp_path / name, faces)
@@ -591,7 +590,7 @@ def test_a_source_that_is_elsewhere_is_looked_at_once_a_second(
     assert watch.changed(["/t.tar"])
     clock |= {"size": 1, "now": 9.0}
     assert not watch.changed(["s3://b/t.tar"])
-    assert watch.changed(["/t.tar"])  # whatever was read meanwhile was of the other
+    assert watch.changed(["/t.tar"])  # anything read meanwhile came from the other
     assert watch.seen == {"/t.tar"}
 
 
@@ -676,7 +675,7 @@ def test_pictures_with_errors_are_tried_again_where_that_is_asked_for(
 def test_no_row_is_lost_where_errors_are_tried_again_without_the_pictures(
     back: bool, pictures: Path, tmp_path: Path
 ) -> None:
-    """As of a disk that is not mounted; where it is, the table is that of a quiet run."""
+    """As with an unmounted disk; if it is mounted, the table is that of an undisturbed run."""
     nas, job = tmp_path / "nas", Job(attributes=("age",), shard_size=20)
     nas.mkdir()
     faces = sorted((pictures / "faces").glob("*.webp"))[:11]
@@ -769,7 +768,7 @@ def test_without_the_driver_of_a_lists_urls_nothing_is_begun(listing: str, tmp_p
         annotate([str(source)], tmp_path / "t", AGE, workers=1)
     assert not (tmp_path / "t").exists()
     with pytest.raises(OptionError, match="no file system for nonsense://"):
-        storage.read_range(urls[1], 10)  # as of a row whose struct names a file
+        storage.read_range(urls[1], 10)  # as for a row whose struct names a file
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
@@ -779,10 +778,10 @@ def test_a_server_that_does_not_answer_is_a_row_and_a_driver_that_went_ends_the_
     pytest.importorskip("fsspec")
     source, out = tmp_path / "list.txt", tmp_path / "t"
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and never listens: whoever connects is refused
+        closed.bind(("127.0.0.1", 0))  # never listens, so connections are refused
         source.write_text(f"ftp://127.0.0.1:{closed.getsockname()[1]}/a.jpg")
         assert annotate([str(source)], out, AGE, workers=1).errors == {"image_not_found": 1}
-    drivers = importlib.import_module("fsspec.registry")  # not what fsspec itself calls so
+    drivers = importlib.import_module("fsspec.registry")  # the module, not fsspec's attribute
     monkeypatch.delitem(drivers._registry, "ftp")
     monkeypatch.setitem(sys.modules, "fsspec.implementations.ftp", None)
     with pytest.raises(OptionError, match="no file system for ftp://"):
@@ -790,7 +789,7 @@ def test_a_server_that_does_not_answer_is_a_row_and_a_driver_that_went_ends_the_
 
 
 def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
-    """A folder of pictures, a tar, a table and a list, on an Arrow file system."""
+    """Write a folder of pictures, a tar, a table and a list to an Arrow file system."""
     make_tar(tmp_path / "t.tar", faces)
     make_table(tmp_path / "t.parquet", faces)
     files = {f"photos/{face.name}": face.read_bytes() for face in faces}
@@ -807,7 +806,7 @@ def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
 def test_every_kind_of_source_is_read_from_urls(
     protocol: str, annotator: Annotator, pictures: Path, tmp_path: Path
 ) -> None:
-    """fsspec's own file system, and one that only Arrow has: both of this process alone."""
+    """One of fsspec's own file systems and one that only Arrow has, both in this process."""
     pytest.importorskip("fsspec")
     from pyarrow import fs
 
@@ -848,7 +847,7 @@ def test_a_server_that_does_not_answer_ends_the_run_with_1_and_nothing_begun(
     tmp_path: Path, facewise: Command
 ) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and never listens: whoever connects is refused
+        closed.bind(("127.0.0.1", 0))  # never listens, so connections are refused
         url = f"ftp://127.0.0.1:{closed.getsockname()[1]}/photos"
         done = facewise("annotate", url, "--out", tmp_path / "t")
         with pytest.raises(ImageNotFoundError, match="refused"):
@@ -880,7 +879,7 @@ def test_a_server_that_does_not_answer_ends_the_run_with_1_and_nothing_begun(
 def test_errors_of_connecting_that_may_pass_are_told_from_missing_drivers(
     error: Exception, passing: bool
 ) -> None:
-    """Arrow's texts as they come where there is no network, and no Java."""
+    """Arrow's actual messages without a network and without Java."""
     assert storage.may_pass(error) == passing
 
 
@@ -914,8 +913,8 @@ def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
         said.append(capsys.readouterr().err.removeprefix("facewise: ").strip())
     assert said == [
         "500 of 10,000 images, 0.0/s",
-        "",  # so soon after the last
-        "700 of 10,000 images, 20.0/s, 0:07:45 left",  # 500 were there when it began
+        "",  # too soon after the last
+        "700 of 10,000 images, 20.0/s, 0:07:45 left",  # 500 were done at the start
         "10,000 of 10,000 images, 475.0/s",
     ]
     assert command._duration(3 * 3600 + 62.4) == "3:01:02"

@@ -1,4 +1,4 @@
-"""Names of tables that are no UTF-8, as a disk may hold them."""
+"""Table names that are not UTF-8, which a disk may hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_tables_reports_and_sheets_may_have_names_that_are_no_utf_8(
     for annotated in (facewise(*begin), facewise(*begin)):
         assert annotated.returncode == 0, annotated.stderr
     report = folder / os.fsdecode(b"r\xe9")
-    for _ in range(2):  # the second takes the first one's place
+    for _ in range(2):  # the second replaces the first
         audited = facewise("audit", table, "--out", report)
         assert audited.returncode == 0, audited.stderr
     assert r"Who is in t\udce9.table?" in report.with_suffix(".html").read_text(encoding="utf-8")

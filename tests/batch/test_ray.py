@@ -1,4 +1,4 @@
-"""``facewise annotate --engine ray`` on a Ray that is started for the test."""
+"""``facewise annotate --engine ray`` on a Ray started for the test."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from facewise.batch.job import Job
 RAY = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # or it writes a token into the home folder
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or it warns of what it will do one day
+    "RAY_AUTH_MODE": "disabled",  # otherwise it writes a token into the home folder
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise it warns of a future change
 }
 
 
@@ -53,7 +53,7 @@ def test_a_local_ray_gives_the_same_bytes(photos: Path, tmp_path: Path, workers:
         env=environment | RAY,
         check=False,
     )
-    if "no Ray could be reached or started" in done.stderr:  # it gives itself a few seconds
+    if "no Ray could be reached or started" in done.stderr:  # it gives up after a few seconds
         pytest.skip(f"Ray does not start on this machine: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "local").glob("part-*.parquet"))
@@ -93,7 +93,7 @@ def test_a_picture_that_kills_its_process_ends_the_run() -> None:
         text=True,
         env=environment | RAY,
         check=False,
-        timeout=180,  # without end, if it is tried for ever
+        timeout=180,  # it would never end if retried forever
     )
     if "no Ray could be reached or started" in done.stdout:
         pytest.skip(f"Ray does not start on this machine: {done.stdout[-300:]}")

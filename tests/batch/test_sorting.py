@@ -1,4 +1,4 @@
-"""Names that do not fit in memory."""
+"""Sorting names that do not fit in memory."""
 
 from __future__ import annotations
 

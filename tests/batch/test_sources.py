@@ -108,7 +108,7 @@ def test_a_folder_that_fails_for_now_is_told_from_one_that_may_not_be_listed(
 def test_a_pattern_lists_no_folder_in_which_nothing_can_match(
     pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of which one may be unreadable: nothing is missed."""
+    """Such a folder may be unreadable, and nothing is missed."""
     for name in ("a1/sub", "b1/private"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "a1" / "sub" / "a.jpg").touch()
@@ -148,7 +148,7 @@ def test_a_folder_of_many_folders_takes_a_name_of_memory_for_each(tmp_path: Path
 
 
 def rows_of(sources: list[Any], folder: Path, job: Job = AGE) -> list[dict[str, Any]]:
-    """Rows that a worker makes of what is planned, without a process of its own."""
+    """Rows that a worker makes of the plan, here without a separate process."""
     items = list_items([str(source) for source in sources], job, Skipped(), {})
     with TableFolder(folder) as table:
         digest, _ = write_plan(table, items, job.shard_size)
@@ -166,7 +166,7 @@ def ages(sources: list[Any], folder: Path, job: Job = AGE) -> list[float]:
 
 
 def test_shards_of_a_webdataset(faces: list[Path], tmp_path: Path) -> None:
-    """Pictures with captions beside them; a shard that was cut off costs what comes after."""
+    """Pictures with captions beside them; a truncated shard loses only what follows the cut."""
     for shard in (0, 1):
         with tarfile.open(tmp_path / f"shard-{shard:03d}.tar", "w") as tar:
             for face in faces[2 * shard : 2 * shard + 2]:
@@ -267,7 +267,7 @@ ALL = ["2023-24.jpg/3", "2023/1", "2023/sub/2", "2023/sub/2023/7", "cover", "t.t
 def test_a_folder_that_a_pattern_matches_is_listed_as_one_that_is_named(
     scheme: str, pattern: str, expected: list[str] | None, skipped: int, tmp_path: Path
 ) -> None:
-    """As a shell's own pattern would have it; hidden names are left out, none is there twice."""
+    """As with a shell's own pattern; hidden names are left out, and none appears twice."""
     touch(tmp_path)
     if scheme == "memory://":
         fsspec = pytest.importorskip("fsspec")
@@ -313,7 +313,7 @@ def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
 
 
 def planned(folder: Path, sources: list[str], job: Job = AGE) -> tuple[list[str], int]:
-    """Names of a plan, and how many repetitions were left out."""
+    """Names in a plan, and how many repetitions were left out."""
     with TableFolder(folder / "plan") as table:
         digest, dropped = write_plan(table, list_items(sources, job, Skipped(), {}), 2)
         plan = open_plan(table, digest, 2)
@@ -325,7 +325,7 @@ def planned(folder: Path, sources: list[str], job: Job = AGE) -> tuple[list[str]
 def test_a_file_counts_once_however_its_path_is_spelt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under its first name. A link to it is a file of its own, so is one of the same name."""
+    """Under its first name. A link to it is a separate file, as is one of the same name."""
     for name in ("s/a.jpg", "s/b.mp4", "s/naïve.jpg", "o/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -340,7 +340,7 @@ def test_a_file_counts_once_however_its_path_is_spelt(
         f"{tmp_path}/s/a.jpg\nfile://{tmp_path}/s/a.jpg\ns/a.jpg\n./o/a.jpg\no/a.jpg"
     )
     assert planned(tmp_path, [str(listing)]) == ([f"{tmp_path}/s/a.jpg", "./o/a.jpg"], 3)
-    # A name that was left out calls nothing, and may be another picture's.
+    # A name that was left out is free for another picture.
     (tmp_path / "o" / "list.txt").write_text("a.jpg")
     (tmp_path / "s" / "list.txt").write_text("a.jpg")
     both = ["s/list.txt", "o/list.txt"]
@@ -352,7 +352,7 @@ def test_a_file_counts_once_however_its_path_is_spelt(
 def test_a_tar_or_table_counts_once_however_its_path_is_spelt(
     faces: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links, those to nowhere too, and what is said of a damaged tar with it."""
+    """So do the links in a tar, even dangling ones, and the report of its damage."""
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         tar.add(faces[0], "a.webp")
         for name, target in (("b.webp", "a.webp"), ("c.webp", "nowhere.webp")):
@@ -368,7 +368,7 @@ def test_a_tar_or_table_counts_once_however_its_path_is_spelt(
     first = ["t.tar::a.webp", "t.tar::b.webp", "t.tar::c.webp", "t.tar"]
     spellings = ["./t.tar", "sub/../t.ta[r]", f"{tmp_path}/t.*r", f"file://{tmp_path}/t.tar"]
     assert planned(tmp_path, ["t.tar", *spellings]) == (first, 16)
-    assert planned(tmp_path, ["t.tar", "link.tar"])[1] == 0  # a file of its own
+    assert planned(tmp_path, ["t.tar", "link.tar"])[1] == 0  # a separate file
     tables = ["t.pq", "./t.pq", f"file://{tmp_path}/*.pq"]
     assert planned(tmp_path, tables) == (["t.pq::0"], 2)
     assert planned(tmp_path, tables, Job(id_column="id")) == (["x"], 2)
@@ -396,7 +396,7 @@ def test_a_plan_is_one_file_and_no_other_is_taken_for_it(tmp_path: Path) -> None
 def test_what_is_above_a_link_is_above_where_it_leads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel has it; other links of the path stay as they are."""
+    """As the kernel resolves it; other links in the path stay as they are."""
     for name in ("deep/a.jpg", "deep/inner/deeper/b.jpg", "a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(name)
@@ -440,7 +440,7 @@ PACKED = [f"tar.{ending}" for ending in COMPRESSIONS] + ["tgz", "tbz", "tbz2", "
 def test_what_is_packed_is_refused_whether_named_or_matched(
     ending: str, faces: list[Path], tmp_path: Path
 ) -> None:
-    """By a glob, too, that found pictures or plain tars beside it; a folder leaves both."""
+    """Even by a glob that also matches pictures or plain tars; a folder skips both tars."""
     (tmp_path / f"z.{ending}").write_bytes(gzip.compress(tar_of(faces[0])))
     (tmp_path / "plain.tar").write_bytes(tar_of(faces[0]))
     shutil.copy(faces[0], tmp_path)
@@ -472,7 +472,7 @@ def test_a_compressed_tar_is_refused_under_a_plain_ones_name(
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_lists_are_read_where_a_glob_ends_as_they_do(scheme: str, tmp_path: Path) -> None:
-    """Else they may be captions, which lie beside pictures."""
+    """Otherwise they may be captions that lie beside pictures."""
     (tmp_path / "a.jpg").touch()
     for name in ("l.txt", "m.txt", "n.csv"):
         (tmp_path / name).write_text(f"{name}.jpg")
@@ -492,7 +492,7 @@ def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path:
     source = [str(tmp_path / "t.parquet")]
     assert planned(tmp_path, source) == (["a.jpg"], 1)
     assert planned(tmp_path, source, Job(id_column="id")) == (["first", "second"], 0)
-    alike = ["x/a.jpg", "y/a.jpg"]  # as the file is called
+    alike = ["x/a.jpg", "y/a.jpg"]  # both end in the file's name
     pq.write_table(table.set_column(0, "id", [alike]), tmp_path / "t.parquet")
     assert planned(tmp_path, source, Job(id_column="id")) == (alike, 0)
 
@@ -531,7 +531,7 @@ def test_a_pipe_under_a_url_of_this_machine_does_not_stop_a_run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,  # without end, if it does
+        timeout=120,  # on failure it would wait forever
     )
     assert done.returncode == 0, done.stderr
     table = pq.read_table(tmp_path / "t")
@@ -615,7 +615,7 @@ def test_hashes_are_no_pictures_unless_a_column_of_one_size_is_named(
     hashes = pa.array([hashlib.sha256(one).digest() for one in data], pa.binary(32))
     pq.write_table(pa.table({"image": data, "sha256": hashes}), tmp_path / "both.parquet")
     found = ages([tmp_path / "both.parquet"], tmp_path / "both")
-    size = max(map(len, data))  # what follows the picture's end is passed over
+    size = max(map(len, data))  # bytes after the picture's end are ignored
     padded = pa.array([one.ljust(size, b"\0") for one in data], pa.binary(size))
     pq.write_table(pa.table({"image": padded}), tmp_path / "padded.parquet")
     named = Job(attributes=("age",), shard_size=2, image_column="image")

@@ -69,7 +69,7 @@ def test_each_face_of_the_sheet_is_the_one_that_its_number_says(
 
 
 def test_a_face_of_a_tight_picture_fills_its_tile() -> None:
-    """Its box reaches past the picture on all sides; the margin alone may be black."""
+    """Its box reaches past the picture on all sides; only the margin may be black."""
     image = Image.new("RGB", (100, 100), "white")
     for box in ((-60.0, -90.0, 130.0, 170.0), (-200.0, 0.0, 110.0, 100.0)):
         tile = np.asarray(_cut(image, box, 60))
@@ -132,7 +132,7 @@ def test_nobody_else_is_shown_where_a_source_changed(
 
 
 def test_the_column_that_the_table_was_made_with_is_read(pictures: Path, tmp_path: Path) -> None:
-    """Two columns of pictures: which one is not to be guessed."""
+    """With two columns of pictures, it must not guess which one."""
     files = sorted((pictures / "faces").glob("*.webp"))[:3]
     blank = io.BytesIO()
     Image.new("RGB", (200, 200), "navy").save(blank, "PNG")

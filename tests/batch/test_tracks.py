@@ -1,4 +1,4 @@
-"""Boxes of sampled frames to tracks: two people who pass, pause, leave and come back."""
+"""From boxes of sampled frames to tracks: people who pass, pause, leave and come back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def box(x: float, y: float = 100, side: float = 100) -> FloatArray:
 
 
 def test_two_people_who_cross_keep_their_numbers() -> None:
-    """One walks to the right, one to the left and lower, and each frame lists the larger first."""
+    """One walks right, the other left and lower; each frame lists the larger box first."""
     tracker = Tracker(1.0)
     seen = []
     for step in range(11):
@@ -32,7 +32,7 @@ def test_a_gap_is_bridged_and_a_longer_one_is_not() -> None:
     for second in (1, 2):
         assert tracker.update([still], second) == [1]
         assert tracker.live == {0, 1}
-    assert tracker.update([still, box(5)], 3.9) == [1, 0]  # the first frame after its time
+    assert tracker.update([still, box(5)], 3.9) == [1, 0]  # the first frame after its sampling time
     for second in (4, 5, 6):
         assert tracker.update([still], second) == [1]
     assert tracker.live == {1}
@@ -43,7 +43,7 @@ def test_no_track_goes_on_where_a_recording_was_paused() -> None:
     tracker = Tracker(0.5)
     times = [0.0, 0.5, 1.0, 3601.0, 3601.5]
     assert [tracker.update([box(0)], seconds) for seconds in times] == [[0], [0], [0], [1], [1]]
-    # Frames are the first at or after their times: three periods on, less than four may have gone.
+    # A frame is the first at or after its sampling time: three periods can take almost four.
     for seconds, number in ((4.9, 0), (5.1, 1)):
         tracker = Tracker(1.0, max_gap=2)
         seen = [tracker.update([box(0)], at) for at in (0, 1, seconds)]
@@ -59,13 +59,13 @@ def test_a_video_of_fewer_frames_than_are_asked_for_has_a_pace_of_its_own() -> N
 def test_a_pair_that_overlaps_more_comes_first_and_nobody_is_two() -> None:
     tracker = Tracker(1.0)
     assert tracker.update([box(0), box(60)], 0) == [0, 1]
-    # Both overlap the second; the nearer takes it, and the other is not left with it, too.
+    # Both overlap the second track; the nearer takes it, and the other does not share it.
     assert tracker.update([box(55), box(62)], 1) == [2, 1]
     assert tracker.update([], 2) == []
 
 
 def test_where_one_person_ends_by_default() -> None:
-    """Boxes of a hundred that lie s apart overlap by (100 - s) / (100 + s)."""
+    """Boxes 100 wide that are s apart overlap by (100 - s) / (100 + s)."""
     for apart, number in ((52, 0), (54, 1)):  # 0.316 and 0.299
         tracker = Tracker(1.0)
         tracker.update([box(0)], 0)
@@ -74,7 +74,7 @@ def test_where_one_person_ends_by_default() -> None:
         tracker = Tracker(1.0)
         seen = [tracker.update([box(0)] * (n in (0, missing + 1)), n) for n in range(missing + 2)]
         assert seen[-1] == [number]
-    # The least overlap is one that counts: half of a box twice as tall.
+    # An overlap equal to the minimum counts: half of a box twice as tall.
     tracker = Tracker(1.0, min_iou=0.5)
     tracker.update([np.array([0, 0, 100, 200], np.float32)], 0)
     assert tracker.update([box(0, 0)], 1) == [0]

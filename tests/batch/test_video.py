@@ -1,4 +1,4 @@
-"""Video to rows: damage, unknown codecs, averages over tracks, and how many rows wait for them."""
+"""Video to rows: damage, unknown codecs, track averages, and how many rows wait for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def portrait(pictures: Path) -> Any:
 
 
 def film(path: Path, frames: Iterable[Any], **options: str) -> Path:
-    """Ten frames a second; MPEG's own format, which knows no such rate, 25."""
+    """Write a video at 10 frames per second, or 25 for .mpg, which does not support 10."""
     codec, rate = ("mpeg2video", 25) if path.suffix == ".mpg" else ("mpeg4", 10)
     pixel = options.pop("pixel", None)
     with av.open(str(path), "w", options=options) as container:
@@ -200,7 +200,7 @@ def test_noise_in_the_middle_and_noise_alone_are_rows(
 def test_answers_are_the_mean_over_the_track(
     portrait: Any, tmp_path: Path, analyzer: Analyzer, look: Callable[..., list[Row]]
 ) -> None:
-    """The light fades, so that each frame has an answer of its own."""
+    """The light fades, so that each frame has its own answer."""
     faded = [(portrait * (1 - 0.012 * k)).astype(np.uint8) for k in range(60)]
     path = film(tmp_path / "a.mp4", faded)
     rows = look(path, 1.0)
@@ -232,7 +232,7 @@ def test_rows_leave_when_their_track_has_ended(
 
 
 class _Counting:
-    """An analyzer that notes each frame that it is shown."""
+    """An analyzer that notes each frame it is given."""
 
     def __init__(self, analyzer: Analyzer, seen: list[float]) -> None:
         self._analyzer, self._seen = analyzer, seen
