@@ -23,7 +23,7 @@ from facewise.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that runs."""
+    """A running server."""
 
     state: State
     client: httpx.AsyncClient
@@ -41,7 +41,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No FACEWISE_* of the person who runs the tests."""
+    """Remove the FACEWISE_* variables of whoever runs the tests."""
     import os
 
     for name in os.environ:
@@ -51,7 +51,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def serve(analyzer: Analyzer) -> Serve:
-    """``async with serve(queue=1) as running``."""
+    """Start a server with the given settings: ``async with serve(queue=1) as running``."""
 
     @asynccontextmanager
     async def start(**overrides: Any) -> AsyncIterator[Running]:
@@ -72,7 +72,7 @@ def serve(analyzer: Analyzer) -> Serve:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Give way to other tasks until something holds."""
+    """Yield to other tasks until a condition holds."""
     with anyio.fail_after(seconds):
         while not condition():
             await anyio.sleep(0.001)

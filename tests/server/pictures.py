@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    """A picture as the bytes of a file."""
+    """Encode a picture as the bytes of a file."""
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def crowd(portrait: bytes, columns: int, rows: int, cell_px: int = 200) -> bytes:
-    """The astronaut, as many times as cells: a photo with a known number of faces."""
+    """The astronaut once per cell: a photo with a known number of faces."""
     face = Image.open(io.BytesIO(portrait)).convert("RGB").crop((90, 10, 360, 280))
     sheet = Image.new("RGB", (columns * cell_px, rows * cell_px), (200, 200, 196))
     for index in range(columns * rows):

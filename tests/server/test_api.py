@@ -32,7 +32,7 @@ async def test_multipart_raw_and_the_library_agree(
         url = "/v1/analyze?vector=true&years=true"
         multipart = await running.client.post(url, files={"file": ("a.jpg", portrait)})
         raw = [
-            # An open file with `requests`, a Blob that knows no type: neither names one.
+            # `requests` with an open file, or a Blob of unknown type, sends no content type.
             await running.client.post(url, content=portrait, headers=headers)
             for headers in (
                 {"Content-Type": "image/jpeg"},
@@ -85,11 +85,11 @@ async def test_a_request_can_ask_for_less(serve: Serve, portrait: bytes) -> None
 async def test_a_request_can_ask_for_another_coverage(
     serve: Serve, portrait: bytes, analyzer: Analyzer
 ) -> None:
-    """As an analyzer of that coverage answers; the next request has the server's own again."""
+    """The answer is that of such an analyzer; the next request gets the server's default again."""
     files = {"file": portrait}
     async with serve() as running:
         wide = (await running.client.post("/v1/analyze?coverage=0.95", files=files)).json()
-        float32 = "/v1/analyze/batch?coverage=0.800000011920929"  # how it may come from NumPy
+        float32 = "/v1/analyze/batch?coverage=0.800000011920929"  # 0.8 as a NumPy float32
         batch = (await running.client.post(float32, files=files)).json()
         usual = (await running.client.post("/v1/analyze", files=files)).json()
         refused = [
@@ -186,7 +186,7 @@ async def test_models_cards_and_pages(serve: Serve, analyzer: Analyzer) -> None:
 async def test_it_reads_the_formats_that_it_names(
     serve: Serve, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HEIC, which needs an extra, is named where that is installed only."""
+    """HEIC needs an extra and is listed only where that is installed."""
     heif = pytest.importorskip("pillow_heif", reason="pip install 'facewise[heif]'")
     samples = {kind.lower(): data for kind, data in every_format(pictures).items()}
     out = io.BytesIO()
@@ -226,7 +226,7 @@ def _third_party(text: str) -> list[str]:
 
 
 async def test_metrics_take_no_label_from_a_client(serve: Serve) -> None:
-    """Labels are kept for good: a client that invents them would fill the memory."""
+    """Labels are kept forever: a client that invents them would fill the memory."""
     async with serve(root_path="/faces") as running:
         for method, path in (
             ("INVENTED", "/v1/models"),
@@ -255,7 +255,7 @@ async def test_head_is_get_without_the_body(serve: Serve) -> None:
 
 
 async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -> None:
-    """Half of the bytes; who takes no gzip gets the file itself."""
+    """gzip halves the download; clients that do not accept it get the plain file."""
     plain = b"\0asm" + bytes(50_000)
     packed = gzip.compress(plain)
     (tmp_path / "device.json").write_text("{}")
@@ -299,7 +299,7 @@ async def test_files_of_the_device_go_out_packed(serve: Serve, tmp_path: Path) -
 async def test_the_device_has_the_model_that_serves_or_is_not_offered(
     serve: Serve, tmp_path: Path, analyzer: Analyzer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Otherwise a tick would change the model, and nobody would know."""
+    """Otherwise ticking the box would silently change the model."""
     spec = analyzer.spec
     same = {"name": spec.name, "version": spec.version}
     for text, offered in (
@@ -322,7 +322,7 @@ async def test_the_device_has_the_model_that_serves_or_is_not_offered(
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/static/app.js"])
 async def test_what_the_browser_has_is_not_sent_again(path: str, serve: Serve) -> None:
-    """And a range, a bad one as well, is answered with the whole."""
+    """Range requests, even malformed ones, are answered with the whole file."""
     async with serve() as running:
         first = await running.client.get(path)
         assert first.headers["cache-control"] == "no-cache"
@@ -336,7 +336,7 @@ async def test_what_the_browser_has_is_not_sent_again(path: str, serve: Serve) -
 
 
 async def test_cards_are_kept_and_go_out_packed(serve: Serve) -> None:
-    """As Markdown or a page, packed or not: four representations at one address."""
+    """Markdown or HTML, packed or not: four representations at one address."""
     tags = []
     async with serve() as running:
         for kind in ("text/markdown", "text/html"):
@@ -383,8 +383,8 @@ async def test_pages_name_no_other_host(serve: Serve) -> None:
     from facewise.server.pages import PAGE
 
     for path in PAGE.rglob("*"):
-        # What `make page` put there holds a library with addresses in its messages; that none is
-        # asked, tests/browser/test_device.py records.
+        # `make page` puts a library there whose messages contain addresses; that none of them is
+        # requested is checked in tests/browser/test_device.py.
         if "device" not in path.parts and path.suffix in (".html", ".css", ".js"):
             text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not _third_party(text), path.name
@@ -401,7 +401,7 @@ async def test_security_headers_everywhere(serve: Serve) -> None:
     for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
-        assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")  # WebAssembly alone
+        assert "unsafe" not in policy.replace("'wasm-unsafe-eval'", "")  # for WebAssembly only
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["x-frame-options"] == "DENY"
@@ -421,7 +421,7 @@ async def test_cors_only_where_named(serve: Serve) -> None:
         refused = await running.client.post("/v1/analyze", headers={"Origin": ask["Origin"]})
     assert "access-control-allow-origin" not in closed.headers
     assert (opened.status_code, other.status_code, other.content) == (204, 204, b"")
-    # An error can be read there, too, with when to come back.
+    # Errors can be read there too, including when to retry.
     assert refused.status_code == 400
     assert refused.headers["access-control-allow-origin"] == "https://a.example"
     assert "Retry-After" in refused.headers["access-control-expose-headers"]
@@ -430,7 +430,7 @@ async def test_cors_only_where_named(serve: Serve) -> None:
 
 
 async def test_behind_a_prefix(serve: Serve, portrait: bytes) -> None:
-    """The page's addresses are relative; the contract and problems carry the prefix."""
+    """The page uses relative addresses; the contract and problems carry the prefix."""
     async with serve(root_path="/faces", attributes=("age",)) as running:
         contract = (await running.client.get("/openapi.json")).json()
         problem = (await running.client.get("/nothing")).json()

@@ -52,7 +52,7 @@ def test_all_operations_are_documented(contract: dict[str, Any]) -> None:
 
 
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
-# Only the first two take anything that could be wrong: to the others every string is a name.
+# Only the first two take input that can be invalid; for the others any string is a valid name.
 CASES = [(label, POSITIVE) for label in OPERATIONS] + [
     (label, NEGATIVE) for label in OPERATIONS[:2]
 ]
@@ -77,7 +77,7 @@ def test_answers_are_documented(label: str, mode: GenerationMode, contract: dict
 
 
 def test_a_real_photo_conforms(contract: dict[str, Any], portrait: bytes) -> None:
-    """Generated bodies are seldom pictures: the full answer is checked against the schema here."""
+    """Generated bodies are seldom pictures, so the full answer is validated here."""
     operation = contract["POST /v1/analyze"]
     for query in ({}, {"vector": True, "years": True}, {"attributes": "age"}):
         case = operation.Case(body=portrait, media_type="image/jpeg", query=query)
@@ -88,7 +88,7 @@ def test_a_real_photo_conforms(contract: dict[str, Any], portrait: bytes) -> Non
 
 
 def keys(value: Any) -> Any:
-    """What of an answer does not depend on the photo: names, lengths, and what is null."""
+    """What does not depend on the photo in an answer: names, lengths, and which values are null."""
     if isinstance(value, dict):
         return {name: keys(inner) for name, inner in value.items() if name != "label_set"}
     if isinstance(value, list):
@@ -101,7 +101,7 @@ def keys(value: Any) -> Any:
 async def test_the_examples_are_whole(
     attributes: tuple[str, ...], serve: Serve, portrait: bytes
 ) -> None:
-    """They have what an answer has, and nothing else."""
+    """They contain everything that an answer has, and nothing else."""
     async with serve(attributes=attributes) as running:
         document = (await running.client.get("/openapi.json")).json()
         for path, field in (("/v1/analyze", "file"), ("/v1/analyze/batch", "files")):
@@ -137,7 +137,7 @@ async def test_bodies_and_headers_are_documented(serve: Serve) -> None:
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:
-    """A document's objects, however deep."""
+    """All objects of a document, at any depth."""
     if isinstance(value, dict):
         yield value
     for inner in value.values() if isinstance(value, dict) else value:
@@ -147,8 +147,8 @@ def inside(value: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.anyio
 async def test_generators_of_clients_can_read_it(serve: Serve) -> None:
-    """openapi-python-client leaves out operations with an enum of fractions, and sends nothing
-    for a body that is one object or another; names of calls are made from the ids.
+    """openapi-python-client leaves out operations with an enum of fractions, sends nothing for a
+    body that is one object or another, and names its calls after the operation ids.
     """
     async with serve() as running:
         paths = (await running.client.get("/openapi.json")).json()["paths"]
@@ -203,7 +203,7 @@ async def test_the_size_of_a_batch_is_what_the_operator_set(serve: Serve) -> Non
 async def test_lists_of_attributes_are_documented(
     names: str, taken: list[str] | None, serve: Serve, portrait: bytes
 ) -> None:
-    """What the pattern says is what is taken; a comma too many is passed over."""
+    """The pattern accepts what the server accepts; extra commas are ignored."""
     async with serve() as running:
         document = (await running.client.get("/openapi.json")).json()
         answer = await running.client.post(

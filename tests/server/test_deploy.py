@@ -1,4 +1,4 @@
-"""The deploying files: what can be checked without building anything."""
+"""The deployment files: what can be checked without building anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile uploads: whatever is sent, the answer is documented and never a 5xx."""
+"""Damaged and hostile uploads: the answer is always documented and never a 5xx."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUIET = settings(
 
 
 class Client:
-    """Requests to the app without a socket, one after the other."""
+    """Sends requests to the app without a socket, one at a time."""
 
     def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
         self._runner, self._client = runner, client
@@ -50,11 +50,11 @@ def formats(pictures: Path) -> dict[str, bytes]:
 
 @st.composite
 def damage(draw: st.DrawFn) -> tuple[str, list[tuple[str, float, bytes]]]:
-    """A format, and what is done to its bytes, at places given as fractions."""
+    """A format, and the changes to its bytes at positions given as fractions."""
     kind = draw(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"]))
     step = st.tuples(
         st.sampled_from(["set", "insert", "cut", "truncate", "double"]),
-        # Headers are where parsers break, so half of the places lie in the first twentieth.
+        # Headers are where parsers break, so half of the positions lie in the first twentieth.
         st.one_of(st.floats(0, 0.05), st.floats(0, 1)),
         st.binary(min_size=1, max_size=8),
     )

@@ -1,4 +1,4 @@
-"""Limits: bodies while they stream, the queue, places, time, rate, key."""
+"""Limits on streaming bodies, the queue, upload places, time and rate; and the API key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def hold_all_threads(running: Running) -> Callable[[], None]:
-    """Occupy every inference thread; call the result to let go."""
+    """Occupy every inference thread; call the result to release them."""
     limiter = running.state.inference._limiter
     holders = [object() for _ in range(running.state.settings.threads)]
     for holder in holders:
@@ -50,7 +50,7 @@ async def hold_all_threads(running: Running) -> Callable[[], None]:
 
 
 async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
-    """A connection on which a POST of a raw JPEG has begun."""
+    """Open a connection and begin a POST of a raw JPEG."""
     stream = await anyio.connect_tcp("127.0.0.1", port)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     lines = [
@@ -65,7 +65,7 @@ async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
 
 
 async def read_answer(stream: SocketStream) -> tuple[int, dict[str, str], Any]:
-    """Status, headers and JSON body of the next answer on a connection."""
+    """Read the status, headers and JSON body of the next answer on a connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += await stream.receive()
@@ -86,7 +86,7 @@ async def test_a_declared_size_over_the_limit_is_answered_before_the_body(serve:
 
 
 async def test_an_undeclared_size_is_counted_while_it_streams(serve: Serve) -> None:
-    """An endless chunked body gets its 413 after the limit, not never."""
+    """An endless chunked body is answered with 413 once it exceeds the limit."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -103,7 +103,7 @@ async def test_an_undeclared_size_is_counted_while_it_streams(serve: Serve) -> N
 
         async with await post_head(running.port, None) as stream:
             chunk = b"10000\r\n" + b"\xff" * 65_536 + b"\r\n"
-            for _ in range(20):  # 1.3 MB, and no end of the body
+            for _ in range(20):  # 1.3 MB, and the body does not end
                 await stream.send(chunk)
             with anyio.fail_after(10):
                 status, _, _ = await read_answer(stream)
@@ -133,7 +133,7 @@ async def test_the_batch_has_a_limit_of_its_own(serve: Serve, portrait: bytes) -
             "/v1/analyze/batch", files=[("files", ("x", portrait))] * 4
         )
         assert "fewer photos" in check(answer, 413, "batch_too_large")
-        # Within the allowance for part headers, but one photo alone is more than a batch may be.
+        # Within the allowance for part headers, but one photo alone exceeds the limit of a batch.
         answer = await running.client.post(
             "/v1/analyze/batch", files=[("files", ("x", portrait * 3 + b"\0"))]
         )
@@ -157,7 +157,7 @@ async def test_a_full_queue_answers_503_at_once(serve: Serve, portrait: bytes) -
                 turned_away = await running.client.post("/v1/analyze", files={"file": portrait})
             check(turned_away, 503, "busy")
             assert int(turned_away.headers["retry-after"]) >= 1
-            # Turned away before the body: nothing of it needs to be sent.
+            # Refused before the body: none of it needs to be sent.
             async with await post_head(running.port, 5_000_000) as stream:
                 with anyio.fail_after(5):
                     status, headers, _ = await read_answer(stream)
@@ -183,7 +183,7 @@ async def test_a_client_that_goes_away_frees_its_place(serve: Serve, portrait: b
 
 
 def hold_detection(patch: pytest.MonkeyPatch) -> list[str]:
-    """Let the first detection take until nobody waits for it; gives back what was begun."""
+    """Make the first detection last until its request is cancelled; return the stages begun."""
     begun: list[str] = []
     detect = MTCNN.detect_many
 
@@ -205,7 +205,7 @@ def hold_detection(patch: pytest.MonkeyPatch) -> list[str]:
 async def test_work_that_runs_ends_when_its_client_goes_away(
     path: str, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the next stage: its thread is free for who still waits."""
+    """It stops before the next stage, so its thread is free for waiting clients."""
     photos = 8 if path.endswith("batch") else 1
     predict = AttributeModel.predict
 
@@ -213,7 +213,7 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
         stages.append("attributes")
         return predict(*args)
 
-    async with serve(max_pixels=300_000) as running:  # of a batch one portrait at a time
+    async with serve(max_pixels=300_000) as running:  # one portrait at a time from a batch
         with monkeypatch.context() as patch:
             stages = hold_detection(patch)
             patch.setattr(AttributeModel, "predict", predict_and_tell)
@@ -236,7 +236,7 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
 async def test_the_smaller_faces_of_a_crowd_are_left_out_and_that_is_said(
     published: bool, serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default where others are expected, as the operator says on loopback."""
+    """By default where others are expected; on loopback if the operator sets the limit."""
     monkeypatch.setattr("facewise.settings.PUBLISHED_MAX_FACES", 2)
     three, one = crowd(portrait, 3, 1), crowd(portrait, 1, 1)
     async with serve(**({"host": "0.0.0.0"} if published else {"max_faces": 2})) as running:
@@ -278,7 +278,7 @@ async def test_places_for_uploads_are_bounded(serve: Serve, portrait: bytes) -> 
 
 
 async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: bytes) -> None:
-    """Where others are expected: whoever sends slowly does not keep them out."""
+    """Where others are expected, a client that sends slowly does not keep them out."""
     async with serve(uploads=8, trusted_proxies=("127.0.0.1",)) as running:
 
         async def post(client: str) -> httpx.Response:
@@ -301,7 +301,7 @@ async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: 
 
 
 async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -> None:
-    """Counted as bytes arrive, whether they were declared or not, and given back."""
+    """Bytes are counted as they arrive, declared or not, and given back afterwards."""
     limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
     async with serve(**limits) as running:
         uploads = running.state.uploads
@@ -331,7 +331,7 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
 
 @pytest.mark.parametrize("drips", [False, True])
 async def test_a_body_that_stalls_is_given_up(drips: bool, serve: Serve) -> None:
-    """So is one of which a byte comes now and then; the status is none that browsers retry."""
+    """So is a body that drips in byte by byte; the status is one that browsers do not retry."""
     async with serve(upload_timeout_seconds=0.2) as running:
         async with await post_head(running.port, 1_000_000) as stream:
             await stream.send(b"\xff" * 1000)
@@ -352,7 +352,7 @@ async def test_a_body_that_stalls_is_given_up(drips: bool, serve: Serve) -> None
 
 
 async def test_a_body_that_keeps_coming_may_take_long(serve: Serve, portrait: bytes) -> None:
-    """Twice as long as a pause may be."""
+    """Sent over twice the time that a single pause may last."""
     seconds, pieces = 0.6, 12
     size = len(portrait) // pieces + 1
 
@@ -369,7 +369,7 @@ async def test_a_body_that_keeps_coming_may_take_long(serve: Serve, portrait: by
 
 
 async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
-    """Nothing, half a head, or half of the second one; but a body is not cut off by this."""
+    """No head, half a head, or half of the second one; this does not cut off a body."""
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with serve() as running:
         running.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
@@ -387,7 +387,7 @@ async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
 
 
 def small_window(port: int) -> socket.socket:
-    """A connection whose client takes little before it reads."""
+    """A connection whose client accepts few bytes before it reads."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", port))
@@ -399,13 +399,13 @@ def small_window(port: int) -> socket.socket:
 async def test_a_client_that_never_reads_is_given_up(
     kept_alive: bool, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While answers wait to be sent; and where only the last bytes of one do, before closing."""
+    """Both while answers are queued, and while only the last bytes of one remain before closing."""
     monkeypatch.setattr("facewise.server.run.UNREAD_SECONDS", 0.2)
     ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n"
     ask += b"\r\n" if kept_alive else b"Connection: close\r\n\r\n"
     async with serve() as running:
         connections = running.server.server_state.connections
-        for size in (0, 4096):  # of the server's own buffer; 0: what the system gives
+        for size in (0, 4096):  # the server's send buffer; 0: the system default
             with small_window(running.port) as client:
                 await until(lambda: len(connections) == 1)
                 [connection] = connections
@@ -418,7 +418,7 @@ async def test_a_client_that_never_reads_is_given_up(
 
 
 async def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several times as long as it may read nothing."""
+    """The download takes several times as long as a client may go without reading."""
     monkeypatch.setattr("facewise.server.run.UNREAD_SECONDS", 0.3)
     size = 20_000_000
     app = FastAPI()
@@ -437,7 +437,7 @@ async def test_a_client_that_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPat
                 if not (chunk := client.recv(65_536)):
                     break
                 read += len(chunk)
-                # As fast as that it lasts a second and a half.
+                # Paced so that the download takes a second and a half.
                 await anyio.sleep(max(0, began + 1.5 * read / size - anyio.current_time()))
         server.should_exit = True
     assert read > size
@@ -480,7 +480,7 @@ async def test_what_a_shutdown_cuts_off_is_told_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One line in the log, and no traceback of what is no fault."""
+    """One line in the log, and no traceback, since nothing is wrong."""
     async with serve(shutdown_timeout_seconds=0) as running:
         inference = running.state.inference
         let_go = await hold_all_threads(running) if doing == "waiting" else None
@@ -510,7 +510,7 @@ async def test_what_a_shutdown_cuts_off_is_told_so(
 async def test_the_process_ends_after_it_told_so(
     start_server: Callable[..., Any], portrait: bytes
 ) -> None:
-    """uvicorn raises the signal again before the requests that it cut off have run to their end."""
+    """uvicorn raises the signal again before the requests it cut off have finished."""
     running = start_server(shutdown_timeout_seconds=0)
     photo = crowd(portrait, 20, 10)
     port = int(running.url.rstrip("/").rpartition(":")[2])
@@ -557,7 +557,7 @@ async def test_the_key(serve: Serve, portrait: bytes) -> None:
 
 
 async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
-    """The last one's bytes end in one that is a space in Latin-1."""
+    """The last letter's UTF-8 bytes end in one that is a space in Latin-1."""
     async with serve(api_key="schlüssel à") as running:
         for key, status in (("schlüssel à", 200), ("schlussel a", 401)):
             for name, value in ((b"X-API-Key", key), (b"Authorization", f"Bearer {key}")):
@@ -567,7 +567,7 @@ async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
 
 @pytest.mark.parametrize("kept", ["correct horse\n", " correct horse", "correct horse\r\n\t"])
 async def test_white_space_around_the_key_is_none_of_it(kept: str, serve: Serve) -> None:
-    """As a file's last line has it: no header could bring it."""
+    """A key file's last line may end in some, but no header could carry it."""
     async with serve(api_key=kept) as running:
         for headers in ({"Authorization": "Bearer correct horse"}, {"X-API-Key": "correct horse"}):
             answer = await running.client.get("/v1/models", headers=headers)
@@ -610,7 +610,7 @@ def test_the_rate_limit_refills() -> None:
     ],
 )
 def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
-    """A customer has 2 ** 64 addresses: one each would be no limit."""
+    """A customer has 2 ** 64 addresses: a limit per address would be no limit."""
     assert client_of(_request(address)) == client
     access = Access(Settings(rate_limit_per_minute=1), clock=lambda: 0.0)
     access.check_rate(_request(address))
@@ -646,7 +646,7 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
         for status in (200, 200, 429):
             answer = await running.client.post("/v1/analyze", files={"file": portrait})
             assert answer.status_code == status
-        # The page's live view keeps to what is said here.
+        # The page's live view keeps to this limit.
         limits = (await running.client.get("/v1/models")).json()["limits"]
         assert limits["photos_per_minute"] == 2
     async with serve() as running:
@@ -657,7 +657,7 @@ async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
 
 
 async def test_who_finds_no_place_has_not_used_up_a_photo(serve: Serve, portrait: bytes) -> None:
-    """Neither a place nor memory: the one photo a minute is still to be had afterwards."""
+    """Neither for lack of a place nor of memory: the one photo per minute remains available."""
     limits = {"max_bytes": 200_000, "max_batch_bytes": 200_000, "upload_memory_bytes": 270_000}
     raw = {"Content-Type": "image/jpeg"}
 
@@ -682,7 +682,7 @@ async def test_who_finds_no_place_has_not_used_up_a_photo(serve: Serve, portrait
 async def test_whose_queue_fills_meanwhile_has_not_used_up_a_photo(
     serve: Serve, portrait: bytes
 ) -> None:
-    """All photos of a batch are given back, that were counted once it was read."""
+    """All photos of a batch, counted once it was read, are given back."""
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + portrait
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     async with serve(queue=0, rate_limit_per_minute=1) as running:
@@ -703,7 +703,7 @@ async def test_whose_queue_fills_meanwhile_has_not_used_up_a_photo(
 
 
 async def test_the_rate_limit_behind_a_proxy(serve: Serve, portrait: bytes) -> None:
-    """Who asks is what the proxy added at the end, not what the client wrote before it."""
+    """The client is the address that the proxy appended, not what the client wrote before it."""
     async with serve(rate_limit_per_minute=1, trusted_proxies=("127.0.0.0/8",)) as running:
         seen = []
         for forwarded in ("9.9.9.9", "1.1.1.1, 9.9.9.9", "9.9.9.8"):

@@ -16,7 +16,7 @@ pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
 
 @pytest.mark.parametrize("at_a_terminal", [True, False])
 def test_the_page_opens_at_a_terminal_only(at_a_terminal: bool, tmp_path: Path) -> None:
-    """Served, too, while the browser is still running: this one waits until it is read."""
+    """The server answers while the browser is still running: this one blocks until it is read."""
     opened, browser = tmp_path / "opened", tmp_path / "browser"
     os.mkfifo(opened)
     browser.write_text(f"#!/bin/sh\nprintf %s \"$1\" > '{opened}'\n")
@@ -46,7 +46,7 @@ def test_the_page_opens_at_a_terminal_only(at_a_terminal: bool, tmp_path: Path) 
         finally:
             process.terminate()
             process.wait()
-    # Empty where nobody opened it for writing, or nobody still does.
+    # Empty if nobody opened it for writing, or if nobody has it open any more.
     assert os.read(reader, 4096) == b""
     os.close(reader)
     os.close(ours)

@@ -35,7 +35,7 @@ async def test_ethnicity_by_address(published: bool, serve: Serve, portrait: byt
     assert any(f'"{label}"' in shown for label in ETHNICITY_LABELS) is not published
     assert (answer["faces"][0]["vector"][14:] == [None] * 5) is published
     assert refused.status_code == (422 if published else 200)
-    if published:  # the client's own word is quoted, and no other
+    if published:  # only the client's own word is quoted
         detail = check(refused, 422, "invalid_option")
         assert detail.startswith("attributes: 'ethnicity' is not one of age, gender;")
     assert "ethnicity" not in page, "the page learns what there is from the server"
@@ -63,7 +63,7 @@ async def test_the_start_says_which_and_why(serve: Serve, caplog: pytest.LogCapt
         {"Via": "1.1 proxy"},
         {"CF-Connecting-IP": "9.9.9.9"},
         {"True-Client-IP": "9.9.9.9"},
-        # A proxy that hides itself, and other sites' pages.
+        # A proxy that does not identify itself, and pages of other sites.
         {"Origin": "https://faces.example.org"},
         {"Origin": "http://127.0.0.1.example.org:8000"},
         {"Origin": "http://localhost@example.org"},
@@ -75,9 +75,7 @@ async def test_the_start_says_which_and_why(serve: Serve, caplog: pytest.LogCapt
 async def test_what_nobody_declared_is_refused(
     headers: dict[str, str], serve: Serve, portrait: bytes
 ) -> None:
-    """A tunnel to a server on loopback, a name made to lead there, another site's page; declared,
-    it is served.
-    """
+    """A tunnel to loopback, a name that leads there, another site's page: served once declared."""
 
     async def post(**declared: object) -> httpx.Response:
         async with serve(**declared) as running:
@@ -100,7 +98,7 @@ async def test_what_nobody_declared_is_refused(
 async def test_bodies_of_other_sites_are_refused_whatever_their_type(
     kind: str | None, origin: str, serve: Serve, portrait: bytes
 ) -> None:
-    """A page sends a Blob without a type unasked, as it does a form."""
+    """A page can send a Blob without a type, like a form, without a preflight request."""
     headers = {"Origin": origin} | ({"Content-Type": kind} if kind else {})
     async with serve() as running:
         answer = await running.client.post("/v1/analyze", content=portrait, headers=headers)

@@ -19,7 +19,7 @@ FIELDS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def check(answer: httpx.Response, status: int, code: str) -> str:
-    """The one shape of all errors; gives back the detail."""
+    """Check the common shape of all errors, and return the detail."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -106,7 +106,7 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
 async def test_bodies_of_another_type_are_told_how_to_be_sent(
     kind: str, serve: Serve, portrait: bytes
 ) -> None:
-    """A form's type is what `curl --data-binary` says by itself."""
+    """`curl --data-binary` sends a form's type by default."""
     async with serve() as running:
         for url, taken, advice in (
             (
@@ -150,7 +150,7 @@ async def test_text_fields_named_file_are_no_picture(serve: Serve) -> None:
 @pytest.mark.parametrize("disposition", ['name="file"', "name=\"file\"; filename*=UTF-8''a.jpg"])
 @pytest.mark.parametrize("size", [10, 10_000])
 async def test_a_picture_without_a_filename(disposition: str, size: int, serve: Serve) -> None:
-    """As .NET's content.Add(bytes, "file") sends it; small or not, the name is what is missing."""
+    """As .NET's content.Add(bytes, "file") sends it; at any size, the name is what is missing."""
     body = f"--x\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
     body += b"\xff" * size + b"\r\n--x--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -173,7 +173,7 @@ async def test_a_picture_without_a_filename(disposition: str, size: int, serve: 
     ],
 )
 async def test_parameters_that_would_be_passed_over(query: str, word: str, serve: Serve) -> None:
-    """A misspelt `attributes` would answer with what the client meant to leave out."""
+    """With a misspelt `attributes`, the answer would hold what the client meant to leave out."""
     picture = {"content": b"", "headers": {"Content-Type": "image/jpeg"}}
     async with serve() as running:
         for url in ("/v1/analyze", "/v1/analyze/batch"):
@@ -181,7 +181,7 @@ async def test_parameters_that_would_be_passed_over(query: str, word: str, serve
             detail = check(answer, 422, "invalid_option")
             assert word in detail
             assert len(detail) < 200
-        # The page's own address may carry whatever a link to it does.
+        # The page's own address may carry any query that a link adds.
         assert (await running.client.get(f"/?{query}")).status_code == 200
 
 
@@ -197,7 +197,7 @@ async def test_parameters_that_would_be_passed_over(query: str, word: str, serve
 async def test_fields_that_would_be_passed_over(
     field: str, words: str, serve: Serve, portrait: bytes
 ) -> None:
-    """`curl -F attributes=age` would be answered with everything, wherever it stands."""
+    """`curl -F attributes=age`, wherever it stands, would be answered with every attribute."""
     text, picture = (None, b"age"), ("a.jpg", portrait)
     async with serve() as running:
         for url in ("/v1/analyze", "/v1/analyze/batch"):

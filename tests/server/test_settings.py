@@ -195,7 +195,7 @@ def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_lists_every_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FACEWISE_PROT", "8001")  # who looks for the right name has this in the way
+    monkeypatch.setenv("FACEWISE_PROT", "8001")  # must not stop the search for the right name
     serve(list_settings=True)
     lines = capsys.readouterr().out.splitlines()
     defaults = {line.split()[0]: line.split()[1] for line in lines}
