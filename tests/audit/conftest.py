@@ -1,4 +1,4 @@
-"""One annotated table for all tests of audits."""
+"""One annotated table for all audit tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facewise.batch.job import Job
 
 @pytest.fixture(scope="session")
 def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the committed pictures: 24, most of them with a face."""
+    """A table of the 24 committed pictures, most of them with a face."""
     out = tmp_path_factory.mktemp("audit") / "faces.table"
     annotate([str(pictures)], out, Job(), workers=1)
     return out
@@ -24,7 +24,7 @@ def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def twice(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every picture and a copy of it: faces enough to correct."""
+    """Every picture and a copy of it, so that there are enough faces to correct."""
     out = tmp_path_factory.mktemp("twice") / "twice.table"
     shutil.copytree(table, out)
     rows = pq.read_table(table)

@@ -36,7 +36,7 @@ Audit = Callable[..., Ended]
 
 @pytest.fixture
 def audit(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> Audit:
-    """``facewise audit`` in this process."""
+    """Run ``facewise audit`` in this process."""
 
     def ask(*arguments: object) -> Ended:
         done = run("audit", *arguments)
@@ -46,7 +46,7 @@ def audit(run: Callable[..., subprocess.CompletedProcess[bytes]]) -> Audit:
 
 
 def spawn_audit(*arguments: object) -> Ended:
-    """And in one of its own."""
+    """Run ``facewise audit`` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "facewise", "audit", *map(str, arguments)],
         capture_output=True,
@@ -57,7 +57,7 @@ def spawn_audit(*arguments: object) -> Ended:
 
 @pytest.fixture
 def other(table: Path, tmp_path: Path) -> Path:
-    """The first twelve pictures of the table, as if other weights had made its rows."""
+    """The first twelve pictures of the table, with rows as if from other weights."""
     rows = pq.read_table(table)
     ids = list(dict.fromkeys(rows["image_id"].to_pylist()))[:12]
     kept = rows.filter(pc.is_in(rows["image_id"], pa.array(ids)))
@@ -107,7 +107,7 @@ def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path, audit: Aud
     again = audit(table, *options)
     assert again.returncode == 0, again.stderr
     page, figures = tmp_path / "report.html", tmp_path / "report.json"
-    # An evaluation's page is facewise's, too, but none that an audit makes again.
+    # An evaluation's page is facewise's, too, but not one that an audit may replace.
     other = Report("Who is in it?")
     other.text("Nobody says.")
     for path, text in ((page, other.html()), (figures, '{"notes": []}'), (figures, "[")):
@@ -131,14 +131,14 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
     women = next(row for row in change["gender"] if row["label"] == "female")
     assert women["kind"] == "corrected"
     assert women["change"] == pytest.approx(0)
-    # Some twenty faces tell a share to some twenty points; equal draws would have said zero.
+    # Some twenty faces fix a share to some twenty points only; equal draws would have given zero.
     assert women["high"] - women["low"] > 0.1
 
 
 def test_two_tables_stand_side_by_side_with_the_change(
     table: Path, other: Path, tmp_path: Path, audit: Audit
 ) -> None:
-    """The other table has half the pictures, and rows of other weights: shares are counted."""
+    """The other table has half the pictures and rows of other weights, so shares are counted."""
     done = audit(table, "--against", other, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "report.json").read_text())
@@ -204,7 +204,7 @@ def test_without_confusions_intervals_hold_either_and_all_outputs_say_so(
         assert page.count(said) == 1
         assert page.index(said) < page.index("<table")
         assert ("--confusions fairface or utkface" in said) == (name == "either")
-        # The warnings of what intervals do not hold are of a source that was named.
+        # Warnings about what intervals do not hold appear only if a source was named.
         single = "interval of a single decade may hold its true share far less often than that"
         assert (single in done.stdout) == (name != "either")
     both = found.pop("either")
@@ -260,7 +260,7 @@ def test_tables_of_few_faces_are_compared_as_counted(
 def test_shares_are_compared_only_where_both_models_know_the_sources(
     twice: Path, tmp_path: Path
 ) -> None:
-    """The second table's weights are the first's; its spec lacks a source."""
+    """The second table has the same weights as the first, but its spec lacks a source."""
     spec = load_spec()
     fitted = json.loads(spec.path.read_text())
     fitted["name"] = "less"
@@ -286,7 +286,7 @@ def test_a_file_of_another_kind_is_not_called_damaged(
     assert done.returncode == 2
     assert "x.csv is not an annotated table: name the folder" in done.stderr
     assert "damaged" not in done.stderr
-    # A part is read under any name, and what is called one but is none is damaged.
+    # A part is read under any name; a file that is named like a part but is not one is damaged.
     part = shutil.copy(table / "part-00000000.parquet", tmp_path / "part")
     assert audit(part, "--no-crossings").returncode == 0
     broken = tmp_path / "broken.parquet"
@@ -324,7 +324,7 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
     assert corrected(table)
     assert corrected(table, str(tmp_path / "gates.json"))
     assert not corrected(table, str(tmp_path / "fitted.json"))
-    # Without a manifest, rows tell by their version.
+    # Without a manifest, the version in the rows decides.
     part = table / "part-00000000.parquet"
     assert corrected(part)
     assert not corrected(part, faces=another)
@@ -336,7 +336,7 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
 def test_abstentions_are_of_the_faces_that_could_be_abstained_from(
     table: Path, tmp_path: Path, audit: Audit
 ) -> None:
-    """As beside video: of all faces but four ethnicity is not known, and one of these is unsure."""
+    """As beside video: ethnicity is known for four faces only, and one of these is unsure."""
     rows = pq.read_table(table)
     face = pc.cumulative_sum(rows["face_index"].is_valid().cast("int32"))
     for name in COLUMNS["ethnicity"]:
@@ -379,7 +379,7 @@ def test_an_unfinished_table_is_audited_with_a_note(
 def test_data_that_were_split_over_tables_are_one(
     table: Path, tmp_path: Path, audit: Audit
 ) -> None:
-    """Later files went to another table, which is not finished; and as the second table."""
+    """Later files went to another, unfinished table; the second table may be split, too."""
     later = tmp_path / "later.table"
     shutil.copytree(table, later)
     manifest = json.loads((later / "_manifest.json").read_text())
@@ -396,7 +396,7 @@ def test_data_that_were_split_over_tables_are_one(
     assert figures["confusions_from"] == figures["second"]["confusions_from"]
     assert figures["confusions_from"] == ["fairface", "utkface"]
     assert "faces.table and 1 more" in (tmp_path / "report.html").read_text()
-    # One of them is of another calibration: none of it is corrected.
+    # One of the tables has another calibration, so none of the data is corrected.
     manifest["temperatures"]["age"] += 0.1
     (later / "_manifest.json").write_text(json.dumps(manifest))
     assert "nothing shows that later.table (" in audit(table, later, "--no-crossings").stdout

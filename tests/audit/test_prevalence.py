@@ -1,4 +1,4 @@
-"""Known confusions and known shares: what corrections must recover."""
+"""What corrections must recover from known confusions and known shares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CENTRES = 1.1 * np.eye(3)
 
 
 def faces(counts: list[int], rng: np.random.Generator) -> tuple[Any, Any]:
-    """Classes, and exactly calibrated probabilities under even shares, of three Gaussians."""
+    """Draw classes of three Gaussians, and probabilities exactly calibrated under even shares."""
     labels = np.repeat(np.arange(3), counts)
     seen = CENTRES[labels] + rng.standard_normal((len(labels), 3)) * 0.8
     density = np.exp(-((seen[:, None] - CENTRES) ** 2).sum(-1) / (2 * 0.8**2))
@@ -62,12 +62,12 @@ def test_known_shares_are_recovered(method: str) -> None:
 
 
 def sure() -> Confusions:
-    """Of two classes, of which the model takes none for the other."""
+    """Confusions of two classes that the model never mistakes for each other."""
     return Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.zeros(2), np.zeros((2, 2)))
 
 
 def test_the_likeliest_shares_by_hand() -> None:
-    """Half say 0.9 and half 0.2: 0.8 / (0.1 + 0.8 s) is 0.6 / (0.8 - 0.6 s) at s = 29 / 48."""
+    """Half get 0.9, half 0.2: 0.8 / (0.1 + 0.8 s) equals 0.6 / (0.8 - 0.6 s) at s = 29 / 48."""
     p = np.tile(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), (50, 1))
     pictures = np.arange(100)
     shares = estimate([p], [sure()], pictures, rounds=5)
@@ -75,7 +75,7 @@ def test_the_likeliest_shares_by_hand() -> None:
     assert shares.pictures == 100
     counted = estimate([p], [sure()], pictures, method="adjusted", rounds=5)
     assert counted.value == pytest.approx([0.5, 0.5], abs=1e-4)
-    # The same faces of a model that was fitted on three times as many of the second class.
+    # The same faces from a model fitted on three times as many faces of the second class.
     biased = Confusions(np.full(2, 9e6), 9e6 * np.eye(2), np.log([3, 1]), np.zeros((2, 2)))
     p /= [3, 1]
     p /= p.sum(1, keepdims=True)
@@ -89,7 +89,7 @@ def test_the_last_attribute_of_a_crossing_varies_fastest() -> None:
     crossed = [first.astype(np.float32), last.astype(np.float32)]
     shares = estimate(crossed, [sure(), sure()], np.arange(100), rounds=200)
     assert shares.value == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-4)
-    # Pictures are drawn anew: by chance, 0.4 is off by the root of 0.4 * 0.6 / 100.
+    # Pictures are resampled: the standard deviation of 0.4 is the root of 0.4 * 0.6 / 100.
     assert shares.drawn.std(0) == pytest.approx(np.sqrt([0.0009, 0.0016, 0.0021, 0.0024]), rel=0.2)
 
 
@@ -102,7 +102,7 @@ def test_what_other_calibration_faces_would_have_given_varies_as_it_is_stored() 
     drawn = confusions.draw_offsets(20_000, rng)
     assert drawn.mean(0) == pytest.approx([1, -1], abs=0.05)
     assert np.cov(drawn.T) == pytest.approx(covariance, abs=0.15)
-    # Half a face is added to each right answer.
+    # Half a face is added to the correct answers of each class.
     assert confusions.shares() == pytest.approx(np.array([[8.5 / 10.5, 2 / 10.5], [0, 1]]))
     shares = confusions.draw_shares(20_000, rng)
     assert shares.sum(-1) == pytest.approx(np.ones((20_000, 2)))
@@ -119,22 +119,22 @@ def test_an_age_group_may_reach_into_two_decades() -> None:
 
 
 def test_confusions_by_hand() -> None:
-    """Of faces of which all look alike."""
+    """All faces look alike."""
 
     def fit(p: list[float], of_a: int, of_b: int, of_either: int = 0) -> dict[str, Any]:
         said = np.tile(np.array(p, np.float32), (of_a + of_b + of_either, 1))
         inside = said * np.repeat([[1, 0], [0, 1], [1, 1]], [of_a, of_b, of_either], axis=0)
         return fit_confusions(said, inside, ("a", "b"))
 
-    # As many as are said to be: no bias, and what is left of an offset is the share.
+    # Counts match the predictions: there is no bias, and an offset comes from the share alone.
     right = fit([0.75, 0.25], 30, 10)
     assert (right["n"], right["counts"]) == ([30, 10], [[30, 0], [10, 0]])
     assert right["offsets"] == pytest.approx(-np.log([0.75, 0.25]), abs=1e-4)
-    # A bias b of either sign makes the share of "a" s = 1 / (1 + exp(-2 b)). Those that may be
-    # either are split as s, and of 60 and 20 others 60 - 80 s = b: s is 0.7434.
+    # A bias b of either sign makes the share of "a" s = 1 / (1 + exp(-2 b)). Faces that may be
+    # either are split by s, and with 60 and 20 others 60 - 80 s = b: s is 0.7434.
     either = fit([0.5, 0.5], 60, 20, 20)
     assert (either["n"], either["counts"]) == ([74.9, 25.1], [[74.9, 0], [25.1, 0]])
-    # Of a class without a face half a one is counted, and 10 - 10 s = b: b is 1.0640.
+    # A class without a face is given half a one, and 10 - 10 s = b: b is 1.0640.
     none = fit([0.5, 0.5], 10, 0)
     assert none["n"] == [10, 0]
     expected = [1.064 - np.log(10 / 10.5), -1.064 - np.log(0.5 / 10.5)]
@@ -142,27 +142,27 @@ def test_confusions_by_hand() -> None:
 
 
 def test_a_face_of_several_classes_is_split_as_the_model_has_its_part_of_them() -> None:
-    """Such that the biases are 0: members are in sum what is said."""
+    """The biases are 0 here: the members of each class add up to its predicted mass."""
     said = np.array([[0.75, 0.25]] * 80 + [[0.25, 0.75]] * 20, np.float32)
     of = {"a": [1.0, 0.0], "b": [0.0, 1.0], "either": [1.0, 1.0]}
     part = np.array([of["a"]] * 50 + [of["b"]] * 10 + [[1 / 3, 1.0]] * 20 + [of["either"]] * 20)
     fitted = fit_confusions(said, said * part.astype(np.float32), ("a", "b"))
-    # Of the third kind a quarter is in either class, half and half; the fourth is split as said.
+    # The third kind has a quarter in each class, so half goes to each; the fourth is split as said.
     assert fitted["n"] == [50 + 10 + 5, 10 + 10 + 15]
     assert fitted["counts"] == [[60, 5], [20, 15]]
     assert fitted["offsets"] == pytest.approx(-np.log([0.65, 0.35]), abs=1e-4)
 
 
 def test_a_class_with_one_face_by_hand() -> None:
-    """Of ten faces that look alike, one is of the other class."""
+    """Ten faces look alike, and one is of the other class."""
     said = np.tile(np.array([0.5, 0.5], np.float32), (10, 1))
     fitted = fit_confusions(*class_masses(said, np.array([0] * 9 + [1])), ("a", "b"))
     assert (fitted["n"], fitted["counts"]) == ([9, 1], [[9, 0], [1, 0]])
     # With s = 1 / (1 + exp(-2 b)), 9 - 10 s = b: b is 0.7689.
     expected = [0.7689 - np.log(0.9), -0.7689 - np.log(0.1)]
     assert fitted["offsets"] == pytest.approx(expected, abs=1e-3)
-    # No draw of faces within the classes changes anything: the ridge alone is open, as 1 squared
-    # over the curvature between the classes, 1 + 2 * 10 s (1 - s), and over 1 of what both share.
+    # Redrawing faces within the classes changes nothing: only the ridge is uncertain. Its variance
+    # is 1 over the squared curvature: 1 + 2 * 10 s (1 - s) between the classes, 1 in common.
     s = 1 / (1 + np.exp(-2 * 0.7689))
     member = np.repeat(np.eye(2), [9, 1], axis=0)
     covariance = _covariance(member, np.tile([s, 1 - s], (10, 1)), None)
@@ -171,8 +171,8 @@ def test_a_class_with_one_face_by_hand() -> None:
 
 
 def test_shares_of_a_class_with_a_face_or_none_by_hand() -> None:
-    """A face that was taken for another class leaves a third for the right one, which varies as a
-    beta distribution of 1/2 and 1 does; of a class without a face all is right, in all draws.
+    """A face taken for another class leaves a share of 1/3 to the right one, which varies as a beta
+    distribution of 1/2 and 1 does; a class without a face is entirely right in all draws.
     """
     counts = np.array([[0, 1, 0], [0, 7, 0], [0, 0, 0]])
     confusions = Confusions(counts.sum(1), counts, np.zeros(3), np.zeros((3, 3)))
@@ -185,7 +185,7 @@ def test_shares_of_a_class_with_a_face_or_none_by_hand() -> None:
 
 
 def test_one_face_stands_for_no_more_than_eight() -> None:
-    """Where priors are drawn that would have it stand for most of all faces.
+    """Also under drawn priors that would make it stand for most of the faces.
 
     Both classes look alike: with weights w and 100 - w, the offset of the first is
     b - log((100 - w) / w) / 2, where 1 / (1 + exp(-2 b)) is (100 - w - b) / 100.
@@ -217,7 +217,7 @@ def test_what_all_offsets_have_in_common_is_no_uncertainty() -> None:
 
 
 def test_near_duplicates_of_calibration_faces_add_no_certainty() -> None:
-    """Each face four times over."""
+    """Each face appears four times."""
     labels, p = (np.repeat(part, 4, axis=0) for part in faces([90] * 3, np.random.default_rng(4)))
 
     def spread(groups: Any) -> float:
@@ -230,7 +230,7 @@ def test_near_duplicates_of_calibration_faces_add_no_certainty() -> None:
 
 
 def test_a_face_that_is_said_not_to_be_what_it_is_counts_as_one() -> None:
-    """Its probability was 0 once rounded, and one such face made all offsets no numbers."""
+    """Its probability was rounded to 0, and one such face made every offset NaN."""
     p = np.array([[1, 0]] * 30 + [[0.2, 0.8]] * 30, np.float32)
     fitted = fit_confusions(*class_masses(p, np.array([0] * 29 + [1] * 31)), ("a", "b"))
     assert (fitted["n"], fitted["counts"]) == ([29, 31], [[29, 0], [1, 30]])
@@ -306,12 +306,12 @@ def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
     rng = np.random.default_rng(3)
     labels, p = faces([400, 400, 400], rng)
     known = Confusions.from_dict(fit_confusions(*class_masses(p, labels), NAMES))
-    # A class that no calibration face is of
+    # A class without calibration faces.
     mine = labels < 2
     two = Confusions.from_dict(fit_confusions(*class_masses(p[mine], labels[mine]), NAMES))
     spread = np.var(two.draw_offsets(500, rng) @ [-0.5, -0.5, 1])
     assert spread > 10 * np.var(known.draw_offsets(500, rng) @ [-0.5, -0.5, 1])
-    # Probabilities that are wrong in more than a bias: the offsets depend on the make-up.
+    # Probabilities that are wrong by more than a bias: the offsets depend on the make-up.
     sure = p**3 / (p**3).sum(1, keepdims=True)
     wrong = Confusions.from_dict(fit_confusions(*class_masses(sure, labels), NAMES))
     for contrast in ([2, -1, -1], [-1, 2, -1], [-1, -1, 2]):
@@ -322,7 +322,7 @@ def test_what_calibration_faces_do_not_tell_is_not_known() -> None:
 
 @pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
 def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
-    """Twenty faces, all of one class: Wilson's interval of 20 of 20 begins at 83.9 %."""
+    """Twenty faces, all of one class: Wilson's interval for 20 of 20 begins at 83.9 %."""
     p = np.tile(np.array([[1, 0]], np.float32), (20, 1))
 
     def of(pictures: Any) -> Any:
@@ -334,7 +334,7 @@ def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
     assert alone.interval() == pytest.approx(np.array([[0.8389, 1], [0, 0.1611]]), abs=1e-3)
     # Ten pictures of two faces each are ten observations: 10 of 10 begins at 72.2 %.
     assert of(np.arange(20) // 2).interval()[0, 0] == pytest.approx(0.7225, abs=1e-3)
-    # The change between two such tables: by Newcombe, as far as either end may lie.
+    # The change between two such tables, by Newcombe, reaches as far as either end may lie.
     moved, ends = alone.change_to(alone)
     assert moved == pytest.approx([0, 0], abs=1e-6)
     assert ends == pytest.approx(np.array([[-0.1611, 0.1611]] * 2), abs=2e-3)
@@ -342,7 +342,7 @@ def test_what_no_face_shows_is_not_known_to_be_absent(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
 def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> None:
-    """Two of three faces, in one picture, in ten and in forty alike."""
+    """Two of three faces, the same in one picture, in ten and in forty."""
 
     def of(count: int) -> Any:
         p = np.tile(np.array([[1, 0], [1, 0], [0, 1]], np.float32), (count, 1))
@@ -356,18 +356,18 @@ def test_few_pictures_tell_little_however_many_faces_they_have(method: str) -> N
         assert of(count).interval() == pytest.approx(
             np.array([[low, high], [1 - high, 1 - low]]), abs=1e-3
         )
-    # By hand, of one: (2/3 + 1.92) / 4.84 -+ 1.96 / 4.84 * sqrt(2/9 + 0.96).
+    # By hand, for one: (2/3 + 1.92) / 4.84 -+ 1.96 / 4.84 * sqrt(2/9 + 0.96).
     assert of(1).interval()[0] == pytest.approx([0.094, 0.975], abs=2e-3)
-    # Of many, the draws are believed: here each is alike.
+    # With many pictures the draws are believed: here all of them are alike.
     assert np.diff(of(40).interval()).max() < 0.01
-    # The change from few pictures is as little known as they are.
+    # A change from few pictures is as uncertain as their share.
     _, ends = of(1).change_to(of(40))
     assert ends[0] == pytest.approx([0.667 - 0.975, 0.667 - 0.094], abs=5e-3)
 
 
 @pytest.mark.parametrize("method", ["em", "adjusted"])
 def test_either_holds_the_truth_whichever_faces_they_are_like(method: str) -> None:
-    """Of the other source's faces the model says "a" far more often."""
+    """On faces like the other source's, the model says "a" far more often."""
     rng = np.random.default_rng(5)
 
     def seen(counts: list[int], bias: float) -> tuple[Any, Any]:
@@ -428,7 +428,7 @@ def test_a_change_holds_what_every_correction_says_of_it() -> None:
     after = combine({"x": of(0.4), "y": of(0.8)}, np.array([0.6, 0.4]))
     moved, ends = before.change_to(after)
     assert moved == pytest.approx([0.2, -0.2])
-    # By x it is 0.1 and by y 0.3; rounds are paired and drawn alike here.
+    # It is 0.1 by x and 0.3 by y; rounds are paired, and drawn alike here.
     assert ends == pytest.approx(np.array([[0.1, 0.3], [-0.3, -0.1]]))
 
 
@@ -448,7 +448,7 @@ def test_raked_cells_add_up_to_margins() -> None:
 
 @pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
 def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) -> None:
-    """A hundred pictures of a thousand faces, half of them of each class: 50 +- 9.8 %."""
+    """A hundred pictures of a thousand faces each, half with each class: 50 +- 9.8 %."""
     p = np.repeat(np.tile(np.array([[1, 0], [0, 1]], np.float32), (50, 1)), 1_000, axis=0)
     pictures = np.repeat(np.arange(100), 1_000)
     if method == "naive":
@@ -461,7 +461,7 @@ def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) 
 
 
 def test_of_a_video_with_more_tracks_than_a_round_holds_some_stand_for_all() -> None:
-    """Of two videos, of 90,000 and 30,000 tracks, drawn together with a few photos."""
+    """Two videos, of 90,000 and 30,000 tracks, are drawn together with a few photos."""
     videos = np.r_[np.repeat([7, 9], [90_000, 30_000]), 10:60]
     rows, part = whole_pictures(videos, 1_000, np.random.default_rng(4))
     assert len(rows) == len(np.unique(rows)) == 1_000

@@ -1,4 +1,4 @@
-"""The SQL of the pages, run by DuckDB on a table that annotate wrote."""
+"""The SQL of the documentation pages, run by DuckDB on a table that annotate wrote."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_shares_of_pictures_add_up(table: Path) -> None:
 
 
 def test_sql_counts_tracks_and_videos_as_an_audit_does(tmp_path: Path) -> None:
-    """Beside photos with three faces and with one."""
+    """The videos stand beside photos with three faces and with one."""
     (tmp_path / "t").mkdir()
     videos(tmp_path / "t" / "part-00000000.parquet", [0, 1, 1], 20)
     pq.write_table(part(600, 3), tmp_path / "t" / "part-00000001.parquet")

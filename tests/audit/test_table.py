@@ -1,4 +1,4 @@
-"""Tables made up by the test: what is counted, what is kept, and how much memory that takes."""
+"""Made-up tables: what is counted, what is kept, and how much memory that takes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from facewise.batch.schema import arrow_schema
 from facewise.errors import TableError
 from facewise.reporting.confusions import LABELS, Confusions
 
-GROUP = 18_000  # a multiple of the turns below, and more than a batch
+GROUP = 18_000  # a multiple of the cycle of 6 below, and more than a batch
 
 SAID = pa.array([["age"], [], [], [], None, None], pa.list_(pa.string()))
 
 
 def part(rows: int, seed: int, *, ethnicity: bool = True) -> pa.Table:
-    """Pictures with three faces, one face, none, and an error, in turn; the rest as it falls."""
+    """In turn, pictures with three faces, one, none, and an error; probabilities are random."""
     schema = arrow_schema()
     rng = np.random.default_rng(seed)
     turn = np.arange(rows) % 6
@@ -63,7 +63,7 @@ def write(folder: Path, rows: int, **options: Any) -> Path:
 
 @contextmanager
 def peak_bytes() -> Iterator[list[int]]:
-    """What Arrow and NumPy held together at most, added up."""
+    """Yield a list that receives the sum of Arrow's and NumPy's peak memory."""
     before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
     out: list[int] = []
     pa.set_memory_pool(pool)
@@ -95,7 +95,7 @@ def test_rows_are_counted_as_they_are(tmp_path: Path) -> None:
 
 
 def test_images_are_counted_where_their_first_faces_were_filtered_out(tmp_path: Path) -> None:
-    """As SQL may do it; also where a batch ends between a picture's faces."""
+    """An SQL filter may do so; also where a batch ends between a picture's faces."""
     rows = part(6 * 5_000, 0)
     kept = rows.filter(pc.field("face_index") > 0)
     assert len(kept) == 10_000
@@ -168,7 +168,7 @@ def test_faces_that_lack_an_attribute_are_left_out_of_it_alone(tmp_path: Path) -
 
 
 def made_up(bias: float = 0.0) -> dict[str, Confusions]:
-    """Of every attribute; the bias raises the first half of the classes."""
+    """Confusions of every attribute; the bias raises the first half of the classes."""
     out = {}
     for name, labels in LABELS.items():
         k = len(labels)
@@ -196,7 +196,7 @@ def test_crossings_add_up_to_the_attributes_with_intervals(
 
 
 def sure() -> dict[str, Confusions]:
-    """Of every attribute, of a model that takes no class for another."""
+    """Confusions of every attribute, for a model that takes no class for another."""
     out = {}
     for name, labels in LABELS.items():
         k = len(labels)
@@ -208,7 +208,7 @@ def sure() -> dict[str, Confusions]:
 def test_a_crossing_is_of_the_faces_that_have_its_attributes(
     tmp_path: Path, sources: tuple[str, ...]
 ) -> None:
-    """Of 600 on photos all are young, of 230 more, of whom no ethnicity is known, all are old."""
+    """The 600 faces of known ethnicity are all young; the other 232 are all old."""
     turns = np.arange(830 // 4 * 6 + 6)
     young = turns // 6 < 150
     table = part(len(turns), 0)
@@ -273,7 +273,7 @@ def test_intervals_hold_every_source_unless_one_is_named(tmp_path: Path) -> None
 
 
 def test_a_handful_of_faces_is_counted_and_not_corrected(tmp_path: Path) -> None:
-    for rows, corrected in ((42, False), (48, True)):  # of six rows, four have a face
+    for rows, corrected in ((42, False), (48, True)):  # four of six rows have a face
         figures, shares = audit_faces(
             read_faces(write(tmp_path / str(rows), rows)), {"a": made_up(), "b": made_up(0.7)}
         )
@@ -287,9 +287,9 @@ def test_a_handful_of_faces_is_counted_and_not_corrected(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
 def test_a_track_on_video_counts_once(kind: pa.DataType, tmp_path: Path) -> None:
-    """Two videos, the second over a batch's end, of tracks that come and go; and photos.
+    """Two videos whose tracks come and go, the second across a batch's end; and photos.
 
-    Names may be pandas' categories, as in a part of a table that it wrote.
+    Names may be pandas categories, as in a part that pandas wrote.
     """
     rows = 2 * GROUP
     table = part(rows, 3)
@@ -315,7 +315,7 @@ def test_a_track_on_video_counts_once(kind: pa.DataType, tmp_path: Path) -> None
 def genders(
     path: Path, faces: int, *, copies: int = 0, digits: int | None = None
 ) -> dict[str, Any]:
-    """Figures of a table of pictures with one face each, and of copies of the first of them."""
+    """Audit a table of one-face pictures and copies of the first of them; return the figures."""
     p_male = np.random.default_rng(0).random(faces).astype(np.float32)
     p_male = np.concatenate([p_male, p_male[:copies]])
     if digits is not None:
@@ -355,9 +355,9 @@ def test_a_note_says_that_many_pictures_count_as_copies(tmp_path: Path) -> None:
 
 
 def videos(path: Path, men: list[int], tracks: int) -> Path:
-    """A table of videos, in each so many tracks of one person, each on two frames.
+    """Write a table of videos, each with ``tracks`` tracks of one person, each on two frames.
 
-    Of age and ethnicity tracks differ, or they would be copies of one.
+    Tracks differ in age and ethnicity, or they would count as copies of one.
     """
     rows = len(men) * tracks * 2
     table = part(rows * 6 // 4, 0).filter(pc.field("face_index").is_valid())
@@ -382,7 +382,7 @@ def videos(path: Path, men: list[int], tracks: int) -> Path:
 def test_a_video_is_one_observation_however_many_tracks_it_has(
     tmp_path: Path, known: dict[str, dict[str, Confusions]]
 ) -> None:
-    """Of one woman, Wilson's ends of 0 of 1; of 6 men of 10, these or those of draws of ten."""
+    """One woman: Wilson's ends for 0 of 1. 6 men of 10: Wilson's ends, or those of draws of ten."""
     for men, share, low, high in (
         ([0], 0, 0, 0.7935),
         ([1] * 6 + [0] * 4, 0.6, 0.3, 0.865),
@@ -399,7 +399,7 @@ def test_a_video_is_one_observation_however_many_tracks_it_has(
 
 
 def test_videos_are_drawn_anew_as_pictures_are(tmp_path: Path) -> None:
-    """Of fifty people, thirty of them men, shares are off by the root of 0.6 * 0.4 / 50."""
+    """With fifty people, thirty of them men, shares are off by the root of 0.6 * 0.4 / 50."""
     faces = read_faces(videos(tmp_path / "t.parquet", [1] * 30 + [0] * 20, 40))
     for kind in audit_faces(faces, {"a": sure()}, crossings=False)[1]["gender"].values():
         (shares,) = kind.parts.values()
@@ -446,7 +446,7 @@ def made_by(rows: pa.Table, model: str, weights: str) -> pa.Table:
 
 
 def test_several_tables_are_read_as_one(tmp_path: Path) -> None:
-    """Also where both have a video of that name: what the one ends with the other begins with."""
+    """Also where one ends and the next begins with a video of the same name."""
     one = part(6, 0).filter(pa.array(np.arange(6) < 3))
     for name, column in (("image_id", ["a.mp4::0"] * 3), ("track_id", [0, 1, 2])):
         position = one.schema.get_field_index(name)
