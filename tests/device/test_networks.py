@@ -1,4 +1,4 @@
-"""The networks as the page has them are those that ship: the same numbers, in the same file."""
+"""The page's networks match those that ship: the same numbers, in the same file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 
 
 def windows(image: Array, size: int, stride: int) -> Array:
-    """``(H, W, C)`` to ``(h, w, size, size, C)``; the last ones may reach past the edge."""
+    """Cut ``(H, W, C)`` into ``(h, w, size, size, C)``; the last windows may pass the edge."""
     over = [max(0, -(-(side - size) // stride) * stride + size - side) for side in image.shape[:2]]
     padded = np.pad(image, [(0, over[0]), (0, over[1]), (0, 0)], constant_values=-np.inf)
     view = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))
@@ -33,7 +33,7 @@ def windows(image: Array, size: int, stride: int) -> Array:
 
 
 def run_flat(data: bytes, layers: list[dict[str, Any]], image: Array) -> Array:
-    """Logit and regressions of every place ``(h, w, outputs)``, from the flat file alone."""
+    """Logit and regressions at every position ``(h, w, outputs)``, from the flat file alone."""
     numbers = np.frombuffer(data, np.float32)
     for layer in layers:
         size = layer["size"]
@@ -73,7 +73,7 @@ def test_flat_networks_answer_as_the_shipped_ones(name: str, shape: tuple[int, i
     for found, output in zip(expected[1:], session.get_outputs()[1:], strict=True):
         first, last = sizes[output.name]
         assert np.abs(out[..., first:last] - found).max() < 1e-4
-    # The negative control: the first layer without its bends, and it shows.
+    # Negative control: slopes of 1 in the first layer change the result.
     broken = np.frombuffer(data, np.float32).copy()
     outputs = layers[0]["outputs"]
     broken[outputs : 2 * outputs] = 1

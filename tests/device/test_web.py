@@ -1,4 +1,4 @@
-"""The TypeScript of the page: checked strictly, and its own tests."""
+"""The page's TypeScript: a strict type check, and its own tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*arguments: str) -> None:
 
 
 def test_the_files_mirror_the_python_rooms() -> None:
-    """Who knows one finds the way in the other; docs/device.md names what has no counterpart."""
+    """Knowing one helps to find the way in the other; docs/device.md names every file."""
     python = {path.stem for path in (ROOT / "src/facewise").glob("*.py")}
     script = {path.stem for path in (ROOT / "web/src").glob("*.ts")}
     assert script - python == {"kernels", "spec", "webgpu", "worker"}
