@@ -1,7 +1,8 @@
-"""Scenes for the detector's golden, and what counts as the same face.
+"""Scenes for the detector's golden file, and what counts as the same face.
 
-Whole numbers and Pillow's fixed-point filters only, no random generator: the pictures are the same
-on every machine. ``scripts/mtcnn_parity.py`` shows them to facenet-pytorch and stores its answers.
+Only whole numbers and Pillow's fixed-point filters are used, and no random generator, so the
+pictures are the same on every machine. ``scripts/mtcnn_parity.py`` shows them to facenet-pytorch
+and stores its answers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ DATA = Path(__file__).parents[1] / "data"
 MIN_FACE_PX = 20
 MIN_IOU = 0.9
 MAX_LANDMARK_SHARE = 0.03
-"""Of the width of the reference's box."""
+"""As a share of the width of the reference's box."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -87,7 +88,7 @@ def is_same_face(box: Floats, points: Floats, other_box: Floats, other_points: F
 
 
 def count_matches(boxes: Floats, points: Floats, other_boxes: Floats, other_points: Floats) -> int:
-    """How many of N reference faces are among M others, each of those taken once."""
+    """How many of N reference faces are among M others, each matched at most once."""
     left = list(range(len(other_boxes)))
     matched = 0
     for box, own in zip(boxes, points, strict=True):

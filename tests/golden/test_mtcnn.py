@@ -1,6 +1,6 @@
 """The detector against facenet-pytorch's stored answers on a dozen scenes.
 
-``docs/mtcnn.md`` says how they are made anew; ``docs/results/mtcnn-parity.md`` has the comparison
+``docs/mtcnn.md`` says how to regenerate them; ``docs/results/mtcnn-parity.md`` has the comparison
 on some 500 scenes.
 """
 
@@ -51,7 +51,7 @@ def ours() -> Found:
 
 
 def shares(golden: Found, ours: Found) -> tuple[float, float]:
-    """Of the reference's faces, the matched share; of ours, the share that it has too."""
+    """The matched share of the reference's faces, and of ours."""
     matched = sum(count_matches(*golden[name], *ours[name]) for name in golden)
     theirs = sum(len(boxes) for boxes, _ in golden.values())
     return matched / theirs, matched / sum(len(boxes) for boxes, _ in ours.values())
