@@ -45,14 +45,14 @@ def test_without_strength_the_crop_is_the_one_that_serving_cuts(cache: FaceCache
 
 
 def test_a_large_picture_is_averaged_as_serving_does(cache: FaceCache) -> None:
-    """Bilinear sampling alone took single pixels of the noise that serving averages away."""
+    """Bilinear sampling alone picked up single pixels of noise that serving averages away."""
     face = cv2.resize(cache.image(0), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(0).normal(0, 40, face.shape)
     face = np.clip(face + noise, 0, 255).astype(np.uint8)
     landmarks = cache.landmarks[0] * 8
 
     def detail(crop: np.ndarray) -> float:
-        middle = crop[24:-24, 24:-24].astype(np.float32)  # no border, which is another in each
+        middle = crop[24:-24, 24:-24].astype(np.float32)  # no border: the two have different ones
         return float(cv2.Laplacian(middle, cv2.CV_32F).var())
 
     served = detail(warp(face, similarity_transform(landmarks, TEMPLATE), SIZE))
@@ -63,7 +63,7 @@ def test_a_large_picture_is_averaged_as_serving_does(cache: FaceCache) -> None:
 
 
 def test_a_panorama_is_learnt_from(cache: FaceCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV 4 warps no picture with a side over 32,766 pixels."""
+    """OpenCV 4 does not warp pictures with a side over 32,766 pixels."""
     warp_affine = cv2.warpAffine
 
     def limited(rgb: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_a_panorama_is_learnt_from(cache: FaceCache, monkeypatch: pytest.MonkeyP
 
 
 def test_jpeg_keeps_red_better_than_blue() -> None:
-    """Its brightness is two and a half times as much red as blue, and colour is stored coarsely."""
+    """Luma holds two and a half times as much red as blue, and chroma is stored coarsely."""
     stripes = np.zeros((SIZE, SIZE, 3), np.uint8)
     stripes[:, ::2] = 255
     left = []

@@ -1,4 +1,4 @@
-"""Faces on disk: what is not found, what cannot be read, and a cache that was interrupted."""
+"""Faces on disk: faces not found, files that cannot be read, and an interrupted cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from facewise.types import ImageArray
 
 
 def listing(folder: Path, pictures: Path, names: list[str]) -> DataSet:
-    """Fixture faces by number; "plain" has no face, "broken" is no picture."""
+    """Fixture faces by number; "plain" has no face, "broken" is not a picture."""
     folder.mkdir(exist_ok=True)
     faces = sorted((pictures / "faces").glob("*.webp"))
     Image.new("RGB", (100, 80), (90, 120, 100)).save(folder / "plain.png")
@@ -44,7 +44,7 @@ def test_where_no_face_is_found_the_data_sets_median_frames_it(
     with caplog.at_level("INFO", "facewise"):
         build_cache(tmp_path / "c", [data_set], workers=1)
     cache = open_cache(tmp_path / "c")
-    assert cache.found.tolist() == [True, True, True, False]  # what cannot be read is left out
+    assert cache.found.tolist() == [True, True, True, False]  # unreadable files are left out
     assert "csv: 4 faces, 1 not found" in caplog.text
     sizes = np.array([cache.image(row).shape[1::-1] for row in range(3)], np.float32)
     middle = np.median(cache.landmarks[:3] / sizes[:, None], axis=0)
@@ -106,7 +106,7 @@ def test_a_cache_of_other_pictures_or_another_detector_is_built_anew(
 
     assert built_anew()
     assert not built_anew()
-    os.utime(tmp_path / "d/plain.png", ns=(1, 1))  # another picture of that name, maybe
+    os.utime(tmp_path / "d/plain.png", ns=(1, 1))  # perhaps another picture of that name
     assert built_anew()
     monkeypatch.setattr(caches, "DETECTION", -1)
     assert built_anew()
@@ -121,7 +121,7 @@ def test_a_cache_of_other_pictures_or_another_detector_is_built_anew(
 def test_a_crop_of_a_large_picture_is_the_one_that_serving_cuts(
     cache: FaceCache, angle: float, zoom: float
 ) -> None:
-    """Of 12 megapixels 5 MB are stored, and the widest framing sees no edge of what is kept."""
+    """12 megapixels take 5 MB, and even the widest framing sees no edge of what is kept."""
     turn = cv2.getRotationMatrix2D((96, 96), angle, zoom)
     turn[:, 2] += (2000 - 96, 1500 - 96)
     large = cv2.warpAffine(cache.image(0), turn, (4000, 3000), borderMode=cv2.BORDER_REFLECT)
@@ -142,7 +142,7 @@ def test_small_pictures_are_stored_as_they_are(cache: FaceCache) -> None:
     assert compact(image, landmarks)[0] is image
     nowhere = np.full((5, 2), np.nan, np.float32)
     whole, unfound = compact(np.zeros((3000, 4000, 3), np.uint8), nowhere)
-    assert whole.shape == (866, 1155, 3)  # of what has no face nothing is cut off
+    assert whole.shape == (866, 1155, 3)  # without a face, nothing is cut off
     assert np.isnan(unfound).all()
 
 
@@ -160,11 +160,11 @@ def test_a_large_photo_is_found_in_and_kept_small(pictures: Path, tmp_path: Path
     assert np.hypot(*eyes) == pytest.approx(caches.EYES_PX, rel=0.15)
     left, top = stored.landmarks[0].min(axis=0).astype(int)
     right, bottom = stored.landmarks[0].max(axis=0).astype(int)
-    assert stored.image(0)[top:bottom, left:right].std() > 20  # the face, not the grey round it
+    assert stored.image(0)[top:bottom, left:right].std() > 20  # the face, not the grey around it
 
 
 def test_few_chunks_are_under_way_at_a_time() -> None:
-    """A pool's own map takes all chunks at once, and holds what is read before it is written."""
+    """A pool's own map submits all chunks at once, and holds what is read until it is written."""
     under_way, most = 0, 0
 
     class Counting(ThreadPoolExecutor):

@@ -1,4 +1,4 @@
-"""What is said of a run before it takes minutes, and of one before it is exported."""
+"""Checks of a run before it takes minutes, and before it is exported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ bfloat16 = false
 
 
 def leave_run(folder: Path, config: TrainConfig, **last: Any) -> Path:
-    """The folder of a run as ``train`` leaves it, its weights random."""
+    """Create a run's folder as ``train`` leaves it, with random weights; return its best.pt."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": bare_network(config).state_dict()}, folder / "best.pt")
     torch.save({"epoch": config.optim.epochs, "fingerprint": "faces", **last}, folder / "last.pt")
@@ -85,7 +85,7 @@ def test_a_file_that_says_otherwise_than_its_run_exports_and_teaches_nothing(
         with pytest.raises(OptionError, match=rf"trained with another config, .*{words}"):
             raise result.exception or AssertionError(result.output)
     assert not out.exists()
-    # What the message offers works.
+    # What the message suggests works.
     config = str(runs / "mine/config.json")
     command = ["export", "--config", config, "--out", str(out), "--name", "m", "--version", "1"]
     assert CliRunner().invoke(app, [*command, *where], catch_exceptions=False).exit_code == 0
@@ -95,7 +95,7 @@ def test_a_checkpoint_alone_does_not_say_what_it_is(toml: Path) -> None:
     config = load_config(toml)
     best = leave_run(toml.parent / "mine", config)
     check_checkpoint(config, best)
-    best.with_name("last.pt").unlink()  # a run made by hand
+    best.with_name("last.pt").unlink()  # as in a run put together by hand
     check_checkpoint(config, best)
     best.with_name("config.json").unlink()
     with pytest.raises(OptionError, match=r"config\.json, which .* is missing"):
@@ -121,14 +121,14 @@ def test_a_run_does_not_go_on_from_other_files(toml: Path) -> None:
     toml.write_text(TOML.replace("[optim]", f"init = '{other}'\n[optim]"))
     config = load_config(toml)
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
-    for files in ({"files": {"init": digest}}, {}):  # as older versions left it
+    for files in ({"files": {"init": digest}}, {}):  # the latter as older versions left it
         leave_run(folder / "mine", config, epoch=1, **files)
         assert check(config, folder) is not None
     leave_run(folder / "mine", config, epoch=1, files={"init": "another"})
     with pytest.raises(OptionError, match="began with another file as init"):
         check(config, folder)
     leave_run(folder / "mine", config, files={"init": "another"})
-    assert check(config, folder) is not None  # finished: nothing is read
+    assert check(config, folder) is not None  # finished: no file is read
 
 
 @pytest.mark.parametrize(
@@ -220,4 +220,6 @@ def test_a_short_run_is_not_all_warm_up() -> None:
     rates = [learning_rate_factor(step, 40, 200) for step in range(40)]
     assert max(rates) > 0.99
     assert rates[-1] < 0.05
-    assert learning_rate_factor(100, 2390, 200) == 101 / 200  # as configs say where they can
+    assert (
+        learning_rate_factor(100, 2390, 200) == 101 / 200
+    )  # the configured warm-up, as this run is long enough

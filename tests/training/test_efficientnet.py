@@ -45,7 +45,7 @@ LITE = TrainConfig(
 
 
 def make_alive(module: Any) -> None:
-    """Random weights that a picture gets through: those of a plain convolution die away."""
+    """Random weights that let a picture through; with PyTorch's defaults the signal dies away."""
     torch.manual_seed(7)
     for part in module.modules():
         if isinstance(part, torch.nn.Conv2d):
@@ -65,7 +65,7 @@ def convert() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def source() -> dict[str, Tensor]:
-    """Random weights under the package's names; the shapes are those of its file."""
+    """Random weights with the names and shapes of those in the package's file."""
     generator = torch.Generator().manual_seed(1)
     state: dict[str, Tensor] = {}
 
@@ -93,13 +93,13 @@ def source() -> dict[str, Tensor]:
 
 
 def as_published(w: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Features by the paper's layout and the package's names, batch norms and all."""
+    """Features by the paper's layout and the package's names, including the batch norms."""
     from torch.nn import functional
 
     def layer(x: Tensor, conv: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
         kernel = w[f"{conv}.weight"]
         pads = []
-        for side in (x.shape[3], x.shape[2]):  # TensorFlow's SAME, as its documentation has it
+        for side in (x.shape[3], x.shape[2]):  # TensorFlow's SAME, as documented
             total = max((-(-side // stride) - 1) * stride + kernel.shape[2] - side, 0)
             pads += [total // 2, total - total // 2]
         x = functional.conv2d(functional.pad(x, pads), kernel, stride=stride, groups=groups)
@@ -125,8 +125,8 @@ def as_published(w: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_shapes(size: int) -> None:
     backbone = EfficientNetLite0()
     assert len(backbone.stages) == 18
-    # 4,652,008 parameters are published, the classifier's and two a channel of batch norm among
-    # them; here a channel has one, its bias.
+    # 4,652,008 parameters are published, including the classifier's and two per batch-norm channel;
+    # here each channel has one, its bias.
     classifier, channels = 1280 * 1000 + 1000, 21_008
     assert sum(p.numel() for p in backbone.parameters()) == 4_652_008 - classifier - channels
     assert backbone(torch.zeros(2, 3, size, size)).shape == (2, 1280)
@@ -136,9 +136,9 @@ def test_shapes(size: int) -> None:
     ("kernel", "side", "expected"),
     [
         # A row of 1, 2, 3, ... under a kernel of ones, stride 2: sums worked out by hand.
-        (3, 4, [1 + 2 + 3, 3 + 4]),  # even: nothing before, one behind
-        (3, 5, [1 + 2, 2 + 3 + 4, 4 + 5]),  # odd: one before, one behind
-        (5, 4, [1 + 2 + 3 + 4, 2 + 3 + 4]),  # even: one before, two behind
+        (3, 4, [1 + 2 + 3, 3 + 4]),  # even: nothing before, one after
+        (3, 5, [1 + 2, 2 + 3 + 4, 4 + 5]),  # odd: one before, one after
+        (5, 4, [1 + 2 + 3 + 4, 2 + 3 + 4]),  # even: one before, two after
         (5, 5, [1 + 2 + 3, 1 + 2 + 3 + 4 + 5, 3 + 4 + 5]),  # odd: two and two
     ],
 )
@@ -157,7 +157,7 @@ def test_padding_is_tensorflows(kernel: int, side: int, expected: list[int]) -> 
 
 
 def test_a_row_of_numbers_shows_where_tensorflow_pads() -> None:
-    """Symmetric padding, PyTorch's own, gives other sums on an even side."""
+    """Symmetric padding, as in PyTorch, gives other sums on an even side."""
     ours = SameConv(1, 1, stride=2)
     theirs = torch.nn.Conv2d(1, 1, 3, 2, 1)
     theirs.load_state_dict(ours.state_dict())
@@ -227,7 +227,7 @@ def test_a_run_of_it_exports_and_starts_another(cache: FaceCache, tmp_path: Path
     folder = train(LITE, cache_folder=cache.folder, runs_folder=tmp_path, workers=0, threads=1)
     path = tmp_path / "lite.onnx"
     crops = plain_crops(cache, LITE, np.arange(4))
-    export_onnx(LITE, folder / "best.pt", path, crops=crops)  # raises where it differs
+    export_onnx(LITE, folder / "best.pt", path, crops=crops)  # raises if the outputs differ
     network = make_network(LITE)
     load_exported(network, path)
     stored = torch.load(folder / "best.pt", weights_only=True)["model"]

@@ -1,4 +1,4 @@
-"""The teacher of frozen networks: dlib's network, its conversion, and heads that know no answer."""
+"""The frozen networks as a teacher: dlib's network, its conversion, heads that know no answer."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_a_shortcut_averages_and_what_is_missing_is_zero() -> None:
     x = torch.arange(2 * 8 * 8.0).view(1, 2, 8, 8)
     with torch.inference_mode():
         y = block(x)
-    assert y.shape == (1, 3, 4, 4)  # the shortcut's 4 x 4; the convolution's is 3 x 3
+    assert y.shape == (1, 3, 4, 4)  # the shortcut gives 4 x 4, the convolution 3 x 3
     assert float(y[0, 0, 0, 0]) == pytest.approx(0.5 + (0 + 1 + 8 + 9) / 4)
     assert float(y[0, 1, 3, 3]) == pytest.approx(64 + (54 + 55 + 62 + 63) / 4)  # no convolution
     assert float(y[0, 2, 0, 0]) == pytest.approx(0.5)  # no shortcut
 
 
 def serialised(values: np.ndarray, *dimensions: int) -> bytes:
-    """A tensor as dlib writes it: the version, four integers with their lengths, floats."""
+    """Serialise a tensor as dlib does: the version, four integers with their lengths, floats."""
     head = b"\x01\x02"
     for value in dimensions:
         length = (value.bit_length() + 7) // 8
@@ -101,7 +101,7 @@ def test_dlib_weights_are_read_in_order_and_affine_layers_folded(convert: Module
 
 @pytest.fixture(scope="module")
 def beside(cache: FaceCache, tmp_path_factory: pytest.TempPathFactory) -> FaceCache:
-    """The cache with random weights of both pretrained networks in the folder that holds it."""
+    """The cache, with random weights of both pretrained networks in its parent folder."""
     folder = tmp_path_factory.mktemp("frozen")
     shutil.copytree(cache.folder, folder / "cache")
     torch.manual_seed(3)

@@ -37,7 +37,7 @@ def test_an_exact_age_costs_the_divergence_from_its_bell_and_the_distance_of_the
     divergence = float(torch.xlogy(bell, bell * 120).sum())
     without = age_distribution_loss(UNIFORM, ages(40, 40), sigma_years=2.0, l1=0.0)
     assert float(without) == pytest.approx(divergence, abs=1e-4)
-    # The uniform mean is 60.5; smooth L1 beyond one year is the distance less a half.
+    # The uniform mean is 60.5; beyond one year, smooth L1 is the distance less one half.
     with_distance = age_distribution_loss(UNIFORM, ages(40, 40), sigma_years=2.0, l1=0.2)
     assert float(with_distance - without) == pytest.approx(0.2 * (20.5 - 0.5), abs=1e-4)
 
@@ -57,7 +57,7 @@ def test_an_unknown_age_costs_nothing_and_does_not_dilute_the_known() -> None:
 
 def test_unknown_labels_are_left_out() -> None:
     logits = torch.zeros(2, 127)
-    logits[1, 120] = 9.0  # wrong, were its label known
+    logits[1, 120] = 9.0  # wrong, if its label were known
     known = Labels(torch.zeros(2, 2).long(), torch.tensor([1, -1]), torch.tensor([-1, -1]))
     loss = total_loss(logits, known, LossConfig(label_smoothing=0.0))
     assert float(loss) == pytest.approx(math.log(2), abs=1e-5)
@@ -78,7 +78,7 @@ def test_the_binary_loss_is_nineteen_sigmoids() -> None:
     labels = Labels(torch.tensor([[10, 10], [11, 11]]), torch.tensor([0, -1]), torch.tensor([0, 4]))
     vector = torch.cat([decades, rest], dim=1).sigmoid()
     target = torch.zeros(2, 19)
-    target[0, [0, 12, 14]] = 1  # 10 is of the first decade, 11 of the second
+    target[0, [0, 12, 14]] = 1  # 10 is in the first decade, 11 in the second
     target[1, [1, 18]] = 1
     expected = -(target * vector.log() + (1 - target) * (1 - vector).log()).mean()
     found = total_loss(logits, labels, LossConfig(kind="binary"))

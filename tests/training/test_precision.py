@@ -1,4 +1,4 @@
-"""bfloat16 only where the processor is made for it."""
+"""bfloat16 is used only on processors made for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_single_precision_stays_where_it_is_asked_for() -> None:
     platform.machine() not in ("x86_64", "AMD64"), reason="AVX-512 is of these processors"
 )
 def test_bfloat16_is_used_where_it_is_fast() -> None:
-    """Elsewhere a convolution in it takes ten times as long as in single precision."""
+    """Elsewhere, convolutions in bfloat16 take ten times as long as in single precision."""
     fast = "avx512" in torch.backends.cpu.get_cpu_capability().lower()
     assert fast_bfloat16() == fast
     assert product_type(bfloat16=True) == (torch.bfloat16 if fast else torch.float32)

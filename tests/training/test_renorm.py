@@ -33,7 +33,7 @@ def test_the_network_starts_as_the_same_function() -> None:
     assert sum(isinstance(m, NormedConv) for m in normed.modules()) == 27
     x = pictures[0]
     assert torch.allclose(plain(x), normed.eval()(x), atol=1e-3)
-    # In training a batch's own statistics take the place of the measured ones: near, not equal.
+    # In training, a batch's own statistics replace the measured ones: near, not equal.
     together = torch.cat(pictures)
     assert torch.allclose(plain(together), normed.train()(together), atol=0.05)
 
@@ -42,7 +42,7 @@ def test_training_it_and_folding_gives_a_plain_network_that_agrees() -> None:
     normed = make_backbone(frozen=4)
     pictures = make_pictures()
     add_batch_norm(normed, pictures)
-    assert isinstance(normed.depthwise[2], torch.nn.Conv2d)  # frozen: left as it was
+    assert isinstance(normed.depthwise[2], torch.nn.Conv2d)  # frozen: left unchanged
     before = normed.eval()(pictures[1]).detach()
     optimizer = torch.optim.SGD([p for p in normed.parameters() if p.requires_grad], lr=0.03)
     normed.train()

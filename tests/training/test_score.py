@@ -1,4 +1,4 @@
-"""Figures that runs choose their epochs by, against cases counted by hand."""
+"""The figures by which runs choose their epochs, against cases counted by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def one_hot(index: list[int], count: int) -> np.ndarray:
 
 
 def test_each_figure_is_of_the_pictures_that_have_its_label(cache: FaceCache) -> None:
-    """Two exact ages, one of them not found; a group and a part of one; a range across; unknown."""
+    """Two exact ages, one without a found face; a group, a part of one, a range across two; none."""
     ranges = [(30, 30), (50, 50), (20, 29), (41, 48), (18, 24), (0, 0)]
     labelled = dataclasses.replace(
         cache,
@@ -35,7 +35,7 @@ def test_each_figure_is_of_the_pictures_that_have_its_label(cache: FaceCache) ->
     genders = one_hot([0, 1, 0, 0, 0, 0], 2)
     figures = score(labelled, np.arange(6), ages, genders, one_hot([0] * 6, 5))
     assert figures == {
-        "csv_mae": pytest.approx((4 + 17) / 2),  # what is not found counts as 33
+        "csv_mae": pytest.approx((4 + 17) / 2),  # without a found face, the age counts as 33
         "csv_cs5": 0.5,
         "csv_ages": 0.5,
         "csv_ages_within_one": 1.0,

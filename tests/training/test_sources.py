@@ -1,4 +1,4 @@
-"""What is behind a run: its own data, and all that its start and its teacher learnt from."""
+"""The sources of a run: its own data, and all that its start and its teacher learnt from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop on a tiny run: it learns, resumes to the bit, exports, and refuses to mix runs."""
+"""A tiny run of the loop: it learns, resumes bit for bit, exports, and refuses to mix runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 def test_an_epoch_that_is_repeated_has_one_row(
     cache: FaceCache, finished: Path, tmp_path: Path
 ) -> None:
-    """A run that was killed between an epoch's row and its checkpoint."""
+    """The run was killed between an epoch's row and its checkpoint."""
     run(cache, tmp_path, minutes=0.0)
     folder = tmp_path / "tiny"
     text = (finished / "log.csv").read_text()
@@ -118,7 +118,7 @@ def test_too_few_faces_for_a_batch_are_refused(cache: FaceCache, tmp_path: Path)
     optim = dataclasses.replace(TINY.optim, batch_size=64)
     with pytest.raises(OptionError, match=r"18 training faces .* batch of 64: lower batch_size"):
         run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
-    assert not (tmp_path / "tiny").exists()  # nothing is in the way of smaller batches
+    assert not (tmp_path / "tiny").exists()  # no folder stands in the way of smaller batches
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_is_missing_is_said_before_the_cache_is_built(
 
 
 def test_training_fits_what_it_sees(cache: FaceCache, tmp_path: Path) -> None:
-    """Twelve epochs of a few faces at a low resolution: the loss must fall by a good part."""
+    """In twelve epochs on a few low-resolution faces, the loss must fall by a quarter."""
     optim = dataclasses.replace(TINY.optim, epochs=12, lr_head=3e-3)
     folder = run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
     losses = [float(row["train_loss"]) for row in log_of(folder)]
@@ -199,7 +199,7 @@ def test_an_export_that_differs_is_not_kept(
 def test_what_is_no_number_is_not_exported(
     cache: FaceCache, finished: Path, tmp_path: Path, fp16: bool
 ) -> None:
-    """NaN is not larger than any tolerance; and halves hold no weight over 65,504."""
+    """NaN exceeds no tolerance, and half precision holds no weight over 65,504."""
     stored = torch.load(finished / "best.pt", weights_only=True)
     if fp16:
         stored["model"]["head.hidden.weight"][0] = 1e5
@@ -287,7 +287,7 @@ def test_a_version_never_comes_to_mean_other_weights(
         with pytest.raises(FacewiseError, match="differs from PyTorch"):
             export_to_out(checkpoint=tmp_path / "other.pt", version="6")
     assert {path.name for path in out.iterdir()} == {"tiny.onnx", "tiny.json"}
-    AttributeModel(before, threads=1)  # the weights are those whose hash the spec has
+    AttributeModel(before, threads=1)  # the weights still have the hash in the spec
     after = load_spec(export_to_out(checkpoint=tmp_path / "other.pt", version="6"))
     AttributeModel(after, threads=1)
     assert (after.version, after.file) == ("6", "tiny.onnx")
@@ -302,7 +302,7 @@ def test_a_checkpoint_is_loaded_without_what_its_run_started_from(finished: Path
 
 
 def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
-    """By the command, in folders of its own."""
+    """By the command, in folders given to it."""
     faces = sorted((pictures / "faces").glob("*.webp"))[:12]
     rows = [f"{path},{20 + i},{'train' if i < 8 else 'val'}" for i, path in enumerate(faces)]
     listing, config = tmp_path / "faces.csv", tmp_path / "mine.toml"
@@ -427,7 +427,9 @@ def test_with_batch_norm_a_run_resumes_and_leaves_a_plain_network(
         torch.equal(value, states[1]["average"][name])
         for name, value in states[0]["average"].items()
     )
-    network = load_checkpoint(TINY, whole / "best.pt")  # strict: no batch norm is left in it
+    network = load_checkpoint(
+        TINY, whole / "best.pt"
+    )  # strict: fails if a batch norm is left in it
     assert np.isfinite(predict(network, cache, TINY, np.arange(4))).all()
 
 
@@ -482,7 +484,7 @@ def test_the_original_recipe_learns_decades(cache: FaceCache, tmp_path: Path) ->
     )
     ages, _ = AttributeModel(load_spec(spec), threads=1).predict(crops)
     by_decade = ages.reshape(-1, 12, 10)
-    assert np.allclose(by_decade, by_decade[..., :1], atol=1e-6)  # no year of a decade stands out
+    assert np.allclose(by_decade, by_decade[..., :1], atol=1e-6)  # all years of a decade are alike
 
 
 def test_the_binary_loss_wants_decades_and_years(tmp_path: Path) -> None:
