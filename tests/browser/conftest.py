@@ -1,4 +1,4 @@
-"""A real Chromium on a real server. Screenshots of the main states go to artifacts/."""
+"""A real Chromium on a real server; screenshots of the main states go to artifacts/."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def chromium(camera_file: Path) -> Iterator[Any]:
         pytest.skip("no Chromium here: apt-get install chromium")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=120_000)  # a busy machine is no failure
+    expect.set_options(timeout=120_000)  # a busy machine is not a failure
     camera = [
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
@@ -81,7 +81,7 @@ def open_page(chromium: Any, server: Any) -> Iterator[Open]:
             )
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(120_000)  # a busy machine is no failure
+            page.set_default_timeout(120_000)  # a busy machine is not a failure
 
             def on_request(request: Any) -> None:
                 if not request.url.startswith((url, "blob:")):
@@ -103,7 +103,7 @@ def open_page(chromium: Any, server: Any) -> Iterator[Open]:
 
 
 def shoot(page: Any, name: str) -> None:
-    """Keep a picture of a state for people to look at."""
+    """Save a screenshot of a state for people to look at."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png")
 
@@ -118,7 +118,7 @@ class Build:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """The page for the visitor's own device, built anew."""
+    """The page for the visitor's own device, freshly built."""
     if not (ROOT / "web/node_modules/esbuild").is_dir():
         pytest.skip("web/node_modules is missing: `make test` or `make page` installs it (Node.js)")
     folder = tmp_path_factory.mktemp("build")

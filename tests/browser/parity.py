@@ -1,4 +1,4 @@
-"""The page's answers beside the Python pipeline's, on the same files."""
+"""Comparison of the page's answers with the Python pipeline's, on the same files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ANALYZE = """async (text) => {
 
 
 def montages(folder: Path, seed: int = 8) -> Iterator[Image.Image]:
-    """Sheets of six faces, turned, scaled, lit, blurred and flipped at random; without end."""
+    """Endless sheets of six faces, turned, scaled, lit, blurred and flipped at random."""
     rng = np.random.default_rng(seed)
     faces = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.webp"))]
     while True:
@@ -63,7 +63,7 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
 
 
 def ask_page(page: Any, data: bytes) -> Answers:
-    """What the page's own pipeline says; ``page`` has it loaded."""
+    """Ask the page's own pipeline, which ``page`` has loaded."""
     answer = page.evaluate(ANALYZE, base64.b64encode(data).decode())
     faces: Answers = answer["faces"]
     return faces
@@ -81,7 +81,7 @@ def probabilities(face: dict[str, Any]) -> list[float]:
 
 @dataclass(slots=True)
 class Differences:
-    """Of all faces of some pictures."""
+    """Differences over all faces of some pictures."""
 
     faces: int = 0
     abstentions: int = 0
@@ -93,7 +93,7 @@ class Differences:
     other_intervals: int = 0
 
     def add(self, expected: Answers, actual: Answers) -> None:
-        """Compare the faces of one picture; a face counts as the same within half its width."""
+        """Compare the faces of one picture; boxes within half a face's width are the same face."""
         self.faces += len(expected)
         free = list(actual)
         for face in expected:
@@ -116,7 +116,7 @@ class Differences:
         self.unmatched += len(free)
 
     def complaints(self, kind: str) -> list[str]:
-        """What goes beyond the limits for "PNG" or "JPEG" files; empty where nothing does."""
+        """What exceeds the limits for "PNG" or "JPEG" files; empty if nothing does."""
         out = []
         if self.faces == 0:
             out.append("no face was compared")
@@ -161,7 +161,7 @@ def _distances(some: Iterable[float], others: Iterable[float]) -> list[float]:
 
 
 def page_model(device: Path, folder: Path) -> Path:
-    """The page's own, packed model as a spec that the Python pipeline can open."""
+    """Write the page's own, packed model as a spec that the Python pipeline can open."""
     spec = json.loads((device / "device.json").read_text(encoding="utf-8"))["model"]
     shutil.copy(device / spec["file"], folder / spec["file"])
     path = folder / "page-model.json"
@@ -172,10 +172,10 @@ def page_model(device: Path, folder: Path) -> Path:
 def compare(
     page: Any, analyzers: Sequence[Analyzer], folder: Path, faces: int
 ) -> list[dict[str, Differences]]:
-    """Ask page and analyzers about the same montages, as PNG and as JPEG.
+    """Ask the page and the analyzers about the same montages, as PNG and as JPEG.
 
     Returns:
-        For each analyzer how the page differs from it, on ``faces`` faces or some more.
+        For each analyzer, how the page differs from it, on ``faces`` faces or a few more.
     """
     found = [{"PNG": Differences(), "JPEG": Differences()} for _ in analyzers]
     for sheet in montages(folder):

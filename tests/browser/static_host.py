@@ -17,12 +17,12 @@ ISOLATION = {
 
 
 class Host(ThreadingHTTPServer):
-    """Serves ``folder`` under ``prefix``; it can go down and come back, and keeps a list of paths.
+    """Serves ``folder`` under ``prefix``, can go down and come back, and records requested paths.
 
-    It also is a proxy that forwards nothing: a browser told to use it for everything shows every
-    request it makes, wherever to. Those for other hosts land in ``foreign``. Files whose name ends
-    in ``held`` are kept back until ``released`` is set. Where it ``is_tidy`` it redirects
-    ``card.html`` to ``card`` and ``index.html`` to the folder, as some hosts do.
+    It is also a proxy that forwards nothing: a browser told to use it for everything reveals every
+    request it makes, to any host. Those for other hosts land in ``foreign``. Files whose name ends
+    in ``held`` are held back until ``released`` is set. If ``is_tidy``, it redirects ``card.html``
+    to ``card`` and ``index.html`` to the folder, as some hosts do.
     """
 
     daemon_threads = True
@@ -38,7 +38,7 @@ class Host(ThreadingHTTPServer):
 
     @property
     def foreign(self) -> list[str]:
-        """Requests to other hosts, less what Chromium asks its maker for of its own accord."""
+        """Requests to other hosts, except those that Chromium makes to its maker on its own."""
         return [path for path in self._foreign if not path.endswith(".googleapis.com:443")]
 
     @property
@@ -76,7 +76,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.connection.close()
             return
         path = self.path
-        if "://" in path:  # asked as a proxy
+        if "://" in path:  # addressed as a proxy
             if not path.startswith(host.origin + "/"):
                 host._foreign.append(path)
                 self.send_error(403)

@@ -1,4 +1,4 @@
-"""The page for the visitor's own device: on any host, on none, and no request elsewhere."""
+"""The page for the visitor's own device: on any host, offline, and with no request elsewhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Visit = Callable[..., tuple[Any, Host]]
 
 @pytest.fixture
 def visit(chromium: Any, build: Build) -> Iterator[Visit]:
-    """Open the page on a static host that also is the browser's proxy: all requests show there."""
+    """Open the page on a static host that is also the browser's proxy and sees all requests."""
     with ExitStack() as stack:
 
         def start(
@@ -66,7 +66,7 @@ def drop_portrait(page: Any) -> str:
 
 
 def test_any_host_serves_it_and_nothing_leaves_it(visit: Visit, analyzer: Analyzer) -> None:
-    """Under a sub-path, without any header: one thread, and not one request to elsewhere."""
+    """Under a sub-path and without any header: one thread, and not one request elsewhere."""
     page, host = visit()
     text = drop_portrait(page)
     [expected] = analyzer.analyze(PORTRAIT)
@@ -92,7 +92,7 @@ def test_any_host_serves_it_and_nothing_leaves_it(visit: Visit, analyzer: Analyz
 
 
 def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
-    """The page's own policy refuses; and what the recorder would see without it, it sees."""
+    """The page's own policy refuses the request; the recorder would have seen it otherwise."""
     page, host = visit()
     attempt = "(url) => fetch(url, {mode: 'no-cors'}).then(() => 'sent', () => 'refused')"
     assert page.evaluate(attempt, "http://elsewhere.invalid/photo") == "refused"
@@ -113,7 +113,7 @@ def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
 
 @pytest.mark.parametrize("tidy", [False, True])
 def test_offline_after_the_first_visit(tidy: bool, visit: Visit) -> None:
-    """The card, too, where the host redirects its address to one without .html."""
+    """The card, too, if the host redirects its address to one without .html."""
     page, host = visit(tidy=tidy)
     page.evaluate("navigator.serviceWorker.ready")
     host.is_down = True
@@ -179,7 +179,7 @@ def test_ethnicity_is_never_live_even_where_the_builder_names_it(
 def test_progress_while_the_models_come(visit: Visit) -> None:
     page, host = visit(ready=False, held="mtcnn-onet.bin")
     bar = page.locator("#loading-bar")
-    # The kernels and two networks of seven files have come: some of it, and no more.
+    # The kernels and two networks, of seven files, have arrived: some progress, but no more.
     expect(bar).to_have_attribute("value", re.compile(r"^0\.0*[1-9]"), timeout=60_000)
     assert 0 < bar.evaluate("(bar) => bar.value") < 0.2
     host.released.set()
@@ -188,7 +188,7 @@ def test_progress_while_the_models_come(visit: Visit) -> None:
 
 
 def test_progress_counts_the_runtime(visit: Visit, build: Build) -> None:
-    """The largest file of all: while it is awaited the bar is not full."""
+    """The largest file of all: the bar is not full while it is awaited."""
     spec = json.loads((build.device / "device.json").read_text())
     networks = [*spec["detector"]["networks"].values(), spec["kernels"], spec["model"]]
     others, runtime = sum(file["bytes"] for file in networks), spec["runtime"]["bytes"]
@@ -212,7 +212,7 @@ def test_a_photo_on_its_side_is_turned_upright(visit: Visit) -> None:
     upright = Image.open(PORTRAIT).convert("RGB").crop((0, 0, 512, 400))
     on_its_side = upright.rotate(90, expand=True)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it a quarter clockwise to look at it
+    exif[0x0112] = 6  # a quarter turn clockwise for viewing
     found = {}
     for name, picture, kind, options in (
         ("upright", upright, "PNG", {}),
@@ -260,7 +260,7 @@ def test_a_damaged_model_says_so(visit: Visit, build: Build, tmp_path: Path) -> 
 def test_axe_finds_nothing_serious(visit: Visit) -> None:
     page, _ = visit(ISOLATION)
     drop_portrait(page)
-    # The page's policy allows no inline script: axe comes through the debugger.
+    # The page's policy allows no inline script, so axe comes through the debugger.
     found = Axe().run(page).response["violations"]
     assert [item["id"] for item in found if item["impact"] in ("serious", "critical")] == []
 
@@ -268,7 +268,7 @@ def test_axe_finds_nothing_serious(visit: Visit) -> None:
 def test_the_servers_page_offers_it(
     chromium: Any, build: Build, start_server: Callable[..., Any], analyzer: Analyzer
 ) -> None:
-    """After the switch no photo is sent: the server may be gone."""
+    """After the switch no photo is sent, so the server may be gone."""
     server = start_server(device_folder=build.device)
     context = chromium.new_context()
     page = context.new_page()
@@ -280,7 +280,7 @@ def test_the_servers_page_offers_it(
     page.check("#on-device")
     page.locator("#privacy", has_text="not sent anywhere").wait_for(timeout=60_000)
     assert page.locator("#copy-curl").is_hidden()
-    # The card is that of the weights here, whatever others the server has.
+    # The card is that of the weights here, even if the server has others.
     card: str = page.evaluate(
         """async () => {
             const engine = await import(new URL("static/engine-device.js", document.baseURI));
@@ -301,7 +301,7 @@ def test_the_servers_page_offers_it(
 def test_no_photo_is_sent_while_the_models_come(
     chromium: Any, build: Build, start_server: Callable[..., Any]
 ) -> None:
-    """Nor once they have failed to: what waited can be tried again here, or sent when asked to."""
+    """Nor after they failed to: waiting photos can be tried again here, or sent on request."""
     server = start_server(device_folder=build.device)
     context = chromium.new_context()
     page = context.new_page()
@@ -313,7 +313,7 @@ def test_no_photo_is_sent_while_the_models_come(
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
     box = page.locator("#on-device")
-    assert box.get_attribute("autocomplete") == "off"  # Firefox ticks it again at a reload
+    assert box.get_attribute("autocomplete") == "off"  # Firefox would tick it again on a reload
     with page.expect_request("**/device.json"):
         page.check("#on-device")
     page.set_input_files("#files", [PORTRAIT, PORTRAIT])
@@ -323,19 +323,19 @@ def test_no_photo_is_sent_while_the_models_come(
     route.abort()
     page.get_by_role("heading", name="Not analysed, and not sent").wait_for()
     expect(page.locator("#strip .mark")).to_have_text(["!", "!"])
-    # The box stays ticked, and what comes later is not sent either.
+    # The box stays ticked, and later photos are not sent either.
     expect(box).to_be_checked()
     page.set_input_files("#files", PORTRAIT)
     expect(page.locator("#strip .mark")).to_have_text(["!", "!", "!"])
     assert "POST" not in sent
-    # Trying again loads the models: all are analysed here.
+    # Trying again loads the models, and all photos are analysed here.
     page.unroute("**/device.json")
     page.locator("#message").get_by_role("button", name="Try again").click()
     page.wait_for_selector(".card")
     expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1"])
     assert page.locator("#trouble").count() == 0
     assert "POST" not in sent
-    # Without the box they go to the server.
+    # With the box unticked, photos go to the server.
     page.uncheck("#on-device")
     page.set_input_files("#files", PORTRAIT)
     expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1", "1"])
@@ -346,7 +346,7 @@ def test_no_photo_is_sent_while_the_models_come(
 def test_the_choice_outlives_a_reload(
     chromium: Any, build: Build, start_server: Callable[..., Any]
 ) -> None:
-    """Photos that come before the models do are held back, too; until the box is unticked."""
+    """Photos that come before the models are held back, too, until the box is unticked."""
     server = start_server(device_folder=build.device)
     context = chromium.new_context()
     page = context.new_page()
@@ -368,7 +368,7 @@ def test_the_choice_outlives_a_reload(
     assert page.is_checked("#on-device")
     assert "not sent anywhere" in page.inner_text("#privacy")
     assert "POST" not in sent
-    # A server that offers it no more gets no photo either.
+    # A server that no longer offers it gets no photo either.
     page.unroute("**/v1/models")
 
     def without(route: Any) -> None:
@@ -414,7 +414,7 @@ def test_parity_with_the_python_pipeline(
     assert complaints == {"PNG": [], "JPEG": []}
     if analyzer.calibration.quality_gates:
         assert differences["PNG"].abstentions > 0, "no abstention was compared"
-    # The negative control: what is as much off as one pixel box or one answer would be told.
+    # Negative control: one box or one answer that is this far off is reported.
     found = differences["PNG"]
     found.pixels.append(2.5)
     found.probabilities.append(0.011)
@@ -429,8 +429,9 @@ def test_parity_with_the_python_pipeline(
 def test_parity_where_a_face_fills_the_picture(
     visit: Visit, build: Build, pictures: Path, tmp_path: Path
 ) -> None:
-    """Boxes reach past the edges; of the last two only the look in a border finds the face, of the
-    larger one in blocks of pixels."""
+    """Boxes reach past the edges. Only the pass with a border finds the face in the last two
+    pictures; in the larger one it works on blocks of pixels.
+    """
     page, _ = visit(ISOLATION)
     analyzer = Analyzer(page_model(build.device, tmp_path), threads=1)
     found = Differences()
@@ -449,7 +450,7 @@ def test_parity_where_a_face_fills_the_picture(
 def test_the_folder_is_small_and_complete(build: Build, tmp_path: Path) -> None:
     archive = tmp_path / "page.tar.gz"
     with tarfile.open(archive, "w:gz") as out:
-        # The copies under gzip hold the same once more, for hosts that send them.
+        # The .gz copies hold the same content again, for hosts that send them.
         out.add(build.page, "page", filter=lambda at: None if at.name.endswith(".gz") else at)
     assert archive.stat().st_size < 12_000_000
     spec = json.loads((build.page / "static/device/device.json").read_text())

@@ -1,4 +1,4 @@
-"""The API page: what it tells a developer to send earns an answer."""
+"""The API page: what it tells developers to send gets an answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def page(chromium: Any) -> Iterator[Any]:
 
 
 def operations(page: Any, server: Any) -> dict[str, Any]:
-    """Sections by method and path."""
+    """Open the API page; return its sections by method and path."""
     page.goto(server.url + "docs")
     page.wait_for_selector(".operation")
     sections = page.locator(".operation").all()
@@ -51,7 +51,7 @@ def test_parameters_come_with_their_values(page: Any, server: Any) -> None:
 
 
 def test_schemas_are_described_to_the_leaves(page: Any, server: Any) -> None:
-    """A face is in the answer's schema, not just the address of its description."""
+    """The answer's schema describes the face itself, not just a reference to it."""
     contract = page.request.get(server.url + "openapi.json").json()
     components = contract["components"]["schemas"]
     for name in ("POST /v1/analyze", "POST /v1/analyze/batch", "GET /v1/models"):

@@ -32,7 +32,7 @@ HEADING = re.compile(r"Apparent age (\d+), between (\d+) and (\d+)")
 
 
 def drop(page: Any, data: bytes, name: str, kind: str) -> None:
-    """A real drop event with a file, as from a desktop."""
+    """Dispatch a real drop event with a file, as from a desktop."""
     transfer = page.evaluate_handle(
         """([text, name, kind]) => {
             const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -52,7 +52,7 @@ def choose(page: Any, data: bytes, name: str = "photo.jpg", kind: str = "image/j
 
 
 def throttle(page: Any, bytes_per_second: int) -> None:
-    """Let the page upload no faster than this."""
+    """Limit the page's upload speed."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
@@ -60,7 +60,7 @@ def throttle(page: Any, bytes_per_second: int) -> None:
 
 
 def alter(page: Any, change: Callable[[dict[str, Any]], None]) -> None:
-    """Let the page see the server's answers otherwise than they are."""
+    """Change the server's answers before the page sees them."""
 
     def answer(route: Any) -> None:
         response = route.fetch()
@@ -115,7 +115,7 @@ def test_drop_a_photo_and_read_the_card(
     assert f"{tested['n']:,} test faces with an exact age (UTKFace)" in explanation
     assert f"{tested['coverage']:.1%}".replace("%", " %") in explanation
     assert page.locator("svg.chart rect.interval").count() == 1
-    # The box lies where the face is, whatever the photo's size on the screen.
+    # The box lies on the face, at any size of the photo on the screen.
     shown, box = page.locator(".frame img").bounding_box(), page.locator(".box").bounding_box()
     scale = shown["width"] / 512
     left, top, right, bottom = expected.face.bbox
@@ -131,7 +131,7 @@ def test_drop_a_photo_and_read_the_card(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_webp_on_its_side_is_turned(open_page: Open, orientation: int) -> None:
-    """By its EXIF orientation, which Chromium does not heed in a WebP, as the server does."""
+    """By its EXIF orientation, as on the server; Chromium ignores it in a WebP."""
     stored = Image.new("RGB", (48, 32), "black")
     for place, colour in (((0, 0), "red"), ((24, 0), "lime"), ((0, 16), "blue")):
         stored.paste(colour, (*place, place[0] + 24, place[1] + 16))
@@ -162,7 +162,7 @@ def test_a_webp_on_its_side_is_turned(open_page: Open, orientation: int) -> None
 def test_the_reason_where_facewise_abstains(
     open_page: Open, portrait: bytes, analyzer: Analyzer
 ) -> None:
-    """On a blurred photo: a sentence a reason, and bars that look as unsure as they are."""
+    """On a blurred photo: one sentence per reason, and bars that look as unsure as they are."""
     picture = Image.open(io.BytesIO(portrait)).convert("RGB").filter(ImageFilter.GaussianBlur(7))
     out = io.BytesIO()
     picture.save(out, "PNG")
@@ -191,7 +191,7 @@ def test_the_reason_where_facewise_abstains(
 def test_the_years_below_the_chart_are_as_large_as_words(
     width: int, open_page: Open, portrait: bytes
 ) -> None:
-    """However wide the card is, in which the chart grows and shrinks."""
+    """At any width of the card, with which the chart grows and shrinks."""
     page = open_page(viewport={"width": width, "height": 900})
     choose(page, portrait)
     page.wait_for_selector(".chart")
@@ -201,7 +201,7 @@ def test_the_years_below_the_chart_are_as_large_as_words(
 
 
 def test_one_reason_is_one_sentence(open_page: Open, portrait: bytes) -> None:
-    """Though each attribute has a threshold of its own for it."""
+    """Even though each attribute has its own threshold for it."""
     page = open_page()
 
     def doubt(body: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ def test_one_reason_is_one_sentence(open_page: Open, portrait: bytes) -> None:
 def test_what_is_not_clear_cut_agrees_with_the_bars(
     label_set: list[str], shown: str | None, open_page: Open, portrait: bytes
 ) -> None:
-    """A label set, with a threshold for each label, need not hold the most probable ones."""
+    """With one threshold per label, a label set need not hold the most probable labels."""
     page = open_page()
 
     def doubt(body: dict[str, Any]) -> None:
@@ -268,7 +268,7 @@ def test_a_folded_card_says_both_where_it_could_be_either(open_page: Open, portr
 
 
 def test_a_close_ups_thumbnail_is_filled(open_page: Open, portrait: bytes) -> None:
-    """The box of a face that fills the picture reaches beyond it."""
+    """The box of a face that fills the picture extends beyond it."""
     page = open_page()
     alter(page, lambda body: body["faces"][0].update(bbox=[-60, 40, 480, 620]))
     choose(page, portrait)
@@ -287,7 +287,7 @@ def test_twelve_faces(open_page: Open, twelve: bytes) -> None:
     assert tags == [str(number) for number in range(1, 13)]
     page.locator(".box").nth(6).hover()
     assert page.locator(".card.on").get_attribute("id") == "face-7"
-    # Each card is one row, with what matters most, until its box or its row is chosen.
+    # Each card is one row with what matters most, until its box or row is chosen.
     is_open = "node => node.open"
     assert page.locator(".bars:visible").count() == 0
     assert HEADING.search(page.text_content("#face-7 h3"))
@@ -330,7 +330,7 @@ def test_numbers_of_small_faces_at_the_top_are_whole(open_page: Open, portrait: 
 
 
 def test_numbers_leave_faces_that_are_small_on_a_phone(open_page: Open, portrait: bytes) -> None:
-    """What is large on a desktop can be small there."""
+    """A face that is large on a desktop can be small there."""
     for width, is_small in ((1280, False), (360, True)):
         page = open_page(viewport={"width": width, "height": 800})
         choose(page, portrait)
@@ -340,7 +340,7 @@ def test_numbers_leave_faces_that_are_small_on_a_phone(open_page: Open, portrait
 
 
 def test_no_box_cuts_through_a_number(open_page: Open, twelve: bytes) -> None:
-    """Neither one that comes later, nor one in hand."""
+    """Neither the box of a later face nor a highlighted one."""
     page = open_page()
 
     def crowd(body: dict[str, Any]) -> None:
@@ -364,7 +364,7 @@ def test_no_box_cuts_through_a_number(open_page: Open, twelve: bytes) -> None:
 
 
 def test_a_format_that_the_browser_cannot_show(open_page: Open, portrait: bytes) -> None:
-    """A sentence that is seen, the boxes, and no panel at all before there is an answer."""
+    """A visible sentence and the boxes, but no panel before there is an answer."""
     out = io.BytesIO()
     Image.open(io.BytesIO(portrait)).convert("RGB").save(out, "TIFF")
     page = open_page()
@@ -412,7 +412,7 @@ def test_one_photo_is_removed(open_page: Open) -> None:
     assert "cat.jpg" in caption.inner_text()
     assert page.inner_text("#live") == "six-ways.jpg removed. 3 photos are left."
     assert page.evaluate(focus) == "Remove this photo"
-    # In the strip by the key, also one that is not shown.
+    # With the Delete key in the strip, also one that is not shown.
     page.locator("#strip button").first.focus()
     page.keyboard.press("Delete")
     expect(marks).to_have_text(["1", "0"])
@@ -431,7 +431,7 @@ def test_one_photo_is_removed(open_page: Open) -> None:
 
 
 def test_screen_readers_hear_what_goes_on(open_page: Open) -> None:
-    """That photos came, and that a busy server is waited for, once."""
+    """That photos were added, and, once, that the page waits for a busy server."""
     page = open_page(tolerant=True)
     page.evaluate(
         """() => {
@@ -467,7 +467,7 @@ def test_screen_readers_hear_what_goes_on(open_page: Open) -> None:
 
 
 def test_an_animation_is_a_still(open_page: Open) -> None:
-    """What the boxes belong to is shown, its first frame, and the caption says so."""
+    """Its first frame, to which the boxes belong, is shown, and the caption says so."""
     red, blue = (Image.new("RGB", (96, 64), colour) for colour in ("red", "blue"))
     files: list[dict[str, Any]] = []
     for kind in ("GIF", "WEBP", "PNG", "AVIF"):
@@ -506,7 +506,7 @@ def test_the_caption_says_where_faces_were_left_out(
 
 
 def test_on_paper(open_page: Open, twelve: bytes) -> None:
-    """Light, with its bars, every card open, and without what can be pressed."""
+    """Light, with bars, every card open, and no controls."""
     page = open_page(color_scheme="dark")
     choose(page, twelve)
     page.wait_for_selector("#face-12")
@@ -582,7 +582,7 @@ def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
 def test_pasted_text_is_no_photo(
     open_page: Open, start_server: Callable[..., Any], chromium: Any
 ) -> None:
-    """As into the key's field: nothing is said of a photo, and what is shown stays."""
+    """For example into the key field: no photo is announced, and what is shown stays."""
     own = start_server(api_key="correct horse")
     page = chromium.new_page()
     page.set_default_timeout(120_000)
@@ -601,7 +601,7 @@ def test_pasted_text_is_no_photo(
 
 
 def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None:
-    """A picture dragged from another page is an address or text, which nobody fetches."""
+    """A picture dragged from another page is an address or text, which is never fetched."""
     page = open_page()
     transfer = page.evaluate_handle(
         """() => {
@@ -635,7 +635,7 @@ def test_a_photo_on_the_page_cannot_be_dragged_onto_it(open_page: Open) -> None:
 
 
 def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes) -> None:
-    """Past a browser's limit for a canvas there is no blob to save."""
+    """Beyond a browser's canvas limit there is no blob to save."""
     page = open_page()
     choose(page, portrait)
     page.wait_for_selector(".card")
@@ -647,7 +647,7 @@ def test_a_picture_that_the_browser_cannot_make(open_page: Open, portrait: bytes
 
 @pytest.mark.parametrize("crowd", [False, True])
 def test_labels_in_the_picture_lie_apart(crowd: bool, open_page: Open, twelve: bytes) -> None:
-    """Over all boxes, and on nobody's face; where they find no room there are numbers alone."""
+    """On top of all boxes, and on nobody's face; only numbers where there is no room."""
     page = open_page()
     choose(page, twelve if crowd else (EXAMPLES / "six-ways.jpg").read_bytes())
     page.wait_for_selector("#face-6")
@@ -718,7 +718,7 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
 
 
 def test_downloads_have_every_photo(open_page: Open, portrait: bytes) -> None:
-    """Without a face or unreadable, too; those with the same name are told apart by number."""
+    """Also those without a face or unreadable; numbers tell apart photos of the same name."""
     page = open_page(tolerant=True)
     cat = (EXAMPLES / "cat.jpg").read_bytes()
     for data in (cat, b"just some words", portrait, (EXAMPLES / "six-ways.jpg").read_bytes()):
@@ -771,7 +771,7 @@ def test_the_camera(open_page: Open) -> None:
 
 
 def test_a_file_saved_early_says_how_many_photos_it_has(open_page: Open) -> None:
-    """One that is slow keeps nobody from the others."""
+    """One slow photo does not hold up the others."""
     page = open_page()
     held: list[Any] = []
 
@@ -801,7 +801,7 @@ def test_a_file_saved_early_says_how_many_photos_it_has(open_page: Open) -> None
 
 
 def test_live_words_are_whole_on_a_phone(open_page: Open) -> None:
-    """Also where they are wider than what is left of the picture beside the face."""
+    """Even if they are wider than the rest of the picture beside the face."""
     page = open_page(viewport={"width": 320, "height": 640})
     left = 300
 
@@ -839,14 +839,14 @@ def test_live_words_are_whole_on_a_phone(open_page: Open) -> None:
 
 
 def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
-    """The picture is a mirror only before the one that looks at the visitor."""
+    """The picture is mirrored only for the camera that faces the visitor."""
     flags = [*FLAGS, "--use-fake-ui-for-media-stream"]
     flags.append("--use-fake-device-for-media-stream=device-count=2")
     path = shutil.which("chromium") or shutil.which("google-chrome")
     browser = chromium.browser_type.launch(executable_path=path, headless=True, args=flags)
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.set_default_timeout(120_000)
-    # Chromium's made-up cameras face nowhere: here the second one looks away, as a phone's does.
+    # Chromium's fake cameras face nowhere; here the second one faces away, as on a phone.
     page.add_init_script(
         """const settings = MediaStreamTrack.prototype.getSettings;
         MediaStreamTrack.prototype.getSettings = function () {
@@ -866,7 +866,7 @@ def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
         page.get_by_role("button", name="Other camera").click()
     front, back = ("fake_device_0", "matrix(-1, 0, 0, 1, 0, 0)"), ("fake_device_1", "none")
     assert seen == [front, back, front]
-    # The one that was changed to is there for the next picture, too.
+    # The camera that was switched to is used for the next picture, too.
     page.wait_for_selector("#shoot:not([disabled])")
     assert page.evaluate("document.activeElement.id") == "other-camera"
     page.click("#camera-close")
@@ -878,7 +878,7 @@ def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
 
 @pytest.mark.parametrize("size", [(1366, 650), (1024, 600), (740, 360), (360, 640)])
 def test_the_cameras_buttons_lie_below_the_picture(open_page: Open, size: tuple[int, int]) -> None:
-    """On a laptop's screen, too, less what the browser takes of it."""
+    """On a laptop's screen, too, less the space that the browser takes."""
     page = open_page(viewport={"width": size[0], "height": size[1]})
     page.click("#camera-open")
     page.wait_for_selector("#shoot:not([disabled])")
@@ -891,7 +891,7 @@ def test_the_cameras_buttons_lie_below_the_picture(open_page: Open, size: tuple[
 
 
 def test_the_camera_is_forbidden(open_page: Open) -> None:
-    """This Chromium says yes to every camera, so the visitor's no is said in its place."""
+    """This Chromium allows every camera, so the visitor's refusal is simulated."""
     page = open_page()
     page.evaluate(
         """() => {
@@ -946,19 +946,19 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
     page.clock.install()
     port = int(own.url.split(":")[2].strip("/"))
     with socket.create_connection(("127.0.0.1", port)) as other:
-        # Its body never comes: it holds the only place.
+        # Its body never comes, so it holds the only place.
         head = "POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         other.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
         assert other.recv(99).startswith(b"HTTP/1.1 100"), "the server waits for the body"
         choose(page, portrait)
-        # By itself it is asked again, but not for ever.
+        # The server is asked again automatically, but not for ever.
         page.get_by_text("The server is busy: resumes by itself").wait_for()
         given_up = page.get_by_role("heading", name="The server is busy")
         while not given_up.is_visible():
             page.clock.run_for(1000)
         assert "Try again in a second" in page.inner_text(".problem:visible")
         assert page.locator("progress").count() == 0
-    # The place is free as soon as the server sees that the other went away.
+    # The place is free as soon as the server sees that the other client is gone.
     for _ in range(50):
         page.get_by_role("button", name="Try again").click()
         page.wait_for_selector(".card, #message .problem")
@@ -968,7 +968,7 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
 
 
 def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: bytes) -> None:
-    """Both are answered, though the first is turned away twice."""
+    """Both photos are answered, though the first is refused twice."""
     page = open_page(tolerant=True)
     asked: list[str] = []
 
@@ -1007,7 +1007,7 @@ def test_a_removed_photo_is_not_waited_for(open_page: Open, portrait: bytes) -> 
 
 
 def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
-    """No box of a frame long past, and a sentence until frames are answered again."""
+    """No boxes of old frames, and a sentence until frames are answered again."""
     page = open_page(tolerant=True)
     page.click("#camera-open")
     page.wait_for_selector("#shoot:not([disabled])")
@@ -1027,7 +1027,7 @@ def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
 
 
 def frame_starts(page: Any, count: int) -> list[float]:
-    """When the live view's first frames went out, in milliseconds."""
+    """Start times of the live view's first frames, in milliseconds."""
     starts = """performance.getEntriesByType("resource")
         .filter((entry) => entry.name.includes("v1/analyze")).map((entry) => entry.startTime)"""
     found: list[float] = []
@@ -1041,7 +1041,7 @@ def frame_starts(page: Any, count: int) -> list[float]:
 def test_live_frames_keep_their_distance(
     open_page: Open, server: Any, a_minute: int | None, gap_ms: int
 ) -> None:
-    """However fast the server is, and wider apart where it takes few photos a minute."""
+    """However fast the server is, and further apart if it takes few photos per minute."""
 
     def limited(route: Any) -> None:
         answer = route.fetch()
@@ -1102,7 +1102,7 @@ def test_too_many_photos_in_a_minute(
 
 
 def test_all_that_failed_are_tried_again_at_once(open_page: Open) -> None:
-    """But no file that can never be read."""
+    """But not a file that can never be read."""
     page = open_page(tolerant=True)
     body = {"code": "rate_limited", "title": "Too many photos", "detail": "Go on in a minute."}
 
@@ -1123,7 +1123,7 @@ def test_all_that_failed_are_tried_again_at_once(open_page: Open) -> None:
 
 @pytest.mark.parametrize("what", ["analyze", "models"])
 def test_a_proxy_that_answers_instead(what: str, open_page: Open, portrait: bytes) -> None:
-    """A sign-in page with status 200: a sentence, and no spinner that never ends."""
+    """A sign-in page with status 200 leads to a sentence, not to an endless spinner."""
     page = open_page(tolerant=True)
 
     def sign_in(route: Any) -> None:
@@ -1148,7 +1148,7 @@ def test_a_proxy_that_answers_instead(what: str, open_page: Open, portrait: byte
 def test_a_slow_upload_shows_how_far_it_is(open_page: Open, portrait: bytes) -> None:
     page = open_page()
     throttle(page, 150_000)
-    choose(page, portrait + bytes(400_000))  # what follows a JPEG's end is no part of it
+    choose(page, portrait + bytes(400_000))  # bytes after a JPEG's end are not part of it
     page.get_by_text(re.compile(r"Uploading, [1-9]\d? %")).wait_for()
     assert 0 < page.evaluate("document.querySelector('#bar').value") < 1
     page.wait_for_selector(".card")
@@ -1161,7 +1161,7 @@ def test_a_server_with_a_key_asks_for_it(
     portrait: bytes,
     tmp_path: Path,
 ) -> None:
-    """Under a prefix, too: the curl command repeats the request, less the key itself."""
+    """Also under a prefix: the curl command repeats the request, without the key itself."""
     own = start_server(api_key="correct höse", root_path="/faces")
     page = chromium.new_page()
     page.set_default_timeout(120_000)
@@ -1190,7 +1190,7 @@ def test_a_server_with_a_key_asks_for_it(
 def test_a_key_is_refused_and_accepted_for_all_to_know(
     start_server: Callable[..., Any], chromium: Any, portrait: bytes
 ) -> None:
-    """Not by colour alone; and a photo that came meanwhile is said to wait until then."""
+    """Not by colour alone; and a photo chosen meanwhile is said to wait until then."""
     own = start_server(api_key="correct horse")
     page = chromium.new_page()
     page.set_default_timeout(120_000)
@@ -1235,7 +1235,7 @@ def test_a_key_is_refused_and_accepted_for_all_to_know(
 
 
 def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromium: Any) -> None:
-    """Where site data is blocked the storage throws: the page and its key work all the same."""
+    """If site data is blocked, the storage throws: the page and its key work all the same."""
     own = start_server(api_key="correct horse")
     page = chromium.new_page()
     page.set_default_timeout(120_000)
@@ -1269,7 +1269,7 @@ def test_what_is_off_is_not_on_the_page(
 def test_the_page_names_its_models_data(
     open_page: Open, start_server: Callable[..., Any], portrait: bytes
 ) -> None:
-    """And says on what its intervals were measured, which need not be what it learnt from."""
+    """And the data its intervals were measured on, which need not be its training data."""
     page = open_page()
     assert "by a model trained on UTKFace and FairFace." in page.inner_text("#notice")
     page = open_page(start_server(model="fairface-only").url)
@@ -1310,7 +1310,7 @@ def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> 
 
 
 def test_without_javascript(chromium: Any, server: Any) -> None:
-    """The first that is said, with no button that does nothing, and a way on that works."""
+    """The notice comes first, no button does nothing, and the link offered works."""
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(server.url)
@@ -1349,7 +1349,7 @@ def test_phone_width(open_page: Open, twelve: bytes) -> None:
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 360, "nothing sticks out sideways"
     shoot(page, "phone")
-    # Boxes are left out: theirs is the size of a face, and a larger area around it takes the touch.
+    # Boxes are left out: each is as large as its face, and a larger area around it takes the touch.
     small = page.evaluate(
         """[...document.querySelectorAll('button:not(.box), nav a, summary')].filter((node) => {
             const box = node.getBoundingClientRect();
@@ -1363,7 +1363,7 @@ def test_phone_width(open_page: Open, twelve: bytes) -> None:
 def test_on_a_phone_the_answer_is_on_the_screen(
     open_page: Open, portrait: bytes, kind: str
 ) -> None:
-    """Photo and first card, without a touch; what is done with them stands below."""
+    """Photo and first card, without a touch; the actions stand below."""
     size = {"width": 360, "height": 640}
     page = open_page(viewport=size, has_touch=True, is_mobile=True)
     assert page.locator(".drop-title").is_hidden(), "nothing can be dropped on a phone"
@@ -1396,7 +1396,7 @@ def test_many_photos_take_one_row_on_a_phone(open_page: Open) -> None:
     assert page.locator("#strip").bounding_box()["height"] < 90
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator("#strip .mark", has_text="0").nth(7).wait_for()
-    # The one that is shown is in sight.
+    # The photo that is shown is in view.
     shown = page.locator("#strip [aria-current=true]")
     for _ in range(2):
         page.set_input_files("#files", EXAMPLES / "cat.jpg")
@@ -1437,7 +1437,7 @@ def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
 
 
 def test_the_contract_is_not_read_out_whole(chromium: Any, server: Any) -> None:
-    """Only that it is being read, or could not be."""
+    """Only that it is being read, or could not be read."""
     page = chromium.new_page()
     held: list[Any] = []
     page.route("**/openapi.json", lambda route: held.append(route))
@@ -1470,7 +1470,7 @@ def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) ->
         ]
         assert not bad, f"{where}: {bad}"
 
-    # axe is put into the page as a script, which the page's own policy forbids.
+    # axe is injected as a script, which the page's own policy forbids.
     page = open_page(color_scheme=scheme, bypass_csp=True, tolerant=True)
     check(page, "empty")
     page.click("[data-example='six-ways.jpg']")

@@ -1,4 +1,4 @@
-"""The attribute network on a WebGPU adapter: Chromium's own one, in software."""
+"""The attribute network on WebGPU, with Chromium's own software adapter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def visit(browser: Any, host: Host, query: str) -> Any:
 
 
 def test_parity_on_webgpu(gpu_browser: Any, build: Build, pictures: Path, tmp_path: Path) -> None:
-    """The shaders give the answers of the Python pipeline, within the limits of WebAssembly."""
+    """The shaders match the Python pipeline within the limits set for WebAssembly."""
     with serve(build.page) as host:
         page = visit(gpu_browser, host, "?webgpu=any")
         if not page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
@@ -69,7 +69,7 @@ def test_without_an_adapter_or_with_wrong_shaders_webassembly_answers(
         page = visit(chromium, host, "?webgpu=any")
         assert page.evaluate(ENGINE) == "wasm"
         page.close()
-    # A driver that computes something else: the answer to the known picture differs.
+    # With a driver that computes something else, the answer to the known picture differs.
     folder = tmp_path / "page"
     shutil.copytree(build.page, folder)
     spec = folder / "static/device/device.json"

@@ -220,6 +220,4 @@ def test_a_short_run_is_not_all_warm_up() -> None:
     rates = [learning_rate_factor(step, 40, 200) for step in range(40)]
     assert max(rates) > 0.99
     assert rates[-1] < 0.05
-    assert (
-        learning_rate_factor(100, 2390, 200) == 101 / 200
-    )  # the configured warm-up, as this run is long enough
+    assert learning_rate_factor(100, 2390, 200) == 101 / 200  # as configured in a long run

@@ -21,7 +21,7 @@ def one_hot(index: list[int], count: int) -> np.ndarray:
 
 
 def test_each_figure_is_of_the_pictures_that_have_its_label(cache: FaceCache) -> None:
-    """Two exact ages, one without a found face; a group, a part of one, a range across two; none."""
+    """Two exact ages, one without a face found; a group, part of one, a range across two; none."""
     ranges = [(30, 30), (50, 50), (20, 29), (41, 48), (18, 24), (0, 0)]
     labelled = dataclasses.replace(
         cache,

@@ -427,9 +427,7 @@ def test_with_batch_norm_a_run_resumes_and_leaves_a_plain_network(
         torch.equal(value, states[1]["average"][name])
         for name, value in states[0]["average"].items()
     )
-    network = load_checkpoint(
-        TINY, whole / "best.pt"
-    )  # strict: fails if a batch norm is left in it
+    network = load_checkpoint(TINY, whole / "best.pt")  # strict: no batch norm is left in it
     assert np.isfinite(predict(network, cache, TINY, np.arange(4))).all()
 
 
