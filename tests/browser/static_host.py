@@ -38,7 +38,7 @@ class Host(ThreadingHTTPServer):
 
     @property
     def foreign(self) -> list[str]:
-        """Requests to other hosts, except those that Chromium makes to its maker on its own."""
+        """Requests to other hosts, except those that Chromium sends to its maker on its own."""
         return [path for path in self._foreign if not path.endswith(".googleapis.com:443")]
 
     @property

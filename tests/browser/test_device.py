@@ -100,7 +100,7 @@ def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
     page.evaluate("navigator.serviceWorker.ready")
     page.reload()
     page.wait_for_selector("html[data-ready]", timeout=60_000)
-    source = "static/device/worker.js"  # workers of a host without headers: the service worker
+    source = "static/device/worker.js"  # without headers only the service worker restricts it
     assert page.evaluate(
         """(source) => fetch(source).then((answer) => answer.ok
             && navigator.serviceWorker.controller !== null)""",
