@@ -1,8 +1,8 @@
 """Model cards: a hand-written part, with every number taken from a results file.
 
 Headings follow Mitchell et al., "Model cards for model reporting" (2019). ``weights/cards/card.md``
-is what is true of every attribute model; ``cards/NAME.md`` beside the model's spec has the sections
-"Training" and "Failures" of one. Neither holds a figure.
+holds what is true of every attribute model; ``cards/NAME.md`` beside a model's spec holds its own
+sections "Training" and "Failures". Neither contains figures.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from facewise.reporting.report import Report, escaped
 TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
 SINGLE: Final = ("ethnicity", "gender", "age")
 SEEDS: Final = "seeds.json"
-"""Beside the results: val's figures of exports that differ in the seed of their last stage."""
+"""Beside the results: figures on val of exports that differ in the seed of their last stage."""
 
 HEADS: Final = "ablation-head.json"
-"""Beside the results: those of heads on frozen features, by variant."""
+"""Beside the results: the same figures for heads on frozen features, by variant."""
 
 FIGURES: Final = {
     "utkface_mae": "UTKFace MAE, years",
@@ -37,7 +37,7 @@ FIGURES: Final = {
     "fairface_ages_within_one": "within one",
     "fairface_ethnicity": "ethnicity",
 }
-"""What those files call their figures."""
+"""Keys of the figures in those files, and their column titles."""
 
 _BLANK: Final = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
 
@@ -47,14 +47,14 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
 
     Args:
         spec: of the model.
-        folder: where its results file is; ``dedupe.json`` there tells of the noise of labels,
-            ``seeds.json`` and ``ablation-head.json`` of what chance changes.
+        folder: holds its results file, and optionally ``dedupe.json`` (label noise), ``seeds.json``
+            and ``ablation-head.json`` (variation by chance).
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        OptionError: the results are of other weights, or the hand-written part cannot be used.
+        OptionError: the results are for other weights, or the hand-written part cannot be used.
     """
     results, dedupe = read_results(folder, spec.name)
     if results["model"]["sha256"] != spec.sha256:
@@ -71,10 +71,10 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
 
 
 def hand_written(spec: ModelSpec) -> dict[str, str]:
-    """The sections "Training" and "Failures" of a model, by their names in lower case.
+    """The sections of a model's hand-written part, by lower-case name.
 
     Raises:
-        OptionError: there is no such file, or it lacks a section.
+        OptionError: the file is missing, or lacks the section "Training" or "Failures".
     """
     path = spec.path.parent / "cards" / f"{spec.name}.md"
     try:
@@ -105,11 +105,11 @@ def build_card(
     """The card: the template with its blanks filled in.
 
     Args:
-        results: plain numbers, as a results file holds them.
-        written: "training" and "failures", Markdown.
-        dedupe: as ``facewise dedupe`` wrote them.
+        results: plain numbers, as in a results file.
+        written: "training" and "failures", in Markdown.
+        dedupe: the summary that ``facewise dedupe`` wrote.
         seeds: exports that differ in the seed of their last stage, as
-            ``scripts/compare_exports.py`` wrote them; of another model's they are passed over.
+            ``scripts/compare_exports.py`` wrote them; ignored unless this model is among them.
         heads: heads on frozen features, as ``scripts/sweep_frozen.py head`` wrote them.
     """
     model = results["model"]
@@ -158,14 +158,14 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
-    """Rows of a results file, none where there is no such file."""
+    """Rows of a results file; none if there is no such file."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     rows: list[dict[str, Any]] = found["rows"] if isinstance(found, dict) else found
     return rows
 
 
 def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any]]) -> str:
-    """Least and most that each figure is among seeds."""
+    """Lowest and highest value of each figure across seeds."""
     same = [row for row in heads if re.fullmatch(r"the recipe(, seed \d+)?", row["variant"])]
     kinds = {"the last stage": seeds, "a head on frozen features": same}
     rows = [
@@ -234,7 +234,7 @@ def _bullets(items: Sequence[str]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """As ``Report.table`` writes it; a line in words where it would have no rows."""
+    """A table as ``Report.table`` writes it; a sentence instead if it has no rows."""
     page = Report("")
     page.table(header, rows)
     text = page.markdown().removeprefix("# \n").strip()

@@ -1,4 +1,4 @@
-"""Whether intervals and label sets hold what they promise, beside a plain conformal baseline."""
+"""Coverage of age intervals and label sets, compared with a plain conformal baseline."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Baseline:
     """Plain split conformal prediction: one threshold for everybody.
 
     Attributes:
-        half_widths: coverage to years either side of the expected age.
-        set_thresholds: attribute to coverage to t; a set holds labels of 1 - t or more.
+        half_widths: coverage to years on either side of the expected age.
+        set_thresholds: attribute to coverage to t; a set holds labels with probability of at least
+            1 - t.
     """
 
     half_widths: dict[float, float]
@@ -32,7 +33,7 @@ class Baseline:
 
 
 def fit_baseline(calibration: Scored) -> Baseline:
-    """Fit the baseline with crepes on found calibration faces."""
+    """Fit the baseline with crepes on the calibration faces that were found."""
     part = calibration.take(calibration.outcomes.found)
     exact = part.take(part.exact)
     half = thresholds(np.abs(exact.age - exact.true_age))
@@ -45,15 +46,15 @@ def fit_baseline(calibration: Scored) -> Baseline:
 
 
 def thresholds(scores: NDArray[np.floating[Any]]) -> dict[float, float]:
-    """Split-conformal quantiles of nonconformity scores, one a level."""
+    """Split-conformal quantiles of nonconformity scores, one per level."""
     return {level: float(conformal_quantiles(scores, level)[0]) for level in LEVELS}
 
 
 def coverage_table(scored: Scored, baseline: Baseline | None = None) -> dict[str, Any]:
-    """Coverage and width or size by level; over all, by data set, by predicted band, by group.
+    """Coverage and width or size by level: overall, by data set, by predicted band, by group.
 
-    Faces that were not found count as outside; widths and sizes are of those found. A group that
-    is judged ``reaches`` the level when its 95 % Wilson interval does.
+    Faces not found count as outside; widths and sizes are of found faces only. A judged group
+    ``reaches`` the level if the upper end of its 95 % Wilson interval does.
     """
     return {str(level): _at_level(scored, level, baseline) for level in LEVELS}
 
@@ -69,8 +70,8 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
         groups = {"predicted age": predicted_bands(scored)} | group_columns(scored)
         out["interval_groups"] = _groups(groups, hit, width, exact, found, level)
     if (ranged := (scored.true_age > 0) & ~exact).any():
-        # An age that is known as a group lies somewhere in it: touching is all that can be asked,
-        # and more than coverage.
+        # An age known only as a group lies somewhere in it, so all we can check is whether the
+        # interval touches the group, which happens more often than coverage.
         out["intervals_touching_age_groups"] = share(hit[ranged]) | {
             "mean_width_years": _mean(width[ranged & found])
         }
@@ -84,7 +85,7 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
 
 
 def predicted_bands(scored: Scored) -> NDArray[np.str_]:
-    """Mondrian band of each expected age, in words."""
+    """Mondrian band of each expected age, such as "13-19"."""
     starts = scored.calibration.band_starts_years
     ends = [f"{a - 1}" for a in starts[1:]] + ["120"]
     names = np.array([f"{a}-{b}" for a, b in zip(starts, ends, strict=True)])
@@ -109,7 +110,7 @@ def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
 
 
 def _unsure(certainty: NDArray[np.floating[Any]], rows: NDArray[np.bool_]) -> NDArray[np.str_]:
-    """Which rows are among the least certain tenth: a level over all can hide what befalls them."""
+    """Mark the least certain tenth of rows, whose undercoverage an overall level can hide."""
     if not rows.any():
         return np.full(len(rows), UNKNOWN)
     least = certainty <= np.quantile(certainty[rows], 0.1)

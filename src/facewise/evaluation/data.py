@@ -1,4 +1,4 @@
-"""What an evaluation is of: data sets, their splits, and pictures that are left out."""
+"""The data of an evaluation: data sets, their splits, and excluded pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from facewise.reporting.bootstrap import GroupNames
 log = logging.getLogger("facewise")
 
 EXCLUSIONS: Final = Path(__file__).parent / "exclusions.csv"
-"""Pictures of the shared data sets whose photo is in an earlier split, too; see docs/dedupe.md."""
+"""Pictures of the shared data sets whose photo is also in an earlier split; see docs/dedupe.md."""
 
 TAKEN: Final = "the report calls its own groups so; rename the column"
 NOT_BY: Final = {
@@ -35,7 +35,7 @@ NOT_BY: Final = {
     **dict.fromkeys(PATH_COLUMNS, "it names pictures, and a group of one has no figures"),
     **dict.fromkeys(("data set", "predicted age", "certainty"), TAKEN),
 }
-"""Columns that nothing is grouped by, and why."""
+"""Columns that cannot be grouped by, and why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +43,13 @@ class EvaluationData:
     """Data sets, and which of their pictures are scored.
 
     Attributes:
-        source: where they are from, for messages.
-        sets: as they were read, or dealt out by a list.
-        split: the one to score; "" where no picture has a split.
-        whole: the sets where one that has no splits of its own is in ``split`` as a whole.
-        exclusions: the list of pictures to leave out, for messages.
-        excluded: keys of the pictures to leave out.
-        by: columns of the sets to give figures by.
+        source: where they come from, for messages.
+        sets: as read, or as assigned to splits by a list.
+        split: the split to score; "" if no picture has a split.
+        whole: ``sets``, with each set that has no splits of its own put into ``split`` entirely.
+        exclusions: path of the list of excluded pictures, for messages.
+        excluded: keys of the excluded pictures.
+        by: columns of the sets to group figures by.
     """
 
     source: Path
@@ -62,28 +62,28 @@ class EvaluationData:
 
     @property
     def splits(self) -> set[str]:
-        """Names of the splits that there are; "" is of pictures without one."""
+        """Names of all splits present; "" for pictures without one."""
         return {sample.split for data_set in self.sets for sample in data_set.samples}
 
     def sets_of(self, part: str) -> Sequence[DataSet]:
-        """The data sets to look for a split in."""
+        """The data sets in which to look for a split."""
         return self.whole if part == self.split else self.sets
 
     def columns_of(self, outcomes: Outcomes) -> dict[str, GroupNames]:
-        """Name of each column of ``by`` to the value of each row, "unknown" where there is none."""
+        """Each column of ``by`` to the value of each row, "unknown" if it has none."""
         rows = list(zip(outcomes.datasets.tolist(), outcomes.keys.tolist(), strict=True))
         sets = {d.samples[0].dataset: d.columns for d in self.sets if d.samples}
-        # Objects: one long value would make all the others of a text array as long.
+        # Objects: in a text array, every value takes as much memory as the longest.
         return {
             name: np.array([sets[d].get(name, {}).get(key, UNKNOWN) for d, key in rows], object)
             for name in self.by
         }
 
     def check_left(self, parts: Iterable[str]) -> None:
-        """See that exclusions leave something of each split that has pictures.
+        """Check that exclusions leave at least one picture in each split that has any.
 
         Raises:
-            OptionError: they do not.
+            OptionError: they leave none.
         """
         for part in parts:
             sets = self.sets_of(part)
@@ -92,7 +92,7 @@ class EvaluationData:
                 raise self.none_left(part)
 
     def none_left(self, part: str, to: str = "", advice: str = "") -> OptionError:
-        """The error that a split has no picture left, to do something with."""
+        """The error for a split that has no picture left for the purpose ``to``."""
         return OptionError(
             f"nothing is left{to} of {f'split {part}' if part else 'the data'} after --exclude "
             f"{self.exclusions}: leave out fewer pictures{advice}"
@@ -108,20 +108,20 @@ def read_data(
     exclude: Path | None = None,
     by: Sequence[str] = (),
 ) -> EvaluationData:
-    """Read what is to be scored.
+    """Read the data to score.
 
     Args:
-        source: as ``read_any`` takes it.
-        labels: FairFace's, where the source is FairFace.
-        split: the one to score, in any case.
-        splits: CSV that deals the pictures out, in the place of their own splits and groups.
-        exclude: CSV of pictures to leave out; None leaves ``EXCLUSIONS`` out of the shared data
-            sets by their own splits, and nothing of other data.
-        by: columns of a CSV, or of FairFace's labels, in any case: each gives figures by group.
+        source: as for ``read_any``.
+        labels: FairFace's labels, if the source is FairFace.
+        split: the split to score, in upper or lower case.
+        splits: CSV that assigns pictures to splits and groups, replacing their own.
+        exclude: CSV of pictures to exclude; with None, ``EXCLUSIONS`` apply to the shared data sets
+            with their own splits, and nothing is excluded from other data.
+        by: columns of a CSV, or of FairFace's labels, in upper or lower case, to group figures by.
 
     Raises:
-        OptionError: something cannot be read, there is no face that can be used, or a column is
-            missing or cannot be grouped by.
+        OptionError: something cannot be read, there is no usable face, or a column is missing or
+            cannot be grouped by.
     """
     by = _columns(by)
     sets, split = read_any(source, labels, by), split_name(split)
@@ -156,7 +156,7 @@ def read_data(
 
 
 def _columns(names: Sequence[str]) -> tuple[str, ...]:
-    """Names as ``read_rows`` has them, each once."""
+    """Column names in the form of ``read_rows``, without repeats."""
     columns = tuple(dict.fromkeys(name.strip().lower() for name in names))
     for name in columns:
         why = TAKEN if " x " in name or ": " in name else NOT_BY.get(name)
@@ -166,10 +166,10 @@ def _columns(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
-    """Data sets dealt out by a list; pictures that it does not name are in no split.
+    """Assign pictures to the splits of a list; those it does not name are in no split.
 
     Raises:
-        OptionError: the list cannot be read, or has no split of any picture.
+        OptionError: the list cannot be read, or gives no picture a split.
     """
     listed = read_lists([path])
     rows = rows_by_picture(listed, [sample.key for data_set in sets for sample in data_set.samples])
@@ -193,9 +193,9 @@ def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
 
 
 def _in_split(data_set: DataSet, split: str) -> DataSet:
-    """A data set that has no splits of its own, as if all of it were in one.
+    """Put a data set without splits of its own into one split entirely.
 
-    Of one that has, rows without a split, or of a split that nobody knows, are named as skipped.
+    If it has splits, rows without one or with an unknown one are listed as skipped.
     """
     if not any(sample.split for sample in data_set.samples):
         samples = (dataclasses.replace(sample, split=split) for sample in data_set.samples)
@@ -221,9 +221,10 @@ def read_exclusions(path: Path = EXCLUSIONS) -> dict[str, dict[str, str]]:
 
 
 def _excluded(path: Path, keys: Sequence[str], *, named: bool = False) -> frozenset[str]:
-    """Which pictures a CSV lists, by their names or by the ends of their paths.
+    """Keys of the pictures a CSV lists, by file name or by the end of the path.
 
-    Of a list that the user named, what is of no picture is said.
+    If the user ``named`` the list, entries that match no picture are logged; if none matches, that
+    is an error.
     """
     names = read_exclusions(path)
     excluded = frozenset(keys) & rows_by_picture(names, keys).keys()

@@ -1,13 +1,13 @@
-"""Near-duplicate pictures: the same photo again, re-encoded, resized, recoloured or mirrored.
+"""Near-duplicate pictures: copies of one photo, re-encoded, resized, recoloured or mirrored.
 
-Two definitions, one inside the other:
+There are two definitions:
 
-- *hash*: 16 x 16 difference hashes within 20 bits of 256, or fewer where cells are plain. Fast, and
-  what the shared list of splits is made by; it misses photos that were tilted, cropped or mirrored,
-  and it takes some that only resemble each other.
-- *confirmed*: two thumbnails that, brought onto each other, agree in their fine detail. Candidates
-  come from looser hashes and from the correlation of thumbnails, both also mirrored: a copy that
-  was tilted by 5 degrees is none.
+- *hash*: 16 x 16 difference hashes that differ by at most 20 of 256 bits, or fewer if cells are
+  plain. It is fast, and the shared list of splits is based on it. It misses photos that were
+  tilted, cropped or mirrored, and accepts some that merely resemble each other.
+- *confirmed*: thumbnails that agree in fine detail once aligned. Candidates come from looser
+  hashes and from the correlation of thumbnails, both also mirrored. A copy tilted by 5 degrees is
+  not a candidate.
 """
 
 from __future__ import annotations
@@ -35,61 +35,62 @@ HASH_BITS: Final = HASH_SIDE * HASH_SIDE
 THUMB_PX: Final = 64
 
 NEAR_BITS: Final = 20
-"""Hashes that differ in so many bits or fewer are one picture."""
+"""Hashes that differ in at most this many bits count as one picture."""
 
 PLAIN_LEVELS: Final = 2
-"""A cell is plain that differs from its neighbour by so many grey levels or fewer: white paper's
-bits say nothing, and agree in all pictures on white paper."""
+"""A cell is plain if it differs from its right neighbour by at most this many grey levels. The bits
+of a white background say nothing, and agree in all pictures that have one."""
 
 LEAST_BUSY: Final = HASH_BITS // 4
-"""With fewer cells that are not plain, a hash alone makes no pair."""
+"""If two pictures have fewer non-plain cells than this, their hashes alone do not make a pair."""
 
 MOST_BORDER: Final = 0.5
-"""A picture of which a plain border takes more than this is judged by what is in it."""
+"""If a plain border takes up more than this share of a picture, only its inside is compared."""
 
 BORDER_PX: Final = 256
-"""Longest side of the copy in which a border is looked for."""
+"""Longest side of the reduced copy that is searched for a border."""
 
 BORDER_LEVELS: Final = 24
-"""Grey levels by which a plain border may vary: JPEG rings round what is in it, and with less of
-the ringing forgiven copies of one picture are cut differently."""
+"""Grey levels by which a plain border may vary. JPEG ringing spills into it; with less tolerance,
+copies of one picture would be cut differently."""
 
 LOOSE_BITS: Final = 28
-"""Hashes within so many bits are worth a closer look."""
+"""Hashes that differ in at most this many bits are worth a closer look."""
 
 NEAR_CORRELATION: Final = 0.9
-"""Thumbnails that correlate so much are worth a closer look."""
+"""Thumbnails that correlate at least this much are worth a closer look."""
 
 CONFIRMED: Final = 0.9
-"""Correlation of fine detail from which two pictures are one photo. Chosen by looking: of
-UTKFace's pairs above it nearly all are one photo, between 0.8 and 0.9 shots of one session are
-mixed in, and pairs of different people reach 0.85."""
+"""Least correlation of fine detail for two pictures to be one photo. Chosen by eye: nearly all
+UTKFace pairs above it are one photo; between 0.8 and 0.9, different shots of one session are mixed
+in; and pairs of different people reach 0.85."""
 
 MIDDLE_CONFIRMED: Final = 0.8
-"""Correlation that the middle's detail alone needs after a fit, for different pictures in one frame
-agree in that. Of the confirmed pairs in the shared data it costs none."""
+"""Least correlation of the middles' detail alone after a fit, because different pictures in the
+same frame agree in the frame. It rejects none of the confirmed pairs in the shared data."""
 
 DETAIL_SIGMA_PX: Final = 4.0
-"""Larger shapes than this are taken out of a thumbnail: all frontal faces share those."""
+"""Shapes larger than this are removed from a thumbnail, because all frontal faces share them."""
 
 SHIFT_PX: Final = 8
 _MIDDLE: Final = (slice(SHIFT_PX, -SHIFT_PX),) * 2
 
 MIDDLE_CELL_PX: Final = 4
-"""Of a thumbnail without its outer ``SHIFT_PX``; what moves by half a cell still looks alike."""
+"""Cell size for middles (thumbnails without their outer ``SHIFT_PX``); content that is shifted by
+half a cell still looks alike."""
 
 ALIKE: Final = 0.5
-"""Of mostly plain pictures, middles that correlate less are not worth a closer look: it takes
-milliseconds, and the hashes of all such pictures are near each other."""
+"""Mostly plain pictures whose middles correlate less than this are not worth a closer look: it
+takes milliseconds, and the hashes of all such pictures are close to each other."""
 
 BLOCK_CELLS: Final = 2**24
-"""Similarities held at once."""
+"""Similarities held in memory at once."""
 
 PAIRS_AT_ONCE: Final = 256
-"""Pairs measured before those that are joined by then are left out."""
+"""Pairs measured per batch; pairs already joined are dropped before each batch."""
 
 PAIRS_GATHERED: Final = 2**14
-"""Pairs of mostly plain pictures whose middles are held side by side."""
+"""Pairs of mostly plain pictures whose middles are compared at once."""
 
 T = TypeVar("T")
 
@@ -99,14 +100,14 @@ Ints = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprints:
-    """Pictures made small.
+    """Reduced forms of pictures for comparison.
 
     Attributes:
-        names: file names, no two alike, sorted.
+        names: file names, unique and sorted.
         bits: bool ``(N, 16, 16)``, the difference hashes.
-        busy: bool ``(N, 16, 16)``, their cells that are not plain.
+        busy: bool ``(N, 16, 16)``, their non-plain cells.
         thumbs: uint8 ``(N, 64, 64)``, grey.
-        unreadable: name and reason of each picture that is in none of the arrays.
+        unreadable: name and reason for each picture missing from the arrays.
     """
 
     names: tuple[str, ...]
@@ -121,15 +122,15 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two pictures that may be one.
+    """Two pictures that may be the same photo.
 
     Attributes:
-        first: row of the one.
-        second: row of the other, the larger.
-        bits: in how many the hashes differ, of the better orientation.
-        mirrored: the second is the first's mirror image.
+        first: row of one picture.
+        second: row of the other, always larger.
+        bits: number of differing hash bits, in the orientation that ``mirrored`` states.
+        mirrored: the second is a mirror image of the first.
         likeness: correlation of fine detail, -1 to 1.
-        found_by: "hash", "loose hash" or "thumbnail", the first that finds it.
+        found_by: "hash", "loose hash" or "thumbnail": the first method that found the pair.
     """
 
     first: int
@@ -145,11 +146,10 @@ class Pair:
 
 
 def difference_hash(rgb: ImageArray) -> tuple[BoolArray, BoolArray]:
-    """Two of ``(16, 16)``: cells darker than their right neighbour, and cells that are not plain.
+    """Cells darker than their right neighbour, and non-plain cells, each ``(16, 16)``.
 
-    The picture, in grey, is resized to 17 x 16 with Pillow's bilinear filter, which averages when
-    it makes smaller; another filter gives other bits (hashes as in Krawetz, "Kind of like that",
-    2013).
+    The grey picture is resized to 17 x 16 with Pillow's bilinear filter, which averages when it
+    shrinks; another filter gives other bits. Hashes follow Krawetz, "Kind of like that" (2013).
     """
     from PIL import Image
 
@@ -160,7 +160,7 @@ def difference_hash(rgb: ImageArray) -> tuple[BoolArray, BoolArray]:
 
 
 def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
-    """Grey, 64 x 64, whatever the picture's shape."""
+    """A grey copy of 64 x 64 pixels, regardless of aspect ratio."""
     from PIL import Image
 
     grey = Image.fromarray(rgb).convert("L")
@@ -168,9 +168,10 @@ def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
 
 
 def without_border(rgb: ImageArray) -> ImageArray:
-    """What lies inside a plain border, where that takes most of the picture; else the picture.
+    """The inside of a plain border that takes up most of the picture; else the picture.
 
-    Catalogues and identity photos show one thing on much white, and are all alike from afar.
+    Catalogue and identity photos show one thing on a lot of white, so they all look alike when
+    reduced.
     """
     from PIL import Image
 
@@ -195,12 +196,10 @@ def without_border(rgb: ImageArray) -> ImageArray:
 
 
 def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerprints:
-    """Read and shrink every picture.
-
-    A picture is called by its file name, or by its whole path where that name occurs twice.
+    """Read and shrink every picture; for their names, see ``unique_names``.
 
     Raises:
-        OptionError: there is no picture that can be read.
+        OptionError: no picture can be read, or two have the same path.
     """
     rows = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
     names = unique_names([sample.key for _, sample in rows])
@@ -212,7 +211,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
             rgb = load_photo(data_set.read(sample)).rgb
         except ImageError as error:
             return str(error)
-        except OSError as error:  # a link that leads nowhere, a file that may not be read
+        except OSError as error:  # a dangling link, or no permission to read
             return error.strerror or str(error)
         inside = without_border(rgb)
         return *difference_hash(inside), thumbnail(inside)
@@ -237,11 +236,12 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
 
 
 def unique_names(keys: Sequence[str]) -> list[str]:
-    """Each key without its folders, or with them where it is not unique without; bytes that are no
-    UTF-8 are spelt out, for lists and reports hold none.
+    """Keys without folders, or all with folders if any two file names are the same.
+
+    Bytes that are not valid UTF-8 are escaped, so that lists and reports can hold them.
 
     Raises:
-        OptionError: the same key twice, as two sources of the same layout have.
+        OptionError: a key occurs twice, as with two sources of the same layout.
     """
     whole = [_spelt(key) for key in keys]
     short = [short_name(name) for name in whole]
@@ -261,7 +261,7 @@ def _spelt(key: str) -> str:
 
 
 def _track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """With a bar on standard error: standard output is the report's."""
+    """Show a progress bar on standard error; standard output is for the report."""
     from rich.console import Console
     from rich.progress import track
 
@@ -274,15 +274,15 @@ def similar(
     least: float,
     keep: Callable[[Ints, Ints], BoolArray] | None = None,
 ) -> tuple[Ints, Ints]:
-    """Rows i < j with ``left[i] @ right[j] >= least``, in blocks of matrix products.
+    """Rows i < j with ``left[i] @ right[j] >= least``, by blockwise matrix products.
 
     Exact, and quadratic with a small factor: 20,000 pictures take seconds, 200,000 minutes.
 
     Args:
         left: ``(N, D)``.
-        right: ``(N, D)``, the same pictures, perhaps mirrored.
+        right: ``(N, D)``, the same pictures, possibly mirrored.
         least: smallest product.
-        keep: which of some pairs to keep, asked block by block: memory holds no others.
+        keep: filter applied to each block's pairs, so that memory holds only those it keeps.
     """
     found_i, found_j = [], []
     step = max(1, BLOCK_CELLS // len(left))
@@ -300,18 +300,18 @@ def similar(
 
 
 def hash_vectors(bits: BoolArray) -> FloatArray:
-    """Hashes as rows of 1 and -1: their product is 256 - 2 x differing bits, exactly."""
+    """Hashes as rows of 1 and -1, whose product is exactly 256 - 2 x differing bits."""
     return bits.reshape(len(bits), -1).astype(np.float32) * 2 - 1
 
 
 def mirrored_bits(bits: BoolArray) -> BoolArray:
-    """Hashes of the mirrored pictures: what rises to the right then falls."""
+    """Hashes of the mirrored pictures, in which rises to the right become falls."""
     flipped: BoolArray = ~bits[:, :, ::-1]
     return flipped
 
 
 def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
-    """Thumbnails at 32 x 32 as rows of mean 0 and length 1: their product is a correlation."""
+    """Thumbnails at 32 x 32 as rows of mean 0 and length 1, whose product is a correlation."""
     n, half = len(thumbs), THUMB_PX // 2
     rows = thumbs.reshape(n, half, 2, half, 2).mean((2, 4), dtype=np.float32).reshape(n, -1)
     rows -= rows.mean(1, keepdims=True)
@@ -321,7 +321,7 @@ def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
 
 
 def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
-    """Middles of thumbnails as rows of mean 0 and length 1, or of 0 where nothing is in them."""
+    """Middles of thumbnails as rows of mean 0 and length 1, or all 0 if a middle is plain."""
     inner = thumbs[:, SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX]
     n, side, px = len(thumbs), inner.shape[1] // MIDDLE_CELL_PX, MIDDLE_CELL_PX
     rows = inner.reshape(n, side, px, side, px).mean((2, 4), dtype=np.float32).reshape(n, -1)
@@ -334,13 +334,15 @@ def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
 def promising(
     busy: BoolArray, thumbs: NDArray[np.uint8], *, mirrored: bool = False
 ) -> Callable[[Ints, Ints], BoolArray]:
-    """Which of some pairs are worth a closer look: all but those of mostly plain pictures whose
-    middles differ. Where both middles are plain, too, only a closer look can tell.
+    """Make a filter for pairs worth a closer look.
+
+    It rejects pairs of mostly plain pictures whose middles differ, but keeps them if both middles
+    are plain, too, because only a closer look can then tell.
 
     Args:
         busy: ``(N, 16, 16)``.
         thumbs: ``(N, 64, 64)``.
-        mirrored: pairs are of a picture and another one's mirror image.
+        mirrored: each pair is a picture and the mirror image of another.
     """
     turn = slice(None, None, -1 if mirrored else 1)
     cells, other_cells = (x.reshape(len(x), -1) for x in (busy, busy[:, :, turn]))
@@ -371,14 +373,14 @@ def find_pairs(
 ) -> list[Pair]:
     """Pairs within ``near_bits`` and, if thorough, all others that are confirmed.
 
-    Not every pair of a group is there: two pictures that confirmed pairs join already are not
-    measured again, and of copies that are alike to the last bit all are paired with the first. A
-    thousand copies of one picture would be half a million pairs.
+    Not every pair of a group is listed: pictures already joined by confirmed pairs are not measured
+    again, and bit-identical copies are paired with the first of them only. A thousand copies of one
+    picture would otherwise make half a million pairs.
 
     Args:
         prints: the pictures.
-        near_bits: of 256.
-        thorough: look also for mirrored copies, and slightly tilted or cropped ones.
+        near_bits: most differing bits, of 256.
+        thorough: also look for copies that are mirrored, or slightly tilted or cropped.
         threads: for confirming.
     """
     rows, twins = _distinct(prints)
@@ -403,14 +405,14 @@ def find_pairs(
         look(small, turned, NEAR_CORRELATION, True, "thumbnail")
 
     def looked_at(mirrored: bool, by: str) -> int:
-        """Within how many bits pairs were candidates of a kind before this one."""
+        """Most differing bits of pairs that an earlier kind of search already covered."""
         if by == "hash":
             return -1
         tight = -1 if mirrored else near_bits
         return max(tight, LOOSE_BITS) if by == "thumbnail" else tight
 
     def measure(item: tuple[int, int, bool, str]) -> Pair | None:
-        """The pair, if it is new, and near enough by its hash or confirmed by its detail."""
+        """The pair, if it is new and either close enough by hash or confirmed by detail."""
         i, j, mirrored, by = item
         second, hashed = thumbs[j], bits[j]
         if mirrored:
@@ -444,7 +446,7 @@ def find_pairs(
 
 
 def _distinct(prints: Fingerprints) -> tuple[Ints, list[Pair]]:
-    """The first row of each picture, and its pairs with those that are alike to the last bit."""
+    """Rows of the distinct pictures, and the pairs of each with its bit-identical copies."""
     first: dict[bytes, int] = {}
     twins = []
     for row in range(len(prints)):
@@ -457,7 +459,7 @@ def _distinct(prints: Fingerprints) -> tuple[Ints, list[Pair]]:
 def _chunks(
     candidates: Iterable[tuple[Ints, Ints, bool, str]],
 ) -> Iterator[list[tuple[int, int, bool, str]]]:
-    """Candidates one kind after another, so that the fastest kind that finds a pair names it."""
+    """Candidates, one kind after another, so that a pair is named after the fastest to find it."""
     for i, j, mirrored, by in candidates:
         for start in range(0, len(i), PAIRS_AT_ONCE):
             some = slice(start, start + PAIRS_AT_ONCE)
@@ -468,8 +470,8 @@ def _chunks(
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Correlation of the fine detail of two thumbnails, at the best shift or the best fit.
 
-    The shift forgives a border; the fit, an affine one (Evangelidis and Psarakis, 2008), a tilt or
-    another crop. Large shapes are taken out first, because all frontal faces share them.
+    The shift compensates for a border; the affine fit (Evangelidis and Psarakis, 2008) for a tilt
+    or another crop. Large shapes are removed first, because all frontal faces share them.
 
     Args:
         first: ``(64, 64)``.
@@ -479,7 +481,7 @@ def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
 
     a, b = (np.ascontiguousarray(thumb, np.float32) for thumb in (first, second))
     if a.std() < 1 or b.std() < 1:
-        return 0.0  # nothing in it that could be compared
+        return 0.0  # nothing to compare
     fine_a, fine_b = _detail(a), _detail(b)
     inner = np.ascontiguousarray(fine_b[_MIDDLE])
     shifted = float(cv2.matchTemplate(fine_a, inner, cv2.TM_CCOEFF_NORMED).max())
@@ -494,7 +496,7 @@ def _detail(grey: Any, smooth_px: float = 0.0) -> Any:
 
 
 def _fitted(a: Any, b: Any) -> float:
-    """Correlation of detail after an affine fit; 0 where there is none, or a far-fetched one."""
+    """Correlation of detail after an affine fit; 0 if the fit fails or is implausible."""
     import cv2
 
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
@@ -513,26 +515,26 @@ def _fitted(a: Any, b: Any) -> float:
     shared = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     if shared.mean() < 0.4:
         return 0.0
-    # A slight blur on both sides: one of the two is often the sharper copy.
+    # Blur both slightly, because one is often the sharper copy.
     whole = _correlation(_detail(a, 1.0)[shared], _detail(moved, 1.0)[shared])
     return whole if whole < CONFIRMED or _middles_agree(a, moved, shared[_MIDDLE]) else 0.0
 
 
 def _middles_agree(a: Any, b: Any, shared: Any) -> bool:
-    """Whether pictures agree in more than a frame; if there is nothing in it, they may."""
-    # Cut before the blur, which would carry the frame inwards.
+    """Whether pictures agree in more than a frame; True if both middles are plain."""
+    # Crop before blurring, which would spread the frame inwards.
     middles = (np.ascontiguousarray(thumb[_MIDDLE]) for thumb in (a, b))
     x, y = (_detail(middle, 1.0)[shared] for middle in middles)
     return max(x.std(), y.std()) < 1 or _correlation(x, y) >= MIDDLE_CONFIRMED
 
 
 def _correlation(x: Any, y: Any) -> float:
-    """0 where one of them is plain."""
+    """Correlation; 0 if either is plain."""
     return float(np.corrcoef(x, y)[0, 1]) if min(x.std(), y.std()) >= 1e-3 else 0.0
 
 
 class _Groups:
-    """Disjoint sets of rows (Tarjan, 1975), each called after its smallest row."""
+    """Disjoint sets of rows (Tarjan, 1975), each named after its smallest row."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
@@ -550,7 +552,7 @@ class _Groups:
 
 
 def join(count: int, pairs: Iterable[Pair]) -> list[list[int]]:
-    """Groups of two rows or more that pairs connect, each sorted, in order of their first row."""
+    """Groups of two or more rows connected by pairs, each sorted, ordered by first row."""
     joined = _Groups(count)
     for pair in pairs:
         joined.join(pair.first, pair.second)

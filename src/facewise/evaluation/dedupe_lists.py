@@ -1,4 +1,4 @@
-"""Lists of files beside their near-duplicate groups: labels, splits, what a list misses."""
+"""File lists compared with near-duplicate groups: labels, splits, and what a list misses."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from facewise.labels import (
 
 LARGE_GROUP: Final = 0.05
 MANY_ALIKE: Final = 10
-"""A group of more than this share, and this many, of all pictures is worth a second look."""
+"""A group of more than this share of all pictures, and of more than this many, deserves a look."""
 
 FAR_OFF: Final = 0.05
-"""How far a split's share may be from what was asked for."""
+"""How far a split's share of the pictures may be from the requested one."""
 
 EXCLUSION_COLUMNS: Final = ("file", "split", "duplicate_of", "in_split")
 
@@ -45,10 +45,10 @@ Row = dict[str, str]
 
 
 def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
-    """File name to its row, of CSVs with a column ``file``; columns are in lower case.
+    """Read CSVs with a column ``file``: file name to row, with column names in lower case.
 
-    Folders are cut off a name as long as no other file is called so: FairFace's own lists have a
-    ``train/1.jpg`` and a ``val/1.jpg``.
+    Folders are removed from a name unless two files share it without them: FairFace's own lists
+    have a ``train/1.jpg`` and a ``val/1.jpg``.
 
     Raises:
         OptionError: a list cannot be read, or names a file twice.
@@ -66,10 +66,10 @@ def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
 
 
 def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
-    """Rows of lists by the names that pictures go by; rows of other files keep their own.
+    """Rows of lists by picture name; rows of other files keep their listed names.
 
-    A picture's row is that of the longest end of its path that is listed, unless another picture's
-    path ends so, too.
+    A picture gets the row named by the longest listed suffix of its path. If several pictures claim
+    a row, only an exact match gets it.
     """
     claims = {name: listed_name(name, rows) for name in names}
     times = Counter(claims.values())
@@ -82,10 +82,10 @@ def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, 
 
 
 def labels_of(name: str, row: Row | None) -> Row:
-    """Age, gender and ethnicity of a file by its row of a list or else by UTKFace's file names.
+    """Age, gender and ethnicity of a file, from its row or else from a UTKFace file name.
 
-    Labels are the contract's, in any case, by their synonyms and FairFace's races, as
-    ``datasets.read_csv`` takes them; others are in lower case. What is unknown is absent.
+    Spellings, synonyms and FairFace's races become labels of the contract, as in
+    ``datasets.read_csv``; other labels are lower-cased. Unknown ones are absent.
     """
     parsed = parse_utkface_name(short_name(name))
     out: Row = {}
@@ -107,7 +107,7 @@ def labels_of(name: str, row: Row | None) -> Row:
 
 
 def _label(text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None) -> str:
-    """A label as the contract spells it, so that Male and male are no disagreement."""
+    """A label as the contract spells it, so that Male and male do not disagree."""
     try:
         index = parse_label(text, labels, synonyms)
     except ValueError:
@@ -116,10 +116,10 @@ def _label(text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | Non
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Shares by name, of 1, from a text such as "train=0.8,test=0.2".
+    """Parse shares of 1 by name, from a text such as "train=0.8,test=0.2".
 
     Raises:
-        OptionError: it is not that, or does not sum to 1.
+        OptionError: the text has another form, or the shares do not sum to 1.
     """
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -139,10 +139,10 @@ def parse_shares(text: str) -> dict[str, float]:
 def make_splits(
     names: Sequence[str], groups: Sequence[Sequence[str]], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """File to split; a group is never taken apart.
+    """Assign files to splits without dividing any group.
 
-    Groups and single pictures are shuffled by a hash of the seed and their first file's name, then
-    dealt out: each goes to the split that lacks most of its share.
+    Groups and single pictures are ordered by a hash of the seed and their first file's name; each
+    then goes to the split that is furthest below its share.
     """
     units = [tuple(group) for group in groups]
     grouped = {name for unit in units for name in unit}
@@ -160,8 +160,10 @@ def make_splits(
 def lopsided(
     groups: Sequence[Sequence[str]], splits: Mapping[str, str], shares: Mapping[str, float]
 ) -> list[str]:
-    """What is odd about a split that was dealt out, in sentences: a group of a good part of all
-    pictures is rarely one photo, and leaves splits far from their shares.
+    """Describe oddities of an assignment to splits, one sentence each.
+
+    A group that holds a large part of all pictures is rarely one photo, and leaves splits far from
+    their shares.
     """
     count, found = len(splits), []
     largest = max(groups, key=len, default=())
@@ -172,7 +174,7 @@ def lopsided(
         )
     held = Counter(splits.values())
     for split, share in shares.items():
-        # As near as single pictures can come is near enough.
+        # A deviation of one picture can be unavoidable.
         if abs(held[split] - share * count) > max(1.0, FAR_OFF * count):
             found.append(
                 f"split {split} got {held[split]:,} of {count:,} pictures in place of "
@@ -184,9 +186,9 @@ def lopsided(
 def compare_with_list(
     groups: Sequence[Sequence[str]], rows: Mapping[str, Row], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Which of a list's groups were found, and which groups say more than the list.
+    """Which of a list's groups were found, and which groups go beyond the list.
 
-    A listed group is found when all of its files that were read are in one group.
+    A listed group counts as found if all of its files that were read are in one group.
     """
     have = set(names)
     listed: dict[str, list[str]] = defaultdict(list)
@@ -224,7 +226,7 @@ def compare_with_list(
 
 
 def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> list[dict[str, Any]]:
-    """Groups whose files the list puts into different splits, and which files to leave out."""
+    """Groups whose files are in different splits of the list, and which files to leave out."""
     out = []
     for group in groups:
         told = ((name, split_name(rows.get(name, {}).get("split"))) for name in group)
@@ -238,17 +240,17 @@ def across_splits(groups: Sequence[Sequence[str]], rows: Mapping[str, Row]) -> l
 
 
 def _rank(split: str) -> int:
-    """A picture is left out of the later split when its duplicate is in an earlier one.
+    """Order of splits; a duplicate is left out of the later one.
 
-    Names that begin so are these splits, too; of any other name, "holdout" say, nothing was
-    learned.
+    Names that begin with a known split's name count as that split. All others, such as "holdout",
+    come last, because nothing was learned from them.
     """
     known = (rank for rank, name in enumerate(SPLITS) if split.startswith(name))
     return next(known, len(SPLITS))
 
 
 def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """What an evaluation leaves out: a row a file, with the duplicate that it is left out for."""
+    """The files an evaluation leaves out, one per row, each with the duplicate that is kept."""
     out = []
     for group in crossing:
         splits = group["files"]
@@ -267,9 +269,9 @@ def exclusions(crossing: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> list[Row]:
-    """Rows of the groups whose labels disagree, with the columns that do.
+    """Rows of groups whose labels disagree, and in which columns.
 
-    Ages disagree where no year is in all of them: 25 is no other age than 25.0 or 20-29.
+    Ages disagree if they have no year in common: 25 agrees with 25.0 and 20-29.
     """
     out = []
     for group in groups:
@@ -294,7 +296,7 @@ def conflicts(groups: Sequence[Sequence[str]], labels: Mapping[str, Row]) -> lis
 
 
 def age_range(row: Row) -> tuple[int, int] | None:
-    """First and last year of a row's age; None where it has none, or none that can be read."""
+    """First and last year of a row's age; None if it has none that can be read."""
     try:
         return parse_age(row.get("age", ""))
     except ValueError:
@@ -302,7 +304,7 @@ def age_range(row: Row) -> tuple[int, int] | None:
 
 
 def years_apart(rows: Sequence[Row]) -> int:
-    """How far the ages of rows are apart at the least; 0 where one year is in all of them."""
+    """Largest gap between any two rows' ages; 0 if all have a year in common."""
     ranges = [ages for row in rows if (ages := age_range(row)) is not None]
     if not ranges:
         return 0
@@ -310,7 +312,7 @@ def years_apart(rows: Sequence[Row]) -> int:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Rows as CSV with plain line ends, the header in any case; the whole file or none of it."""
+    """Write rows as CSV with plain line feeds and always a header; the file is never partial."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, header, lineterminator="\n")
@@ -319,7 +321,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str
 
 
 def has_header(path: Path, header: Sequence[str]) -> bool:
-    """Whether a CSV begins as ``write_csv`` writes it; not where it cannot be read."""
+    """Whether a CSV begins with this header as ``write_csv`` writes it; False if unreadable."""
     try:
         with path.open(encoding="utf-8") as file:
             return file.readline() == ",".join(header) + "\n"

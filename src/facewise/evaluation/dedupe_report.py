@@ -1,4 +1,4 @@
-"""What was found, as plain numbers, as Markdown, and as pairs of pictures to look at."""
+"""Results of a search for near-duplicates: plain numbers, Markdown, and sheets of pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TITLE: Final = "Near-duplicates"
 _KEYS: Final = frozenset(("pictures", "near_bits", "hash_pairs_not_confirmed", "label_noise"))
-"""What every summary has, and hardly anything else."""
+"""Keys that every summary has, and hardly any other file."""
 
 TILE_PX: Final = 112
 CAPTION_PX: Final = 30
@@ -39,7 +39,7 @@ PAIRS_A_SHEET: Final = 90
 
 
 def named_groups(prints: Fingerprints, pairs: Sequence[Pair]) -> list[list[str]]:
-    """Groups as file names, the first file first."""
+    """Groups as file names, in the order of ``prints.names``."""
     return [[prints.names[row] for row in rows] for rows in join(len(prints), pairs)]
 
 
@@ -52,15 +52,15 @@ def summarise(
     near_bits: int,
     thorough: bool,
 ) -> dict[str, Any]:
-    """Everything that was found, without a picture.
+    """All findings as plain data.
 
     Args:
         prints: the pictures.
-        pairs: as ``find_pairs`` gives them.
+        pairs: as returned by ``find_pairs``.
         labels: file name to labels.
-        listed: file name to its row of a list to compare with; empty for none.
-        near_bits: the threshold that the pairs were found with.
-        thorough: whether confirmed pairs beyond it were looked for.
+        listed: file name to its row in a list to compare with; empty for none.
+        near_bits: the threshold with which the pairs were found.
+        thorough: whether confirmed pairs beyond the threshold were searched for.
     """
     names = prints.names
     by_hash = named_groups(prints, [p for p in pairs if p.found_by == "hash"])
@@ -142,14 +142,14 @@ def _listing(prints: Fingerprints, pairs: Sequence[Pair]) -> list[dict[str, Any]
 
 
 def _labels(row: Row) -> dict[str, int | str | None]:
-    """Labels as the noise is estimated from: ages where known to the year, classes by name."""
+    """Labels for the noise estimate: the age if known to the year, and classes by name."""
     first, last = age_range(row) or (0, 1)
     age = first if first == last else None
     return {"age": age, "gender": row.get("gender"), "ethnicity": row.get("ethnicity")}
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is the page or the summary of a run; not where it cannot be read."""
+    """Whether a file is the page or the summary of a run; False if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":
@@ -316,20 +316,20 @@ def _years(f: Mapping[str, float]) -> str:
 
 
 def worth_looking_at(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that only the closer look found, then the others; the least alike first."""
+    """Pairs found only by the closer look, then the others, each with the least alike first."""
     return sorted(pairs, key=lambda p: (p.found_by == "hash", p.likeness))
 
 
 def contact_sheets(
     prints: Fingerprints, pairs: Sequence[Pair], data_sets: Sequence[DataSet], *, most: int = 4
 ) -> list[Image.Image]:
-    """Sheets of pairs side by side, with what was measured under each.
+    """Sheets of pairs side by side, with the measurements below each.
 
     Args:
         prints: the pictures.
-        pairs: in the order in which they should be looked at.
-        data_sets: where the pictures are, the same as for the fingerprints.
-        most: sheets.
+        pairs: in the order in which to show them.
+        data_sets: the data sets that were fingerprinted.
+        most: largest number of sheets.
     """
     from PIL import Image, ImageDraw
 
@@ -339,7 +339,7 @@ def contact_sheets(
 
     def tile(row: int) -> Image.Image:
         data_set, sample = places[prints.names[row]]
-        rgb = load_photo(data_set.read(sample)).rgb  # whatever was read once: HEIC, too
+        rgb = load_photo(data_set.read(sample)).rgb  # any format that was read before, such as HEIC
         return Image.fromarray(rgb).resize((TILE_PX, TILE_PX))
 
     sheets = []

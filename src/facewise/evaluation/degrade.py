@@ -1,8 +1,8 @@
-"""Pictures made worse on purpose, to see whether facewise notices.
+"""Pictures degraded on purpose, to see whether facewise notices.
 
-Each takes a labelled face with its grey border and gives a picture of the same size, or a smaller
-one where smallness or the border is the point. ``small`` and ``coarse`` differ: a small face is a
-face far away in a sharp photo, a coarse one was small once and has been enlarged since.
+Each function takes a labelled face with its grey border and returns a picture of the same size;
+only ``tight`` removes the border, and ``shuffled`` up to 5 pixels. ``small`` shows a face far away
+in a sharp photo; ``coarse`` one that was small and has been enlarged.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _resized(rgb: ImageArray, side_px: int) -> ImageArray:
 
 
 def _side_for_face(rgb: ImageArray, face_px: int) -> int:
-    """Side of the whole picture at which the crop inside its border is ``face_px`` wide."""
+    """Side of the whole picture for which the crop inside its border is ``face_px`` wide."""
     return max(8, round(face_px * (1 + 2 * DETECTION_BORDER)))
 
 
 def small(rgb: ImageArray, _: np.random.Generator, *, face_px: int) -> ImageArray:
-    """The face ``face_px`` wide, in the middle of a grey photo of the old size."""
+    """Shrink the face to ``face_px`` in width, in the middle of a grey photo of the old size."""
     side = _side_for_face(rgb, face_px)
     out = np.full_like(rgb, BORDER)
     top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
@@ -43,7 +43,7 @@ def small(rgb: ImageArray, _: np.random.Generator, *, face_px: int) -> ImageArra
 
 
 def coarse(rgb: ImageArray, _: np.random.Generator, *, face_px: int) -> ImageArray:
-    """Brought down to a face ``face_px`` wide, and enlarged again."""
+    """Shrink to a face ``face_px`` wide, and enlarge again."""
     return _resized(_resized(rgb, _side_for_face(rgb, face_px)), rgb.shape[0])
 
 
@@ -55,15 +55,15 @@ def blur(rgb: ImageArray, _: np.random.Generator, *, sigma: float) -> ImageArray
 
 
 def noise(rgb: ImageArray, rng: np.random.Generator, *, sigma: float) -> ImageArray:
-    """Gaussian noise of ``sigma`` grey levels, each pixel and channel by itself."""
+    """Gaussian noise of ``sigma`` grey levels, independent for each pixel and channel."""
     noisy = rgb.astype(np.float32) + rng.normal(0, sigma, rgb.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float) -> ImageArray:
-    """The head turned towards a profile: the picture wrapped round a cylinder, which is turned.
+    """Turn the head towards a profile: wrap the picture round a cylinder, and turn that.
 
-    What the photo does not show of the far side is filled with its outermost column.
+    The part that the photo does not show is filled with the crop's outermost column.
     """
     import cv2
 
@@ -80,23 +80,23 @@ def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float) -> ImageA
 
 
 def tight(rgb: ImageArray, _: np.random.Generator) -> ImageArray:
-    """The data set's crop without its border: the face fills it, and reaches past its edges."""
+    """The data set's crop without the border: the face fills it and extends past its edges."""
     border = round(rgb.shape[1] * DETECTION_BORDER / (1 + 2 * DETECTION_BORDER))
     return np.ascontiguousarray(rgb[border:-border, border:-border])
 
 
 def dark(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """An eighth of the light, with the noise that comes of it."""
+    """About an eighth of the light, with the noise that results."""
     return noise((rgb * 0.12).astype(np.uint8), rng, sigma=5)
 
 
 def overexposed(rgb: ImageArray, _: np.random.Generator) -> ImageArray:
-    """Three times the light, cut off at white."""
+    """Three times the light, clipped at white."""
     return np.clip(rgb * 3.0, 0, 255).astype(np.uint8)
 
 
 def shuffled(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """Not a face: its tiles, six a side, in another order; skin and edges, no features in place."""
+    """Not a face: 6 x 6 tiles in random order, so skin and edges but no features in place."""
     side = rgb.shape[0] // 6
     tiles = [
         rgb[i * side : (i + 1) * side, j * side : (j + 1) * side]
@@ -111,7 +111,7 @@ def shuffled(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
 def texture(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
     """Not a face: the picture's own spectrum with random phases."""
     phases = np.angle(np.fft.fft2(rng.normal(size=rgb.shape[:2])))[..., None]
-    phases[0, 0] = 0  # the mean stays, or half of them would be black
+    phases[0, 0] = 0  # keep the mean, or half of the pictures would be black
     spectrum = np.fft.fft2(rgb.astype(np.float64), axes=(0, 1))
     scrambled = np.real(np.fft.ifft2(spectrum * np.exp(1j * phases), axes=(0, 1)))
     return np.clip(scrambled, 0, 255).astype(np.uint8)
@@ -137,17 +137,17 @@ DEGRADATIONS: Final[dict[str, Degradation]] = {
     "not-a-face-tiles": shuffled,
     "not-a-face-texture": texture,
 }
-"""Name to what it does; sizes are of the data set's crop, blur in shares of its width."""
+"""Degradations by name; sizes refer to the data set's crop, blur is in shares of its width."""
 
 NOT_FACES: Final = ("not-a-face-tiles", "not-a-face-texture")
-"""Those after which there is nothing to be right about."""
+"""Degradations that leave no face, and so no right answer."""
 
 
 def degrade(rgb: ImageArray, name: str | None, *, seed: int) -> ImageArray:
-    """Apply one of ``DEGRADATIONS``; None leaves the picture as it is.
+    """Apply one of ``DEGRADATIONS``; None leaves the picture unchanged.
 
     Raises:
-        OptionError: there is none of that name.
+        OptionError: there is no degradation of that name.
     """
     if name is None:
         return rgb

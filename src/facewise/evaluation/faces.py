@@ -1,4 +1,4 @@
-"""A model's answer to each face, beside its labels, as a CSV."""
+"""A CSV of a model's answers for each face, beside its labels."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COLUMNS: Final = (
     *ETHNICITY_COLUMNS,
     "abstained",
 )
-"""Those named like an attribute are the labels; the answers are called as ``annotate`` does."""
+"""Columns named after an attribute are labels; answers have the same names as in ``annotate``."""
 
 COVERAGE: Final = 0.9
-"""Of the age interval."""
+"""Coverage of the age interval."""
 
 
 def write_faces(path: Path, scored: Scored, splits: Mapping[tuple[str, str], str]) -> None:
-    """Write the CSV, the whole of it or nothing.
+    """Write the CSV; a partial file is never left behind.
 
     Args:
         path: the file.
@@ -42,7 +42,7 @@ def write_faces(path: Path, scored: Scored, splits: Mapping[tuple[str, str], str
 
 
 def face_rows(scored: Scored, splits: Mapping[tuple[str, str], str]) -> list[Row]:
-    """One row a face; labels that are unknown are empty, and so are answers to what was not found.
+    """One row per face; unknown labels, and answers for faces not found, are empty.
 
     Args:
         scored: as for ``write_faces``.

@@ -1,6 +1,7 @@
-"""Fit what ``facewise.calibration`` applies: temperatures, conformal thresholds, gates.
+"""Fit the temperatures and conformal thresholds that ``facewise.calibration`` applies.
 
-Temperatures and thresholds come from the calibration split, gates from val; test is never read.
+They come from the calibration split; the test split is never read. Gates are chosen on val, by
+``facewise.evaluation.gates``.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from facewise.types import FloatArray
 log = logging.getLogger("facewise")
 
 MIN_FACES: Final = 100
-"""Faces with an age that a split needs to be fitted on, and with an exact one for age intervals.
-Fewer say nothing of a level of 95 %."""
+"""Fewest faces with an age in a split to fit on, and with an exact age for age intervals. Fewer say
+nothing about a level of 95 %."""
 
 MIN_OF_CLASS: Final = 20
-"""Faces of each gender and ethnicity that it needs. With fewer than 19 a label has no threshold at
-95 % and is in every set, and the temperature hardly knows of it."""
+"""Fewest faces of each gender and ethnicity in such a split. With fewer than 19, a label has no
+threshold at 95 % and is in every set, and it hardly affects the temperature."""
 
 PARTS: Final = 10
 LEAST_PART: Final = 100
-"""Parts of the faces by their certainty, and the fewest faces of one, or of a label in a data set:
-fewer say little of 95 %."""
+"""Most parts that faces are divided into by certainty, and the fewest faces in a part, or of a
+label in a data set: fewer say little about 95 %."""
 
 LOG_BOUND: Final = 1.5
-"""Temperatures are looked for from exp(-1.5) to exp(1.5)."""
+"""Temperatures are searched from exp(-1.5) to exp(1.5)."""
 
 
 def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
-    """The temperature with the largest likelihood.
+    """The temperature of maximum likelihood.
 
     Args:
         probabilities: ``(N, K)``.
-        inside: ``(N, K)``, the classes each label allows: one, or the years of an age group.
+        inside: ``(N, K)``, the classes that each label allows: one, or the years of an age group.
     """
     from scipy.optimize import minimize_scalar
 
@@ -60,13 +61,12 @@ def set_thresholds(
     sources: NDArray[np.str_],
     found_shares: Mapping[str, float],
 ) -> dict[str, list[float]]:
-    """Thresholds of label sets, one a label, so that no label is covered at another's expense.
+    """Thresholds of label sets, one per label, so that no label is covered at another's expense.
 
-    crepes computes them as Mondrian quantiles by label. One number cannot fit all sources: each
-    label takes the largest threshold that it needs in any data set with enough of its faces. The
-    level aimed at is raised until each data set by itself, in it each of those labels, and each
-    tenth of the faces from the least certain to the surest reach the level that was asked for.
-    Faces that were not found are counted as missed.
+    crepes computes them as Mondrian quantiles by label. Data sets differ, so each label gets the
+    largest threshold that it needs in any data set with enough of its faces. The target level is
+    raised until the requested level is reached in each data set, for each of those labels in it,
+    and in each tenth of the faces by certainty. Faces not found count as missed.
 
     Args:
         probabilities: tempered ``(N, K)``.
@@ -97,7 +97,7 @@ def set_thresholds(
 
 
 def certainty_parts(probabilities: FloatArray) -> list[NDArray[np.intp]]:
-    """Rows by their largest probability, the least certain first, in up to ten equal parts."""
+    """Rows by largest probability, the least certain first, in up to ten equal parts."""
     order = np.argsort(probabilities.max(-1), kind="stable")
     return np.array_split(order, max(1, min(PARTS, len(order) // LEAST_PART)))
 
@@ -105,9 +105,9 @@ def certainty_parts(probabilities: FloatArray) -> list[NDArray[np.intp]]:
 def mondrian_thresholds(
     scores: NDArray[np.floating[Any]], bins: NDArray[np.intp], count: int, level: float
 ) -> NDArray[np.float64]:
-    """Split-conformal quantiles of nonconformity scores, one a bin.
+    """Split-conformal quantiles of nonconformity scores, one per bin.
 
-    A bin without a face has no threshold: 1, which holds everything.
+    A bin without faces gets 1, which admits everything.
     """
     out = np.ones(count)
     out[np.unique(bins)] = np.minimum(conformal_quantiles(scores, level, bins), 1.0)
@@ -117,10 +117,10 @@ def mondrian_thresholds(
 def conformal_quantiles(
     scores: NDArray[np.floating[Any]], level: float, bins: NDArray[np.intp] | None = None
 ) -> NDArray[np.float64]:
-    """The quantile of all scores, ``(1,)``, or of each bin that there is; infinite of too few.
+    """The quantile of all scores, ``(1,)``, or of each bin present; infinite if there are too few.
 
-    A crepes regressor whose residuals are the scores and whose point forecast is 0 has the quantile
-    as its upper end.
+    A crepes regressor with the scores as residuals and a point forecast of 0 has the quantile as
+    its upper end.
     """
     from crepes import ConformalRegressor
 
@@ -137,17 +137,17 @@ def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_
 
 
 def faces_of(found: Outcomes, temperature: float) -> Faces:
-    """Faces with an exact age, for intervals to be fitted on."""
+    """Faces with an exact age, to fit intervals on."""
     exact = found.take(found.exact)
     return Faces(apply_temperature(exact.ages, temperature), exact.age_ranges[:, 0], exact.groups)
 
 
 def check_faces(outcomes: Outcomes, split: str) -> None:
-    """Refuse to fit on a split that says too little, as what ships would be worse than before.
+    """Refuse to fit on too few faces, which would make the calibration worse.
 
     Raises:
-        OptionError: it has fewer than ``MIN_FACES`` faces that were found and have an age, or fewer
-            than ``MIN_OF_CLASS`` of a gender or ethnicity.
+        OptionError: fewer than ``MIN_FACES`` of the faces found have an age, or fewer than
+            ``MIN_OF_CLASS`` are of some gender or ethnicity.
     """
     o = outcomes.take(outcomes.found)
     aged = int((o.age_ranges[:, 0] > 0).sum())
@@ -167,7 +167,7 @@ def check_faces(outcomes: Outcomes, split: str) -> None:
 
 
 def _temperature(name: str, probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
-    """As the spec holds it. At its bound the best one lies beyond, and no face was calibrated."""
+    """The temperature, rounded as in the spec; an error at a bound, as the best lies beyond it."""
     t = round(fit_temperature(probabilities, inside), 4)
     if abs(np.log(t)) > LOG_BOUND - 0.01:
         raise OptionError(
@@ -179,10 +179,10 @@ def _temperature(name: str, probabilities: FloatArray, inside: NDArray[np.bool_]
 
 
 def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
-    """The ``calibration`` part of a model's spec, but for its gates.
+    """The ``calibration`` part of a model's spec, without gates and confusions.
 
     Raises:
-        OptionError: the faces are too few, see ``check_faces``, or a temperature ends at its bound.
+        OptionError: there are too few faces (see ``check_faces``), or a temperature is at a bound.
     """
     check_faces(calibration, "calibration")
     c = calibration.take(calibration.found)

@@ -1,12 +1,12 @@
-"""Gates of abstention, chosen on val from curves of risk against the share that is answered.
+"""Abstention gates, chosen on val from curves of risk against the share answered.
 
-Clean faces alone cannot tell what a blurred face costs, so val is looked at clean and degraded.
-Gates are tightened until, on every kind of input, the error of what is still answered is at most
-twice the clean error, and as few faces as possible are turned away for it.
+Clean faces alone cannot show what a blurred face costs, so gates are chosen on clean and degraded
+val faces. They are tightened until, on every kind of input, the error on faces still answered is at
+most twice the clean error, while turning away as few faces as possible.
 
-Data sets differ in how hard they are when clean, and in what a gate leaves of them. So an answer is
-held against the clean error of its own data set (indirect standardisation): what gates leave of one
-data set more than of another must neither pass for harm done nor hide it.
+Data sets differ in how hard they are when clean, and in how much of them a gate lets through. So
+each answer is compared with the clean error of its own data set (indirect standardisation); a
+changed mix of data sets then neither looks like harm nor hides it.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.reporting.bootstrap import GroupBootstrap, figure
 
 RISK_LIMIT: Final = 2.0
-"""The error of what is answered may be so many times the clean error, whatever the input."""
+"""The error on answered faces may be at most this many times the clean error, on any input."""
 
 SAFETY: Final = 0.75
-"""Gates aim at this part of the limit, because val is a sample."""
+"""Gates aim at this fraction of the limit, because val is a sample."""
 
 CLEAN_BUDGET: Final = 0.04
-"""Share of clean val faces that may lose one attribute or more: under the 5 % that test may, by
-twice the standard error of such a share of val's faces."""
+"""Share of clean val faces that may lose at least one attribute: below the 5 % allowed on test, by
+twice the standard error of such a share on val."""
 
 GATE_FACES: Final = 450
-"""Faces of each data set of val that are worsened, for gates to be chosen on."""
+"""Val faces of each data set that are degraded, to choose gates on."""
 
 WIDEST_GROUP_YEARS: Final = 15
-"""Last year less first of an age group whose middle stands for an age."""
+"""Largest difference of last and first year for an age group's middle to stand for an age."""
 
 CERTAINTY_START: Final = 0.005
-"""Share of the clean faces, the least certain, that the certainty gate of an attribute turns away
-before anything else: the end of the curve, where its risk is that of a guess."""
+"""Share of clean faces, the least certain, that an attribute's certainty gate turns away from the
+start: at that end of the curve, the risk is that of a guess."""
 
 NEGLIGIBLE: Final = 0.015
-"""Share still answered of an input, below which its error no longer steers the gates."""
+"""If less than this share of an input is still answered, its error no longer affects the gates."""
 
 GRID_POINTS: Final = 40
-"""Values tried for each gate, quantiles of what val holds, clean and degraded; and as many more of
-the lowest clean ones."""
+"""Values tried for each gate: quantiles over clean and degraded val faces, and about as many more
+of the lowest clean ones."""
 
 ANSWERED_WEIGHT: Final = 0.1
-"""What a degraded face that is no longer answered costs, in clean faces."""
+"""Cost of no longer answering a degraded face, in clean faces."""
 
 SIDES: Final = tuple(
     (measure, side)
@@ -62,26 +62,27 @@ SIDES: Final = tuple(
     for side, reason in zip(("min", "max"), reasons, strict=True)
     if reason
 )
-"""Where gates may be: the sides of measures that there is a reason for."""
+"""Possible quality gates: the sides of measures that have a reason for abstention."""
 
 CERTAINTY: Final = len(SIDES)
 """Column of the certainty, after the quality gates."""
 
 CURVE_POINTS: Final = 60
 MIN_ANSWERED: Final = 30
-"""Fewest answered faces whose error is worth comparing."""
+"""Fewest answered faces for their error to be compared."""
 
 
 def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
-    """Ages to compare answers with, and which rows have one: exact ages and the middles of age
-    groups, but for those that are open or wide.
+    """Ages to compare answers with, and which rows have one.
+
+    These are exact ages, and the middles of age groups unless open or wide.
     """
     first, last = scored.outcomes.age_ranges.T
     return (first + last) / 2, (first > 0) & (last - first <= WIDEST_GROUP_YEARS)
 
 
 def errors(scored: Scored, name: str) -> NDArray[np.float64]:
-    """Error of each row: years, or 1 for a wrong class; NaN where unknown or not found."""
+    """Error of each row: years, or 1 for a wrong class; NaN if unknown or not found."""
     if name == "age":
         years, rows = known_ages(scored)
         error = np.abs(scored.age - years)
@@ -94,15 +95,15 @@ def errors(scored: Scored, name: str) -> NDArray[np.float64]:
 def expected_errors(
     scored: Scored, clean: Scored, clean_errors: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """What each row's error would be in a clean picture: the mean of its data set's there.
+    """Expected error of each row in a clean picture: the mean clean error of its data set.
 
     Args:
         scored: N rows.
         clean: M rows.
-        clean_errors: ``(M,)``, NaN where they do not count.
+        clean_errors: ``(M,)``, NaN for those that do not count.
 
     Returns:
-        ``(N,)``; the mean over all for a data set of which nothing is known.
+        ``(N,)``; the mean over all for a data set without clean errors.
     """
     out = np.full(len(scored), float(np.nanmean(clean_errors)))
     for dataset in np.unique(clean.outcomes.datasets):
@@ -113,9 +114,7 @@ def expected_errors(
 
 
 def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
-    """What the certainty gate looks at, larger is surer: minus the interval's width, or the
-    largest probability.
-    """
+    """The certainty gate's measure: minus the interval's width, or the largest probability."""
     if name == "age":
         intervals = scored.intervals(GATE_COVERAGE)
         return -(intervals[:, 1] - intervals[:, 0]).astype(np.float64)
@@ -123,7 +122,7 @@ def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
 
 
 def ignorance(clean: Scored, name: str) -> float:
-    """Error of an answer that knows nothing: what an answer about no face at all is worth."""
+    """Expected error of a blind guess, which is what an answer about a non-face is."""
     if name == "age":
         years, rows = known_ages(clean)
         return float(np.abs(AGE_IF_NOT_FOUND - years[rows]).mean())
@@ -133,7 +132,7 @@ def ignorance(clean: Scored, name: str) -> float:
 def risk_coverage(
     certainties: NDArray[np.float64], errors_: NDArray[np.float64]
 ) -> list[tuple[float, float]]:
-    """Share answered against mean error of what is answered, the surest first; some 60 points."""
+    """Share answered and mean error on it, the most certain first; up to 60 points."""
     order = np.argsort(-certainties, kind="stable")
     risk = np.cumsum(errors_[order]) / np.arange(1, len(order) + 1)
     at = np.unique(np.linspace(len(order) * 0.05, len(order), CURVE_POINTS).astype(int)) - 1
@@ -144,13 +143,13 @@ def risk_coverage(
 def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
     """The ``gates`` part of a calibration.
 
-    Greedy along the risk-coverage curves: of all gates and values, the one that takes most
-    risk above the limit for each clean face it costs, again and again, until no input is above the
-    limit or the clean faces are spent.
+    Greedy along the risk-coverage curves: repeatedly choose the gate and value that remove the most
+    risk above the limit per clean face lost, until no input is above the limit or the budget of
+    clean faces is spent.
 
     Args:
         clean: val under a calibration without gates.
-        degraded: faces of val, worsened, by name of the degradation.
+        degraded: degraded faces of val, by name of the degradation.
     """
     attributes = [
         _AttributeGates(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)
@@ -182,10 +181,10 @@ def _judgeable(clean: Scored, name: str) -> bool:
 
 
 class _AttributeGates:
-    """The gates of one attribute while they are chosen.
+    """The gates of one attribute while they are being chosen.
 
-    Every gate is brought to the form "at least": maxima are negated. Column 0 to 7 are ``SIDES``,
-    the last is the certainty. A level of 0 is no gate.
+    Every gate has the form "at least"; maxima are negated. Columns 0 to 7 are ``SIDES``, the last
+    is the certainty. A level of 0 means no gate.
     """
 
     def __init__(self, clean: Scored, degraded: Mapping[str, Scored], name: str) -> None:
@@ -205,7 +204,7 @@ class _AttributeGates:
         self._sizes = [len(s) for s in degraded.values()]
         pooled = np.concatenate([self._clean[self._clean_found], *self._inputs])
         shares = np.linspace(0, 1, GRID_POINTS + 1)[1:-1]
-        # Half of the levels among the lowest clean values: that is where a gate is paid for.
+        # Half of the levels lie among the lowest clean values, where a gate costs clean faces.
         low = np.quantile(
             self._clean[self._clean_found], np.linspace(0.0005, 0.03, GRID_POINTS), axis=0
         )
@@ -220,7 +219,7 @@ class _AttributeGates:
 
     @property
     def turned_away(self) -> Mask:
-        """Clean faces that the gates as they are turn away."""
+        """Clean faces that the current gates turn away."""
         return self._turned(self._values())
 
     def _values(self) -> NDArray[np.float64]:
@@ -231,11 +230,10 @@ class _AttributeGates:
         return turned
 
     def _excess(self, answered: list[Mask]) -> float:
-        """Risk above the limit, summed over the inputs.
+        """Risk above the limit, summed over the inputs and weighted by the share answered.
 
-        By the share answered: an input of which little is left counts little, and below
-        ``NEGLIGIBLE`` it does not. Nor does one whose clean faces are never wrong: of no error
-        there is no multiple.
+        Inputs of which less than ``NEGLIGIBLE`` is answered do not count, nor do those without any
+        clean error, of which there is no multiple.
         """
         total = 0.0
         inputs = zip(answered, self._errors, self._limits, self._sizes, strict=True)
@@ -255,7 +253,7 @@ class _AttributeGates:
         ]
 
     def moves(self) -> list[tuple[int, int, float, Mask]]:
-        """Gate, level, risk taken away, and the clean faces then turned away."""
+        """Possible moves: gate, level, risk removed, and the clean faces then turned away."""
         if self._moves is None:
             self._moves = []
             now = self._excess(self._answered)
@@ -296,7 +294,7 @@ class _AttributeGates:
 
 
 def _columns(scored: Scored, name: str) -> NDArray[np.float64]:
-    """What the gates of an attribute look at, ``(N, 9)``, larger is better throughout."""
+    """The measures that an attribute's gates use, ``(N, 9)``; larger is always better."""
     quality = np.abs(scored.outcomes.quality.astype(np.float64))
     columns = [
         quality[:, QUALITY_FIELDS.index(field)] * (1 if side == "min" else -1)
@@ -306,12 +304,12 @@ def _columns(scored: Scored, name: str) -> NDArray[np.float64]:
 
 
 def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
-    """Risk against share answered on val, of clean faces and of all together, by certainty.
+    """Curves of risk against share answered, for each attribute.
 
-    ``clean`` and ``with degraded`` are points (share answered, error); ``chosen`` is where the
-    certainty gate of the calibration of ``clean`` lies on the clean curve. ``by measure`` has the
-    same for each measure that a quality gate looks at, over clean and degraded faces together:
-    ``points``, and ``chosen`` where that gate alone lies, None where there is none.
+    By certainty, ``clean`` and ``with degraded`` are points (share answered, error), and ``chosen``
+    is the point of the certainty gate on the clean curve. ``by measure`` has a curve for each
+    quality measure, over clean and degraded faces together: ``points``, and ``chosen``, the point
+    of that gate alone, or None if there is no gate. Gates are those of ``clean``'s calibration.
     """
     out: dict[str, Any] = {}
     gates = clean.calibration.certainty_gates
@@ -354,7 +352,7 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
 def _by_measure(
     measure: NDArray[np.float64], errors_: NDArray[np.float64], limit: float | None, side: str
 ) -> dict[str, Any]:
-    """The curve of one measure, larger is better, and where a limit lies on it."""
+    """The curve of one measure (larger is better), and the point of its limit."""
     chosen = None
     if limit is not None:
         answered = measure >= (limit if side == "min" else -limit)
@@ -364,13 +362,13 @@ def _by_measure(
 
 
 def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
-    """By input and attribute: share found, abstained from and answered, and the error of that.
+    """Share found, abstained from and answered, and the error, by input and attribute.
 
     ``clean`` comes first. ``judged`` counts the answers whose error is known. ``relative`` is the
-    error of what is answered over what the same data sets' answered clean faces have, a figure with
-    its interval, ``within`` says whether it is at most 2; None where fewer than 30 are answered, or
-    nothing is there to be right about, and of ``clean`` itself. ``by_dataset`` has ``judged``,
-    ``error`` and ``relative`` of each data set by itself.
+    error on answered faces divided by that on answered clean faces of the same data sets, with its
+    interval; ``within`` says whether it is at most 2. Both are None for ``clean``, for non-faces,
+    and for fewer than 30 such answers. ``by_dataset`` has ``judged``, ``error``, ``relative`` and
+    ``within`` for each data set.
     """
     clean_errors = {}
     for name in ATTRIBUTES:
@@ -423,7 +421,7 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
 def _relative(
     scored: Scored, rows: Mask, error: NDArray[np.float64], expected: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Error over what was to be expected, over some rows, if they are enough to say."""
+    """Ratio of actual to expected error over some rows, if there are enough of them."""
     if rows.sum() < MIN_ANSWERED:
         return {"relative": None, "within": None}
     draws = GroupBootstrap(scored.outcomes.groups[rows])
@@ -434,10 +432,10 @@ def _relative(
 
 
 def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:
-    """A calibration of fitted parts and gates."""
+    """A calibration from fitted parts and gates."""
     return Calibration.from_dict({**fitted, "gates": gates})
 
 
 def _rounded(value: float) -> float:
-    """Three significant figures."""
+    """Round to three significant figures."""
     return float(f"{value:.3g}")

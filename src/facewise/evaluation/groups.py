@@ -1,4 +1,4 @@
-"""The same figures for each group of people, and for whom they are worst."""
+"""Figures for each group of people, and the groups for which they are worst."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from facewise.labels import ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, GroupNames, share
 
 MIN_GROUP: Final = 30
-"""Smallest group that has figures."""
+"""Smallest group for which figures are given."""
 
 AGE_BANDS: Final = ((1, 3), (4, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
 UNKNOWN: Final = "unknown"
-"""The group of rows that are in none, of a crossing too."""
+"""The group of rows whose group is not known, also in crossings."""
 
 Table = dict[str, dict[str, Figure]]
 """Group to metric to figure."""
 
 
 def age_names(scored: Scored) -> GroupNames:
-    """Band of each exact age, FairFace's group where only that is known."""
+    """Band of each exact age, or FairFace's group if only that is known."""
     ranges = scored.outcomes.age_ranges
     groups = {years: f"group {name}" for name, years in FAIRFACE_AGE_GROUPS.items()}
     names = []
@@ -40,9 +40,7 @@ def age_names(scored: Scored) -> GroupNames:
 
 
 def group_columns(scored: Scored) -> dict[str, GroupNames]:
-    """Grouping to the group of each row: by its labels, by further columns, by crossings of labels,
-    which are joined by a stroke.
-    """
+    """Grouping to the group of each row: by label, by further column, or by crossed labels."""
     gender = np.array((*GENDER_LABELS, UNKNOWN))[scored.truth["gender"]]
     ethnicity = np.array((*ETHNICITY_LABELS, UNKNOWN))[scored.truth["ethnicity"]]
     age = age_names(scored)
@@ -59,19 +57,19 @@ def group_columns(scored: Scored) -> dict[str, GroupNames]:
 
 
 def cross(*columns: GroupNames) -> GroupNames:
-    """The crossing of groupings: the names of each row's groups, joined by a stroke."""
+    """Cross groupings: the names of each row's groups, joined by " / "."""
     rows = zip(*columns, strict=True)
     return np.array([UNKNOWN if UNKNOWN in row else " / ".join(row) for row in rows])
 
 
 def large_groups(names: GroupNames, least: int) -> list[str]:
-    """Groups of so many rows or more, in the order of their names; never the unknown."""
+    """Groups of at least ``least`` rows, ordered by name, without the unknown."""
     groups, counts = np.unique(names, return_counts=True)
     return [str(g) for g, n in zip(groups, counts, strict=True) if n >= least and g != UNKNOWN]
 
 
 def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Metrics that are means over rows: values, and the rows that have one."""
+    """Metrics that are means over rows: the values, and which rows have one."""
     error = scored.age - scored.true_age
     exact, grouped = scored.exact, scored.known("age_group")
     out: dict[str, tuple[NDArray[Any], NDArray[np.bool_]]] = {
@@ -93,7 +91,7 @@ def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 def per_group(scored: Scored, grouping: GroupNames) -> Table:
     """Figures of each group of ``MIN_GROUP`` faces or more, by fairlearn's MetricFrame.
 
-    Its values are those that are told; the bootstrap's own, which are the same, give way.
+    We report MetricFrame's values of row-wise metrics; the bootstrap's are equal.
 
     Args:
         scored: rows of one data set.
@@ -103,7 +101,7 @@ def per_group(scored: Scored, grouping: GroupNames) -> Table:
 
     table: Table = {}
     for metric, (values, rows) in rowwise(scored).items():
-        # A column may have thousands of values: only those of large groups are measured.
+        # A column may have thousands of values; measure only large groups.
         rows = rows & np.isin(grouping, large_groups(grouping[rows], MIN_GROUP))
         if not rows.any():
             continue
@@ -146,9 +144,9 @@ def badness(metric: str, value: float) -> float:
 
 
 def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
-    """For each grouping and metric: the worst group, the best, and the gap between them.
+    """The worst group, the best, and the gap between them, for each grouping and metric.
 
-    A bias is worst where it is farthest from 0.
+    The worst bias is the one furthest from 0.
     """
     out = []
     for grouping, table in tables.items():
@@ -173,9 +171,9 @@ def worst_groups(tables: Mapping[str, Table]) -> list[dict[str, Any]]:
 
 
 def nist_tables(scored: Scored) -> dict[str, Any]:
-    """As NIST reports age estimation: MAE for ages 18 to 30, and the Challenge-25 rate.
+    """Age estimation as NIST reports it: MAE for ages 18 to 30, and the Challenge-25 rate.
 
-    Information about the model, not a fitness for age checks.
+    For information only; this does not make the model fit for age checks.
     """
     age, exact = scored.true_age, scored.exact
     names = group_columns(scored)["ethnicity x gender"]

@@ -1,10 +1,10 @@
 """Fit the age intervals that ``facewise.calibration`` applies.
 
-A year lies inside an interval when its distance from the expected age, in the face's own standard
-deviations, is at most the threshold of the band of the expected age plus that of the band of the
-year itself. The thresholds are a quantile regression of that distance on the two kinds of bands
-(Gibbs, Cherian and Candes, 2023). More bands would fit the calibration faces better and other faces
-worse: see ``scripts/compare_fits.py``.
+A year lies inside an interval if its distance from the expected age, in the face's own standard
+deviations, is at most the threshold of the expected age's band plus that of the year's own band.
+The thresholds come from a quantile regression of that distance on both kinds of bands (Gibbs,
+Cherian and Candes, 2023). More bands would fit the calibration faces better and other faces worse:
+see ``scripts/compare_fits.py``.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from facewise.reporting.bootstrap import GroupNames
 from facewise.types import FloatArray
 
 BAND_STARTS_YEARS: Final = (1, 4, 13, 20, 27, 34, 42, 52, 65)
-"""Mondrian bands of the expected age; neighbours are joined where one holds too few faces."""
+"""Mondrian bands of the expected age; a band with too few faces is joined to a neighbour."""
 
 AGE_STARTS_YEARS: Final = (1, 13, 30, 60)
 """Bands of the age itself; joined likewise."""
 
 MIN_BAND: Final = 60
-"""Fewest calibration faces of a band: with fewer, its 95 % quantile is its third largest score."""
+"""Fewest calibration faces in a band; with fewer, its 95 % quantile is its third largest score."""
 
 MARGIN: Final = 0.015
-"""How far above the level the coverage aimed at lies. Calibration faces are a sample (Vovk, 2012),
-and so are those of a group that is judged: with none to spare, every fortieth group would seem
-covered too seldom even if all were covered exactly."""
+"""How far the target coverage lies above the level. Calibration faces are a sample (Vovk, 2012),
+and so are the faces of a judged group: without a margin, one group in forty would seem
+undercovered even if coverage were exact."""
 
 LEAST_FOUND: Final = 0.98
-"""Faces that are not found lie outside, and those that are found make up for them, but for no more
-than these: at 95 % nothing could make up for one in twenty, and on the way there intervals grow to
-twice their width."""
+"""Smallest share of faces found that intervals allow for. Faces not found count as outside, and the
+others make up for them only down to this share: at 95 %, nothing could make up for one in twenty,
+and close to that, intervals grow to twice their width."""
 
 HIGHEST_LEVEL: Final = 0.9975
 FOLDS: Final = 5
 SEARCHES: Final = 3
 CLOSE: Final = 0.001
-"""Corrections of the regression's level, and a gap that is not worth another: a calibration set's
-own error is several times as large."""
+"""Most corrections of the regression's level, and the gap too small for another one: a calibration
+set's own error is several times as large."""
 
 Ages = NDArray[np.integer[Any]]
 
@@ -54,8 +54,8 @@ class Recipe:
     """How thresholds are fitted; variants are compared by ``scripts/compare_fits.py``.
 
     Attributes:
-        band_starts_years, age_starts_years: bands before any are joined; (1,) for one threshold.
-        margin: above the level, of the coverage aimed at on faces that a fit has not seen.
+        band_starts_years, age_starts_years: bands before joining; (1,) for a single threshold.
+        margin: how far the target coverage on unseen faces lies above the level.
     """
 
     band_starts_years: tuple[int, ...] = BAND_STARTS_YEARS
@@ -65,12 +65,12 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """Faces to fit on: what is needed of each, worked out once.
+    """Faces to fit on.
 
     Attributes:
-        ages: tempered ``(N, 120)`` of faces that were found.
+        ages: tempered probabilities ``(N, 120)`` of faces that were found.
         truth: exact ages ``(N,)``.
-        groups: near-duplicates share one, ``(N,)``.
+        groups: ``(N,)``, shared by near-duplicates.
     """
 
     ages: FloatArray
@@ -81,7 +81,7 @@ class Faces:
         return len(self.truth)
 
     def take(self, rows: NDArray[np.bool_]) -> Faces:
-        """Some of them."""
+        """Rows by mask."""
         return Faces(self.ages[rows], self.truth[rows], self.groups[rows])
 
 
@@ -89,12 +89,12 @@ def fit_intervals(faces: Faces, found_share: float, recipe: Recipe | None = None
     """The ``age_intervals`` of a calibration.
 
     Thresholds cover the faces that they were fitted on too well. So the level of the regression is
-    raised until fits on four fifths of the faces cover the other fifth as is aimed at.
+    adjusted until fits on four fifths of the faces reach the target coverage on the other fifth.
 
     Args:
-        faces: of the calibration split.
-        found_share: of all faces with an exact age; the others count as outside.
-        recipe: if not the one that ships.
+        faces: faces of the calibration split.
+        found_share: share found of all faces with an exact age; the others count as outside.
+        recipe: None for the recipe that ships.
     """
     recipe = recipe or Recipe()
     bands = joined_bands(expected_age(faces.ages), recipe.band_starts_years)
@@ -121,8 +121,9 @@ Fit = tuple[NDArray[np.float64], NDArray[np.float64]]
 def joined_bands(
     values: NDArray[Any], starts: tuple[int, ...], least: int = MIN_BAND
 ) -> tuple[int, ...]:
-    """Band starts of which every band holds ``least`` values, by joining the smallest to a
-    neighbour as long as there is a smaller one.
+    """Band starts after joining bands until each holds at least ``least`` values.
+
+    The smallest band is joined to its smaller neighbour first.
     """
     kept = list(starts)
     while len(kept) > 1:
@@ -140,10 +141,10 @@ def joined_bands(
 def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], level: float) -> Fit:
     """Quantile regression of the nonconformity on the bands' indicators.
 
-    At its optimum the share of the faces under their threshold is the level in every band of either
-    kind at once, as Mondrian quantiles make it for bands that do not overlap. Solved as its dual
-    (Koenker and Bassett, 1978), with a variable a face and the thresholds as multipliers: seven
-    times as fast as scikit-learn's QuantileRegressor, which solves the same problem.
+    At the optimum, the share of faces under their threshold equals the level in every band of both
+    kinds at once, as Mondrian quantiles achieve for bands that do not overlap. We solve the dual
+    (Koenker and Bassett, 1978), with one variable per face and the thresholds as multipliers, seven
+    times as fast as scikit-learn's QuantileRegressor solves the same problem.
     """
     from scipy.optimize import linprog
     from scipy.sparse import csr_array
@@ -165,7 +166,7 @@ def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], l
 def held(
     faces: Faces, fit: Fit, bands: tuple[int, ...], own: tuple[int, ...], level: float
 ) -> NDArray[np.float64]:
-    """1 where the interval, as it ships, holds the age."""
+    """1 where the interval, computed as in production, contains the age; else 0."""
     calibration = Calibration(
         band_starts_years=bands,
         age_starts_years=own,
@@ -182,7 +183,7 @@ def _raised_level(
     level: float,
     aim: float,
 ) -> float:
-    """Level of the regression at which faces that a fit has not seen are covered as aimed."""
+    """Level of the regression at which unseen faces are covered at ``aim``, by cross-validation."""
     fold = _folds(faces.groups)
     if fold.max() == 0:
         return aim
@@ -205,7 +206,7 @@ def _raised_level(
 
 
 def _folds(groups: GroupNames) -> NDArray[np.intp]:
-    """A fold for each row, near-duplicates in the same one; one fold where there are too few."""
+    """Fold of each row, near-duplicates in the same one; a single fold if there are too few."""
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2 * FOLDS:
         return np.zeros(len(groups), np.intp)
@@ -214,13 +215,13 @@ def _folds(groups: GroupNames) -> NDArray[np.intp]:
 
 
 def _centred(band: NDArray[np.float64], age: NDArray[np.float64]) -> Fit:
-    """The same sums, with the thresholds of the age's bands having median 0."""
+    """Shift the thresholds so that the age bands' median is 0; all sums stay the same."""
     middle = float(np.median(age))
     return band + middle, age - middle
 
 
 def interval_scores(ages: FloatArray, truth: Ages) -> NDArray[np.float64]:
-    """Nonconformity of exact ages: distance past half a year, in the distribution's own stds."""
+    """Nonconformity of exact ages: distance beyond half a year, in the face's own stds."""
     distance = np.abs(expected_age(ages) - truth)
     scores: NDArray[np.float64] = np.maximum(distance - 0.5, 0) / age_std(ages)
     return scores

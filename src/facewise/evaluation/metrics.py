@@ -1,7 +1,7 @@
-"""Figures over everybody: scikit-learn's metrics, with intervals by duplicate group.
+"""Overall figures: scikit-learn's metrics, with bootstrap intervals over duplicate groups.
 
-A bootstrap finds a value of its own on the way to its interval. It is the same, and what is told
-is scikit-learn's nevertheless: nobody has to trust a metric that was written here.
+The bootstrap computes the same values, but we report scikit-learn's, so that nobody has to trust a
+metric implemented here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from facewise.labels import DECADE_LABELS, FAIRFACE_AGE_GROUPS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
 
 CS_YEARS: Final = (3, 5, 10)
-"""Cumulative scores: the share of ages that are off by at most so many years."""
+"""Cumulative scores: the share of ages that are off by at most this many years."""
 
 
 def age_figures(scored: Scored, boot: GroupBootstrap) -> dict[str, Figure]:
@@ -42,7 +42,7 @@ def median_error(scored: Scored, boot: GroupBootstrap | None = None) -> Figure:
 
     boot = boot or GroupBootstrap(scored.outcomes.groups)
     error = np.abs(scored.age - scored.true_age)
-    # Drawn without scikit-learn, whose checks of each draw take longer than the medians.
+    # Not scikit-learn for the draws: its input checks take longer than the medians.
     drawn = boot.statistic(lambda rows: float(np.median(error[rows])))
     return drawn | {"value": float(median_absolute_error(scored.true_age, scored.age))}
 
@@ -50,9 +50,9 @@ def median_error(scored: Scored, boot: GroupBootstrap | None = None) -> Figure:
 def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, Figure]:
     """Accuracy, balanced accuracy and macro F1; every row must have a label.
 
-    A face that was not found is an answer of its own, wrong for every label: it lowers recalls and
-    is no precision's fault. Values are scikit-learn's; their intervals are those of the same
-    figures of redrawn confusion matrices.
+    A face that was not found counts as a separate answer that is always wrong: it lowers recall but
+    no class's precision. Values are scikit-learn's; intervals come from the same figures on
+    redrawn confusion matrices.
     """
     from sklearn.metrics import accuracy_score, f1_score, recall_score
 
@@ -60,13 +60,13 @@ def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, 
     present = np.unique(truth)
     count = len(CLASSES[name])
     cells = np.zeros((len(truth), count, count + 1))
-    cells[np.arange(len(truth)), truth, answer] = 1  # an answer of -1 is the last column
+    cells[np.arange(len(truth)), truth, answer] = 1  # -1, not found, is the last column
     drawn = boot.sums(cells)
     n = len(truth)
     options: dict[str, Any] = {"labels": present, "average": "macro"}
     accuracy = float(accuracy_score(truth, answer))
     out = {f"{name}_accuracy": boot.mean(scored.right(name)) | {"value": accuracy}}
-    # With one class alone these two would only repeat the accuracy under another name.
+    # With a single class, these two would only repeat the accuracy under another name.
     if len(present) > 1:
         out[f"{name}_balanced_accuracy"] = figure(
             float(recall_score(truth, answer, **options)),
@@ -105,7 +105,7 @@ def _macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def figures(scored: Scored) -> dict[str, Any]:
-    """All figures of one set of rows; those that have no labelled row are absent."""
+    """All figures of one set of rows; those without any labelled row are absent."""
     out: dict[str, Any] = {
         "n": len(scored),
         "not_found": int((~scored.outcomes.found).sum()),
@@ -133,7 +133,7 @@ def _age_group_figures(scored: Scored, boot: GroupBootstrap) -> dict[str, Figure
 
 
 def confusions(scored: Scored) -> dict[str, list[list[int]]]:
-    """Counts by label (row) and answer (column); the last column is faces not found."""
+    """Counts by label (row) and answer (column); the last column is for faces not found."""
     from sklearn.metrics import confusion_matrix
 
     out = {}
@@ -151,7 +151,7 @@ def confusions(scored: Scored) -> dict[str, list[list[int]]]:
 
 
 def mae_by_decade(scored: Scored) -> dict[str, Figure]:
-    """Age MAE by the label's decade, where there are exact ages."""
+    """Age MAE by the label's decade, for exact ages."""
     out = {}
     for decade, label in enumerate(DECADE_LABELS):
         mask = scored.exact & ((scored.true_age - 1) // 10 == decade)

@@ -1,7 +1,7 @@
-"""How wrong the labels are: from pictures that were labelled twice, and from the model's surprise.
+"""Label noise, from pictures that were labelled twice and from the model's surprise.
 
 Two labels of one photo are two draws of the same noise. Their difference needs no model, so it
-says how small an error can get that is measured against such labels.
+shows how small an error measured against such labels can get.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAD_TO_SD: Final = 1.4826
 BANDS: Final = ((1, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
 MIN_PAIRS: Final = 30
 NEAR_YEARS: Final = 2
-"""A label counts as probable as the years so near to it are together."""
+"""An age label's probability includes the years within this distance."""
 
 SUSPECTS: Final = 200
-"""How many labels are listed for somebody to look at."""
+"""Most labels listed for manual checking."""
 
 Labels = Mapping[str, int | str | None]
 """age, gender and ethnicity of one picture; None where unknown."""
@@ -34,19 +34,20 @@ Labels = Mapping[str, int | str | None]
 def age_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Noise of exact ages, from groups of labels of one photo.
 
-    Every pair of labels in a group is a difference of two errors; a group counts once, however
-    many pairs it has. If errors are independent and alike, the mean error of a label lies between
-    half the mean difference and all of it (triangle inequality, Jensen's inequality); for normal
-    errors it is the mean difference by the root of 2, for Laplace errors by 1.5. That is the mean
-    absolute error a model would still have that knew every apparent age. Labels copied from each
-    other with their picture agree for no merit of theirs, which makes these figures too small.
+    Every pair of labels in a group is a difference of two errors; each group counts once,
+    regardless of its number of pairs. If errors are independent and identically distributed, a
+    label's mean error lies between half the mean difference and all of it (triangle inequality,
+    Jensen's inequality). For normal errors it is the mean difference divided by the root of 2, for
+    Laplace errors divided by 1.5. A model that knew every apparent age would still have that mean
+    absolute error. Labels copied along with their picture agree trivially, which makes these
+    figures too small.
 
     Args:
-        groups: ages in years, two or more a group.
+        groups: ages in years, two or more per group.
 
     Returns:
-        ``n_groups``, ``n_pairs``, figures with bootstrap intervals over groups, and ``by_age``
-        (by the group's median), each band of 30 pairs or more.
+        ``n_groups``, ``n_pairs``, figures with bootstrap intervals over groups, and ``by_age``:
+        the same by the group's median age, for bands of 30 pairs or more.
     """
     differences, weights, owner, middle = [], [], [], []
     for index, ages in enumerate(groups):
@@ -97,7 +98,7 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
 
 
 def _map(f: Figure, function: Any) -> Figure:
-    """A figure under a monotone function."""
+    """Apply a monotone function to a figure."""
     return {k: v if k == "n" or v is None else float(function(v)) for k, v in f.items()}
 
 
@@ -108,17 +109,17 @@ def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:
 
 
 def class_noise(groups: Sequence[Sequence[Hashable]], classes: int = 2) -> dict[str, Any]:
-    """How often two labels of one photo disagree, a group counting once.
+    """How often two labels of one photo disagree, with each group counted once.
 
-    ``error_if_independent`` is the share of wrong labels that two independent labellers of equal
-    skill would need for it, at the least. Wrong labels disagree the most where they are spread
-    evenly over the other k - 1 classes: two labels then agree by both being right, (1 - e)^2, or
-    wrong alike, e^2 / (k - 1), so that 2 e - e^2 k / (k - 1) = the share of pairs that disagree.
-    For two classes that is 2 e (1 - e).
+    ``error_if_independent`` is the least share e of wrong labels with which two independent
+    labellers of equal skill would disagree that often. Wrong labels disagree most if spread evenly
+    over the other k - 1 classes. Two labels then agree if both are right, (1 - e)^2, or wrong in
+    the same way, e^2 / (k - 1), so 2 e - e^2 k / (k - 1) = the share of pairs that disagree. For
+    two classes that is 2 e (1 - e).
 
     Args:
-        groups: classes by number or name, those of one photo a group.
-        classes: k, how many there are.
+        groups: classes by number or name, one group per photo.
+        classes: k, the number of classes.
     """
     shares = []
     for labels in groups:
@@ -129,15 +130,15 @@ def class_noise(groups: Sequence[Sequence[Hashable]], classes: int = 2) -> dict[
         return {"n_groups": 0}
     boot = GroupBootstrap(np.array([str(i) for i in range(len(shares))]))
     values = np.array(shares)
-    # Of groups that all agree, or all do not, the mean is a share.
+    # If every group agrees or disagrees entirely, the mean is a share.
     disagree = boot.mean(values.astype(bool) if np.isin(values, (0, 1)).all() else values)
-    wrong = (classes - 1) / classes  # of labels that are drawn by lot
+    wrong = (classes - 1) / classes  # share of wrong labels if drawn at random
     error = _map(disagree, lambda v: wrong * (1 - np.sqrt(max(0.0, 1 - v / wrong))))
     return {"n_groups": len(shares), "pairs_disagree": disagree, "error_if_independent": error}
 
 
 def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
-    """Noise of age, gender and ethnicity labels, from groups of pictures that are one photo."""
+    """Noise of age, gender and ethnicity labels, from groups of pictures of one photo."""
 
     def column(name: str) -> list[list[Any]]:
         known = [[r[name] for r in group if r.get(name) is not None] for group in groups]
@@ -150,15 +151,15 @@ def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
 
 
 def suspects_of(scored: Scored) -> list[dict[str, Any]]:
-    """The labels that surprise the model most, for somebody to look at.
+    """The labels that surprise the model most, for manual checking.
 
     Surprise is the logarithm of how much likelier the model's answer is than the label (the
-    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age counts with
-    the two years on either side. Some of these are the model's errors: it is a list to check, not
-    a verdict. Of faces that were found; the model should not have been trained on them.
+    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age includes the
+    two years on either side. Some of these are the model's own errors, so this is a list to check,
+    not a verdict. Only faces found are listed; the model should not have been trained on them.
 
     Returns:
-        Up to 200 rows of file, attribute, label, answer, the probabilities of both and surprise,
+        Up to 200 rows of file, attribute, label, answer, the probabilities of both, and surprise,
         the most surprising first.
     """
     part = scored.take(scored.outcomes.found)
@@ -172,7 +173,7 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
         first, last = (int(v) for v in age_ranges[row])
         low, high = max(first - NEAR_YEARS, 1), min(last + NEAR_YEARS, 120)
         own = float(running[row, high] - running[row, low - 1])
-        # A range is wide: it must be beaten by the likeliest run of years as wide as itself.
+        # Compare a range with the likeliest run of years of the same width.
         width = last - first
         best = near[row].max() if width == 0 else _likeliest(running[row], high - low + 1)
         label = str(first) if first == last else f"{first}-{last}"
@@ -188,7 +189,7 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
 
 
 def _within(p: FloatArray, years: int) -> NDArray[np.float64]:
-    """Probability of each year with its neighbours, ``(N, 120)``."""
+    """Probability of each year including its neighbours, ``(N, 120)``."""
     padded = np.pad(p.astype(np.float64), ((0, 0), (years, years)))
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * years + 1, axis=1).sum(-1)
 

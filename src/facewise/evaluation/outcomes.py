@@ -1,7 +1,7 @@
-"""What a model said about labelled faces, kept so that scoring again takes seconds.
+"""A model's answers for labelled faces, stored so that scoring again takes seconds.
 
-Probabilities are kept as the network gave them, before calibration: fitting and scoring both start
-here.
+Probabilities are stored as the network gave them, before calibration, because both fitting and
+scoring start from them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from facewise.types import Face, FloatArray, Photo
 log = logging.getLogger("facewise")
 
 QUALITY_FIELDS: Final = tuple(QUALITY_REASONS)
-"""The columns of what is stored; ``PIPELINE`` goes up with their order, too."""
+"""Columns of the stored ``quality``; changing their order also requires raising ``PIPELINE``."""
 
 CHUNK: Final = 32
 
 PIPELINE: Final = 5
-"""Goes up whenever detection, alignment or quality change what a stored outcome would hold."""
+"""Raised whenever a change of detection, alignment or quality would change stored outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """One row a labelled face; probabilities are 0 where the face was not found.
+    """Answers and labels, one row per labelled face; probabilities are 0 if it was not found.
 
     ``ages`` ``(N, 120)``, ``genders`` ``(N, 2)``, ``ethnicities`` ``(N, 5)``, ``quality``
     ``(N, 6)`` in the order of ``QUALITY_FIELDS``; labels as in ``facewise.datasets.Sample``, with
@@ -76,7 +76,7 @@ class Outcomes:
         )
 
     def without(self, keys: Collection[str]) -> Outcomes:
-        """Rows but those of some pictures."""
+        """All rows except those of the given pictures."""
         return self.take(~np.isin(self.keys, list(keys))) if keys else self
 
     @property
@@ -88,7 +88,7 @@ class Outcomes:
 _state: dict[str, Any] = {}
 
 Todo = tuple[int, int, Sample]
-"""Position among those taken of its data set (the seed of a degradation), data set, sample."""
+"""Position in the selection from its data set (seed of a degradation), data set index, sample."""
 
 
 def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) -> None:
@@ -106,7 +106,7 @@ def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) ->
 
 
 def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
-    """Detect and align one by one, run the network on the chunk."""
+    """Detect and align faces one by one, and run the network on the whole chunk."""
     spec, rows, crops = _state["spec"], [], []
     for (position, set_index, sample), known in chunk:
         row = _labels(sample)
@@ -114,7 +114,7 @@ def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
         try:
             rgb = load_photo(_state["data_sets"][set_index].read(sample)).rgb
         except (ImageError, OSError):
-            continue  # its row is stored as not found, and left out when it is read
+            continue  # stored as not found; ``_readable`` drops the row
         photo = Photo(degrade(add_border(rgb)[0], _state["degradation"], seed=position))
         face = _find(photo) if known is None else _unpacked(known)
         if face is not None:
@@ -147,7 +147,7 @@ def _packed(face: Face) -> list[float]:
 
 
 def _unpacked(numbers: FloatArray) -> Face | None:
-    """A stored detection; NaN stands for none."""
+    """A stored detection; NaN means that no face was found."""
     if not np.isfinite(numbers).all():
         return None
     return Face(numbers[:4], numbers[4:14].reshape(5, 2), float(numbers[14]))
@@ -183,8 +183,8 @@ def collect(
 ) -> Outcomes:
     """Run a model over a split by the scoring protocol, or read what an earlier run stored.
 
-    What the detector found is stored by itself, so that another model needs no detection. A picture
-    that is missing or cannot be decoded has no row: no face was looked for in it.
+    Detections are stored separately, so that another model needs no detection. A picture that is
+    missing or cannot be decoded has no row, because no face was looked for in it.
 
     Args:
         model: name or spec path.
@@ -192,13 +192,13 @@ def collect(
         split: "val", "calibration", "test", ...; "" takes samples of every split.
         store: folder of stored outcomes.
         workers: processes, one thread each.
-        sample: only so many faces of each data set, drawn at random, always the same ones.
-        degradation: worsens each picture, its grey border included, before detection; a name of
-            ``facewise.evaluation.degrade.DEGRADATIONS``.
-        skipped: gets the key of each picture that cannot be read, and why.
+        sample: number of faces per data set, drawn at random but always the same; None for all.
+        degradation: one of ``facewise.evaluation.degrade.DEGRADATIONS``, applied to each picture
+            with its grey border, before detection.
+        skipped: receives the key of each picture that cannot be read, and why.
 
     Raises:
-        OptionError: the split holds no face, or none of its pictures can be read.
+        OptionError: the split has no face, or none of its pictures can be read.
     """
     spec = load_spec(model)
     todo = _todo(data_sets, split, sample)
@@ -233,11 +233,11 @@ def collect(
 
 
 def _stored(path: Path) -> Any:
-    """The array, or the arrays by name, of a stored file; None where there is none to be read."""
+    """The array, or the arrays by name, of a stored file; None if missing or unreadable."""
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file:  # which NumPy leaves open where it cannot read it
+        with path.open("rb") as file:  # NumPy would leave it open if it cannot read it
             stored = np.load(file)
             if isinstance(stored, np.ndarray):
                 return stored
@@ -250,9 +250,9 @@ def _stored(path: Path) -> Any:
 def _readable(
     outcomes: Outcomes, data_sets: Sequence[DataSet], todo: Sequence[Todo], skipped: dict[str, str]
 ) -> Outcomes:
-    """Rows but those of pictures that cannot be read, which are named in ``skipped``.
+    """All rows except those of unreadable pictures, which are added to ``skipped``.
 
-    What is stored does not tell them from faces that were not found: those few are read again.
+    Stored outcomes do not distinguish those from faces not found, so these few are read again.
     """
     readable = np.ones(len(outcomes), bool)
     for row in np.flatnonzero(~outcomes.found).tolist():
@@ -316,7 +316,7 @@ def _run_all(
         for chunk in track(chunks, description=label):
             rows += _run(chunk)
         return rows
-    import cv2  # noqa: F401  where it is broken, no worker starts, and none could say why
+    import cv2  # noqa: F401  if it is broken, fail here: workers could not report why
 
     with ProcessPoolExecutor(
         workers, initializer=_start, initargs=(model, data_sets, degradation)

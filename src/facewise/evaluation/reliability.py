@@ -1,4 +1,4 @@
-"""Whether a stated 80 % is right 80 % of the time: before and after temperature, and for whom."""
+"""Whether a stated 80 % is right 80 % of the time, before and after temperature, and by group."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_decades, ages_to_fairfa
 ECE_BINS: Final = 15
 
 MIN_ECE_GROUP: Final = 150
-"""Smallest group whose calibration error is told: chance alone makes it large in small ones."""
+"""Smallest group whose calibration error is reported; in smaller ones, chance makes it large."""
 
 GROUP_BINS: Final = 5
-"""Bins of a group's diagram: of 15, most would hold a handful of faces."""
+"""Bins of a group's diagram; most of 15 would hold only a handful of faces."""
 
 GROUPINGS: Final = ("ethnicity", "gender", "age")
 
 OWN: Final = {
     "age_decade": "age", "age_group": "age", "gender": "gender", "ethnicity": "ethnicity"
 }  # fmt: skip
-"""Output to the grouping that is cut by its own label."""
+"""Output to the grouping that is formed by its own label."""
 
 LABEL_ROUNDS: Final = 20
-"""How often labels are drawn for the groups that they cut: whole data sets, so not very often."""
+"""Draws of labels to form groups by; few, because each draw covers whole data sets."""
 
 Point = tuple[float, float, int]
-"""Mean stated probability, share right, and how many."""
+"""Mean stated probability, share right, and count."""
 
 
 def reliability(
     top_probability: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = ECE_BINS
 ) -> list[Point]:
-    """Mean stated probability, share right and count of each equal-width bin that has any."""
+    """Mean stated probability, share right and count of each non-empty bin of equal width."""
     index = np.minimum((top_probability * bins).astype(int), bins - 1)
     return [
         (
@@ -59,10 +59,10 @@ def expected_calibration_error(
 
 
 def chance_error(top_probability: NDArray[np.floating[Any]], rounds: int = 200) -> float:
-    """The mean error that answers would show which are right exactly as often as they state.
+    """Mean calibration error that perfectly calibrated answers would show by chance.
 
-    By drawing, ``rounds`` times, whether each is right: an error near this one is none that could
-    be told from chance, and none that another calibration could take away.
+    Draws, ``rounds`` times, whether each answer is right. An error close to this one cannot be
+    told from chance, nor removed by another calibration.
     """
     index = np.minimum((top_probability * ECE_BINS).astype(int), ECE_BINS - 1)
     drawn = np.random.default_rng(0).random((rounds, len(index))) < top_probability
@@ -73,15 +73,15 @@ def chance_error(top_probability: NDArray[np.floating[Any]], rounds: int = 200) 
 def calibration_errors(scored: Scored) -> dict[str, Any]:
     """Expected calibration error and reliability of each output, before and after temperature.
 
-    Of the faces that were found. Ages are judged by their decade where the age is exact, and by
-    FairFace's groups wherever a group is known.
+    Only faces found count. Ages are judged by decade if exact, and by FairFace's groups if a group
+    is known.
 
     Returns:
-        Output to "n", "before" and "after" with "ece" and "points", "by_chance" with the error that
-        probabilities as they are after would show if they were exact, and "groups" with the three
-        errors of each group of ``MIN_ECE_GROUP`` faces or more and its reliability after, "points",
-        in 5 bins. Of groups cut by the output's own label, "by_chance" is that of
-        ``own_label_errors``.
+        Output to "n"; "before" and "after", each with "ece" and "points"; "by_chance", the error
+        that the probabilities after temperature would show if perfectly calibrated; and "groups",
+        with "n" and the three errors for each group of ``MIN_ECE_GROUP`` faces or more, and its
+        reliability after temperature, "points", in 5 bins. For groups formed by the output's own
+        label, "by_chance" is from ``own_label_errors``.
     """
     raw = Scored(scored.outcomes, Calibration())
     before, after = stated(raw), stated(scored)
@@ -118,12 +118,12 @@ def calibration_errors(scored: Scored) -> dict[str, Any]:
 
 
 def own_label_errors(scored: Scored) -> dict[str, dict[str, float]]:
-    """Errors that exact probabilities would show in groups that are cut by the output's own label.
+    """Errors that calibrated probabilities would show in groups formed by the output's own label.
 
-    Of faces of one label, answers are not right as often as they state, however exact they are: of
-    men, every "woman" is wrong, whatever its probability. So labels are drawn from the
-    probabilities, and faces grouped by the labels drawn; the mean error over some draws. The groups
-    are as large as the probabilities have it, which need not be as large as they are.
+    Among faces that share a label, answers are not right as often as they state, however well
+    calibrated: for men, every answer "woman" is wrong, regardless of its probability. So we draw
+    labels from the probabilities, group faces by the drawn labels, and average the error over the
+    draws. These groups have the sizes that the probabilities imply, not their true sizes.
 
     Returns:
         Output to group to error.
@@ -146,9 +146,9 @@ def own_label_errors(scored: Scored) -> dict[str, dict[str, float]]:
 
 
 def with_drawn_labels(scored: Scored, rng: np.random.Generator) -> Scored:
-    """The same faces, labelled by their own probabilities; what has no label gets none.
+    """The same faces, with labels drawn from their own probabilities; unknown ones stay unknown.
 
-    An age that is known as a group is drawn as one of FairFace's.
+    An age known only as a group is drawn as one of FairFace's groups.
     """
     o, found = scored.outcomes, scored.outcomes.found
 

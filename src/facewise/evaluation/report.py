@@ -1,4 +1,4 @@
-"""A results file as a page for people: what is worst stands first."""
+"""A results file as a readable page, with the worst results first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facewise.reporting.bootstrap import MIN_GROUPS
 from facewise.reporting.report import Report, escaped
 
 MIN_BIN: Final = 10
-"""Fewest faces of a bin that is drawn of a group: the share of a handful says nothing."""
+"""Fewest faces for a bin to be drawn in a group's diagram: a share of a handful says nothing."""
 
 SUSPECTS_SHOWN: Final = 20
 LEFT_OUT: Final = "near-duplicates of pictures in another split, or listed by --exclude"
@@ -27,7 +27,7 @@ COVERAGE_LEVEL: Final = "0.9"
 
 
 def read_results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """A model's results file, and ``dedupe.json`` if that is in the same folder."""
+    """Read a model's results file, and ``dedupe.json`` if it is in the same folder."""
     beside = folder / "dedupe.json"
     dedupe = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), dedupe
@@ -36,14 +36,14 @@ def read_results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any
 def write_reports(folder: Path, name: str) -> list[Path]:
     """Write the report beside its results file, as Markdown with figures and as HTML.
 
-    The suspect labels become a CSV of their own.
+    Suspect labels are written to a separate CSV.
 
     Args:
-        folder: where the results file is.
+        folder: of the results file.
         name: of the model, and of the file.
 
     Returns:
-        What was written.
+        The pages and the CSV written, without figures.
     """
     results, dedupe = read_results(folder, name)
     path = folder / f"{name}.json"
@@ -57,7 +57,7 @@ def write_reports(folder: Path, name: str) -> list[Path]:
 
 
 def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None) -> Report:
-    """The report, block by block."""
+    """Build the report from a results file, and ``dedupe.json`` if given."""
     model = results["model"]
     page = Report(f"{model['name']}@{model['version']} on the {results['split']} split")
     page.text(
@@ -151,7 +151,7 @@ def _confusions(page: Report, results: Mapping[str, Any]) -> None:
 
 
 def _read_out(matrix: Mapping[str, Any]) -> str:
-    """The share of each label that is answered rightly, in words."""
+    """The share of each label that is answered correctly, in words."""
     shares = []
     for index, (label, row) in enumerate(zip(matrix["labels"], matrix["n"], strict=True)):
         if sum(row):
@@ -199,9 +199,9 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
 
 
 def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Grouping to group to points of 10 faces or more, of groupings with two groups or more.
+    """Grouping to group to points of 10 faces or more, for groupings with at least two groups.
 
-    Columns of one's own are in the table alone: there is no end to their groups.
+    The user's own columns appear in the table only, because they can have any number of groups.
     """
     found: dict[str, dict[str, Any]] = {}
     for key, row in groups.items():
@@ -332,7 +332,7 @@ def _nist(page: Report, results: Mapping[str, Any]) -> None:
 
 def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] | None) -> None:
     suspects: Sequence[Mapping[str, Any]] = results.get("suspect_labels") or ()
-    # What dedupe says of labels is of UTKFace's.
+    # The label noise in dedupe.json is that of UTKFace.
     noise = (dedupe or {}).get("label_noise", {}).get("age", {})
     if "utkface" not in results["overall"]:
         noise = {}
@@ -353,7 +353,7 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
 
 
 def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
-    """What near-duplicates say of the labels, beside the model's own error."""
+    """What near-duplicates say about the labels, compared with the model's own error."""
     noise = dedupe["label_noise"]
     floor = noise["age"]["mae_floor_normal_years"]
     text = (
@@ -374,7 +374,7 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
 
 
 def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]) -> str:
-    """What two labels of one photo say of a class, and how often the model departs from labels."""
+    """How often two labels of one photo disagree on a class, and the model with the labels."""
     text = (
         f"Labels of {name} disagree in {noise['pairs_disagree']['value']:.1%} of the "
         f"{noise['n_groups']} photos that occur more than once in all data sets together"

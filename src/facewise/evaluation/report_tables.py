@@ -1,7 +1,7 @@
-"""Rows of tables, from a results file; shared by the report and the model card.
+"""Table rows from a results file, shared by the report and the model card.
 
-A results file is what ``facewise.evaluation.results.write_results`` wrote: plain numbers, None
-where there is none.
+A results file is written by ``facewise.evaluation.results.write_results`` and holds plain numbers,
+None for missing ones.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ METRICS: Final[dict[str, str]] = {
     "gender_abstained": "abstained from gender",
     "ethnicity_abstained": "abstained from ethnicity",
 }
-"""Metric of a results file to its name in words, in the order of columns."""
+"""Metrics of a results file to their names in words, in the order of columns."""
 
 RATIO: Final = "ratio"
-"""Stands for a metric that is neither years nor a share."""
+"""Stands for a metric that is neither in years nor a share."""
 
 SETS: Final = {
     "intervals": "age interval",
@@ -62,7 +62,7 @@ def number(metric: str, value: float | None) -> str:
 
 
 def cell(metric: str, figure: Mapping[str, Any] | None, *, counted: bool = False) -> str:
-    """A value with its 95 % interval, or a word on why it has none; if wished, with its n."""
+    """A value with its 95 % interval, or why it has none; with its n if ``counted``."""
     if figure is None or figure.get("value") is None:
         return NONE
     said = "too few for an interval"
@@ -77,7 +77,7 @@ def name_of(metric: str) -> str:
 
 
 def overall(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Every figure a row, every data set a column."""
+    """One row per metric, one column per data set."""
     sets = list(results["overall"])
     rows: list[Row] = [["faces", *(results["overall"][s]["n"] for s in sets)]]
     rows.append(["faces not found", *(results["overall"][s]["not_found"] for s in sets)])
@@ -111,7 +111,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
 
 
 def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
-    """A group a row, a metric a column; n is the largest of its metrics'."""
+    """One row per group, one column per metric; n is the largest over its metrics."""
     metrics = [m for m in METRICS if any(m in row for row in table.values())]
     rows: list[Row] = [
         [
@@ -125,13 +125,13 @@ def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts 4-12 before 13-19."""
+    """Sort key that puts 4-12 before 13-19."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def by_column(results: Mapping[str, Any]) -> list[str]:
-    """How much is said by each column that the user asked for, a line each, as plain text."""
+    """How many groups each of the user's columns has figures for, one line of plain text each."""
     lines = []
     for dataset, columns in results.get("by", {}).items():
         for name, row in columns.items():
@@ -145,7 +145,7 @@ def by_column(results: Mapping[str, Any]) -> list[str]:
 
 
 def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Level and output a row: coverage and size, beside plain conformal prediction's."""
+    """One row per level and output: coverage and size, beside plain conformal prediction's."""
     out: list[Row] = []
     for level, row in results["coverage"].items():
         plain = row.get("baseline") or {}
@@ -171,7 +171,7 @@ def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def size(figure: Mapping[str, Any]) -> str:
-    """Width of an interval or number of labels in a set."""
+    """Mean width of intervals, or mean number of labels in sets."""
     if figure.get("mean_width_years") is not None:
         return f"{figure['mean_width_years']:.1f} years"
     if figure.get("mean_size") is not None:
@@ -191,7 +191,7 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def missed_in_short(results: Mapping[str, Any]) -> list[str]:
-    """How many those are of ages and of each label, and which is covered least; a line each."""
+    """How many groups are undercovered, and the worst, one line each for ages and each label."""
     found: dict[str, list[str]] = {}
     judged: dict[str, int] = {}
     for level, row in results["coverage"].items():
@@ -211,7 +211,7 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The groups that one level's coverage is judged of, by what covers them."""
+    """Judged groups of one level, by output."""
     parts = {
         "age interval": row.get("interval_groups", {}),
         "gender set": row.get("gender_sets", {}).get("groups", {}),
@@ -221,7 +221,7 @@ def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def below(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Of judged groups, those whose 95 % interval of coverage lies below the level."""
+    """The judged groups whose 95 % interval of coverage lies below the level."""
     return {group: figure for group, figure in groups.items() if not figure["reaches"]}
 
 
@@ -241,12 +241,12 @@ def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def _by_chance(row: Mapping[str, Any]) -> str:
-    """What exact probabilities would show; files of older versions do not say."""
+    """The error of perfectly calibrated probabilities; older results files lack it."""
     return f"{row['by_chance']:.4f}" if row.get("by_chance") is not None else NONE
 
 
 def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """The same of each group that it is told of, the worst first."""
+    """Expected calibration error of each reported group, the worst first."""
     rows: list[tuple[float, Row]] = []
     for name, outputs in results["calibration_error"].items():
         for group, r in outputs.get("groups", {}).items():
@@ -259,7 +259,7 @@ def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Ro
 
 
 def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Input by input and attribute: who is answered, and how wrong those answers are."""
+    """One row per input and attribute: shares answered, and the error on them."""
     out: list[Row] = []
     for name, row in results["abstention"].items():
         for attribute in ATTRIBUTES:
@@ -322,7 +322,7 @@ def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 
 
 def challenge_25(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """How often 14 to 17 is called 25 or more."""
+    """How often ages 14 to 17 are called 25 or more."""
     rows: list[Row] = [
         [group, cell("", f), f["n"]] for group, f in results["nist"].get("challenge_25", {}).items()
     ]
@@ -339,7 +339,7 @@ def suspects(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
 
 
 def age_noise(dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Floor of the age error that labels of one photo imply, all and by age."""
+    """Lower limit of the age error implied by labels of one photo, overall and by age."""
     noise = dedupe["label_noise"]["age"]
     out: list[Row] = []
     for name, row in {"all": noise, **noise.get("by_age", {})}.items():

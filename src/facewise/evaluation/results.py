@@ -1,7 +1,7 @@
-"""Outcomes to one file of results, and the numbers that go into a spec.
+"""Turns outcomes into one results file, and into the figures of a spec.
 
-The file's structure is written down in docs/evaluation.md; whatever renders a report or a card
-reads nothing else.
+The file's structure is described in docs/evaluation.md; reports and cards take a model's figures
+from this file alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import GroupNames
 
 FORMAT: Final = 2
-"""Of the results file; goes up when a reader of the old form would go wrong."""
+"""Version of the results file; raised when a reader of the old form would misread it."""
 
 HEAD_METRICS: Final = (
     "age_mae_years",
@@ -48,9 +48,9 @@ HEAD_METRICS: Final = (
     "ethnicity_accuracy",
 )
 SINGLE_GROUPINGS: Final = ("ethnicity", "gender", "age", "ethnicity x gender")
-"""Groupings of which the one with the widest gap stands at the head. Finer crossings hold few faces
-each, and their gaps are wide by chance as well: their worst group has a row of its own. So has each
-column that the user asked for."""
+"""Groupings of which the head shows the one with the widest gap. Groups of finer crossings are
+small, so their gaps can be wide by chance; the worst of them has its own row, as has each column
+that the user asked for."""
 
 
 def score_model(
@@ -66,20 +66,20 @@ def score_model(
     excluded: Sequence[str] = (),
     columns: Mapping[str, GroupNames] | None = None,
 ) -> dict[str, Any]:
-    """Everything that is known about a model on a split; see docs/evaluation.md.
+    """Compute all results of a model on a split; see docs/evaluation.md.
 
     Args:
         spec: of the model, calibrated or not.
         outcomes: of the split.
         split: its name.
-        degraded: a part of the same faces, worsened, by name of the degradation.
+        degraded: degraded versions of some of the same faces, by name of the degradation.
         baseline: plain conformal prediction to compare with.
-        curves: risk against share answered, of the split that the gates were chosen on.
-        data_sets: what was read.
-        skipped: names of what could not be used, and why.
-        excluded: files left out on purpose, as near-duplicates of training pictures are; of those
-            in ``data_sets``, the results name the ones that were to be scored.
-        columns: to group by, beside the labels: name to the value of each outcome.
+        curves: risk against share answered, by split, such as the one gates were chosen on.
+        data_sets: the data sets read.
+        skipped: names of pictures that could not be used, and why.
+        excluded: files left out on purpose, such as near-duplicates of training pictures; the
+            results omit those that ``data_sets`` have in other splits only.
+        columns: further columns to group by: name to the value of each outcome.
     """
     calibration = Calibration.from_dict(spec.calibration)
     scored = Scored(outcomes, calibration, columns)
@@ -133,7 +133,7 @@ def score_model(
 
 
 def _values(scored: Scored) -> dict[str, Any]:
-    """How many values each column to group by has, and how many faces have none."""
+    """Number of values of each further column, and of faces without one."""
     return {
         name: {
             "values": len(set(values.tolist()) - {UNKNOWN}),
@@ -144,14 +144,14 @@ def _values(scored: Scored) -> dict[str, Any]:
 
 
 def _of_split(keys: Sequence[str], data_sets: Sequence[DataSet], split: str) -> list[str]:
-    """Files but those of other splits; a data set without splits is scored whole."""
+    """All files except those of other splits; a data set without splits is scored whole."""
     others = {s.key for d in data_sets for s in d.samples if s.split not in ("", split)}
     mine = {s.key for d in data_sets for s in d.samples if s.split in ("", split)}
     return [key for key in keys if key in mine or key not in others]
 
 
 def _confusions(scored: Scored) -> dict[str, Any]:
-    """Counts with their labels: rows are labels, columns answers, the last one "not found"."""
+    """Counts with names: rows are labels, columns are answers, the last one "not found"."""
     labels = {**CLASSES, "age_group": tuple(FAIRFACE_AGE_GROUPS)}
     return {
         name: {"labels": list(labels[name]), "answers": [*labels[name], "not found"], "n": counts}
@@ -160,7 +160,7 @@ def _confusions(scored: Scored) -> dict[str, Any]:
 
 
 def head(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands at the top: overall, worst groups and gaps, coverage, calibration, abstention."""
+    """The main results: overall, worst groups and gaps, coverage, calibration, abstention."""
     out: dict[str, Any] = {"overall": {}, "worst_groups": [], "coverage": {}}
     out |= {"groups_missed": {}, "label_groups_missed": {}}
     for dataset, row in results["overall"].items():
@@ -212,12 +212,12 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _missed(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """How many groups were judged, and those whose 95 % interval lies below the level."""
+    """Number of groups judged, and those whose 95 % interval lies below the level."""
     return {"of": len(cells), "missed": list(below(cells))}
 
 
 def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The head as a spec holds it: one number a figure, and the coverage that the page tells."""
+    """The head as a spec holds it: one number per figure, and the reported coverage."""
     top = results["head"]
     out: dict[str, Any] = {"split": results["split"]}
     for dataset, row in top["overall"].items():
@@ -234,10 +234,10 @@ def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def calibrated(spec: ModelSpec, calibration: Mapping[str, Any]) -> ModelSpec:
-    """The spec with a calibration, not yet written.
+    """The spec with a new calibration, not yet written to disk.
 
-    Another calibration than the one that was there gives other answers, so the version goes up by
-    a minor number: weights 5, calibrated again, are 5.1.
+    A changed calibration gives other answers, so it raises the minor version: weights 5, calibrated
+    again, are 5.1.
     """
     fitted = json.loads(json.dumps(calibration))
     other = spec.calibration and spec.calibration != fitted
@@ -246,7 +246,7 @@ def calibrated(spec: ModelSpec, calibration: Mapping[str, Any]) -> ModelSpec:
 
 
 def _spec_text(spec: ModelSpec, figures: Mapping[str, Any]) -> str:
-    """The file that a spec was read from, with its calibration and other figures."""
+    """Text of the spec's file, with the given version, calibration and figures."""
     raw = json.loads(spec.path.read_text(encoding="utf-8"))
     raw["version"], raw["calibration"] = spec.version, spec.calibration
     raw["figures"] = dict(figures)
@@ -254,7 +254,7 @@ def _spec_text(spec: ModelSpec, figures: Mapping[str, Any]) -> str:
 
 
 def next_minor(version: str) -> str:
-    """The version that follows behind the dot: 5 to 5.1, 5.1 to 5.2."""
+    """The next minor version: 5 to 5.1, 5.1 to 5.2."""
     major, _, minor = version.partition(".")
     return f"{major}.{int(minor or 0) + 1}"
 
@@ -262,28 +262,28 @@ def next_minor(version: str) -> str:
 def write_results(
     results: Mapping[str, Any], path: Path, *, stated: ModelSpec | None = None
 ) -> None:
-    """Write the file: numbers to six significant figures, null where there is none.
+    """Write the results file: numbers to six significant figures, null for missing ones.
 
     Args:
-        results: as ``score_model`` gives them.
+        results: as returned by ``score_model``.
         path: the file.
-        stated: the spec that the results are of, where it is to state them, calibrated for them or
-            not: it is written with its figures, and neither file without the other.
+        stated: spec to update with its calibration and the figures; both files are written, or
+            neither.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
     files = {path: text + "\n"}
-    if stated is not None:  # first, as what is opened last is replaced first
+    if stated is not None:  # first, because the file opened last is replaced first
         files = {stated.path: _spec_text(stated, spec_figures(results)), **files}
     with contextlib.ExitStack() as stack:
         for to, content in files.items():
             file = stack.enter_context(replacing(to, "w", encoding="utf-8"))
             file.write(content)
-            file.flush()  # a full disk must show before any of them is replaced
+            file.flush()  # a full disk must show before any file is replaced
 
 
 def _rounded(value: Any) -> Any:
-    """JSON-ready: NaN to None, floats to six significant figures, arrays and tuples to lists."""
+    """Make JSON-ready: NaN to None, floats to six significant figures, tuples to lists."""
     if isinstance(value, Mapping):
         return {str(k): _rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -296,7 +296,7 @@ def _rounded(value: Any) -> Any:
 
 
 def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
-    """How many names were skipped for each reason, the commonest first, with the first name."""
+    """How many names were skipped for each reason, most common first, with the first name."""
     names: dict[str, list[str]] = {}
     for name, why in skipped:
         names.setdefault(why, []).append(name)
@@ -308,7 +308,7 @@ def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The head in a few lines for the terminal."""
+    """A short summary of the head for the terminal."""
     top, model = results["head"], results["model"]
     lines = [f"{model['name']}@{model['version']} on {results['split']}"]
     for dataset, row in top["overall"].items():
@@ -322,7 +322,7 @@ def summary(results: Mapping[str, Any]) -> str:
     if skipped := results["data"]["skipped"]:
         lines.append(f"skipped: {len(skipped)}")
         lines += [f"  {line}" for line in by_reason(skipped)]
-    if top["worst_groups"]:  # of a few faces none is large enough
+    if top["worst_groups"]:  # with few faces, no group is large enough
         lines.append("worst groups:")
     own = {name for columns in results.get("by", {}).values() for name in columns}
     lines += [

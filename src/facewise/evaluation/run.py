@@ -1,4 +1,4 @@
-"""From data to figures: the recipe of a calibration, and the scoring of a model."""
+"""Calibrates and scores a model, from data to figures."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Runner:
 
     Attributes:
         model: name, name@version, or a spec's path.
-        data: what it is run over; excluded pictures have no outcome.
-        degraded: faces of each data set that are worsened on purpose, 0 for none.
-        store: folder of outcomes that are kept; None keeps none.
+        data: the data; excluded pictures have no outcome.
+        degraded: number of faces of each data set to degrade, 0 for none.
+        store: folder for stored outcomes; None stores none.
         workers: processes, one thread each.
-        unreadable: gets the key of each picture that cannot be read, and why.
+        unreadable: receives the key of each picture that cannot be read, and why.
     """
 
     model: str
@@ -43,18 +43,18 @@ class Runner:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def outcomes(self, part: str) -> Outcomes:
-        """Of all faces of a split.
+        """Outcomes of all faces of a split.
 
         Raises:
-            OptionError: it has no face, none can be read, or none is left after exclusions.
+            OptionError: the split has no face, none can be read, or none is left after exclusions.
         """
         return self._run(part)
 
     def worsened(self, part: str) -> dict[str, Outcomes]:
-        """Of a part of a split's faces, by the degradation that they were worsened with."""
+        """Outcomes of degraded versions of some of a split's faces, by degradation."""
         if not self.degraded:
             return {}
-        # Gates are chosen on fewer than what is scored may be.
+        # Gates are chosen on at most GATE_FACES; the scored split has no such limit.
         faces = self.degraded if part == self.data.split else min(self.degraded, GATE_FACES)
         return {name: self._run(part, name, faces) for name in DEGRADATIONS}
 
@@ -70,19 +70,19 @@ class Runner:
             skipped=self.unreadable,
         )
         left = everything.without(self.data.excluded)
-        if not len(left):  # the others cannot be read, or were not drawn
+        if not len(left):  # any others cannot be read, or were not drawn
             to_worsen = (" to worsen", ", or raise --degraded") if faces else ()
             raise self.data.none_left(part, *to_worsen)
         return left
 
 
 class Fitted(NamedTuple):
-    """What calibrating gives.
+    """Result of calibrating.
 
     Attributes:
-        spec: of the model, calibrated, not yet written.
-        baseline: plain conformal prediction of the same faces, to compare with.
-        curves: risk against share answered on val, which the gates were chosen on.
+        spec: calibrated spec of the model, not yet written to disk.
+        baseline: plain conformal prediction fitted on the same faces, to compare with.
+        curves: risk against share answered on val, where the gates were chosen.
     """
 
     spec: ModelSpec
@@ -91,12 +91,12 @@ class Fitted(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What scoring gives.
+    """Result of scoring.
 
     Attributes:
-        spec: of the model as it was scored: calibrated anew, if that was asked for.
+        spec: of the model as scored, recalibrated if requested.
         results: as ``write_results`` takes them.
-        scored: the faces behind them.
+        scored: the faces behind the results.
     """
 
     spec: ModelSpec
@@ -105,17 +105,17 @@ class Evaluated(NamedTuple):
 
 
 def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
-    """See what can be seen of a calibration before hours of scoring.
+    """Check what can be checked about a calibration before hours of scoring.
 
     Raises:
-        OptionError: a split is missing, or there is no version that would follow the spec's.
+        OptionError: a split is missing, or the spec's version has no successor.
     """
     if missing := {"calibration", "val"} - data.splits:
         raise OptionError(
             f"--fit needs the splits calibration and val; {data.source} lacks "
             f"{' and '.join(sorted(missing))}"
         )
-    if spec.calibration:  # the first calibration is no new version
+    if spec.calibration:  # the first calibration keeps the version
         try:
             next_minor(spec.version)
         except ValueError as error:
@@ -127,13 +127,13 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
 
 
 def fit(spec: ModelSpec, runner: Runner) -> Fitted:
-    """Calibrate a model on the splits calibration and val, in this order.
+    """Calibrate a model on the splits calibration and val.
 
-    Temperatures and conformal thresholds are fitted on calibration; on val the gates, which decide
-    what is abstained from; and on calibration again the confusions that audits correct by.
+    Temperatures and conformal thresholds are fitted on calibration, then the abstention gates on
+    val, then, on calibration again, the confusions that audits use for correction.
 
     Raises:
-        OptionError: as ``check_fit``; or a split has too few faces, or none that can be read.
+        OptionError: as for ``check_fit``; or a split has too few faces, or none can be read.
     """
     check_fit(spec, runner.data)
     calibration = runner.outcomes("calibration")
@@ -153,14 +153,14 @@ def fit(spec: ModelSpec, runner: Runner) -> Fitted:
 
 
 def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
-    """Score a model on the data's split; nothing is written but the outcomes that are kept.
+    """Score a model on the data's split; only stored outcomes are written to disk.
 
     Args:
         runner: of the model.
-        calibrate: fit a calibration first, and score with that.
+        calibrate: fit a calibration first, and score with it.
 
     Raises:
-        OptionError: as ``fit``.
+        OptionError: as for ``fit``.
     """
     spec, data = load_spec(runner.model), runner.data
     baseline: Baseline | None = None

@@ -23,7 +23,7 @@ from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.types import FloatArray, Quality
 
 NOT_FOUND: Final = -1
-"""The answer, as an index, for a face that was not found: wrong whatever the label."""
+"""Index of the answer for a face that was not found, which is wrong for every label."""
 
 CLASSES: Final = {name: labels for name, labels in LABELS.items() if name != "age"}
 
@@ -31,15 +31,15 @@ Mask = NDArray[np.bool_]
 
 
 class Scored:
-    """Outcomes under a calibration; rows as in the outcomes.
+    """Outcomes under a calibration, with the same rows.
 
     A face that was not found is wrong in gender, ethnicity and age group, counts as age 33, and
     lies outside its interval and its label sets.
 
     Args:
-        outcomes: what was said of which faces.
+        outcomes: the model's answers and the labels.
         calibration: of the model.
-        columns: to group by, beside the labels: name to the value of each row.
+        columns: further columns to group by: name to the value of each row.
     """
 
     def __init__(
@@ -86,22 +86,22 @@ class Scored:
         return known
 
     def right(self, name: str) -> Mask:
-        """Rows answered rightly; False where the label is unknown."""
+        """Rows answered correctly; False if the label is unknown."""
         right: Mask = (self.answers[name] == self.truth[name]) & self.known(name)
         return right
 
     def within_one_group(self) -> Mask:
-        """Rows whose age group is the label's or its neighbour."""
+        """Rows whose answered age group is the label's or next to it."""
         off = np.abs(self.answers["age_group"] - self.truth["age_group"])
         within: Mask = (off <= 1) & self.outcomes.found & self.known("age_group")
         return within
 
     def intervals(self, coverage: float) -> NDArray[np.int64]:
-        """Conformal intervals ``(N, 2)``; meaningless where the face was not found."""
+        """Conformal intervals ``(N, 2)``; meaningless if the face was not found."""
         return self.calibration.age_intervals(self.ages, coverage)
 
     def interval_hit(self, coverage: float) -> Mask:
-        """Whether the interval holds the age or, where only a group is known, touches it."""
+        """Whether the interval contains the age or, if only a group is known, touches it."""
         intervals, ranges = self.intervals(coverage), self.outcomes.age_ranges
         hit: Mask = (
             (ranges[:, 1] >= intervals[:, 0])
@@ -120,14 +120,14 @@ class Scored:
         return members
 
     def set_hit(self, name: str, coverage: float) -> Mask:
-        """Whether the set holds the label; False where that is unknown."""
+        """Whether the set contains the label; False if that is unknown."""
         members = self.set_members(name, coverage)
         hit: Mask = members[np.arange(len(self)), self.truth[name]] & self.known(name)
         return hit
 
     @cached_property
     def abstained(self) -> dict[str, Mask]:
-        """By attribute: found, and abstained from, exactly as the analyzer does."""
+        """Rows found but abstained from, by attribute, exactly as in the analyzer."""
         out = {name: np.zeros(len(self), bool) for name in ATTRIBUTES}
         intervals = self.intervals(GATE_COVERAGE)
         for row in np.flatnonzero(self.outcomes.found):
