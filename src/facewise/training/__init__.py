@@ -1,1 +1,1 @@
-"""Data, network, loop and export: how facewise's weights are made. Needs the ``train`` extra."""
+"""How facewise's weights are made: data, network, training loop, export. Extra ``train``."""

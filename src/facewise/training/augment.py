@@ -1,4 +1,4 @@
-"""From a cached face to a training picture: one warp, then light, sensor and codec."""
+"""Augments a cached face into a training picture: one warp, then light, sensor and codec."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from facewise.images import BORDER
 from facewise.training.config import AugmentConfig
 from facewise.types import FloatArray, ImageArray
 
-# What lies beyond the data sets' tight crops. Serving sees the rest of the photo there, and the
-# scoring protocol grey: the network must lean on neither.
+# Fill for what lies beyond the data sets' tight crops. Serving sees the rest of the photo there and
+# the scoring protocol grey; the network must rely on neither.
 _BORDERS: Final = (
     (0.5, cv2.BORDER_CONSTANT),
     (0.8, cv2.BORDER_REPLICATE),
@@ -31,10 +31,10 @@ def random_transform(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Alignment with jittered landmarks, then a small turn, scaling, shift and maybe a mirror.
+    """Align with jittered landmarks, then rotate, scale and shift slightly, and perhaps mirror.
 
     Returns:
-        float64 ``(2, 3)``, picture to crop.
+        float64 ``(2, 3)``, from picture to crop.
     """
     eye_distance = float(np.hypot(*(landmarks[1] - landmarks[0])))
     jitter = rng.normal(0, config.landmark_jitter * eye_distance, (5, 2))
@@ -64,7 +64,7 @@ def augment(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> ImageArray:
-    """A random training picture of a face.
+    """Make a random training picture of a face.
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
@@ -72,7 +72,7 @@ def augment(
         template: float32 ``(5, 2)``, pixels of the crop.
         size_px: side S of the crop.
         config: strengths.
-        rng: all randomness comes from here, so that a run repeats.
+        rng: the only source of randomness, so that runs are reproducible.
 
     Returns:
         uint8 ``(S, S, 3)``, RGB.
@@ -109,7 +109,7 @@ def augment(
 
 
 def _low_resolution(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """As if the face had been small in its photo."""
+    """Make the face look as if it had been small in its photo."""
     size = image.shape[0]
     small = int(rng.uniform(0.15, 0.6) * size)
     shrunk = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
@@ -118,7 +118,7 @@ def _low_resolution(image: ImageArray, rng: np.random.Generator) -> ImageArray:
 
 
 def _light(image: ImageArray, config: AugmentConfig, rng: np.random.Generator) -> ImageArray:
-    """Exposure, contrast, gamma, white balance, saturation: one pass through a table a channel."""
+    """Vary exposure, contrast, gamma and white balance by a table per channel, then saturation."""
     strength = config.photometric
     levels = np.arange(256, dtype=np.float32) / 255
     gamma = np.exp(rng.normal(0, 0.35 * strength))
@@ -137,14 +137,14 @@ def _light(image: ImageArray, config: AugmentConfig, rng: np.random.Generator) -
 
 def _jpeg(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     quality = int(rng.uniform(15, 85))
-    bgr = np.ascontiguousarray(image[..., ::-1])  # the codec's: red weighs more in it than blue
+    bgr = np.ascontiguousarray(image[..., ::-1])  # OpenCV's order; JPEG weighs red more than blue
     _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
     return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _erase(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """Cover a rectangle: hands, hair, masks, sunglasses."""
+    """Cover a rectangle, as hands, hair, masks or sunglasses do."""
     size = image.shape[0]
     width, height = (rng.uniform(0.1, 0.4, 2) * size).astype(int)
     left, top = rng.integers(0, size - width), rng.integers(0, size - height)

@@ -1,11 +1,11 @@
-"""Backbones by name: a batch of normalised pictures to a batch of feature vectors.
+"""Backbones by name: from a batch of normalised pictures to a batch of feature vectors.
 
-``mobilenet_v1`` (Howard et al., 2017), ``mobilenet_v2`` (Sandler et al., 2018) and
-``efficientnet_lite0`` (Tan and Le, 2019, less what small devices are slow at) are written out here;
-any other name is looked up in timm, where a user has it installed. The first and the last carry a
-bias a convolution and no batch norm: the pretrained weights they start from
-(``scripts/convert_faceres.py``, ``scripts/convert_efficientnet_lite.py``) have theirs folded in,
-and ``facewise.training.renorm`` puts it back to train.
+``mobilenet_v1`` (Howard et al., 2017), ``mobilenet_v2`` (Sandler et al., 2018),
+``efficientnet_lite0`` (Tan and Le, 2019, without what is slow on small devices) and
+``dlib_resnet`` (King, 2017) are implemented here; any other name is looked up in timm, if
+installed. All but ``mobilenet_v2`` have biases and no batch norm, because it is folded into their
+pretrained weights (``scripts/convert_*.py``); ``facewise.training.renorm`` restores it for
+training.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from facewise.errors import OptionError
 
 
 class Conv(nn.Conv2d):
-    """A convolution that learns in single precision where bfloat16 is slow.
+    """A convolution that trains in single precision where bfloat16 is slow.
 
-    On CPUs, PyTorch's backward pass in bfloat16 through a depthwise convolution takes several times
-    as long as the one in float32 if it has a stride or a kernel larger than 3 x 3; otherwise less.
+    On CPUs, PyTorch's backward pass through a depthwise convolution with a stride, or a kernel
+    larger than 3 x 3, takes several times as long in bfloat16 as in float32; for others it is
+    faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ class Conv(nn.Conv2d):
 
 
 class SameConv(Conv):
-    """A convolution padded as TensorFlow pads: with stride 2, below and right first.
+    """A convolution padded as in TensorFlow: with stride 2, first at the bottom and right.
 
     The padding depends on the parity of the input: with a kernel of 3, an even side gets (0, 1) and
     an odd one (1, 1); with a kernel of 5, (1, 2) and (2, 2).
@@ -57,7 +58,7 @@ class SameConv(Conv):
 
 
 class MobileNetV1(nn.Module):
-    """MobileNet v1 with width ``1.0``: a stem and 13 depthwise-separable blocks, ReLU6.
+    """MobileNet v1 of width 1.0: a stem and 13 depthwise-separable blocks, with ReLU6.
 
     Input ``(N, 3, H, W)``, output ``(N, 1024)`` after global average pooling.
     """
@@ -117,7 +118,7 @@ def _conv_bn(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, project linearly; with a shortcut where the shapes allow one."""
+    """Expand, filter depthwise, project linearly; with a shortcut if the shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -169,7 +170,7 @@ class MobileNetV2(nn.Module):
             stage.requires_grad_(False)
 
     def train(self, mode: bool = True) -> MobileNetV2:
-        """Learn or not; the norms of frozen stages keep their statistics in any case."""
+        """Set training mode, in which the norms of frozen stages still keep their statistics."""
         super().train(mode)
         for stage in self.stages[: self.frozen_stages]:
             stage.eval()
@@ -180,7 +181,7 @@ class MobileNetV2(nn.Module):
 
 
 class FoldedResidual(nn.Module):
-    """An inverted residual of plain convolutions, padded as TensorFlow pads."""
+    """An inverted residual of plain convolutions, padded as in TensorFlow."""
 
     def __init__(
         self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int
@@ -201,8 +202,7 @@ class FoldedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and no squeeze-and-excitation.
 
-    Input ``(N, 3, H, W)``, output ``(N, 1280)``. Its ImageNet weights expect pixels less 127,
-    divided by 128.
+    Input ``(N, 3, H, W)``, output ``(N, 1280)``. Its ImageNet weights expect (pixels - 127) / 128.
     """
 
     feature_dim: Final = 1280
@@ -241,10 +241,10 @@ class EfficientNetLite0(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions round a shortcut that costs nothing.
+    """Two 3 x 3 convolutions with a shortcut that has no weights.
 
     A block that halves the picture averages 2 x 2 pixels in its shortcut. Channels or pixels that
-    one side has and the other has not count as zero, as in dlib's ``add_prev``.
+    only one of the two has count as zero in the other, as in dlib's ``add_prev``.
     """
 
     def __init__(self, inputs: int, outputs: int, *, down: bool) -> None:
@@ -270,8 +270,8 @@ class ResidualBlock(nn.Module):
 class DlibResNet(nn.Module):
     """dlib's face recognition network (King, 2017): a residual network of 29 convolutions.
 
-    Input ``(N, 3, H, W)``, output ``(N, 256)``, what comes before its 128 numbers of a face. Its
-    weights expect 150 x 150 pixels less (122.782, 117.001, 104.298), divided by 256.
+    Input ``(N, 3, H, W)``, output ``(N, 256)``, the layer before its 128 numbers per face. Its
+    weights expect 150 x 150 pixels, minus (122.782, 117.001, 104.298), divided by 256.
     """
 
     feature_dim: Final = 256
@@ -307,7 +307,7 @@ class DlibResNet(nn.Module):
 
 
 class TimmBackbone(nn.Module):
-    """Any timm model as a feature extractor, its classifier removed."""
+    """Any timm model as a feature extractor, without its classifier."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """Faces on disk: every data-set picture decoded once, with the landmarks that serving would find.
 
 A cache is a folder of ``pixels.bin`` (the pictures, uint8 RGB, one after another) and ``index.npz``
-(a row a picture: where its pixels lie, labels, landmarks, whether a face was found). Crops are cut
-when they are needed, so margins, sizes and augmentations change without a new cache. Pictures are
-stored as they are, but for large ones, of which training needs the face and what is round it only.
+(one row per picture: where its pixels lie, labels, landmarks, whether a face was found). Crops are
+cut on demand, so margins, sizes and augmentations can change without a new cache. Pictures are
+stored unchanged, except large ones: these are reduced to what training needs (see ``compact``).
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ log = logging.getLogger("facewise")
 
 CACHE_VERSION: Final = 3
 CHUNK: Final = 16
-"""Pictures that a process reads at a time: 80 MB where all are large."""
+"""Pictures that a process reads at a time: 80 MB if all are large."""
 AHEAD: Final = 2
-"""Chunks of each process that are under way or wait to be written."""
+"""Chunks per process that are in progress or waiting to be written."""
 
 LARGE_PX: Final = 1_000_000
-"""Pixels of a picture above which only what training needs of it is stored."""
+"""Pictures with more pixels than this are reduced to what training needs."""
 EYES_PX: Final = 160
-"""Distance between the eyes to which a large picture is shrunk: twice that of a crop of 224 px."""
+"""Eye distance to which a large picture is shrunk: twice that of a crop of 224 px."""
 NEAR: Final = 4.0
-"""How much of a large picture is kept on each side of the face's middle, in distances between the
-eyes: more than crops reach in which the eyes are 0.15 of the side apart, the least of a config."""
+"""How much of a large picture is kept on each side of the face's centre, in eye distances. It is
+more than any crop needs, as configs allow no eye distance below 0.15 of the crop's side."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceCache:
-    """An open cache; arrays have one row a picture.
+    """An open cache; arrays have one row per picture.
 
     Attributes:
         keys: file names.
@@ -61,10 +61,10 @@ class FaceCache:
         genders: int8 ``(N,)``, index in the contract, -1 where unknown.
         ethnicities: int8 ``(N,)``, the same.
         groups: duplicate groups.
-        landmarks: float32 ``(N, 5, 2)`` in pixels of the stored picture; where no face was found,
-            the median of those found in the same data set.
+        landmarks: float32 ``(N, 5, 2)`` in pixels of the stored picture; if no face was found, the
+            median of those found in the same data set, relative to the picture's size.
         found: bool ``(N,)``.
-        fingerprint: of what the cache was built from; what goes by its rows is bound to it.
+        fingerprint: hash of what the cache was built from; files indexed by its rows repeat it.
     """
 
     folder: Path
@@ -115,9 +115,8 @@ class _Read:
     Attributes:
         sample: its labels.
         rgb: uint8 ``(H, W, 3)``.
-        landmarks: float32 ``(5, 2)`` in pixels of ``rgb``; NaN where no face was found.
-        relative: float32 ``(5, 2)``, the same as shares of the width and height of the whole
-            picture.
+        landmarks: float32 ``(5, 2)`` in pixels of ``rgb``; NaN if no face was found.
+        relative: float32 ``(5, 2)``, the same in shares of the original picture's width and height.
     """
 
     sample: Sample
@@ -133,7 +132,7 @@ def _read_chunk(chunk: list[tuple[int, Sample]]) -> list[_Read]:
     for set_index, sample in chunk:
         try:
             rgb = load_photo(_data_sets[set_index].read(sample)).rgb
-        except (ImageError, OSError) as error:  # or the file is gone, or a dangling link
+        except (ImageError, OSError) as error:  # such as a missing file or a dangling link
             log.warning("%s left out: %s", sample.key, error)
             continue
         padded, border = add_border(rgb)
@@ -147,12 +146,12 @@ def _read_chunk(chunk: list[tuple[int, Sample]]) -> list[_Read]:
 
 
 def compact(rgb: ImageArray, landmarks: FloatArray) -> tuple[ImageArray, FloatArray]:
-    """What training needs of a picture: of a large one the face's surroundings, averaged down.
+    """Reduce a large picture to the face's surroundings, shrunk; keep others unchanged.
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
-        landmarks: float32 ``(5, 2)``, pixels of ``rgb``; NaN where no face was found, of which
-            nothing is cut off.
+        landmarks: float32 ``(5, 2)``, pixels of ``rgb``; NaN if no face was found, in which case
+            the whole picture is shrunk.
 
     Returns:
         A picture of at most 5 MB, and the landmarks in its pixels.
@@ -163,7 +162,7 @@ def compact(rgb: ImageArray, landmarks: FloatArray) -> tuple[ImageArray, FloatAr
     start, end = np.array([0, 0]), np.array([width, height])
     scale = (LARGE_PX / (height * width)) ** 0.5
     if np.isfinite(landmarks).all():
-        # As aligning measures it: eyes of a head that is turned away are near each other.
+        # Measured as in alignment, because the eyes of a turned head are close to each other.
         eyes_px = 1 / np.hypot(*similarity_transform(landmarks, MEAN_SHAPE)[:, 0])
         scale = min(1.0, EYES_PX / eyes_px)
         middle = landmarks.mean(axis=0)
@@ -178,9 +177,7 @@ def compact(rgb: ImageArray, landmarks: FloatArray) -> tuple[ImageArray, FloatAr
 
 
 def fingerprint(data_sets: Sequence[DataSet]) -> str:
-    """What the cache depends on: the samples in order, their labels and files, the detector, the
-    format.
-    """
+    """Hash of all inputs: samples in order, their labels and files, the detector, the format."""
     digest = hashlib.sha256(f"v{CACHE_VERSION} {DETECTION}".encode())
     digest.update((WEIGHTS_FOLDER / "mtcnn.json").read_bytes())  # thresholds, hashes of weights
     digest.update(samples_hash((d, sample) for d in data_sets for sample in d.samples).encode())
@@ -188,15 +185,15 @@ def fingerprint(data_sets: Sequence[DataSet]) -> str:
 
 
 def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | None = None) -> None:
-    """Write the cache of some data sets, or do nothing where it is there and still right.
+    """Write the cache of some data sets, unless an up-to-date one exists.
 
     Args:
-        folder: made if absent.
-        data_sets: what to read.
-        workers: processes; one a core if None.
+        folder: created if missing.
+        data_sets: the data sets to read.
+        workers: processes; None for one per core.
 
     Raises:
-        OptionError: no picture can be read, or none of a data set shows a face.
+        OptionError: no picture can be read, or no face is found in any picture of a data set.
     """
     from rich.progress import track
 
@@ -207,7 +204,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
             if str(stored["fingerprint"]) == wanted:
                 return
     folder.mkdir(parents=True, exist_ok=True)
-    index_path.unlink(missing_ok=True)  # what it says of the pixels is true no longer
+    index_path.unlink(missing_ok=True)  # it no longer matches the pixels
     todo = [(i, sample) for i, data_set in enumerate(data_sets) for sample in data_set.samples]
     chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
     rows: list[dict[str, Any]] = []
@@ -229,7 +226,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
 def _in_order(
     pool: Executor, chunks: Sequence[list[tuple[int, Sample]]], *, ahead: int
 ) -> Iterator[list[_Read]]:
-    """What is read of each chunk; no more than ``ahead`` lie in memory, as all would by ``map``."""
+    """Results in order, with at most ``ahead`` chunks pending; ``map`` would hold all in memory."""
     waiting: deque[Future[list[_Read]]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(_read_chunk, chunk))
@@ -287,15 +284,15 @@ def _write_index(path: Path, rows: list[dict[str, Any]], fingerprint: str) -> No
             middle = np.nanmedian(relative[mine & columns["found"]], axis=0)
             columns["landmarks"][missing] = middle * sizes[missing]
         log.info("%s: %d faces, %d not found", dataset, int(mine.sum()), int(missing.sum()))
-    with replacing(path) as file:  # the index names a cache complete
+    with replacing(path) as file:  # the index marks the cache as complete
         np.savez(file, fingerprint=np.array(fingerprint), **columns)  # type: ignore[arg-type]
 
 
 def open_cache(folder: Path) -> FaceCache:
-    """Map a cache that ``build_cache`` wrote.
+    """Open a cache written by ``build_cache``, with its pixels memory-mapped.
 
     Raises:
-        OptionError: there is none, or one that was not finished.
+        OptionError: there is no cache, or an unfinished one.
     """
     if not (folder / "index.npz").exists():
         raise OptionError(f"no faces in {folder}: facewise train --cache {folder} puts them there")
@@ -307,6 +304,6 @@ def open_cache(folder: Path) -> FaceCache:
 
 
 def batches(rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
-    """Consecutive pieces of ``rows``, the last one as short as it must be."""
+    """Consecutive pieces of ``rows``, the last one possibly shorter."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -1,4 +1,4 @@
-"""What can be told of a run before minutes or hours are spent on it, and of one that is there."""
+"""Checks of a training run before minutes or hours are spent on it, and of an existing run."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ MAKERS: Final = {
 def check_run(
     config: TrainConfig, folder: Path, *, converted: Path, fingerprint: str
 ) -> dict[str, Any] | None:
-    """See that a run can begin or go on, before minutes or hours are spent on it.
+    """Check that a run can start or resume, before minutes or hours are spent on it.
 
     Args:
         config: of the run.
-        folder: of the run, whether it is there or not.
-        converted: folder of the weights that scripts convert.
+        folder: of the run, existing or not.
+        converted: folder of the weights converted by scripts.
         fingerprint: of the face cache.
 
     Returns:
-        What the run goes on from; None if it is a new one.
+        The state to resume from; None for a new run.
 
     Raises:
-        OptionError: the folder holds a run with another config, or one that began on other faces,
-            landmarks or weights; or a file that the run needs is missing or does not fit it.
+        OptionError: the folder holds a run with another config, or one started with other faces,
+            landmarks or files; or a file that the run needs is missing or does not fit.
     """
     path = folder / "config.json"
     if path.exists() and (other := differences(load_config(path), config)):
@@ -56,7 +56,7 @@ def check_run(
     if (folder / "last.pt").exists():
         state = torch.load(folder / "last.pt", weights_only=True)
         finished = state["epoch"] >= config.optim.epochs
-        # Runs of older versions do not say; one that is finished reads no face any more.
+        # Older versions stored no fingerprint; a finished run no longer reads faces.
         if state.get("fingerprint", fingerprint if finished else "") != fingerprint:
             raise OptionError(
                 f"{folder} holds a run that began with other faces or landmarks: rename your "
@@ -66,7 +66,7 @@ def check_run(
             return state
     _check_files(config, converted)
     files = files_behind(config, converted)
-    # Runs of older versions do not say.
+    # Older versions did not store this.
     if state is not None and (changed := _unlike(state.get("files", files), files)):
         raise OptionError(
             f"{folder} holds a run that began with another file as {' and '.join(changed)}: "
@@ -76,7 +76,7 @@ def check_run(
 
 
 def files_behind(config: TrainConfig, converted: Path) -> dict[str, str]:
-    """SHA-256 of the files that a run goes by besides its faces, by option."""
+    """SHA-256 of the files that a run depends on besides its faces, by option."""
     init = config.network.init
     named = {
         "init": str(converted / f"{init}.pt") if init in CONVERTED else init,
@@ -95,13 +95,13 @@ def _unlike(stored: dict[str, str], files: dict[str, str]) -> list[str]:
 
 
 def check_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
-    """See that a checkpoint is of the run that a config describes; warn where that is unfinished.
+    """Check that a checkpoint belongs to a config's run; warn if that run is unfinished.
 
-    Framing, preprocessing and what is behind the weights are read from the config, and nothing in
-    the weights would tell that they learnt by another.
+    Framing, preprocessing and the weights' sources are read from the config, and nothing in the
+    weights would reveal that they were trained with another.
 
     Raises:
-        OptionError: there is no such checkpoint, no ``config.json`` beside it, or another config.
+        OptionError: the checkpoint or its ``config.json`` is missing, or the config differs.
     """
     if not checkpoint.exists():
         raise OptionError(f"{checkpoint} is missing: train {config.name} first")
@@ -129,10 +129,10 @@ def check_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
 
 
 def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
-    """See that there are faces to learn from and faces to choose by.
+    """Check that there are faces to train on, and faces to choose a checkpoint by.
 
     Raises:
-        OptionError: one of the data sets that are wanted has none in train, or none in val.
+        OptionError: one of the wanted data sets has no face in train, or none in val.
     """
     there = {(s.dataset, s.split) for data_set in sets for s in data_set.samples}
     for name in wanted:
@@ -150,7 +150,7 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
 
 
 def check_samples(config: TrainConfig, samples: Iterable[Sample]) -> None:
-    """See that a run has faces enough to learn from, and labels to choose its checkpoint by.
+    """Check that a run has enough faces to train on, and labels to choose its checkpoint by.
 
     Raises:
         OptionError: the faces do not fill a batch, or no face of val has a label that is scored.
@@ -167,10 +167,10 @@ def check_samples(config: TrainConfig, samples: Iterable[Sample]) -> None:
 
 
 def check_converted(init: str, converted: Path) -> None:
-    """See that the weights that a script converts are there.
+    """Check that weights converted by a script are present.
 
     Raises:
-        OptionError: they are not; it says which script writes them.
+        OptionError: they are missing; the message names the script.
     """
     path = converted / f"{init}.pt"
     if init in CONVERTED and not path.exists():
@@ -178,7 +178,7 @@ def check_converted(init: str, converted: Path) -> None:
 
 
 def _check_files(config: TrainConfig, converted: Path) -> None:
-    """Files that are there, and weights that fit the network: it is built to see."""
+    """Check that files exist and weights fit the network, by building it."""
     init = config.network.init
     check_converted(init, converted)
     named = {"init": init, "mixed": config.optim.mixed, "teacher": config.loss.teacher}

@@ -1,4 +1,4 @@
-"""A training run as a committed TOML file: every value that shapes the weights, and no other."""
+"""The config of a training run: a committed TOML file of exactly the values that shape weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from facewise.datasets import DataSetName
 from facewise.errors import OptionError
 
 MEAN_RGB: Final = (123.68, 116.779, 103.939)
-"""The channel means that the face-pretrained backbone was trained with; 0 to 255."""
+"""Channel means with which the face-pretrained backbone was trained; 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,13 @@ class NetworkConfig:
     """Architecture, and the framing of the face in its input.
 
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``. A run
-    whose weights are mixed with those of another framing (``start_share``) may learn under a third,
-    ``learnt_eye_distance`` and ``learnt_eye_height``, and see best between the two.
-    ``init`` is "random", the name of converted weights ("faceres", "efficientnet_lite0"), or the
-    path of a checkpoint (``.pt``), of which the backbone is taken where the head is another, or of
-    an export (``.onnx``) of the same architecture.
-    ``pixel_mean`` and ``pixel_std`` are those that the weights were pretrained with. ``ages`` is
-    what the head learns: a distribution over "years", or the original app's "decades", even within
-    each.
+    whose weights are mixed with those of another framing (``start_share``) may train with a third,
+    ``learnt_eye_distance`` and ``learnt_eye_height``, and then works best between the two.
+    ``init`` is "random"; the name of converted weights ("faceres", "efficientnet_lite0",
+    "dlib_resnet"); or the path of a checkpoint (``.pt``), of which only the backbone is used if the
+    head differs, or of an export (``.onnx``) of the same architecture.
+    ``pixel_mean`` and ``pixel_std`` are those of the pretrained weights. ``ages`` is what the head
+    predicts: a distribution over "years", or over the original app's "decades", uniform in each.
     """
 
     backbone: str = "mobilenet_v1"
@@ -49,12 +48,12 @@ class NetworkConfig:
 
     @property
     def framing(self) -> tuple[float, float]:
-        """Distance and height of the eyes in the pictures that are asked about."""
+        """Eye distance and height in the crops at inference."""
         return self.eye_distance, self.eye_height
 
     @property
     def learnt_framing(self) -> tuple[float, float]:
-        """Distance and height of the eyes in training pictures."""
+        """Eye distance and height in training crops."""
         return (
             self.learnt_eye_distance or self.eye_distance,
             self.learnt_eye_height or self.eye_height,
@@ -63,11 +62,13 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """The optimiser. ``layer_decay`` is the ratio of learning rates from one stage to the one
-    below it; ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a
-    backbone of plain convolutions batch norms to learn by; see ``facewise.training.renorm``.
-    ``start_share`` of the weights that a run started from is mixed into those that it keeps, and
-    ``mixed_share`` of another run's checkpoint, ``mixed``.
+    """The optimiser.
+
+    ``layer_decay`` is the ratio of a stage's learning rate to that of the stage above it;
+    ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a backbone of
+    plain convolutions batch norms for training; see ``facewise.training.renorm``. Kept weights
+    include ``start_share`` of the initial weights and ``mixed_share`` of ``mixed``, another run's
+    checkpoint.
     """
 
     epochs: int = 10
@@ -108,11 +109,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """Weights of the parts; ``age_sigma_years`` widens an exact age into a distribution.
+    """Weights of the loss's parts; ``age_sigma_years`` widens an exact age into a distribution.
 
-    ``kind`` "binary" is the original app's: 19 sigmoids, each right or wrong by itself; it wants
-    ``ages = "decades"`` and learns only from faces whose age lies in one decade of the contract, so
-    that FairFace's groups are refused; the weights of the parts are not used.
+    ``kind`` "binary" is the original app's loss: 19 independent sigmoids. It requires ``ages =
+    "decades"`` and learns only from faces whose age lies within one decade of the contract, so
+    ``fairface`` is refused; the weights of the parts are ignored.
     """
 
     kind: Literal["distribution", "binary"] = "distribution"
@@ -128,7 +129,7 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """A whole run. ``datasets`` are those to learn from; ``name`` names its folder and model."""
+    """A whole run. ``datasets`` are those to train on; ``name`` names its folder and model."""
 
     name: str
     datasets: tuple[str, ...] = ("utkface", "fairface")
@@ -143,15 +144,15 @@ _NAMES: Final = {str: "a text", int: "a whole number", float: "a number", bool: 
 
 _AT_LEAST: Final[dict[str, float]] = {
     "size_px": 32,
-    "eye_distance": 0.15,  # the face cache keeps no wider neighbourhood of a face in a large photo
+    "eye_distance": 0.15,  # the face cache keeps no more of a large photo around the face
     "learnt_eye_distance": 0.15,
     "hidden_dim": 1,
     "pixel_std": 1e-6,
     "epochs": 1,
-    "batch_size": 2,  # a batch norm wants two
+    "batch_size": 2,  # a batch norm needs two
     "age_sigma_years": 0.1,
 }
-"""What some numbers must not go below; all others are 0 or more."""
+"""Lower limits of some numbers; all others must be 0 or more."""
 _SHARES: Final = frozenset(
     (
         *("eye_distance", "eye_height", "learnt_eye_distance", "learnt_eye_height", "dropout"),
@@ -160,13 +161,13 @@ _SHARES: Final = frozenset(
         *("jpeg", "noise", "erase", "upside_down"),
     )
 )
-"""Options from 0 to 1: probabilities, and parts of a whole."""
+"""Options that must not exceed 1: probabilities and shares."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of a run, whose folder it names, and of a model."""
+"""Form of the name of a run (and so of its folder), and of a model."""
 
 
 def _check_values(config: TrainConfig, path: Path) -> None:
-    """See that numbers are in their ranges, before minutes of work show that they are not."""
+    """Check names and ranges of numbers, before minutes of work show that they are wrong."""
     if not NAME.fullmatch(config.name):
         raise OptionError(
             f"{path}: name must be of letters, digits, dots, dashes and underscores, not "
@@ -188,7 +189,7 @@ def _check_values(config: TrainConfig, path: Path) -> None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a file's value is of a field's type: a whole number is a number too, true is none."""
+    """Whether a value has a field's type; integers count as floats, booleans not as numbers."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return value in parts
@@ -228,7 +229,7 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
 
 
 def differences(run: TrainConfig, mine: TrainConfig) -> str:
-    """Options of a run that another config has otherwise, in words; "" where none is."""
+    """Options that differ between a run's config and another, in words; "" if none."""
 
     def options(config: TrainConfig) -> dict[str, Any]:
         values = dataclasses.asdict(config)
@@ -247,17 +248,17 @@ def differences(run: TrainConfig, mine: TrainConfig) -> str:
 
 
 def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
-    """Read a run's TOML file, or the ``config.json`` of a run.
+    """Read a run's TOML file, or the ``config.json`` of an existing run.
 
-    What a file does not say has its default: a run goes on under a version that knows more options.
+    Missing options have their defaults, so runs can resume under a version with more options.
 
     Args:
         path: of the file.
-        seed: another seed than the file's, which makes it another run, ``NAME-seedN``.
+        seed: replaces the file's seed, which makes it another run, ``NAME-seedN``.
 
     Raises:
-        OptionError: the file is missing, cannot be parsed, has a key that no one reads or a value
-            of another type than its option's.
+        OptionError: the file is missing or cannot be parsed, has an unknown key, or has a value of
+            the wrong type or out of range, or options that exclude each other.
     """
     parse = json.loads if path.suffix == ".json" else tomllib.loads
     try:

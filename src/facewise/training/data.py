@@ -25,11 +25,11 @@ from facewise.types import FloatArray, ImageArray
 log = logging.getLogger("facewise")
 
 Item = tuple[int, int]
-"""Epoch and row: what a training picture depends on besides the seed."""
+"""Epoch and row, which with the seed determine a training picture."""
 
 
 class TrainingFaces(Dataset[tuple[Tensor, int]]):
-    """Augmented crops by (epoch, row): uint8 ``(3, S, S)``, and the row."""
+    """Augmented crops by (epoch, row): uint8 ``(3, S, S)``, with the row."""
 
     def __init__(self, cache: FaceCache, config: TrainConfig) -> None:
         self.folder, self.config = cache.folder, config
@@ -54,7 +54,7 @@ class TrainingFaces(Dataset[tuple[Tensor, int]]):
 
 
 def check_batch(count: int, batch_size: int) -> None:
-    """See that so many faces fill a batch.
+    """Check that ``count`` faces fill a batch.
 
     Raises:
         OptionError: they do not.
@@ -67,7 +67,7 @@ def check_batch(count: int, batch_size: int) -> None:
 
 
 class EpochBatches:
-    """Batches of (epoch, row), shuffled by seed and epoch; the last short one is dropped.
+    """Batches of (epoch, row), shuffled by seed and epoch; a shorter last one is dropped.
 
     Raises:
         OptionError: there are too few faces for a single batch.
@@ -103,10 +103,10 @@ def make_loader(
 
 
 def check_teacher(path: Path) -> None:
-    """See that a file is one that ``facewise teach`` wrote, of whatever faces.
+    """Check that ``facewise teach`` wrote a file, regardless of the faces.
 
     Raises:
-        OptionError: it is not.
+        OptionError: it did not.
     """
     try:
         with path.open("rb") as file, np.load(file) as stored:
@@ -118,10 +118,10 @@ def check_teacher(path: Path) -> None:
 
 
 def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
-    """What ``facewise teach`` wrote: probabilities by row of the cache that it was written from.
+    """Read the probabilities that ``facewise teach`` wrote, by row of the cache.
 
     Raises:
-        OptionError: it was written from another cache, or before its cache was noted.
+        OptionError: the file is for another cache, or does not name its cache, as in old versions.
     """
     with np.load(path) as stored:
         if str(stored.get("fingerprint")) != cache.fingerprint:
@@ -133,7 +133,7 @@ def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
 
 
 def warn_of_unlabelled(cache: FaceCache, datasets: Sequence[str]) -> None:
-    """Say which attributes no face to learn from has a label of: the network says them all."""
+    """Warn of attributes that no training face has a label for; the network answers them anyway."""
     rows = np.concatenate([cache.rows("train", name) for name in datasets])
     for attribute, known in (
         ("age", cache.age_ranges[:, 0] > 0),

@@ -1,7 +1,8 @@
-"""A checkpoint to an ONNX file that carries the whole contract, with its spec beside it.
+"""Exports a checkpoint to an ONNX file that implements the whole contract, and to its spec.
 
-The graph takes uint8 pictures ``(N, S, S, 3)``, RGB, and gives ``ages`` ``(N, 120)`` and ``vector``
-``(N, 19)``, both probabilities: scaling and softmax are inside, so no consumer can get them wrong.
+The graph takes uint8 pictures ``(N, S, S, 3)``, RGB, and returns ``ages`` ``(N, 120)`` and
+``vector`` ``(N, 19)``, both probabilities. Scaling and softmax are inside, so no consumer can get
+them wrong.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _VERSION: Final = re.compile(r"\d+(\.\d+)?")
 
 
 class ServingNetwork(nn.Module):
-    """An attribute network between uint8 pictures and probabilities."""
+    """An attribute network from uint8 pictures to probabilities."""
 
     def __init__(self, network: AttributeNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        # Not ``probabilities``: another order of the same nodes is another file, with another hash.
+        # Not ``probabilities``: the same nodes in another order would change the file's hash.
         logits = split_logits(self.network(image.permute(0, 3, 1, 2).float()))
         ages = logits.ages.softmax(-1)
         decades = ages.reshape(-1, 12, 10).sum(-1)
@@ -59,10 +60,10 @@ class ServingNetwork(nn.Module):
 
 
 def load_checkpoint(config: TrainConfig, path: Path) -> AttributeNetwork:
-    """The network of a run, in eval mode; what the run started from is not read.
+    """Load the network of a run, in eval mode, without reading the run's initial weights.
 
     Raises:
-        OptionError: there is no such checkpoint, or it is of another network.
+        OptionError: the checkpoint is missing, or is of another network.
     """
     if not path.exists():
         raise OptionError(f"{path} is missing: train {config.name} first")
@@ -87,27 +88,27 @@ def export_model(
     licence: str,
     data: list[str],
 ) -> Path:
-    """Export a run under a name and a version: both files are right, or those before them stay.
+    """Export a run under a name and a version; if that fails, existing files stay.
 
     Args:
         config: of the run.
         checkpoint: ``best.pt``.
         folder: for ``name.onnx`` and ``name.json``.
-        crops: as of ``export_onnx``.
-        fp16: the same.
+        crops: as for ``export_onnx``.
+        fp16: as for ``export_onnx``.
         name: of the model.
-        version: of its weights; what stands after a dot counts their calibrations.
-        description: as the others, for the spec.
-        licence: terms of the weights, in a sentence.
-        data: what is behind them.
+        version: of its weights; the part after a dot counts their recalibrations.
+        description: for the spec.
+        licence: terms of the weights, in one sentence, for the spec.
+        data: data sets and weights behind the model, for the spec.
 
     Returns:
         The spec's path.
 
     Raises:
         FacewiseError: the ONNX file differs from PyTorch.
-        OptionError: a name or a version of a form that cannot be used, or the folder holds that
-            name and version of other weights.
+        OptionError: the name or version is malformed, or the folder holds other weights under that
+            name and version.
     """
     if not NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         raise OptionError(
@@ -135,10 +136,10 @@ def export_model(
 
 
 def _check_version(path: Path, version: str, digest: str) -> None:
-    """A name and version that someone may have pinned never come to mean other weights."""
+    """Ensure that a name and version, which someone may have pinned, never change weights."""
     try:
         there = read_spec(path)
-    except ModelIntegrityError:  # none, or a broken one: nothing that could be pinned
+    except ModelIntegrityError:  # missing or broken: nothing that could be pinned
         return
     if there.sha256 != digest and _major(there.version) == _major(version):
         raise OptionError(
@@ -161,24 +162,24 @@ def export_onnx(
         checkpoint: ``best.pt``.
         out: the ``.onnx`` file.
         crops: uint8 ``(N, S, S, 3)`` aligned faces for the parity check.
-        fp16: store weights in half precision, computing in single: half the size.
+        fp16: store weights in half precision, which halves the size; computation stays in single.
 
     Returns:
         The file's SHA-256.
 
     Raises:
-        FacewiseError: PyTorch and ONNX Runtime disagree by more than 1e-4, before weights are
-            rounded to half precision; what that costs is for the metrics to say. Or either says
-            what is no number.
+        FacewiseError: PyTorch and ONNX Runtime differ by more than 1e-4 before weights are rounded
+            to half precision (the cost of rounding is left to the metrics), or any output is not a
+            number.
     """
     import onnx
 
-    # Without gradients: what training does for its own speed has no place in the graph.
+    # Without gradients, so that speed-ups for training (``Conv``) do not enter the graph.
     module = ServingNetwork(load_checkpoint(config, checkpoint)).eval().requires_grad_(False)
     out.parent.mkdir(parents=True, exist_ok=True)
     size = config.network.size_px
     with warnings.catch_warnings():
-        # The newer exporter needs onnxscript and gains nothing for a network of plain layers.
+        # The newer exporter needs onnxscript and has no advantage for a network of plain layers.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module.to(memory_format=torch.contiguous_format),
@@ -196,12 +197,12 @@ def export_onnx(
     digest = _save(graph, out)
     difference = parity(module, out, digest, crops)
     log.info("%s: within %.1e of PyTorch on %d faces", out.name, difference, len(crops))
-    _keep_if(difference <= PARITY_TOLERANCE, out, difference)  # NaN is not
+    _keep_if(difference <= PARITY_TOLERANCE, out, difference)  # False for NaN
     if fp16:
         store_half(graph)
         digest = _save(graph, out)
         rounded = parity(module, out, digest, crops)
-        _keep_if(math.isfinite(rounded), out, rounded)  # a weight may be past what halves hold
+        _keep_if(math.isfinite(rounded), out, rounded)  # weights can overflow float16
         log.info("stored in half precision: within %.1e", rounded)
     return digest
 
@@ -215,7 +216,7 @@ def _keep_if(right: bool, out: Path, difference: float) -> None:
 
 
 def _save(graph: Any, out: Path) -> str:
-    """Write a graph that is sound; its SHA-256."""
+    """Check and write a graph, and return the file's SHA-256."""
     import onnx
 
     onnx.checker.check_model(graph)
@@ -224,18 +225,18 @@ def _save(graph: Any, out: Path) -> str:
 
 
 def parity(module: ServingNetwork, path: Path, digest: str, crops: ImageArray) -> float:
-    """Largest difference of any probability between PyTorch and ONNX Runtime; NaN of no number."""
+    """Largest difference of any probability between PyTorch and ONNX Runtime; NaN if any is NaN."""
     with torch.inference_mode():
         expected = [output.numpy() for output in module(torch.from_numpy(crops))]
     actual = open_session(path, digest).run(["ages", "vector"], {"image": crops})
     differences = [np.abs(a - e).max() for a, e in zip(actual, expected, strict=True)]
-    return float(np.max(differences))  # NaN if one is; Python's own max may pass over it
+    return float(np.max(differences))  # unlike Python's max, never skips a NaN
 
 
 def store_half(graph: Any) -> None:
-    """Store larger float32 weights as float16, cast back at load.
+    """Store larger float32 weights as float16, cast back on loading.
 
-    ONNX Runtime folds the casts once, at session creation, so inference is as before.
+    ONNX Runtime folds the casts when it creates a session, so inference is unchanged.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -243,7 +244,7 @@ def store_half(graph: Any) -> None:
     for tensor in graph.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1024:
             continue
-        with np.errstate(over="ignore"):  # which the comparison after this finds
+        with np.errstate(over="ignore"):  # ``export_onnx`` detects it afterwards
             half = numpy_helper.to_array(tensor).astype(np.float16)
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
@@ -263,7 +264,7 @@ def write_spec(
     licence: str,
     data: list[str],
 ) -> Path:
-    """Write the spec beside an ONNX file; figures and calibration come later, by evaluation."""
+    """Write the spec beside an ONNX file; evaluation adds figures and calibration later."""
     network = config.network
     template = make_template(network.size_px, *network.framing)
     spec = {

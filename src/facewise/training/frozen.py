@@ -1,10 +1,10 @@
-"""A teacher that has learnt none of the faces it is asked about: heads on frozen networks.
+"""A teacher that was not trained on the faces it answers for: heads on frozen networks.
 
-A network that was fine-tuned on a face repeats that face's label, right or wrong. So here nothing
-is fine-tuned: features of pretrained networks, each looking in its own way, are computed once, and
-heads of two layers learn on four fifths of the training faces at a time and answer for the last
-(out-of-fold prediction; Wolpert, 1992). What they say corrects labels, and they err elsewhere than
-a fine-tuned network does.
+A network that was fine-tuned on a face repeats that face's label, right or wrong. So nothing is
+fine-tuned here: features of several pretrained networks are computed once, and two-layer heads
+train on four fifths of the training faces at a time and answer for the rest (out-of-fold
+prediction; Wolpert, 1992). Their answers correct labels, and their errors differ from those of a
+fine-tuned network.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ log = logging.getLogger("facewise")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A pretrained network and what it sees of a face: ``whole`` is the data set's picture."""
+    """A pretrained network and its view of a face; ``whole`` means the data set's whole picture."""
 
     network: NetworkConfig
     whole: bool = False
 
 
 LOOKS: Final[dict[str, Look]] = {
-    # As the network was pretrained: loosely cut, not aligned.
+    # As in the network's pretraining: cropped loosely, not aligned.
     "faceres-whole": Look(NetworkConfig(init="faceres", size_px=224), whole=True),
     "faceres-aligned": Look(
         NetworkConfig(init="faceres", size_px=192, eye_distance=0.31, eye_height=0.40)
     ),
-    # The framing of dlib's own chips of 150 px with a padding of 0.25.
+    # The framing of dlib's own chips: 150 px with a padding of 0.25.
     "dlib": Look(
         NetworkConfig(
             backbone="dlib_resnet",
@@ -71,18 +71,18 @@ RATE: Final = 2e-3
 HIDDEN: Final = 768
 DROPOUT: Final = 0.35
 LIMIT: Final = 6.0
-"""Standard deviations that a feature is cut off at."""
+"""Standard deviations at which features are clipped."""
 LOSS: Final = LossConfig(age_l1=0.4, gender=2.0, label_smoothing=0.0)
 
 
 def sources() -> list[str]:
-    """What is behind the pretrained networks."""
+    """Data and weights behind the pretrained networks."""
     inits = dict.fromkeys(look.network.init for look in LOOKS.values())
     return [source for init in inits for source in PRETRAINED[init]]
 
 
 def features(cache: FaceCache, look: Look, rows: NDArray[np.intp]) -> Tensor:
-    """Features of some faces, ``(N, F)``: pooled, and what a pretrained head makes of them."""
+    """Features of some faces, ``(N, F)``: pooled, and for faceres also its pretrained head's."""
     config = TrainConfig(name="frozen", network=look.network)
     model = make_network(config, cache.folder.parent).eval()
     hidden = model.head.hidden
@@ -106,7 +106,7 @@ def _whole(cache: FaceCache, rows: NDArray[np.intp], size_px: int) -> ImageArray
 
 
 def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tensor:
-    """``features`` of a look in half precision, kept beside the face cache: they take minutes."""
+    """``features`` of a look, stored in half precision beside the face cache: they take minutes."""
     path = cache.folder.parent / f"features-{name}.npz"
     if path.exists():
         with np.load(path) as stored:
@@ -127,10 +127,10 @@ def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tens
 
 
 def ask_frozen(cache: FaceCache) -> tuple[FloatArray, FloatArray]:
-    """Probabilities of heads that had not learnt the faces: ``(train, 127)`` and ``(val, 127)``.
+    """Probabilities from heads not trained on the faces: ``(train, 127)`` and ``(val, 127)``.
 
-    Train is answered fold by fold, whole duplicate groups in one; val by the mean of all folds'
-    heads. Rows are in the cache's order.
+    Train is answered fold by fold, with each duplicate group in one fold; val by the mean over all
+    folds' heads. Rows are in the cache's order.
 
     Raises:
         OptionError: weights of a pretrained network are missing beside the cache.
@@ -159,7 +159,7 @@ def ask_frozen(cache: FaceCache) -> tuple[FloatArray, FloatArray]:
 def _learn(
     known: Tensor, rows: Tensor, labels: LabelTable, inside: Tensor, *, seed: int
 ) -> nn.Module:
-    """A head taught the faces ``inside``: positions in ``known`` and ``rows``."""
+    """Train a head on the faces ``inside``, which are positions in ``known`` and ``rows``."""
     torch.manual_seed(seed)
     head = AttributeHead(known.shape[1], HIDDEN, DROPOUT).train()
     batch = min(BATCH, len(inside))

@@ -1,4 +1,4 @@
-"""Losses: an age distribution learnt from exact ages and from age groups, and two classifiers."""
+"""Losses: an age distribution, from exact ages and from age groups, and two classifiers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def age_distribution_loss(
     """Mean loss of ``(N, 120)`` age logits.
 
     An exact age is widened to a normal distribution over years (label distribution learning; Gao
-    et al., 2017), compared by cross-entropy, and the expected age is pulled towards it by its
-    absolute error. An age group contributes its likelihood, the probability summed over its years:
-    nothing is pretended about where in the group the age lies.
+    et al., 2017) and compared by cross-entropy, and the absolute error of the expected age is
+    added. An age group contributes its likelihood, the probability summed over its years, so
+    nothing is assumed about where in the group the age lies.
     """
     log_p = torch.log_softmax(logits, dim=-1)
     first, last = age_ranges[:, 0], age_ranges[:, 1]
@@ -56,9 +56,9 @@ def age_distribution_loss(
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, config: LossConfig) -> Tensor:
-    """Cross-entropy against the teacher's three distributions, less the teacher's own entropy.
+    """Cross-entropy with the teacher's three distributions, minus the teacher's own entropy.
 
-    Each counts as much as the labels of its kind do.
+    Each has the same weight as the labels of its kind.
     """
     parts = split_logits(logits)
     target = split_logits(teacher)
@@ -75,12 +75,12 @@ def distillation_loss(logits: Tensor, teacher: Tensor, config: LossConfig) -> Te
 
 
 def binary_loss(logits: Tensor, labels: Labels) -> Tensor:
-    """The original app's: binary cross-entropy of 19 sigmoids, for faces with all three labels.
+    """The original app's loss: binary cross-entropy of 19 sigmoids.
 
     Args:
-        logits: ``(N, 127)`` of a head that learns decades, so that a decade's ten are equal.
-        labels: faces whose age is unknown, or a range over several decades, are left out; one
-            without a gender or an ethnicity has zeros there.
+        logits: ``(N, 127)`` of a head that predicts decades, so that a decade's ten are equal.
+        labels: faces whose age is unknown, or a range across decades, are left out; a missing
+            gender or ethnicity counts as all zeros.
     """
     years = AGES // DECADES
     first, last = ((labels.age_ranges - 1) // years).T

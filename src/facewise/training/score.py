@@ -1,7 +1,7 @@
-"""Figures on val while training: enough to choose by, no more. Reports are ``facewise evaluate``'s.
+"""Figures on val during training, to choose checkpoints by; ``facewise evaluate`` makes reports.
 
-A face that was not found counts as it does in the scoring protocol: wrong in every
-classification, and as age 33.
+A face that was not found counts as in the scoring protocol: wrong in every classification, and as
+age 33.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def score(
     genders: FloatArray,
     ethnicities: FloatArray,
 ) -> dict[str, float]:
-    """Shares (0 to 1) and years over some rows, by data set.
+    """Shares (0 to 1) and errors in years over some rows, by data set.
 
     Args:
-        cache: where the labels are.
+        cache: holds the labels.
         rows: ``(N,)``.
         ages: probabilities ``(N, 120)``.
         genders: ``(N, 2)``.
         ethnicities: ``(N, 5)``.
 
     Returns:
-        ``X_mae``, ``X_cs5`` of a data set X's exact ages; ``X_ages``, ``X_ages_within_one`` of
-        ranges within one of FairFace's nine groups; ``X_gender``, ``X_ethnicity``. What a data set
-        has no label for is left out.
+        For each data set X: ``X_mae`` and ``X_cs5`` over exact ages; ``X_ages`` and
+        ``X_ages_within_one`` over ranges within one of FairFace's nine groups; ``X_gender`` and
+        ``X_ethnicity``. Figures for which a data set has no labels are left out.
     """
     out: dict[str, float] = {}
     found = cache.found[rows]
@@ -65,7 +65,7 @@ def score(
 
 
 def headline(figures: dict[str, float]) -> float:
-    """One number to choose checkpoints by, lower is better: years plus errors in points / 5."""
+    """One number to choose checkpoints by, lower is better: MAEs plus error rates in % / 10."""
     value = sum(figure for name, figure in figures.items() if name.endswith("_mae"))
     for name, figure in figures.items():
         if name.endswith(("gender", "ethnicity", "_ages")):

@@ -1,7 +1,7 @@
-"""What is behind a run's weights: its data sets, and the whole chain of what it started from.
+"""The sources of a run's weights: its data sets, and the whole chain of what it started from.
 
-A spec's ``data`` and licence are written from this, so that no config has to repeat, or can leave
-out, what another one learnt from.
+A spec's ``data`` and licence come from here, so that configs need not repeat, and cannot omit, what
+earlier runs were trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_ARRAYS: Final = (
     KeyError,
     zipfile.BadZipFile,
 )
-"""What NumPy raises of a text, an array by itself, or half a file, where named arrays should be."""
+"""What NumPy raises for a text, a single array or half a file instead of named arrays."""
 
 DATASETS: Final = {
     "utkface": UTKFACE,
@@ -52,7 +52,7 @@ def sources(config: TrainConfig) -> list[str]:
     """Data sets and pretrained weights behind a run: its own, its start's and its teacher's.
 
     Raises:
-        OptionError: a start or a teacher does not say what is behind it.
+        OptionError: a start or a teacher does not state its sources.
     """
     own = [DATASETS[name] for name in config.datasets]
     found = [*own, *_start(config.network.init)]
@@ -64,9 +64,9 @@ def sources(config: TrainConfig) -> list[str]:
 
 
 def licence(behind: list[str]) -> str:
-    """Terms of the weights, in a sentence.
+    """Terms of the weights, in one sentence.
 
-    LICENSE-weights.md lies beside the weights that ship, and not beside those of one's own photos.
+    LICENSE-weights.md comes with the shipped weights, but not with weights from a user's photos.
     """
     if any(DATASETS["csv"] in source for source in behind):
         own = "of pictures listed in a CSV: their terms are for whoever listed them to state"
@@ -78,7 +78,7 @@ def licence(behind: list[str]) -> str:
 
 
 def _start(init: str) -> tuple[str, ...]:
-    """An export says it in the spec beside it, a checkpoint in its run's config."""
+    """Sources of a start: an export's from the spec beside it, a checkpoint's from its config."""
     if init in PRETRAINED:
         return PRETRAINED[init]
     path = Path(init)

@@ -1,7 +1,7 @@
-"""A teacher's answers: several runs, each asked about several views of a face, averaged.
+"""A teacher's answers: the average over several runs and several views of each face.
 
-What a student learns from them (``[loss] teacher`` and ``distill`` in its config) is what one
-network in one pass cannot say by itself (Hinton et al., 2015).
+A student (``[loss] teacher`` and ``distill`` in its config) learns from them what a single network
+cannot produce in one pass (Hinton et al., 2015).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from facewise.types import FloatArray
 log = logging.getLogger("facewise")
 
 View = tuple[float, bool]
-"""How large the face is cut, times the config's own framing, and whether it is mirrored too."""
+"""Eye distance relative to the config's framing, and whether the mirror image is averaged in."""
 
 ONE_VIEW: Final[tuple[View, ...]] = ((1.0, False),)
 SIX_VIEWS: Final[tuple[View, ...]] = ((0.94, True), (1.0, True), (1.06, True))
@@ -45,10 +45,10 @@ def ask(
     """Mean probabilities ``(N, 127)`` of some faces: 120 ages, 2 genders, 5 ethnicities.
 
     Args:
-        members: a config and a checkpoint each; sizes and framings may differ.
-        cache: where the faces lie.
-        rows: which of them.
-        views: what is averaged of each member.
+        members: config and checkpoint of each; sizes and framings may differ.
+        cache: holds the faces.
+        rows: the faces to ask about.
+        views: the views averaged for each member.
     """
     total = np.zeros((len(rows), OUTPUTS), np.float32)
     for config, checkpoint in members:
@@ -71,21 +71,21 @@ def write_teacher(
     *,
     frozen_share: float = 0.0,
 ) -> dict[str, float]:
-    """Write what ``[loss] teacher`` reads: a row a face of the cache, zeros outside of train.
+    """Write the file for ``[loss] teacher``: one row per face of the cache, zeros outside train.
 
-    What is behind the members goes with it, for the spec of whoever learns from them.
+    It also names the members' sources, for the specs of its students.
 
     Args:
-        members: as ``ask`` takes them.
-        cache: where the faces lie.
+        members: as for ``ask``.
+        cache: holds the faces.
         out: the file to write.
-        views: as ``ask`` takes them.
+        views: as for ``ask``.
         frozen_share: weight of heads on frozen networks (``facewise.training.frozen``), 0 to 1.
 
     Returns:
         The teacher's own figures on val, as a run logs them.
     """
-    # First, so that a member that cannot say it is told before hours of asking.
+    # First, so that a member without sources fails before hours of inference.
     behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     train, val = cache.rows("train"), cache.rows("val")
     p = ask(members, cache, val, views)

@@ -1,7 +1,7 @@
-"""The loop: one plain file from a config to a checkpoint.
+"""The training loop, from a config to a checkpoint.
 
-A run is a folder: ``config.json``, ``log.csv`` (a row an epoch), ``curve.png``, ``last.pt`` (all
-that resuming needs) and ``best.pt`` (averaged weights of the best epoch on val).
+A run is a folder with ``config.json``, ``log.csv`` (one row per epoch), ``curve.png``, ``last.pt``
+(everything needed to resume) and ``best.pt`` (averaged weights of the best epoch on val).
 """
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ from facewise.types import FloatArray
 log = logging.getLogger("facewise")
 
 LOG_EVERY: Final = 50
-"""Steps between two lines in a log file, where no progress bar can be drawn."""
+"""Steps between two log lines if no progress bar can be drawn."""
 
 AT_ONCE: Final = 128
-"""Faces that a network is asked about at a time."""
+"""Batch size for inference."""
 
 TIE: Final = 0.02
-"""Of the headline figure, far below val's noise: the later epoch wins, its learning rate lower."""
+"""Tolerance of the headline figure, far below val's noise, within which the later epoch wins,
+because its learning rate is lower."""
 NORM_BATCHES: Final = 32
-"""Batches on which the statistics of a new batch norm are measured."""
+"""Batches on which statistics for new batch norms are measured."""
 
 
 def parameter_groups(model: AttributeNetwork, config: TrainConfig) -> list[dict[str, Any]]:
-    """Layer-wise learning rates: each block of the backbone learns slower than the one above it."""
+    """Layer-wise learning rates: each block of the backbone learns slower than the one above."""
     optim = config.optim
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     depths = {name: _depth(name) for name in names}
@@ -93,7 +94,7 @@ def _depth(name: str) -> int:
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up, then half a cosine down to 1 % of the peak.
 
-    The warm-up takes a tenth of the steps at most: a short run would end before it.
+    The warm-up takes at most a tenth of the steps, so that a short run does not end during it.
     """
     warmup = min(warmup, steps // 10)
     if step < warmup:
@@ -110,7 +111,7 @@ def predict(
     *,
     flip: bool = False,
 ) -> FloatArray:
-    """Probabilities ``(N, 127)`` for some rows, on crops as serving cuts them."""
+    """Probabilities ``(N, 127)`` for some rows, on crops cut as in serving."""
     model.eval()
     outputs = []
     for part in batches(rows, AT_ONCE):
@@ -133,7 +134,7 @@ def evaluate(
 
 
 class Average:
-    """Exponential moving average of weights; a short memory at first, to be usable early."""
+    """Exponential moving average of weights, with a short memory at first to be usable early."""
 
     def __init__(self, model: AttributeNetwork, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
@@ -161,23 +162,23 @@ def train(
     threads: int | None = None,
     minutes: float | None = None,
 ) -> Path:
-    """Train, or go on with, the run ``runs_folder / config.name``.
+    """Start or resume the run ``runs_folder / config.name``.
 
     Args:
-        config: what to train; a run that exists must have been started with the same one.
-        cache_folder: of ``facewise.training.cache.build_cache``; weights that scripts convert lie
+        config: of the run; an existing run must have been started with the same one.
+        cache_folder: of ``facewise.training.cache.build_cache``; weights converted by scripts are
             beside it.
-        runs_folder: where runs lie.
-        workers: processes that augment.
-        threads: of PyTorch; its own choice if None.
-        minutes: stop after the epoch that passes this time; call again to go on.
+        runs_folder: parent folder of runs.
+        workers: processes for augmentation.
+        threads: of PyTorch; None for its default.
+        minutes: stop after the epoch in which this time has passed; call again to resume.
 
     Returns:
         The run's folder.
 
     Raises:
-        OptionError: the run cannot begin or go on (see ``check_run``), its teacher speaks of other
-            faces, or there are too few to learn from.
+        OptionError: the run cannot start or resume (see ``check_run``), its teacher is for other
+            faces, there are too few faces to train on, or the loss is not finite.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -262,8 +263,10 @@ def train(
 def blended(
     state: dict[str, Tensor], others: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """A run's weights mixed with those it started from, or another run's, each with its share
-    (WiSE-FT and model soups; Wortsman et al., 2022). What is no number stays the run's own.
+    """Mix a run's weights with its initial weights or another run's, each with its share.
+
+    See WiSE-FT and model soups (Wortsman et al., 2022). Tensors that are not floating-point stay
+    the run's own.
     """
     own = 1 - sum(share for share, _ in others)
     return {
@@ -275,7 +278,7 @@ def blended(
 
 
 def _normalised(model: AttributeNetwork, loader: Any) -> Iterator[Tensor]:
-    """What the backbone gets of a run's first batches."""
+    """The backbone's input for a run's first batches."""
     assert isinstance(model.mean, Tensor)
     for pictures, _ in itertools.islice(loader, NORM_BATCHES):
         yield (pictures.float().contiguous(memory_format=torch.channels_last) - model.mean) / (
@@ -336,7 +339,7 @@ def _save(path: Path, state: dict[str, Any]) -> None:
 
 
 def _log_row(path: Path, row: dict[str, float]) -> None:
-    """Add an epoch's row; a run that stopped before its checkpoint repeats that epoch."""
+    """Add an epoch's row, replacing later ones: a run stopped before saving repeats an epoch."""
     rows: list[dict[str, Any]] = []
     if path.exists():
         with path.open(newline="") as file:
