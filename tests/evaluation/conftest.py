@@ -1,4 +1,4 @@
-"""Results that the report and the card are rendered from, made once."""
+"""Results to render reports and cards from, made once per session."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def joined(*parts: Outcomes) -> Outcomes:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """As a reader of a results file finds them."""
+    """Results as read back from a results file."""
     outcomes = joined(random_outcomes(330, "utkface", 0), random_outcomes(90, "fairface", 1))
     spec = load_spec("default")
     calibration = Calibration.from_dict(spec.calibration)
@@ -83,6 +83,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def dedupe() -> dict[str, Any]:
-    """As ``facewise dedupe`` writes them, but for what is not read."""
+    """The parts of a ``facewise dedupe`` summary that are read."""
     pairs = [[{"age": 20 + k, "gender": 0}, {"age": 24 + k, "gender": k % 2}] for k in range(40)]
     return {"label_noise": label_noise(pairs)}

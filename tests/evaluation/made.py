@@ -16,7 +16,7 @@ GOOD_QUALITY = (60.0, 1.0, 0.0, 0.5, 0.2, 1.0)
 
 
 def years(*at: int) -> FloatArray:
-    """A distribution that is even over some years."""
+    """A uniform distribution over some years."""
     p = np.zeros(120, np.float32)
     p[np.array(at) - 1] = 1 / len(at)
     return p
@@ -36,7 +36,7 @@ def made(
     quality: Any = None,
     dataset: str = "utkface",
 ) -> Outcomes:
-    """N rows; what is not given is unknown, and answers that are not given are even."""
+    """N rows; labels not given are unknown, and classes not given are equally probable."""
     ranges = [(a, a) if isinstance(a, int) else a for a in age] if age else [(0, 0)] * n
     return Outcomes(
         keys=np.array([f"{i}.jpg" for i in range(n)]),
@@ -58,5 +58,5 @@ def made(
 
 
 def scored(n: int, calibration: dict[str, Any] | None = None, **columns: Any) -> Scored:
-    """The same, under a calibration."""
+    """``made`` outcomes under a calibration."""
     return Scored(made(n, **columns), Calibration.from_dict(calibration))

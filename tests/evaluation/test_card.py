@@ -1,4 +1,4 @@
-"""Model cards: the hand-written part is there, and every number comes from the results."""
+"""Model cards: the hand-written part is present, and every number comes from the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADINGS = (
     "Metrics",
     "Evaluation data",
     "Training data",
-    # Before two dozen tables, after which nobody would read them.
+    # Before two dozen tables, because nobody would read them after those.
     "Known failures",
     "Ethical considerations",
     "Quantitative analyses",
@@ -93,7 +93,7 @@ def test_hand_written_parts_hold_no_figures() -> None:
     for name in names:
         own += hand_written(dataclasses.replace(load_spec("default"), name=name)).values()
     for text in own:
-        # Levels, years of papers, licences and articles of law are no results.
+        # Levels, years of papers, licences and articles of law are not results.
         plain = text.replace("95 %", "").replace("CC BY 4.0", "")
         assert re.findall(r"\d+\.\d|\d+ ?%", plain) == []
 

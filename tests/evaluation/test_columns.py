@@ -1,4 +1,4 @@
-"""Figures by columns of one's own: what is a group, and how it gets from a table to the report."""
+"""Figures by the user's own columns: what is a group, and how it gets from table to report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FACES = Path(__file__).parent.parent / "data" / "faces"
 
 
 def score(folder: Path, values: list[str], name: str = "camera", **labels: Any) -> dict[str, Any]:
-    """Results of faces aged 30, with a value of a column each, as a reader finds them."""
+    """Results, as read from a file, of faces aged 30 that each have a value in a column."""
     n = len(values)
     outcomes = made(n, age=[30] * n, dataset="csv", **labels)
     columns = {name: np.array(values, object)}
@@ -39,10 +39,10 @@ def score(folder: Path, values: list[str], name: str = "camera", **labels: Any) 
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
-    # Values that a table program would take for one number; 29 are too few, 6 are in no group.
+    # A spreadsheet would take these values for one number; 29 are too few, 6 are in no group.
     values = ["01"] * 40 + ["1"] * 160 + ["1.0"] * 29 + ["unknown"] * 6
     off = [2] * 40 + [7] * 160 + [50] * 35
-    photos = [str(i // 2) for i in range(235)]  # each is there twice
+    photos = [str(i // 2) for i in range(235)]  # two pictures of each
     results = score(tmp_path, values, said_ages=[years(30 + d) for d in off], groups=photos)
     table = results["groups"]["csv"]["camera"]
     assert list(table) == ["01", "1"]
@@ -97,7 +97,7 @@ def test_a_column_without_large_groups_says_so(tmp_path: Path) -> None:
 
 
 class Cells(HTMLParser):
-    """What the cells and the headings of a page say."""
+    """Texts of a page's cells and headings."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_values_of_a_csv(tmp_path: Path) -> None:
         "listed twice, with another camera: the first row, a.jpg, counts",
         "listed twice",
     ]
-    # Outcomes that are stored go by the samples.
+    # Stored outcomes depend on the samples only.
     assert plain.columns == {}
     assert [
         samples_hash((some, sample) for sample in some.samples) for some in (data_set, plain)
@@ -223,7 +223,7 @@ def test_columns_that_are_missing_or_no_groups(name: str, message: str, shared: 
 
 
 def test_from_a_csv_to_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of few faces, so groups count from 5 on."""
+    """With few faces, so groups of 5 are large enough."""
     monkeypatch.setattr("facewise.evaluation.groups.MIN_GROUP", 5)
     names = sorted(path.name for path in FACES.glob("*.webp"))[:12]
     lines = ["path,age,gender,Camera,country"]

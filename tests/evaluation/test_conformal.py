@@ -50,8 +50,9 @@ def bells(centres: np.ndarray, widths: np.ndarray) -> FloatArray:
 
 
 def population(n: int, seed: int) -> Outcomes:
-    """Faces that are harder the older they are, in years the network half knows of; the old are
-    also taken for younger than they are. Gender and ethnicity are noisy.
+    """Faces that get harder with age, which the network partly knows.
+
+    The old also look younger than they are. Gender and ethnicity are noisy.
     """
     rng = np.random.default_rng(seed)
     age = rng.integers(1, 91, n)
@@ -62,7 +63,7 @@ def population(n: int, seed: int) -> Outcomes:
 
     def noisy(truth: np.ndarray, count: int) -> FloatArray:
         logits = rng.normal(0, 1.5, (n, count)) + 2.0 * np.eye(count)[truth]
-        return apply_temperature(np.exp(logits).astype(np.float32), 0.5)  # surer than it should be
+        return apply_temperature(np.exp(logits).astype(np.float32), 0.5)  # overconfident
 
     return made(
         n,
@@ -98,7 +99,7 @@ def test_intervals_cover_unseen_faces_by_predicted_and_by_true_age(
         judged += len(cells)
         missed += sum(not cell["reaches"] for cell in cells.values())
         plain += len(row["baseline"]["groups_missed"])
-        # None lies far under: the faces a fit saw are a sample, and no more than that.
+        # None lies far below the level: the faces of the fit are only a sample.
         assert min(cell["value"] for cell in cells.values()) > level - 0.1
     assert missed < 0.15 * judged
     assert plain > missed, "one width for all covers the old too seldom"
@@ -148,9 +149,9 @@ def test_a_fit_on_too_few_faces_is_refused(
 @pytest.mark.parametrize("attribute", ["age", "gender"])
 def test_a_temperature_at_its_bound_is_refused(attribute: str) -> None:
     outcomes = population(600, seed=1)
-    if attribute == "gender":  # always right, as labels taken from the model are
+    if attribute == "gender":  # always right, as if labels were the model's own answers
         outcomes.genders[:] = 0.2 + 0.6 * class_mask(outcomes.true_genders, 2)
-    else:  # labels that have nothing to do with what was said
+    else:  # labels unrelated to the answers
         outcomes.age_ranges[:] = outcomes.age_ranges[::-1].copy()
     with pytest.raises(OptionError, match=f"temperature of {attribute} ends at its bound"):
         fit_calibration(outcomes)
@@ -191,7 +192,7 @@ def test_intervals_do_not_explode_where_many_faces_are_not_found(
 
 
 def test_temperature_by_hand() -> None:
-    # Says 0.9, is right 3 times of 4: log 9 / T = log 3.
+    # States 0.9 and is right 3 times out of 4: log 9 / T = log 3.
     p = np.tile(np.array([0.9, 0.1], np.float32), (400, 1))
     truth = np.array([0, 0, 0, 1] * 100)
     assert fit_temperature(p, class_mask(truth, 2)) == pytest.approx(2, abs=1e-3)
@@ -201,14 +202,14 @@ def test_temperature_by_hand() -> None:
 
 
 def test_mondrian_thresholds_by_hand() -> None:
-    # Of 10 scores, at 80 %: the 9th smallest, as (10 + 1) * 0.8 = 8.8; a bin without any holds all.
+    # 80 % of 10 scores: the 9th smallest, as (10 + 1) * 0.8 = 8.8; an empty bin admits everything.
     scores = np.array([0.95, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     t = mondrian_thresholds(scores, np.zeros(10, np.intp), 2, 0.8)
     np.testing.assert_allclose(t, [0.9, 1.0])
 
 
 def test_parts_by_certainty_by_hand() -> None:
-    """Of a hundred faces at least and ten at most; equals stay in order."""
+    """At most ten parts, of at least a hundred faces each; ties keep their order."""
     p = np.linspace(0.5, 1, 299, dtype=np.float32)
     shuffled = np.random.default_rng(0).permutation(299)
     least, most = certainty_parts(np.stack([1 - p, p], 1)[shuffled])
@@ -223,7 +224,7 @@ def test_parts_by_certainty_by_hand() -> None:
 
 
 def test_a_label_of_a_hundred_faces_of_a_data_set_has_a_threshold_of_its_own() -> None:
-    """Sure of "b" and not of "a": of 100 at 80 %, the 81st score is 0.8, of 99 the rest decide."""
+    """Certain on "b", not on "a": at 80 %, the 81st of 100 scores is 0.8; 99 have no say alone."""
     sure, unsure = np.full(300, 0.999), 1 - np.arange(100) / 100
 
     def threshold(count: int) -> float:
@@ -239,7 +240,7 @@ def test_a_label_of_a_hundred_faces_of_a_data_set_has_a_threshold_of_its_own() -
 
 
 def test_faces_enough_to_fit_on_are_just_enough() -> None:
-    """A hundred of one year; twenty of each ethnicity and far more of each gender."""
+    """A hundred with an age; twenty of each ethnicity and far more of each gender."""
 
     def check(n: int, aged: int) -> None:
         age = [1] * aged + [(0, 0)] * (n - aged)
@@ -254,7 +255,7 @@ def test_faces_enough_to_fit_on_are_just_enough() -> None:
 
 
 def test_sets_of_gender_hold_for_the_unsure_too() -> None:
-    """Where nine in ten are certain and right, sets of one reach the level over all."""
+    """If nine in ten are certain and right, sets of one label reach the level overall."""
 
     def people(n: int, seed: int) -> tuple[FloatArray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
@@ -276,8 +277,9 @@ def test_sets_of_gender_hold_for_the_unsure_too() -> None:
 
 
 def two_data_sets(n: int, seed: int) -> Outcomes:
-    """A population of which a quarter is of another data set, whose "Others" are mostly called
-    White, as it draws the line elsewhere.
+    """A population with a quarter from another data set, most of whose "Others" look White.
+
+    That data set draws the line between the two elsewhere.
     """
     outcomes = population(n, seed)
     other = np.arange(n) % 4 == 0
@@ -296,7 +298,7 @@ def test_sets_hold_for_each_label_of_each_data_set() -> None:
     assert len(cells) == 10
     for cell in cells.values():
         assert cell["value"] > 0.87
-    # One threshold a label over both holds for the larger data set alone.
+    # A single threshold per label for both is too low for the smaller data set.
     o = two_data_sets(6000, seed=1)
     p = apply_temperature(o.ethnicities, calibration.temperatures["ethnicity"])
     score = 1 - p[np.arange(len(o)), o.true_ethnicities].astype(np.float64)
@@ -323,7 +325,7 @@ def test_bands_with_few_faces_are_joined() -> None:
     assert joined_bands(values, (1, 4, 13, 20), least=60) == (1, 20)
     assert joined_bands(values, (1, 4, 13, 20), least=30) == (1, 4, 20)
     assert joined_bands(values[:5], (1, 4, 13, 20), least=60) == (1,)
-    # As many as are needed are enough; of two neighbours alike the one to the right is joined.
+    # Exactly ``least`` is enough; of two equal neighbours, the right one is joined.
     assert joined_bands(values, (1, 4, 13, 20), least=20) == (1, 4, 20)
     alike = np.array([2] * 30 + [8] * 10 + [15] * 30)
     assert joined_bands(alike, (1, 4, 13), least=20) == (1, 4)
@@ -331,7 +333,7 @@ def test_bands_with_few_faces_are_joined() -> None:
 
 
 def uneven(n: int, seed: int) -> Faces:
-    """Faces of 25 to 34, of which every sixth belongs to people who look older than they are."""
+    """Faces aged 25 to 34, a sixth of whom look older than they are."""
     rng = np.random.default_rng(seed)
     age, older = rng.integers(25, 35, n), rng.random(n) < 1 / 6
     centres = age + np.where(older, 3.0, -0.5) + rng.normal(0, 2.5, n)
@@ -341,7 +343,7 @@ def uneven(n: int, seed: int) -> Faces:
 
 def test_the_old_are_covered_by_their_own_age_and_not_by_the_age_they_are_taken_for() -> None:
     def people(n: int, seed: int) -> Faces:
-        # Every tenth is old, and taken for one of the others.
+        # A tenth are old, and look like the others.
         rng = np.random.default_rng(seed)
         old = rng.random(n) < 0.1
         age = np.where(old, rng.integers(60, 70, n), rng.integers(40, 60, n))
@@ -370,14 +372,14 @@ def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
     first, last = calibration.age_intervals(rest.ages, 0.8).T
     inside = (rest.truth >= first) & (rest.truth <= last)
     assert inside.mean() == pytest.approx(0.8 + MARGIN, abs=0.025)
-    # Faces that the detector misses lie outside: those that are left are covered the more.
+    # Faces that the detector misses lie outside, so the others need more coverage.
     wider = Calibration.from_dict({"age_intervals": fit_intervals(most, 0.95)})
     more = np.diff(wider.age_intervals(rest.ages, 0.8), axis=1).mean()
     assert more > (last - first).mean()
 
 
 def test_many_thresholds_are_raised_for_faces_that_no_fit_has_seen() -> None:
-    """The more there are, the better they cover the faces that they are of, and no others."""
+    """More thresholds better cover the faces that they were fitted on, but no others."""
     o = population(500, seed=6)
     faces = Faces(o.ages, o.age_ranges[:, 0], o.groups)
     recipe = Recipe(margin=0)
@@ -390,7 +392,7 @@ def test_many_thresholds_are_raised_for_faces_that_no_fit_has_seen() -> None:
 
 
 def test_where_faces_are_of_few_photos_none_are_kept_from_the_fit() -> None:
-    """Of nine photos, copies of which stay together, five parts would be of one or two."""
+    """Nine photos, whose copies stay together, would give five folds of one or two each."""
     faces = uneven(120, seed=9)
     few, enough = (
         Faces(faces.ages, faces.truth, (np.arange(120) % n).astype(str)) for n in (9, 10)
@@ -479,8 +481,8 @@ def test_age_groups_count_as_touched_not_as_covered() -> None:
 
 
 def test_the_baseline_by_hand() -> None:
-    """Half a year more than two to either side, in whole years from 1 to 120, and labels that are
-    as probable as not; nothing of the face that was not found.
+    """Intervals of 2.5 years either side, in whole years from 1 to 120, and sets of labels with a
+    probability of at least 0.5; nothing for the face that was not found.
     """
     half, even = dict.fromkeys(LEVELS, 2.5), dict.fromkeys(LEVELS, 0.5)
     rows = scored(
@@ -492,12 +494,12 @@ def test_the_baseline_by_hand() -> None:
         found=[True, True, True, True, False, True],
     )
     row = coverage_table(rows, Baseline(half, {"gender": even, "ethnicity": even}))["0.8"]
-    # 20-24, 20-24, 117-120, 1-4, none and 19-24: right but for the second and the fifth.
+    # 20-24, 20-24, 117-120, 1-4, none and 19-24: all right except the second and the fifth.
     assert row["baseline"]["intervals"]["value"] == pytest.approx(4 / 6)
     assert row["baseline"]["intervals"]["mean_width_years"] == pytest.approx(
         (4 + 4 + 3 + 3 + 5) / 5
     )
-    # Both, one that is wrong, one, one, none; the last has no label.
+    # Both, the wrong one, one, one, none; the last has no label.
     assert row["baseline"]["gender_sets"] | {"low": 0, "high": 0} == {
         "value": 0.6,
         "n": 5,
@@ -521,7 +523,7 @@ def test_the_baseline_by_hand() -> None:
 
 
 def test_groups_that_one_width_for_all_misses_are_named() -> None:
-    """Of 150 men 22 lie inside one year to either side, of 150 women all that were found, 130."""
+    """Within one year either side lie 22 of 150 men, and all 130 found of 150 women."""
     rows = scored(
         300,
         age=[22] * 22 + [24] * 128 + [22] * 150,
@@ -550,7 +552,7 @@ def test_groups_that_one_width_for_all_misses_are_named() -> None:
 
 
 def test_the_baseline_is_fitted_on_faces_that_were_found_and_have_a_label() -> None:
-    """Errors of 1 to 20 years: at 80 % the 17th, as 21 * 0.8 is 16.8; at 95 % the last."""
+    """Errors of 1 to 20 years: the 17th at 80 %, as 21 * 0.8 is 16.8; the last at 95 %."""
     n = 24
     rows = scored(
         n,
@@ -568,9 +570,7 @@ def test_the_baseline_is_fitted_on_faces_that_were_found_and_have_a_label() -> N
 
 
 def test_groups_of_a_hundred_and_fifty_are_judged() -> None:
-    """All of one group and all but 16 of the other have their interval: 134 of 150 may be 90 % by
-    Wilson's interval, 125 may not.
-    """
+    """By Wilson's interval, 134 of 150 is compatible with 90 %, but 125 is not."""
     calibration = {
         "age_intervals": {
             "band_starts_years": [1, 20],

@@ -1,4 +1,4 @@
-"""Duplicates made by hand are found, and different pictures are not."""
+"""Hand-made duplicates are found, and different pictures are not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def drawn(seed: int, side: int = 160) -> Image.Image:
-    """A picture with shapes of all sizes, unlike that of any other seed."""
+    """A picture with shapes of all sizes, different for each seed."""
     rng = np.random.default_rng(seed)
     layers = []
     for cells, weight in ((4, 1.0), (9, 0.7), (20, 0.5), (40, 0.3)):
@@ -74,7 +74,7 @@ def drawn(seed: int, side: int = 160) -> Image.Image:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Ten photos; of three of them a re-encoded, a resized and a mirrored copy, and one tilted."""
+    """Ten photos, with copies of four: one re-encoded, one resized, one mirrored, one tilted."""
     folder = tmp_path / "album"
     folder.mkdir()
     for seed in range(10):
@@ -112,7 +112,7 @@ def test_hash_of_a_picture_known_by_heart() -> None:
 def test_mirrored_hash_is_the_hash_of_the_mirrored_picture() -> None:
     rgb = np.asarray(drawn(5))
     own, turned = difference_hash(rgb)[0], difference_hash(rgb[:, ::-1].copy())[0]
-    # Neighbours that are equal rise in neither direction; all others turn round.
+    # Equal neighbours rise in neither direction; all others are reversed.
     assert (mirrored_bits(own[None])[0] != turned).sum() <= 12
     assert (own != turned).sum() > 60
 
@@ -125,7 +125,7 @@ def test_hash_finds_copies_and_nothing_else(album: Path) -> None:
 
 
 def on_paper(picture: Image.Image, x: int, y: int) -> Image.Image:
-    """As catalogues and identity photos have it."""
+    """A picture on a white page, as in catalogues and identity photos."""
     page = Image.new("RGB", (400, 500), "white")
     page.paste(picture, (x, y))
     return page
@@ -144,7 +144,7 @@ def test_different_things_on_white_paper_are_no_copies(tmp_path: Path, thorough:
 
 
 def test_scattered_things_and_plain_pictures_are_no_copies(tmp_path: Path) -> None:
-    # Their hashes have most bits in common, for plain cells have none set.
+    # Their hashes have most bits in common, because plain cells set none.
     for seed in range(6):
         page = on_paper(drawn(seed, 60), 10, 10 + 60 * seed)
         page.paste(drawn(seed + 50, 60), (330, 430 - 60 * seed))
@@ -155,7 +155,7 @@ def test_scattered_things_and_plain_pictures_are_no_copies(tmp_path: Path) -> No
 
 
 def lined(seed: int) -> Image.Image:
-    """A white page with two dots in its corners and one thin line: all such hashes are near."""
+    """A white page with dots in two corners and a thin line; such hashes are all close."""
     page = Image.new("RGB", (256, 256), "white")
     draw = ImageDraw.Draw(page)
     for x in (2, 247):
@@ -195,7 +195,7 @@ def test_which_pairs_of_plain_pictures_are_promising() -> None:
     images = [np.asarray(page) for page in (*pages, blank, blank)]
     busy = np.array([difference_hash(image)[1] for image in images])
     thumbs = np.array([thumbnail(image) for image in images])
-    # Copies, others, mirrored; pictures whose hashes tell enough, of one or both; nothing within.
+    # Copies, different, mirrored; enough non-plain cells in both or one; plain middles.
     pairs = {(0, 1): "10", (0, 2): "00", (0, 3): "01", (4, 5): "11", (0, 5): "11", (6, 7): "11"}
     first, second = np.array(list(pairs)).T
     upright = promising(busy, thumbs)(first, second)
@@ -235,13 +235,13 @@ def test_closer_look_finds_mirrored_copies(album: Path) -> None:
     pairs = find_pairs(prints, thorough=True)
     assert groups(prints, pairs) == [RE_ENCODED, RESIZED, MIRRORED]
     assert [pair.mirrored for pair in pairs] == [False, False, True]
-    # Five degrees are too many: the closer look would confirm the copy, but is not asked to.
+    # Five degrees are too many: a closer look would confirm the copy, but it is not a candidate.
     first, second = (prints.thumbs[prints.names.index(name)] for name in TILTED)
     assert likeness(first, second) > CONFIRMED
 
 
 def tilted(picture: Image.Image, degrees: float, margin: int) -> Image.Image:
-    """Turned, and cut so far in that no corner is empty."""
+    """Rotate a picture, and crop it so that no corner is empty."""
     turned = picture.rotate(degrees, Image.Resampling.BICUBIC)
     return ImageOps.crop(turned, margin)
 
@@ -282,7 +282,7 @@ def test_a_pair_that_several_kinds_find_is_measured_once(
 
     def counted(first: np.ndarray, second: np.ndarray) -> float:
         measured.append(first.tobytes() + second.tobytes())
-        return 0.0  # nothing is confirmed, so nothing is joined
+        return 0.0  # confirm nothing, so that nothing is joined
 
     monkeypatch.setattr(dedupe, "likeness", counted)
     find_pairs(prints, thorough=True)
@@ -315,7 +315,7 @@ def framed(picture: Image.Image, colour: str) -> Image.Image:
 
 
 def test_tilted_copies_with_nothing_in_their_middle_are_copies(tmp_path: Path) -> None:
-    """There is no more than the compression's noise in it, which agrees in no two files."""
+    """The middle holds only compression noise, which differs between files."""
     picture = drawn(0)
     picture.paste(Image.new("RGB", (130, 130), "white"), (15, 15))
     picture.save(tmp_path / "first.jpg", quality=60)
@@ -427,7 +427,7 @@ def test_a_split_of_another_name_is_no_training_split() -> None:
 
 
 def test_lists_are_read_as_evaluate_reads_them(tmp_path: Path) -> None:
-    """Neither a conflict nor a leak: the same labels and splits, written in other ways."""
+    """The same labels and splits, written differently, are neither a conflict nor a leak."""
     listing = tmp_path / "list.csv"
     listing.write_text(
         "File,Split,Sex,Race\na,train,Male,white\nb,Train ,male,White\n"
@@ -456,7 +456,7 @@ def test_labels_are_read_as_evaluate_reads_them() -> None:
 
 
 def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
-    """As FairFace's own: its names are the ends of the paths of the pictures."""
+    """As in FairFace's own lists, whose names are the ends of the pictures' paths."""
     listing = tmp_path / "list.csv"
     listing.write_text("file,split\ntrain/1.jpg,train\nval/1.jpg,val\nval/2.jpg,val\nx.jpg,\n")
     rows = read_lists([listing])
@@ -747,7 +747,7 @@ def test_bars_are_no_part_of_the_report(album: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> None:
-    """Two copies without a label, which their hashes find already."""
+    """Two copies without labels, which their hashes already reveal."""
     album = tmp_path / "album"
     album.mkdir()
     for name in ("a.png", "b.png"):
@@ -802,7 +802,7 @@ def test_command_with_nothing_to_read_says_so(tmp_path: Path) -> None:
         ("--exclusions", "file/left-out.csv"),
         pytest.param(
             "--out",
-            "/proc/self",  # which even root may not write to
+            "/proc/self",  # where not even root may write
             marks=pytest.mark.skipif(sys.platform != "linux", reason="has no /proc"),
         ),
     ],
@@ -823,7 +823,7 @@ def test_what_cannot_be_written_is_said_before_pictures_are_read(
 @pytest.mark.data
 @pytest.mark.slow
 def test_finds_the_groups_that_the_shared_list_has(shared_data: Path) -> None:
-    """A twentieth of the list's groups, with as many other pictures."""
+    """Test on a twentieth of the list's groups, and some pictures without a group."""
     rows = read_lists([shared_data / "utkface_splits.csv"])
     grouped = sorted({row["duplicate_group"] for row in rows.values()} - {""})[::20]
     wanted = {n for n, row in rows.items() if row["duplicate_group"] in grouped}

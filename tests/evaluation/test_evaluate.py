@@ -1,4 +1,4 @@
-"""``facewise evaluate``, from a CSV to its file of results."""
+"""``facewise evaluate``, from a CSV to its results file."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ LEVELS = ("0.8", "0.9", "0.95")
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of committed faces, a picture without one, and files that are missing or no picture.
+    """A CSV of committed faces, a picture without a face, and missing or invalid files.
 
-    The labels are made up: what is tested is the path from file to figure.
+    The labels are made up, because only the path from file to figure is tested.
     """
     folder = tmp_path_factory.mktemp("faces")
     sources = sorted((Path(__file__).parent.parent / "data" / "faces").glob("*.webp"))[:6]
@@ -92,11 +92,11 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     assert "worst groups:" not in text, "of seven faces none is large enough"
     assert "skipped: 3\n  1, the first odd.jpg: age '130'" in text
     assert "\n  1, the first missing.jpg: No such file" in text
-    # What is scored is what facewise says of the same picture.
+    # The scored answers are facewise's for the same pictures.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
     assert outcomes.found.tolist() == [True] * 6 + [False]
     np.testing.assert_allclose(outcomes.ages[:6].sum(1), 1, atol=1e-3)
-    # A second run reads what the first one stored, and says the same.
+    # A second run reads the first one's stored outcomes, with the same results.
     stored = list((tmp_path / "store").glob("*.npz"))
     assert len(stored) == 1
     before = stored[0].stat().st_mtime_ns
@@ -109,7 +109,7 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
 def test_each_faces_answer_is_written_where_asked(faces: Path, tmp_path: Path) -> None:
     options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
     listing = tmp_path / "sub" / "answers.csv"
-    for _ in range(2):  # its own may be replaced
+    for _ in range(2):  # its own file may be replaced
         text = run(*options, "--workers", 1, "--degraded", 0, "--faces", listing)
     assert str(listing) in text
     with listing.open(newline="") as file:
@@ -127,7 +127,7 @@ def test_each_faces_answer_is_written_where_asked(faces: Path, tmp_path: Path) -
         "age": "30",
         "gender": "male",
     }
-    # As the library answers to the same outcomes.
+    # The same answers as the library's for these outcomes.
     outcomes = collect("default", [read_csv(faces)], "", store=tmp_path / "store", workers=1)
     scored = Scored(outcomes, Calibration.from_dict(load_spec().calibration))
     columns = [f"p_{label.lower()}" for label in ETHNICITY_LABELS]
@@ -239,7 +239,7 @@ def test_a_version_that_none_follows_is_said_before_anything_is_scored(
     (tmp_path / "own.json").write_text(json.dumps(spec))
     with pytest.raises(OptionError, match=r"own.json: no version follows '1.2.3'"):
         run(*options)
-    # Weights that have no calibration keep the version that they have.
+    # Weights without a calibration keep their version.
     (tmp_path / "own.json").write_text(json.dumps(spec | {"calibration": {}}))
     with pytest.raises(AssertionError, match="scored"):
         run(*options)
@@ -313,7 +313,7 @@ def test_outcomes_are_of_these_files_and_no_others_of_their_names(
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
-    """A folder laid out as the shared data sets: UTKFace with splits, FairFace without."""
+    """A folder laid out like the shared data sets: UTKFace with splits, FairFace without."""
     folder = tmp_path / "shared"
     listed = csv.DictReader(EXCLUSIONS.read_text().splitlines())
     left_out = next(row["file"] for row in listed if "chip" in row["file"])
@@ -375,7 +375,7 @@ def test_one_list_fits_every_option(faces: Path, tmp_path: Path) -> None:
 def test_left_out_pictures_go_by_the_ends_of_their_paths(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As ``facewise dedupe`` writes them, which cuts folders off where it can."""
+    """As in lists by ``facewise dedupe``, which removes folders where it can."""
     names = sorted(path.name for path in faces.parent.glob("*.webp"))[:3]
     for name in names:
         (tmp_path / "imgs").mkdir(exist_ok=True)
@@ -552,7 +552,7 @@ def test_figures_for_the_spec(tmp_path: Path) -> None:
     assert figures["utkface_age_mae_years"] == pytest.approx((2 + 1 + 0 + 1 + 2) / 5)
     assert figures["utkface_gender_accuracy"] == 1
     assert set(figures["coverage"]) == set(LEVELS)
-    row = figures["coverage"]["0.9"]["intervals"]  # as the web page reads it
+    row = figures["coverage"]["0.9"]["intervals"]  # in the form that the web page reads
     assert row["n"] == n
     assert 0 <= row["low"] <= row["coverage"] <= row["high"] <= 1
     shutil.copy(spec.path, tmp_path / "copy.json")
@@ -575,7 +575,7 @@ def test_another_calibration_is_another_version() -> None:
         other = calibrated(other, {**spec.calibration, "temperatures": temperatures})
         assert other.version == f"{major}.{int(first or 0) + minor}"
         assert other.calibration["temperatures"] == temperatures
-    # The first calibration of weights that had none is no new version.
+    # The first calibration does not raise the version.
     bare = dataclasses.replace(spec, version="7", calibration={})
     assert calibrated(bare, spec.calibration).version == "7"
 
@@ -585,7 +585,7 @@ def test_results_and_spec_are_written_together_or_not_at_all(tmp_path: Path) -> 
     spec, path = read_spec(tmp_path / "copy.json"), tmp_path / "results.json"
     results = score_model(spec, made(2, age=[30, 40]), "test")
     path.write_text("older")
-    results["model"]["name"] = "\udce9"  # what UTF-8 cannot hold
+    results["model"]["name"] = "\udce9"  # cannot be encoded in UTF-8
     before = spec.path.read_bytes()
     with pytest.raises(UnicodeEncodeError):
         write_results(results, path, stated=spec)
@@ -602,7 +602,7 @@ def test_results_and_spec_are_written_together_or_not_at_all(tmp_path: Path) -> 
 def labelled(tmp_path: Path) -> Path:
     """A CSV of the committed faces, all in each of three splits; the files of test are missing.
 
-    The labels are what the model says of them, but for the three it is least sure of.
+    The labels are the model's own answers, except for the three it is least certain of.
     """
     folder = tmp_path / "labelled"
     shutil.copytree(Path(__file__).parent.parent / "data" / "faces", folder / "a")

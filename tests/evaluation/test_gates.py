@@ -1,4 +1,4 @@
-"""Gates: chosen where the error is, paid for with few clean faces."""
+"""Gates are chosen where the errors are, and cost few clean faces."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_risk_coverage_by_hand() -> None:
 def test_the_gate_falls_between_sharp_and_blurred() -> None:
     clean = faces(400, sharpness=1.0, error_years=3, seed=1)
     blurred = faces(200, sharpness=0.2, error_years=20, seed=2)
-    soft = faces(200, sharpness=0.6, error_years=4, seed=3)  # no worse than it may be
+    soft = faces(200, sharpness=0.6, error_years=4, seed=3)  # within the limit
     gates = fit_gates(clean, {"blurred": blurred, "soft": soft})
     assert set(gates["quality"]) == {"age"}, "there are no other labels"
     assert 0.24 <= gates["quality"]["age"]["sharpness"]["min"] <= 0.6
@@ -101,13 +101,13 @@ def test_what_no_gate_can_tell_costs_no_more_clean_faces_than_may_be() -> None:
 
 
 def test_the_least_certain_are_turned_away_first() -> None:
-    """Of ages, of which one in a hundred has a wide interval, and of genders."""
+    """For ages, one in a hundred of which has a wide interval, and for genders."""
     n = 2000
     top = np.linspace(0.5, 1, n)
     rows = made(
         n,
         age=[40] * n,
-        # Nine tenths of 21 to 70 are 23 to 68: two years are under a twentieth of the fifty.
+        # Nine tenths of 21 to 70 are 23 to 68: two of the fifty years are less than a twentieth.
         said_ages=[years(*range(21, 71))] * (n // 100) + [years(39, 41)] * (n - n // 100),
         gender=[0] * n,
         said_genders=np.stack([top, 1 - top], axis=1).tolist(),
@@ -122,7 +122,7 @@ def test_the_least_certain_are_turned_away_first() -> None:
 
 
 def test_what_is_no_face_is_turned_away() -> None:
-    """It has no label to be wrong about: an answer is worth what a guess is."""
+    """A non-face has no label to be wrong about, so an answer counts as a guess."""
     clean = faces(400, sharpness=1, error_years=3, seed=1)
     quality = np.tile(GOOD_QUALITY, (200, 1))
     quality[:, SHARP] = 0.3
@@ -149,7 +149,7 @@ def test_what_is_never_wrong_in_clean_faces_has_no_limit_to_hold() -> None:
 
 
 def test_a_guess_by_hand() -> None:
-    # A face that is not found counts as 33: off by 3, 7, 0.5, and an unknown age.
+    # A face not found counts as 33: off by 3, 7, 0.5, and an unknown age.
     rows = Scored(made(4, age=[30, 40, (30, 37), (0, 0)]), Calibration())
     assert ignorance(rows, "age") == pytest.approx((3 + 7 + 0.5) / 3)
     assert ignorance(rows, "gender") == 1 / 2
@@ -214,7 +214,7 @@ def test_degraded_table_by_hand() -> None:
 
 
 def test_an_answer_is_held_against_the_clean_error_of_its_own_data_set() -> None:
-    """Of the easier data set gates leave less; that is no harm done."""
+    """Gates that let through less of the easier data set do no harm."""
     right, wrong = [0.9, 0.1], [0.2, 0.8]
 
     def rows(easy: int, hard: int, easy_wrong: int, hard_wrong: int) -> Scored:
@@ -255,7 +255,7 @@ def test_curves_hold_the_chosen_point() -> None:
     assert curves["gender"]["clean"][-1] == (1.0, pytest.approx(0.2))
     assert curves["gender"]["with degraded"][-1] == (1.0, pytest.approx(0.2))
     assert "age" not in curves
-    # What is worsened counts beside them, what is no face does not.
+    # Degraded faces are included, non-faces are not.
     bad = Scored(made(100, gender=[1] * 100, said_genders=[[0.9, 0.1]] * 100), calibration)
     for name, error in (("bad", 0.6), (NOT_FACES[0], 0.2)):
         both = gate_curves(rows, {name: bad})["gender"]

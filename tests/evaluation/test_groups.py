@@ -1,4 +1,4 @@
-"""Tables by group: who is in which, and what is worst."""
+"""Tables by group: who is in which group, and which is worst."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_groups_by_labels() -> None:
 
 
 def test_worst_group_and_gap_by_hand() -> None:
-    # 40 White men off by 2, 40 Black men off by 7, 29 Asian men off by 50: too few to be told.
+    # 40 White faces off by 2, 40 Black off by 7, 29 Asian off by 50, which are too few to report.
     n = 109
     off = [2] * 40 + [7] * 40 + [50] * 29
     rows = scored(

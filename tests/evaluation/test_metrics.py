@@ -1,4 +1,4 @@
-"""Each figure against a case worked out by hand."""
+"""Each figure is compared with a case worked out by hand."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_classes_by_hand() -> None:
 
 
 def test_figures_of_redrawn_confusions_by_hand() -> None:
-    """By label and answer, the last column not found; of the first draw a class is absent, though
-    a face is said to be of it.
+    """By label and answer, the last column not found; the first draw lacks a class, though one
+    answer names it.
     """
     drawn = np.array(
         [
@@ -116,7 +116,7 @@ def test_figures_of_redrawn_confusions_by_hand() -> None:
         np.float64,
     )
     np.testing.assert_allclose(_balanced_accuracy(drawn), [(1 / 2 + 1) / 2, (1 + 1 / 4 + 0) / 3])
-    # Twice the hits over those that are and those that are called so.
+    # Twice the hits, divided by the number labelled so plus the number answered so.
     np.testing.assert_allclose(_macro_f1(drawn), [(4 / 6 + 8 / 8) / 2, (2 / 3 + 2 / 5 + 0 / 1) / 3])
 
 
@@ -146,7 +146,7 @@ def test_duplicates_are_drawn_together() -> None:
 
 
 def test_few_photos_have_no_interval() -> None:
-    # Nine photos, and twenty pictures of nine photos; ten have one.
+    # Nine photos, and eighteen pictures of nine photos; ten photos have one.
     errors = np.arange(9.0)
     few = {"value": 4, "low": None, "high": None, "n": 9}
     assert GroupBootstrap(np.array(list("abcdefghi"))).mean(errors) == few
@@ -179,7 +179,7 @@ def test_shares_of_rows_that_are_all_alike_have_wilsons_interval() -> None:
     wrong = GroupBootstrap(groups).mean(np.zeros(6, bool))
     assert (wrong["low"], wrong["value"]) == (0, 0)
     assert wrong["high"] == pytest.approx(0.4345, abs=1e-4)
-    # Years are no share.
+    # Years are not a share.
     assert GroupBootstrap(groups).mean(np.ones(6))["low"] is None
     row = figures(scored(6, gender=[0, 1] * 3, said_genders=[[1, 0], [0, 1]] * 3))
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
@@ -198,17 +198,17 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_error_by_chance_by_hand() -> None:
-    # One answer stated at one half is off by one half, right or wrong.
+    # A single answer stated at one half is off by one half, whether right or wrong.
     assert chance_error(np.array([0.5])) == 0.5
-    # Of two: both right or both wrong, off by one half; one of each, not at all.
+    # Two answers are off by one half if both are right or both wrong, and otherwise not at all.
     assert chance_error(np.array([0.5, 0.5]), rounds=20_000) == pytest.approx(0.25, abs=0.01)
-    # The more answers, the less; sure answers are never off.
+    # More answers are off by less; certain answers are never off.
     assert chance_error(np.full(5000, 0.5)) < 0.01
     assert chance_error(np.ones(9)) == 0
 
 
 def test_calibration_error_before_and_after_and_by_group() -> None:
-    # A network that says 0.9 and is right 8 times of 10: temperature log 9 / log 4 makes it honest.
+    # A network states 0.9 and is right 8 times of 10: a temperature of log 9 / log 4 corrects it.
     n = 400
     said = [[0.9, 0.1]] * n
     gender = [0 if i % 10 < 8 else 1 for i in range(n)]
@@ -223,16 +223,16 @@ def test_calibration_error_before_and_after_and_by_group() -> None:
     assert (group["n"], round(group["before"], 6), round(group["after"], 6)) == (n, 0.1, 0)
     (point,) = group["points"]
     assert point == (pytest.approx(0.8), pytest.approx(0.8), n)
-    # Men alone are always right, women never.
+    # For men, answers are always right; for women, never.
     assert row["groups"]["gender: male"]["before"] == pytest.approx(0.1, abs=1e-6)
     assert "gender: female" not in row["groups"], "80 are too few"
 
 
 def test_exact_probabilities_err_by_chance_in_groups_of_their_own_label() -> None:
-    """1500 faces are 90 % male, 500 are 40 %, and each as many men and women as that says.
+    """1500 faces are stated to be 90 % male, 500 to be 40 %, and those are the true shares.
 
     Of 1550 men, 1350 are right at 0.9 and 200 wrong at 0.6; of 450 women, 150 are wrong at 0.9 and
-    300 right at 0.6. Ages are 60 % 25 and 40 % 35: all who are 25 are right, and who are 35 wrong.
+    300 right at 0.6. Ages are stated as 60 % 25 and 40 % 35: right for all of 25, wrong for 35.
     """
     n = 2000
     rows = scored(
@@ -254,7 +254,7 @@ def test_exact_probabilities_err_by_chance_in_groups_of_their_own_label() -> Non
             row = errors[name]["groups"][group]
             assert row["after"] == pytest.approx(error, abs=1e-6)
             assert row["by_chance"] == pytest.approx(error, abs=0.02)
-    # Groups that another label cuts hold as many who are right as the probabilities say.
+    # In groups formed by another label, as many are right as the probabilities state.
     assert errors["gender"]["groups"]["ethnicity: White"]["by_chance"] < 0.03
 
 

@@ -1,4 +1,4 @@
-"""Noise of labels: known noise is found again, and planted errors come first."""
+"""Label noise: known noise is recovered, and planted errors come first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .made import scored
 
 
 def test_age_noise_of_a_case_done_by_hand() -> None:
-    # Differences 2 | 0 | 4, 6, 2 of weight 1/3 each: means 2, 0, 4 a group, 2 over groups.
+    # Differences 2 | 0 | 4, 6, 2 with weight 1/3 each: group means 2, 0, 4, and 2 over groups.
     noise = age_noise([[20, 22], [30, 30], [40, 44, 38]])
     assert (noise["n_groups"], noise["n_pairs"]) == (3, 5)
     assert noise["mean_difference_years"]["value"] == pytest.approx(2)
@@ -26,7 +26,7 @@ def test_age_noise_of_a_case_done_by_hand() -> None:
     assert noise["share_that_disagrees"]["value"] == pytest.approx(2 / 3)
     assert noise["share_over_5_years"]["value"] == pytest.approx(1 / 9)
     assert noise["by_age"] == {}
-    # Three photos are too few for an interval, in years as in shares.
+    # Three photos are too few for an interval, whether of years or of shares.
     for name in ("mae_floor_normal_years", "label_sd_robust_years", "share_that_disagrees"):
         assert (noise[name]["low"], noise[name]["high"]) == (None, None)
 
@@ -58,11 +58,11 @@ def test_class_noise() -> None:
 
 
 def test_errors_among_five_classes_are_spread_evenly_at_the_least() -> None:
-    # A fifth wrong, evenly over four others: agree 0.64 + 0.04 / 4 = 0.65, so 35 % disagree.
+    # A fifth wrong, spread evenly over four classes: 0.64 + 0.04 / 4 = 0.65 agree, 35 % disagree.
     noise = class_noise([[0, 1]] * 7 + [[2, 2]] * 13, 5)
     assert noise["pairs_disagree"]["value"] == pytest.approx(0.35)
     assert noise["error_if_independent"]["value"] == pytest.approx(0.2)
-    # Of labels drawn by lot 80 % are wrong, and 80 % of the pairs disagree; more is no noise.
+    # If labels are drawn at random, 80 % are wrong and 80 % of pairs disagree: the most possible.
     lots = class_noise([[0, 1]] * 9 + [[2, 2]], 5)
     assert lots["error_if_independent"]["value"] == pytest.approx(0.8)
     pairs = [{"ethnicity": a} for a in (0, 1)], [{"ethnicity": a} for a in (3, 3)]
@@ -85,7 +85,7 @@ def test_unknown_labels_are_nobodys_disagreement() -> None:
 def test_planted_errors_are_the_most_suspect() -> None:
     n = 40
     ages = np.full((n, 120), 0.1 / 120, np.float32)
-    ages[:, 29] += 0.9  # surely 30
+    ages[:, 29] += 0.9  # certainly 30
     genders = np.tile(np.array([0.9, 0.1], np.float32), (n, 1))
     ethnicities = np.tile(np.array([0.6, 0.1, 0.1, 0.1, 0.1], np.float32), (n, 1))
     ranges = np.full((n, 2), 30)

@@ -1,4 +1,4 @@
-"""Scores and tables of the peers, from answers made by hand."""
+"""Scores and tables of peers, from hand-made answers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_rounded_year_says_the_age_group(
 
 
 def test_a_missed_face_is_wrong_in_its_group_whatever_that_is(accuracy: ModuleType) -> None:
-    """Age 33 would lie in this one."""
+    """Age 33, which stands for a missed face, would lie in this group."""
     result = accuracy.score(accuracy.outcomes([grouped("a", 30, 39, 1)], [NOBODY]))
     row = result["overall"]["fairface"]
     for metric in ("age_groups_exact", "age_groups_within_one", "gender_accuracy"):
@@ -114,7 +114,7 @@ def test_the_face_nearest_the_centre_counts(accuracy: ModuleType) -> None:
 
 
 class Worker:
-    """Says as many years as it was asked times."""
+    """Answers with the number of requests so far as the age."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -147,7 +147,7 @@ def test_what_was_said_is_kept_for_as_long_as_the_picture_is_the_same(
     picture(tmp_path, 100)
     assert ask() == 1
     assert ask() == 1, "kept"
-    kept.write_text(kept.read_text() + '\n{"dataset": "utk')  # a run ended as it wrote
+    kept.write_text(kept.read_text() + '\n{"dataset": "utk')  # a run ended while writing
     picture(tmp_path, 110)
     assert ask() == 2, "another picture"
     assert ask() == 2, "and the broken line harms none after it"

@@ -1,4 +1,4 @@
-"""The report, rendered from the results of outcomes made at random."""
+"""The report, rendered from results of random outcomes."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_few_faces_are_told_without_an_interval(tmp_path: Path) -> None:
 
 
 def test_what_a_model_lacks_is_left_out(results: dict[str, Any]) -> None:
-    """A data set without ages, and no degraded input, noise or suspects."""
+    """A data set without ages, degraded inputs, label noise or suspects."""
     outcomes = made(40, gender=[0, 1] * 20, said_genders=[[0.8, 0.2], [0.4, 0.6]] * 20)
     small = score_model(load_spec("default"), outcomes, "all")
     html, markdown = render_report(json.loads(json.dumps(small)))
@@ -159,7 +159,7 @@ def test_noise_of_labels_stands_beside_the_models_own_errors(
     results: dict[str, Any], dedupe: dict[str, Any]
 ) -> None:
     text = noise_sentence(results, dedupe)
-    # Forty pairs, all of them four years apart, one half of them of two genders.
+    # Forty pairs, all four years apart, half of them with two genders.
     assert "100% carry ages that disagree; two ages of one photo differ by 4.0 years" in text
     error = dedupe["label_noise"]["gender"]["error_if_independent"]["value"]
     assert error == pytest.approx(0.5)
@@ -169,7 +169,7 @@ def test_noise_of_labels_stands_beside_the_models_own_errors(
         wrong = 1 - results["overall"][dataset]["gender_accuracy"]["value"]
         assert f"{wrong:.1%} of {dataset}'s" in text
     assert "ethnicity" not in text, "nobody has two labels of it"
-    # A file that tells less is read all the same.
+    # A file with fewer figures is still read.
     noise = dedupe["label_noise"]
     less = {"age": noise["age"], "gender": {**noise["gender"], "error_if_independent": None}}
     assert "errors are independent" not in noise_sentence(results, {"label_noise": less})

@@ -1,4 +1,4 @@
-"""Tables that scripts write, from what they are written of."""
+"""Tables that scripts write, from their inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))  # scripts import one another
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # scripts import each other
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -38,7 +38,7 @@ def test_recipes_are_judged_on_faces_that_they_have_not_seen(
     fits = script("compare_fits", monkeypatch)
     rng = np.random.default_rng(0)
     age = rng.integers(20, 40, 600)
-    # A quarter is taken for six years older: 80 % of all hold few of them.
+    # A quarter look six years older, so intervals that hold 80 % overall hold few of them.
     older = np.arange(600) % 4 == 0
     names = np.array([f"{i}.jpg" for i in range(600)])
     said = bells(age + np.where(older, 6.0, 0.0) + rng.normal(0, 1, 600), np.full(600, 2.0))
@@ -51,7 +51,7 @@ def test_recipes_are_judged_on_faces_that_they_have_not_seen(
     assert plain["levels"]["0.8"]["coverage"] == pytest.approx(0.8, abs=0.06)
     widths = [plain["levels"][str(level)]["mean_width_years"] for level in LEVELS]
     assert widths == sorted(widths)
-    # Six years on either side hold nearly everybody, which is a fault as well: it says 80 %.
+    # Six years on either side hold nearly everybody, also a fault at a stated 80 %.
     assert fits.judge(faces, judged, Recipe(margin=0.19), 3)["faultless"] == 0
 
 
@@ -80,7 +80,7 @@ def test_memberships_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_decades_reweighed_are_as_frequent_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = script("compare_fits", monkeypatch)
     truth = np.array([25] * 300 + [35] * 100)
-    said = bells(np.full(400, 30.5), np.full(400, 6.0))  # says twenties and thirties alike
+    said = bells(np.full(400, 30.5), np.full(400, 6.0))  # twenties and thirties equally
     after = fits.decades_reweighed(said, truth, said)
     assert after[:, 20:30].sum(1).mean() > said[:, 20:30].sum(1).mean() + 0.1
     np.testing.assert_allclose(after.sum(1), 1, rtol=1e-5)
@@ -115,11 +115,11 @@ def test_table_across_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_audits_of_draws_are_judged_by_what_was_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that never errs: it knows the shares of the drawn faces, and the rest is chance."""
+    """A model that never errs knows the shares of the drawn faces; the rest is chance."""
     draws = script("audit_draws", monkeypatch)
-    faces = 20_000  # so that hardly any is drawn twice
+    faces = 20_000  # so many that hardly any is drawn twice
     labels = np.arange(faces) % 2
-    sure = np.linspace(0.9, 1, faces)  # no two alike, which would be copies
+    sure = np.linspace(0.9, 1, faces)  # all different, as equal ones would be copies
     p = np.where(labels[:, None] == [0, 1], sure[:, None], 1 - sure[:, None])
     pool = draws.Pool(np.ones(faces, bool), p, np.eye(2)[labels], labels)
     args = argparse.Namespace(seed=0, size=400, rounds=2)
