@@ -93,7 +93,9 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
         f"{MIN_GROUP} faces or more are counted."
     )
     if lines := tables.by_column(results):
-        page.text("For your own columns, the worst group of each metric follows in a row of its own:")
+        page.text(
+            "For your own columns, the worst group of each metric follows in a row of its own:"
+        )
         page.bullets(escaped(line) for line in lines)
     page.table(*tables.worst(results["head"]["worst_groups"]))
     page.heading("Overall")
