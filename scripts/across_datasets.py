@@ -2,10 +2,10 @@
 
     python scripts/across_datasets.py --out docs/results/across-data-sets.json
 
-The face-pretrained backbone stays frozen; a head is trained on its features of UTKFace's training
-faces, of FairFace's and of both, and each network is exported and put through ``facewise evaluate``
-on test as it is, uncalibrated: detection, alignment and network as for any photo. The shipped model
-stands beside them, from its own results file. Features and models are kept in ``--work``.
+The face-pretrained backbone stays frozen. One head each is trained on its features of UTKFace's
+training faces, of FairFace's and of both. Each network is exported and run through ``facewise
+evaluate`` on test, uncalibrated, with detection and alignment as for any photo. The shipped model
+is listed beside them, from its own results file. Features and models are kept in ``--work``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NAMES = {"utkface": "UTKFace", "fairface": "FairFace"}
 
 
 def known_features(cache: FaceCache, work: Path) -> Tensor:
-    """Features of the training faces by row of the cache, computed once."""
+    """Features of the training faces, indexed by cache row; computed once."""
     path = work / "features.npz"
     rows = cache.rows("train")
     if path.exists():
@@ -69,7 +69,7 @@ def _by_row(cache: FaceCache, found: Any) -> Tensor:
 
 
 def train_and_export(cache: FaceCache, work: Path, name: str, sets: tuple[str, ...]) -> Path:
-    """The spec of a network whose head was trained on some data sets."""
+    """Train a head on the given data sets; returns the path of the exported network's spec."""
     rows = cache.rows("train")
     rows = rows[np.isin(cache.datasets[rows], sets)]
     model = train_head(cache, NETWORK, known_features(cache, work), rows, RECIPE)
@@ -93,7 +93,7 @@ def train_and_export(cache: FaceCache, work: Path, name: str, sets: tuple[str, .
 
 
 def evaluate(spec: Path, work: Path, data: Path, store: Path) -> Path:
-    """``facewise evaluate`` on test; the results file."""
+    """Run ``facewise evaluate`` on test; returns the results file."""
     command = [sys.executable, "-m", "facewise", "evaluate", "--model", spec, "--degraded", "0"]
     command += ["--data", data, "--store", store, "--out", work / "results"]
     subprocess.run([str(part) for part in command], check=True)
@@ -101,7 +101,7 @@ def evaluate(spec: Path, work: Path, data: Path, store: Path) -> Path:
 
 
 def figures_of(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures by test set, and how many faces there were and were not found."""
+    """Figures per test set, with the numbers of faces and of faces not found."""
     return {
         "model": {key: results["model"][key] for key in ("name", "version", "sha256")},
         "tested_on": {
@@ -116,7 +116,7 @@ def figures_of(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table a test set: what the network was trained on against the figures."""
+    """One table per test set: training data against figures."""
     lines = [
         "Heads on frozen face-pretrained features and, for comparison, the shipped model, whose "
         "whole network was trained on both; scored on test through detection and alignment, as "

@@ -1,18 +1,18 @@
-"""Draws of labelled faces to known make-ups, audited: does the correction help, do intervals hold?
+"""Audit labelled faces drawn to known make-ups: does the correction help, do intervals hold?
 
-What is right is the make-up that is drawn from: intervals are of the population that pictures come
-from, and a thousand of them are another thousand each time. How often they hold the shares of the
-thousand drawn faces themselves, which is easier, stands beside it. And the same faces as they are,
-all of them once: of these no other make-up is known than their own.
+The truth is the make-up that faces are drawn from: intervals are for the population that pictures
+come from, and every draw of a thousand is different. How often they contain the shares of the drawn
+thousand itself, which is easier, is reported beside it. All faces are also audited once, undrawn;
+their own make-up is the only one known for them.
 
     python scripts/audit_draws.py            # reads what facewise evaluate stored; some minutes
 
-Writes docs/results/audit-draws.json and .md. Confusions come from the model's spec, that is from
-the calibration split (--refit fits them anew, as ``facewise evaluate --fit`` does, for a spec that
-is older than the code); the method was chosen on val, the figures to quote are test's.
+Writes docs/results/audit-draws.json and .md. Confusions come from the model's spec, and so from the
+calibration split (--refit fits them again, as ``facewise evaluate --fit`` does, for specs older
+than the code). The method was chosen on val; quote the figures of test.
 
-Ages are audited by decade. FairFace's labels are groups of years that begin a year before a decade
-does: of a face of 20-29, the model's own odds of 20 against 21-29 say how much of it is of 11-20.
+Ages are audited by decade. FairFace's age groups begin one year before our decades: a face labelled
+20-29 counts towards 11-20 by the model's own odds of 20 against 21-29.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from facewise.models import load_spec
 from facewise.reporting.confusions import Confusions, decade_masses, fit_sources
 
 Audited = dict[str, list[np.ndarray]]
-"""Absolute errors, hits, widths and hits of the rows' own shares, each ``(K,)``, by method."""
+"""By method: absolute errors, hits, widths and hits of the rows' own shares, each ``(K,)``."""
 
 LOWEST, HIGHEST = 0.02, 0.8
 LEAST_FACES = 20
-"""Labels with fewer faces in a split are left out of its draws: a handful of faces is no class."""
+"""Labels with fewer faces in a split are left out of its draws."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Faces of one split and data set to draw from, and one attribute of theirs.
+    """Faces of one split and data set to draw from, with one attribute.
 
-    ``probabilities`` and ``truth`` are ``(N, K)``, ``labels`` ``(N,)``: what they are drawn by.
+    ``probabilities`` and ``truth`` are ``(N, K)``; faces are drawn by their ``labels``, ``(N,)``.
     """
 
     found: np.ndarray
@@ -75,7 +75,7 @@ def make_pool(outcomes: Outcomes, name: str, calibration: Calibration) -> Pool:
             labels = (outcomes.age_ranges[:, 0] - 1) // 10
         mass = inside.sum(1, keepdims=True)
         truth = inside / np.maximum(mass, 1e-12)
-        lost = ~outcomes.found | (mass[:, 0] < 1e-6)  # split as the others of their label are
+        lost = ~outcomes.found | (mass[:, 0] < 1e-6)  # split like the others with their label
         for label in np.unique(labels[lost]):
             mine = labels == label
             truth[mine & lost] = truth[mine & ~lost].mean(0)
@@ -87,7 +87,7 @@ def make_pool(outcomes: Outcomes, name: str, calibration: Calibration) -> Pool:
 
 
 def make_up(classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Shares from 2 to 80 %, log-uniform before they are made to sum to 1."""
+    """Shares from 2 to 80 %, log-uniform before normalisation to a sum of 1."""
     while True:
         shares: np.ndarray = np.exp(rng.uniform(np.log(LOWEST), np.log(HIGHEST), classes))
         shares /= shares.sum()
@@ -98,7 +98,7 @@ def make_up(classes: int, rng: np.random.Generator) -> np.ndarray:
 def one_draw(
     number: int, pool: Pool, confusions: Mapping[str, Confusions], args: argparse.Namespace
 ) -> Audited:
-    """Faces drawn with replacement, from all of a class, and audited."""
+    """Draw faces with replacement, class by class, and audit them."""
     rng = np.random.default_rng((args.seed, number))
     labels, faces = np.unique(pool.labels, return_counts=True)
     labels = labels[faces >= LEAST_FACES]
@@ -117,10 +117,10 @@ def audit_rows(
     confusions: Mapping[str, Confusions],
     args: argparse.Namespace,
 ) -> Audited:
-    """Every method, on these faces.
+    """Audit these faces by every method.
 
-    ``true`` are the shares ``(K,)`` of the make-up that the rows were drawn from. A face that was
-    not found is missing from the audit, yet counts in the rows' own shares.
+    ``true`` holds the shares ``(K,)`` of the make-up that the rows were drawn from. A face that was
+    not found is missing from the audit but counts in the rows' own shares.
     """
     own = pool.truth[rows].mean(0)
     rows = rows[pool.found[rows]]
@@ -145,7 +145,7 @@ def audit_rows(
 def run_draws(
     pool: Pool, confusions: Mapping[str, Confusions], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Means over all draws and classes, and coverage of the worst class, of every method."""
+    """For every method, means over all draws and classes, and coverage of the worst class."""
     work = partial(one_draw, pool=pool, confusions=confusions, args=args)
     with ProcessPoolExecutor(args.workers) as workers:
         draws = list(workers.map(work, range(args.draws), chunksize=4))
@@ -157,7 +157,7 @@ def run_draws(
 
 
 def means(draws: Sequence[Audited]) -> dict[str, dict[str, float]]:
-    """Over all draws and classes."""
+    """Means over all draws and classes, by method."""
     figures: dict[str, dict[str, float]] = {}
     for method in draws[0]:
         rows = np.array([draw[method] for draw in draws], float)  # (draws, 4, K)
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--refit", action="store_true", help="fit confusions anew")
     args = parser.parse_args()
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the workers, which are as many as cores
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers, one per core
     spec = load_spec(args.model)
     calibration, known = Calibration.from_dict(spec.calibration), read_confusions(spec)
     if not known or not calibration.temperatures:
@@ -234,7 +234,7 @@ def main() -> None:
             for chosen in choices:
                 wrong = data_set not in chosen
                 if wrong and split == "test":
-                    continue  # what the wrong confusions do is seen on val
+                    continue  # the effect of wrong confusions is measured on val
                 for name in args.attributes:
                     own = {
                         source: known[source][name] for source in chosen if name in known[source]

@@ -1,13 +1,13 @@
-"""Check the deploying files where no image can be built.
+"""Check the deployment files without building an image.
 
     python scripts/check_deploy.py            # everything
     python scripts/check_deploy.py --files    # only read the files
-    python scripts/check_deploy.py --write    # everything, and put the figures into the docs
+    python scripts/check_deploy.py --write    # everything, and write the figures to the docs
 
-Reads Dockerfile, compose.yaml, nginx.conf and Procfile against rules like hadolint's, then
-runs the Dockerfile's own build steps in a clean folder, starts its own command there with the
-settings that docs/deploy-heroku.md tells to set, sends photos up to the largest that those let in,
-and compares the size on disk and the memory with a small host's: 500 MB and 512 MB.
+Checks Dockerfile, compose.yaml, nginx.conf and Procfile against rules like hadolint's. Then runs
+the Dockerfile's build steps in a clean folder, starts its command there with the settings from
+docs/deploy-heroku.md, sends photos up to the largest that these allow, and compares the size on
+disk and the memory with a small host's limits: 500 MB and 512 MB.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SLUG_LIMIT_MB, MEMORY_LIMIT_MB = 500, 512
 PROCESS_MB = 288
-"""Of a server that holds no photo."""
+"""Memory of a server that holds no photo."""
 ANY_FORMAT, ANY_JPEG = 17 + 3, 10 + 3
-"""Bytes a pixel: of a decoded photo, by the table in docs/library.md, and of a batch's others."""
+"""Bytes per pixel: for decoding a photo (table in docs/library.md) plus a batch's other photos."""
 PHOTOS, CLIENTS, LARGEST_EVERY = 60, 8, 10
 FIGURES = ROOT / "docs/results/deploy.json"
 HEROKU = ROOT / "docs/deploy-heroku.md"
@@ -46,7 +46,7 @@ picture.save(sys.stdout.buffer, "JPEG", quality=90, subsampling=0, progressive=T
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """Instructions as (name, rest), continued lines joined."""
+    """Instructions as (name, rest), with continued lines joined."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines()]
     pairs = (line.split(None, 1) for line in lines if line and not line.startswith("#"))
@@ -150,7 +150,7 @@ def problems() -> list[str]:
 
 
 def key(nginx: str, address: str) -> bytes:
-    """What nginx's map makes of a client's address."""
+    """The key that nginx's map derives from a client's address."""
     packed = ipaddress.ip_address(address).packed
     block = nginx.partition("map $binary_remote_addr $client {")[2].partition("\n  }")[0]
     for pattern in re.findall('"~(.+)"', block):
@@ -160,7 +160,7 @@ def key(nginx: str, address: str) -> bytes:
 
 
 def build(folder: Path) -> Path:
-    """The build stage's COPY and RUN steps, its paths moved under ``folder``."""
+    """Run the build stage's COPY and RUN steps with its paths moved under ``folder``."""
     source, target = folder / "src", folder / "opt"
     source.mkdir()
     for name, rest in dockerfile()[1:]:
@@ -194,7 +194,7 @@ def memory_mb(pid: int) -> float:
 
 
 def heroku_settings() -> dict[str, str]:
-    """What docs/deploy-heroku.md sets."""
+    """The settings in docs/deploy-heroku.md."""
     text = HEROKU.read_text().replace("\\\n", " ")
     match = re.search(r"heroku config:set (.+)", text)
     assert match is not None
@@ -202,7 +202,7 @@ def heroku_settings() -> dict[str, str]:
 
 
 def fits(settings: dict[str, str], limit_mb: float, bytes_a_pixel: int) -> bool:
-    """Whether the settings' worst is below a host's memory: by reckoning, for no test finds it."""
+    """Whether the settings' worst case fits a host's memory: computed, as no test reaches it."""
     pixels = int(settings["FACEWISE_MAX_PIXELS"]) * int(settings["FACEWISE_THREADS"])
     bodies = int(settings["FACEWISE_UPLOAD_MEMORY_BYTES"])
     return PROCESS_MB + (bodies + pixels * bytes_a_pixel) / 1e6 <= limit_mb
@@ -214,18 +214,18 @@ def sentence(figures: dict[str, int]) -> str:
 
 
 def docs_agree() -> bool:
-    """Whether the page says what the last run wrote."""
+    """Whether the page states the figures of the last run."""
     found = SENTENCE.search(HEROKU.read_text())
     written = sentence(json.loads(FIGURES.read_text()))
     return found is not None and " ".join(found.group().split()) == written
 
 
 def try_it(target: Path, folder: Path) -> float:
-    """Start the image's command as it would start there, send photos; peak memory, megabytes."""
+    """Start the image's command as on the host and send photos; peak memory, megabytes."""
     settings = heroku_settings()
     environment = {
         **settings,
-        "FACEWISE_TRUSTED_PROXIES": "127.0.0.1",  # this script is the router
+        "FACEWISE_TRUSTED_PROXIES": "127.0.0.1",  # this script acts as the router
         "PATH": f"{target / 'bin'}:/usr/bin:/bin",
         "FACEWISE_HOST": "0.0.0.0",
         "FACEWISE_PORT": "0",

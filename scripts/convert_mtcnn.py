@@ -1,24 +1,24 @@
-"""Turn the MTCNN weights of the PyPI package facenet-pytorch 2.6.0 (MIT) into ONNX.
+"""Convert the MTCNN weights of the PyPI package facenet-pytorch 2.6.0 (MIT) to ONNX.
 
     pip download --no-deps facenet-pytorch==2.6.0
     python scripts/convert_mtcnn.py facenet_pytorch-2.6.0-py3-none-any.whl
 
 The graphs take float32 pictures ``(N, H, W, 3)``, RGB, 0 to 255. Pixels were scaled by
-(x - 127.5) / 128 in training; no convolution of these networks pads, so the scaling folds into the
-first one exactly.
+(x - 127.5) / 128 in training; none of these networks' convolutions pads, so the scaling folds
+exactly into the first one.
 
-The networks are rewritten into equal ones that ONNX Runtime computes at twice the speed. Its fast
-convolutions keep channels in blocks of 16 and must leave that layout at every PReLU, which it has
-for plain layout only. So PReLU becomes what the layout knows, slope * x + (1 - slope) * relu(x), as
-a depthwise convolution of one pixel to which relu(x) is added, the factor 1 - slope being left to
-the next layer; channels are filled up to whole blocks with zeros; P-net's first PReLU, on its
-largest picture, is computed after the pooling that follows it; and its last is part of the heads.
-Each graph is compared with the plain network in PyTorch, and the script ends with an error where
-they differ.
+The networks are rewritten into equivalent ones that ONNX Runtime computes twice as fast. Its fast
+convolutions keep channels in blocks of 16 and must leave that layout at every PReLU, which is
+implemented only for the plain layout. So PReLU is expressed in operators that the blocked layout
+supports: slope * x + (1 - slope) * relu(x), as a depthwise 1 x 1 convolution to which relu(x) is
+added, with the factor 1 - slope left to the next layer. Channels are padded with zeros to whole
+blocks. P-net's first PReLU, on its largest feature map, is computed after the pooling that follows
+it; its last one is part of the heads. Each graph is compared with the plain network in PyTorch, and
+the script fails if they differ.
 
-The first output is the logit of a face, not its probability. Boxes are picked by the order of their
-scores, and near 1, where the good ones crowd, float32 has one number for many logits and engines
-differ in the last bit.
+The first output is the logit of a face, not its probability. Boxes are ranked by score, and near 1,
+where the good ones cluster, many logits share one float32 probability and engines differ in the
+last bit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 BLOCK = 16
-"""Channels of one block of ONNX Runtime's fast layout on AVX-512; 8 elsewhere, which divides it."""
+"""Channels per block in ONNX Runtime's fast layout on AVX-512; elsewhere 8, which divides 16."""
 
 WEIGHTS = Path(__file__).parent.parent / "src" / "facewise" / "weights"
 
@@ -48,14 +48,14 @@ def conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
 
 
 class Flatten(nn.Module):
-    """Flatten column by column, as the networks' first framework laid its arrays out."""
+    """Flatten column by column, the array layout of the networks' original framework."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 2, 1).flatten(1)
 
 
 class Stage(nn.Module):
-    """A trunk and heads; the first head is the logit of a face, the rest regressions."""
+    """A trunk with heads; the first head gives the logit of a face, the others regressions."""
 
     def __init__(self, trunk: list[nn.Module], heads: list[nn.Module]) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def stages() -> dict[str, tuple[Stage, list[str], tuple[int, int]]]:
 
 
 def load(stage: Stage, names: list[str], state: dict[str, Tensor]) -> None:
-    """Copy weights in order of appearance, and fold the pixel scaling into the first layer."""
+    """Copy weights in order of appearance and fold the pixel scaling into the first layer."""
     layers = [m for m in [*stage.trunk, *stage.heads] if list(m.parameters())]
     for name, layer in zip(names, layers, strict=True):
         layer.load_state_dict(
@@ -122,7 +122,7 @@ def load(stage: Stage, names: list[str], state: dict[str, Tensor]) -> None:
 
 
 def blocks(channels: int) -> int:
-    """Channels in whole blocks."""
+    """The number of channels, rounded up to whole blocks."""
     return -(-channels // BLOCK) * BLOCK
 
 
@@ -139,8 +139,8 @@ def convolution(weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> 
 class BentLine(nn.Module):
     """PReLU as a line and a bend: ``slope * x + (1 - slope) * relu(x)``, channel by channel.
 
-    ``scale`` is what the next layer has to multiply by: 1 - slope where all slopes are below 1 (it
-    must be positive, or the maximum of a pooling between would not pass through it), else 1.
+    ``scale`` is the factor that the next layer must apply: 1 - slope if all slopes are below 1 (it
+    must be positive, or it would not commute with a max pooling in between), else 1.
     """
 
     def __init__(self, slopes: Tensor) -> None:
@@ -158,12 +158,12 @@ class BentLine(nn.Module):
 
 
 class PooledPReLU(nn.Module):
-    """Convolution, PReLU and 2 x 2 maximum, with PReLU on the fourth of the pixels that is left.
+    """Convolution, 2 x 2 maximum and PReLU, which then handles only a quarter of the pixels.
 
-    Where a slope is positive, PReLU rises, and the maximum passes through it. Where it is negative,
-    the maximum of PReLU is the greater of max(x) and -slope * max(-x); the convolution gives -x as
-    further channels. Both are something linear plus a relu of something linear, so 1 x 1
-    convolutions do.
+    Where a slope is positive, PReLU is increasing and commutes with the maximum. Where it is
+    negative, the maximum of PReLU is the greater of max(x) and -slope * max(-x); the convolution
+    gives -x as extra channels. Both are a linear term plus a relu of a linear term, so 1 x 1
+    convolutions suffice.
     """
 
     def __init__(self, conv: nn.Conv2d, slopes: Tensor) -> None:
@@ -178,7 +178,7 @@ class PooledPReLU(nn.Module):
         self.scale = torch.ones(outputs)
         for channel, slope in enumerate(slopes):
             if slope >= 0:
-                # Above 1 it bends downwards, which no relu does: the next layer gets the negative.
+                # A slope above 1 bends down, which relu cannot: the next layer gets the negative.
                 sign = self.scale[channel] = -1 if slope > 1 else 1
                 line[channel, channel], before[channel, channel] = sign * slope, abs(1 - slope)
             else:
@@ -193,7 +193,7 @@ class PooledPReLU(nn.Module):
 
 
 class BentHeads(nn.Module):
-    """PReLU and the heads after it, which are linear: of x and of relu(x)."""
+    """PReLU and the linear heads after it, as linear maps of x and of relu(x)."""
 
     def __init__(self, slopes: Tensor, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -206,22 +206,22 @@ class BentHeads(nn.Module):
 
 
 def fill(weight: Tensor, size: int, dim: int) -> Tensor:
-    """Zeros up to ``size`` along ``dim``."""
+    """Pad with zeros to ``size`` along ``dim``."""
     shape = list(weight.shape)
     shape[dim] = size - shape[dim]
     return torch.cat([weight, weight.new_zeros(shape)], dim)
 
 
 class FastStage(nn.Module):
-    """A stage rewritten; see the top of this file. The heads are one layer."""
+    """A stage rewritten for speed (see the top of this file); the heads are one layer."""
 
     def __init__(self, stage: Stage, outputs: list[int]) -> None:
         super().__init__()
         self.sizes = outputs
         layers = list(stage.trunk)
         fast: list[nn.Module] = []
-        channels, side = 3, 0  # channels so far, filled up; pixels of a side before the dense layer
-        scale = torch.ones(channels)  # what these channels are still to be multiplied by
+        channels, side = 3, 0  # padded channels so far; side in pixels before the dense layer
+        scale = torch.ones(channels)  # factors still to be applied to these channels
         while layers:
             layer = layers.pop(0)
             if isinstance(layer, nn.Conv2d):
@@ -242,7 +242,7 @@ class FastStage(nn.Module):
                 if layers or stage.heads[0].weight.data.ndim < 4:
                     fast.append(BentLine(slopes))
                     scale = fast[-1].scale
-            elif isinstance(layer, Flatten):  # the order of pixels moves into the dense weights
+            elif isinstance(layer, Flatten):  # the dense weights absorb the pixel order
                 dense = layers.pop(0)
                 rows = dense.weight.data
                 side = round((rows.shape[1] // channels) ** 0.5)
@@ -253,7 +253,7 @@ class FastStage(nn.Module):
             else:
                 fast.append(layer)
         self.trunk = nn.Sequential(*fast)
-        # Softmax over two is the logistic function of their difference: the logit.
+        # A softmax over two is the logistic function of their difference, the logit.
         first, *others = [(head.weight.data, head.bias.data) for head in stage.heads]
         weight = torch.cat([first[0][1:] - first[0][:1], *(w for w, _ in others)])
         bias = torch.cat([first[1][1:] - first[1][:1], *(b for _, b in others)])
@@ -322,7 +322,7 @@ def main() -> None:
             for name, digest in hashes.items()
         },
         "thresholds": [0.6, 0.7, 0.7],
-        "second_look": [0.7, 0.3],  # of R- and O-net; scripts/mtcnn_recall.py
+        "second_look": [0.7, 0.3],  # for R- and O-net; see scripts/mtcnn_recall.py
         "portraits": [  # the same script
             {
                 "thresholds": [0.4, 0.5, 0.5],

@@ -1,14 +1,14 @@
-"""Lay MTCNN's networks out for the page's own WebAssembly kernels (web/kernels).
+"""Lay out MTCNN's networks for the page's own WebAssembly kernels (web/kernels).
 
-The shipped graphs are written for ONNX Runtime's native layout: channels filled up to blocks of 16,
+The shipped graphs are written for ONNX Runtime's native layout: channels padded to blocks of 16,
 PReLU as a line and a bend, a factor left to the next layer (``scripts/convert_mtcnn.py``). The
-kernels know PReLU and channels in fours, so this takes the rewriting back: plain layers, the same
-numbers.
+kernels support PReLU and take channels in fours, so this module undoes the rewriting: plain layers,
+the same numbers.
 
-A network becomes one file of float32 and a list of layers. A layer of ``outputs`` channels (filled
-up to a multiple of four) is its biases, its slopes of PReLU (1 is a straight line) and its weights:
-blocks of eight output channels, a last one of four where they don't divide, each ``[row of the
-kernel][column][input channel][output channel of the block]``.
+A network becomes one file of float32 and a list of layers. A layer with ``outputs`` channels
+(padded to a multiple of four) consists of its biases, its PReLU slopes (1 is a straight line) and
+its weights: blocks of eight output channels, with a last one of four if needed, each ``[kernel
+row][column][input channel][output channel of the block]``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Convolution:
-    """A dense layer is one whose kernel covers its whole input."""
+    """A convolution; a dense layer is one whose kernel covers its whole input."""
 
     weights: Array  # (outputs, inputs, rows, columns)
     bias: Array
@@ -36,7 +36,7 @@ class Convolution:
 
 @dataclass(slots=True)
 class Pool:
-    """Maximum over windows of ``size``, every second pixel."""
+    """Max pooling over windows of ``size``, stride 2."""
 
     size: int
 
@@ -45,15 +45,15 @@ Layer = Convolution | Pool
 
 
 class UnknownGraphError(ValueError):
-    """The graph is not one that ``convert_mtcnn.py`` writes."""
+    """The graph does not come from ``convert_mtcnn.py``."""
 
 
 def layers_of(model: onnx.ModelProto) -> list[Layer]:
     """The plain layers of one of MTCNN's networks."""
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     layers: list[Layer] = []
-    extra: dict[str, Array] = {}  # 1 x 1 layers without a bias: parts of a PReLU
-    factor = np.ones(3, np.float32)  # takes back what the next layer was multiplied by
+    extra: dict[str, Array] = {}  # 1 x 1 layers without bias: parts of a PReLU
+    factor = np.ones(3, np.float32)  # undoes the factor in the next layer's weights
     for node in model.graph.node:
         found = [tensors[name] for name in node.input if name in tensors]
         if node.op_type == "Conv" and len(found) == 2:
@@ -94,9 +94,9 @@ def _dense(weights: Array, bias: Array, layers: list[Layer]) -> Convolution:
 
 
 def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
-    """Put the slopes of a PReLU where they belong; factors for the next layer's weights."""
+    """Restore the slopes of a PReLU; returns factors for the next layer's weights."""
     layer = _last_convolution(layers)
-    if parts.keys() == {"line"}:  # line * x + relu(x), a (1 - slope)th of PReLU
+    if parts.keys() == {"line"}:  # line * x + relu(x): PReLU / (1 - slope)
         line = parts["line"].ravel()
         layer.slopes = line / (1 + line)
         return 1 + line
@@ -105,15 +105,15 @@ def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
         if not np.allclose(parts["line"] + parts["bend"], 1, atol=1e-6):
             raise UnknownGraphError("a PReLU is of another form: adapt scripts/flat_network.py")
         return np.ones_like(layer.slopes)
-    if parts.keys() == {"bend"}:  # the heads, of x in the layer itself and of relu(x)
+    if parts.keys() == {"bend"}:  # heads: of x in the layer itself, and of relu(x)
         whole = layer.weights[:, :, 0, 0] + parts["bend"]
         surest = np.abs(whole).argmax(axis=0)[None]
         slopes = np.take_along_axis(layer.weights[:, :, 0, 0] / whole, surest, axis=0)[0]
         layer.weights = whole[:, :, None, None]
         _last_convolution(layers[:-1]).slopes = slopes
         return np.ones_like(layer.bias)
-    # line * x + relu(before * x), behind the pooling. A falling PReLU has the negated channels at
-    # the end; of one steeper than 1, the next layer gets the negative.
+    # line * x + relu(before * x), after the pooling. A decreasing PReLU uses the negated channels
+    # at the end; if it is steeper than 1, the next layer gets the negative.
     line, before = parts["line"], parts["before"]
     count = int(np.count_nonzero(line.any(axis=1)))
     own, falling = np.diag(line)[:count], np.diag(before)[:count] < 0
@@ -123,7 +123,7 @@ def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
 
 
 def _without_filling(layers: list[Layer]) -> list[Layer]:
-    """Channels that are zero throughout fall away, and what the next layer made of them."""
+    """Drop channels that are always zero, and the next layer's weights for them."""
     kept: Array | None = None
     for layer in layers:
         if isinstance(layer, Pool):
@@ -137,7 +137,7 @@ def _without_filling(layers: list[Layer]) -> list[Layer]:
 
 
 def flatten(layers: list[Layer]) -> tuple[bytes, list[dict[str, Any]]]:
-    """The file and the list of layers; ``at`` counts float32 numbers."""
+    """The file's bytes and the list of layers; ``at`` is an offset in float32 numbers."""
     parts: list[Array] = []
     listed: list[dict[str, Any]] = []
     at, inputs = 0, 3

@@ -1,10 +1,10 @@
-"""What ``MTCNN.find_landmarks`` makes of somebody else's boxes: docs/results/given-boxes.*
+"""Test ``MTCNN.find_landmarks`` on other detectors' boxes: docs/results/given-boxes.*
 
     python scripts/given_boxes.py [--data ../shared/data]
 
-The val faces of UTKFace and FairFace in their border. Their boxes are the detector's own, made
-larger or smaller and moved off by a share of their size in both directions, to either side at
-random. Landmarks are compared with those of the detection, answers with the labels.
+Uses the val faces of UTKFace and FairFace in a border. To imitate other detectors, our detector's
+boxes are resized and shifted along both axes by a share of their size, with random signs. Landmarks
+are compared with those of the detection, answers with the labels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DETECTED = "as detected"
 
 
 def moved(box: FloatArray, scale: float, shift: float, rng: np.random.Generator) -> FloatArray:
-    """A box of another size and another place, ``(1, 4)``."""
+    """A resized and shifted box, ``(1, 4)``."""
     size = box[2:] - box[:2]
     return scaled((box + np.tile(size * rng.choice([-shift, shift], 2), 2))[None], scale)
 
@@ -48,7 +48,7 @@ def row(prediction: Prediction, usual: Face, years: tuple[int, int], gender: int
 
 
 def measure(analyzer: Analyzer, photo: Photo, sample: Any, seed: int) -> dict[str, dict[str, Any]]:
-    """Box kind to what came of it; nothing where the detector finds no face."""
+    """Results by kind of box; empty if the detector finds no face."""
     usual = nearest_to_centre(analyzer.detector.detect(photo), photo)
     if usual is None:
         return {}

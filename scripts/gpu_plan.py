@@ -1,8 +1,8 @@
 """List the layers of a packed attribute model for the page's WebGPU shaders (web/src/webgpu.ts).
 
-The shaders read the weights out of the very file that ONNX Runtime opens, so the list says where
-each tensor lies in it, in bytes. It knows MobileNet v1: convolutions, depthwise and pointwise ones
-with a clip behind each, a mean over all pixels, dense layers.
+The shaders read the weights from the same file that ONNX Runtime opens, so the list gives each
+tensor's byte offset in it. Only MobileNet v1 is supported: full, depthwise and pointwise
+convolutions, each followed by a clip, a mean over all pixels, and dense layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16"}
 
 
 class UnknownGraphError(ValueError):
-    """The network has a layer that the shaders don't know: the page does without WebGPU."""
+    """The network has a layer that the shaders don't support: the page runs without WebGPU."""
 
 
 class _Plan:
@@ -36,13 +36,13 @@ class _Plan:
     def place(self, name: str) -> int:
         raw = self.tensors[name].raw_data
         at = self.data.find(raw)
-        # Two equal tensors are the same numbers wherever they lie.
+        # If two tensors are identical, either position will do.
         if not raw or at < 0:
             raise UnknownGraphError(f"{name} has no bytes of its own")
         return at
 
     def tensor(self, name: str) -> dict[str, Any]:
-        """Where a tensor lies, behind the casts and the unpacking that its node may have."""
+        """Where a tensor is stored, looking through any casts and unpacking nodes."""
         if name in self.tensors:
             found = self.tensors[name]
             if found.data_type not in TYPES:
@@ -96,10 +96,10 @@ def _dense(plan: _Plan, node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def gpu_plan(data: bytes, size_px: int) -> dict[str, Any]:
-    """Layers, pixel scaling and an answer to check the shaders by.
+    """Layers, pixel scaling and a reference answer for checking the shaders.
 
     Raises:
-        UnknownGraphError: there is a layer that the shaders don't know.
+        UnknownGraphError: if there is a layer that the shaders don't support.
     """
     plan = _Plan(data)
     layers: list[dict[str, Any]] = []
@@ -134,9 +134,10 @@ def gpu_plan(data: bytes, size_px: int) -> dict[str, Any]:
 
 
 def check_image(size_px: int) -> np.ndarray:
-    """Coloured rings, whole numbers that any language computes alike.
+    """Coloured rings in integer arithmetic, which is the same in any language.
 
-    The network's answer to a picture without form hardly depends on its weights; to rings it does.
+    On a picture without structure the network's answer hardly depends on its weights; on rings it
+    does.
     """
     y, x, k = np.indices((size_px, size_px, 3))
     return (((x - 96) ** 2 + (y - 110) ** 2) // (30 + k) % 256).astype(np.uint8)[None]

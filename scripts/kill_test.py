@@ -1,11 +1,10 @@
-"""Kill a run of ``facewise annotate`` again and again; its table must equal that of a quiet run.
+"""Kill ``facewise annotate`` repeatedly; the table must equal that of an uninterrupted run.
 
     python scripts/kill_test.py ../shared/data/fairface.tar --kills 30
 
-SIGKILL hits the parent at random moments of a run, then one run ends uninterrupted; every file of
-its table is compared byte by byte with that of a run that was never killed, and the rows are
-counted. After each kill no child may be left: one that lived on could write. Writes
-docs/results/kill-test.json.
+SIGKILL hits the parent at random moments, then a last run completes. Every file of its table is
+compared byte by byte with that of a run that was never killed, and the rows are counted. No child
+may survive a kill, because it could still write. Writes docs/results/kill-test.json.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def children_of(pid: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Those that still run; the dead that nobody has collected do not count."""
+    """The processes that are still running; zombies do not count."""
     out = set()
     for pid in pids:
         try:
@@ -83,7 +82,8 @@ def main() -> None:
         run = command(args.source, killed, args.shard_size, args.workers)
         for _ in range(args.kills):
             process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            # Anywhere from the first import to some parts in; together well short of a whole run.
+            # Anywhere from the first import to a few parts in; all kills together stay below a
+            # whole run.
             deadline = time.monotonic() + rng.uniform(0.3, 1.8 * whole / args.kills)
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)

@@ -4,11 +4,12 @@
 
 Starts ``facewise serve`` on loopback, warms it up, lets the clients post photos of one to six faces
 as fast as it answers (after a 503 they wait as long as Retry-After says), and writes
-docs/results/load.json and load.md. The bare pipeline is ``Analyzer.analyze`` in as many threads as
-the server has, in a process of its own; faces a CPU-second are compared, since CPU time is what a
-server costs and a busy machine distorts the clock.
-The last of them tells whether requests should share batches: while it is within a few per cent of
-the pipeline's without, they don't, because they would wait for each other.
+docs/results/load.json and load.md. The bare pipeline is ``Analyzer.analyze`` in a separate process,
+with as many threads as the server. Faces per CPU second are compared, since CPU time is what a
+server costs and a busy machine distorts wall time.
+
+The pipeline is also timed on batches, to decide whether requests should share them. As long as that
+gains only a few per cent they don't, because they would wait for each other.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def bare(threads: int, seconds: float) -> None:
         results = list(pool.map(work, range(threads)))
     used = time.process_time() - before
     faces, done = (sum(column) for column in zip(*results, strict=True))
-    # Would it pay to let requests that wait together share a batch? The same photos, six a call.
+    # Would it pay to batch requests that are waiting together? The same photos, six per call.
     before, shared = time.process_time(), 0
     for _ in range(max(2, done // 18)):
         shared += sum(map(len, analyzer.analyze_many([data for data, _ in items])))
@@ -91,7 +92,7 @@ def bare(threads: int, seconds: float) -> None:
 
 
 class Tally:
-    """What the clients saw."""
+    """What the clients have observed."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
@@ -130,7 +131,7 @@ async def client(
 
 
 async def press(url: str, pid: int, clients: int, seconds: float) -> tuple[Tally, list[float]]:
-    """Let the clients loose; gives what they saw and the server's memory every second."""
+    """Run the clients; returns what they observed and the server's memory, sampled every second."""
     items, tally, memory = photos(), Tally(), []
     end = time.monotonic() + seconds
     tasks = [asyncio.create_task(client(url, n, items, end, tally)) for n in range(clients)]

@@ -2,8 +2,8 @@
 
     python scripts/make_examples.py [FOLDER WITH scikit-image's chelsea.png]
 
-"Six ways" shows how the same face fares small, blurred, dark, grey and mirrored: what lowers a
-face's quality widens the interval, or makes facewise abstain.
+"Six ways" shows the same face small, blurred, dark, grey and mirrored: lower quality widens the
+interval or makes facewise abstain.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Build the page that runs on the visitor's own device.
 
     python scripts/make_page.py                                    # writes dist/page
-    python scripts/make_page.py --attributes age,gender,ethnicity  # names what is off otherwise
+    python scripts/make_page.py --attributes age,gender,ethnicity  # with ethnicity, off by default
 
-Two things come out: the pipeline and its models, in the server's page folder, from where the server
+Builds two things: the pipeline and its models, in the server's page folder, from which the server
 offers them; and ``dist/page``, the same page as a static folder for any host. Constants are read
-from the Python modules and from the models' specs and written to ``device.json``.
+from the Python modules and the models' specs and written to ``device.json``.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ ROOT = Path(__file__).parents[1]
 WEB = ROOT / "web"
 COST = ROOT / "docs/results/page-model.json"
 PUBLISHED = ("age", "gender")
-"""A published page leaves ethnicity out unless its builder names it."""
+"""A published page omits ethnicity unless its builder asks for it."""
 LIMIT_BYTES = {"model": 6_000_000, "folder": 12_000_000}
 RUNTIME = "ort-wasm-simd-threaded.wasm"
 WORTH_PACKING = {"bytes": 10_000, "share": 0.9}
-"""Smaller files, and those that gzip makes hardly smaller, have no copy."""
+"""Smaller files, and those that gzip hardly shrinks, get no compressed copy."""
 HEAD = "<!-- head of the static page -->"
 
 
@@ -69,7 +69,7 @@ def entry(file: str, data: bytes) -> dict[str, Any]:
 
 
 def write_models(folder: Path) -> dict[str, Any]:
-    """The detector for the page's kernels, the attribute model packed; their specs."""
+    """Write the detector for the page's kernels and the packed attribute model; their specs."""
     detector = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
     for network in detector["networks"].values():
         source = WEIGHTS_FOLDER / network["file"]
@@ -93,7 +93,7 @@ def write_models(folder: Path) -> dict[str, Any]:
 
 
 def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Everything that the pipeline in the browser has to know."""
+    """All constants that the pipeline in the browser needs."""
     models["detector"].update(
         cell_px=windows.CELL_PX,
         stride_px=windows.STRIDE_PX,
@@ -141,7 +141,7 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
 
 
 def write_packed(folder: Path) -> None:
-    """A copy under gzip beside each file that is worth it, for hosts that send such copies."""
+    """Write gzip copies beside the files worth compressing, for hosts that serve such copies."""
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         packed = gzip.compress(data, 9, mtime=0)
@@ -150,7 +150,7 @@ def write_packed(folder: Path) -> None:
 
 
 def build_device(folder: Path, names: tuple[str, ...]) -> None:
-    """Models, spec and script, whole or not at all."""
+    """Build models, spec and script, completely or not at all."""
     making = folder.with_name(folder.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
@@ -177,7 +177,7 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 def page_policy() -> str:
-    """The server's policy, as far as a page can state it of itself."""
+    """The server's content security policy, as far as a page can declare it for itself."""
     parts = CONTENT_SECURITY_POLICY.split("; ")
     return "; ".join(part for part in parts if not part.startswith("frame-ancestors"))
 
@@ -195,7 +195,7 @@ def index_page() -> str:
 
 
 def card() -> str:
-    """The model card, and what storing the model in 12 bits cost it."""
+    """The model card, with what storing the model in 12 bits costs."""
     text = card_page(load_spec())
     text = text.replace("../../../static/", "static/").replace("../../../docs", "card.html")
     text = replaced(text, ' <a href="card.html">API</a>', "").replace('"../../../"', '"./"')
@@ -216,7 +216,7 @@ def card() -> str:
 
 
 def build_static(out: Path, device: Path) -> None:
-    """The whole page as a folder that works from any host and under any path."""
+    """Build the whole page as a folder that works on any host and under any path."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(PAGE / "static", out / "static", ignore=lambda *_: ["device"])
     shutil.copytree(device, out / "static/device")
@@ -236,7 +236,7 @@ def build_static(out: Path, device: Path) -> None:
 
 
 def packed_bytes(folder: Path) -> int:
-    """Size of the folder as tar.gz, without the copies under gzip of what is in it."""
+    """Size of the folder as tar.gz, without the gzip copies in it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         archive.add(
@@ -246,7 +246,7 @@ def packed_bytes(folder: Path) -> int:
 
 
 def attributes_of(text: str) -> tuple[str, ...]:
-    """What ``--attributes`` names, in the usual order; nothing for PUBLISHED."""
+    """The attributes that ``--attributes`` names, in the usual order; PUBLISHED if it is empty."""
     names = text.split(",") if text else PUBLISHED
     if not set(names) <= set(labels.ATTRIBUTES):
         sys.exit(f"--attributes: name some of {','.join(labels.ATTRIBUTES)}")

@@ -8,8 +8,8 @@
     REFENV/bin/python scripts/mtcnn_reference.py DIR
     python scripts/mtcnn_parity.py golden DIR
 
-Scenes are made from seeds: FairFace test faces on larger canvases, montages of 4 to 30 faces,
-faces turned by up to 20 degrees, darkened, blurred; and 200 pictures without a face.
+Scenes are generated from seeds: FairFace test faces on larger canvases, montages of 4 to 30 faces,
+faces rotated by up to 20 degrees, darkened, blurred; and 200 pictures without a face.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def paste(canvas: ImageArray, face: ImageArray, x: int, y: int, size: int) -> No
 
 
 def scenes(faces: list[ImageArray]) -> Iterator[tuple[str, ImageArray]]:
-    """Name and picture, every one from its own seed."""
+    """Names and pictures, each from its own seed."""
 
     def pick(rng: np.random.Generator) -> ImageArray:
         return faces[int(rng.integers(len(faces)))]
@@ -149,7 +149,7 @@ def make_scenes(fairface: Path, labels: Path, folder: Path) -> None:
 
 
 def match(reference: dict[str, np.ndarray], ours: dict[str, np.ndarray]) -> tuple[int, int]:
-    """How many reference faces have a face of ours with the same box and landmarks, of how many."""
+    """How many reference faces we find with the same box and landmarks, and out of how many."""
     matched = 0
     for box, points in zip(reference["boxes"], reference["landmarks"], strict=True):
         if not len(ours["boxes"]):
@@ -172,7 +172,7 @@ def detect(detector: MTCNN, image: ImageArray) -> dict[str, np.ndarray]:
 def small_faces(faces: np.ndarray) -> Iterator[tuple[ImageArray, list[tuple[float, float]]]]:
     """1080p pictures with faces 40 px wide, and the faces' centres.
 
-    Only faces that are found at their own size count; each is scaled until its box is 40 px wide.
+    Only faces found at their original size are used; each is scaled until its box is 40 px wide.
     """
     detector = MTCNN(threads=1)
     scaled = []
@@ -197,7 +197,7 @@ def small_faces(faces: np.ndarray) -> Iterator[tuple[ImageArray, list[tuple[floa
 
 
 def recall_at_40_px(faces: np.ndarray) -> tuple[int, int]:
-    """How many of ``small_faces`` the default ``min_face_px`` finds, of how many."""
+    """How many of ``small_faces`` the default ``min_face_px`` finds, and out of how many."""
     detector = MTCNN(threads=1)
     hits = total = 0
     for canvas, centres in small_faces(faces):
@@ -266,7 +266,7 @@ def make_golden_scenes(folder: Path) -> None:
 
 
 def make_golden(folder: Path) -> None:
-    """Store the reference's answers on the golden's scenes, rounded to a hundredth of a pixel."""
+    """Store the reference's answers on the golden scenes, rounded to a hundredth of a pixel."""
     found: dict[str, list[dict[str, object]]] = {}
     with np.load(folder / "reference.npz") as reference:
         for name, _ in golden_scenes():

@@ -1,16 +1,18 @@
-"""Which faces MTCNN misses, at which stage, and what further looks where nothing was found bring.
+"""Which faces MTCNN misses, at which stage, and what further looks recover.
 
-    facewise train ... or build_cache first: reads the train split from a face cache
+    facewise train ... or build_cache first: the train split is read from a face cache
     python scripts/mtcnn_parity.py scenes --fairface fairface.tar --labels fairface_labels.csv DIR
     python scripts/mtcnn_recall.py second cache/faces DIR --out docs/results
     python scripts/mtcnn_recall.py portrait cache/faces DIR --out docs/results
     python scripts/mtcnn_recall.py tight cache/faces DIR --out docs/results
 
-Each writes its part of mtcnn-recall.json, and mtcnn-recall.md from all. ``second`` and ``portrait``
-look at FairFace's pictures in their border, ``tight`` at FairFace's and UTKFace's as they are.
+Each command writes its part of mtcnn-recall.json, and mtcnn-recall.md from all parts. ``second``
+and ``portrait`` use FairFace's pictures in a border, ``tight`` FairFace's and UTKFace's without.
+
 False faces are counted on three kinds of pictures: the parity script's 200 drawn ones; FairFace
-train pictures whose eyes, nose and mouth were filled with the picture's mean colour, hair, ears and
-clothes round an empty middle; and patchworks of the corners of such pictures: skin, hair and cloth.
+train pictures with eyes, nose and mouth filled with the picture's mean colour, which leaves hair,
+ears and clothes round an empty middle; and patchworks of corners of FairFace train pictures: skin,
+hair and cloth.
 """
 
 from __future__ import annotations
@@ -48,19 +50,19 @@ SECOND_LOOKS = [
     (0.5, 0.5), (0.5, 0.3), (0.3, 0.5), (0.3, 0.3),
 ]  # fmt: skip
 PROPOSED_AND_REFINED = [(0.6, 0.5), (0.4, 0.7), (0.4, 0.5), (0.4, 0.3)]
-"""Thresholds of P- and R-net to look for a portrait with."""
+"""Thresholds of P- and R-net to try when looking for a portrait."""
 LAST = [0.7, 0.5, 0.3]
-"""And of O-net."""
+"""Thresholds of O-net to try."""
 TURN_DEGREES = 30
 TIMED = 40
 SHIFTS = 1000
 
 View = tuple[Photo, Callable[[Face], Face]]
-"""Another picture of a photo, and the way of its faces back."""
+"""A transformed photo, and the function that maps its faces back."""
 
 
 def is_right(face: Face, usual: FloatArray, border: int, width: int) -> bool:
-    """Whether a face lies about where the data set's faces lie and is of about their size."""
+    """Whether a face has about the position and size of the data set's faces."""
     centre = face.landmarks.mean(axis=0) - border - usual.mean(axis=0)
     eyes = float(np.hypot(*(usual[1] - usual[0])))
     return bool(np.hypot(*centre) < 0.6 * eyes and face.bbox[2] - face.bbox[0] > 0.3 * width)
@@ -84,7 +86,7 @@ def lost_at(detector: MTCNN, rgb: ImageArray) -> str:
 
 
 def blanked(cache: FaceCache, share: float) -> list[ImageArray]:
-    """Pictures without eyes, nose and mouth, in a border."""
+    """Pictures in a border with eyes, nose and mouth painted over."""
     rows = cache.rows("train", "fairface")
     rows = np.random.default_rng(1).choice(rows[cache.found[rows]], FACELESS, replace=False)
     pictures = []
@@ -127,7 +129,7 @@ def mirrored(photo: Photo) -> View:
 
 
 def stretched(photo: Photo) -> View:
-    """With the local contrast evened out."""
+    """The photo with its local contrast equalised."""
     lab = cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(2.0, (4, 4)).apply(lab[..., 0])
     return Photo(np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)), lambda face: face
@@ -202,7 +204,7 @@ Looks = dict[str, tuple[Face, ...]]
 
 
 def second_looks(detector: MTCNN, rgb: ImageArray) -> Looks:
-    """What each of the second looks finds; nothing at all where the first finds a face."""
+    """What each of the second looks finds; empty if the first look finds a face."""
     image = [AreaSource(rgb)]
     proposed = [detector._propose(image[0])]
     if detector._find(image, proposed, detector.thresholds)[0]:
@@ -214,7 +216,7 @@ def second_looks(detector: MTCNN, rgb: ImageArray) -> Looks:
 
 
 def portrait_looks(number: int, detector: MTCNN, chosen: Portrait, rgb: ImageArray) -> Looks:
-    """What each look for a portrait finds; nothing at all where the looks before find a face."""
+    """What each look for a portrait finds; empty if an earlier look finds a face."""
     photo = Photo(rgb)
     if detector.detect(photo):
         return {}
@@ -233,14 +235,14 @@ def portrait_looks(number: int, detector: MTCNN, chosen: Portrait, rgb: ImageArr
         seen = {view: look(view, pnet, rnet) for view in views}
         for name in names:
             faces = [face for view in VIEWS[number][name] for face in seen[view]]
-            for onet in LAST:  # suppression goes from the best on, so faces may be left out later
+            for onet in LAST:  # valid after suppression, which starts with the best face
                 sure = [face for face in faces if face.detection_score > onet]
                 looks[label(name, (pnet, rnet, onet))] = chosen.best(sure, photo)
     return looks
 
 
 VIEWS = [PORTRAIT_VIEWS, TIGHT_VIEWS]
-"""Of the first and of the second of the spec's looks for a portrait."""
+"""Views for the first and second of the spec's looks for a portrait."""
 CHOSEN = ["both", "35 %, mirrored too"]
 
 
@@ -249,13 +251,13 @@ def label(view: str, thresholds: tuple[float, float, float]) -> str:
 
 
 Missed = tuple[ImageArray, int, FloatArray, int]
-"""Bordered picture, its border, where the landmarks lie as a rule, width without border."""
+"""Bordered picture, its border, the usual landmark positions, width without border."""
 
 
 def count(
     looks: Iterable[Looks], missed: Sequence[Missed], false: dict[str, list[Looks]], gate: float
 ) -> dict[str, dict[str, int]]:
-    """A row a look: faces recovered, found elsewhere, and false ones by kind."""
+    """One row per look: faces recovered, found elsewhere, and false ones by kind."""
     rows: dict[str, Counter[str]] = {}
     for (rgb, border, usual, width), found in zip(missed, looks, strict=True):
         for name, faces in found.items():
@@ -297,9 +299,9 @@ def _is_found(row: int, share: float, detector: str) -> bool:
 
 
 def _off(row: int) -> tuple[float, float] | None:
-    """How far the farthest landmark of a picture as it is lies from where it lies in a border, as
-    a share of the face's width: boxes filled up at the edges, and cut off. None where a face is not
-    found.
+    """Largest shift of a landmark when a picture has no border, as a share of the face's width.
+
+    For boxes filled up at the picture's edges, and for boxes cut off; None if a face is not found.
     """
     rgb = _state["cache"].image(row)
     bordered, border = add_border(rgb)
@@ -315,7 +317,7 @@ def _off(row: int) -> tuple[float, float] | None:
 
 
 def landmarks_off(cache: FaceCache, pool: ProcessPoolExecutor) -> dict[str, dict[str, float]]:
-    """Medians of ``_off`` by data set, on a thousand pictures each."""
+    """Medians of ``_off`` by data set, over a thousand pictures each."""
     medians = {}
     for name in ("fairface", "utkface"):
         rows = cache.rows("train", name)[:SHIFTS]
@@ -351,7 +353,7 @@ def bordered(cache: FaceCache, rows: Iterable[int], share: float) -> list[Missed
 def part_of(
     command: str, cache: FaceCache, drawn: list[ImageArray], pool: ProcessPoolExecutor
 ) -> dict[str, Any]:
-    """What one of the commands measures."""
+    """Run the measurements of one command."""
     once = one_look()
     tight = command == "tight"
     share = 0.0 if tight else DETECTION_BORDER
@@ -394,7 +396,7 @@ def part_of(
 
 
 def time_ratio(pictures: Sequence[ImageArray], number: int) -> float:
-    """Processor time with a look over that of the looks before it, where none finds anything."""
+    """Processor time with a look relative to without it, where nothing is found."""
     before, after = MTCNN(threads=1), MTCNN(threads=1)
     before.portraits, after.portraits = before.portraits[:number], after.portraits[: number + 1]
     times: dict[MTCNN, list[float]] = {before: [], after: []}
@@ -408,7 +410,7 @@ def time_ratio(pictures: Sequence[ImageArray], number: int) -> float:
 
 
 def page(parts: dict[str, Any]) -> str:
-    """The Markdown of the parts that have been measured."""
+    """The parts that have been measured, as Markdown."""
     lines: list[str] = []
     if second := parts.get("second"):
         share, lost = second["missed"] / second["pictures"], second["lost_at"]

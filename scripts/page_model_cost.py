@@ -1,10 +1,10 @@
-"""What storing the default model in 12 bits a weight, as the page has it, costs on the val faces.
+"""Measure what the page's 12 bits per weight cost the default model on the val faces.
 
     python scripts/page_model_cost.py    # writes docs/results/page-model.json; needs the data
 
-Each face is found and cut out once; the shipped and the packed model see the same crops. For
-comparison the same with 8 bits. Figures are those of the network itself, before calibration; faces
-that are not found are left out.
+Each face is detected and cropped once; the shipped and the packed model see the same crops. 8 bits
+are measured for comparison. Figures are for the bare network, before calibration; faces that are
+not found are left out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESULT = ROOT / "docs/results/page-model.json"
 
 
 def packed_model(folder: Path, bits: int) -> AttributeModel:
-    """The default model in so many bits, opened as any other."""
+    """The default model packed in ``bits`` bits and opened like any other."""
     spec = load_spec()
     data = pack(onnx.load(spec.weights_path), bits).SerializeToString()
     (folder / f"{bits}.onnx").write_bytes(data)

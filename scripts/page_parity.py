@@ -2,11 +2,10 @@
 
     python scripts/page_parity.py --faces 200 [--write]
 
-Fails where they differ by more than the page promises: from PNG files 2 px and a probability of
-0.01, the same faces and the same abstentions; from JPEG files, whose decoders differ, 99 % of
-probabilities within 0.03. Both run the page's model; the model as shipped, in 16 instead of 12 bits
-a weight, is compared as well, for the record. ``--write`` keeps the figures in
-docs/results/page-parity.json.
+Fails if they differ by more than the page promises: for PNG files, the same faces and abstentions,
+within 2 px and a probability of 0.01; for JPEG files, whose decoders differ, 99 % of probabilities
+within 0.03. Both run the page's model; the model as shipped, with 16 instead of 12 bits per weight,
+is also compared, for the record. ``--write`` stores the figures in docs/results/page-parity.json.
 """
 
 from __future__ import annotations

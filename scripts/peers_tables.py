@@ -1,8 +1,8 @@
-"""The peers' figures on test as tables: docs/results/peers.md, and the short one of the README.
+"""Tables of the peers' figures on test: docs/results/peers.md, and a short one for the README.
 
-bench/accuracy.py writes docs/results/peers.json. facewise's own rows come from the results files of
-the models that ship, as ``facewise evaluate`` wrote them, so scripts/readme_figures.py renders both
-tables anew.
+bench/accuracy.py writes docs/results/peers.json. facewise's own rows come from the shipped models'
+results files, written by ``facewise evaluate``, so scripts/readme_figures.py renders both tables
+again.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ of how good a peer is elsewhere. What another data set costs facewise itself is 
 
 
 def shipped() -> list[dict[str, Any]]:
-    """Results of every model in the package, the default's first."""
+    """Results of every model in the package, the default first."""
     paths = [RESULTS / f"{spec.name}.json" for spec in list_models()]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def stored(path: Path = RESULTS / "peers.json") -> dict[str, Any]:
-    """What bench/accuracy.py wrote."""
+    """The results that bench/accuracy.py wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -93,7 +93,7 @@ def peer_title(name: str, peer: Mapping[str, Any]) -> str:
 
 
 def page(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
-    """All of it as Markdown."""
+    """The whole page as Markdown."""
     peers = result["peers"]
     ours = {s: models[0]["overall"][s] for s in NAMES if s in models[0]["overall"]}
     faces = " and ".join(f"{row['n']:,} of {NAMES[s]}" for s, row in ours.items())
@@ -161,9 +161,9 @@ def _use(peer: Mapping[str, Any]) -> str:
 
 
 def short(result: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
-    """A row a figure, a column a system; of a peer, in brackets, of the faces that it found.
+    """One row per figure, one column per system; a peer's values for found faces in brackets.
 
-    Those that saw a part of test are left to the page, which has intervals.
+    Peers scored on a sample of test appear only on the page, which has intervals.
     """
     ours = [m for m in models if m["model"]["name"] in IN_README]
     peers = {name: peer for name, peer in result["peers"].items() if peer["sample"] is None}
@@ -186,7 +186,7 @@ def _both(metric: str, peer: Mapping[str, Any], data: str) -> str:
 
 
 def write_page(path: Path = RESULTS / "peers.json") -> str:
-    """Render the page beside the results; its text."""
+    """Write the page beside the results and return its text."""
     text = page(stored(path), shipped())
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     return text

@@ -2,9 +2,9 @@
 
     python scripts/quantise.py cache/faces --out docs/results [--keep int8.onnx]
 
-Ranges come from 256 val faces, the figures from the rest of val, through the cache's landmarks and
-the shipping template. Nothing is kept unless ``--keep`` says so: the file would need a calibration,
-a spec and a name of its own. Needs the train extra.
+Ranges come from 256 val faces, figures from the rest of val, using the cache's landmarks and the
+shipped template. The model is discarded unless ``--keep`` is given: it would need its own
+calibration, spec and name. Needs the train extra.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def quantise(spec: ModelSpec, crops: ImageArray, out: Path) -> None:
         model = onnx.load(str(spec.weights_path))
         fold_padding(model, spec.size_px)
         onnx.save(model, str(plain))
-        folded = Path(name) / "folded.onnx"  # weights stored in half become constants again
+        folded = Path(name) / "folded.onnx"  # turns half-precision weights back into constants
         session(plain, folded)
         quantize_static(
             str(folded),
@@ -82,7 +82,7 @@ def quantise(spec: ModelSpec, crops: ImageArray, out: Path) -> None:
 
 
 def times(sessions: dict[str, Any], crops: ImageArray) -> dict[str, float]:
-    """Processor milliseconds a crop, medians, in turns."""
+    """Median processor milliseconds per crop, taking turns."""
     runs: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(ROUNDS):
         for name, each in sessions.items():

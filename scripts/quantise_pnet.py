@@ -1,9 +1,9 @@
-"""Static int8 of P-net: is it faster here, and does the detector still find the golden's faces?
+"""Static int8 of P-net: is it faster here, and does the detector still find the golden faces?
 
     python scripts/quantise_pnet.py [--data ../shared/data] [--out docs/results]
 
-Ranges come from the pyramids of FairFace train faces in their border. Writes pnet-int8.json; no
-int8 file is kept. Needs the train extra.
+Ranges come from the pyramids of FairFace train faces in a border. Writes pnet-int8.json; no int8
+model is kept. Needs the train extra.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TIMED = (640, 480, 1)
 
 
 class Seen:
-    """A session that keeps what it was given."""
+    """A session that records its inputs."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.images = inner, list[FloatArray]()
@@ -57,7 +57,7 @@ class Seen:
 
 
 def pnet_inputs(photos: list[Photo], smallest: float | None = None) -> list[FloatArray]:
-    """All bands of all levels that P-net sees of these photos."""
+    """P-net's inputs for these photos: all bands of all levels."""
     detector = MTCNN(threads=1, min_face_px=smallest)
     seen = detector._networks["pnet"] = Seen(detector._networks["pnet"])  # type: ignore[assignment]
     detector.detect_many(photos)
@@ -82,7 +82,7 @@ def session(path: Path) -> Any:
 
 
 def golden_matches(pnet: Any) -> dict[str, int]:
-    """Faces of the golden that a detector with this P-net finds, and how many it finds in all."""
+    """How many golden faces a detector with this P-net finds, and how many faces in all."""
     detector = MTCNN(threads=1, min_face_px=MIN_FACE_PX, second_look=False)
     detector._networks["pnet"] = pnet
     stored = json.loads((ROOT / "tests/golden/mtcnn.json").read_text(encoding="utf-8"))["scenes"]

@@ -1,4 +1,4 @@
-"""Put the test figures of the models that ship, and the peers', into the README, from their files.
+"""Write the test figures of the shipped models and the peers into the README, from their files.
 
 python scripts/readme_figures.py    # `make evaluate`, `train-small` and `peers` call it
 """
@@ -38,7 +38,7 @@ NAMES = {"utkface": "UTKFace", "fairface": "FairFace"}
 
 
 def worst(results: dict[str, Any], data: str, metric: str) -> str:
-    """The group, or the crossing of groups, that a metric is worst for."""
+    """The group, or intersection of groups, for which a metric is worst."""
     rows = [row for row in results["worst_groups"][data] if row["metric"] == metric]
     if not rows:
         return ""
@@ -48,7 +48,7 @@ def worst(results: dict[str, Any], data: str, metric: str) -> str:
 
 
 def table(models: list[dict[str, Any]]) -> str:
-    """A row a figure, a column a model, and for whom the first one is worst."""
+    """One row per figure, one column per model, and for whom the first model is worst."""
     first = models[0]
     names = [f"{m['model']['name']}@{m['model']['version']}" for m in models]
     lines = [

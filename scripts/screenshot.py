@@ -1,4 +1,4 @@
-"""Write docs/images/app.png: the page with the astronaut's portrait, from a real browser.
+"""Write docs/images/app.png: the page with the astronaut's portrait, in a real browser.
 
 python scripts/screenshot.py
 """

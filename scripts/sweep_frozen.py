@@ -1,13 +1,13 @@
-"""Choose by val with frozen features: minutes, not hours.
+"""Compare framings or head recipes on val with frozen features: minutes, not hours.
 
     python scripts/sweep_frozen.py framing --out docs/results/sweep-framing.json
     python scripts/sweep_frozen.py head --out docs/results/ablation-head.json
 
 ``framing`` computes the face-pretrained backbone's features for each framing of the face (input
-size, distance and height of the eyes) and trains one head on each; ``head`` computes them once and
-takes one ingredient of the head's training away at a time. A Markdown table is written beside the
-JSON. Val is small (a standard error of 0.7 points on gender), so a sixth of train, whole duplicate
-groups, is kept from the head and judged with it: the frozen backbone has seen neither.
+size, distance and height of the eyes) and trains one head on each. ``head`` computes them once and
+removes one ingredient of the head's training at a time. A Markdown table is written beside the
+JSON. Val is small (a standard error of 0.7 points on gender), so a sixth of train, in whole
+duplicate groups, is withheld from the head and added to it: the frozen backbone has seen neither.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ def train_head(
     fresh: bool = False,
     seed: int = 0,
 ) -> AttributeNetwork:
-    """A network whose head was trained on the features of ``train``, and nothing else of it.
+    """A network of which only the head was trained, on the features of ``train``.
 
     Args:
-        known: features of the whole cache by row; rows that neither list names are not read.
-        fresh: a head of random weights in place of the pretrained one.
+        known: features of the whole cache by row; rows in neither list are not read.
+        fresh: start from a random head instead of the pretrained one.
     """
     torch.manual_seed(seed)
     model = make_network(TrainConfig(name="sweep", network=network), cache.folder.parent)
