@@ -1,4 +1,4 @@
-// The page: photos come in, go through the engine one after the other, and are shown.
+// The page: photos are added, pass through the engine one by one, and are shown.
 import { setUpCamera } from "./camera.js";
 import { saveCsv, saveJson, savePicture } from "./downloads.js";
 import { announce, el } from "./dom.js";
@@ -11,21 +11,21 @@ import { count, list, megabytes } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const state = { photos: [], current: null, working: false };
-// Photos that came before the engine was ready; they are not lost.
+// Photos added before the engine was ready.
 const early = [];
 let engine = null, about = null;
-// What the server says of itself, while its page analyses on this device.
+// The server's description, kept while its page analyses on this device.
 let server = null;
-// A switch between the two that is under way: no photo goes anywhere before it has ended.
+// A switch of engines in progress: no photo is processed before it has finished.
 let switching = null;
 
-// The box "Analyse on this device" as the visitor left it: a promise about photos outlives a reload.
+// The state of the box "Analyse on this device": a promise about photos outlives a reload.
 const ON_DEVICE = "facewise-on-device";
 
-// A busy server is asked again by itself so often, where it says to come back soon enough.
+// A busy server is retried automatically this often, if its Retry-After is short enough.
 const MOST_PAUSES = 3, LONGEST_PAUSE_S = 20;
 
-/** A trouble that belongs to no photo: a sentence in place, and a way on where there is one. */
+/** Show a problem that belongs to no photo, with a button to try again where that makes sense. */
 function trouble(title, detail, again = null) {
   $("trouble")?.remove();
   $("notice").before(el("div", { id: "trouble", class: "problem", role: "alert" }, [
@@ -43,15 +43,15 @@ function choose(photo) {
   $("strip").querySelector('[aria-current="true"]')?.focus();
 }
 
-/** The picture as the server sees it where the browser alone would show it on its side, or move it; else the file. */
+/** The picture as the server sees it, if the browser would show it unrotated or animated; else the file. */
 async function seen(file, isMoving) {
   const canvas = (await upright(file)) ?? (isMoving ? await still(file) : null);
   return (canvas && (await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.95)))) ?? file;
 }
 
-/** The picture as an element, or null where this browser cannot show it. */
+/** The picture as an element, or null if this browser cannot show it. */
 async function preview(url, name) {
-  // Dragged from here it would come back as a new photo, or as what is no file.
+  // If dragged from here, it could be dropped as a new photo, or as something that is not a file.
   const image = el("img", { src: url, alt: `The photo ${name}`, draggable: "false" });
   try {
     await image.decode();
@@ -77,7 +77,7 @@ async function add(files) {
     if (failed) start();
     return;
   }
-  // Without the marks that would turn round the page's own words after them.
+  // Remove bidi marks, which would reverse the page's own text after the name.
   const names = [...files].map((file) => file.name.replaceAll(/\p{Bidi_Control}/gu, "") || "pasted.png");
   announce(`${names.length > 1 ? `${names.length} photos` : names[0]} added. Faces are looked for.`);
   const added = await Promise.all([...files].map(async (file, index) => {
@@ -88,7 +88,7 @@ async function add(files) {
   state.photos.push(...added);
   state.current = added[0];
   draw();
-  // On a phone the results fill the screen: the photo above, the first card below it.
+  // On a phone the results fill the screen: the photo, with the first card below it.
   $("results").scrollIntoView({ block: matchMedia("(max-width: 40rem)").matches ? "start" : "nearest" });
   work();
 }
@@ -102,7 +102,7 @@ function refuse(photo) {
   };
 }
 
-/** Wait so many seconds, or until the photo is removed. */
+/** Wait the given number of seconds, or until the photo is removed. */
 const pause = (seconds, signal) => new Promise((resolve) => {
   setTimeout(resolve, seconds * 1000);
   signal.addEventListener("abort", resolve);
@@ -142,7 +142,7 @@ async function analyze(photo) {
   }
 }
 
-/** The first photo that waits; the others may come or go while engines are switched. */
+/** The first waiting photo; the list may change while engines are switched. */
 async function next() {
   await switching;
   return state.photos.find((photo) => photo.waiting);
@@ -155,7 +155,7 @@ async function work() {
     await analyze(photo);
     if (photo.waiting || !state.photos.includes(photo)) continue;
     announce(photo.error ? `${photo.name}: ${photo.error.title}. ${photo.error.detail}` : `${count(photo.answer.faces.length)} found in ${photo.name}.`);
-    // A photo in the background changes its thumbnail only: what is being read stays as it is.
+    // A photo in the background updates only its thumbnail: what the visitor is reading stays.
     if (photo === state.current) draw();
     else renderBar(state, actions);
   }
@@ -175,7 +175,7 @@ function forget(photo) {
   URL.revokeObjectURL(photo.url);
 }
 
-/** The one after it takes its place; focus stays on the button or in the strip, as long as there is one. */
+/** Remove a photo; the next one takes its place. Focus stays on the button or in the strip, while it exists. */
 function remove(photo) {
   const index = state.photos.indexOf(photo), inStrip = $("strip").contains(document.activeElement);
   forget(photo);
@@ -222,12 +222,12 @@ async function copyCurl() {
   const button = $("copy-curl"), text = about.curl(state.current.name);
   try {
     await navigator.clipboard.writeText(text);
-    // As wide as before: the buttons beside it stay where they are.
+    // Keep the width, so that the buttons beside it don't move.
     button.style.minWidth = `${button.getBoundingClientRect().width}px`;
     button.textContent = "Copied";
     announce("The curl command is on the clipboard.");
   } catch {
-    // Without permission (or over plain HTTP) the command is shown to be copied by hand.
+    // Without permission (or over plain HTTP) the command is shown, to be copied by hand.
     $("message").querySelector("pre")?.remove();
     announce("The curl command is shown above the results, to be copied by hand.");
     $("message").prepend(el("pre", { class: "calm", tabindex: "0" }, [text]));
@@ -288,7 +288,7 @@ async function addExample(name) {
   }
 }
 
-/** Names of the data sets that a model itself was trained on, without their licences. */
+/** Names of the data sets that the model itself was trained on, without their licences. */
 const dataSets = (model) => model.data.filter((line) => !/^(pretrained start:|its teacher's) /.test(line)).map((line) => line.split(" (")[0]);
 
 /** What was measured on test faces, in a sentence. */
@@ -310,7 +310,7 @@ function describePage() {
   for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
 }
 
-/** How far the models have come; nothing to see where there is nothing to load. */
+/** Show how much of the models has loaded; null hides the bar. */
 function renderLoading(part) {
   if (part === null) $("loading").replaceChildren();
   else if ($("loading-bar")) $("loading-bar").value = part;
@@ -344,9 +344,9 @@ async function start() {
   }
   acceptKey();
   server = about;
-  // The static page, which has no server, has no box either.
+  // The static page has no server, so it has no box either.
   const wanted = "onDevice" in about && stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) !== null;
-  // Where the server offers it no more, the box still stands between the photos and the server.
+  // Even if the server no longer offers it, a ticked box still keeps photos from the server.
   $("on-device-row").hidden = !about.onDevice && !wanted;
   if (wanted) {
     $("on-device").checked = true;
@@ -364,7 +364,7 @@ const engines = {
   device: () => import("./engine-device.js"),
 };
 
-/** In place of the server while the box is ticked and the models are not there: no photo is sent. */
+/** Replaces the server while the box is ticked and the models are not loaded: no photo is sent. */
 const nowhere = {
   analyze: async () => {
     throw new EngineError("kept_back", "Not analysed, and not sent", "The models for this device could not be loaded. Try again, or untick the box above to send photos to the server.");
@@ -388,9 +388,9 @@ async function switchEngine() {
   }
   engine = nowhere;
   $("privacy").textContent = "No photo is sent.";
-  // The key was the server's business.
+  // Only the server needs a key.
   $("key-form").hidden = true;
-  // The camera's frames are photos, too.
+  // Camera frames are photos too.
   box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();

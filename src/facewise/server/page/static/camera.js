@@ -4,7 +4,7 @@ import { Pace, Rate, Tracks } from "./live.js";
 import { list } from "./words.js";
 
 const LIVE_SIDE_PX = 640;
-/** Boxes that would stand longer than this without a new answer must not look like answers. */
+/** Boxes older than this without a new answer are removed: they must not look current. */
 const STALE_MS = 5000;
 const $ = (id) => document.getElementById(id);
 
@@ -14,13 +14,13 @@ const REASONS = {
   NotReadableError: "The camera is used by another program: close it there, then open the camera again.",
 };
 
-/** @param current gives {engine, about} as they are now: the engine can change while the page is open. */
+/** @param current returns the current {engine, about}: the engine can change while the page is open. */
 export function setUpCamera({ current, onPicture }) {
   const dialog = $("camera"), video = $("video"), viewport = $("viewport");
   let stream = null, live = false, opening = 0, run = 0;
-  // The camera that the visitor changed to, for the next picture, too.
+  // The camera that the visitor switched to, kept for the next picture.
   let chosen = null;
-  // Browsers give a camera to secure contexts only.
+  // Browsers allow cameras only in secure contexts.
   $("camera-hint").hidden = isSecureContext;
   if (!navigator.mediaDevices?.getUserMedia) return;
   $("camera-open").hidden = false;
@@ -44,13 +44,13 @@ export function setUpCamera({ current, onPicture }) {
     if (await begin(mine)) $("shoot").focus();
   }
 
-  /** Show the chosen camera, or one that faces the visitor; whether it came while it was still wanted. */
+  /** Show the chosen camera, or one facing the visitor; returns whether it is still wanted once it runs. */
   async function begin(mine) {
     setEnabled(false);
     try {
       const which = chosen ? { deviceId: { exact: chosen } } : { facingMode: "user" };
       const media = await navigator.mediaDevices.getUserMedia({ video: { ...which, width: { ideal: 1280 } }, audio: false });
-      // Permission can come after the dialog was closed: the camera must not stay on behind it.
+      // Permission can arrive after the dialog was closed: the camera must not stay on.
       if (mine !== opening) {
         stop(media);
         return false;
@@ -62,7 +62,7 @@ export function setUpCamera({ current, onPicture }) {
         setEnabled(false);
         fail("The camera was disconnected: connect it again and reopen this window, or choose a photo.");
       });
-      // A mirror for whoever stands before it; what a phone's back sees is not turned round.
+      // Mirrored for people facing it; a phone's rear camera is not.
       viewport.classList.toggle("mirrored", track.getSettings().facingMode !== "environment");
       video.srcObject = stream;
       await video.play();
@@ -71,7 +71,7 @@ export function setUpCamera({ current, onPicture }) {
       return mine === opening;
     } catch (error) {
       if (chosen && error.name === "OverconstrainedError") {
-        // It is connected no more.
+        // It is no longer connected.
         chosen = null;
         return begin(mine);
       }
@@ -82,7 +82,7 @@ export function setUpCamera({ current, onPicture }) {
 
   const cameras = async () => (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
 
-  /** The next one; the one before is let go first, for phones open one at a time. */
+  /** Switch to the next camera; the previous one is released first, as phones open one at a time. */
   async function change() {
     const mine = ++opening, wasLive = live;
     setEnabled(false);
@@ -94,13 +94,13 @@ export function setUpCamera({ current, onPicture }) {
     $("camera-error").hidden = true;
     const isShown = await begin(mine);
     if (mine !== opening) return;
-    // From one that cannot be started there is a way on.
+    // If a camera cannot be started, the visitor can go on to the next.
     $("other-camera").disabled = false;
     $("other-camera").focus();
     if (isShown && wasLive) setLive(true);
   }
 
-  /** The picture that the camera shows now: a JPEG, or a bitmap for an engine that takes one. */
+  /** The camera's current picture: a JPEG, or a bitmap for an engine that takes one. */
   async function frame(longest = Infinity, asBitmap = false) {
     const scale = Math.min(1, longest / Math.max(video.videoWidth, video.videoHeight));
     const width = Math.round(video.videoWidth * scale), height = Math.round(video.videoHeight * scale);
@@ -112,7 +112,7 @@ export function setUpCamera({ current, onPicture }) {
 
   const clear = () => viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
 
-  /** The video is letterboxed, and mirrored or not; boxes follow it. */
+  /** Draw the boxes over the video, which is letterboxed and may be mirrored. */
   function show(answer, faces) {
     clear();
     const shown = Math.min(viewport.clientWidth / answer.width_px, viewport.clientHeight / answer.height_px);
@@ -128,7 +128,7 @@ export function setUpCamera({ current, onPicture }) {
       node.style.width = `${(right - left) * shown}px`;
       node.style.height = `${(bottom - top) * shown}px`;
       viewport.append(node);
-      // The words stay inside the picture: back from its edges, and below at its top.
+      // Keep the words within the viewport's sides.
       const start = node.offsetLeft + node.clientLeft + words.offsetLeft;
       const within = Math.max(0, Math.min(start, viewport.clientWidth - words.offsetWidth));
       words.style.left = `${words.offsetLeft + within - start}px`;
@@ -139,7 +139,7 @@ export function setUpCamera({ current, onPicture }) {
   function setLive(on) {
     live = on;
     $("go-live").setAttribute("aria-pressed", String(on));
-    // Read out on request only: a region that speaks many times a second helps nobody.
+    // Not a live region: one that speaks many times a second helps nobody.
     $("live-rate").textContent = "";
     if (!on) clear();
     else loop(++run);
@@ -171,7 +171,7 @@ export function setUpCamera({ current, onPicture }) {
         }
         pace.refused();
         next = performance.now() + (error.retryAfterSeconds ?? 0) * 1000;
-        // A slower view is no error.
+        // A slower view alone is not an error.
         if (Math.max(next, begun + pace.gapMs) > answered + STALE_MS) {
           clear();
           $("live-text").textContent = $("live-rate").textContent = "";

@@ -1,9 +1,9 @@
-// A card a face, and the boxes over the photo; each lights up the other.
+// One card per face, and the boxes over the photo; each highlights the other.
 import { ageChart } from "./chart.js";
 import { el } from "./dom.js";
 import { ageWords, capital, groups, list, percent, summary } from "./words.js";
 
-/** From so many faces on, each card is closed to one row. */
+/** With at least this many faces, each card is folded to one row. */
 const MANY = 4;
 
 /** A box lower than this is small. */
@@ -12,12 +12,12 @@ const SMALL_PX = 72;
 /** The height of a number beside a small box. */
 const NUMBER_PX = 20;
 
-/** Draw a face, with some of what is around it, into a square canvas. */
+/** Draw a face, with some of its surroundings, into a square canvas. */
 function crop(image, face, scale, number) {
   if (!image) return null;
   const canvas = el("canvas", { class: "crop", width: 136, height: 136, role: "img", "aria-label": `Face ${number}, cut from the photo` });
   const within = (value, most) => Math.max(0, Math.min(value, most));
-  // A box may reach beyond the picture: there is nothing to see there.
+  // A box may reach beyond the picture, where there is nothing to show.
   const size = [image.naturalWidth, image.naturalHeight];
   const [left, top, right, bottom] = face.bbox.map((v, i) => within(v * scale, size[i % 2]));
   const side = Math.min(Math.max(right - left, bottom - top) * 1.35, ...size);
@@ -34,7 +34,7 @@ function heading(face, number) {
   return el("h3", {}, [title, el("span", { class: "visually-hidden" }, [", "]), el("span", { class: "range" }, [range])]);
 }
 
-/** The labels in a line, for a closed card; a mark where facewise can't tell (the age is in the heading). */
+/** The labels in one line, for a folded card; a mark where facewise can't tell (the age is in the heading). */
 function gist(face) {
   const names = groups(face).map(([name]) => name), unsure = names.filter((name) => face.abstained[name]);
   const sure = names.filter((name) => !face.abstained[name]).map((name) => capital(said(face[name]))).join(", ");
@@ -44,16 +44,16 @@ function gist(face) {
   ]);
 }
 
-/** The likeliest label, or both where it could be either of two. */
+/** The likeliest label, or both if it could be either of two. */
 function said(group) {
   return group.label_set.length === 2 && isTop(group) ? list(group.label_set, "or") : group.label;
 }
 
-/** What facewise does not stand by, one sentence a reason. */
+/** What facewise abstains from, one sentence per reason. */
 function abstentions(face) {
   const byReason = new Map();
   for (const [name, words] of Object.entries(face.abstained)) {
-    // The figures in brackets, with a threshold for each attribute, are for the downloads.
+    // The figures in brackets, with each attribute's threshold, appear only in the downloads.
     const reason = words.replace(/ \(.*\)$/, "");
     byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
   }
@@ -75,7 +75,7 @@ function explanation(about) {
   ]);
 }
 
-/** Whether the labels that it could be are the most probable ones: each label has a threshold of its own. */
+/** Whether the label set holds the most probable labels; it need not, as each label has its own threshold. */
 function isTop({ label_set: set, probabilities }) {
   const least = Math.min(...set.map((label) => probabilities[label]));
   return Object.entries(probabilities).every(([label, p]) => set.includes(label) || p <= least);
@@ -89,7 +89,7 @@ function bars(name, group, isUnsure) {
       el("span", {}, [capital(label)]), el("span", { class: "track", "aria-hidden": "true" }, [fill]), el("span", { class: "value" }, [percent(p)]),
     ]);
   });
-  // Words that the bars contradicted would help nobody.
+  // Leave out a sentence that the bars would contradict.
   const set = group.label_set.length > 1 && isTop(group) ? el("p", { class: "set" }, [`Not clear-cut: ${list(group.label_set, "or")}.`]) : null;
   return el("div", { class: `bars${isUnsure ? " unsure" : ""}` }, [
     el("h4", {}, [`Apparent ${name}`]), el("ul", { "aria-label": `Apparent ${name}` }, rows), set,
@@ -126,12 +126,12 @@ function box(face, index, size, link) {
   return node;
 }
 
-/** On a face that is small on this screen a number inside the box would cover what it points at. */
+/** Move the numbers out of small boxes, where they would cover the face. */
 export function placeNumbers(boxes) {
   const shown = boxes.map((node) => ({ node, high: node.offsetHeight, top: node.offsetTop }));
   for (const { node, high, top } of shown) {
     node.classList.toggle("small", high < SMALL_PX);
-    // It stands above the box then, and below where the picture ends there.
+    // Above the box, or below it where there is no room above.
     node.classList.toggle("low", high < SMALL_PX && top < NUMBER_PX);
   }
 }

@@ -5,7 +5,7 @@ const root = new URL("./", document.baseURI);
 
 const lookUp = (contract, ref) => ref.slice(2).split("/").reduce((at, key) => at[key], contract);
 
-/** A schema with all that it refers to in place; only one within itself, which would never end, stays a reference. */
+/** A schema with its references resolved, except recursive ones, which would never end. */
 function resolve(contract, node, within = []) {
   if (Array.isArray(node)) return node.map((item) => resolve(contract, item, within));
   if (node === null || typeof node !== "object") return node;
@@ -25,10 +25,10 @@ function curl(path, operation) {
   return ["curl", ...key, ...parts, url].join(" ");
 }
 
-/** The names in the pattern of one or more of them with commas, as that of attributes. */
+/** The names in a pattern that matches a comma-separated list of them, such as that of attributes. */
 const namesIn = (pattern) => pattern?.match(/^\^ \*\(([\w|]+)\)\( \*, \*\(\1\)\)\* \*\$$/)?.[1].split("|");
 
-/** What a parameter may be, and what it is if left out. */
+/** The allowed values of a parameter, and its default. */
 function values(schema = {}) {
   const [kind] = [schema, ...(schema.anyOf ?? [])].map((one) => one.type).filter((type) => type && type !== "null");
   const names = kind === "boolean" ? [true, false] : namesIn(schema.pattern);

@@ -1,4 +1,4 @@
-// Building elements. Text is always text: nothing here parses HTML.
+// Builds elements. Text is always text: nothing here parses HTML.
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(node, attributes, children) {

@@ -1,11 +1,11 @@
-// JSON, CSV and the annotated picture, made in the browser from what is on the page.
+// JSON, CSV and the annotated picture, made in the browser from the page's data.
 import { save } from "./dom.js";
 import { placeAnyhow, placeApart } from "./labels.js";
 import { ageWords, groups } from "./words.js";
 
 const base = (name) => name.replace(/\.[^.]*$/, "") || "photo";
 
-/** Photos that have an answer or an error, each with the number that it has on the page: names may be alike. */
+/** Photos that have an answer or an error, with their numbers on the page: names may repeat. */
 const finished = (photos) => photos.map((photo, index) => ({ ...photo, number: index + 1 })).filter((photo) => photo.answer || photo.error);
 
 const named = ({ number, name }) => ({ photo_number: number, photo: name });
@@ -19,7 +19,7 @@ export function saveJson(photos) {
   save(new Blob([JSON.stringify(out, null, 1)], { type: "application/json" }), "facewise.json");
 }
 
-/** One CSV cell; text that a spreadsheet would run as a formula is defused. */
+/** One CSV cell; text that a spreadsheet would run as a formula is made harmless. */
 function cell(value) {
   let text = value === null || value === undefined ? "" : String(value);
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
@@ -44,7 +44,7 @@ function rowOf(photo, face, index) {
   return row;
 }
 
-/** A row a face, and one for each photo without any; the columns of all rows, for engines can differ in attributes. */
+/** One row per face or photo without faces, with the columns of all rows: engines can differ in attributes. */
 export function csvOf(photos) {
   const rows = finished(photos).flatMap((photo) => {
     if (photo.error) return [{ ...named(photo), faces: "", error: photo.error.title, face: "" }];
@@ -56,17 +56,17 @@ export function csvOf(photos) {
   return [columns, ...rows.map((row) => columns.map((name) => row[name]))].map((cells) => cells.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-/** With a mark in front by which Excel knows UTF-8. */
+/** Starts with a byte order mark, by which Excel recognises UTF-8. */
 export const saveCsv = (photos) => save(new Blob(["\ufeff", csvOf(photos)], { type: "text/csv;charset=utf-8" }), "facewise.csv");
 
-/** What a face's label in the picture says. */
+/** The text of a face's label in the picture. */
 function words(face, index) {
   const age = ageWords(face), unsure = (name) => (face.abstained[name] ? "?" : "");
   const parts = [age && `${age.years}${unsure("age")} (${age.low}-${age.high})`, ...groups(face).map(([name, group]) => group.label + unsure(name))];
   return `${index + 1}: ${parts.filter(Boolean).join(", ")}`;
 }
 
-/** Whether it could be made: browsers allow a canvas only so many pixels, and some fewer than others. */
+/** Returns whether it could be made: browsers limit a canvas's pixels, some more than others. */
 export async function savePicture(photo) {
   const { width_px: width, height_px: height, faces } = photo.answer;
   const canvas = document.createElement("canvas");
@@ -85,8 +85,8 @@ export async function savePicture(photo) {
     pen.strokeStyle = "#fff";
     pen.strokeRect(left, top, right - left, bottom - top);
   }
-  // After all boxes, that none cuts through a label. Where they find no room, as in a crowd, the faces' numbers do: the
-  // page and the CSV have them, too.
+  // Drawn after all boxes, so that none cuts through a label. If there is no room, as in a crowd, the faces' numbers
+  // are drawn instead: the page and the CSV have them too.
   const boxes = faces.map((face) => face.bbox);
   const sizes = (texts) => texts.map((text) => [pen.measureText(text).width + size * 0.8, size * 1.5]);
   let texts = faces.map(words), places = placeApart(boxes, sizes(texts), [width, height]);

@@ -1,14 +1,14 @@
 // The engine that runs on this device: the pipeline in a worker (web/src), the models beside it.
-// It exports what the head of engine-server.js says; describe() also loads the models and says how far it is.
+// Exports what the top of engine-server.js lists; describe() also loads the models and reports progress.
 import { EngineError } from "./engine-error.js";
 import { upright } from "./upright.js";
 
 const waiting = new Map();
 let worker = null, loaded = null, count = 0;
-// What is analysed unless a call says otherwise.
+// The default options of a call.
 let usual = null;
 
-/** A frame of the camera goes to the worker as it is: no encoding, no decoding. */
+/** A camera frame goes to the worker unchanged: no encoding, no decoding. */
 export const takesBitmaps = true;
 
 function dead() {
@@ -43,13 +43,13 @@ function ask(message, { onProgress = null, transfer = [] } = {}) {
   });
 }
 
-/** The page's address may say ?webgpu=off, or =any for an adapter in software, which is slow. */
+/** The page's address may say ?webgpu=off, or ?webgpu=any to allow a software adapter, which is slow. */
 function wantedGpu() {
   const wanted = new URLSearchParams(location.search).get("webgpu");
   return wanted === "off" || wanted === "any" ? wanted : "auto";
 }
 
-/** Load what has to be loaded, once; `within` is what a server allows, on its own page. */
+/** Load the models, once; `within` is what a server allows, on its own page. */
 export async function describe({ onProgress = () => {}, within = null } = {}) {
   loaded ??= ask({ kind: "load", webgpu: wantedGpu() }, { onProgress });
   let answer;
@@ -64,13 +64,13 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
   usual = { attributes, coverage: within?.coverage ?? spec.coverage };
   return {
     attributes,
-    // Sorting people by ethnicity as they walk past a camera is never this page's business.
+    // This page never sorts people by ethnicity as they walk past a camera.
     liveAttributes: attributes.filter((name) => name !== "ethnicity"),
     coverage: usual.coverage,
     limits: spec.limits,
     frameGapMs: 0,
     model: spec.model,
-    // These weights' own card, whatever answers on the server.
+    // The card of these weights, whichever model the server runs.
     cardUrl: new URL(within ? `v1/models/${spec.model.name}/card` : "card.html", document.baseURI).href,
     formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
     privacy: "Photos are analysed on this device: they are not sent anywhere.",
@@ -83,7 +83,7 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
 /** Analyse a file or an ImageBitmap, which is used up; describe() must have come first. */
 export async function analyze(source, { attributes = null, signal = null, years = true, coverage = null } = {}) {
   const options = { attributes: attributes ?? usual.attributes, coverage: coverage ?? usual.coverage, years };
-  // Without what the worker's decoder leaves out, too: colour profiles.
+  // Without colour profiles, as in the worker's decoder.
   const canvas = source instanceof Blob && (await upright(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
   if (canvas) source = await createImageBitmap(canvas);
   const transfer = source instanceof ImageBitmap ? [source] : [];

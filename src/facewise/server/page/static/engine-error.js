@@ -1,4 +1,4 @@
-/** What an engine throws: its sentences can be shown as they are. */
+/** The error that engines throw; its sentences can be shown to visitors unchanged. */
 export class EngineError extends Error {
   constructor(code, title, detail, retryAfterSeconds = null) {
     super(detail);

@@ -2,11 +2,11 @@
 //
 //   describe({onProgress})         -> {attributes, liveAttributes, coverage, limits, frameGapMs,
 //                                      model, cardUrl, formats, privacy, curl, onDevice}
-//   analyze(blob, {attributes, coverage, onProgress, signal, years}) -> what POST /v1/analyze answers
-//   setKey(text)   keeps the API key that requests carry; only the engine that asks a server has it
-//   takesBitmaps   true where analyze() takes an ImageBitmap, too; only engine-device.js has it
+//   analyze(blob, {attributes, coverage, onProgress, signal, years}) -> the answer of POST /v1/analyze
+//   setKey(text)   stores the API key for requests; only this engine has it
+//   takesBitmaps   true if analyze() also takes an ImageBitmap; only engine-device.js has it
 //
-// describe() and analyze() throw EngineError, whose sentences can be shown as they are.
+// describe() and analyze() throw EngineError, whose sentences can be shown unchanged.
 
 import { EngineError } from "./engine-error.js";
 import { stored } from "./storage.js";
@@ -14,10 +14,10 @@ import { stored } from "./storage.js";
 const root = new URL("./", document.baseURI);
 const KEY = "facewise-api-key";
 
-// Where nothing is stored, the key lasts as long as the page.
+// If storage is blocked, the key lasts as long as the page.
 let key = stored("sessionStorage", (tab) => tab.getItem(KEY));
 
-/** Headers hold bytes: letters beyond ASCII go as UTF-8, as curl sends them. */
+/** Headers hold bytes: characters beyond ASCII are sent as UTF-8, as curl does. */
 export function setKey(text) {
   key = String.fromCharCode(...new TextEncoder().encode(text.trim()));
   stored("sessionStorage", (tab) => tab.setItem(KEY, key));
@@ -35,7 +35,7 @@ const foreign = () => new EngineError(
   "The answer is not from facewise, but from a proxy or a network's sign-in page: reload this page, then try again.",
 );
 
-/** The JSON of an answer, or null where it is none. */
+/** The parsed JSON of an answer, or null if it is not JSON. */
 function parsed(text) {
   try {
     return JSON.parse(text);
@@ -47,7 +47,7 @@ function parsed(text) {
 function fromProblem(status, text, retryAfter) {
   const problem = parsed(text);
   if (problem?.code) return new EngineError(problem.code, problem.title, problem.detail, Number(retryAfter) || null);
-  // Not ours: a proxy answered.
+  // Not our server's error: a proxy answered.
   if (status === 413) return new EngineError("image_too_large", "The picture is too large", "The server takes smaller files: scale the picture down and try again.");
   if (status === 429 || status === 503 || status === 502 || status === 504) {
     return new EngineError("busy", "The server is busy", "Wait a moment, then try again.", Number(retryAfter) || null);
@@ -55,7 +55,7 @@ function fromProblem(status, text, retryAfter) {
   return new EngineError("internal_error", "The server failed", `It answered ${status}. Try again; if it keeps failing, tell the operator.`);
 }
 
-/** Between two frames of the live view, that other visitors' photos find room, too. */
+/** Least time between two live frames, so that other visitors' photos get their turn. */
 const LEAST_GAP_MS = 250;
 
 export async function describe() {
@@ -92,11 +92,11 @@ export function analyze(blob, { attributes = null, onProgress = () => {}, signal
   if (years) url.searchParams.set("years", "true");
   if (attributes) url.searchParams.set("attributes", attributes.join(","));
   if (coverage !== null) url.searchParams.set("coverage", coverage);
-  // XMLHttpRequest, because fetch still does not tell how far an upload has come.
+  // XMLHttpRequest, because fetch still does not report upload progress.
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", url);
-    // A slow line may take as long as it needs; one on which nothing moves is given up.
+    // A slow connection may take as long as it needs; a stalled one is aborted.
     let waiting;
     let still = false;
     const moved = () => {

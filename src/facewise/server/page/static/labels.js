@@ -1,8 +1,8 @@
-// Where the labels of faces find room in a picture. All boxes are [left, top, right, bottom].
+// Finds room for the labels of faces in a picture. All boxes are [left, top, right, bottom].
 
 const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
 
-/** Above a face or below it, from its left edge or up to its right one; on a face as tall as the picture, at its top. */
+/** Candidates above or below a face, aligned to its left or right edge; at its top if it is as tall as the picture. */
 function places(face, [wide, high], [width, height]) {
   const tops = [face[1] - high, face[3]].filter((top) => top >= 0 && top + high <= height);
   if (!tops.length) tops.push(Math.max(0, face[1]));
@@ -13,7 +13,7 @@ function places(face, [wide, high], [width, height]) {
 }
 
 /**
- * A place for each label, on no other label and on nobody else's face; null where one finds none.
+ * A place for each label, off other labels and other people's faces; null if any label has none.
  * @param sizes [width, height] of each face's label.
  */
 export function placeApart(faces, sizes, picture) {
@@ -27,5 +27,5 @@ export function placeApart(faces, sizes, picture) {
   return taken;
 }
 
-/** The first place of each label, whatever lies there. */
+/** The first candidate for each label, even if it overlaps something. */
 export const placeAnyhow = (faces, sizes, picture) => faces.map((face, index) => places(face, sizes[index], picture)[0]);

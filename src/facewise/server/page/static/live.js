@@ -1,9 +1,9 @@
-// Faces of a live view, followed from frame to frame, their answers smoothed.
+// Follows the faces of a live view from frame to frame and smooths their answers.
 import { ageWords, groups } from "./words.js";
 
-/** Share of a new frame in the smoothed numbers; at ten frames a second most is two thirds of a second old. */
+/** Weight of a new frame in the smoothed numbers; at ten frames a second most is two thirds of a second old. */
 const NEW = 0.3;
-/** Least overlap of a face with itself one frame earlier. */
+/** Least overlap (IoU) of a face with itself one frame earlier. */
 const SAME = 0.3;
 /** Frames that a face may be missing before it is forgotten. */
 const PATIENCE = 3;
@@ -17,7 +17,7 @@ function overlap(a, b) {
 
 const mix = (old, now) => old + NEW * (now - old);
 
-/** Numbers worth smoothing; what facewise doesn't stand by in this frame is left out of them. */
+/** The numbers to smooth, without those that facewise abstains from in this frame. */
 function numbers(face) {
   const out = {};
   const age = face.age && !face.abstained.age ? face.age : null;
@@ -34,7 +34,7 @@ function blend(old, now) {
   return out;
 }
 
-/** Follows faces: feed it each frame's faces, and it gives {bbox, text} to show. */
+/** Tracks faces: given each frame's faces, update() returns {bbox, text} to show. */
 export class Tracks {
   tracks = [];
 
@@ -55,7 +55,7 @@ export class Tracks {
   }
 }
 
-/** How often, lately, facewise stood by each attribute of a face. */
+/** The recent share of frames in which facewise did not abstain, for each attribute of a face. */
 function sureness(track, face) {
   const names = [...(ageWords(face) ? ["age"] : []), ...groups(face).map(([name]) => name)];
   return Object.fromEntries(names.map((name) => {
@@ -78,7 +78,7 @@ function text(track) {
 /** The widest gap that refusals alone make. */
 const WIDEST_MS = 2000;
 
-/** The gap between the starts of two frames: twice as wide after a refusal, and slowly narrow again. */
+/** The gap between the starts of two frames: doubled after a refusal, then slowly reduced. */
 export class Pace {
   constructor(leastMs) {
     this.leastMs = this.gapMs = leastMs;
@@ -93,7 +93,7 @@ export class Pace {
   }
 }
 
-/** Frames a second over the last two seconds. */
+/** Frames per second over the last two seconds. */
 export class Rate {
   times = [];
 

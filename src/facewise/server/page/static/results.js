@@ -1,4 +1,4 @@
-// What is on the page for the photo at hand: strip, stage, message, cards.
+// Shows the current photo: strip, stage, message, cards.
 import { faces, placeNumbers } from "./cards.js";
 import { el } from "./dom.js";
 import { count } from "./words.js";
@@ -40,7 +40,7 @@ const failed = (photos) => photos.filter((photo) => photo.error && !photo.error.
 
 function problem(photo, photos, retry) {
   const { title, detail } = photo.error;
-  // No alert: it was announced, and is shown again whenever its photo is.
+  // Not an alert: it was already announced, and reappears whenever its photo is shown.
   return el("div", { class: "problem" }, [
     el("h3", {}, [title]), el("p", {}, [detail]),
     photo.error.isFinal ? null : el("div", { class: "row" }, [
@@ -58,7 +58,7 @@ const noFace = () => el("div", { class: "calm" }, [
 function stage(photo, boxes) {
   if (photo.image) return [photo.image, ...boxes];
   if (!photo.answer) return [];
-  // A browser that cannot show the format (HEIC, TIFF) still gets the boxes, on a blank of its shape.
+  // A browser that cannot show the format (HEIC, TIFF) still gets the boxes, on a blank of the same shape.
   const kind = photo.name.match(/\.(\w{2,5})$/)?.[1].toUpperCase();
   const text = `This browser can't show this ${kind ? `${kind} ` : ""}picture${boxes.length ? "; the boxes are where the faces are" : ""}.`;
   const blank = el("div", { class: "blank" }, [el("p", {}, [text])]);
@@ -74,7 +74,7 @@ function caption(photo) {
   return `${name} · ${width} × ${height} · ${found}${photo.answer.more_faces ? " · smaller faces were left out" : ""}`;
 }
 
-/** On a phone the strip is one row that scrolls: a photo that comes to be shown comes into sight there. */
+/** Scroll the strip, which is a single row on phones, to a newly shown photo. */
 function bringIntoSight(photo) {
   const row = $("strip"), chosen = row.querySelector('[aria-current="true"]');
   if (!chosen || photo === inSight) return;
@@ -82,14 +82,14 @@ function bringIntoSight(photo) {
   row.scrollLeft = chosen.parentElement.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2;
 }
 
-/** The strip and the buttons, which change while photos finish; focus in the strip stays. */
+/** Redraw the strip and the buttons, which change as photos finish; focus in the strip is kept. */
 export function renderBar(state, actions) {
   const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
   $("strip").replaceChildren(...strip(state.photos, state.current, actions));
   bringIntoSight(state.current);
-  // After the last one is removed, the one before it.
+  // After the last one is removed, focus the one before it.
   if (focused >= 0) [...$("strip").querySelectorAll("button")].slice(0, focused + 1).at(-1)?.focus();
-  // One slow photo keeps nobody from the others: the buttons say how many are in the file.
+  // One slow photo does not hold up the others: the buttons say how many are in the file.
   const all = state.photos.length, done = state.photos.filter((item) => item.answer || item.error).length;
   for (const [id, kind] of [["save-json", "JSON"], ["save-csv", "CSV"]]) {
     const text = done && done < all ? `${kind} (${done} of ${all})` : kind;
@@ -100,7 +100,7 @@ export function renderBar(state, actions) {
   if ($("retry-all")) Object.assign($("retry-all"), { hidden: again < 2, textContent: `Try all ${again} again` });
 }
 
-/** Draw everything anew for the photo at hand. */
+/** Redraw everything for the current photo. */
 export function render(state, about, actions) {
   const photo = state.current;
   document.body.classList.toggle("has-photos", Boolean(photo));
@@ -121,7 +121,7 @@ export function render(state, about, actions) {
 
 const folds = () => [...$("cards").querySelectorAll(".fold")];
 
-/** What the button over closed cards says, and whether there are any. */
+/** Update the button that opens all folded cards; hidden if there are none. */
 export function renderFolds() {
   $("open-all").hidden = !folds().length;
   $("open-all").textContent = folds().every((fold) => fold.open) ? "Close all" : "Open all";
@@ -132,12 +132,12 @@ export function toggleFolds() {
   for (const fold of folds()) fold.open = open;
 }
 
-/** Only the bar moves while an upload does: a full redraw would throw focus away. */
+/** Update only the bar during an upload: a full redraw would lose focus. */
 export function renderProgress(photo) {
   $("message").replaceChildren(progress(photo));
 }
 
-/** Paper cannot be opened: all cards are, while the page is printed. */
+/** Open all cards while the page is printed: on paper nobody can. */
 export function openFoldsInPrint() {
   let closed = [];
   addEventListener("beforeprint", () => {

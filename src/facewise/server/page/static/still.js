@@ -1,10 +1,10 @@
-// Animations: only their first frame is analysed, so only that one is shown. Whether a file is one
-// stands in its container; browsers do not all say.
+// Animations: only their first frame is analysed, so only that one is shown. They are recognised by
+// their containers, since not all browsers report them.
 
 const text = (bytes, at, length) => String.fromCharCode(...bytes.subarray(at, at + length));
 const read = async (blob, from, to) => new Uint8Array(await blob.slice(from, to).arrayBuffer());
 
-/** Whether a GIF has a second picture: its blocks are gone through, for nothing in its head says so. */
+/** Whether a GIF has a second picture, found by walking its blocks: its header doesn't say. */
 function hasTwo(gif) {
   const table = (flags) => (flags & 0x80 ? 3 << ((flags & 7) + 1) : 0);
   let at = 13 + table(gif[10]), pictures = 0;
@@ -22,7 +22,7 @@ function hasTwo(gif) {
   return false;
 }
 
-/** Whether a PNG announces frames, which it does before its first pixels. */
+/** Whether a PNG declares frames, which it does before its first pixels. */
 async function isAnimatedPng(blob) {
   for (let at = 8; at + 8 < blob.size; ) {
     const head = await read(blob, at, at + 8);
@@ -42,12 +42,12 @@ export async function isAnimated(blob) {
     if (text(head, 4, 8) === "ftypavis") return true;
     return text(head, 1, 3) === "PNG" && (await isAnimatedPng(blob));
   } catch {
-    // No file: whoever reads it next says so.
+    // Not readable: the next reader reports it.
     return false;
   }
 }
 
-/** A canvas with the first frame, or null where the browser cannot read it. */
+/** A canvas with the first frame, or null if the browser cannot read it. */
 export async function still(blob) {
   try {
     const bitmap = await createImageBitmap(blob);

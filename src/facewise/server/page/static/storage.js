@@ -1,4 +1,4 @@
-/** What the browser keeps, in `sessionStorage` or `localStorage`; null where site data is blocked, for then both throw. */
+/** Access `sessionStorage` or `localStorage`; null if site data is blocked, in which case both throw. */
 export function stored(name, use) {
   try {
     return use(window[name]);

@@ -1,9 +1,9 @@
-// WebP photos that lie on their side: browsers differ in whether they heed the orientation in a
-// WebP's EXIF, the server always does. So it is read here, taken out, and the picture turned.
+// WebP photos lying on their side: browsers differ in whether they apply a WebP's EXIF orientation,
+// while the server always does. So it is read and reset here, and the picture rotated.
 
 const RIFF = 0x52494646, WEBP = 0x57454250, EXIF = 0x45584946, EXIF_PREFIX = 0x45786966, ORIENTATION = 0x0112;
 
-/** Where a WebP file's orientation stands, what it is, and in which byte order; null without one. */
+/** Offset, value and byte order of a WebP file's orientation; null if it has none. */
 function orientation(view) {
   for (let at = 12; at + 8 <= view.byteLength; ) {
     const size = view.getUint32(at + 4, true);
@@ -24,7 +24,7 @@ function inTiff(view, start) {
   return null;
 }
 
-/** What turns a picture of this size upright: a matrix for each EXIF orientation from 2 to 8. */
+/** Matrices that turn a picture of this size upright, for the EXIF orientations 2 to 8. */
 const turns = (width, height) => ({
   2: [-1, 0, 0, 1, width, 0],
   3: [-1, 0, 0, -1, width, height],
@@ -35,7 +35,7 @@ const turns = (width, height) => ({
   8: [0, -1, 1, 0, 0, width],
 });
 
-/** A canvas with the picture turned upright, or null where the browser's own way will do. */
+/** A canvas with the picture turned upright, or null if the browser's own handling suffices. */
 export async function upright(blob, options = {}) {
   try {
     const head = new DataView(await blob.slice(0, 12).arrayBuffer());
@@ -54,7 +54,7 @@ export async function upright(blob, options = {}) {
     bitmap.close();
     return canvas;
   } catch {
-    // Damaged, or no file: whoever reads it next says so.
+    // Damaged or not readable: the next reader reports it.
     return null;
   }
 }

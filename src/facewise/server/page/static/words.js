@@ -12,14 +12,14 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 /** Attributes of a face that are distributions over a few labels. */
 export const groups = (face) => Object.entries(face).filter(([, value]) => value?.probabilities && value.label_set && !value.years);
 
-/** "31, between 24 and 39", or null where age is off. */
+/** "31, between 24 and 39", or null if age is off. */
 export function ageWords(face) {
   if (!face.age) return null;
   const [low, high] = face.age.interval_years;
   return { years: Math.round(face.age.years), low, high };
 }
 
-/** One line on a face, for labels and screen readers. */
+/** A one-line summary of a face, for labels and screen readers. */
 export function summary(face) {
   const parts = [];
   const age = ageWords(face);
