@@ -1,4 +1,4 @@
-// Compile web/kernels to WebAssembly: compileKernels() gives its bytes.
+// Compile web/kernels to WebAssembly: compileKernels() returns its bytes.
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import asc from "assemblyscript/asc";

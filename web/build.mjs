@@ -1,4 +1,4 @@
-// Bundle the worker and put ONNX Runtime's WebAssembly beside it: node build.mjs OUTPUT-FOLDER
+// Bundle the worker and copy ONNX Runtime's WebAssembly beside it: node build.mjs OUTPUT-FOLDER
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";

@@ -1,2 +1,2 @@
-// A test that hangs is stopped; one on a busy machine is not.
+// Stops a test that hangs, but not one on a busy machine.
 export default { test: { testTimeout: 120_000 } };

@@ -3,10 +3,10 @@ import * as api from "./node_modules/@vladmandic/face-api/dist/face-api.esm.js";
 
 const options = new api.TinyFaceDetectorOptions({ inputSize: 224 });
 
-/** @param tiny take the smaller of its two networks for landmarks. */
+/** @param tiny use the smaller of its two landmark networks. */
 export async function load(tiny) {
   api.tf.setWasmPaths(new URL("node_modules/@tensorflow/tfjs-backend-wasm/dist/", import.meta.url).href);
-  // Its plain JavaScript backend is many times slower: no fair comparison.
+  // Its plain JavaScript backend is many times slower and would not be a fair comparison.
   if (!(await api.tf.setBackend("wasm"))) throw new Error("no WebAssembly backend");
   await api.tf.ready();
   const landmarks = tiny ? "faceLandmark68TinyNet" : "faceLandmark68Net";
@@ -15,7 +15,7 @@ export async function load(tiny) {
   return { backend: api.tf.getBackend(), simd: api.tf.env().get("WASM_HAS_SIMD_SUPPORT"), threads: api.tf.env().get("WASM_HAS_MULTITHREAD_SUPPORT") };
 }
 
-/** One file, from its bytes to faces: how many there are, and the milliseconds it took. */
+/** Process one file, from bytes to faces: the number of faces and the milliseconds taken. */
 export async function analyze(bytes, tiny) {
   const started = performance.now();
   const bitmap = await createImageBitmap(new Blob([bytes]));

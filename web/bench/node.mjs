@@ -1,11 +1,11 @@
-// face-api or human under Node.js on their WebAssembly backend, one thread, timed on request.
+// Runs face-api or human under Node.js on WebAssembly, one thread, and times them on request.
 //
 //     node node.mjs face-api|human [way]
 //
-// Speaks as bench/worker.py does: a line of JSON a call, {job, pixels, width, height}, answered by
-// one with milliseconds, the number of faces and, of job "detect", their boxes, xyxy; of job
-// "people", each one's box, age and gender, or the error. `pixels` is a file of RGB bytes: neither
-// package brings a JPEG decoder for Node.js, so theirs is not counted.
+// Same protocol as bench/worker.py: one line of JSON per call, {job, pixels, width, height}, answered
+// by one with milliseconds, the number of faces and, for job "detect", their boxes, xyxy; for job
+// "people", each face's box, age and gender, or the error. `pixels` is a file of RGB bytes: neither
+// package includes a JPEG decoder for Node.js, so decoding is not counted.
 import { createRequire } from "node:module";
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -19,7 +19,7 @@ console.log = console.info = console.warn = console.error; // answers only on st
 
 const xyxy = (x, y, width, height) => [x, y, x + width, y + height];
 
-/** The first, at its detector's defaults, is what is timed; "ssd" looks as its demo for WASM does. */
+/** The first, with its detector's defaults, is the one timed; "ssd" is set up like its WASM demo. */
 const FACE_API = {
   quick: { detector: "tinyFaceDetector", tinyLandmarks: true },
   tiny: { detector: "tinyFaceDetector" },
@@ -42,7 +42,7 @@ async function faceApi(way = "quick") {
     await api.nets[net].loadFromDisk(join(packages, "@vladmandic/face-api/model"));
   }
   const Options = way === "ssd" ? api.SsdMobilenetv1Options : api.TinyFaceDetectorOptions;
-  const options = new Options(set); // 416 px if not said
+  const options = new Options(set); // 416 px by default
   return async (job, pixels, shape) => {
     const image = tf.tensor3d(pixels, shape, "int32");
     const search = api.detectAllFaces(image, options);
@@ -55,7 +55,7 @@ async function faceApi(way = "quick") {
   };
 }
 
-/** With the mesh, its default, a face must please that, too; "plain" is what is timed. */
+/** With the mesh, its default, a face must pass that too; "plain" is the one timed. */
 const HUMAN = {
   plain: { mesh: false, rotation: false },
   mesh: { mesh: true, rotation: false },
@@ -63,7 +63,7 @@ const HUMAN = {
 };
 
 async function human(way = "plain") {
-  // It reads its models by fetch, which knows no files here.
+  // It loads its models with fetch, which cannot read files here.
   globalThis.fetch = async (url) => new Response(await readFile(fileURLToPath(url)));
   const backend = require("@tensorflow/tfjs-backend-wasm");
   backend.setThreadsCount(1);
@@ -74,7 +74,7 @@ async function human(way = "plain") {
     backend: "wasm",
     wasmPath: wasm,
     modelBasePath: `file://${join(packages, "@vladmandic/human/models/")}`,
-    cacheSensitivity: 0, // every call anew
+    cacheSensitivity: 0, // no caching between calls
     debug: false,
     filter: off,
     body: off,
@@ -91,7 +91,7 @@ async function human(way = "plain") {
       attention: off,
       antispoof: off,
       liveness: off,
-      description: { enabled: true, skipFrames: 0, skipTime: 0, minConfidence: 0 }, // a gender of all
+      description: { enabled: true, skipFrames: 0, skipTime: 0, minConfidence: 0 }, // a gender for everyone
     },
   });
   await engine.load();
@@ -101,7 +101,7 @@ async function human(way = "plain") {
     const found = await engine.detect(image);
     engine.tf.dispose(image);
     if (found.error) throw new Error(found.error);
-    // It leaves out an age that is 0, as it says of babies.
+    // It omits an age of 0, which it gives to babies.
     return found.face.map(({ box, age = 0, gender }) => ({ box: xyxy(...box), age, gender }));
   };
 }

@@ -1,12 +1,13 @@
 // Convolution and pooling of MTCNN's networks in WebAssembly SIMD: AssemblyScript, compiled by
-// build.mjs. Pictures lie pixel by pixel, float32, their channels filled up to a multiple of four.
+// build-kernels.mjs. Pictures are stored pixel by pixel, float32, with channels padded to a multiple
+// of four.
 //
-// ONNX Runtime's convolution first copies each window out and is slow where channels are few; these
-// read the windows where they lie. Measured: twice to three times as fast (docs/device.md).
+// ONNX Runtime's convolution first copies each window and is slow with few channels; these kernels
+// read windows in place. Measured: two to three times as fast (docs/device.md).
 
 /** Bytes of a vector: four float32. */
 const VECTOR = 16;
-/** Output pixels for which one block of weights is used before the next: both stay in the cache. */
+/** Output pixels computed with one block of weights before the next: both stay in the cache. */
 const CHUNK = 128;
 
 // @ts-ignore: decorator
@@ -15,7 +16,7 @@ function add(sum: v128, x: v128, y: v128): v128 {
   return f32x4.add(f32x4.mul(x, y), sum);
 }
 
-/** PReLU; a slope of 1 leaves the line straight. */
+/** PReLU; a slope of 1 is the identity. */
 // @ts-ignore: decorator
 @inline
 function bend(x: v128, slope: v128): v128 {
@@ -23,7 +24,7 @@ function bend(x: v128, slope: v128): v128 {
   return f32x4.add(f32x4.max(x, zero), f32x4.mul(slope, f32x4.min(x, zero)));
 }
 
-/** Four output pixels, eight channels. `p0` to `p3` are the first input numbers of their windows. */
+/** Four output pixels, eight channels. `p0` to `p3` point to the first inputs of their windows. */
 // @ts-ignore: decorator
 @inline
 function fourByEight(p0: usize, p1: usize, p2: usize, p3: usize, stride: i32, rows: i32, run: i32, weights: usize, bias: usize, slope: usize, out: usize, step: usize): void {
@@ -93,11 +94,11 @@ function fourByFour(p0: usize, p1: usize, p2: usize, p3: usize, stride: i32, row
 }
 
 /**
- * Convolution and PReLU. Strides and runs count bytes.
+ * Convolution and PReLU. Strides and runs are in bytes.
  *
- * A window is `rows` runs of `run` bytes, `stride` apart; that of the next output pixel begins
- * `pixel` further. Dense layers are one row of windows side by side. Of fewer than four output
- * pixels in all, four are written nonetheless: the input must be as long.
+ * A window is `rows` runs of `run` bytes, `stride` apart; the next output pixel's begins `pixel`
+ * later. Dense layers are one row of adjacent windows. Four output pixels are written even if there
+ * are fewer in all, so the input must be long enough.
  */
 export function convolve(input: usize, stride: i32, pixel: i32, rows: i32, run: i32, layer: usize, out: usize, width: i32, height: i32, channels: i32): void {
   const step = channels * 4;
@@ -109,7 +110,7 @@ export function convolve(input: usize, stride: i32, pixel: i32, rows: i32, run: 
     for (let channel = 0; channel < channels; ) {
       const isEight = channel + 8 <= channels;
       for (let at = chunk; at < limit; at += 4) {
-        const first = max(0, min(at, total - 4)); // the last four overlap those before
+        const first = max(0, min(at, total - 4)); // the last four overlap the previous ones
         let y = first / width, x = first % width;
         const p0 = input + y * stride + x * pixel;
         if (++x == width) x = 0, y++;
@@ -128,7 +129,7 @@ export function convolve(input: usize, stride: i32, pixel: i32, rows: i32, run: 
   }
 }
 
-/** Maximum over windows of `size` pixels a side, every second pixel; windows end where the picture does. */
+/** Max pooling over windows of `size` pixels a side, stride 2; windows end at the picture's edge. */
 export function pool(input: usize, width: i32, height: i32, channels: i32, size: i32, out: usize, columns: i32, rows: i32): void {
   const step = channels * 4;
   const stride = width * step;

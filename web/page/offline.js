@@ -1,2 +1,2 @@
-// Keep the page for use without a network, where the browser can.
+// Keep the page for offline use, if the browser can.
 navigator.serviceWorker?.register("sw.js").catch(() => {});

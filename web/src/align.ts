@@ -4,7 +4,7 @@ import type { Crop, Face, Photo } from "./types.ts";
 /** Two rows of three: crop = M[:, :2] @ photo + M[:, 2]. */
 export type Transform = readonly [number, number, number, number, number, number];
 
-/** A picture in a flat array, `channels` bytes a pixel, of which the first three are RGB. */
+/** A picture in a flat array, `channels` bytes per pixel, the first three of them RGB. */
 interface Raster {
   data: Uint8ClampedArray | Uint8Array;
   width: number;
@@ -13,7 +13,7 @@ interface Raster {
 }
 
 /**
- * The similarity that brings landmarks nearest to a template, in the least-squares sense.
+ * The similarity transform that best maps landmarks onto a template, in the least-squares sense.
  *
  * @param landmarks x, y pairs in pixels of the photo.
  * @param template where they should fall, pixels of the crop.
@@ -59,7 +59,7 @@ function invert([a, b, c, d, e, g]: Transform): Transform {
   return [ia, ib, -(ia * c + ib * g), id, ie, -(id * c + ie * g)];
 }
 
-/** Area-averaged resize, each pixel weighed by the share of it that a window covers; RGB out. */
+/** Area-averaged resize, each pixel weighted by the share of it that a window covers; RGB out. */
 export function resizeMean(source: Raster, columns: number, rows: number): Raster {
   const across = weights(source.width, columns);
   const down = weights(source.height, rows);
@@ -84,7 +84,7 @@ export function resizeMean(source: Raster, columns: number, rows: number): Raste
         g += line[x * 3 + 1] * share;
         b += line[x * 3 + 2] * share;
       }
-      // A hair above one half, so that sums of shares round as whole numbers would.
+      // Slightly above one half, so that sums of shares round as exact sums would.
       out[at] = Math.floor(r + 0.5 + 1e-9);
       out[at + 1] = Math.floor(g + 0.5 + 1e-9);
       out[at + 2] = Math.floor(b + 0.5 + 1e-9);
@@ -93,7 +93,7 @@ export function resizeMean(source: Raster, columns: number, rows: number): Raste
   return { data: out, width: columns, height: rows, channels: 3 };
 }
 
-/** Windows of `length / count` pixels each, and what share of a window's mean a pixel is. */
+/** Windows of `length / count` pixels each, and each pixel's weight in its window's mean. */
 function weights(length: number, count: number) {
   const size = length / count;
   const first = new Int32Array(count);
@@ -107,7 +107,7 @@ function weights(length: number, count: number) {
   return { first, last, share };
 }
 
-/** Bilinear sampling: the crop's pixels at their places in the photo, grey where it ends. */
+/** Bilinear sampling of the crop's pixels from the photo, grey outside of it. */
 function sample(source: Raster, transform: Transform, size: number, border: number): Crop {
   const { data, width, height, channels } = source;
   const [a, b, c, d, e, g] = invert(transform).map(Math.fround);
@@ -140,7 +140,7 @@ function sample(source: Raster, transform: Transform, size: number, border: numb
   return out;
 }
 
-/** Average the part of the picture that the crop covers down by a whole factor. */
+/** Shrink the part of the picture that the crop covers by a whole factor, averaging. */
 function shrink(
   source: Raster,
   transform: Transform,
@@ -159,7 +159,7 @@ function shrink(
   const bottom = clip(Math.ceil(Math.max(...ys)) + factor, top + 1, source.height);
   const columns = Math.max(1, Math.floor((right - left) / factor));
   const rows = Math.max(1, Math.floor((bottom - top) / factor));
-  // Whole blocks only, as in Python; what is left over is margin.
+  // Whole blocks only, as in Python; the remainder is margin.
   const width = Math.min(right - left, columns * factor);
   const height = Math.min(bottom - top, rows * factor);
   const { channels } = source;
@@ -170,7 +170,7 @@ function shrink(
   }
   const small = resizeMean({ data: part, width, height, channels }, columns, rows);
   const [across, down] = [width / columns, height / rows];
-  // Pixel centres, not corners, correspond: small x is at photo left + (x + 0.5) * across - 0.5.
+  // Pixel centres correspond, not corners: small x is at photo left + (x + 0.5) * across - 0.5.
   const [x0, y0] = [left + 0.5 * across - 0.5, top + 0.5 * down - 0.5];
   const [p, q, r, s, t, u] = transform;
   return [
@@ -179,7 +179,7 @@ function shrink(
   ];
 }
 
-/** Cut a square crop out of a photo; where it is much smaller than the face, average first. */
+/** Cut a square crop out of a photo; if it is much smaller than the face, average first. */
 export function warp(photo: Photo, transform: Transform, size: number, border: number): Crop {
   let source: Raster = { data: photo.rgba, width: photo.width, height: photo.height, channels: 4 };
   const scale = Math.hypot(transform[0], transform[3]);

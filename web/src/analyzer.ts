@@ -84,7 +84,7 @@ export class Analyzer {
     return { name, version, sha256 };
   }
 
-  /** Calibrate: probabilities of one face to its answer. */
+  /** Calibrate the probabilities of one face into its answer. */
   private answer(face: Face, crop: Crop, raw: Raw, options: Options): FaceAnswer {
     const { calibration, spec } = this;
     const { coverage } = options;

@@ -1,4 +1,4 @@
-// A batch of aligned crops to probabilities, not yet calibrated; see attributes.py.
+// Turns a batch of aligned crops into uncalibrated probabilities; see attributes.py.
 import { AGES } from "./labels.ts";
 import type { Network } from "./models.ts";
 import type { AttributeSpec } from "./spec.ts";

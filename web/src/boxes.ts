@@ -1,16 +1,16 @@
-// Boxes as flat float32 arrays, four numbers a box, xyxy; see boxes.py. Single precision where the
-// Python code has it, so that a box on the edge of a threshold falls to the same side.
+// Boxes as flat float32 arrays, four numbers per box, xyxy; see boxes.py. Single precision where the
+// Python code uses it, so that a box close to a threshold falls on the same side.
 
 const f = Math.fround;
 
-/** Places of a logit that decide which of two boxes is better: engines differ by some 1e-5. */
+/** Decimals of a logit used for ranking boxes: engines differ by about 1e-5. */
 const LOGIT_DECIMALS = 3;
 
 /**
- * Greedy non-maximum suppression. Of equally good boxes the first is the better one: in a cascade
- * the one that the stage before preferred.
+ * Greedy non-maximum suppression. Ties go to the first box, which in a cascade is the one that the
+ * previous stage preferred.
  *
- * @param logits of a face; probabilities near 1 are too coarse to tell boxes apart.
+ * @param logits face logits; probabilities near 1 are too coarse to tell boxes apart.
  * @returns indices of the boxes kept, best first.
  */
 export function nonMaximumSuppression(
@@ -67,7 +67,7 @@ export function refine(boxes: Float32Array, regression: Float32Array, extent: nu
   }
 }
 
-/** The square of the longer side round each box's centre, in place. */
+/** Replace each box by the square of its longer side about its centre, in place. */
 export function toSquares(boxes: Float32Array): void {
   for (let i = 0; i < boxes.length; i += 4) {
     const width = f(boxes[i + 2] - boxes[i]);

@@ -1,5 +1,5 @@
-// Stored calibration, applied: temperatures, conformal intervals and label sets, abstention. The
-// form of what is stored, and the reasons for it, are in calibration.py.
+// Applies the stored calibration: temperatures, conformal intervals and label sets, abstention. Its
+// format, and the reasons for it, are in calibration.py.
 import { AGES, expectedAge } from "./labels.ts";
 import type { Quality } from "./types.ts";
 
@@ -26,11 +26,11 @@ export interface StoredCalibration {
 /** The measures that a gate can name. */
 export type Measures = Quality & { detection_score: number };
 
-/** One stored number alone stands for all. */
+/** A single stored number applies to all. */
 const at = (values: Thresholds, i: number): number =>
   typeof values === "number" ? values : values[i];
 
-/** A stored level: 0.9 is written "0.9". */
+/** The entry stored for a level; 0.9 is stored as "0.9". */
 function level<T>(levels: Record<string, T> | undefined, coverage: number): T | undefined {
   if (!levels) return undefined;
   const key = Object.keys(levels).find((name) => Number(name) === coverage);
@@ -101,7 +101,7 @@ export class Calibration {
     let last = 0;
     for (let year = 1; year <= AGES; year++) {
       const age = ageBand(year, intervals?.age_starts_years ?? [1]);
-      // Levels are fitted apart, and may cross where faces are few: the larger threshold counts.
+      // Levels are fitted separately and may cross where faces are few: the larger threshold counts.
       const t = Math.max(...upTo.map(([, by]) => at(by.band, band) + at(by.age, age)));
       if (Math.max(Math.abs(year - mean) - 0.5, 0) / std <= Math.max(t, 0)) {
         if (!first) first = year;
@@ -128,9 +128,9 @@ export class Calibration {
   }
 
   /**
-   * What not to stand by, and why.
+   * The attributes to abstain from, with reasons.
    *
-   * @param interval the 90 % age interval; null where age is off.
+   * @param interval the 90 % age interval; null if age is off.
    * @param top largest probability by attribute, for those that are on.
    */
   abstentions(

@@ -1,4 +1,4 @@
-// Errors whose sentences can be shown as they are; the codes are the REST API's.
+// Errors whose sentences can be shown unchanged, with the REST API's codes.
 
 export class ImageError extends Error {
   constructor(
@@ -10,7 +10,7 @@ export class ImageError extends Error {
   }
 }
 
-/** The files of the page cannot be fetched, or are not the ones that were built. */
+/** The page's files cannot be fetched, or are not from this build. */
 export class ModelError extends Error {
   readonly code = "model_unavailable";
   readonly title = "The models could not be loaded";

@@ -1,4 +1,4 @@
-// The only decoder: an encoded picture, or a frame, to one upright photo; see images.py.
+// The only decoder: turns an encoded picture or a frame into an upright photo; see images.py.
 import { ImageError } from "./errors.ts";
 import type { Limits } from "./spec.ts";
 import type { Photo } from "./types.ts";
@@ -43,8 +43,8 @@ async function decode(source: Blob | ImageBitmap): Promise<ImageBitmap> {
 }
 
 /**
- * Decode a picture: EXIF orientation applied, transparency laid on white, colour profiles not
- * applied; of an animation the first frame counts.
+ * Decode a picture, or the first frame of an animation: EXIF orientation is applied, transparency
+ * laid on white, colour profiles ignored.
  *
  * @param source a file, or a frame, which is closed.
  */
@@ -67,7 +67,7 @@ export async function loadPhoto(source: Blob | ImageBitmap, limits: Limits): Pro
     pen.fillRect(0, 0, width, height);
     pen.drawImage(bitmap, 0, 0);
     const rgba = pen.getImageData(0, 0, width, height).data;
-    // Safari gives zeros for a canvas of more pixels than it allows, and says nothing.
+    // Safari silently returns zeros for a canvas above its pixel limit.
     if (rgba[3] === 0) throw new Error("no canvas of this size");
     return { rgba, width, height };
   } catch (error) {

@@ -1,13 +1,13 @@
-// MTCNN's networks on WebAssembly kernels of our own (web/kernels); scripts/flat_network.py lays
-// their weights out. What ONNX Runtime is in mtcnn.py.
+// MTCNN's networks on our own WebAssembly kernels (web/kernels), which replace the ONNX Runtime of
+// mtcnn.py; scripts/flat_network.py lays out their weights.
 import type { Network, Output } from "./models.ts";
 import type { FlatLayer, WeighedLayer } from "./spec.ts";
 
 const PAGE_BYTES = 65_536;
-/** Pictures of a batch that go through the dense layers together, at least: the kernel does four. */
+/** Least number of pictures that go through the dense layers together: the kernel computes four. */
 const LEAST = 4;
 const NAMES = ["face_logit", "box_regression", "landmarks"];
-/** Numbers of each output. */
+/** Numbers in each output. */
 const SIZES = [1, 4, 10];
 
 interface Exports {
@@ -21,7 +21,7 @@ interface Exports {
   ): void;
 }
 
-/** A picture, or a row of vectors, in the memory of the kernels. */
+/** A picture, or a row of vectors, in the kernels' memory. */
 interface Picture {
   at: number;
   width: number;
@@ -29,7 +29,7 @@ interface Picture {
   channels: number;
 }
 
-/** The module and its memory: weights below, what one run needs above. */
+/** The module and its memory: weights first, then the scratch space of a run. */
 export class Kernels {
   private weights = 1024;
 
@@ -45,7 +45,7 @@ export class Kernels {
     return new Kernels(exports as unknown as Exports, memory);
   }
 
-  /** Keep a network's weights; where they lie, in bytes. */
+  /** Store a network's weights; returns their byte offset. */
   keep(weights: Uint8Array): number {
     const at = this.weights;
     this.weights = align(at + weights.length);
@@ -82,7 +82,7 @@ export function openFlat(kernels: Kernels, layers: readonly FlatLayer[], data: U
     const { width, height, channels } = picture;
     const { size } = layer;
     if (layer.kind === "pool") {
-      // Rounded up: the last window may reach past the edge, but must begin in the picture.
+      // Rounded up: the last window may extend past the edge, but must begin inside the picture.
       const [columns, rows] = [width, height].map((side) => Math.ceil((side - size) / 2) + 1);
       return { at: 0, width: columns, height: rows, channels };
     }
@@ -105,7 +105,7 @@ export function openFlat(kernels: Kernels, layers: readonly FlatLayer[], data: U
     }
   }
 
-  /** All pictures through the convolutions one by one, then through the dense layers together. */
+  /** Run pictures through the convolutions one by one, then through the dense layers together. */
   function forward(input: Float32Array | Uint8Array, [count, height, width]: readonly number[]): Picture {
     const pictures: Picture[] = [{ at: kernels.scratch, width, height, channels: 3 }];
     for (const layer of trunk) {
@@ -148,7 +148,7 @@ export function openFlat(kernels: Kernels, layers: readonly FlatLayer[], data: U
   };
 }
 
-/** One logit and the regressions of each place to the outputs of the ONNX file. */
+/** Split the logit and regressions of each position into the outputs of the ONNX file. */
 function split(values: Float32Array, { width, height, channels }: Picture, isMap: boolean): Record<string, Output> {
   const places = width * height;
   const out: Record<string, Output> = {};

@@ -3,7 +3,7 @@
 export const AGES = 120;
 export const DECADES = 12;
 
-/** Parts of the 19 numbers. */
+/** Slices of the 19 outputs. */
 export const GENDER = [12, 14] as const;
 export const ETHNICITY = [14, 19] as const;
 

@@ -1,4 +1,4 @@
-// Fetching weight files, checking their hashes, opening them in ONNX Runtime Web.
+// Fetches weight files, checks their hashes and opens them in ONNX Runtime Web.
 import * as ort from "onnxruntime-web/wasm";
 import { ModelError } from "./errors.ts";
 import type { NetworkFile } from "./spec.ts";
@@ -16,17 +16,17 @@ export interface Network {
   ): Promise<Record<string, Output>>;
 }
 
-/** Where ONNX Runtime's script lies, and how many threads it may use. */
+/** Where ONNX Runtime's script is, and how many threads it may use. */
 export function setUp(base: URL): number {
   ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = { mjs: new URL("ort-wasm-simd-threaded.mjs", base).href };
-  // Shared memory, and so threads, only where the host sends the isolation headers.
+  // Shared memory, and hence threads, only if the host sends the isolation headers.
   const cores = globalThis.crossOriginIsolated ? (navigator.hardwareConcurrency ?? 1) : 1;
   ort.env.wasm.numThreads = Math.min(4, Math.max(1, cores));
   return ort.env.wasm.numThreads;
 }
 
-/** The bytes of a file of the page, counted while they come. */
+/** Fetch a file of the page, counting its bytes as they arrive. */
 export async function fetchBytes(
   url: URL,
   onBytes: (count: number) => void,
@@ -74,11 +74,11 @@ export async function fetchFile(
   onBytes: (count: number) => void,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const url = new URL(network.file, base);
-  // Browsers hash in secure contexts only; plain HTTP could swap this very check as well.
+  // Browsers hash only in secure contexts; over plain HTTP this check could be replaced anyway.
   const isOther = async (bytes: Uint8Array<ArrayBuffer>): Promise<boolean> =>
     Boolean(globalThis.crypto?.subtle) && (await sha256(bytes)) !== network.sha256;
   let data = await fetchBytes(url, onBytes);
-  // What a cache kept may be damaged or from an older build: once past it.
+  // A cached copy may be damaged or from an older build: bypass the cache once.
   if (await isOther(data)) data = await fetchBytes(url, () => {}, "reload");
   if (await isOther(data)) {
     throw new ModelError(`${network.file} is damaged or from another build: reload the page; if it stays, build it again.`);
@@ -86,12 +86,12 @@ export async function fetchFile(
   return data;
 }
 
-/** Give ONNX Runtime its WebAssembly, which it would fetch by itself, uncounted and unchecked. */
+/** Give ONNX Runtime its WebAssembly, which it would otherwise fetch uncounted and unchecked. */
 export function setRuntime(data: Uint8Array<ArrayBuffer>): void {
   ort.env.wasm.wasmBinary = data;
 }
 
-/** Open a network in ONNX Runtime Web, in WebAssembly; `setRuntime` comes first. */
+/** Open a network in ONNX Runtime Web, on WebAssembly; call `setRuntime` first. */
 export async function openNetwork(data: Uint8Array): Promise<Network> {
   const session = await ort.InferenceSession.create(data, {
     executionProviders: ["wasm"],
@@ -109,7 +109,7 @@ export async function openNetwork(data: Uint8Array): Promise<Network> {
   };
 }
 
-/** Use a network until it fails, which a graphics processor may do at any time; then another for good. */
+/** Use a network until it fails, as a graphics processor may at any time, and another from then on. */
 export function fallingBack(first: Network, open: () => Promise<Network>): Network {
   let broken = false;
   let other: Promise<Network> | null = null;
@@ -122,7 +122,7 @@ export function fallingBack(first: Network, open: () => Promise<Network>): Netwo
           broken = true;
         }
       }
-      // Opening fetches a large file: what failed offline is forgotten, so that it can be tried again.
+      // Opening fetches a large file: a failure, say offline, is not kept, so that it can be retried.
       other ??= open().catch((error: unknown) => {
         other = null;
         throw error;

@@ -13,7 +13,7 @@ const ONET_PX = 48;
 /** Boxes between two stages. */
 interface Candidates {
   boxes: Float32Array; // N * 4
-  logits: Float32Array; // N, of a face
+  logits: Float32Array; // N face logits
 }
 
 export interface Networks {
@@ -22,12 +22,12 @@ export interface Networks {
   onet: Network;
 }
 
-/** Smallest face looked for in a photo of that size. */
+/** Smallest face to look for in a photo of this size. */
 export function smallestPx(spec: MtcnnSpec, width: number, height: number): number {
   return Math.max(spec.min_face.px, spec.min_face.share_of_short_side * Math.min(width, height));
 }
 
-/** Scales of the levels of a photo of that size, the finest first. */
+/** Scales of the pyramid levels of a photo of this size, finest first. */
 export function pyramidScales(
   spec: MtcnnSpec,
   width: number,
@@ -46,13 +46,13 @@ export function pyramidScales(
   return scales;
 }
 
-/** Side of the blocks of pixels that P-net needs no detail of. */
+/** Side of the pixel blocks within which P-net needs no detail. */
 export function blockSide(spec: MtcnnSpec, width: number, height: number): number {
   const [finest] = pyramidScales(spec, width, height);
   return finest ? Math.max(1, Math.trunc(1 / (spec.pixels_a_cell * finest))) : 1;
 }
 
-/** Top row and number of rows of pieces of a level that stay in the processor's cache. */
+/** Top row and number of rows of the bands of a level, small enough for the processor's cache. */
 export function bands(spec: MtcnnSpec, width: number, height: number): [number, number][] {
   const stride = spec.stride_px;
   const overlap = spec.cell_px - stride;
@@ -79,7 +79,7 @@ function join(parts: readonly Float32Array[]): Float32Array {
 
 const logit = (probability: number): number => f(Math.log(probability / (1 - probability)));
 
-/** Indices of the logits above that of a probability. */
+/** Indices of the logits above that of a threshold probability. */
 function above(logits: Float32Array, threshold: number): number[] {
   const limit = logit(threshold);
   const out: number[] = [];
@@ -103,7 +103,7 @@ export class MTCNN {
     const [, rnet, onet] = spec.thresholds;
     let found = await this.find(image, proposed, rnet, onet);
     if (found.length === 0 && proposed.logits.length > 0) {
-      // A second look, less strict: profiles, turned and covered faces.
+      // A less strict second look, for profiles and for turned or covered faces.
       found = await this.find(image, proposed, ...spec.second_look);
     }
     for (const portrait of spec.portraits) {
@@ -120,7 +120,7 @@ export class MTCNN {
     return new AreaSource(photo, { reduction, detail, border });
   }
 
-  /** A last look, at the coarse levels of the photo and of its mirror image. */
+  /** A last look at the coarse levels of the photo and of its mirror image. */
   private async findPortrait(
     photo: Photo,
     image: AreaSource,
@@ -234,7 +234,7 @@ export class MTCNN {
     return kept;
   }
 
-  /** Stage three: O-net over what is left, to faces. */
+  /** Stage three: O-net turns the remaining candidates into faces. */
   private async output(
     image: AreaSource,
     refined: Candidates,
@@ -260,7 +260,7 @@ export class MTCNN {
     refine(boxes, take(outputs.box_regression, passed, 4), 1);
     const area = (i: number): number =>
       f(f(boxes[i * 4 + 2] - boxes[i * 4]) * f(boxes[i * 4 + 3] - boxes[i * 4 + 1]));
-    // Nothing bounds the regression: edges that it moved past each other are no face.
+    // The regression is unbounded: if it moves edges past each other, there is no face.
     const sound = [...passed.keys()].filter(
       (i) => boxes[i * 4 + 2] - boxes[i * 4] >= 1 && boxes[i * 4 + 3] - boxes[i * 4 + 1] >= 1,
     );
@@ -303,8 +303,8 @@ export class MTCNN {
 }
 
 /**
- * Cut boxes out of a picture and average them down to squares. Where a box reaches past the picture
- * it is filled up with grey. Coordinates count from 1 and include their last pixel.
+ * Cut boxes out of a picture and average them down to squares, filled with grey where a box extends
+ * past the picture. Coordinates count from 1 and include their last pixel.
  */
 export function cutSquares(image: AreaSource, boxes: Float32Array, size: number): Float32Array {
   const corners = Int32Array.from(boxes, (v, k) => Math.trunc(v) - (k % 4 < 2 ? 1 : 0));

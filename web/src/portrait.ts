@@ -1,13 +1,13 @@
-// What the last looks take for a portrait: one large face near the middle; see portrait.py.
+// Portraits, as the last looks define them: one large face near the middle; see portrait.py.
 import { blockMeans, roundHalfEven } from "./resample.ts";
 import type { MtcnnSpec, PortraitSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
 
-/** A mirror makes the left eye the right one, and the left corner of the mouth the right one. */
+/** Mirroring swaps the eyes and the corners of the mouth. */
 const OTHER_SIDE = [1, 0, 2, 4, 3];
 const f = Math.fround;
 
-/** A photo, or a copy of it in blocks of pixels and in a border. */
+/** A photo, or a copy of it, reduced by blocks of pixels and with a border. */
 export interface View {
   photo: Photo;
   block: number;
@@ -19,12 +19,12 @@ export function leastPx(portrait: PortraitSpec, { width, height }: Photo): numbe
   return portrait.share_of_short_side * Math.min(width, height);
 }
 
-/** Whether the photo has the shape: a tight one was cut out round a face. */
+/** Whether the photo's shape fits: a tight portrait was cut out around a face. */
 export function mayBeIn(spec: MtcnnSpec, { border }: PortraitSpec, { width, height }: Photo): boolean {
   return border === 0 || Math.max(width, height) <= spec.most_sides * Math.min(width, height);
 }
 
-/** The photo as it is looked at. */
+/** The photo as this look sees it. */
 export function viewOf(spec: MtcnnSpec, portrait: PortraitSpec, photo: Photo): View {
   if (portrait.border === 0) return { photo, block: 1, border: 0 };
   const shortSide = Math.min(photo.width, photo.height);
@@ -43,7 +43,7 @@ export function viewOf(spec: MtcnnSpec, portrait: PortraitSpec, photo: Photo): V
   return { photo: { rgba, width: across, height: height + 2 * border }, block, border };
 }
 
-/** A face of a view as it lies in the photo. */
+/** Map a face from a view to the photo. */
 export function backFrom({ block, border }: View, { bbox, landmarks, detection_score }: Face): Face {
   // Boxes count pixels from 1 and include the last: left and top edges are one less.
   const edge = (k: number): number => (k < 2 ? 1 : 0);
@@ -54,7 +54,7 @@ export function backFrom({ block, border }: View, { bbox, landmarks, detection_s
   };
 }
 
-/** The likeliest of the faces that make the photo a portrait; of equals the first. */
+/** The likeliest of the faces that make the photo a portrait; ties go to the first. */
 export function bestPortrait(spec: PortraitSpec, faces: readonly Face[], photo: Photo): Face[] {
   const least = leastPx(spec, photo);
   const fitting = faces.filter(({ bbox: [left, top, right, bottom] }) => {
@@ -69,14 +69,14 @@ export function bestPortrait(spec: PortraitSpec, faces: readonly Face[], photo: 
   return fitting.sort((a, b) => b.detection_score - a.detection_score).slice(0, 1);
 }
 
-/** Left and right changed over. */
+/** The photo with left and right swapped. */
 export function mirrorPhoto({ rgba, width, height }: Photo): Photo {
   const pixels = new Uint32Array(rgba.slice().buffer);
   for (let y = 0; y < height; y++) pixels.subarray(y * width, (y + 1) * width).reverse();
   return { rgba: new Uint8ClampedArray(pixels.buffer), width, height };
 }
 
-/** A face of a mirrored photo, of that width, as it lies in the photo itself. */
+/** Map a face from a mirrored photo of this width to the photo itself. */
 export function mirrorFace({ bbox, landmarks, detection_score }: Face, width: number): Face {
   const [left, top, right, bottom] = bbox;
   // Boxes count pixels from 1, landmarks from 0: see mtcnn.ts.

@@ -1,18 +1,18 @@
-// How much a face lets anyone see, from its aligned crop and landmarks; see quality.py.
+// How much of a face can be seen, measured on its aligned crop and landmarks; see quality.py.
 import { resizeMean } from "./align.ts";
 import type { QualityConstants } from "./spec.ts";
 import type { Crop, Quality } from "./types.ts";
 
-/** OpenCV's shares of red, green and blue in the luma, in 2^-15. */
+/** OpenCV's weights of red, green and blue in the luma, in units of 2^-15. */
 const LUMA = [9798, 19235, 3735] as const;
 
-/** Rough turn of the head in degrees; 0 is frontal, positive with the nose to the right. */
+/** Approximate yaw of the head in degrees; 0 is frontal, positive with the nose to the right. */
 export function yawFromLandmarks(points: ArrayLike<number>, constants: QualityConstants): number {
   const eyes = [(points[0] + points[2]) / 2, (points[1] + points[3]) / 2];
   const mouth = [(points[6] + points[8]) / 2, (points[7] + points[9]) / 2];
   const axis = [mouth[0] - eyes[0], mouth[1] - eyes[1]];
   const length = Math.max(Math.hypot(axis[0], axis[1]), 1e-6);
-  // A turn brings the eyes together, a nod shortens the face: the larger is nearer to frontal.
+  // A turn brings the eyes together, a nod shortens the face: the larger measure is closer to frontal.
   const eyeDistance = Math.max(
     Math.hypot(points[2] - points[0], points[3] - points[1]),
     length / constants.face_height,
@@ -34,7 +34,7 @@ function meanAndDeviation(values: ArrayLike<number>): [number, number] {
   return [mean, Math.sqrt(Math.max(0, squares / values.length - mean * mean))];
 }
 
-/** The luma of the crop at a fixed size, whole numbers: `side * side`. */
+/** The luma of the crop at a fixed size, rounded to integers: `side * side`. */
 function wholeLuma(crop: Crop, size: number, side: number): Float32Array {
   const { data } = resizeMean({ data: crop, width: size, height: size, channels: 3 }, side, side);
   const [r, g, b] = LUMA;
@@ -45,7 +45,7 @@ function wholeLuma(crop: Crop, size: number, side: number): Float32Array {
   return out;
 }
 
-/** Half of a Gaussian kernel, the middle first, as long as OpenCV makes it for floats. */
+/** Half of a Gaussian kernel, from its middle, with the length that OpenCV uses for floats. */
 function gaussian(sigma: number): Float64Array {
   const reach = (Math.round(sigma * 8 + 1) | 1) >> 1;
   const half = Float64Array.from({ length: reach + 1 }, (_, i) =>
@@ -56,8 +56,8 @@ function gaussian(sigma: number): Float64Array {
 }
 
 /**
- * The middle of a picture after a Gaussian, rows and columns `first` to `last`. The kernels that
- * are used end inside of the picture, so that its edge is of no account.
+ * The middle of a picture after a Gaussian blur, rows and columns `first` to `last`. The kernels in
+ * use end inside the picture, so edge handling does not matter.
  */
 function blurredMiddle(
   luma: Float32Array,

@@ -2,11 +2,11 @@
 import type { Photo } from "./types.ts";
 
 export interface Options {
-  /** Side of the blocks of pixels that are put together first; 1 is exact. */
+  /** Side of the pixel blocks that are averaged first; 1 is exact. */
   reduction: number;
-  /** Pixels of the reduced picture that each pixel of a crop must still find in it. */
+  /** Least number of pixels of the reduced picture per pixel of a crop, along each side. */
   detail: number;
-  /** What lies outside of the picture, 0 to 255. */
+  /** Value outside the picture, 0 to 255. */
   border: number;
 }
 
@@ -57,10 +57,10 @@ export class AreaSource {
   }
 
   /**
-   * Parts of the picture, and of the grey round it, as squares: `N * size * size * 3` floats, grey
+   * Parts of the picture, and of the grey around it, as squares: `N * size * size * 3` floats, grey
    * where a part is empty.
    *
-   * @param corners left, top, right, bottom a part, whole pixels.
+   * @param corners left, top, right, bottom of each part, in whole pixels.
    */
   crops(corners: Int32Array, size: number): Float32Array<ArrayBuffer> {
     const { reduction, detail, border } = this.options;
@@ -73,7 +73,7 @@ export class AreaSource {
       const side = Math.min(part[2] - part[0], part[3] - part[1]);
       if (reduction === 1) square(this.integral, part, size, border, out, at);
       else if (side >= detail * size * reduction) {
-        // What is left over beside the last whole block may round up to a block that is not there.
+        // The remainder after the last whole block may round up to a block that does not exist.
         const coarse = part.map((v, k) => {
           const [length, most] = k % 2 ? [this.height, rows] : [this.width, columns];
           const block = roundHalfEven(v / reduction);
@@ -97,7 +97,7 @@ export function roundHalfEven(value: number): number {
   return Math.abs(value % 1) === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-/** What of a part lies inside the photo, and where it begins. */
+/** The portion of a part that lies inside the photo, and where it begins. */
 function cut({ rgba, ...photo }: Photo, part: number[]): { data: Pixels; left: number; top: number } {
   const [left, top, right, bottom] = part.map((v, k) => clamp(v, k % 2 ? photo.height : photo.width));
   const [width, height] = [Math.max(0, right - left), Math.max(0, bottom - top)];
@@ -110,8 +110,8 @@ function cut({ rgba, ...photo }: Photo, part: number[]): { data: Pixels; left: n
 }
 
 /**
- * Means of blocks of `side * side` pixels; what is left over at the right and at the bottom falls
- * away. The picture itself where `side` is 1.
+ * Means of blocks of `side * side` pixels, dropping the remainder at the right and at the bottom;
+ * the picture itself if `side` is 1.
  */
 export function blockMeans({ rgba, ...size }: Photo, side: number): Pixels {
   const source = { data: rgba, width: size.width, height: size.height, channels: 4 };
@@ -139,7 +139,7 @@ export function blockMeans({ rgba, ...size }: Photo, side: number): Pixels {
   return { data, width, height, channels: 3 };
 }
 
-/** Sums of a large photo wrap at 2^31; differences wrap back. */
+/** The integral image. Sums of a large photo wrap at 2^31; differences wrap back. */
 function integralImage({ data, width, height, channels }: Pixels): Integral {
   const stride = (width + 1) * 3;
   const sums = new Int32Array((height + 1) * stride);
@@ -161,8 +161,8 @@ function integralImage({ data, width, height, channels }: Pixels): Integral {
 }
 
 /**
- * `count` windows over `length` pixels from `start`. Windows of fractional size reach outwards to
- * whole pixels, so neighbours may share one.
+ * `count` windows over `length` pixels from `start`. Windows of fractional size extend outwards to
+ * whole pixels, so neighbours may share a pixel.
  */
 export function edges(start: number, length: number, count: number): Edges {
   const first = new Int32Array(count);
@@ -190,8 +190,8 @@ function square(
 }
 
 /**
- * Area means of the windows between two sets of edges, written to `out` from `at` on; outside of the
- * picture all is `border`.
+ * Area means of the windows between two sets of edges, written to `out` from `at` on; `border`
+ * outside the picture.
  */
 function means(
   { sums, width, height }: Integral,

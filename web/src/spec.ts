@@ -1,5 +1,5 @@
-// device.json: the models' specs, and the constants that the Python pipeline states, written by
-// scripts/make_page.py. Nothing of it is typed a second time here.
+// device.json: the models' specs and the Python pipeline's constants, written by
+// scripts/make_page.py. None of its values is repeated here.
 import type { StoredCalibration } from "./calibration.ts";
 
 export interface NetworkFile {
@@ -8,7 +8,7 @@ export interface NetworkFile {
   bytes: number;
 }
 
-/** A layer of a network for the kernels; `at` counts float32 numbers from the start of its file. */
+/** A network layer for the kernels; `at` is its offset in the file, in float32 numbers. */
 export type FlatLayer = PoolLayer | WeighedLayer;
 
 export interface PoolLayer {
@@ -55,7 +55,7 @@ export interface MtcnnSpec {
   detail: number;
 }
 
-/** Where a tensor lies in the attribute model's file, in bytes. */
+/** A tensor's position in the attribute model's file, in bytes. */
 export type GpuTensor =
   | { type: "float32" | "float16"; at: number }
   | { type: "packed12"; high: number; low: number; scale: number };
@@ -74,7 +74,7 @@ export interface GpuLayer {
   high: number | null;
 }
 
-/** The attribute network for the shaders of webgpu.ts, with an answer to check them by. */
+/** The attribute network for the shaders of webgpu.ts, with a reference answer to check them. */
 export interface GpuPlan {
   shift: number[];
   scale: number;
@@ -83,7 +83,7 @@ export interface GpuPlan {
 }
 
 export interface AttributeSpec extends NetworkFile {
-  /** Missing where the network has layers that the shaders don't know. */
+  /** Missing if the network has layers that the shaders don't support. */
   gpu?: GpuPlan;
   name: string;
   version: string;

@@ -1,9 +1,9 @@
-// The values that flow through the pipeline; the same as in types.py, in the shape of the REST API.
+// The values that flow through the pipeline: those of types.py, in the shape of the REST API.
 //
-// Coordinates, everywhere: pixels of the upright photo, x to the right, y down, the origin at the
-// top-left corner of the top-left pixel; boxes are xyxy. "Left" is the viewer's.
+// Coordinates are always in pixels of the upright photo, x to the right, y down, with the origin at
+// the top-left corner of the top-left pixel; boxes are xyxy. "Left" is the viewer's left.
 
-/** An upright picture: four bytes a pixel, of which the fourth is 255. */
+/** An upright picture: four bytes per pixel, the fourth always 255. */
 export interface Photo {
   readonly rgba: Uint8ClampedArray;
   readonly width: number;
@@ -59,7 +59,7 @@ export interface ModelInfo {
   sha256: string;
 }
 
-/** What POST /v1/analyze answers, less what only a server has. */
+/** The answer of POST /v1/analyze, without what only a server has. */
 export interface Answer {
   schema_version: number;
   facewise_version: string;

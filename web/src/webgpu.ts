@@ -1,24 +1,24 @@
-// The attribute network on the graphics processor, where the browser gives one: shaders for what a
-// MobileNet v1 is made of. The weights are read out of the very file that ONNX Runtime opens;
-// scripts/gpu_plan.py lists where they lie.
+// The attribute network on the graphics processor, if the browser offers one: shaders for the layers
+// of MobileNet v1. The weights are read from the same file that ONNX Runtime opens;
+// scripts/gpu_plan.py lists their positions.
 //
 // ONNX Runtime's own WebGPU would add three megabytes to every visit; these shaders add ten kilobytes.
 import { AGES, agesToDecades } from "./labels.ts";
 import type { Network } from "./models.ts";
 import type { GpuLayer, GpuPlan, GpuTensor } from "./spec.ts";
 
-// TypeScript's library has the interfaces of WebGPU, not these flags.
+// TypeScript's library has WebGPU's interfaces, but not these flags.
 declare const GPUBufferUsage: Record<"STORAGE" | "UNIFORM" | "COPY_DST" | "COPY_SRC" | "MAP_READ", number>;
 declare const GPUShaderStage: { readonly COMPUTE: number };
 declare const GPUMapMode: { readonly READ: number };
 
-/** Faces that go through at a time: the largest layer takes 2.4 MB a face. */
+/** Faces per run: the largest layer takes 2.4 MB per face. */
 const MOST_IMAGES = 8;
-/** What a probability of the check may be off. */
+/** Largest error allowed in a probability of the check. */
 const TOLERANCE = 0.005;
 const GROUP = 8;
 
-/** Pictures lie pixel by pixel, four channels a vector. `c` counts vectors of output channels. */
+/** Pictures are stored pixel by pixel, four channels per vector. `c` counts vectors of output channels. */
 const SHADER = /* wgsl */ `
 override WIDTH: u32; override HEIGHT: u32; override INPUTS: u32;
 override COLUMNS: u32; override ROWS: u32; override OUTPUTS: u32;
@@ -127,7 +127,7 @@ export function readTensor(data: Uint8Array, tensor: GpuTensor, count: number, r
         : view.getFloat32(tensor.at + i * 4, true);
     }
   } else {
-    const half = count / 2; // the first half in the lower four bits, the second in the upper
+    const half = count / 2; // first half in the lower four bits, second in the upper
     const row = count / rows;
     for (let i = 0; i < count; i++) {
       const pair = data[tensor.low + (i % half)];
@@ -140,7 +140,7 @@ export function readTensor(data: Uint8Array, tensor: GpuTensor, count: number, r
 
 const fours = (channels: number): number => Math.ceil(channels / 4);
 
-/** Weights `(outputs, inputs, size, size)` as `[pixel of the kernel][input][output]`, filled up to fours. */
+/** Weights `(outputs, inputs, size, size)` as `[kernel pixel][input][output]`, padded to fours. */
 export function arrange(weights: Float32Array, layer: GpuLayer): Float32Array<ArrayBuffer> {
   const { outputs, size } = layer;
   const inputs = layer.kind === "depthwise" ? 1 : layer.inputs;
@@ -177,12 +177,12 @@ interface Step {
   pipeline: GPUComputePipeline;
   group: GPUBindGroup;
   columns: number;
-  /** Rows of invocations an image; the dispatch counts those of all images. */
+  /** Rows of invocations per image; the dispatch counts those of all images. */
   pixels: number;
   pixelsEach: number;
 }
 
-/** A device, or null where there is none; software counts only where `any` does. */
+/** A device, or null if there is none; software adapters count only if `any` is set. */
 async function findDevice(any: boolean): Promise<GPUDevice | null> {
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter || (adapter.info.isFallbackAdapter && !any)) return null;
@@ -192,8 +192,8 @@ async function findDevice(any: boolean): Promise<GPUDevice | null> {
 /**
  * Open the network on the graphics processor.
  *
- * @param any take a software adapter too.
- * @returns null where there is no adapter, or where the shaders' answer to a known picture is wrong.
+ * @param any accept a software adapter too.
+ * @returns null if there is no adapter, or if the shaders answer a known picture wrongly.
  */
 export async function openOnGpu(
   plan: GpuPlan,
@@ -210,7 +210,7 @@ export async function openOnGpu(
       expected.every((p, i) => Math.abs(p - found[i]) < TOLERANCE);
     if (isNear(ages.data, plan.check.ages) && isNear(vector.data, plan.check.vector)) return network;
   } catch {
-    // Whatever a driver may refuse: WebAssembly does it, too.
+    // Whatever the driver refused, WebAssembly can do it.
   }
   device.destroy();
   return null;
@@ -313,7 +313,7 @@ async function build(device: GPUDevice, plan: GpuPlan, data: Uint8Array, size: n
         const some = Math.min(MOST_IMAGES, count - first);
         const each = size * size * 3;
         const pixels = scaled(image.subarray(first * each, (first + some) * each), plan);
-        // One after the other: the buffers are there once.
+        // One run at a time: there is only one set of buffers.
         const turn = last.catch(() => {}).then(() => forward(pixels, some));
         last = turn;
         const logits = await turn;
@@ -330,7 +330,7 @@ async function build(device: GPUDevice, plan: GpuPlan, data: Uint8Array, size: n
   };
 }
 
-/** RGB bytes to four floats a pixel, as the network's first lines scale them. */
+/** RGB bytes as four floats per pixel, scaled as at the start of the network. */
 function scaled(image: Uint8Array | Float32Array, { shift, scale }: GpuPlan): Float32Array<ArrayBuffer> {
   const out = new Float32Array((image.length / 3) * 4);
   for (let from = 0, to = 0; from < image.length; from += 3, to += 4) {

@@ -1,8 +1,8 @@
-// The pipeline in a worker of its own, so that the page stays responsive.
+// The pipeline in its own worker, so that the page stays responsive.
 //
 // In: {id, kind: "load", webgpu} or {id, kind: "analyze", source, options}. `webgpu` is "auto", "off"
-// or "any", which takes a software adapter, too: slower than WebAssembly, but there to be tested.
-// Out: {id, value}, {id, error}, and while it loads {id, progress} from 0 to 1.
+// or "any", which also accepts a software adapter: slower than WebAssembly, but useful for tests.
+// Out: {id, value}, {id, error}, and while loading {id, progress} from 0 to 1.
 import { Analyzer } from "./analyzer.ts";
 import type { Options } from "./analyzer.ts";
 import { ModelError } from "./errors.ts";
@@ -32,14 +32,14 @@ async function load(webgpu: Choice, onProgress: (part: number) => void): Promise
     come += count;
     onProgress(Math.min(1, come / total));
   };
-  // One after the other: the first failure is the one reported.
+  // In sequence, so that the first failure is the one reported.
   const kernels = await Kernels.open(await fetchFile(base, spec.kernels, onBytes));
   const open = async (file: FlatFile) => openFlat(kernels, file.layers, await fetchFile(base, file, onBytes));
   const networks = { pnet: await open(pnet), rnet: await open(rnet), onet: await open(onet) };
   const model = await fetchFile(base, spec.model, onBytes);
   const { gpu: plan, input } = spec.model;
   const gpu = plan && webgpu !== "off" ? await openOnGpu(plan, model, input.size_px, webgpu === "any") : null;
-  // By far the largest file: where a graphics processor does the work, only once that fails.
+  // By far the largest file: with a graphics processor, it is fetched only if that fails.
   const openOnCpu = async () => {
     setRuntime(await fetchFile(base, spec.runtime, onBytes));
     return openNetwork(model);

@@ -1,4 +1,4 @@
-// What the engine that asks the server sends; the rest of it runs in tests/browser/test_page.py.
+// What the server engine sends; the rest of it is tested in tests/browser/test_page.py.
 import { expect, it, vi } from "vitest";
 // @ts-expect-error: the module's text
 import text from "../../src/facewise/server/page/static/engine-server.js?raw";

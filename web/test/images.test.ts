@@ -1,4 +1,4 @@
-// What Node.js has not is put in its place: a canvas, and a bitmap to draw on it.
+// Stand-ins for what Node.js lacks: a canvas, and a bitmap to draw on it.
 import { afterEach, expect, it, vi } from "vitest";
 import { loadPhoto } from "../src/images.ts";
 

@@ -6,7 +6,7 @@ import type { FlatLayer, WeighedLayer } from "../src/spec.ts";
 
 type Map = { data: number[]; width: number; height: number; channels: number };
 
-/** Numbers without order, the same in every run. */
+/** Pseudo-random numbers, the same in every run. */
 function numbers(count: number, seed: number): Float32Array {
   let state = seed;
   return Float32Array.from({ length: count }, () => {
@@ -18,7 +18,7 @@ function numbers(count: number, seed: number): Float32Array {
 const weighed = (kind: "conv" | "dense", size: number, inputs: number, outputs: number, at: number): WeighedLayer => ({ kind, size, inputs, outputs, at });
 const length = ({ size, inputs, outputs }: WeighedLayer): number => outputs * (2 + size * size * inputs);
 
-/** A list of layers with its places filled in, and how many numbers they take. */
+/** A list of layers with its offsets filled in, and how many numbers they take. */
 function stack(layers: FlatLayer[]): [FlatLayer[], number] {
   let at = 0;
   const placed = layers.map((layer) => {
@@ -29,7 +29,7 @@ function stack(layers: FlatLayer[]): [FlatLayer[], number] {
   return [placed, at];
 }
 
-/** One layer by the definition, number by number. */
+/** One layer computed from its definition, number by number. */
 function byHand(from: Map, layer: FlatLayer, file: Float32Array): Map {
   const { size } = layer;
   const [stride, channels] = layer.kind === "pool" ? [2, from.channels] : [1, layer.outputs];
@@ -95,7 +95,7 @@ it("a batch is its pictures one by one, of any number", async () => {
   const file = numbers(count, 3);
   const module = await kernels();
   const network = openFlat(module, layers, new Uint8Array(file.buffer));
-  openFlat(module, layers, new Uint8Array(numbers(count, 9).buffer)); // another beside it disturbs nothing
+  openFlat(module, layers, new Uint8Array(numbers(count, 9).buffer)); // a second one must not interfere
   const each = 8 * 8 * 3;
   for (const pictures of [1, 3, 6]) {
     const images = numbers(pictures * each, 4);

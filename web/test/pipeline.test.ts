@@ -19,7 +19,7 @@ function photo(width: number, height: number, value: (x: number, y: number, k: n
 
 const noise = (x: number, y: number, k: number): number => (x * 73 + y * 151 + k * 31 + x * y) % 256;
 
-/** Means by adding every pixel up: what an integral image must agree with. */
+/** Means by summing every pixel, which an integral image must agree with. */
 function byHand(source: Photo, box: number[], columns: number, rows: number): number[] {
   const [left, top, right, bottom] = box;
   const out: number[] = [];

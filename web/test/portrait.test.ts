@@ -97,13 +97,13 @@ describe("a tight picture", () => {
 });
 
 describe("the looks", () => {
-  // Dark on the left: a face there, to the network below, and a doubtful one in the mirror.
+  // Dark on the left: to the network below a face, and in the mirror image a doubtful one.
   const photo = blank(200, 200);
   for (let i = 0; i < photo.rgba.length; i++) if ((i >> 2) % 200 < 100 && i % 4 < 3) photo.rgba[i] = 0;
 
   const logit = (p: number): number => Math.log(p / (1 - p));
 
-  /** Networks that see one window in the middle of each level, with such probabilities. */
+  /** Networks that see one window in the middle of each level, with the given probabilities. */
   function stubs(pnet: number, rnet: number, onet: [dark: number, bright: number]) {
     let levels = 0;
     const crops = (probability: (left: number) => number): Network => ({

@@ -1,4 +1,4 @@
-// Types that the type check holds against what Python writes; nothing runs.
+// Lets the type checker compare the types with what Python writes; nothing runs.
 import { expectTypeOf, it } from "vitest";
 import type { DeviceSpec } from "../src/spec.ts";
 import type { Answer } from "../src/types.ts";

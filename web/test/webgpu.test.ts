@@ -1,4 +1,4 @@
-// What needs no graphics processor; the shaders run in tests/browser/test_webgpu.py.
+// Tests that need no graphics processor; the shaders run in tests/browser/test_webgpu.py.
 import { expect, it } from "vitest";
 import { fallingBack } from "../src/models.ts";
 import type { Network } from "../src/models.ts";
@@ -59,7 +59,7 @@ it("what cannot be opened in its place is opened anew at the next try", async ()
     return answer(2);
   });
   const run = () => network.run(new Uint8Array(3), [1]);
-  // Two at once wait for one opening.
+  // Two concurrent calls share one opening.
   expect((await Promise.allSettled([run(), run()])).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
   expect([asked, opened]).toEqual([2, 1]);
   await expect(run()).rejects.toThrow("offline");
