@@ -1,4 +1,4 @@
-# The door to everything. `make app` and `make test` set up what they need by themselves.
+# The entry point for everything. `make app` and `make test` set up what they need.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,8 +26,8 @@ web/node_modules/.done: web/package-lock.json $(VENV)/.dev
 	cd web && $(abspath $(BIN))/python ../scripts/node.py npm ci --ignore-scripts
 	touch $@
 
-# Without Node.js or its registry the tests of the page are skipped, and say why. Two processes take
-# them in turn, which keeps their order: those of browsers have to come last in each.
+# Without Node.js or its registry the tests of the page are skipped, with the reason. Two processes
+# share the tests in order: browser tests have to come last in each.
 test: $(VENV)/.dev  ## set up and run all tests
 	-@test -f web/node_modules/.done || $(MAKE) --silent web/node_modules/.done
 	$(BIN)/python -m pytest --numprocesses 2 --dist load
@@ -36,8 +36,8 @@ $(VENV)/.train: $(VENV)/.dev
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@
 
-# Weights made here are others than those that ship, so they take a number above all of theirs. Export
-# refuses a number that other weights have already: a third set of them wants WEIGHTS_VERSION=7.
+# Weights made here differ from the shipped ones, so their version number is above all shipped ones.
+# Export refuses a number that other weights already have: a second set needs WEIGHTS_VERSION=7.
 WEIGHTS_VERSION ?= 6
 
 train: $(VENV)/.train  ## make the default model: five stages, export, calibration, report (docs/training.md)

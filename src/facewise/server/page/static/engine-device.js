@@ -49,7 +49,7 @@ function wantedGpu() {
   return wanted === "off" || wanted === "any" ? wanted : "auto";
 }
 
-/** Load the models, once; `within` is what a server allows, on its own page. */
+/** Load the models, once; `within` holds the server's settings when on a server's page. */
 export async function describe({ onProgress = () => {}, within = null } = {}) {
   loaded ??= ask({ kind: "load", webgpu: wantedGpu() }, { onProgress });
   let answer;
