@@ -301,7 +301,8 @@ def _numbers(values: Any, count: int) -> Thresholds:
 def _central_intervals(ages: FloatArray, coverage: float) -> NDArray[np.int64]:
     """Years between the two tails of (1 - coverage) / 2 each, both ends inclusive."""
     below = np.cumsum(ages.astype(np.float64), axis=1)
-    below /= below[:, -1:]
+    # The probabilities of a face that was not found, when labelled faces are scored, are all 0.
+    below /= np.maximum(below[:, -1:], np.finfo(np.float64).tiny)
     tail = (1 - coverage) / 2
     first = (below > tail).argmax(axis=1) + 1
     last = (below >= 1 - tail).argmax(axis=1) + 1

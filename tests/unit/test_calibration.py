@@ -91,6 +91,11 @@ def test_an_interval_holds_the_expected_age_however_small_its_threshold() -> Non
     np.testing.assert_array_equal(narrow.age_intervals(two_ages(20, 25), 0.9), [[22, 23]])
 
 
+def test_a_face_that_was_not_found_has_an_interval_without_a_warning() -> None:
+    """Scoring a model that was never calibrated hands its zeros over as they are."""
+    assert Calibration().age_intervals(np.zeros((1, 120), np.float32), 0.9).tolist() == [[1, 1]]
+
+
 def test_without_a_fit_intervals_are_central() -> None:
     p = np.zeros((2, 120), np.float32)
     p[0, 9:25] = 1 / 16  # 10 to 25: a sixteenth lies below 11, an eighth below 12
