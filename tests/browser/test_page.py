@@ -1082,8 +1082,9 @@ def test_a_live_view_that_slows_down_shows_no_error(open_page: Open) -> None:
     page.click("#camera-open")
     page.click("#go-live")
     _, refused, again, after = frame_starts(page, 4)
-    assert again - refused > 0.9 * 500
-    assert after - again > 0.9 * 1000
+    # Timers and requests may be late on a busy machine, each by its own delay.
+    assert again - refused > 0.7 * 500
+    assert after - again > 0.7 * 1000
     page.locator("#live-rate", has_text="frames a second").wait_for()
     assert page.evaluate("failed") == []
 

@@ -10,6 +10,7 @@ from string import Template
 from typing import Final
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 from markdown_it.token import Token
 
 from facewise.models import ModelSpec
@@ -78,7 +79,7 @@ def _name(tokens: Sequence[Token]) -> str:
                 name += "-again"
             names.add(name)
             token.attrSet("id", name)
-            link = f'<a href="#{name}">{html.escape(words)}</a>'
+            link = f'<a href="#{name}">{escapeHtml(words)}</a>'
             if token.tag == "h2":
                 sections.append((link, []))
             elif token.tag == "h3" and sections:

@@ -26,7 +26,7 @@ function curl(path, operation) {
 }
 
 /** The names in a pattern that matches a comma-separated list of them, such as that of attributes. */
-const namesIn = (pattern) => pattern?.match(/^\^ \*\(([\w|]+)\)\( \*, \*\(\1\)\)\* \*\$$/)?.[1].split("|");
+const namesIn = (pattern) => pattern?.match(/^\^\[ ,\]\*\(([\w|]+)\)\( \*,\[ ,\]\*\(\1\)\)\*\[ ,\]\*\$$/)?.[1].split("|");
 
 /** The allowed values of a parameter, and its default. */
 function values(schema = {}) {
