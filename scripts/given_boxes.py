@@ -1,4 +1,4 @@
-"""Test ``MTCNN.find_landmarks`` on other detectors' boxes: docs/results/given-boxes.*
+"""Test ``MTCNN.find_landmarks`` on imitated boxes of other detectors: docs/results/given-boxes.*
 
     python scripts/given_boxes.py [--data ../shared/data]
 

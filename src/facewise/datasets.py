@@ -548,9 +548,8 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
         text = _decoded(path.read_bytes())
         if "\0" in text[:1000]:
             raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
-        header = re.sub(
-            r'"[^"]*"', "", text[: text.find("\n")]
-        )  # separators count between names, not in them
+        # Separators count between names, not inside quoted ones.
+        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])
         separator = max(SEPARATORS, key=header.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}

@@ -218,7 +218,7 @@ class MTCNN:
         given = check_boxes(boxes, loaded)
         if not len(given):
             return ()
-        images = [AreaSource(loaded.rgb, self._reduction(loaded))]
+        images = [self._source(loaded)]
         one_based = given + np.array([1, 1, 0, 0], np.float32)
         tried = to_squares(np.concatenate([scaled(one_based, scale) for scale in BOX_SCALES]))
         (_,), (moves,) = self._run_crops("rnet", images, [tried], 24)
