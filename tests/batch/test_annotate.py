@@ -555,7 +555,11 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(photos: Path, tmp_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is always full here")
-def test_a_full_disk_under_the_log_ends_no_run(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_the_log_ends_no_run(
+    unbuffered: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command(photos, tmp_path / "t"), stdout=subprocess.PIPE, stderr=full, check=False

@@ -1026,14 +1026,24 @@ def test_a_busy_server_shows_in_the_live_view(open_page: Open) -> None:
     page.wait_for_selector("#camera-error", state="hidden")
 
 
+def note_frames(page: Any) -> None:
+    """Have the page write down when it takes frames: on a busy machine, sending takes longer."""
+    page.evaluate(
+        """() => {
+            const drawn = CanvasRenderingContext2D.prototype, draw = drawn.drawImage;
+            window.starts = [];
+            drawn.drawImage = function (...args) {
+                if (args[0] instanceof HTMLVideoElement) starts.push(performance.now());
+                return draw.apply(this, args);
+            };
+        }"""
+    )
+
+
 def frame_starts(page: Any, count: int) -> list[float]:
-    """Start times of the live view's first frames, in milliseconds."""
-    starts = """performance.getEntriesByType("resource")
-        .filter((entry) => entry.name.includes("v1/analyze")).map((entry) => entry.startTime)"""
-    found: list[float] = []
-    while len(found) < count:
-        page.wait_for_event("response")
-        found = page.evaluate(starts)
+    """Start times of the live view's first frames, in milliseconds; after ``note_frames``."""
+    page.wait_for_function("count => starts.length >= count", arg=count)
+    found: list[float] = page.evaluate("starts")
     return found[:count]
 
 
@@ -1055,6 +1065,7 @@ def test_live_frames_keep_their_distance(
     page.wait_for_selector("html[data-ready]")
     nobody = {"faces": [], "width_px": 640, "height_px": 480}
     page.route("**/v1/analyze*", lambda route: route.fulfill(json=nobody))
+    note_frames(page)
     page.click("#camera-open")
     page.click("#go-live")
     starts = frame_starts(page, 9)
@@ -1079,12 +1090,12 @@ def test_a_live_view_that_slows_down_shows_no_error(open_page: Open) -> None:
         }"""
     )
     page.route("**/v1/analyze*", answer)
+    note_frames(page)
     page.click("#camera-open")
     page.click("#go-live")
     _, refused, again, after = frame_starts(page, 4)
-    # Timers and requests may be late on a busy machine, each by its own delay.
-    assert again - refused > 0.7 * 500
-    assert after - again > 0.7 * 1000
+    assert again - refused > 0.9 * 500
+    assert after - again > 0.9 * 1000
     page.locator("#live-rate", has_text="frames a second").wait_for()
     assert page.evaluate("failed") == []
 

@@ -22,6 +22,19 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = _unbuffered(sys.stderr)
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """The same file without a buffer, as ``python -u`` has it.
+
+    What a full disk refuses would stay in a buffer, and every later flush would fail because of it,
+    such as the one before each worker process starts.
+    """
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    if not isinstance(raw, io.FileIO):
+        return stream
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)
 
 
 def give_up(stream: TextIO) -> None:
@@ -38,8 +51,7 @@ def give_up(stream: TextIO) -> None:
 def say(text: str) -> None:
     """Print a line for people on standard error.
 
-    A full disk under a log does not end the work: lines wait for space, and 8 kB of them are kept.
-    A broken pipe does end it.
+    A full disk under a log does not end the work: the lines are lost. A broken pipe does end it.
     """
     try:
         print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
