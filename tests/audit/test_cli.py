@@ -116,7 +116,7 @@ def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path, audit: Aud
         refused = audit(table, *options)
         assert refused.returncode == 2
         assert f"{path} already exists" in refused.stderr
-        assert "choose another name" in refused.stderr
+        assert "choose another --out, or remove it first" in refused.stderr
         assert path.read_text() == text
         assert not refused.stdout
         path.write_text(kept)

@@ -158,7 +158,11 @@ def test_faces_that_are_abstained_from_say_of_what() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("{faces}", "is an input, and would be overwritten"), ("mine.csv", "already exists")],
+    [
+        ("{faces}", "is an input, and would be overwritten"),
+        ("mine.csv", "already exists"),
+        ("out/facewise-default.json", "would be written twice"),
+    ],
 )
 def test_faces_are_written_over_nothing_else(
     name: str, message: str, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +192,7 @@ def test_results_do_not_replace_the_spec_they_are_of(faces: Path, tmp_path: Path
         app, ["evaluate", "--model", str(mine), "--data", str(faces), "--out", str(tmp_path)]
     )
     assert isinstance(result.exception, OptionError)
-    assert "holds the model's own spec" in str(result.exception)
+    assert "is an input, and would be overwritten" in str(result.exception)
     assert mine.read_bytes() == spec.path.read_bytes()
 
 

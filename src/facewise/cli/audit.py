@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from facewise.cli.options import Verbose, report_path
+from facewise.cli.outputs import Outputs
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
 from facewise.parts import part_files
@@ -63,13 +64,10 @@ def audit(
     from facewise.datasets import is_table
 
     written = [] if out is None else _report_paths(out)
-    for path in written:
-        if path.exists() and not is_report(path):
-            raise OptionError(
-                f"--out: {path} already exists, and facewise audit did not write it: choose "
-                "another name, or remove the file first"
-            )
     against = against or []
+    outputs = Outputs("--out", [*tables, *against])
+    for path in written:
+        outputs.add(path, is_report)
     is_reference = len(against) == 1 and is_table(against[0])  # Parquet files are annotate's
     reference = read_reference(against[0]) if is_reference else None
     figures = audit_tables(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from facewise.cli.options import Verbose, check_folder
-from facewise.errors import MissingExtraError, OptionError
+from facewise.cli.outputs import Outputs
+from facewise.errors import MissingExtraError
 
 logger = logging.getLogger("facewise.cli")
 
@@ -82,7 +82,8 @@ def evaluate(
         raise MissingExtraError("evaluation", "evaluate") from error
     from facewise.evaluation.card import hand_written, write_card
     from facewise.evaluation.data import read_data
-    from facewise.evaluation.faces import write_faces
+    from facewise.evaluation.dedupe_lists import has_header
+    from facewise.evaluation.faces import COLUMNS, write_faces
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import summary, write_results
     from facewise.evaluation.run import Runner, check_fit, evaluate_model
@@ -93,8 +94,9 @@ def evaluate(
         data, labels=labels, split=split, splits=split_list, exclude=exclude, by=by or ()
     )
     spec = load_spec(model)
-    if (out / f"{spec.name}.json").resolve() == spec.path.resolve():
-        raise OptionError(f"--out {out} holds the model's own spec: choose another folder")
+    path = out / f"{spec.name}.json"
+    outputs = Outputs("--out or --faces", [spec.path, data, labels, split_list, exclude])
+    outputs.add(path, lambda _: True)  # any file: the folder is for results
     # Checked now rather than failing after hours of scoring.
     check_folder("--out", out)
     check_folder("--store", store)
@@ -104,7 +106,7 @@ def evaluate(
         hand_written(spec)
     if faces is not None:
         check_folder("--faces", faces.parent)
-        _check_faces(faces, [data, labels, split_list, exclude])
+        outputs.add(faces, lambda path: has_header(path, COLUMNS))
     pictures.check_left(["calibration", "val", pictures.split] if fit else [pictures.split])
     if fit:
         check_fit(spec, pictures)
@@ -116,7 +118,6 @@ def evaluate(
             )
     runner = Runner(model, pictures, degraded=degraded, store=store, workers=workers)
     spec, results, scored = evaluate_model(runner, calibrate=fit)
-    path = out / f"{spec.name}.json"
     write_results(results, path, stated=spec if fit or card else None)
     typer.echo(summary(results))
     written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
@@ -127,17 +128,3 @@ def evaluate(
         write_faces(faces, scored, {(str(s.dataset), s.key): s.split for s in samples})
         written.append(faces)
     typer.echo(f"results written to: {', '.join(map(str, written))}")
-
-
-def _check_faces(path: Path, read: Sequence[Path | None]) -> None:
-    """Refuse to overwrite this run's inputs, or files that no run wrote, with the faces."""
-    from facewise.evaluation.dedupe_lists import has_header
-    from facewise.evaluation.faces import COLUMNS
-
-    if path.resolve() in {other.resolve() for other in read if other is not None}:
-        raise OptionError(f"--faces {path} is an input, and would be overwritten: choose another")
-    if path.exists() and not has_header(path, COLUMNS):
-        raise OptionError(
-            f"--faces {path} already exists, and facewise evaluate did not write it: choose "
-            "another file, or remove it first"
-        )

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.drawings import check_replaceable, save_drawing
+from facewise.cli.drawings import is_drawing, save_drawing
 from facewise.cli.options import Verbose
+from facewise.cli.outputs import Outputs
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
 
@@ -35,7 +36,7 @@ def thumbs(
 
     if out.suffix.lower() != ".png":
         raise OptionError(f"{out}: the sheet is a PNG, so its name must end in .png")
-    check_replaceable(out, "--out")
+    Outputs("--out").add(out, is_drawing)
     out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
     save_drawing(sheet, out)
