@@ -646,14 +646,14 @@ def test_what_an_earlier_run_left_is_deleted_and_nothing_else(
             "left.csv is an input, and would be",
         ),
         (["a.json"], "--list a.json --report a", "a.json is an input, and would be"),
-        (["out/splits.csv"], "", "splits.csv already exists, and no dedupe.json says"),
-        (["out/exclusions.csv"], "", "exclusions.csv already exists, and no dedupe.json says"),
+        (["out/splits.csv"], "", "splits.csv already exists, and this command did"),
+        (["out/exclusions.csv"], "", "exclusions.csv already exists, and this command did"),
         (["out/conflicts.csv"], "--report elsewhere/found", "conflicts.csv already exists"),
-        (["out/pairs-3.png"], "", "pairs-3.png already exists, and no dedupe.json says"),
-        (["out/pairs-3.png", "out/dedupe.json"], "", "pairs-3.png already exists, and no"),
-        (["out/dedupe.json"], "", "dedupe.json already exists, and facewise dedupe did not"),
-        (["notes.md"], "--report notes", "notes.md already exists, and facewise dedupe did not"),
-        (["left.csv"], "--exclusions left.csv", "left.csv already exists, and facewise dedupe"),
+        (["out/pairs-3.png"], "", "pairs-3.png already exists, and this command did"),
+        (["out/pairs-3.png", "out/dedupe.json"], "", "pairs-3.png already exists, and this"),
+        (["out/dedupe.json"], "", "dedupe.json already exists, and this command did not"),
+        (["notes.md"], "--report notes", "notes.md already exists, and this command did not"),
+        (["left.csv"], "--exclusions left.csv", "left.csv already exists, and this command"),
         ([], "--out album", "--out album lies in album, where its contact sheets"),
         ([], "--out album/../album/sheets/x", "lies in album"),
         (["album/splits.csv"], "--list album/splits.csv --out album", "lies in album"),
@@ -711,7 +711,7 @@ def test_an_unfinished_run_can_be_run_again(
 
     command = ["dedupe", str(album), "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr("facewise.evaluation.dedupe_report.contact_sheets", full)
+        patch.setattr("facewise.evaluation.dedupe_run.contact_sheets", full)
         assert isinstance(CliRunner().invoke(app, command).exception, OSError)
     assert (tmp_path / "out" / "splits.csv").exists()
     result = CliRunner().invoke(app, command)

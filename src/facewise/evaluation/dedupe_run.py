@@ -1,0 +1,184 @@
+"""Finds near-duplicates and makes new splits, from pictures to lists, report and contact sheets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from facewise.datasets import DataSet, read_pictures
+from facewise.errors import OptionError
+from facewise.evaluation.dedupe import Fingerprints, Pair, find_pairs, fingerprints
+from facewise.evaluation.dedupe_lists import (
+    EXCLUSION_COLUMNS,
+    Row,
+    conflicts,
+    exclusions,
+    has_header,
+    labels_of,
+    lopsided,
+    make_splits,
+    rows_by_picture,
+    write_csv,
+)
+from facewise.evaluation.dedupe_report import (
+    TITLE,
+    contact_sheets,
+    is_report,
+    named_groups,
+    report,
+    summarise,
+    worth_looking_at,
+)
+from facewise.labels import ATTRIBUTES
+
+MARK: Final = "dedupe.json"
+"""Always written, as a sign that the lists and sheets beside it may be replaced."""
+
+SPLITS: Final = "splits.csv"
+CONFLICTS: Final = "conflicts.csv"
+EXCLUSIONS: Final = "exclusions.csv"
+_SHEET: Final = re.compile(r"pairs-\d+\.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run writes.
+
+    Attributes:
+        out: folder of the lists, the contact sheets and ``MARK``.
+        reports: JSON and Markdown files for the findings; one of them is ``MARK``.
+        exclusions: CSV of what a list has in two splits.
+    """
+
+    out: Path
+    reports: Sequence[Path]
+    exclusions: Path
+
+    def sheets(self) -> list[Path]:
+        """Existing contact sheets, recognised by their names."""
+        return [path for path in self.out.glob("pairs-*.png") if _SHEET.fullmatch(path.name)]
+
+    def outputs(self) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+        """All that ``write`` may replace or delete, each with a test for what a run wrote.
+
+        One output under two names comes once; two outputs under one name come twice.
+        """
+        default = self.out / EXCLUSIONS
+        beside_mark = [self.out / SPLITS, self.out / CONFLICTS, default, *self.sheets()]
+        if _SHEET.fullmatch(self.exclusions.name):  # a sheet that may not be there yet
+            beside_mark.append(self.out / self.exclusions.name)
+        for path in dict.fromkeys(beside_mark):
+            yield path, lambda _: is_report(self.out / MARK)
+        for path in {path.resolve(): path for path in self.reports}.values():
+            yield path, is_report
+        if self.exclusions.resolve() != default.resolve():
+            yield self.exclusions, lambda path: has_header(path, EXCLUSION_COLUMNS)
+
+
+class Found(NamedTuple):
+    """Result of a search.
+
+    Attributes:
+        data_sets: the pictures' sources.
+        prints: the pictures.
+        pairs: as ``find_pairs`` returns them.
+        groups: names of the pictures that are one photo, per photo.
+        labels: name to age, gender and ethnicity.
+        summary: all findings as plain data.
+    """
+
+    data_sets: Sequence[DataSet]
+    prints: Fingerprints
+    pairs: Sequence[Pair]
+    groups: Sequence[Sequence[str]]
+    labels: Mapping[str, Row]
+    summary: dict[str, Any]
+
+
+def search(
+    sources: Sequence[Path],
+    lists: Mapping[str, Row],
+    *,
+    near_bits: int,
+    thorough: bool,
+    threads: int = 2,
+) -> Found:
+    """Find near-duplicates in folders and tars, and compare them with lists.
+
+    Args:
+        sources: folders or tars of pictures, counted as one.
+        lists: rows of lists, as returned by ``read_lists``; empty for none.
+        near_bits: as for ``find_pairs``.
+        thorough: as for ``find_pairs``.
+        threads: for reading and comparing.
+
+    Raises:
+        OptionError: a source cannot be read, or there is no picture that can.
+    """
+    data_sets = [read_pictures(source) for source in sources]
+    if not any(data_set.samples for data_set in data_sets):
+        raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
+    prints = fingerprints(data_sets, threads=threads)
+    listed = rows_by_picture(lists, prints.names)
+    pairs = find_pairs(prints, near_bits=near_bits, thorough=thorough, threads=threads)
+    labels = {name: labels_of(name, listed.get(name)) for name in prints.names}
+    summary = summarise(prints, pairs, labels, listed, near_bits=near_bits, thorough=thorough)
+    summary = {"sources": [source.name for source in sources], **summary}
+    return Found(data_sets, prints, pairs, named_groups(prints, pairs), labels, summary)
+
+
+def write(
+    found: Found, places: Places, *, shares: Mapping[str, float], seed: int, sheets: int
+) -> list[str]:
+    """Write everything, in place of what an earlier run wrote.
+
+    Args:
+        found: result of the search.
+        places: where.
+        shares: of the new splits, by name.
+        seed: of the new splits.
+        sheets: most contact sheets to draw.
+
+    Returns:
+        Oddities of the new splits, one sentence each.
+    """
+    # Written first: if the run fails below, the folder is already marked as facewise's.
+    figures = json.dumps(found.summary, indent=1) + "\n"
+    for path in places.reports:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page_of(found) if path.suffix == ".md" else figures, encoding="utf-8")
+    splits = make_splits(found.prints.names, found.groups, shares, seed)
+    group_of = {name: group[0] for group in found.groups for name in group}
+    write_csv(
+        places.out / SPLITS,
+        ("file", "split", "duplicate_group"),
+        [
+            {"file": name, "split": splits[name], "duplicate_group": group_of.get(name, "")}
+            for name in found.prints.names
+        ],
+    )
+    write_csv(
+        places.out / CONFLICTS,
+        ("duplicate_group", "file", *ATTRIBUTES, "disagree"),
+        conflicts(found.groups, found.labels),
+    )
+    # Files of an earlier run that this one might not overwrite.
+    for stale in (places.out / EXCLUSIONS, *places.sheets()):
+        stale.unlink(missing_ok=True)
+    if "across_splits" in found.summary:
+        rows = exclusions(found.summary["across_splits"]["list"])
+        write_csv(places.exclusions, EXCLUSION_COLUMNS, rows)
+    pairs = worth_looking_at(found.pairs)
+    drawn = contact_sheets(found.prints, pairs, found.data_sets, most=sheets)
+    for number, sheet in enumerate(drawn, start=1):
+        sheet.save(places.out / f"pairs-{number}.png")
+    return lopsided(found.groups, splits, shares)
+
+
+def page_of(found: Found) -> str:
+    """The findings as Markdown."""
+    return report(found.summary, TITLE).markdown()
