@@ -22,16 +22,17 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stderr = _unbuffered(sys.stderr)
+            if name == "stderr":
+                sys.stderr = _unbuffered(stream)
 
 
-def _unbuffered(stream: TextIO) -> TextIO:
+def _unbuffered(stream: io.TextIOWrapper) -> TextIO:
     """The same file without a buffer, as ``python -u`` has it.
 
     What a full disk refuses would stay in a buffer, and every later flush would fail because of it,
     such as the one before each worker process starts.
     """
-    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    raw = getattr(stream.buffer, "raw", None)
     if not isinstance(raw, io.FileIO):
         return stream
     return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)
