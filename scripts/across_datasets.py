@@ -23,6 +23,7 @@ import torch
 from sweep_frozen import RECIPE, features, train_head
 from torch import Tensor
 
+from facewise.datasets import DataSetName
 from facewise.evaluation.report_tables import cell, name_of
 from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, open_cache
@@ -31,7 +32,7 @@ from facewise.training.data import plain_crops
 from facewise.training.export import export_onnx, write_spec
 
 NETWORK = NetworkConfig(init="faceres", size_px=192, eye_distance=0.31, eye_height=0.40)
-MODELS: dict[str, tuple[str, ...]] = {
+MODELS: dict[str, tuple[DataSetName, ...]] = {
     "across-utkface": ("utkface",),
     "across-fairface": ("fairface",),
     "across-both": ("utkface", "fairface"),
@@ -68,7 +69,9 @@ def _by_row(cache: FaceCache, found: Any) -> Tensor:
     return known
 
 
-def train_and_export(cache: FaceCache, work: Path, name: str, sets: tuple[str, ...]) -> Path:
+def train_and_export(
+    cache: FaceCache, work: Path, name: str, sets: tuple[DataSetName, ...]
+) -> Path:
     """Train a head on the given data sets; returns the path of the exported network's spec."""
     rows = cache.rows("train")
     rows = rows[np.isin(cache.datasets[rows], sets)]

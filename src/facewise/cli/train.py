@@ -20,8 +20,9 @@ Seed = Annotated[
 ]
 
 
-def _need_torch() -> None:
+def _need_extra() -> None:
     try:
+        import pydantic  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
@@ -51,7 +52,7 @@ def train(
     verbose: Verbose = 0,
 ) -> None:
     """Train a model, or resume its run."""
-    _need_torch()
+    _need_extra()
     from facewise.data_folder import read_folder
     from facewise.training.cache import build_cache, fingerprint
     from facewise.training.checks import check_run, check_samples, check_splits
@@ -99,7 +100,7 @@ def teach(
     verbose: Verbose = 0,
 ) -> None:
     """Write the answers of finished runs on the training faces, averaged over views."""
-    _need_torch()
+    _need_extra()
     from facewise.training.cache import open_cache
     from facewise.training.checks import check_checkpoint
     from facewise.training.config import load_config
@@ -136,7 +137,7 @@ def export(
     verbose: Verbose = 0,
 ) -> None:
     """Write a run's ONNX file and spec, checked against PyTorch on real faces."""
-    _need_torch()
+    _need_extra()
     from facewise.training.cache import open_cache
     from facewise.training.checks import check_checkpoint
     from facewise.training.config import load_config

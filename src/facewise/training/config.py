@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from facewise.datasets import DataSetName
 from facewise.errors import OptionError
+
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Form of the name of a run (and so of its folder), and of a model."""
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Amount = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+# The face cache keeps no more of a large photo around the face than the lowest one needs.
+EyeDistance = Annotated[Share, Field(ge=0.15)]
+"""Types of options. Strict ones take integers as floats, but neither booleans nor texts."""
 
 MEAN_RGB: Final = (123.68, 116.779, 103.939)
 """Channel means with which the face-pretrained backbone was trained; 0 to 255."""
 
 
+class _Options:
+    """What pydantic is told of each table of options."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class NetworkConfig(_Options):
     """Architecture, and the framing of the face in its input.
 
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``. A run
@@ -34,17 +51,17 @@ class NetworkConfig:
     """
 
     backbone: str = "mobilenet_v1"
-    size_px: int = 160
-    eye_distance: float = 0.31
-    eye_height: float = 0.42
-    hidden_dim: int = 512
-    dropout: float = 0.2
+    size_px: Annotated[Count, Field(ge=32)] = 160
+    eye_distance: EyeDistance = 0.31
+    eye_height: Share = 0.42
+    hidden_dim: Annotated[Count, Field(ge=1)] = 512
+    dropout: Share = 0.2
     init: str = "random"
-    pixel_mean: tuple[float, float, float] = MEAN_RGB
-    pixel_std: float = 1.0
+    pixel_mean: tuple[StrictFloat, StrictFloat, StrictFloat] = MEAN_RGB
+    pixel_std: Annotated[Amount, Field(ge=1e-6)] = 1.0
     ages: Literal["years", "decades"] = "years"
-    learnt_eye_distance: float | None = None
-    learnt_eye_height: float | None = None
+    learnt_eye_distance: EyeDistance | None = None
+    learnt_eye_height: Share | None = None
 
     @property
     def framing(self) -> tuple[float, float]:
@@ -61,7 +78,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class OptimConfig:
+class OptimConfig(_Options):
     """The optimiser.
 
     ``layer_decay`` is the ratio of a stage's learning rate to that of the stage above it;
@@ -71,44 +88,44 @@ class OptimConfig:
     checkpoint.
     """
 
-    epochs: int = 10
-    batch_size: int = 64
-    lr_backbone: float = 3e-4
-    lr_head: float = 1e-3
-    layer_decay: float = 0.9
-    frozen_stages: int = 0
-    weight_decay: float = 0.02
-    warmup_steps: int = 200
-    ema_decay: float = 0.998
-    gradient_clip: float = 5.0
-    bfloat16: bool = True
-    batch_norm: bool = False
-    start_share: float = 0.0
-    mixed_share: float = 0.0
+    epochs: Annotated[Count, Field(ge=1)] = 10
+    batch_size: Annotated[Count, Field(ge=2)] = 64  # a batch norm needs two
+    lr_backbone: Amount = 3e-4
+    lr_head: Amount = 1e-3
+    layer_decay: Share = 0.9
+    frozen_stages: Count = 0
+    weight_decay: Amount = 0.02
+    warmup_steps: Count = 200
+    ema_decay: Share = 0.998
+    gradient_clip: Amount = 5.0
+    bfloat16: StrictBool = True
+    batch_norm: StrictBool = False
+    start_share: Share = 0.0
+    mixed_share: Share = 0.0
     mixed: str = ""
-    seed: int = 0
+    seed: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
-class AugmentConfig:
+class AugmentConfig(_Options):
     """Strengths and probabilities; see ``facewise.training.augment``."""
 
-    landmark_jitter: float = 0.02
-    rotation_degrees: float = 6.0
-    scale: float = 0.08
-    shift: float = 0.03
-    photometric: float = 0.5
-    grey: float = 0.04
-    blur: float = 0.08
-    low_resolution: float = 0.12
-    jpeg: float = 0.15
-    noise: float = 0.08
-    erase: float = 0.15
-    upside_down: float = 0.0
+    landmark_jitter: Share = 0.02
+    rotation_degrees: Amount = 6.0
+    scale: Share = 0.08
+    shift: Share = 0.03
+    photometric: Share = 0.5
+    grey: Share = 0.04
+    blur: Share = 0.08
+    low_resolution: Share = 0.12
+    jpeg: Share = 0.15
+    noise: Share = 0.08
+    erase: Share = 0.15
+    upside_down: Share = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class LossConfig:
+class LossConfig(_Options):
     """Weights of the loss's parts; ``age_sigma_years`` widens an exact age into a distribution.
 
     ``kind`` "binary" is the original app's loss: 19 independent sigmoids. It requires ``ages =
@@ -117,115 +134,52 @@ class LossConfig:
     """
 
     kind: Literal["distribution", "binary"] = "distribution"
-    age_sigma_years: float = 2.0
-    age: float = 1.0
-    age_l1: float = 0.2
-    gender: float = 1.0
-    ethnicity: float = 1.0
-    label_smoothing: float = 0.03
-    distill: float = 0.0
+    age_sigma_years: Annotated[Amount, Field(ge=0.1)] = 2.0
+    age: Amount = 1.0
+    age_l1: Amount = 0.2
+    gender: Amount = 1.0
+    ethnicity: Amount = 1.0
+    label_smoothing: Share = 0.03
+    distill: Share = 0.0
     teacher: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
+class TrainConfig(_Options):
     """A whole run. ``datasets`` are those to train on; ``name`` names its folder and model."""
 
-    name: str
-    datasets: tuple[str, ...] = ("utkface", "fairface")
+    name: Annotated[str, Field(pattern=NAME)]
+    datasets: Annotated[tuple[DataSetName, ...], Field(min_length=1)] = ("utkface", "fairface")
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
 
-_NAMES: Final = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_CONFIG: Final = TypeAdapter(TrainConfig)
 
-
-_AT_LEAST: Final[dict[str, float]] = {
-    "size_px": 32,
-    "eye_distance": 0.15,  # the face cache keeps no more of a large photo around the face
-    "learnt_eye_distance": 0.15,
-    "hidden_dim": 1,
-    "pixel_std": 1e-6,
-    "epochs": 1,
-    "batch_size": 2,  # a batch norm needs two
-    "age_sigma_years": 0.1,
+_WORDS: Final = {
+    "dataclass_type": "must be a table of options",
+    "tuple_type": "must be a list",
+    "missing": "must be a longer list",
+    "too_long": "must be a shorter list",
+    "too_short": "must name at least one",
+    "string_pattern_mismatch": "must be of letters, digits, dots, dashes and underscores",
 }
-"""Lower limits of some numbers; all others must be 0 or more."""
-_SHARES: Final = frozenset(
-    (
-        *("eye_distance", "eye_height", "learnt_eye_distance", "learnt_eye_height", "dropout"),
-        *("layer_decay", "ema_decay", "start_share", "mixed_share", "label_smoothing", "distill"),
-        *("landmark_jitter", "scale", "shift", "photometric", "grey", "blur", "low_resolution"),
-        *("jpeg", "noise", "erase", "upside_down"),
-    )
-)
-"""Options that must not exceed 1: probabilities and shares."""
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Form of the name of a run (and so of its folder), and of a model."""
+"""What pydantic says in terms of Python, by its error type."""
 
 
-def _check_values(config: TrainConfig, path: Path) -> None:
-    """Check names and ranges of numbers, before minutes of work show that they are wrong."""
-    if not NAME.fullmatch(config.name):
-        raise OptionError(
-            f"{path}: name must be of letters, digits, dots, dashes and underscores, not "
-            f"{config.name!r}: it names the run's folder"
-        )
-    unknown = sorted(set(config.datasets) - set(get_args(DataSetName)))
-    if unknown or not config.datasets:
-        known = ", ".join(get_args(DataSetName))
-        raise OptionError(f"{path}: datasets must name some of {known}, not {unknown or 'none'}")
-    for section in (config.network, config.optim, config.augment, config.loss):
-        for option in dataclasses.fields(section):
-            value = getattr(section, option.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                continue
-            least, share = _AT_LEAST.get(option.name, 0), option.name in _SHARES
-            if not (least <= value < math.inf and (value <= 1 or not share)):
-                limits = f"from {least} to 1" if share else f"{least} or more"
-                raise OptionError(f"{path}: {option.name} must be {limits}, not {value}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value has a field's type; integers count as floats, booleans not as numbers."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in parts
-    if origin is UnionType:
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple and isinstance(value, list):
-        kinds = parts[:1] * len(value) if ... in parts else parts
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
-    return type(value) in ((int, float) if kind is float else (kind,))
-
-
-def _named(kind: Any) -> str:
-    """A field's type in words."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(f'"{part}"' for part in parts)
-    if origin is UnionType:
-        return _named(parts[0])
-    if origin is tuple:
-        return f"a list{'' if ... in parts else f' of {len(parts)}'}, each {_named(parts[0])}"
-    return _NAMES[kind]
-
-
-def _build(kind: type[Any], values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise OptionError(f"{where}: must be a table of options, not {values!r}")
-    kinds = get_type_hints(kind)
-    unknown = sorted(set(values) - set(kinds))
-    if unknown:
-        raise OptionError(
-            f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(kinds))}"
-        )
-    for name, value in values.items():
-        if not _fits(value, kinds[name]):
-            raise OptionError(f"{where}: {name} must be {_named(kinds[name])}, not {value!r}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+def _problem(error: ErrorDetails) -> str:
+    """One of pydantic's errors in words; names an option as ``differences`` does."""
+    *sections, option = (part for part in error["loc"] if isinstance(part, str))
+    name = ".".join([*sections, option])
+    if error["type"] == "unexpected_keyword_argument":
+        known = dataclasses.asdict(TrainConfig(name=""))
+        for section in sections:
+            known = known[section]
+        return f"{name} is unknown; known are {', '.join(sorted(known))}"
+    words = _WORDS.get(error["type"]) or error["msg"].replace("Input should", "must")
+    return f"{name} {words}, not {error['input']!r}"
 
 
 def differences(run: TrainConfig, mine: TrainConfig) -> str:
@@ -267,19 +221,12 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from error
     except ValueError as error:
         raise OptionError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
-    sections = {
-        "network": NetworkConfig,
-        "optim": OptimConfig,
-        "augment": AugmentConfig,
-        "loss": LossConfig,
-    }
     if not isinstance(values, dict):
         raise OptionError(f"{path}: not a table of options")
-    for name, kind in sections.items():
-        values[name] = _build(kind, values.get(name, {}), f"{path} [{name}]")
-    values.setdefault("name", path.stem)
-    config: TrainConfig = _build(TrainConfig, values, str(path))
-    _check_values(config, path)
+    try:
+        config = _CONFIG.validate_python({"name": path.stem, **values})
+    except ValidationError as error:
+        raise OptionError(f"{path}: {_problem(error.errors()[0])}") from error
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" needs ages = "decades" in [network]')
     if config.loss.kind == "binary" and "fairface" in config.datasets:

@@ -110,7 +110,7 @@ def export_model(
         OptionError: the name or version is malformed, or the folder holds other weights under that
             name and version.
     """
-    if not NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+    if not re.fullmatch(NAME, name) or not _VERSION.fullmatch(version):
         raise OptionError(
             f"{name}@{version} cannot be used: a name consists of letters, digits, dots, dashes "
             "and underscores, a version of one number, such as 5, or two with a dot between them, "
