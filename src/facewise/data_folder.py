@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from facewise.datasets import DataSet, is_table, read_csv, read_fairface, read_utkface
+from facewise.datasets import DataSet, read_csv, read_fairface, read_utkface
 from facewise.errors import OptionError
+from facewise.label_lists import is_table
 
 UTKFACE: Final = ("utkface.tar", "UTKFace")
 FAIRFACE: Final = ("fairface.tar", "FairFace")

@@ -6,10 +6,7 @@ from a tar. Anything unusable is listed with the reason, never dropped silently.
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import logging
 import os
 import re
@@ -23,11 +20,21 @@ from typing import Any, Final, Literal
 from facewise.errors import OptionError
 from facewise.folders import counted, is_hidden, walk
 from facewise.formats import SUFFIXES
+from facewise.label_lists import (
+    either,
+    listed_name,
+    listed_twice,
+    other_values,
+    parse_age,
+    parse_label,
+    read_rows,
+    rows_by_file,
+    short_name,
+    split_name,
+)
 from facewise.labels import (
-    AGES,
     ETHNICITY_LABELS,
     ETHNICITY_SYNONYMS,
-    FAIRFACE_AGE_GROUPS,
     FAIRFACE_RACES,
     GENDER_LABELS,
     GENDER_SYNONYMS,
@@ -235,11 +242,6 @@ def read_utkface(source: Path, splits: Path | None = None) -> DataSet:
     return DataSet(tuple(samples), tuple(skipped), places)
 
 
-def short_name(path: str) -> str:
-    """A file name without its folders."""
-    return path.rsplit("/", 1)[-1]
-
-
 def _unseen(listed: Iterable[str], seen: Collection[str | None]) -> list[tuple[str, str]]:
     """Listed names that no picture has."""
     return [(name, "no picture of that name") for name in listed if name not in seen]
@@ -289,19 +291,10 @@ def read_fairface(source: Path, labels: Path, by: Sequence[str] = ()) -> DataSet
             continue
         samples.append(sample)
         places[name] = place
-        for column, value in _values(row, by).items():
+        for column, value in other_values(row, by).items():
             columns[column][name] = value
     skipped += [*_unseen(rows, seen), *repeated]
     return DataSet(tuple(samples), tuple(skipped), places, columns)
-
-
-def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
-    """The longest tail of a path that is listed: in FairFace's own list, ``train/1.jpg`` and
-    ``val/1.jpg`` are different faces.
-    """
-    parts = path.split("/")
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((end for end in ends if end in rows), None)
 
 
 def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
@@ -332,11 +325,8 @@ def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
         if not key:
             skipped.append((f"row {number}", "no path"))
             continue
-        labels = _labels(row)
-        wrong = {
-            name: str(label) for name, label in labels.items() if isinstance(label, ValueError)
-        }
-        if wrong and all(label is None or name in wrong for name, label in labels.items()):
+        labels, wrong = _labels(row)
+        if wrong and not any(label is not None for label in labels.values()):
             skipped.append((key, "; ".join(wrong.values())))
             continue
         sample = Sample(
@@ -344,14 +334,14 @@ def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
             dataset="csv",
             split=split_name(row.get("split")),
             group=row.get("group") or key,
-            **{name: None if name in wrong else label for name, label in labels.items()},
+            **labels,
         )
-        values = _values(row, by)
+        values = other_values(row, by)
         parent, name = os.path.split(path.parent / key)
         first = seen.setdefault((folder(parent), name), sample)
         if first is not sample:
             other = [c for c in by if columns[c].get(first.key) != values.get(c)]
-            skipped.append((key, _listed_twice(first.key, _differing(first, sample) + other)))
+            skipped.append((key, listed_twice(first.key, _differing(first, sample) + other)))
             continue
         unread.update(wrong.items())
         samples.append(sample)
@@ -365,6 +355,10 @@ def read_csv(path: Path, by: Sequence[str] = ()) -> DataSet:
             f"sex) and ethnicity (or race), and its columns are {', '.join(rows[0])}"
         )
     return DataSet(tuple(samples), tuple(skipped), places, columns)
+
+
+MOST_REASONS: Final = 10
+"""Most reasons listed for unreadable labels of each kind; the others are only counted."""
 
 
 def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
@@ -383,203 +377,25 @@ def _warn_of_unread(path: Path, unread: Mapping[tuple[str, str], int]) -> None:
         )
 
 
-def _labels(row: Mapping[str, str]) -> dict[str, Any]:
-    """Label fields of a ``Sample``; an unreadable one holds its error instead."""
-
-    def read(parse: Callable[..., object], text: str, *known: object) -> object:
-        try:
-            return parse(text, *known)
-        except ValueError as error:
-            return error
-
+def _labels(row: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Label fields of a ``Sample``; then the unreadable ones, which are None, and why."""
     gender, ethnicity = either(row, "gender", "sex"), either(row, "ethnicity", "race")
-    return {
-        "age_range": read(parse_age, row.get("age") or ""),
-        "gender": read(parse_label, gender, GENDER_LABELS, GENDER_SYNONYMS),
-        "ethnicity": read(parse_label, ethnicity, ETHNICITY_LABELS, ETHNICITY_SYNONYMS),
+    fields: dict[str, Callable[[], object]] = {
+        "age_range": lambda: parse_age(row.get("age") or ""),
+        "gender": lambda: parse_label(gender, GENDER_LABELS, GENDER_SYNONYMS),
+        "ethnicity": lambda: parse_label(ethnicity, ETHNICITY_LABELS, ETHNICITY_SYNONYMS),
     }
-
-
-def _values(row: Mapping[str, str], by: Sequence[str]) -> dict[str, str]:
-    """A row's values in columns that are not labels; runs of white space become one space."""
-    values = {column: " ".join(row[column].split()) for column in by}
-    return {c: v for c, v in values.items() if v.lower() in MAY_BE_VALUES or not is_unknown(v)}
+    labels: dict[str, Any] = dict.fromkeys(fields)
+    wrong: dict[str, str] = {}
+    for name, read in fields.items():
+        try:
+            labels[name] = read()
+        except ValueError as error:
+            wrong[name] = str(error)
+    return labels, wrong
 
 
 def _differing(first: Sample, second: Sample) -> list[str]:
     """Columns in which two rows of one file differ; they may spell its path differently."""
     names = {"age": "age_range", "gender": "gender", "ethnicity": "ethnicity", "split": "split"}
     return [n for n, field in names.items() if getattr(first, field) != getattr(second, field)]
-
-
-def _listed_twice(first: str, other: Sequence[str]) -> str:
-    """Why a row that repeats an earlier row's file is skipped; ``other`` are differing columns."""
-    if not other:
-        return "listed twice"
-    return f"listed twice, with another {' and '.join(other)}: the first row, {first}, counts"
-
-
-def split_name(text: str | None) -> str:
-    """A split's name in lower case, as it is looked up: Test becomes test."""
-    return (text or "").strip().lower()
-
-
-def either(row: Mapping[str, str], name: str, other: str) -> str:
-    """A field that may have either of two names."""
-    return row.get(name) or row.get(other) or ""
-
-
-_YEAR: Final = r"(\d{1,3}(?:\.\d*)?)"
-_AGE: Final = re.compile(
-    rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013\u2014]\s*{_YEAR}))?(?:\s*y(?:ears?)?(?: old)?)?"
-)
-_OVER: Final = re.compile(rf"(?:>=?|more than|over)\s*{_YEAR}")
-_PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
-"""Accepted ages: 70, 70+, 20-29, also with a spreadsheet's dash; >70; (25, 32), as in Adience."""
-
-UNKNOWN_WORDS: Final = frozenset(
-    {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
-)
-"""What tables contain for unknown labels, in lower case."""
-
-
-MAY_BE_VALUES: Final = frozenset({"none", "-1"})
-"""Those of the words that are values in columns other than labels: no glasses, exposure -1."""
-
-
-def is_unknown(text: str) -> bool:
-    """Whether a field marks a label as unknown."""
-    return text.strip().lower() in UNKNOWN_WORDS
-
-
-def parse_age(text: str) -> tuple[int, int] | None:
-    """First and last year of an age as ``read_csv`` accepts it; None if it is unknown.
-
-    Decimals, as in means of several raters, are rounded to the nearest year.
-
-    Raises:
-        ValueError: it is not an age.
-    """
-    text = text.strip()
-    if is_unknown(text):
-        return None
-    lower = text.lower()
-    if (group := _fairface_group(text)) is not None:
-        return group
-    if pair := _PAIR.fullmatch(text):
-        first, last = float(pair[1]), float(pair[2])
-    elif over := _OVER.fullmatch(lower):
-        first, last = float(over[1]), float(AGES[-1])
-    elif match := _AGE.fullmatch(lower):
-        first = float(match[1])
-        last = float(AGES[-1] if match[2] else match[3] or first)
-    else:
-        raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
-    if not 0 <= first <= last <= AGES[-1]:
-        raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
-    return max(round(first), 1), max(round(last), 1)
-
-
-def _fairface_group(text: str) -> tuple[int, int] | None:
-    """Years of one of FairFace's groups; its own CSVs call the oldest "more than 70"."""
-    return FAIRFACE_AGE_GROUPS.get("70+" if text.lower() == "more than 70" else text)
-
-
-def parse_label(
-    text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None
-) -> int | None:
-    """Index of a label, ignoring case; None if it is unknown.
-
-    Args:
-        text: a label or a synonym.
-        labels: in the order of the contract.
-        synonyms: maps other names to labels.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    text = text.strip()
-    if is_unknown(text):
-        return None
-    for name, label in {**dict(zip(labels, labels, strict=True)), **(synonyms or {})}.items():
-        if _plain(text) == _plain(name):
-            return labels.index(label)
-    raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
-
-
-TABLE_SUFFIXES: Final = (".csv", ".tsv")
-SEPARATORS: Final = (",", ";", "\t")
-PATH_COLUMNS: Final = ("path", "file", "filename", "image")
-PATHS_MAY_BE: Final = "path may also be called file, filename or image"
-MOST_REASONS: Final = 10
-"""Most reasons listed for unreadable labels of each kind; the others are only counted."""
-
-
-def _plain(label: str) -> str:
-    return label.lower().replace("_", " ").replace("-", " ")
-
-
-def rows_by_file(
-    rows: Iterable[Mapping[str, str]],
-) -> tuple[dict[str, Mapping[str, str]], list[tuple[str, str]]]:
-    """The first row of each ``file``; then the files of repeated rows, and why they are skipped."""
-    first: dict[str, Mapping[str, str]] = {}
-    repeated = []
-    for row in rows:
-        before = first.setdefault(name := row["file"], row)
-        if before is not row:
-            other = [column for column in row if row[column] != before[column]]
-            repeated.append((name, _listed_twice(name, other)))
-    return first, repeated
-
-
-def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
-    """Rows of a CSV, keyed by column names in lower case; between Age and age, age wins.
-
-    Fields are separated by commas, semicolons or tabs, depending on the spreadsheet's country; the
-    text is UTF-8, or UTF-16 with a byte-order mark. Fields missing from a short row are "".
-    ``path``, ``file``, ``filename`` and ``image`` are interchangeable, so that one list works for
-    every command.
-
-    Raises:
-        OptionError: it cannot be read, or lacks a required column.
-    """
-    try:
-        text = _decoded(path.read_bytes())
-        if "\0" in text[:1000]:
-            raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
-        # Separators count between names, not inside quoted ones.
-        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])
-        separator = max(SEPARATORS, key=header.count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-        columns |= {name: name for name in reader.fieldnames or () if name in columns}
-        for name in PATH_COLUMNS[:2]:
-            others = [other for other in PATH_COLUMNS if other in columns]
-            if name in required and name not in columns and others:
-                columns[name] = columns.pop(others[0])
-        missing = [name for name in dict.fromkeys(required) if name not in columns]
-        if missing:
-            raise OptionError(
-                f"{path} lacks the columns {', '.join(missing)}: its columns are "
-                f"{', '.join(reader.fieldnames or ()) or 'none'}"
-                + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
-            )
-        return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
-    except UnicodeDecodeError as error:
-        raise OptionError(
-            f"{path} is not text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise OptionError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def is_table(path: Path) -> bool:
-    """Whether a path is named like a list of pictures."""
-    return path.suffix.lower() in TABLE_SUFFIXES
-
-
-def _decoded(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")

@@ -17,10 +17,10 @@ from facewise.datasets import (
     read_csv,
     read_fairface,
     read_pictures,
-    read_rows,
     read_utkface,
 )
 from facewise.errors import OptionError
+from facewise.label_lists import read_rows
 
 
 def store(folder: Path, kind: str, files: dict[str, bytes]) -> Path:

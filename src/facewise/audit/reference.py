@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from facewise.datasets import read_rows
 from facewise.errors import OptionError
+from facewise.label_lists import read_rows
 from facewise.labels import GENDER_SYNONYMS
 from facewise.reporting.confusions import LABELS
 

@@ -61,7 +61,7 @@ def audit(
     from facewise.audit.reference import read_reference
     from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.run import audit_tables
-    from facewise.datasets import is_table
+    from facewise.label_lists import is_table
 
     written = [] if out is None else _report_paths(out)
     against = against or []

@@ -23,9 +23,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.datasets import DataSet, short_name
+from facewise.datasets import DataSet
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
+from facewise.label_lists import short_name
 from facewise.types import FloatArray, ImageArray
 
 log = logging.getLogger("facewise")

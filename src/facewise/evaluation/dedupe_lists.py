@@ -10,20 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.datasets import (
-    SPLITS,
+from facewise.datasets import SPLITS, parse_utkface_name
+from facewise.errors import OptionError
+from facewise.files import replacing
+from facewise.label_lists import (
     either,
     is_unknown,
     listed_name,
     parse_age,
     parse_label,
-    parse_utkface_name,
     read_rows,
     short_name,
     split_name,
 )
-from facewise.errors import OptionError
-from facewise.files import replacing
 from facewise.labels import (
     ATTRIBUTES,
     ETHNICITY_LABELS,
@@ -106,7 +105,7 @@ def labels_of(name: str, row: Row | None) -> Row:
     return out
 
 
-def _label(text: str, labels: tuple[str, ...], synonyms: Mapping[str, str] | None = None) -> str:
+def _label(text: str, labels: tuple[str, ...], synonyms: Mapping[str, str]) -> str:
     """A label as the contract spells it, so that Male and male do not disagree."""
     try:
         index = parse_label(text, labels, synonyms)

@@ -1,0 +1,196 @@
+"""Lists of pictures with labels: CSVs as spreadsheets save them, and the spellings of labels."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from facewise.errors import OptionError
+from facewise.labels import AGES
+
+TABLE_SUFFIXES: Final = (".csv", ".tsv")
+SEPARATORS: Final = (",", ";", "\t")
+PATH_COLUMNS: Final = ("path", "file", "filename", "image")
+PATHS_MAY_BE: Final = "path may also be called file, filename or image"
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is named like a list of pictures."""
+    return path.suffix.lower() in TABLE_SUFFIXES
+
+
+def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
+    """Rows of a CSV, keyed by column names in lower case; between Age and age, age wins.
+
+    Fields are separated by commas, semicolons or tabs, depending on the spreadsheet's country; the
+    text is UTF-8, or UTF-16 with a byte-order mark. Fields missing from a short row are "".
+    ``path``, ``file``, ``filename`` and ``image`` are interchangeable, so that one list works for
+    every command.
+
+    Raises:
+        OptionError: it cannot be read, or lacks a required column.
+    """
+    try:
+        text = _decoded(path.read_bytes())
+        if "\0" in text[:1000]:
+            raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
+        # Separators count between names, not inside quoted ones.
+        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])
+        separator = max(SEPARATORS, key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+        columns |= {name: name for name in reader.fieldnames or () if name in columns}
+        for name in PATH_COLUMNS[:2]:
+            others = [other for other in PATH_COLUMNS if other in columns]
+            if name in required and name not in columns and others:
+                columns[name] = columns.pop(others[0])
+        missing = [name for name in dict.fromkeys(required) if name not in columns]
+        if missing:
+            raise OptionError(
+                f"{path} lacks the columns {', '.join(missing)}: its columns are "
+                f"{', '.join(reader.fieldnames or ()) or 'none'}"
+                + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
+            )
+        return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"{path} is not text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise OptionError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def rows_by_file(
+    rows: Iterable[Mapping[str, str]],
+) -> tuple[dict[str, Mapping[str, str]], list[tuple[str, str]]]:
+    """The first row of each ``file``; then the files of repeated rows, and why they are skipped."""
+    first: dict[str, Mapping[str, str]] = {}
+    repeated = []
+    for row in rows:
+        before = first.setdefault(name := row["file"], row)
+        if before is not row:
+            other = [column for column in row if row[column] != before[column]]
+            repeated.append((name, listed_twice(name, other)))
+    return first, repeated
+
+
+def listed_twice(first: str, other: Sequence[str]) -> str:
+    """Why a row that repeats an earlier row's file is skipped; ``other`` are differing columns."""
+    if not other:
+        return "listed twice"
+    return f"listed twice, with another {' and '.join(other)}: the first row, {first}, counts"
+
+
+def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
+    """The longest tail of a path that is listed: in FairFace's own list, ``train/1.jpg`` and
+    ``val/1.jpg`` are different faces.
+    """
+    parts = path.split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in rows), None)
+
+
+def short_name(path: str) -> str:
+    """A file name without its folders."""
+    return path.rsplit("/", 1)[-1]
+
+
+def split_name(text: str | None) -> str:
+    """A split's name in lower case, as it is looked up: Test becomes test."""
+    return (text or "").strip().lower()
+
+
+def either(row: Mapping[str, str], name: str, other: str) -> str:
+    """A field that may have either of two names."""
+    return row.get(name) or row.get(other) or ""
+
+
+def other_values(row: Mapping[str, str], by: Sequence[str]) -> dict[str, str]:
+    """A row's values in columns that are not labels; runs of white space become one space."""
+    values = {column: " ".join(row[column].split()) for column in by}
+    return {c: v for c, v in values.items() if v.lower() in MAY_BE_VALUES or not is_unknown(v)}
+
+
+UNKNOWN_WORDS: Final = frozenset(
+    {"", "nan", "na", "n/a", "none", "null", "unknown", "?", "-", "-1"}
+)
+"""What tables contain for unknown labels, in lower case."""
+
+MAY_BE_VALUES: Final = frozenset({"none", "-1"})
+"""Those of the words that are values in columns other than labels: no glasses, exposure -1."""
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a field marks a label as unknown."""
+    return text.strip().lower() in UNKNOWN_WORDS
+
+
+_YEAR: Final = r"(\d{1,3}(?:\.\d*)?)"
+_AGE: Final = re.compile(
+    rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013\u2014]\s*{_YEAR}))?(?:\s*y(?:ears?)?(?: old)?)?"
+)
+_OVER: Final = re.compile(rf"(?:>=?|more than|over)\s*{_YEAR}")
+_PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
+"""Accepted ages: 70, 70+, 20-29, also with a spreadsheet's dash; >70; (25, 32), as in Adience."""
+
+
+def parse_age(text: str) -> tuple[int, int] | None:
+    """First and last year of an age as ``datasets.read_csv`` accepts it; None if it is unknown.
+
+    Decimals, as in means of several raters, are rounded to the nearest year.
+
+    Raises:
+        ValueError: it is not an age.
+    """
+    text = text.strip()
+    if is_unknown(text):
+        return None
+    lower = text.lower()
+    if pair := _PAIR.fullmatch(text):
+        first, last = float(pair[1]), float(pair[2])
+    elif over := _OVER.fullmatch(lower):
+        first, last = float(over[1]), float(AGES[-1])
+    elif match := _AGE.fullmatch(lower):
+        first = float(match[1])
+        last = float(AGES[-1] if match[2] else match[3] or first)
+    else:
+        raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
+    if not 0 <= first <= last <= AGES[-1]:
+        raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
+    return max(round(first), 1), max(round(last), 1)
+
+
+def parse_label(text: str, labels: Sequence[str], synonyms: Mapping[str, str]) -> int | None:
+    """Index of a label, ignoring case; None if it is unknown.
+
+    Args:
+        text: a label or a synonym.
+        labels: in the order of the contract.
+        synonyms: maps other names to labels.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    text = text.strip()
+    if is_unknown(text):
+        return None
+    wanted = _plain(text)
+    for name, label in [*zip(labels, labels, strict=True), *synonyms.items()]:
+        if _plain(name) == wanted:
+            return labels.index(label)
+    raise ValueError(f"{text!r} is not one of {', '.join(labels)}")
+
+
+def _plain(label: str) -> str:
+    return label.lower().replace("_", " ").replace("-", " ")
