@@ -357,9 +357,7 @@ def part_of(
     once = one_look()
     tight = command == "tight"
     share = 0.0 if tight else DETECTION_BORDER
-    rows = cache.rows("train", "fairface")
-    if tight:
-        rows = np.concatenate([rows, cache.rows("train", "utkface")])
+    rows = cache.rows("train", "fairface", *(["utkface"] if tight else []))
     detector = "once" if command == "second" else "before"
     is_found = partial(_is_found, share=share, detector=detector)
     seen = np.array(list(pool.map(is_found, rows.tolist(), chunksize=64)))

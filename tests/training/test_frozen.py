@@ -18,7 +18,10 @@ torch = pytest.importorskip("torch")
 from facewise.errors import OptionError  # noqa: E402
 from facewise.training.backbones import DlibResNet, MobileNetV1, ResidualBlock  # noqa: E402
 from facewise.training.cache import FaceCache, open_cache  # noqa: E402
+from facewise.training.config import NetworkConfig, TrainConfig  # noqa: E402
 from facewise.training.frozen import FOLDS, LOOKS, ask_frozen, sources, stored_features  # noqa: E402
+from facewise.training.network import bare_network  # noqa: E402
+from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
 
 Tensor = Any
 
@@ -135,6 +138,19 @@ def test_no_head_has_learnt_the_face_that_it_answers_for(beside: FaceCache) -> N
     others, _ = ask_frozen(dataclasses.replace(beside, genders=swapped))
     assert np.array_equal(others[first], answers[first])
     assert (np.abs(others[~first] - answers[~first]).max(axis=1) > 1e-6).all()
+
+
+def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_path: Path) -> None:
+    network = NetworkConfig(size_px=32, hidden_dim=256)
+    config = TrainConfig(name="tiny", datasets=("csv",), network=network)
+    torch.save({"model": bare_network(config).state_dict()}, tmp_path / "best.pt")
+    members, rows = [(config, tmp_path / "best.pt")], beside.rows("train")
+    write_teacher(members, beside, tmp_path / "teacher.npz", ONE_VIEW, frozen_share=0.25)
+    frozen, _ = ask_frozen(beside)
+    with np.load(tmp_path / "teacher.npz") as stored:
+        assert set(sources()) <= set(stored["sources"])
+        mixed = 0.75 * ask(members, beside, rows, ONE_VIEW) + 0.25 * frozen
+        assert np.allclose(stored["probabilities"][rows], mixed, atol=1e-3)
 
 
 def test_features_are_kept_for_the_faces_they_are_of(beside: FaceCache) -> None:

@@ -91,12 +91,12 @@ class FaceCache:
         start = int(self.offsets[row])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def rows(self, split: str, dataset: str | None = None) -> NDArray[np.intp]:
-        """Rows of a split, of one data set or of all."""
-        mask = self.splits == split
-        if dataset is not None:
-            mask &= self.datasets == dataset
-        return np.flatnonzero(mask)
+    def rows(self, split: str, *datasets: str) -> NDArray[np.intp]:
+        """Rows of a split: of the data sets named, one after another, or else of all."""
+        mine = self.splits == split
+        if not datasets:
+            return np.flatnonzero(mine)
+        return np.concatenate([np.flatnonzero(mine & (self.datasets == name)) for name in datasets])
 
 
 _detector: MTCNN | None = None

@@ -77,17 +77,20 @@ def check_run(
 
 def files_behind(config: TrainConfig, converted: Path) -> dict[str, str]:
     """SHA-256 of the files that a run depends on besides its faces, by option."""
+    return {
+        option: hashlib.sha256(path.read_bytes()).hexdigest()
+        for option, path in _named_files(config, converted).items()
+    }
+
+
+def _named_files(config: TrainConfig, converted: Path) -> dict[str, Path]:
     init = config.network.init
     named = {
-        "init": str(converted / f"{init}.pt") if init in CONVERTED else init,
+        "init": converted / f"{init}.pt" if init in CONVERTED else init,
         "mixed": config.optim.mixed,
         "teacher": config.loss.teacher,
     }
-    return {
-        option: hashlib.sha256(Path(name).read_bytes()).hexdigest()
-        for option, name in named.items()
-        if name not in ("", "random")
-    }
+    return {option: Path(name) for option, name in named.items() if name not in ("", "random")}
 
 
 def _unlike(stored: dict[str, str], files: dict[str, str]) -> list[str]:
@@ -179,13 +182,11 @@ def check_converted(init: str, converted: Path) -> None:
 
 def _check_files(config: TrainConfig, converted: Path) -> None:
     """Check that files exist and weights fit the network, by building it."""
-    init = config.network.init
-    check_converted(init, converted)
-    named = {"init": init, "mixed": config.optim.mixed, "teacher": config.loss.teacher}
-    for option, name in named.items():
-        if name not in ("", "random", *CONVERTED) and not Path(name).is_file():
-            maker = MAKERS.get(Path(name).suffix, f"known are random, {', '.join(CONVERTED)}")
-            raise OptionError(f"{option} = {name!r}: there is no such file; {maker}")
+    check_converted(config.network.init, converted)
+    for option, path in _named_files(config, converted).items():
+        if not path.is_file():
+            maker = MAKERS.get(path.suffix, f"known are random, {', '.join(CONVERTED)}")
+            raise OptionError(f"{option} = {str(path)!r}: there is no such file; {maker}")
     network = make_network(config, converted)
     network.backbone.freeze_stages(config.optim.frozen_stages)
     convolutions = [m for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]

@@ -134,7 +134,7 @@ def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
 
 def warn_of_unlabelled(cache: FaceCache, datasets: Sequence[str]) -> None:
     """Warn of attributes that no training face has a label for; the network answers them anyway."""
-    rows = np.concatenate([cache.rows("train", name) for name in datasets])
+    rows = cache.rows("train", *datasets)
     for attribute, known in (
         ("age", cache.age_ranges[:, 0] > 0),
         ("gender", cache.genders >= 0),

@@ -88,19 +88,16 @@ def write_teacher(
     # First, so that a member without sources fails before hours of inference.
     behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     train, val = cache.rows("train"), cache.rows("val")
-    p = ask(members, cache, val, views)
-    frozen: FloatArray | None = None
     if frozen_share:
         behind |= dict.fromkeys(frozen_sources())
-        frozen, on_val = ask_frozen(cache)
-        p = (1 - frozen_share) * p + frozen_share * on_val
+    on_train, on_val = ask_frozen(cache) if frozen_share else (0.0, 0.0)
+    own_share = 1 - frozen_share
+    p = own_share * ask(members, cache, val, views) + frozen_share * on_val
     figures = score(cache, val, *np.split(p, PARTS, axis=1))
     log.info("on val %s", {name: round(value, 4) for name, value in figures.items()})
     probabilities = np.zeros((len(cache), OUTPUTS), np.float16)
     own = ask(members, cache, train, views)
-    if frozen is not None:
-        own = (1 - frozen_share) * own + frozen_share * frozen
-    probabilities[train] = own
+    probabilities[train] = own_share * own + frozen_share * on_train
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as file:
         np.savez(

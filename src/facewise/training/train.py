@@ -197,8 +197,7 @@ def train(
                 f"no picture of {name} in the split {split} can be read: check --data"
             )
     warn_of_unlabelled(cache, config.datasets)
-    train_rows = np.concatenate([cache.rows("train", name) for name in config.datasets])
-    val_rows = np.concatenate([cache.rows("val", name) for name in config.datasets])
+    train_rows, val_rows = (cache.rows(split, *config.datasets) for split in ("train", "val"))
     teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
     labels = LabelTable(cache, teacher)
     loader, sampler = make_loader(cache, config, train_rows, workers)
