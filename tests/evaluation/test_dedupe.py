@@ -21,24 +21,16 @@ from facewise.datasets import read_pictures
 from facewise.errors import OptionError
 from facewise.evaluation import dedupe
 from facewise.evaluation.data import EXCLUSIONS
-from facewise.evaluation.dedupe import (
-    CONFIRMED,
+from facewise.evaluation.dedupe import Pair, find_pairs, join
+from facewise.evaluation.dedupe_fingerprints import (
     Fingerprints,
-    Pair,
     difference_hash,
-    find_pairs,
     fingerprints,
-    hash_vectors,
-    join,
-    likeness,
-    mirrored_bits,
-    promising,
-    similar,
-    thumb_vectors,
     thumbnail,
     unique_names,
     without_border,
 )
+from facewise.evaluation.dedupe_likeness import CONFIRMED, likeness
 from facewise.evaluation.dedupe_lists import (
     EXCLUSION_COLUMNS,
     across_splits,
@@ -56,6 +48,13 @@ from facewise.evaluation.dedupe_lists import (
     years_apart,
 )
 from facewise.evaluation.dedupe_report import contact_sheets, is_report, summarise
+from facewise.evaluation.dedupe_search import (
+    hash_vectors,
+    mirrored_bits,
+    promising,
+    similar,
+    thumb_vectors,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -327,7 +326,7 @@ def test_tilted_copies_with_nothing_in_their_middle_are_copies(tmp_path: Path) -
 
 @pytest.mark.parametrize("blocks", [2**24, 700])
 def test_similar_equals_the_plain_count(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewise.evaluation.dedupe.BLOCK_CELLS", blocks)
+    monkeypatch.setattr("facewise.evaluation.dedupe_search.BLOCK_CELLS", blocks)
     rng = np.random.default_rng(1)
     bits = rng.random((60, 16, 16)) < 0.5
     bits[41] = bits[7]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from facewise.datasets import DataSet
-from facewise.evaluation.dedupe import CONFIRMED, Fingerprints, Pair, join, unique_names
+from facewise.evaluation.dedupe import Pair, join
+from facewise.evaluation.dedupe_fingerprints import Fingerprints, unique_names
+from facewise.evaluation.dedupe_likeness import CONFIRMED
 from facewise.evaluation.dedupe_lists import (
     Row,
     across_splits,

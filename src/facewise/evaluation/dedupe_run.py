@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from facewise.datasets import DataSet, read_pictures
 from facewise.errors import OptionError
-from facewise.evaluation.dedupe import Fingerprints, Pair, find_pairs, fingerprints
+from facewise.evaluation.dedupe import Pair, find_pairs
+from facewise.evaluation.dedupe_fingerprints import Fingerprints, fingerprints
 from facewise.evaluation.dedupe_lists import (
     EXCLUSION_COLUMNS,
     Row,
