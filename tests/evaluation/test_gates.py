@@ -10,16 +10,14 @@ import pytest
 from facewise.calibration import Calibration
 from facewise.errors import OptionError
 from facewise.evaluation.degrade import DEGRADATIONS, NOT_FACES, degrade
+from facewise.evaluation.gate_figures import degraded_table, gate_curves, risk_coverage
 from facewise.evaluation.gates import (
     CLEAN_BUDGET,
     SIDES,
-    degraded_table,
     errors,
     expected_errors,
     fit_gates,
-    gate_curves,
     ignorance,
-    risk_coverage,
     with_gates,
 )
 from facewise.evaluation.outcomes import Outcomes

@@ -11,7 +11,8 @@ changed mix of data sets then neither looks like harm nor hides it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +25,6 @@ from facewise.evaluation.outcomes import QUALITY_FIELDS
 from facewise.evaluation.scoring import CLASSES, Mask, Scored
 from facewise.labels import ATTRIBUTES
 from facewise.protocol import AGE_IF_NOT_FOUND
-from facewise.reporting.bootstrap import GroupBootstrap, figure
 
 RISK_LIMIT: Final = 2.0
 """The error on answered faces may be at most this many times the clean error, on any input."""
@@ -66,10 +66,6 @@ SIDES: Final = tuple(
 
 CERTAINTY: Final = len(SIDES)
 """Column of the certainty, after the quality gates."""
-
-CURVE_POINTS: Final = 60
-MIN_ANSWERED: Final = 30
-"""Fewest answered faces for their error to be compared."""
 
 
 def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
@@ -129,17 +125,6 @@ def ignorance(clean: Scored, name: str) -> float:
     return 1 - 1 / len(CLASSES[name])
 
 
-def risk_coverage(
-    certainties: NDArray[np.float64], errors_: NDArray[np.float64]
-) -> list[tuple[float, float]]:
-    """Share answered and mean error on it, the most certain first; up to 60 points."""
-    order = np.argsort(-certainties, kind="stable")
-    risk = np.cumsum(errors_[order]) / np.arange(1, len(order) + 1)
-    at = np.unique(np.linspace(len(order) * 0.05, len(order), CURVE_POINTS).astype(int)) - 1
-    at = at[at >= 0]
-    return [(float((i + 1) / len(order)), float(risk[i])) for i in at]
-
-
 def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
     """The ``gates`` part of a calibration.
 
@@ -154,22 +139,18 @@ def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
     attributes = [
         _AttributeGates(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)
     ]
-    spent = np.any([a.turned_away for a in attributes], axis=0)
     while True:
-        best: tuple[float, _AttributeGates, int, int] | None = None
-        for attribute in attributes:
-            for gate, level, gain, turned in attribute.moves():
-                both = float((spent | turned).sum() - spent.sum()) / len(clean)
-                if float((spent | turned).mean()) > CLEAN_BUDGET:
-                    continue
-                worth = gain / (both + ANSWERED_WEIGHT * attribute.lost(gate, level) + 1e-6)
-                if best is None or worth > best[0]:
-                    best = worth, attribute, gate, level
-        if best is None:
-            break
-        _, attribute, gate, level = best
-        attribute.set(gate, level)
         spent = np.any([a.turned_away for a in attributes], axis=0)
+        affordable = [
+            move
+            for attribute in attributes
+            for move in attribute.moves()
+            if (spent | move.turned_away).mean() <= CLEAN_BUDGET
+        ]
+        if not affordable:
+            break
+        best = max(affordable, key=lambda move: move.worth(spent))
+        best.attribute.set(best.gate, best.least)
     return {
         "quality": {a.name: a.quality() for a in attributes},
         "certainty": {a.name: a.certainty() for a in attributes},
@@ -180,262 +161,189 @@ def _judgeable(clean: Scored, name: str) -> bool:
     return bool(np.isfinite(errors(clean, name)).any())
 
 
+@dataclass(slots=True, eq=False)
+class _Input:
+    """The faces found in one kind of degraded input, for one attribute.
+
+    Attributes:
+        measures: ``(N, 9)``, see ``_measures``.
+        errors: ``(N,)``, NaN if unknown.
+        limits: ``(N,)``, the errors allowed.
+        size: all faces, found or not.
+        answered: ``(N,)``, those that pass the current gates.
+    """
+
+    measures: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    size: int
+    answered: Mask
+
+    def after(self, gate: int, least: float) -> Mask:
+        """Faces still answered if a gate is set to ``least``."""
+        passed: Mask = self.answered & (self.measures[:, gate] >= least)
+        return passed
+
+    def excess(self, answered: Mask) -> float:
+        """Risk above the limit, weighted by the share answered.
+
+        It is 0 if less than ``NEGLIGIBLE`` is answered, or if there is no clean error, of which
+        there is no multiple.
+        """
+        seen = answered & np.isfinite(self.errors)
+        count = int(seen.sum())
+        if count <= NEGLIGIBLE * self.size or not self.limits[seen].any():
+            return 0.0
+        over = float(self.errors[seen].sum() / self.limits[seen].sum()) - 1
+        return max(0.0, over) * count / self.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Move:
+    """One gate set to a higher value.
+
+    Attributes:
+        attribute: whose gate it is.
+        gate: its column in ``_measures``.
+        least: its new value.
+        gain: risk above the limit that it removes, summed over the inputs.
+        lost: mean share of the inputs that is no longer answered.
+        turned_away: clean faces that the attribute's gates then turn away.
+    """
+
+    attribute: _AttributeGates
+    gate: int
+    least: float
+    gain: float
+    lost: float
+    turned_away: Mask
+
+    def worth(self, spent: Mask) -> float:
+        """Risk removed per face lost, given the clean faces that are already turned away."""
+        clean_lost = float((spent | self.turned_away).sum() - spent.sum()) / len(spent)
+        return self.gain / (clean_lost + ANSWERED_WEIGHT * self.lost + 1e-6)
+
+
 class _AttributeGates:
     """The gates of one attribute while they are being chosen.
 
-    Every gate has the form "at least"; maxima are negated. Columns 0 to 7 are ``SIDES``, the last
-    is the certainty. A level of 0 means no gate.
+    Each is the least value of one column of ``_measures`` for a face to be answered; -inf is none.
     """
 
     def __init__(self, clean: Scored, degraded: Mapping[str, Scored], name: str) -> None:
         self.name = name
-        self._clean = _columns(clean, name)
-        self._clean_found = clean.outcomes.found
-        self._inputs = [_columns(s, name)[s.outcomes.found] for s in degraded.values()]
-        self._errors, self._limits = [], []
-        clean_errors = errors(clean, name)
-        for n, s in degraded.items():
-            error = errors(s, name)
-            if n in NOT_FACES:
-                error = np.full(len(s), ignorance(clean, name))
-            limit = RISK_LIMIT * SAFETY * expected_errors(s, clean, clean_errors)
-            self._errors.append(error[s.outcomes.found])
-            self._limits.append(limit[s.outcomes.found])
-        self._sizes = [len(s) for s in degraded.values()]
-        pooled = np.concatenate([self._clean[self._clean_found], *self._inputs])
-        shares = np.linspace(0, 1, GRID_POINTS + 1)[1:-1]
-        # Half of the levels lie among the lowest clean values, where a gate costs clean faces.
-        low = np.quantile(
-            self._clean[self._clean_found], np.linspace(0.0005, 0.03, GRID_POINTS), axis=0
-        )
-        grid = np.concatenate([np.quantile(pooled, shares, axis=0), low])
-        rounded = np.vectorize(_rounded)(np.sort(grid, axis=0))
-        self._grid = np.concatenate([np.full((1, grid.shape[1]), -np.inf), rounded])
-        self._level = [0] * grid.shape[1]
-        self._answered = [np.ones(len(rows), bool) for rows in self._inputs]
-        self._moves: list[tuple[int, int, float, Mask]] | None = None
-        start = np.quantile(self._clean[self._clean_found, -1], CERTAINTY_START)
-        self.set(CERTAINTY, int(np.searchsorted(self._grid[:, CERTAINTY], start, side="right")) - 1)
+        self._clean, self._found = _measures(clean, name), clean.outcomes.found
+        self._inputs = list(_inputs(clean, degraded, name))
+        clean_found = self._clean[self._found]
+        self._grid = _grid(clean_found, [each.measures for each in self._inputs])
+        self._least = np.full(self._grid.shape[1], -np.inf)
+        self._moves: list[_Move] | None = None
+        start = np.quantile(clean_found[:, CERTAINTY], CERTAINTY_START)
+        values = self._grid[:, CERTAINTY]
+        self.set(CERTAINTY, float(values[values <= start].max(initial=-np.inf)))
 
     @property
     def turned_away(self) -> Mask:
         """Clean faces that the current gates turn away."""
-        return self._turned(self._values())
+        return self._turned_away(self._least)
 
-    def _values(self) -> NDArray[np.float64]:
-        return self._grid[self._level, np.arange(self._grid.shape[1])]
-
-    def _turned(self, least: NDArray[np.float64]) -> Mask:
-        turned: Mask = (self._clean < least).any(axis=1) & self._clean_found
+    def _turned_away(self, least: NDArray[np.float64]) -> Mask:
+        turned: Mask = (self._clean < least).any(axis=1) & self._found
         return turned
 
-    def _excess(self, answered: list[Mask]) -> float:
-        """Risk above the limit, summed over the inputs and weighted by the share answered.
-
-        Inputs of which less than ``NEGLIGIBLE`` is answered do not count, nor do those without any
-        clean error, of which there is no multiple.
-        """
-        total = 0.0
-        inputs = zip(answered, self._errors, self._limits, self._sizes, strict=True)
-        for mask, error, limit, size in inputs:
-            seen = mask & np.isfinite(error)
-            count = int(seen.sum())
-            if count > NEGLIGIBLE * size and limit[seen].any():
-                over = float(error[seen].sum() / limit[seen].sum()) - 1
-                total += max(0.0, over) * count / size
-        return total
-
-    def _after(self, gate: int, level: int) -> list[Mask]:
-        value = self._grid[level, gate]
-        return [
-            mask & (rows[:, gate] >= value)
-            for mask, rows in zip(self._answered, self._inputs, strict=True)
-        ]
-
-    def moves(self) -> list[tuple[int, int, float, Mask]]:
-        """Possible moves: gate, level, risk removed, and the clean faces then turned away."""
+    def moves(self) -> list[_Move]:
+        """Moves that remove risk; found again only after ``set``."""
         if self._moves is None:
-            self._moves = []
-            now = self._excess(self._answered)
-            for gate, current in enumerate(self._level) if now > 0 else ():
-                for level in range(current + 1, len(self._grid)):
-                    gain = now - self._excess(self._after(gate, level))
-                    if gain > 1e-9:
-                        least = self._values()
-                        least[gate] = self._grid[level, gate]
-                        self._moves.append((gate, level, gain, self._turned(least)))
+            self._moves = list(self._find_moves())
         return self._moves
 
-    def lost(self, gate: int, level: int) -> float:
-        """Mean share of the inputs that would no longer be answered."""
-        after = self._after(gate, level)
-        pairs = zip(self._answered, after, self._sizes, strict=True)
-        return float(np.mean([(a.sum() - b.sum()) / size for a, b, size in pairs]))
+    def _find_moves(self) -> Iterator[_Move]:
+        now = sum(each.excess(each.answered) for each in self._inputs)
+        if now == 0:
+            return
+        for gate, values in enumerate(self._grid.T):
+            for value in values[values > self._least[gate]].tolist():
+                after = [each.after(gate, value) for each in self._inputs]
+                inputs = list(zip(self._inputs, after, strict=True))
+                gain = now - sum(each.excess(answered) for each, answered in inputs)
+                if gain > 1e-9:
+                    shares = [(i.answered.sum() - left.sum()) / i.size for i, left in inputs]
+                    least = self._least.copy()
+                    least[gate] = value
+                    turned = self._turned_away(least)
+                    yield _Move(self, gate, value, gain, float(np.mean(shares)), turned)
 
-    def set(self, gate: int, level: int) -> None:
-        self._answered = self._after(gate, level)
-        self._level[gate] = level
+    def set(self, gate: int, least: float) -> None:
+        for each in self._inputs:
+            each.answered = each.after(gate, least)
+        self._least[gate] = least
         self._moves = None
 
     def quality(self) -> dict[str, dict[str, float]]:
         """Quality gates as a spec holds them."""
         gates: dict[str, dict[str, float]] = {}
-        for (field, side), value in zip(SIDES, self._values(), strict=False):
+        for (field, side), value in zip(SIDES, self._least, strict=False):
             if np.isfinite(value):
                 gates.setdefault(field, {})[side] = float(-value if side == "max" else value)
         return gates
 
     def certainty(self) -> dict[str, float]:
         """The certainty gate as a spec holds it."""
-        value = float(self._values()[-1])
+        value = float(self._least[CERTAINTY])
         if not np.isfinite(value):
             return {}
         return {"max_interval_years": -value} if self.name == "age" else {"min_probability": value}
 
 
-def _columns(scored: Scored, name: str) -> NDArray[np.float64]:
-    """The measures that an attribute's gates use, ``(N, 9)``; larger is always better."""
-    quality = np.abs(scored.outcomes.quality.astype(np.float64))
-    columns = [
-        quality[:, QUALITY_FIELDS.index(field)] * (1 if side == "min" else -1)
-        for field, side in SIDES
-    ]
-    return np.stack([*columns, certainty(scored, name)], axis=1)
-
-
-def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
-    """Curves of risk against share answered, for each attribute.
-
-    By certainty, ``clean`` and ``with degraded`` are points (share answered, error), and ``chosen``
-    is the point of the certainty gate on the clean curve. ``by measure`` has a curve for each
-    quality measure, over clean and degraded faces together: ``points``, and ``chosen``, the point
-    of that gate alone, or None if there is no gate. Gates are those of ``clean``'s calibration.
-    """
-    out: dict[str, Any] = {}
-    gates = clean.calibration.certainty_gates
-    for name in ATTRIBUTES:
-        parts = [clean, *(s for n, s in degraded.items() if n not in NOT_FACES)]
-        error = [errors(s, name) for s in parts]
-        sure = [certainty(s, name) for s in parts]
-        known = np.isfinite(error[0])
-        if not known.any():
-            continue
-        every, everyone = np.concatenate(error), np.concatenate(sure)
-        use = np.isfinite(every)
-        out[name] = {
-            "clean": risk_coverage(sure[0][known], error[0][known]),
-            "with degraded": risk_coverage(everyone[use], every[use]),
-        }
-        measures = np.concatenate([_columns(s, name)[:, :CERTAINTY] for s in parts])
-        limits = clean.calibration.quality_gates.get(name, {})
-        out[name]["by measure"] = {
-            f"{field}, {'low' if side == 'min' else 'high'} first out": _by_measure(
-                measures[use, column], every[use], limits.get(field, {}).get(side), side
-            )
-            for column, (field, side) in enumerate(SIDES)
-        }
-        gate = gates.get(name, {})
-        least = (
-            -gate.get("max_interval_years", np.inf)
-            if name == "age"
-            else gate.get("min_probability", 0.0)
-        )
-        answered = known & (sure[0] >= least)
-        if answered.any():
-            out[name]["chosen"] = (
-                float(answered.sum() / known.sum()),
-                float(error[0][answered].mean()),
-            )
-    return out
-
-
-def _by_measure(
-    measure: NDArray[np.float64], errors_: NDArray[np.float64], limit: float | None, side: str
-) -> dict[str, Any]:
-    """The curve of one measure (larger is better), and the point of its limit."""
-    chosen = None
-    if limit is not None:
-        answered = measure >= (limit if side == "min" else -limit)
-        if answered.any():
-            chosen = float(answered.mean()), float(errors_[answered].mean())
-    return {"points": risk_coverage(measure, errors_), "chosen": chosen}
-
-
-def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
-    """Share found, abstained from and answered, and the error, by input and attribute.
-
-    ``clean`` comes first. ``judged`` counts the answers whose error is known. ``relative`` is the
-    error on answered faces divided by that on answered clean faces of the same data sets, with its
-    interval; ``within`` says whether it is at most 2. Both are None for ``clean``, for non-faces,
-    and for fewer than 30 such answers. ``by_dataset`` has ``judged``, ``error``, ``relative`` and
-    ``within`` for each data set.
-    """
-    clean_errors = {}
-    for name in ATTRIBUTES:
-        answered = clean.outcomes.found & ~clean.abstained[name]
-        clean_errors[name] = np.where(answered, errors(clean, name), np.nan)
-    table: dict[str, Any] = {}
-    for row, scored in {"clean": clean, **degraded}.items():
+def _inputs(clean: Scored, degraded: Mapping[str, Scored], name: str) -> Iterator[_Input]:
+    clean_errors = errors(clean, name)
+    for kind, scored in degraded.items():
         found = scored.outcomes.found
-        table[row] = {"n": len(scored), "found": float(found.mean())}
-        for name in ATTRIBUTES:
-            abstained = scored.abstained[name]
-            answered = found & ~abstained
-            error = errors(scored, name)
-            rows = answered & np.isfinite(error)
-            cell: dict[str, Any] = {
-                "abstained": float(abstained[found].mean()) if found.any() else None,
-                "answered": float(answered.mean()),
-                "judged": int(rows.sum()) if row not in NOT_FACES else 0,
-                "error": None,
-                "error_of_all_found": None,
-                "relative": None,
-                "within": None,
-                "by_dataset": {},
-            }
-            if row not in NOT_FACES and rows.any():
-                cell["error"] = float(error[rows].mean())
-                cell["error_of_all_found"] = float(np.nanmean(error))
-                if scored is not clean and np.nansum(clean_errors[name]):
-                    expected = expected_errors(scored, clean, clean_errors[name])
-                    cell |= _relative(scored, rows, error, expected)
-                    for dataset in np.unique(scored.outcomes.datasets).tolist():
-                        own = rows & (scored.outcomes.datasets == dataset)
-                        if own.any():
-                            cell["by_dataset"][dataset] = {
-                                "judged": int(own.sum()),
-                                "error": float(error[own].mean()),
-                                **_relative(scored, own, error, expected),
-                            }
-            table[row][name] = cell
-        some = np.any([scored.abstained[name] for name in ATTRIBUTES], axis=0)
-        table[row]["abstained_from_any"] = float(some[found].mean()) if found.any() else None
-        table[row]["abstained_from_any_by_dataset"] = {
-            dataset: float(some[own].mean())
-            for dataset in np.unique(scored.outcomes.datasets).tolist()
-            if (own := found & (scored.outcomes.datasets == dataset)).any()
-        }
-    return table
+        error = errors(scored, name)
+        if kind in NOT_FACES:
+            error = np.full(len(scored), ignorance(clean, name))
+        limit = RISK_LIMIT * SAFETY * expected_errors(scored, clean, clean_errors)
+        measures, answered = _measures(scored, name)[found], np.ones(int(found.sum()), bool)
+        yield _Input(measures, error[found], limit[found], len(scored), answered)
 
 
-def _relative(
-    scored: Scored, rows: Mask, error: NDArray[np.float64], expected: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Ratio of actual to expected error over some rows, if there are enough of them."""
-    if rows.sum() < MIN_ANSWERED:
-        return {"relative": None, "within": None}
-    draws = GroupBootstrap(scored.outcomes.groups[rows])
-    ratio = float(error[rows].sum() / expected[rows].sum())
-    drawn = draws.sums(error[rows]) / draws.sums(expected[rows])
-    relative = figure(ratio, drawn, int(rows.sum()), draws.groups)
-    return {"relative": relative, "within": ratio <= RISK_LIMIT}
-
-
-def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:
-    """A calibration from fitted parts and gates."""
-    return Calibration.from_dict({**fitted, "gates": gates})
+def _grid(
+    clean: NDArray[np.float64], degraded: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Values to try for each gate, ``(M, 9)``, in ascending order."""
+    shares = np.linspace(0, 1, GRID_POINTS + 1)[1:-1]
+    pooled = np.quantile(np.concatenate([clean, *degraded]), shares, axis=0)
+    # Half of the values lie among the lowest clean ones, where a gate costs clean faces.
+    low = np.quantile(clean, np.linspace(0.0005, 0.03, GRID_POINTS), axis=0)
+    grid: NDArray[np.float64] = np.vectorize(_rounded)(
+        np.sort(np.concatenate([pooled, low]), axis=0)
+    )
+    return grid
 
 
 def _rounded(value: float) -> float:
     """Round to three significant figures."""
     return float(f"{value:.3g}")
+
+
+def quality_measures(scored: Scored) -> NDArray[np.float64]:
+    """Quality measures in the order of ``SIDES``, ``(N, 8)``.
+
+    Larger is always better: measures that have a maximum are negated.
+    """
+    quality = np.abs(scored.outcomes.quality.astype(np.float64))
+    columns = [
+        quality[:, QUALITY_FIELDS.index(field)] * (1 if side == "min" else -1)
+        for field, side in SIDES
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _measures(scored: Scored, name: str) -> NDArray[np.float64]:
+    """What an attribute's gates are set on, ``(N, 9)``: quality, then certainty."""
+    return np.column_stack([quality_measures(scored), certainty(scored, name)])
+
+
+def with_gates(fitted: Mapping[str, Any], gates: Mapping[str, Any]) -> Calibration:
+    """A calibration from fitted parts and gates."""
+    return Calibration.from_dict({**fitted, "gates": gates})

@@ -10,7 +10,7 @@ from typing import Any, Final
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
 from facewise.evaluation.dedupe_lists import write_csv
-from facewise.evaluation.gates import MIN_ANSWERED
+from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
 from facewise.protocol import DETECTION_BORDER

@@ -18,7 +18,7 @@ import numpy as np
 from facewise.calibration import LEVELS, Calibration
 from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
-from facewise.evaluation.gates import degraded_table, gate_curves
+from facewise.evaluation.gate_figures import degraded_table, gate_curves
 from facewise.evaluation.groups import (
     UNKNOWN,
     badness,

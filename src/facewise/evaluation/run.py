@@ -13,7 +13,8 @@ from facewise.evaluation.coverage import Baseline, fit_baseline
 from facewise.evaluation.data import EvaluationData
 from facewise.evaluation.degrade import DEGRADATIONS
 from facewise.evaluation.fit import check_faces, fit_calibration
-from facewise.evaluation.gates import GATE_FACES, fit_gates, gate_curves, with_gates
+from facewise.evaluation.gate_figures import gate_curves
+from facewise.evaluation.gates import GATE_FACES, fit_gates, with_gates
 from facewise.evaluation.noise import suspects_of
 from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.evaluation.results import calibrated, next_minor, score_model
