@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.batch.annotate import Summary, annotate
+from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
+from facewise.batch.run import Summary
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
 from facewise.batch.table import TableFolder
 from facewise.batch.thumbs import make_sheet

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.batch import archives, picture_tables, pool, retry, storage
-from facewise.batch.job import FILE, TAR, VIDEO, VIDEOS, Item, Job, Result, Task, differences
-from facewise.batch.plan import Plan, open_plan, write_plan
+from facewise.batch import archives, picture_tables, pool, storage
+from facewise.batch.job import FILE, TAR, VIDEO, VIDEOS, Item, Job, differences
+from facewise.batch.plan import open_plan, write_plan
+from facewise.batch.run import Engine, Progress, Run, Summary, require
 from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import check, list_items
-from facewise.batch.table import TableFolder, encode_part, part_name
-from facewise.batch.watch import Fingerprints, Watch, changed
-from facewise.errors import MissingExtraError, OptionError, TableError, check_count
+from facewise.batch.table import TableFolder
+from facewise.batch.watch import Fingerprints, changed
+from facewise.errors import OptionError, TableError, check_count
 from facewise.folders import Skipped, counted
 
-Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
-"""Runs tasks on a number of workers; results in any order, tasks taken only when there is room."""
-
-Progress = Callable[[int, int], None]
-"""Receives the number of pictures done, in this run or before it, and the plan's total."""
-
 ENGINES: Final = ("local", "ray")
-
-EXTRAS: Final = {"video": ("video", "av"), "heif": ("HEIC", "pillow_heif")}
-"""Extras that some sources need: extra to the feature's name and the module it installs."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a table holds now.
-
-    Attributes:
-        images: pictures and videos.
-        faces: rows with a face.
-        without_face: pictures, or video frames, without a face.
-        errors: rows by error code.
-        annotated: pictures annotated by this run; the rest were already finished.
-    """
-
-    images: int
-    faces: int = 0
-    without_face: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    annotated: int = 0
 
 
 def annotate(
@@ -85,7 +55,7 @@ def annotate(
         MissingExtraError: an extra that the engine or a source needs is not installed.
     """
     job = job or Job()
-    run = _engine(engine)
+    run_tasks = _engine(engine)
     if workers is not None:
         workers = check_count("workers", workers)
     if storage.is_url(os.fspath(out)):
@@ -107,9 +77,16 @@ def annotate(
         with contextlib.closing(
             open_plan(folder, listed["sha256"], job.shard_size, listed["chunk"])
         ) as plan:
-            return _Run(folder, plan, manifest, job, progress, note).finish(
-                run, workers, retry_errors
+            run = Run(
+                folder,
+                plan,
+                manifest,
+                job,
+                retry_errors=retry_errors,
+                progress=progress,
+                note=note,
             )
+            return run.finish(run_tasks, workers)
 
 
 def _engine(name: str) -> Engine:
@@ -226,174 +203,6 @@ def _readable(items: Iterable[Item], extras: set[str], protocols: dict[str, str]
         elif item.kind in (FILE, TAR) and name.lower().endswith((".heic", ".heif")):
             extra = "heif"
         if extra is not None and extra not in extras:
-            _require(extra)
+            require(extra)
             extras.add(extra)
         yield item
-
-
-def _require(extra: str) -> None:
-    feature, module = EXTRAS[extra]
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(feature, extra) from error
-
-
-class _Run:
-    """One run over a table that has a plan."""
-
-    def __init__(
-        self,
-        folder: TableFolder,
-        plan: Plan,
-        manifest: dict[str, Any],
-        job: Job,
-        progress: Progress,
-        note: Callable[[str], None],
-    ) -> None:
-        self._folder, self._plan, self._manifest, self._job = folder, plan, manifest, job
-        self._progress, self._note = progress, note
-        self._schema = arrow_schema(job.photo_attributes)
-        self._open: dict[int, dict[int, Result]] = {}
-        self._retried: set[int] = set()
-        self._written: set[int] = set()
-        self._watch = Watch(manifest["plan"]["sources"])
-
-    def finish(self, engine: Engine, workers: int | None, retry_errors: bool) -> Summary:
-        done, damaged = self._folder.finished_parts()
-        for name in damaged:
-            self._note(f"{name} is missing or damaged: making it again")
-        if retry_errors:
-            self._retried = {shard for shard, about in done.items() if about["errors"]}
-        missing = [
-            shard
-            for shard in range(self._plan.shards)
-            if shard not in done or shard in self._retried
-        ]
-        before = self._plan.images - sum(self._wanted(shard, done) for shard in missing)
-        if done:
-            self._note(
-                f"{before:,} of {self._plan.images:,} images were finished before"
-                + ("" if missing else ": nothing is left to do")
-                + "; the sources were listed when the table was begun, so files added since "
-                "need another table"
-            )
-        if missing:
-            for extra in self._manifest["plan"]["extras"]:
-                _require(extra)
-            for url in self._manifest["plan"].get("protocols", {}).values():
-                storage.check_driver(url)
-            if self._manifest["complete"]:
-                self._settle(complete=False, parts=done)
-            self._progress(before, self._plan.images)
-            self._annotate(engine, workers, missing, done, before)
-            self._check_sources(missing, done)
-            if lost := set(missing) - self._written:  # do not trust the engine to be complete
-                raise TableError(
-                    f"{self._folder.path}: {len(lost):,} parts were not delivered by the engine: "
-                    "run the same command again"
-                )
-        if not self._manifest["complete"]:
-            self._settle(complete=True, parts=done)
-        return self._summary(done, before)
-
-    def _check_sources(self, made: list[int], done: dict[int, dict[str, Any]]) -> None:
-        """Discard this run's parts that read from a source that changed during the run.
-
-        A replaced tar or table yields pictures under other pictures' names. Its parts are discarded
-        even if the original file has been restored since.
-        """
-        paths = self._watch.seen | set(changed(self._manifest["plan"]["sources"]))
-        spoilt = [
-            shard
-            for shard in (made if paths else ())
-            if any(item.path in paths for item in self._plan.items(shard))
-        ]
-        if not spoilt:  # no change, or only in lists, which were read in full while listing
-            return
-        for shard in self._written.intersection(spoilt):
-            del done[shard]
-        self._folder.settle(done)
-        raise TableError(
-            f"{min(paths)} changed while {self._folder.path} was made, so its names may now be "
-            f"those of other pictures: {len(spoilt):,} parts do not count. Restore the old file, "
-            "with its modification time, and run the same command again, or start another table"
-        )
-
-    def _annotate(
-        self,
-        engine: Engine,
-        workers: int | None,
-        missing: list[int],
-        done: dict[int, dict[str, Any]],
-        images: int,
-    ) -> None:
-        tasks = self._plan.tasks(missing, self._failed)
-        with contextlib.closing(engine(tasks, self._job, workers)) as results:
-            for result in results:
-                images += result.images
-                parts = self._open.setdefault(result.shard, {})
-                parts[result.chunk] = result
-                made = sum(part.images for part in parts.values())
-                if made == self._wanted(result.shard, done):
-                    # Checked before the part counts: a stopped run never reaches the final check.
-                    if self._watch.changed(item.path for item in self._plan.items(result.shard)):
-                        del self._open[result.shard]
-                    else:
-                        done[result.shard] = self._write(result.shard)
-                        self._written.add(result.shard)
-                self._progress(images, self._plan.images)
-
-    def _wanted(self, shard: int, done: Mapping[int, Mapping[str, Any]]) -> int:
-        """The number of a shard's pictures that this run annotates."""
-        if shard in self._retried:
-            return sum(done[shard]["errors"].values())
-        return self._plan.size(shard)
-
-    def _failed(self, shard: int) -> Collection[str] | None:
-        """Names of a shard's pictures to retry; None if the whole shard is annotated."""
-        return retry.failed(self._earlier(shard)) if shard in self._retried else None
-
-    def _earlier(self, shard: int) -> Any:
-        return retry.read_part(self._folder.path / part_name(shard))
-
-    def _write(self, shard: int) -> dict[str, Any]:
-        """Join a shard's chunks in order and write the part."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        chunks = self._open.pop(shard)
-        batches = [
-            batch
-            for chunk in sorted(chunks)
-            for data in chunks[chunk].batches
-            for batch in pa.ipc.open_stream(data)
-        ]
-        table = pa.Table.from_batches(batches, schema=self._schema)
-        if shard in self._retried:
-            table = retry.spliced(self._earlier(shard).cast(self._schema), table)
-        table = table.combine_chunks()
-        codes = table["error_code"].drop_null().to_pylist()
-        faces = pc.count(table["face_index"]).as_py()
-        about = {
-            "images": self._plan.size(shard),
-            "rows": table.num_rows,
-            "faces": faces,
-            "errors": dict(sorted(Counter(codes).items())),
-        }
-        return self._folder.write_part(shard, encode_part(table), about)
-
-    def _settle(self, *, complete: bool, parts: Mapping[int, Mapping[str, Any]]) -> None:
-        if complete:
-            self._folder.drop_strangers(self._plan.shards)
-            self._folder.settle(parts)
-        self._manifest["complete"] = complete
-        self._folder.write_manifest(self._manifest)
-
-    def _summary(self, parts: Mapping[int, Mapping[str, Any]], before: int) -> Summary:
-        summary = Summary(self._plan.images, annotated=self._plan.images - before)
-        for about in parts.values():
-            summary.faces += about["faces"]
-            summary.errors.update(about["errors"])
-            summary.without_face += about["rows"] - about["faces"] - sum(about["errors"].values())
-        return summary

@@ -20,7 +20,7 @@ from facewise.folders import counted
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from facewise.batch.annotate import Progress, Summary
+    from facewise.batch.run import Progress, Summary
 
 SAY_EVERY_SECONDS: Final = 10.0
 """Interval between progress lines if standard error is not a terminal."""
