@@ -33,6 +33,7 @@ from facewise import (
     analyzer,
     attributes,
     calibration,
+    cascade,
     images,
     labels,
     mtcnn,
@@ -97,7 +98,7 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
     models["detector"].update(
         cell_px=windows.CELL_PX,
         stride_px=windows.STRIDE_PX,
-        batch_size=mtcnn.BATCH_SIZE,
+        batch_size=cascade.BATCH_SIZE,
         band_area_px=windows.PIECE_AREA_PX,
         min_band_px=windows.MIN_STEP_PX,
         pixels_a_cell=mtcnn.PIXELS_A_CELL,

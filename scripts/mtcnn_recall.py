@@ -81,7 +81,7 @@ def lost_at(detector: MTCNN, rgb: ImageArray) -> str:
     proposed = detector._propose(image)
     if not covers(proposed.boxes).any():
         return "pnet"
-    (refined,) = detector._refine([image], [proposed], detector.thresholds[1])
+    (refined,) = detector._cascade.rnet([image], [proposed], detector.thresholds[1])
     return "onet" if covers(refined.boxes).any() else "rnet"
 
 
@@ -207,10 +207,10 @@ def second_looks(detector: MTCNN, rgb: ImageArray) -> Looks:
     """What each of the second looks finds; empty if the first look finds a face."""
     image = [AreaSource(rgb)]
     proposed = [detector._propose(image[0])]
-    if detector._find(image, proposed, detector.thresholds)[0]:
+    if detector._cascade.find(image, proposed, detector.thresholds)[0]:
         return {}
     return {
-        str(look): detector._find(image, proposed, (detector.thresholds[0], *look))[0]
+        str(look): detector._cascade.find(image, proposed, (detector.thresholds[0], *look))[0]
         for look in SECOND_LOOKS
     }
 
@@ -225,7 +225,7 @@ def portrait_looks(number: int, detector: MTCNN, chosen: Portrait, rgb: ImageArr
         picture, back = view(photo)
         image, thresholds = [AreaSource(picture.rgb)], (pnet, rnet, min(LAST))
         proposed = [detector._propose(image[0], pnet, chosen.least_px(photo))]
-        return [back(face) for face in detector._find(image, proposed, thresholds)[0]]
+        return [back(face) for face in detector._cascade.find(image, proposed, thresholds)[0]]
 
     looks: Looks = {}
     for pnet, rnet in PROPOSED_AND_REFINED:

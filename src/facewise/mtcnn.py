@@ -11,40 +11,29 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from facewise.boxes import apart, check_boxes, non_maximum_suppression, refine, scaled, to_squares
+from facewise.boxes import check_boxes
+from facewise.cascade import Cascade, probability_of
 from facewise.errors import ModelIntegrityError, OptionError, check_count
 from facewise.images import ColorOrder, PhotoSource, load_photo, load_photos
 from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
-from facewise.types import Face, FloatArray, Photo
-from facewise.windows import CELL_PX, Candidates, Map, likely_windows, logit_of, pieces
-
-BATCH_SIZE: Final = 32
-"""Crops per run of R-net or O-net: few enough for the processor's cache."""
+from facewise.types import Face, Photo
+from facewise.windows import CELL_PX, Candidates
 
 PHOTOS_AT_ONCE: Final = 8
 """Photos held in memory at once, with their even larger sums: enough to fill batches."""
 
-MAPS_AT_ONCE: Final = 500_000
-"""Windows collected before they are searched: all levels together unless the photo is huge."""
-
 PIXELS_A_CELL: Final = 2
 """Block pixels, in either direction, that each pixel of the finest level averages at least. Finer
 detail is first averaged into blocks, in photos where the smallest face sought is 48 px or more."""
-
-
-BOX_SCALES: Final = (0.5, 0.625, 0.8, 1.0, 1.2)
-"""Scales at which another detector's box is tried: detectors differ in how much of the head a box
-includes, and most include more than MTCNN. The first scale still finds faces in boxes twice as
-large, the last in boxes a fifth smaller (``scripts/given_boxes.py``)."""
 
 
 class Options(TypedDict, total=False):
@@ -135,8 +124,11 @@ class MTCNN:
             Portrait(**{**stored, "thresholds": tuple(stored["thresholds"])})
             for stored in (spec["portraits"] if wanted else [])
         ]
-        self._nms: dict[str, float] = spec["nms"]
         self._min_face: dict[str, float] = spec["min_face"]
+
+    @property
+    def _cascade(self) -> Cascade:
+        return Cascade(self._networks, self._spec["nms"], self.fill_up)
 
     def _check_options(self) -> None:
         smallest, factor, thresholds = self.min_face_px, self.pyramid_factor, self.thresholds
@@ -218,102 +210,67 @@ class MTCNN:
         given = check_boxes(boxes, loaded)
         if not len(given):
             return ()
-        images = [self._source(loaded)]
         one_based = given + np.array([1, 1, 0, 0], np.float32)
-        tried = to_squares(np.concatenate([scaled(one_based, scale) for scale in BOX_SCALES]))
-        (_,), (moves,) = self._run_crops("rnet", images, [tried], 24)
-        squares = to_squares(refine(tried, moves))
-        (logits,), _, (points,) = self._run_crops("onet", images, [squares], 48)
-        surest = logits.reshape(len(BOX_SCALES), -1).argmax(axis=0)
-        chosen = surest * len(given) + np.arange(len(given))
-        landmarks = _landmarks(points[chosen], squares[chosen])
+        landmarks, logits = self._cascade.find_landmarks(self._source(loaded), one_based)
         return tuple(
-            Face(box, own, _probability(logit))
-            for box, own, logit in zip(given, landmarks, logits[chosen], strict=True)
+            Face(box, own, probability_of(logit))
+            for box, own, logit in zip(given, landmarks, logits, strict=True)
         )
 
     def _detect(self, photos: Sequence[Photo]) -> list[tuple[Face, ...]]:
-        if not photos:
-            return []
-        images = [self._source(photo) for photo in photos]
-        proposed = [self._propose(image) for image in images]
-        found = self._find(images, proposed, self.thresholds)
+        scenes = [self._scene(photo) for photo in photos]
+        self._look(scenes, self.thresholds)
         if self.second_thresholds is not None:
-            again = [i for i, faces in enumerate(found) if not faces and len(proposed[i].boxes)]
-            picked = [images[i] for i in again], [proposed[i] for i in again]
-            _put(found, again, self._find(*picked, self.second_thresholds))
+            again = [s for s in scenes if not s.faces and len(s.proposed.boxes)]
+            self._look(again, self.second_thresholds)
         for portrait in self.portraits:
-            again = [i for i, f in enumerate(found) if not f and portrait.may_be_in(photos[i])]
-            last = [photos[i] for i in again], [images[i] for i in again]
-            _put(found, again, self._find_portraits(*last, portrait))
-        return [faces[: self.max_faces] for faces in found]
+            again = [s for s in scenes if not s.faces and portrait.may_be_in(s.photo)]
+            self._look_for_portraits(again, portrait)
+        return [scene.faces[: self.max_faces] for scene in scenes]
 
-    def _source(self, photo: Photo) -> AreaSource:
-        return AreaSource(photo.rgb, self._reduction(photo))
+    def _scene(self, photo: Photo) -> _Scene:
+        image = self._source(photo)
+        return _Scene(photo, image, self._propose(image))
 
-    def _find_portraits(
-        self, photos: Sequence[Photo], images: Sequence[AreaSource], portrait: Portrait
-    ) -> list[tuple[Face, ...]]:
-        """Take a last look, at coarse levels only, so that it costs little."""
-        views = [portrait.view(photo) for photo in photos]
-        least = [
-            max(self.smallest_px(photo.width_px, photo.height_px), portrait.least_px(photo))
-            for photo in photos
-        ]
-        seen = self._both_ways(
-            [view.photo for view in views],
-            [
-                image if view.photo is photo else AreaSource(view.photo.rgb)
-                for photo, image, view in zip(photos, images, views, strict=True)
-            ],
-            [px / view.block for px, view in zip(least, views, strict=True)],
-            portrait.thresholds,
-        )
-        return [
-            portrait.best(map(view.back, faces), photo)
-            for photo, view, faces in zip(photos, views, seen, strict=True)
-        ]
+    def _look(self, scenes: Sequence[_Scene], thresholds: tuple[float, float, float]) -> None:
+        """Look at what P-net proposed."""
+        images, proposed = [s.image for s in scenes], [s.proposed for s in scenes]
+        found = self._cascade.find(images, proposed, thresholds)
+        for scene, faces in zip(scenes, found, strict=True):
+            scene.faces = faces
 
-    def _both_ways(
-        self,
-        photos: Sequence[Photo],
-        images: Sequence[AreaSource],
-        smallest_px: Sequence[float],
-        thresholds: tuple[float, float, float],
-    ) -> list[list[Face]]:
-        """Find faces in photos and their mirror images, in the coordinates of the photos.
+    def _look_for_portraits(self, scenes: Sequence[_Scene], portrait: Portrait) -> None:
+        """Look at coarse levels only, so that it costs little, but at mirror images, too.
 
         The weights treat the two sides of a face differently, so many missed faces are found in
         the mirror image.
         """
+        views = [portrait.view(scene.photo) for scene in scenes]
+        upright = [
+            scene.image if view.photo is scene.photo else AreaSource(view.photo.rgb)
+            for scene, view in zip(scenes, views, strict=True)
+        ]
         mirrored = [
-            AreaSource(mirror_photo(photo).rgb, image.reduction)
-            for photo, image in zip(photos, images, strict=True)
+            AreaSource(mirror_photo(view.photo).rgb, image.reduction)
+            for view, image in zip(views, upright, strict=True)
         ]
-        seen = [*images, *mirrored]
+        smallest = [
+            max(self.smallest_px(*s.image.size), portrait.least_px(s.photo)) / view.block
+            for s, view in zip(scenes, views, strict=True)
+        ]
+        images = [*upright, *mirrored]
         proposed = [
-            self._propose(image, thresholds[0], smallest)
-            for image, smallest in zip(seen, [*smallest_px] * 2, strict=True)
+            self._propose(image, portrait.thresholds[0], px)
+            for image, px in zip(images, smallest * 2, strict=True)
         ]
-        found = self._find(seen, proposed, thresholds)
-        return [
-            [*faces, *(mirror_face(face, photo.width_px) for face in others)]
-            for photo, faces, others in zip(
-                photos, found[: len(photos)], found[len(photos) :], strict=True
-            )
-        ]
+        found = self._cascade.find(images, proposed, portrait.thresholds)
+        both_ways = found[: len(scenes)], found[len(scenes) :]
+        for scene, view, faces, others in zip(scenes, views, *both_ways, strict=True):
+            turned_back = (mirror_face(face, view.photo.width_px) for face in others)
+            scene.faces = portrait.best(map(view.back, [*faces, *turned_back]), scene.photo)
 
-    def _find(
-        self,
-        images: Sequence[AreaSource],
-        proposed: Sequence[Candidates],
-        thresholds: tuple[float, float, float],
-    ) -> list[tuple[Face, ...]]:
-        """Run stages two and three."""
-        if not images:
-            return []
-        refined = self._refine(images, proposed, thresholds[1])
-        return self._output(images, refined, thresholds[2])
+    def _source(self, photo: Photo) -> AreaSource:
+        return AreaSource(photo.rgb, self._reduction(photo))
 
     def smallest_px(self, width_px: int, height_px: int) -> float:
         """Smallest face to look for in a photo of this size, in pixels."""
@@ -339,152 +296,20 @@ class MTCNN:
     def _propose(
         self, image: AreaSource, threshold: float | None = None, smallest_px: float | None = None
     ) -> Candidates:
-        """Stage one: P-net over the pyramid of one photo, or over its coarser levels."""
-        threshold = threshold or self.thresholds[0]
+        """Stage one over the whole pyramid of a photo, or over its coarser levels."""
         smallest_px = smallest_px or self.smallest_px(*image.size)
-        width, height = image.size
-        found: list[Candidates] = []
-        regressions: list[FloatArray] = []
-        maps: list[Map] = []
-        scales = self.pyramid_scales(width, height, smallest_px)
-        sizes = [(int(width * scale + 1), int(height * scale + 1)) for scale in scales]
-        for scale, level_image in zip(scales, image.levels(sizes), strict=True):
-            for left, top, piece in pieces(level_image):
-                logit, regression = self._networks["pnet"].run(None, {"image": piece[None]})
-                maps.append(Map(logit, regression, left, top, scale))
-            if scale == scales[-1] or sum(m.logit.size for m in maps) > MAPS_AT_ONCE:
-                for candidates, offsets, level in likely_windows(maps, threshold):
-                    keep = non_maximum_suppression(
-                        apart(candidates.boxes, level), candidates.logits, self._nms["level"]
-                    )
-                    keep = keep[np.argsort(level[keep], kind="stable")]
-                    found.append(candidates.take(keep))
-                    regressions.append(offsets[keep])
-                maps.clear()
-        if not found:
-            return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32))
-        boxes = np.concatenate([level.boxes for level in found])
-        logits = np.concatenate([level.logits for level in found])
-        keep = non_maximum_suppression(boxes, logits, self._nms["photo"])
-        moved = refine(boxes[keep], np.concatenate(regressions)[keep], extent=0.0)
-        return Candidates(to_squares(moved), logits[keep])
-
-    def _refine(
-        self, images: Sequence[AreaSource], proposed: Sequence[Candidates], threshold: float
-    ) -> list[Candidates]:
-        """Stage two: R-net over the candidates of all photos."""
-        logit, regression = self._run_crops("rnet", images, [p.boxes for p in proposed], 24)
-        results = []
-        for candidates, z, offsets in zip(proposed, logit, regression, strict=True):
-            passed = z > logit_of(threshold)
-            boxes, z, offsets = candidates.boxes[passed], z[passed], offsets[passed]
-            keep = non_maximum_suppression(boxes, z, self._nms["rnet"])
-            results.append(Candidates(to_squares(refine(boxes[keep], offsets[keep])), z[keep]))
-        return results
-
-    def _output(
-        self, images: Sequence[AreaSource], refined: Sequence[Candidates], threshold: float
-    ) -> list[tuple[Face, ...]]:
-        """Stage three: O-net over the remaining candidates."""
-        outputs = self._run_crops("onet", images, [r.boxes for r in refined], 48)
-        return [
-            self._faces(candidates.boxes, z, offsets, points, threshold)
-            for candidates, z, offsets, points in zip(refined, *outputs, strict=True)
-        ]
-
-    def _faces(
-        self,
-        boxes: FloatArray,
-        z: FloatArray,
-        offsets: FloatArray,
-        points: FloatArray,
-        threshold: float,
-    ) -> tuple[Face, ...]:
-        passed = z > logit_of(threshold)
-        boxes, z, offsets, points = boxes[passed], z[passed], offsets[passed], points[passed]
-        landmarks = _landmarks(points, boxes)
-        boxes = refine(boxes, offsets)
-        # The regression is unbounded: a box whose edges moved past each other is not a face.
-        sound = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
-        boxes, z, landmarks = boxes[sound], z[sound], landmarks[sound]
-        keep = non_maximum_suppression(boxes, z, self._nms["onet"], relative_to="smaller")
-        areas = np.prod(boxes[keep, 2:] - boxes[keep, :2], axis=1)
-        keep = keep[np.argsort(-areas, kind="stable")]
-        return tuple(
-            Face(
-                bbox=boxes[i].astype(np.float32),
-                landmarks=landmarks[i].astype(np.float32),
-                detection_score=_probability(z[i]),
-            )
-            for i in keep
-        )
-
-    def _run_crops(
-        self,
-        name: str,
-        images: Sequence[AreaSource],
-        boxes: Sequence[FloatArray],
-        size_px: int,
-    ) -> list[list[FloatArray]]:
-        """Run R-net or O-net on every box of every photo, in batches across photos.
-
-        Returns:
-            For each output of the network, one array per photo.
-        """
-        session = self._networks[name]
-        parts = [
-            session.run(None, {"image": crops})
-            for crops in _crop_batches(images, boxes, size_px, fill_up=self.fill_up)
-        ]
-        ends = [0, *itertools.accumulate(len(own) for own in boxes)]
-        return [
-            [whole[first:last] for first, last in itertools.pairwise(ends)]
-            for whole in map(np.concatenate, zip(*parts, strict=True))
-        ]
+        scales = self.pyramid_scales(*image.size, smallest_px)
+        return self._cascade.pnet(image, scales, threshold or self.thresholds[0])
 
 
-def _landmarks(points: FloatArray, squares: FloatArray) -> FloatArray:
-    """Landmarks in the photo, ``(N, 5, 2)``.
+@dataclass(slots=True, eq=False)
+class _Scene:
+    """A photo that is being searched: its pixels, P-net's proposals, and the faces found so far."""
 
-    O-net gives five x, then five y, as shares of its input square; the weights' origin is (1, 1).
-    """
-    sizes = squares[:, 2:] - squares[:, :2] + 1  # inclusive pixels
-    shares = points.reshape(-1, 2, 5).transpose(0, 2, 1)
-    landmarks: FloatArray = shares * sizes[:, None] + squares[:, None, :2] - 1
-    return landmarks
-
-
-def _probability(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit))
-
-
-def _crop_batches(
-    images: Sequence[AreaSource], boxes: Sequence[FloatArray], size_px: int, *, fill_up: bool
-) -> Iterator[FloatArray]:
-    """Yield the crops of all photos, at most ``BATCH_SIZE`` at a time.
-
-    A crowd has thousands, which together would take more memory than the photo. At least one batch
-    is yielded, even if empty: it gives each output of a network its shape.
-    """
-    waiting = [np.empty((0, size_px, size_px, 3), np.float32)]
-    room = BATCH_SIZE
-    for image, own in zip(images, boxes, strict=True):
-        start = 0
-        while start < len(own):
-            part = own[start : start + room]
-            waiting.append(cut_squares(image, part, size_px, fill_up=fill_up))
-            start, room = start + len(part), room - len(part)
-            if room == 0:
-                yield np.concatenate(waiting)
-                del waiting[1:]
-                room = BATCH_SIZE
-    if len(waiting) > 1 or not any(map(len, boxes)):
-        yield np.concatenate(waiting)
-
-
-def _put(found: list[tuple[Face, ...]], places: list[int], faces: list[tuple[Face, ...]]) -> None:
-    for place, some in zip(places, faces, strict=True):
-        found[place] = some
+    photo: Photo
+    image: AreaSource
+    proposed: Candidates
+    faces: tuple[Face, ...] = ()
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
@@ -502,26 +327,3 @@ def _read_spec() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelIntegrityError(f"{path} cannot be read ({error}); reinstall facewise") from error
     return spec
-
-
-def cut_squares(image: AreaSource, boxes: FloatArray, size_px: int, *, fill_up: bool) -> FloatArray:
-    """Cut boxes out of a picture and average them down to squares.
-
-    Coordinates count from 1, and the last pixel is included.
-
-    Args:
-        image: the picture.
-        boxes: ``(N, 4)``.
-        size_px: side S of the squares.
-        fill_up: fill with grey where a box reaches past the picture; otherwise the box is cut off
-            at the edge and the rest stretched.
-
-    Returns:
-        float32 ``(N, S, S, 3)``, 0 to 255.
-    """
-    width, height = image.size
-    corners = np.trunc(boxes).astype(np.int64)
-    corners[:, :2] -= 1
-    if not fill_up:
-        corners = np.clip(corners, 0, [width, height, width, height])
-    return image.crops(corners, size_px)

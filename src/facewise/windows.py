@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,6 @@ class Candidates:
 
     boxes: FloatArray  # (N, 4)
     logits: FloatArray  # (N,), of a face
-
-    def take(self, keep: Any) -> Candidates:
-        return Candidates(self.boxes[keep], self.logits[keep])
 
 
 @dataclass(slots=True)

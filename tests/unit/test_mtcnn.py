@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewise import MTCNN, Photo, load_photo, mtcnn, windows
+from facewise import MTCNN, Photo, cascade, load_photo, mtcnn, windows
 from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
 from facewise.errors import InvalidArrayError, OptionError
 from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
@@ -183,7 +183,7 @@ def test_a_box_turned_inside_out_is_no_face(detector: MTCNN) -> None:
     offsets[0, 2] = offsets[1, 3] = -1
     points = np.full((3, 10), 0.5, np.float32)
     z = np.array([5, 4, 3], np.float32)
-    (face,) = detector._faces(boxes, z, offsets, points, 0.5)
+    (face,) = detector._cascade._faces(boxes, z, offsets, points, 0.5)
     assert face.bbox.tolist() == [10, 10, 60, 60]
 
 
@@ -317,7 +317,7 @@ def test_maps_looked_through_one_by_one_or_together(
     detector: MTCNN, faces: list[Photo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = detector.detect_many(faces[:4])
-    monkeypatch.setattr("facewise.mtcnn.MAPS_AT_ONCE", 0)
+    monkeypatch.setattr("facewise.cascade.MAPS_AT_ONCE", 0)
     for some, others in zip(together, detector.detect_many(faces[:4]), strict=True):
         assert len(some) == len(others)
         for a, b in zip(some, others, strict=True):
@@ -347,18 +347,25 @@ def test_crops_of_a_crowd_are_cut_a_batch_at_a_time() -> None:
     """All at once they would take more memory than the photo; none may be lost or reordered."""
     rng = np.random.default_rng(0)
     images = [AreaSource(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)) for _ in range(3)]
-    counts = (mtcnn.BATCH_SIZE - 3, 0, 2 * mtcnn.BATCH_SIZE + 5)
+    counts = (cascade.BATCH_SIZE - 3, 0, 2 * cascade.BATCH_SIZE + 5)
     boxes = []
     for count in counts:
         corner = rng.uniform(0, 40, (count, 2))
         far = corner + rng.uniform(5, 20, (count, 1))
         boxes.append(np.hstack([corner, far]).astype(np.float32))
-    batches = [b.copy() for b in mtcnn._crop_batches(images, boxes, 12, fill_up=True)]
-    assert [len(b) for b in batches] == [mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, mtcnn.BATCH_SIZE, 2]
-    whole = [mtcnn.cut_squares(i, b, 12, fill_up=True) for i, b in zip(images, boxes, strict=True)]
+    batches = [b.copy() for b in cascade._crop_batches(images, boxes, 12, fill_up=True)]
+    assert [len(b) for b in batches] == [
+        cascade.BATCH_SIZE,
+        cascade.BATCH_SIZE,
+        cascade.BATCH_SIZE,
+        2,
+    ]
+    whole = [
+        cascade.cut_squares(i, b, 12, fill_up=True) for i, b in zip(images, boxes, strict=True)
+    ]
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(whole))
     none = [np.empty((0, 4), np.float32)]
-    nothing = list(mtcnn._crop_batches(images[:1], none, 12, fill_up=True))
+    nothing = list(cascade._crop_batches(images[:1], none, 12, fill_up=True))
     assert [b.shape for b in nothing] == [(0, 12, 12, 3)]
 
 
