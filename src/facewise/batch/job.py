@@ -31,15 +31,24 @@ Listing does not count: a plan is fixed before the first row, and a restart list
 
 
 class Item(NamedTuple):
-    """One picture, or one video, of the plan.
+    """One picture, or one video, of the plan; a plan's columns are these fields.
+
+    Where to read it depends on its kind. Paths are absolute, or URLs:
+
+    =======================  ==========  ==========  ====================  =====================
+    kind                     path        offset      size                  group
+    =======================  ==========  ==========  ====================  =====================
+    FILE, VIDEO              the file
+    TAR                      the tar     first byte  bytes
+    ROW                      the table   row         row within its group  row group or batch
+    PROBLEM, MISSING,        a message
+    SPARSE (see PROBLEMS)
+    =======================  ==========  ==========  ====================  =====================
 
     Attributes:
         image_id: its name in the table.
         kind: one of the constants below.
-        path: absolute local path or URL; for PROBLEM, MISSING and SPARSE the message.
-        offset: TAR: first byte; ROW: row number.
-        size: TAR: bytes; ROW: row number within its row group or record batch.
-        group: ROW: row group or record batch.
+        path, offset, size, group: see above.
         own_id: FILE, VIDEO: ``image_id`` comes from an ``--id-column`` and is not a path.
     """
 

@@ -45,14 +45,36 @@ MAX_GIVEN_UP: Final = 20
 
 @dataclass(slots=True)
 class _Attempt:
+    """A task on its way; what becomes of it if its worker dies depends on what went before.
+
+    ==================  =====  =====  ==================================================
+    attempt             tries  whole  if its worker dies
+    ==================  =====  =====  ==================================================
+    a task's first      0      None   tried again, alone in a worker
+    a task's second     1      None   split into its pictures; if it has but one, given up
+    a picture's first   0      set    tried again; it was alone already
+    a picture's second  1      set    given up
+    ==================  =====  =====  ==================================================
+
+    Attributes:
+        task: what is sent to a worker.
+        tries: workers that died while they held it.
+        whole: the split task to which this picture belongs.
+    """
+
     task: Task
     tries: int = 0
-    whole: _Whole | None = None  # the split task to which this picture belongs
+    whole: _Whole | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other task may be in its worker, so that a crash can be attributed to it."""
+        return self.tries > 0 or self.whole is not None
 
 
 @dataclass(slots=True)
 class _Whole:
-    """A task that was split into its pictures."""
+    """A task that was split into its pictures, with the rows of those that are done."""
 
     task: Task
     parts: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
@@ -60,6 +82,16 @@ class _Whole:
 
 @dataclass(slots=True)
 class _Worker:
+    """A process.
+
+    Attributes:
+        process: it runs ``_work``.
+        connection: tasks go out; back come None once it is ready, or the error that kept it from
+            starting, and then one result per task.
+        attempts: sent and not answered, the oldest first.
+        ready: None has come. Tasks are sent before that, too.
+    """
+
     process: BaseProcess
     connection: Connection
     attempts: deque[_Attempt] = field(default_factory=deque)
@@ -67,8 +99,8 @@ class _Worker:
 
     @property
     def takes(self) -> int:
-        """Tasks it may hold now; a retry runs alone, so that a crash can be attributed to it."""
-        return 1 if any(a.tries or a.whole for a in self.attempts) else QUEUED
+        """Tasks it may hold now."""
+        return 1 if any(attempt.alone for attempt in self.attempts) else QUEUED
 
 
 def run(
@@ -133,7 +165,7 @@ class _Pool:
                     yield from self._receive(worker)
 
     def _send(self, worker: _Worker, tasks: Iterator[Task]) -> None:
-        if self._again:
+        if self._again:  # every one of these is to be alone
             if worker.attempts:
                 return
             attempt = self._again.popleft()
@@ -250,7 +282,7 @@ def _work(connection: Connection, job: Job, parent: int) -> None:
         connection.send(error)
         return
     connection.send(None)
-    following: list[tuple[Task, Any]] = []
+    following: list[tuple[Task, Any]] = []  # at most one: the task whose pictures it prefetches
 
     def look_ahead() -> None:
         if not arrived.empty():
@@ -277,6 +309,7 @@ def _take(connection: Connection, arrived: SimpleQueue[Task | None]) -> None:
 
 
 def _begin(task: Task | None, annotator: Any) -> list[tuple[Task, Any]]:
+    """The started task with its pictures to come; empty at the end."""
     return [] if task is None else [(task, annotator.start(task))]
 
 
