@@ -1,5 +1,5 @@
 // MTCNN's networks on our own WebAssembly kernels (web/kernels), which replace the ONNX Runtime of
-// mtcnn.py; scripts/flat_network.py lays out their weights.
+// cascade.py; scripts/flat_network.py lays out their weights.
 import type { Network, Output } from "./models.ts";
 import type { FlatLayer, WeighedLayer } from "./spec.ts";
 

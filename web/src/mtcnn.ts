@@ -1,4 +1,4 @@
-// MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py.
+// MTCNN: three cascaded networks that find faces and five landmarks; see mtcnn.py and cascade.py.
 import { nonMaximumSuppression, refine, take, toSquares } from "./boxes.ts";
 import type { Network } from "./models.ts";
 import { backFrom, bestPortrait, leastPx, mayBeIn, mirrorFace, mirrorPhoto, viewOf } from "./portrait.ts";
