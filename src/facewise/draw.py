@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from facewise.errors import OptionError
 from facewise.images import ColorOrder, PhotoSource, PillowImage, load_photo
-from facewise.types import Face, Prediction, answers
+from facewise.types import Corners, Face, Prediction, answers
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -35,9 +35,6 @@ MOST_HIDDEN_BY_NUMBERS: Final = 0.3
 """The same for bare numbers; the difference leaves room for those placed last."""
 
 IntArray = NDArray[np.int64]
-
-Corners = tuple[int, int, int, int]
-"""Left, top, right, bottom in whole pixels; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +101,9 @@ def draw_predictions(
 
 
 def clip_box(prediction: Face | Prediction, size: tuple[int, int]) -> Corners:
-    """The part of a face's box inside a picture of ``size``, at least one pixel wide and high."""
+    """``Face.corners`` in a picture of ``size``."""
     face = prediction if isinstance(prediction, Face) else prediction.face
-    limits = np.array([*size, *size])
-    corners = np.clip(np.round(face.bbox), 0, limits).astype(int)
-    first = np.minimum(corners[:2], limits[:2] - 1)
-    last = np.maximum(corners[2:], first + 1)
-    return int(first[0]), int(first[1]), int(last[0]), int(last[1])
+    return face.corners(*size)
 
 
 def place_labels(

@@ -42,6 +42,18 @@ PlainProvider = tuple[str, tuple[tuple[str, str], ...]]
 """The same with its options as pairs of strings, so that it is hashable."""
 
 
+SUFFIX: Final = "ExecutionProvider"
+"""With which the names of ONNX Runtime's providers end."""
+
+PROVIDER_PACKAGES: Final = {
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu",
+    "DmlExecutionProvider": "onnxruntime-directml",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+}
+"""The package that brings each provider; others are built from source."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelSpec:
     """Everything about an attribute model except its weights.
@@ -73,6 +85,9 @@ class ModelSpec:
     data: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<ModelSpec {self.name}@{self.version}, {self.size_px} px>"
 
     @property
     def weights_path(self) -> Path:
@@ -247,6 +262,18 @@ def plain_providers(providers: Sequence[Provider] | None) -> tuple[PlainProvider
     return tuple(plain)
 
 
+def _provider_advice(name: str, known: Sequence[str]) -> str:
+    """What to do about a provider that is missing here, of those ONNX Runtime knows of."""
+    by_short_name = {full.removesuffix(SUFFIX).lower(): full for full in known}
+    full = by_short_name.get(name.lower().removesuffix(SUFFIX.lower()), name)
+    advice = "" if full == name else f"; write {full}"
+    if full in PROVIDER_PACKAGES:
+        advice += (
+            f"; {full} comes with {PROVIDER_PACKAGES[full]}: install it in place of onnxruntime"
+        )
+    return advice
+
+
 class Session:
     """A network in ONNX Runtime; unpickling opens it again from its file."""
 
@@ -297,8 +324,9 @@ def open_session(
     available = ort.get_available_providers()
     missing = [name for name, _ in chosen if name not in available]
     if missing:
+        advice = _provider_advice(missing[0], ort.get_all_providers())
         raise OptionError(
-            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}"
+            f"ONNX Runtime here has no {', '.join(missing)}; it has {', '.join(available)}{advice}"
         )
     options = ort.SessionOptions()
     options.log_severity_level = 3

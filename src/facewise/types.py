@@ -24,6 +24,9 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
 
+Corners = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole pixels, counted from 0; right and bottom are exclusive."""
+
 
 def _frozen(array: Array) -> Array:
     """A read-only view, so that a frozen dataclass is frozen all the way down."""
@@ -218,6 +221,26 @@ class Face(_ByFields):
     def __repr__(self) -> str:
         return f"<Face {_box(self)}, detection_score {self.detection_score:.2f}>"
 
+    def corners(self, width_px: int, height_px: int) -> Corners:
+        """The part of the box inside a picture, to cut it out of an array.
+
+        ``left, top, right, bottom = face.corners(photo.width_px, photo.height_px)``, then
+        ``photo.rgb[top:bottom, left:right]``.
+
+        Args:
+            width_px: width of the picture.
+            height_px: its height.
+
+        Returns:
+            Left, top, right, bottom in whole pixels, counted from 0; right and bottom are
+            exclusive. At least one pixel wide and high, also of a box outside the picture.
+        """
+        size = np.array([width_px, height_px])
+        rounded = np.clip(np.round(self.bbox), 0, [*size, *size]).astype(int)
+        first = np.minimum(rounded[:2], size - 1)
+        last = np.maximum(rounded[2:], first + 1)
+        return int(first[0]), int(first[1]), int(last[0]), int(last[1])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; ``quality`` is omitted if it is None."""
         out: dict[str, Any] = {
@@ -303,6 +326,9 @@ class ModelInfo:
     name: str
     version: str
     sha256: str
+
+    def __repr__(self) -> str:
+        return f"<ModelInfo {self.name}@{self.version}>"
 
     def to_dict(self) -> dict[str, str]:
         return {"name": self.name, "version": self.version, "sha256": self.sha256}

@@ -14,7 +14,6 @@ from facewise import Analyzer, Distribution, Face, Photo, Prediction, load_photo
 from facewise.draw import (
     PALETTE,
     SMALLEST_TYPE_PX,
-    Corners,
     Label,
     clip_box,
     describe,
@@ -22,7 +21,7 @@ from facewise.draw import (
     place_labels,
 )
 from facewise.labels import AGE_LABELS, DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
-from facewise.types import ModelInfo
+from facewise.types import Corners, ModelInfo
 
 
 def distribution(labels: tuple[str, ...]) -> Distribution:

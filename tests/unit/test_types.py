@@ -29,6 +29,27 @@ def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: 
             other.abstained["age"] = "changed"
 
 
+def test_the_corners_of_a_face_cut_it_out_of_an_array() -> None:
+    rgb = np.zeros((100, 200, 3), np.uint8)
+    points = np.arange(10).reshape(5, 2)
+    for box, size in (
+        ((10.4, 20.6, 50, 60), (39, 40)),
+        ((-25, 10, 49, 90), (80, 49)),
+        ((150, -5, 260, 140), (100, 50)),
+        ((250, 150, 290, 190), (1, 1)),
+    ):
+        corners = Face(box, points).corners(200, 100)
+        left, top, right, bottom = corners
+        assert all(type(corner) is int for corner in corners)
+        assert rgb[top:bottom, left:right].shape[:2] == size
+
+
+def test_reprs_are_short(analyzer: Analyzer) -> None:
+    name = f"{analyzer.spec.name}@{analyzer.spec.version}"
+    assert repr(analyzer.spec) == f"<ModelSpec {name}, {analyzer.spec.size_px} px>"
+    assert repr(analyzer.spec.info) == f"<ModelInfo {name}>"
+
+
 def test_reasons_are_a_dict_that_refuses_to_change(analyzer: Analyzer, pictures: Path) -> None:
     made = analyzer.analyze(pictures / "astronaut.jpg")[0]
     prediction = dataclasses.replace(made, abstained={"age": "blurred"})
