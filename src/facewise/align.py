@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.errors import OptionError
+from facewise.errors import OptionError, check_count
 from facewise.images import BORDER, ColorOrder, PhotoSource, load_photo
-from facewise.types import Face, FloatArray, ImageArray, Photo
+from facewise.models import load_spec
+from facewise.types import Face, FloatArray, ImageArray, Photo, Prediction
 
 LONGEST_SIDE_PX: Final = 2**15 - 2
 """Longest side of a picture that OpenCV 4 can warp."""
@@ -77,8 +78,10 @@ def similarity_transform(
     )
 
 
-def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
+def check_faces(faces: Iterable[Face | Prediction]) -> tuple[Face, ...]:
     """Check faces from another detector; they are returned unchanged, as a tuple.
+
+    Of a prediction, its face is taken.
 
     Raises:
         OptionError: an item is not a ``Face``, or its landmarks coincide or are mirrored, as when
@@ -86,13 +89,12 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
     """
     if isinstance(faces, Face) or not isinstance(faces, Iterable):
         raise OptionError(f"faces must be a list of Face, not one {type(faces).__name__}")
-    faces = tuple(faces)
-    for index, face in enumerate(faces):
+    checked = tuple(face.face if isinstance(face, Prediction) else face for face in faces)
+    for index, face in enumerate(checked):
         if not isinstance(face, Face):
             raise OptionError(
                 f"faces[{index}] must be a Face, not {type(face).__name__}: make one of its box "
-                "and its five landmarks, facewise.Face(bbox, landmarks); of a prediction, pass "
-                "its face"
+                "and its five landmarks, facewise.Face(bbox, landmarks)"
             )
         if (face.landmarks == face.landmarks[0]).all():
             raise OptionError(f"faces[{index}]: the landmarks fall on one point")
@@ -103,7 +105,7 @@ def check_faces(faces: Iterable[Face]) -> tuple[Face, ...]:
                 f"faces[{index}]: the landmarks are mirrored: left eye and left mouth corner are "
                 "those on the viewer's left"
             )
-    return faces
+    return checked
 
 
 def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
@@ -221,19 +223,20 @@ def align_face(rgb: ImageArray, face: Face, template: FloatArray, size_px: int) 
 
 def crop_faces(
     photo: PhotoSource,
-    faces: Iterable[Face],
-    template: FloatArray,
-    size_px: int,
+    faces: Iterable[Face | Prediction],
+    template: FloatArray | None = None,
+    size_px: int | None = None,
     *,
     color_order: ColorOrder = "rgb",
 ) -> ImageArray:
-    """Aligned crops of all faces of a photo.
+    """Aligned crops of all faces of a photo, by default as the default model sees them.
 
     Args:
         photo: where the faces were found: a Photo, or anything that ``facewise.load_photo`` reads.
-        faces: N faces, with landmarks in pixels of the upright photo.
-        template: float32 ``(5, 2)``, pixels of the crop.
-        size_px: side S of the crop.
+        faces: N faces, with landmarks in pixels of the upright photo; or predictions.
+        template: float32 ``(5, 2)``, pixels of the crop, whose ``size_px`` must be given too; if
+            None, the default model's, scaled to ``size_px``.
+        size_px: side S of the crop; if None, the default model's.
         color_order: of arrays.
 
     Returns:
@@ -242,12 +245,24 @@ def crop_faces(
     Raises:
         ImageError: the picture cannot be read; its subclasses say why.
         OptionError: an item is not a ``Face``, or its landmarks coincide, are mirrored, or lie far
-            outside the photo.
+            outside the photo; or a template was given without a size.
     """
-    faces = check_faces(faces)
+    template, size_px = _framing(template, size_px)
+    checked = check_faces(faces)
     loaded = load_photo(photo, color_order=color_order)
-    check_landmarks(faces, loaded)
-    crops = np.empty((len(faces), size_px, size_px, 3), dtype=np.uint8)
-    for index, face in enumerate(faces):
+    check_landmarks(checked, loaded)
+    crops = np.empty((len(checked), size_px, size_px, 3), dtype=np.uint8)
+    for index, face in enumerate(checked):
         crops[index] = align_face(loaded.rgb, face, template, size_px)
     return crops
+
+
+def _framing(template: FloatArray | None, size_px: int | None) -> tuple[FloatArray, int]:
+    """The template and size of ``crop_faces``; what was not given is the default model's."""
+    if template is not None:
+        if size_px is None:
+            raise OptionError("a template needs size_px, the side of the crop that it is for")
+        return template, check_count("size_px", size_px)
+    spec = load_spec()
+    size_px = spec.size_px if size_px is None else check_count("size_px", size_px)
+    return spec.template * np.float32(size_px / spec.size_px), size_px

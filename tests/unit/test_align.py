@@ -13,6 +13,7 @@ from facewise import Analyzer, load_photo
 from facewise.align import crop_faces, make_template, similarity_transform, warp
 from facewise.errors import OptionError
 from facewise.images import BORDER
+from facewise.models import load_spec
 from facewise.types import Face, ImageArray, Photo
 
 
@@ -175,10 +176,27 @@ def test_crops_of_what_cannot_be_a_face_there(analyzer: Analyzer, pictures: Path
     cases: list[tuple[Any, str]] = [
         ([face, mirrored], r"faces\[1\]: the landmarks are mirrored"),
         ([Face(face.bbox + 5000, face.landmarks + 5000)], r"faces\[0\]: no landmark lies in"),
-        ([person], r"faces\[0\] must be a Face, not Prediction: .*of a prediction, pass its face"),
+        ([face.bbox], r"faces\[0\] must be a Face, not ndarray: make one of its box"),
+        (person, "list of Face, not one Prediction"),
         (face, "list of Face, not one Face"),
     ]
     for faces, advice in cases:
         with pytest.raises(OptionError, match=advice):
             crop_faces(photo, faces, template, 64)
     assert len(crop_faces(photo, iter([face]), template, 64)) == 1
+
+
+def test_crops_are_as_the_default_model_sees_them(analyzer: Analyzer, pictures: Path) -> None:
+    photo = load_photo(pictures / "astronaut.jpg")
+    people = analyzer.analyze(photo)
+    spec = load_spec()
+    wanted = crop_faces(photo, [person.face for person in people], spec.template, spec.size_px)
+    np.testing.assert_array_equal(crop_faces(photo, people), wanted)
+    half = crop_faces(photo, people, size_px=spec.size_px // 2)
+    np.testing.assert_array_equal(
+        half, crop_faces(photo, people, spec.template / np.float32(2), spec.size_px // 2)
+    )
+    with pytest.raises(OptionError, match="a template needs size_px"):
+        crop_faces(photo, people, spec.template)
+    with pytest.raises(OptionError, match="size_px must be a whole number"):
+        crop_faces(photo, people, size_px=0)
