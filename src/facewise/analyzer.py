@@ -8,15 +8,15 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypedDict, Unpack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Never, TypedDict, Unpack, overload
 
 import numpy as np
 
 from facewise.align import align_face, check_faces, check_landmarks
 from facewise.attributes import BATCH_SIZE, AttributeModel
 from facewise.calibration import Calibration
-from facewise.errors import check_count
+from facewise.errors import ImageError, OptionError, check_count, check_options
 from facewise.images import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_PIXELS,
@@ -123,6 +123,13 @@ class Analyzer:
         max_pixels: most pixels accepted in a picture.
         min_side_px: shortest side accepted in a picture.
 
+    Attributes:
+        spec: of the model.
+        detector: the ``MTCNN`` that finds its faces; ``detector.find_landmarks`` turns another
+            detector's boxes into faces.
+        attributes: those reported.
+        coverage: of intervals and label sets.
+
     Raises:
         OptionError: an argument is out of range.
         ModelNotFoundError: there is no such model.
@@ -167,8 +174,8 @@ class Analyzer:
         Raises:
             OptionError: an argument is out of range.
         """
-        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
-            raise TypeError(f"no option of a copy: {', '.join(unknown)}")
+        fixed = ("model", "threads", "providers")
+        check_options("Analyzer.replace()", options, Options.__annotations__, fixed)
         given: dict[str, Any] = {**options}
         other = copy.copy(self)
         other.attributes = check_attributes(given.get("attributes", self.attributes))
@@ -190,6 +197,7 @@ class Analyzer:
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
+        **_unknown: Never,
     ) -> tuple[Prediction, ...]:
         """Analyse one photo.
 
@@ -204,34 +212,84 @@ class Analyzer:
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
         """
+        _refuse("analyze()", _unknown)
         timings = Timings() if timings is None else timings
         with timings("decode"):
             loaded = self.load(photo, color_order=color_order)
         return self._analyze(iter([loaded]), timings)[0]
 
+    @overload
     def analyze_many(
         self,
         photos: Iterable[PhotoSource],
         *,
+        on_error: Literal["raise"] = "raise",
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
-    ) -> list[tuple[Prediction, ...]]:
+    ) -> list[tuple[Prediction, ...]]: ...
+
+    @overload
+    def analyze_many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        on_error: Literal["raise", "return"],
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
+    ) -> list[tuple[Prediction, ...] | ImageError]: ...
+
+    def analyze_many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+        color_order: ColorOrder = "rgb",
+        timings: Timings | None = None,
+        **_unknown: Never,
+    ) -> Any:
         """Analyse any number of photos, batching faces across photos.
 
-        Photos are read a few at a time, so they may come from a generator. The first unreadable
-        one raises an error that identifies it. To skip such photos, ``load`` each one yourself and
-        pass those that succeed.
+        Photos are read a few at a time, so they may come from a generator.
+
+        Args:
+            photos: pictures, in any form that ``analyze`` accepts.
+            on_error: "return" puts the ``ImageError`` of an unreadable picture in the place of its
+                predictions; "raise" stops at the first.
+            color_order: of arrays.
+            timings: receives milliseconds by stage; see ``analyze``.
+
+        Returns:
+            For each picture, in the same order, what ``analyze`` returns, or its error.
+
+        Raises:
+            ImageError: a picture cannot be read; ``index`` and ``source`` say which.
+            OptionError: ``on_error`` is neither "raise" nor "return".
         """
-        loaded = load_photos(photos, color_order=color_order, **self._limits)
-        return self._analyze(loaded, Timings() if timings is None else timings)
+        _refuse("analyze_many()", _unknown)
+        if on_error not in ("raise", "return"):
+            raise OptionError(f'on_error must be "raise" or "return", not {on_error!r}')
+        failed: dict[int, ImageError] = {}
+        loaded = load_photos(
+            photos,
+            failed=failed if on_error == "return" else None,
+            color_order=color_order,
+            **self._limits,
+        )
+        found = self._analyze(loaded, Timings() if timings is None else timings)
+        answers = iter(found)
+        return [
+            failed[index] if index in failed else next(answers)
+            for index in range(len(found) + len(failed))
+        ]
 
     def analyze_faces(
         self,
         photo: PhotoSource,
-        faces: Iterable[Face],
+        faces: Iterable[Face | Prediction],
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
+        **_unknown: Never,
     ) -> tuple[Prediction, ...]:
         """Analyse faces already found by any detector; nothing is detected.
 
@@ -240,7 +298,9 @@ class Analyzer:
 
         Args:
             photo: the picture they were found in; see ``analyze``.
-            faces: with landmarks in pixels of the upright photo; ``quality`` is measured again.
+            faces: with landmarks in pixels of the upright photo; ``quality`` is measured again. Of
+                a prediction, its face is taken. If there are only boxes, make faces of them with
+                ``detector.find_landmarks(photo, boxes)``.
             color_order: of arrays.
             timings: receives milliseconds by stage.
 
@@ -252,12 +312,13 @@ class Analyzer:
             OptionError: an item is not a ``Face``, or its landmarks coincide, are mirrored, or lie
                 far outside the photo.
         """
-        faces = check_faces(faces)
+        _refuse("analyze_faces()", _unknown)
+        checked = check_faces(faces)
         timings = Timings() if timings is None else timings
         with timings("decode"):
             loaded = self.load(photo, color_order=color_order)
-        check_landmarks(faces, loaded)
-        return tuple(self._predict(self._cut(loaded, faces, timings), timings))
+        check_landmarks(checked, loaded)
+        return tuple(self._predict(self._cut(loaded, checked, timings), timings))
 
     def _analyze(self, photos: Iterator[Photo], timings: Timings) -> list[tuple[Prediction, ...]]:
         found: list[tuple[Face, ...]] = []
@@ -270,6 +331,7 @@ class Analyzer:
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
+        **_unknown: Never,
     ) -> list[Prediction]:
         """Analyse upright faces that are already cropped, one per picture; nothing is detected.
 
@@ -294,7 +356,8 @@ class Analyzer:
         Raises:
             ImageError: a picture cannot be read; the message says which.
         """
-        photos = load_photos(crops, color_order=color_order, **self._limits)
+        _refuse("analyze_crops()", _unknown)
+        photos = load_photos(crops, failed=None, color_order=color_order, **self._limits)
         timings = Timings() if timings is None else timings
         return self._predict(self._uncut(photos, timings), timings)
 
@@ -418,6 +481,15 @@ class Analyzer:
         return [_distribution(labels, own, chosen) for own, chosen in zip(p, sets, strict=True)]
 
 
+def _refuse(call: str, unknown: Mapping[str, object]) -> None:
+    """Refuse keyword arguments that a method of ``Analyzer`` does not take."""
+    for name in unknown:
+        advice = ""
+        if name in Options.__annotations__:
+            advice = f": make a copy that has it, analyzer.replace({name}=...)"
+        raise TypeError(f"{call} has no option {name!r}{advice}")
+
+
 def _take(photos: Iterator[Photo], timings: Timings, most: int) -> list[Photo]:
     with timings("decode"):
         return list(itertools.islice(photos, most))
@@ -474,9 +546,7 @@ def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Pred
         ImageError: the picture cannot be read; its subclasses say why.
         OptionError: an option is out of range.
     """
-    known = sorted(AnalyzeOptions.__annotations__)
-    if unknown := sorted(options.keys() - set(known)):
-        raise TypeError(f"analyze() has no option {unknown[0]!r}; it has {', '.join(known)}")
+    check_options("analyze()", options, AnalyzeOptions.__annotations__)
     given: dict[str, Any] = {**options}
     color_order = given.pop("color_order", "rgb")
     model, threads = given.pop("model", "default"), given.pop("threads", None)

@@ -6,7 +6,7 @@ documents and in the ``error_code`` column of annotated tables. Messages say wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
@@ -22,12 +22,15 @@ class ImageError(FacewiseError, ValueError):
     """The input cannot be turned into a photo. Base of all errors about images.
 
     Attributes:
-        source: the picture, if known: its path, or its place among several. ``str`` begins with
-            it; ``reason`` omits it.
+        source: the picture's path; None if it has none.
+        index: its place among the pictures of a call with several; None if there was one.
+
+    ``str`` begins with both; ``reason`` omits them.
     """
 
     code = "image_error"
     source: str | None = None
+    index: int | None = None
 
     @property
     def reason(self) -> str:
@@ -35,7 +38,9 @@ class ImageError(FacewiseError, ValueError):
         return super().__str__()
 
     def __str__(self) -> str:
-        return self.reason if self.source is None else f"{self.source}: {self.reason}"
+        place = None if self.index is None else f"photos[{self.index}]"
+        name = ", ".join(part for part in (place, self.source) if part is not None)
+        return f"{name}: {self.reason}" if name else self.reason
 
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
@@ -92,11 +97,21 @@ class ImageTooLargeError(ImageError):
     code = "image_too_large"
     limit: str | None = None
 
+    @property
+    def reason(self) -> str:
+        return self._or(f"raise {self.limit} of Analyzer or load_photo")
+
     def with_option(self) -> str:
-        """``reason``, and the command-line option that raises the limit, if there is one."""
-        if self.limit is None:
-            return self.reason
-        return f"{self.reason}, or raise --{self.limit.replace('_', '-')}"
+        """``reason`` for the command line: names the option that raises the limit."""
+        return self._or(f"raise --{self.limit}".replace("_", "-"))
+
+    def with_setting(self) -> str:
+        """``reason`` for the server's answers: names the setting that raises the limit."""
+        setting = f"FACEWISE_{self.limit}".upper()
+        return self._or(f"ask the server's operator to raise {setting}")
+
+    def _or(self, advice: str) -> str:
+        return super().reason if self.limit is None else f"{super().reason}, or {advice}"
 
 
 class ImageTooSmallError(ImageError):
@@ -173,6 +188,26 @@ def check_count(name: str, value: float) -> int:
     except (TypeError, ValueError, OverflowError):  # not a number; int(NaN); int(infinity)
         pass
     raise OptionError(f"{name} must be a whole number, 1 or more, not {value!r}")
+
+
+def check_options(
+    call: str, given: Iterable[str], known: Iterable[str], fixed: Collection[str] = ()
+) -> None:
+    """Check the names of keyword arguments.
+
+    Args:
+        call: what they were given to, as the message names it.
+        given: names that were given.
+        known: those it takes.
+        fixed: those that only a new object can have.
+
+    Raises:
+        TypeError: one is unknown or fixed, as Python raises for its own.
+    """
+    for name in sorted(set(given) - set(known)):
+        if name in fixed:
+            raise TypeError(f"{call} cannot change {name}: make a new one, with {name}=...")
+        raise TypeError(f"{call} has no option {name!r}; it has {', '.join(sorted(known))}")
 
 
 def check_list(name: str, value: Iterable[T]) -> tuple[T, ...]:

@@ -83,6 +83,8 @@ _FOREIGN: Final = {
     b"qoif": "QOI",
     b"\x76\x2f\x31\x01": "OpenEXR",
 }
+_BASE64: Final = re.compile(rb"data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR")
+"""Pictures as text: a data URL, or base64 of JPEG, PNG, GIF or WebP."""
 _VIDEO: Final = re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01\xba", re.DOTALL)
 """Matroska and WebM, AVI, MPEG; MP4 and most MOV files are ISO media."""
 _FRAMES: Final = f"save a frame of it as {_ANY}; facewise annotate reads whole videos"
@@ -216,6 +218,8 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
         return UnsupportedFormatError(f"{name} is not supported: {advice}")
     if start.lower().startswith((b"<!doctype html", b"<html")):
         return NotAnImageError("a web page, not a picture: download the picture itself")
+    if _BASE64.match(start):
+        return NotAnImageError("base64 text, not a picture: decode it, and pass the bytes")
     if _VIDEO.match(data):
         return NotAnImageError(f"a video, not a picture: {_FRAMES}")
     return NotAnImageError(f"not a picture: pass a {_ANY} file")

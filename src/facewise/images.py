@@ -11,6 +11,8 @@ import os
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, Unpack
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -144,10 +146,18 @@ def load_photo(
         raise
 
 
-def load_photos(sources: Iterable[PhotoSource], **options: Unpack[LoadOptions]) -> Iterator[Photo]:
+def load_photos(
+    sources: Iterable[PhotoSource],
+    *,
+    failed: dict[int, ImageError] | None = None,
+    **options: Unpack[LoadOptions],
+) -> Iterator[Photo]:
     """Read pictures lazily, one at a time; see ``load_photo``.
 
-    The first unreadable one raises an error that names its index.
+    Args:
+        sources: the pictures.
+        failed: receives the errors of unreadable pictures, by index; if None, the first is raised.
+        **options: see ``load_photo``.
     """
     one = isinstance(sources, (str, bytes, bytearray, memoryview)) or hasattr(sources, "read")
     if one or not isinstance(sources, Iterable) or getattr(sources, "ndim", None) in (2, 3):
@@ -156,9 +166,12 @@ def load_photos(sources: Iterable[PhotoSource], **options: Unpack[LoadOptions]) 
         try:
             yield load_photo(source, **options)
         except ImageError as error:
-            place = f"photos[{index}]"
-            error.source = place if error.source is None else f"{place}, {error.source}"
-            raise
+            error.index = index
+            if failed is None:
+                raise
+            # Its traceback, and those of what caused it, hold the picture's bytes and pixels.
+            error.__cause__ = error.__context__ = None
+            failed[index] = error.with_traceback(None)
 
 
 def _load(
@@ -239,12 +252,17 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
-        advice = "download it first" if "://" in name else "check the path"
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
-            f"cannot be read ({reason}): {advice}",
+            f"cannot be read ({reason}): {_path_advice(name)}",
             name,
         ) from error
+
+
+def _path_advice(name: str) -> str:
+    if name.startswith("file:"):
+        return f"pass the path alone, {url2pathname(urlsplit(name).path)}"
+    return "download it first" if "://" in name else "check the path"
 
 
 def _shortened(name: str) -> str:
@@ -316,6 +334,8 @@ def _to_uint8(array: Any) -> str:
         return ": (array * 255).round().astype(numpy.uint8)"
     if 0 <= low <= high <= 255:
         return ": array.round().astype(numpy.uint8)"
+    if kind in "iu" and 0 <= low <= high < 4096:
+        return ": if its samples have 12 bits, (array >> 4).astype(numpy.uint8)"
     if 0 <= low <= high <= 65535:
         return ": (array / 257).round().astype(numpy.uint8)"
     return ""
@@ -359,10 +379,8 @@ def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> N
 
 
 def _too_large(message: str, limit: str) -> ImageTooLargeError:
-    """Make the error; a traceback note names the limit, for those who can change it."""
     error = ImageTooLargeError(message)
     error.limit = limit
-    error.add_note(f"{limit}, an argument of load_photo and Analyzer, sets the limit")
     return error
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from facewise.boxes import check_boxes
 from facewise.cascade import Cascade, probability_of
-from facewise.errors import ModelIntegrityError, OptionError, check_count
+from facewise.errors import ModelIntegrityError, OptionError, check_count, check_options
 from facewise.images import ColorOrder, PhotoSource, load_photo, load_photos
 from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
@@ -102,6 +102,10 @@ class MTCNN:
             for name, network in self._spec["networks"].items()
         }
 
+    def __repr__(self) -> str:
+        given = [f"{name}={value!r}" for name, value in self._options.items() if value is not None]
+        return f"<{' '.join(['MTCNN', ', '.join(given)]).strip()}>"
+
     def _set(self, options: Options) -> None:
         """Check all options; those that are None take the spec's values."""
         spec, self._options = self._spec, options
@@ -150,8 +154,7 @@ class MTCNN:
         Raises:
             OptionError: an argument is out of range.
         """
-        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
-            raise TypeError(f"no option of a copy: {', '.join(unknown)}")
+        check_options("MTCNN.replace()", options, Options.__annotations__, ("threads", "providers"))
         other = copy.copy(self)
         other._set({**self._options, **options})
         return other

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import pickle
 import re
 import subprocess
 import sys
 import typing
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from facewise import Analyzer, Face, Prediction, crop_faces
 from facewise.analyzer import Timings
 from facewise.attributes import BATCH_SIZE
 from facewise.errors import (
+    ImageError,
     ImageNotFoundError,
     ImageTooLargeError,
     ModelNotFoundError,
@@ -209,7 +211,17 @@ def test_the_module_level_call(pictures: Path) -> None:
         ({"model": "nobody"}, ModelNotFoundError, "facewise-default"),
         ({"model": "facewise-default@0"}, ModelNotFoundError, "installed: "),
         ({"threads": 0}, OptionError, "threads"),
-        ({"providers": ["FancyProvider"]}, OptionError, "FancyProvider"),
+        ({"providers": ["FancyProvider"]}, OptionError, "FancyProvider; it has [^;]*$"),
+        (
+            {"providers": ["cuda"]},
+            OptionError,
+            "write CUDAExecutionProvider; .*onnxruntime-gpu: in",
+        ),
+        (
+            {"providers": ["CUDAExecutionProvider"]},
+            OptionError,
+            "with onnxruntime-gpu: install it in",
+        ),
         ({"min_face_px": 5}, OptionError, "12"),
         ({"max_faces": 0}, OptionError, "max_faces"),
         ({"max_faces": 1.5}, OptionError, "max_faces must be a whole number"),
@@ -331,12 +343,90 @@ def test_a_bad_picture_among_several_is_named(analyzer: Analyzer, tmp_path: Path
     (tmp_path / "notes.txt").write_text("not a picture")
     with pytest.raises(NotAnImageError, match=r"^photos\[1\]: not a picture"):
         analyzer.analyze_many([blank, b"no picture"])
-    with pytest.raises(NotAnImageError, match=r"^photos\[1\], .*notes\.txt: not a picture"):
+    with pytest.raises(
+        NotAnImageError, match=r"^photos\[1\], .*notes\.txt: not a picture"
+    ) as caught:
         analyzer.analyze_many([blank, tmp_path / "notes.txt"])
+    assert (caught.value.index, caught.value.source) == (1, str(tmp_path / "notes.txt"))
     with pytest.raises(ImageNotFoundError, match=r"^photos\[0\], .*none\.jpg: cannot be read"):
         analyzer.analyze_crops([tmp_path / "none.jpg"])
     with pytest.raises(NotAnImageError, match=r"^not a picture"):
         analyzer.analyze(b"no picture")
+
+
+def test_errors_stand_in_the_place_of_the_pictures(
+    analyzer: Analyzer, pictures: Path, tmp_path: Path
+) -> None:
+    good, missing = pictures / "astronaut.jpg", tmp_path / "none.jpg"
+    given: list[facewise.PhotoSource] = [
+        missing,
+        good,
+        b"no picture",
+        *[good] * PHOTOS_AT_ONCE,
+        missing,
+    ]
+    answers = analyzer.analyze_many(given, on_error="return")
+    assert len(answers) == len(given)
+    for index, (source, answer) in enumerate(zip(given, answers, strict=True)):
+        if source is good:
+            assert isinstance(answer, tuple)
+            assert_same(answer[0], analyzer.analyze(good)[0])
+        else:
+            assert isinstance(answer, ImageError)
+            assert answer.index == index
+            assert answer.source == (str(missing) if source is missing else None)
+    assert len(analyzer.analyze_many([missing], on_error="return")) == 1
+    assert analyzer.analyze_many([], on_error="return") == []
+    with pytest.raises(OptionError, match="on_error must be"):
+        analyzer.analyze_many([good], on_error="skip")  # type: ignore[call-overload]
+
+
+def test_errors_that_are_returned_hold_no_pictures(analyzer: Analyzer) -> None:
+    """Through their tracebacks they would: those of all unreadable pictures, until the end."""
+    held: list[weakref.ref[Any]] = []
+
+    class Unreadable(io.BytesIO):
+        """A file that is no picture."""
+
+    def files() -> Iterator[Unreadable]:
+        for _ in range(3):
+            file = Unreadable(b"no picture")
+            held.append(weakref.ref(file))
+            yield file
+
+    errors = analyzer.analyze_many(files(), on_error="return")
+    assert [type(error) for error in errors] == [NotAnImageError] * 3
+    assert str(errors[2]).startswith("photos[2]: not a picture")
+    assert [ref() for ref in held] == [None] * 3
+
+
+def test_unknown_options_are_told_where_they_belong(analyzer: Analyzer, pictures: Path) -> None:
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    (person,) = analyzer.analyze(photo)
+    wrong: dict[str, Any] = {"attributes": ["age"]}
+    advice = r"has no option 'attributes': .*analyzer\.replace\(attributes=\.\.\.\)"
+    calls: list[Callable[[], object]] = [
+        lambda: analyzer.analyze(photo, **wrong),
+        lambda: analyzer.analyze_many([photo], **wrong),
+        lambda: analyzer.analyze_faces(photo, [person], **wrong),
+        lambda: analyzer.analyze_crops([photo], **wrong),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=advice):
+            call()
+    wrong = {"colour": "rgb"}
+    with pytest.raises(TypeError, match=r"analyze\(\) has no option 'colour'$"):
+        analyzer.analyze(photo, **wrong)
+    with pytest.raises(TypeError, match=r"cannot change threads: make a new one, with threads="):
+        analyzer.replace(threads=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no option 'colour'; it has attributes, coverage"):
+        analyzer.replace(**wrong)
+
+
+def test_faces_of_predictions_are_analysed(analyzer: Analyzer, pictures: Path) -> None:
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    (person,) = analyzer.analyze(photo)
+    assert_same(analyzer.analyze_faces(photo, [person])[0], person)
 
 
 def test_attributes_may_be_any_collection(pictures: Path) -> None:

@@ -398,6 +398,9 @@ def test_first_frame_of_an_animation() -> None:
         (b"just text, whatever its name says", errors.NotAnImageError, "pass a JPEG"),
         (b"BMW is what this text is about", errors.NotAnImageError, "pass a JPEG"),
         (b"<!DOCTYPE html><title>404</title>", errors.NotAnImageError, "web page"),
+        (base64.b64encode(PNG), errors.NotAnImageError, "base64 text.*decode it"),
+        (base64.b64encode(b"\xff\xd8\xff\xe0\0\x10JFIF"), errors.NotAnImageError, "base64 text"),
+        (b"data:image/png;base64,iVBO", errors.NotAnImageError, "base64 text.*decode it"),
         (b"%PDF-1.7 and so on", errors.UnsupportedFormatError, "PDF.*save it as"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", errors.UnsupportedFormatError, "SVG"),
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>", errors.UnsupportedFormatError, "SVG"),
@@ -629,6 +632,7 @@ def test_paths(tmp_path: Path) -> None:
     with pytest.raises(errors.NotAnImageError) as caught:
         load_photo(tmp_path / "text.jpg")
     assert caught.value.source == str(tmp_path / "text.jpg")
+    assert caught.value.index is None
     assert str(caught.value) == f"{tmp_path / 'text.jpg'}: {caught.value.reason}"
     assert caught.value.reason.startswith("not a picture")
 
@@ -636,6 +640,8 @@ def test_paths(tmp_path: Path) -> None:
 def test_what_is_no_path_is_told_so() -> None:
     with pytest.raises(errors.ImageNotFoundError, match=r"download it first$"):
         load_photo("https://example.org/photo.jpg")
+    with pytest.raises(errors.ImageNotFoundError, match=r"pass the path alone, /my photos/a\.jpg$"):
+        load_photo("file:///my%20photos/a.jpg")
     photo = base64.b64encode(PNG * 9).decode()
     for text in (f"data:image/png;base64,{photo[:80]}", photo):
         with pytest.raises(errors.ImageNotFoundError, match="decode it") as caught:
@@ -666,9 +672,16 @@ def test_a_matrix_is_an_array() -> None:
 def test_the_limits_name_is_for_those_who_can_raise_it() -> None:
     with pytest.raises(errors.ImageTooLargeError) as caught:
         load_photo(picture(), max_pixels=100)
-    assert "max_pixels" not in str(caught.value)
-    said = "".join(traceback.format_exception(caught.value))
-    assert "max_pixels, an argument of load_photo" in said  # MTCNN loads photos but has none
+    error = caught.value
+    assert error.reason.endswith(", or raise max_pixels of Analyzer or load_photo")
+    assert str(error) == error.reason
+    assert error.with_option().endswith("scale the picture down, or raise --max-pixels")
+    assert error.with_setting().endswith("ask the server's operator to raise FACEWISE_MAX_PIXELS")
+    with pytest.raises(errors.ImageTooLargeError) as caught:
+        load_photo(PNG, max_bytes=10)
+    assert caught.value.reason.endswith(
+        "pass a smaller file, or raise max_bytes of Analyzer or load_photo"
+    )
 
 
 @pytest.mark.parametrize(
@@ -676,7 +689,9 @@ def test_the_limits_name_is_for_those_who_can_raise_it() -> None:
     [
         (np.zeros((20, 20, 3), np.float32), r"\(array \* 255\).*astype"),
         (np.full((20, 20, 3), 200, np.float32), r": array\.round\(\)\.astype"),
-        (np.full((20, 20, 3), 4000, np.uint16), r"\(array / 257\)"),
+        (np.full((20, 20, 3), 4096, np.uint16), r"\(array / 257\)"),
+        (np.full((20, 20, 3), 4000.0, np.float32), r"\(array / 257\)"),
+        (np.full((20, 20, 3), 4095, np.uint16), r"12 bits, \(array >> 4\)\.astype"),
         (np.full((20, 20, 3), -1, np.float32), "0 to 255$"),
         (np.full((20, 20, 3), np.nan), "0 to 255$"),
         (np.empty((0, 20, 3)), "0 to 255$"),

@@ -385,8 +385,15 @@ def test_a_copy_keeps_what_is_not_given(detector: MTCNN) -> None:
     assert detector.max_faces is None
     with pytest.raises(OptionError, match="thresholds must be three"):
         detector.replace(thresholds=(0.6, 0.7, 2.0))
-    with pytest.raises(TypeError, match="no option of a copy: threads"):
+    with pytest.raises(TypeError, match="cannot change threads: make a new one, with threads="):
         detector.replace(threads=1)  # type: ignore[call-arg]
+
+
+def test_a_detectors_repr_shows_what_was_set(detector: MTCNN) -> None:
+    assert repr(detector) == "<MTCNN>"
+    assert (
+        repr(detector.replace(max_faces=3, min_face_px=40)) == "<MTCNN min_face_px=40, max_faces=3>"
+    )
 
 
 LONG_AND_NARROW = """

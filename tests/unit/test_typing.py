@@ -51,6 +51,18 @@ def test_opencvs_arrays_and_all_kinds_of_files(pictures: Path, tmp_path: Path) -
     assert model_of(answer).name in names(facewise.list_models())
 
 
+def ages_by_path(paths: list[str]) -> dict[str, float | None]:
+    """Type-checked only."""
+    answers = facewise.Analyzer().analyze_many(paths, on_error="return")
+    ages: dict[str, float | None] = {}
+    for path, answer in zip(paths, answers, strict=True):
+        if isinstance(answer, facewise.ImageError):
+            print(answer.index, answer.source, answer.code)
+        elif answer:
+            ages[path] = answer[0].age_years
+    return ages
+
+
 def frames_of_a_video(path: str) -> list[tuple[facewise.Prediction, ...]]:
     """Type-checked only: there is no video to read."""
     video = cv2.VideoCapture(path)

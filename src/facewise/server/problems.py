@@ -114,7 +114,8 @@ def _sentence(error: Exception) -> str:
     """The error's message, without advice that only a caller of the library can follow."""
     if isinstance(error, EmptyImageError):
         return "The file has no bytes: choose the picture again, or save it anew."
-    words = re.sub(r"needs an extra: pip install \S+, or", "is not supported:", str(error))
+    message = error.with_setting() if isinstance(error, ImageTooLargeError) else str(error)
+    words = re.sub(r"needs an extra: pip install \S+, or", "is not supported:", message)
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
