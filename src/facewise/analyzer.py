@@ -337,9 +337,10 @@ class Analyzer:
 
         This is for tight crops: each is resized to the model's input as it is. The closer its
         framing is to the spec's template, in which the face fills three quarters of the width, the
-        better the answer. With a margin of a quarter of the face or more on every side, answers
-        go wrong, often without abstaining: ``analyze`` such pictures, and pass only those in which
-        it finds nothing. ``bbox`` is the whole picture; the landmarks are the template's.
+        better the answer. Only a crop that holds the face and hardly anything else fits: with more
+        around it, answers go wrong, often without abstaining. ``analyze`` finds faces in crops,
+        too, so pass only those in which it finds nothing. ``bbox`` is the whole picture; the
+        landmarks are the template's.
 
         What only the photo shows is lost, and so are the abstention gates that depend on it: the
         face's size in the photo, its yaw, and the detection score. If you have the photo,
