@@ -429,6 +429,27 @@ async def test_cors_only_where_named(serve: Serve) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize("prefix", ["", "/faces"])
+async def test_an_address_may_end_with_a_slash(prefix: str, serve: Serve, portrait: bytes) -> None:
+    """Answered in place: after a redirect, not every client would send the photo again."""
+    files = {"file": portrait}
+    async with serve(root_path=prefix, cors_origins=("https://a.example",)) as running:
+        for start in {prefix, ""}:
+            one = await running.client.post(f"{start}/v1/analyze/?years=true", files=files)
+            batch = await running.client.post(f"{start}/v1/analyze/batch/", files=files)
+            models = await running.client.get(f"{start}/v1/models/")
+            assert "probabilities" in one.json()["faces"][0]["age"]
+            assert len(batch.json()["photos"]) == 1
+            assert models.json()["models"]
+        other = await running.client.post(
+            "/v1/analyze/", files=files, headers={"Origin": "https://a.example"}
+        )
+        metrics = (await running.client.get("/metrics")).text
+    assert other.headers["access-control-allow-origin"] == "https://a.example"
+    assert 'handler="/v1/analyze"' in metrics
+    assert 'handler="/v1/analyze/"' not in metrics
+
+
 async def test_behind_a_prefix(serve: Serve, portrait: bytes) -> None:
     """The page uses relative addresses; the contract and problems carry the prefix."""
     async with serve(root_path="/faces", attributes=("age",)) as running:

@@ -37,7 +37,8 @@ async def test_ethnicity_by_address(published: bool, serve: Serve, portrait: byt
     assert refused.status_code == (422 if published else 200)
     if published:  # only the client's own word is quoted
         detail = check(refused, 422, "invalid_option")
-        assert detail.startswith("attributes: 'ethnicity' is not one of age, gender;")
+        assert detail.startswith("attributes: this server leaves ethnicity out, and its operator")
+        assert "FACEWISE_ATTRIBUTES; it has age, gender;" in detail
     assert "ethnicity" not in page, "the page learns what there is from the server"
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from facewise.server.problems import TITLES
 
-from .conftest import Serve
+from .conftest import Serve, until
 from .pictures import encoded
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +97,8 @@ async def test_bad_requests(serve: Serve, portrait: bytes) -> None:
         check(await running.client.get("/wp-admin"), 404, "not_found")
         for path in ("/static", "/static/", "/static/examples", "/static/examples/", "/docs/"):
             check(await running.client.get(path), 404, "not_found")
+        for path in ("/v1/", "/v1/analyze//", "/v1/models/default/card/"):
+            check(await running.client.get(path), 404, "not_found")
         for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py"):
             check(await running.client.get(path), 404, "not_found")
 
@@ -122,6 +124,7 @@ async def test_bodies_of_another_type_are_told_how_to_be_sent(
             )
             detail = check(answer, 415, "unsupported_media_type")
             assert f"this one is {kind}." in detail
+            assert ("but as the bytes of its file" in detail) is (kind == "application/json")
             assert all(words in detail for words in advice)
             assert answer.headers["accept"] == taken
 
@@ -245,3 +248,14 @@ async def test_the_log_holds_ids_and_nothing_of_the_photo(
     own = [r.getMessage() for r in caplog.records if r.name.startswith(("facewise", "uvicorn"))]
     assert sum("id=my-own-id-123 POST /v1/analyze" in line for line in own) == 3
     assert not [line for line in own if "secret" in line or "female" in line]
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_the_log_names_the_routes_of_the_contract(
+    path: str, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="facewise.server")
+    async with serve() as running:
+        assert (await running.client.get(path)).status_code == 200
+        # The line is written when the client has the answer already.
+        await until(lambda: any(f" GET {path} 200 " in line for line in caplog.messages))

@@ -95,6 +95,7 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,  # added by openapi.install
         # Otherwise any address with an extra slash would redirect and become a metric's label.
         redirect_slashes=False,
         # Function names, by which generated clients name their calls.

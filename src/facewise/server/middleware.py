@@ -64,6 +64,9 @@ _FORWARDED: Final = (
     "cf-connecting-ip",
     "true-client-ip",
 )
+_SLASHED: Final = re.compile(r"/v1/(analyze|analyze/batch|models)/")
+"""Addresses with the slash that some frameworks end them with; not a card's, whose links are
+relative."""
 _PORT: Final = re.compile(r":\d*$")
 DRAIN_SECONDS: Final = 10.0
 DRAIN_BYTES: Final = 256_000_000
@@ -107,6 +110,9 @@ class Envelope:
             elif not path.startswith(self.root_path + "/"):
                 path = self.root_path + path
             scope = {**scope, "root_path": self.root_path, "path": path}
+        if _SLASHED.fullmatch(scope["path"].removeprefix(self.root_path)):
+            # No redirect, after which not every client sends the body again.
+            scope = {**scope, "path": scope["path"].removesuffix("/")}
         exchange = _Exchange(scope, receive, send, self.headers)
         try:
             await app(scope, exchange.receive, exchange.send)

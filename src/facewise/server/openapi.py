@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -39,7 +40,7 @@ _HEADERS_OF: Final = {
 
 
 def install(app: FastAPI, state: State, schemas: Schemas) -> None:
-    """Make ``app.openapi()`` build the whole document, once."""
+    """Make ``app.openapi()`` build the whole document, once, and serve it."""
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
@@ -47,7 +48,12 @@ def install(app: FastAPI, state: State, schemas: Schemas) -> None:
             document.update(_document(app, state, schemas))
         return document
 
+    async def serve() -> JSONResponse:
+        return JSONResponse(openapi())
+
     app.openapi = openapi  # type: ignore[method-assign]
+    # FastAPI's own route has no name in the log.
+    app.add_api_route("/openapi.json", serve, include_in_schema=False)
 
 
 def _document(app: FastAPI, state: State, schemas: Schemas) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from facewise._version import __version__
 from facewise.errors import ImageError, OptionError
+from facewise.labels import ATTRIBUTES
 from facewise.server import problems
 from facewise.server.inference import Result, plain
 from facewise.server.problems import TITLES, ProblemError, request_id_of
@@ -78,11 +79,14 @@ def options(
     names = [name for name in names if name] or [""]
     for name in names:
         if name not in on:
+            why = f"'{short(name)}' is not one of {', '.join(on)}"
+            if name in ATTRIBUTES:
+                why = (
+                    f"this server leaves {name} out, and its operator can turn it on with "
+                    f"FACEWISE_ATTRIBUTES; it has {', '.join(on)}"
+                )
             raise ProblemError(
-                422,
-                "invalid_option",
-                f"attributes: '{short(name)}' is not one of {', '.join(on)}; name some of these, "
-                "comma-separated.",
+                422, "invalid_option", f"attributes: {why}; name some of these, comma-separated."
             )
     return Options(tuple(name for name in on if name in names), level, vector, years)
 

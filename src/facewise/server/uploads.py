@@ -228,12 +228,19 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+_IN_JSON: Final = (
+    " A photo is not sent inside JSON, as base64, path or URL, but as the bytes of its file, and "
+    "options in the address, as in ?attributes=age,gender."
+)
+
+
 def _unsupported(kind: str, wanted: Sequence[str], arguments: str) -> ProblemError:
     return ProblemError(
         415,
         "unsupported_media_type",
         f"The body must be {' or '.join(wanted)}; this one is "
-        f"{short(kind) or 'of no stated type'}. With curl: {arguments}",
+        f"{short(kind) or 'of no stated type'}.{_IN_JSON if kind.endswith('json') else ''} "
+        f"With curl: {arguments}",
         {"Accept": ", ".join(wanted)},
     )
 
