@@ -6,9 +6,10 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from facewise.errors import OptionError
 from facewise.labels import AGES
@@ -27,48 +28,81 @@ def is_table(path: Path) -> bool:
 def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
     """Rows of a CSV, keyed by column names in lower case; between Age and age, age wins.
 
-    Fields are separated by commas, semicolons or tabs, depending on the spreadsheet's country; the
-    text is UTF-8, or UTF-16 with a byte-order mark. Fields missing from a short row are "".
-    ``path``, ``file``, ``filename`` and ``image`` are interchangeable, so that one list works for
-    every command.
+    See ``iterate_rows``.
 
     Raises:
         OptionError: it cannot be read, or lacks a required column.
     """
     try:
-        text = _decoded(path.read_bytes())
-        if "\0" in text[:1000]:
-            raise OptionError(f"{path} seems to be UTF-16 without its mark: save it as CSV UTF-8")
-        # Separators count between names, not inside quoted ones.
-        header = re.sub(r'"[^"]*"', "", text[: text.find("\n")])
-        separator = max(SEPARATORS, key=header.count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-        columns |= {name: name for name in reader.fieldnames or () if name in columns}
-        for name in PATH_COLUMNS[:2]:
-            others = [other for other in PATH_COLUMNS if other in columns]
-            if name in required and name not in columns and others:
-                columns[name] = columns.pop(others[0])
-        missing = [name for name in dict.fromkeys(required) if name not in columns]
-        if missing:
-            raise OptionError(
-                f"{path} lacks the columns {', '.join(missing)}: its columns are "
-                f"{', '.join(reader.fieldnames or ()) or 'none'}"
-                + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
-            )
-        return [{name: row[column] or "" for name, column in columns.items()} for row in reader]
-    except UnicodeDecodeError as error:
-        raise OptionError(
-            f"{path} is not text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
-        ) from error
-    except (OSError, csv.Error) as error:
+        with path.open("rb") as file:
+            return list(iterate_rows(file, str(path), required))
+    except OSError as error:
         raise OptionError(f"{path} cannot be read as CSV: {error}") from error
 
 
-def _decoded(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+def iterate_rows(
+    file: BinaryIO, name: str, required: Collection[str]
+) -> Generator[dict[str, str], None, None]:
+    """Rows of an open CSV, one at a time, keyed as by ``read_rows``.
+
+    Fields are separated by commas, semicolons or tabs, depending on the spreadsheet's country; the
+    text is UTF-8, or UTF-16 with a byte-order mark. Fields missing from a short row are "".
+    ``path``, ``file``, ``filename`` and ``image`` are interchangeable, so that one list works for
+    every command.
+
+    Args:
+        file: seekable; closed at the end.
+        name: of the file, for messages.
+        required: columns that it must have.
+
+    Raises:
+        OptionError: it is no CSV, or lacks a required column.
+    """
+    utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    file.seek(0)
+    encoding = "utf-16" if utf_16 else "utf-8-sig"
+    try:
+        with io.TextIOWrapper(file, encoding, newline="") as text:
+            first = text.readline()
+            if "\0" in first:
+                raise OptionError(
+                    f"{name} seems to be UTF-16 without its mark: save it as CSV UTF-8"
+                )
+            # Separators count between names, not inside quoted ones.
+            header = re.sub(r'"[^"]*"', "", first)
+            ordered = SEPARATORS[::-1] if name.lower().endswith(".tsv") else SEPARATORS
+            separator = max(ordered, key=header.count)  # of one column's list: the first
+            reader = csv.DictReader(chain([first], text), delimiter=separator)
+            columns = _columns(reader.fieldnames or (), name, required)
+            for row in reader:
+                yield {key: row[column] or "" for key, column in columns.items()}
+    except UnicodeDecodeError as error:
+        raise OptionError(
+            f"{name} is not text in {error.encoding} ({error.reason}): save it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise OptionError(f"{name} cannot be read as CSV: {error}") from error
+
+
+def _columns(names: Sequence[str], source: str, required: Collection[str]) -> dict[str, str]:
+    """A CSV's column names by their names in lower case.
+
+    Raises:
+        OptionError: one is missing.
+    """
+    columns = {name.strip().lower(): name for name in names}
+    columns |= {name: name for name in names if name in columns}
+    for path in PATH_COLUMNS[:2]:
+        others = [other for other in PATH_COLUMNS if other in columns]
+        if path in required and path not in columns and others:
+            columns[path] = columns.pop(others[0])
+    if missing := [name for name in dict.fromkeys(required) if name not in columns]:
+        raise OptionError(
+            f"{source} lacks the columns {', '.join(missing)}: its columns are "
+            f"{', '.join(names) or 'none'}"
+            + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
+        )
+    return columns
 
 
 def rows_by_file(

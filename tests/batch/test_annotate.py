@@ -517,8 +517,10 @@ def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_pat
         check=False,
         timeout=120,  # on failure they would wait forever
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, "nothing was read"
     assert "40 errors (image_not_found 40)" in done.stdout
+    assert re.search(r"first is 0{150} \.\.\. 0+\.jpg: .*too long", done.stderr)
+    assert len(done.stderr) < 2000
 
 
 def test_a_folder_with_hidden_files_alone_may_become_a_table(photos: Path, tmp_path: Path) -> None:
@@ -584,6 +586,68 @@ def test_a_table_may_have_a_colon_in_its_name_and_no_url(
     assert refused.returncode == 2
     assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
     assert not (tmp_path / "s3:").exists()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".JSON", ".jsonl", ".txt", ".xlsx"])
+def test_a_table_is_not_called_like_a_single_file(
+    ending: str, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        OptionError, match=rf"a folder of Parquet files, not a \{ending} file.*t\.t"
+    ):
+        run(pictures / "astronaut.jpg", tmp_path / f"t{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_may_be_called_parquet(pictures: Path, tmp_path: Path) -> None:
+    """As Spark's folders are."""
+    assert run(pictures / "astronaut.jpg", tmp_path / "t.parquet").faces == 1
+
+
+@pytest.mark.parametrize("ids", ["", "--id-column id"])
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_a_run_in_which_nothing_was_read_fails_and_says_which_paths_were_tried(
+    name: str,
+    ids: str,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    facewise: Command,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(pictures / "astronaut.jpg", tmp_path / "a.jpg")  # but the list is elsewhere
+    Path("lists").mkdir()
+    head = "path,id\n" if name == "list.csv" else ""
+    Path("lists", name).write_text(
+        f"{head}a.jpg{',17' * bool(head)}\ngone.jpg{',18' * bool(head)}\n"
+    )
+    command = ["annotate", f"lists/{name}", "--out", "t", *ids.split(), "--workers", "1"]
+    for more in ([], [], ["--retry-errors"]):  # one that resumes, too
+        done = facewise(*command, *more)
+        assert done.returncode == 1
+        said = " ".join(done.stderr.split())
+        assert "no picture was read: 2 images have an error" in said
+        assert "lists/a.jpg cannot be read (No such file or directory): check the path" in said
+        assert "--retry-errors" in said
+    found = {row["image_id"]: row["error_message"] for row in rows(tmp_path / "t")}
+    assert list(found) == (["17", "18"] if ids and head else ["a.jpg", "gone.jpg"])
+    assert [text.split()[0] for text in found.values()] == ["lists/a.jpg", "lists/gone.jpg"]
+    Path("a.jpg").rename("lists/a.jpg")
+    assert facewise(*command).returncode == 1, "nothing was tried again"
+    done = facewise(*command, "--retry-errors")
+    assert (done.returncode, "no picture was read" in done.stderr) == (0, False)
+    assert facewise(*command, "--retry-errors", "--strict").returncode == 1
+
+
+def test_a_text_that_is_no_list_lacks_files_and_no_file_system(
+    tmp_path: Path, facewise: Command
+) -> None:
+    listing = tmp_path / "prose.txt"
+    listing.write_text("$ make app  # opens the web app at http://127.0.0.1:8000\n")
+    done = facewise("annotate", listing, "--out", tmp_path / "t", "--workers", 1)
+    assert done.returncode == 1
+    assert "cannot be read (No such file or directory): check the path" in done.stderr
+    assert "file system" not in done.stderr
 
 
 def test_strict_ends_with_one_where_a_row_has_an_error(

@@ -489,12 +489,17 @@ def make_table(path: Path, faces: list[Path]) -> None:
     pq.write_table(pa.table({"image": [face.read_bytes() for face in faces]}), path)
 
 
+def make_csv(path: Path, faces: list[Path]) -> None:
+    path.write_text("\n".join(["path", *map(str, faces)]))
+
+
 def make_list(path: Path, faces: list[Path]) -> None:
     path.write_text("\n".join(map(str, faces)))
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table), ("t.txt", make_list)]
+    ("name", "make"),
+    [("t.tar", make_tar), ("t.parquet", make_table), ("t.txt", make_list), ("t.csv", make_csv)],
 )
 def test_a_run_does_not_go_on_with_a_source_that_changed(
     name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
@@ -769,6 +774,25 @@ def test_without_the_driver_of_a_lists_urls_nothing_is_begun(listing: str, tmp_p
     assert not (tmp_path / "t").exists()
     with pytest.raises(OptionError, match="no file system for nonsense://"):
         storage.read_range(urls[1], 10)  # as for a row whose struct names a file
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "package"),
+    [
+        ("https://x.example/a.jpg", "fsspec.implementations.http", "pip install aiohttp"),
+        ("az://bucket/a.jpg", "adlfs", "pip install adlfs"),
+        ("nonsense://bucket/a.jpg", "nonsense", "fsspec lists them"),
+    ],
+)
+def test_the_package_of_a_missing_driver_is_named(
+    url: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    drivers = importlib.import_module("fsspec.registry")
+    monkeypatch.delitem(drivers._registry, url.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(OptionError, match=rf"no file system for .*driver \({package}\)"):
+        storage.file_system(url)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own

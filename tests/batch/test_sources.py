@@ -26,7 +26,7 @@ import pytest
 
 from facewise.batch import storage
 from facewise.batch.annotate import annotate
-from facewise.batch.job import FILE, Item, Job
+from facewise.batch.job import FILE, MISSING, VIDEO, Item, Job
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import PLAN, TableFolder
@@ -474,16 +474,83 @@ def test_a_compressed_tar_is_refused_under_a_plain_ones_name(
 def test_lists_are_read_where_a_glob_ends_as_they_do(scheme: str, tmp_path: Path) -> None:
     """Otherwise they may be captions that lie beside pictures."""
     (tmp_path / "a.jpg").touch()
-    for name in ("l.txt", "m.txt", "n.csv"):
-        (tmp_path / name).write_text(f"{name}.jpg")
+    for name in ("l.txt", "m.txt", "n.csv", "o.json"):
+        (tmp_path / name).write_text(f"path\n{name}.jpg" if name == "n.csv" else f"{name}.jpg")
     skipped = Skipped()
     items = list(list_items([f"{scheme}{tmp_path}/*"], AGE, skipped, {}))
     assert [Path(item.path).name for item in items] == ["a.jpg"]
-    assert skipped == {".txt": 2, ".csv": 1}
+    assert skipped == {".txt": 2, ".csv": 1, ".json": 1}
     items = list(list_items([f"{scheme}{tmp_path}/*.txt"], AGE, skipped, {}))
     assert [item.image_id for item in items] == ["l.txt.jpg", "m.txt.jpg"]
-    with pytest.raises(OptionError, match=r"n\.csv: a list is a \.txt"):
-        list(list_items([f"{scheme}{tmp_path}/*.csv"], AGE, skipped, {}))
+    (item,) = list_items([f"{scheme}{tmp_path}/*.csv"], AGE, skipped, {})
+    assert item.image_id == "n.csv.jpg"
+    with pytest.raises(OptionError, match=r"o\.json: a list is a \.txt"):
+        list(list_items([f"{scheme}{tmp_path}/*.json"], AGE, skipped, {}))
+
+
+@pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "header", "separator"),
+    [
+        ("l.csv", "path", ","),
+        ("L.CSV", "note;File", ";"),
+        ("l.tsv", "filename", "\t"),
+        ("l.tsv", "image\tnote", "\t"),
+    ],
+)
+def test_a_list_may_be_a_csv(
+    name: str, header: str, separator: str, encoding: str, scheme: str, tmp_path: Path
+) -> None:
+    """Its paths start from its folder, as those of a text list do."""
+    places = ["a.jpg", '"b, c\n""d"".jpg"', "sub/e.mp4", "/elsewhere/人.jpg", "s3://bucket/g.jpg"]
+    width = header.count(separator)
+    first = header.lower().startswith("note")
+    lines = [
+        separator.join(["x"] * width * first + [place] + ["x"] * width * (not first))
+        for place in places
+    ]
+    data = "\r\n".join([header, *lines, separator * width]).encode(encoding)
+    if scheme == "memory://":
+        fsspec = pytest.importorskip("fsspec")
+        folder = f"memory://{tmp_path.name}"
+        fsspec.filesystem("memory").pipe(f"{folder}/{name}", data)
+    else:
+        folder = f"{scheme}{tmp_path}"
+        (tmp_path / name).write_bytes(data)
+    opened: dict[str, Any] = {}
+    found = list(list_items([f"{folder}/{name}"], AGE, Skipped(), opened))
+    here = storage.local(folder)
+    ids = ["a.jpg", 'b, c\n"d".jpg', "sub/e.mp4", "/elsewhere/人.jpg", "s3://bucket/g.jpg"]
+    if width:
+        assert found.pop() == Item(f"{folder}/{name}::5", MISSING, "the table's row has no path")
+    assert [item.image_id for item in found] == ids
+    assert [item.kind for item in found] == [FILE, FILE, VIDEO, FILE, FILE]
+    assert [item.path for item in found] == [f"{here}/{one}" for one in ids[:3]] + ids[3:]
+    assert list(opened) == [f"{here}/{name}"], "a restart notices that the list has changed"
+
+
+def test_a_csv_names_its_columns_as_a_table_does(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("ID,Photo,path\nfirst,a.jpg,x\nsecond,./a.jpg,y\nthird,,z\n")
+    source = [str(tmp_path / "l.csv")]
+    job = Job(id_column="id", image_column="Photo")
+    assert planned(tmp_path, source, job) == (["first", "second", "third"], 0)
+    assert planned(tmp_path, source) == (["x", "y", "z"], 0)
+    for wrong, message in (
+        (Job(image_column="other"), r"l\.csv lacks the columns other: .* ID, Photo, path"),
+        (Job(id_column="key"), r"l\.csv lacks the columns key"),
+        (Job(id_column="photo"), r"l\.csv: row 2 has no photo"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            list(list_items(source, wrong, Skipped(), {}))
+    (tmp_path / "l.tsv").write_text("path\nb,c.jpg\n")
+    assert planned(tmp_path, [str(tmp_path / "l.tsv")]) == (["b,c.jpg"], 0)
+    (tmp_path / "l.csv").write_text("a.jpg\nb.jpg\n")
+    with pytest.raises(OptionError, match=r"lacks the columns path: .* called file, filename"):
+        list(list_items(source, AGE, Skipped(), {}))
+    (tmp_path / "l.csv").write_bytes(b"path\na\xff.jpg\n")
+    with pytest.raises(OptionError, match=r"is not text in utf-8 .*: save it as CSV UTF-8"):
+        list(list_items(source, AGE, Skipped(), {}))
 
 
 def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path: Path) -> None:
@@ -550,7 +617,7 @@ def test_a_list_in_utf_16_is_refused(encoding: str, faces: list[Path], tmp_path:
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-@pytest.mark.parametrize("name", ["list.csv", "LIST.TSV", "a.json", "a.jsonl", "a.ndjson", "a.md"])
+@pytest.mark.parametrize("name", ["A.JSON", "a.jsonl", "a.ndjson", "a.md"])
 def test_a_list_or_table_of_another_kind_is_refused_not_taken_for_a_picture(
     name: str, scheme: str, faces: list[Path], tmp_path: Path
 ) -> None:

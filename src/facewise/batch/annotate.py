@@ -21,6 +21,9 @@ from facewise.folders import Skipped, counted
 
 ENGINES: Final = ("local", "ray")
 
+FILES: Final = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx")
+"""Endings of single files, which a table cannot be; ``.parquet`` is usual for such folders."""
+
 
 def annotate(
     sources: Sequence[str],
@@ -36,7 +39,7 @@ def annotate(
     """Annotate every picture of the sources into a table, resuming an earlier run if there is one.
 
     Args:
-        sources: folders, globs, tars, text lists, tables, pictures, videos; paths or URLs.
+        sources: folders, globs, tars, lists, tables, pictures, videos; paths or URLs.
         out: the table's folder, local; see ``facewise.batch.table``.
         job: settings.
         engine: "local" or "ray".
@@ -60,6 +63,11 @@ def annotate(
         workers = check_count("workers", workers)
     if storage.is_url(os.fspath(out)):
         raise OptionError(f"{out}: a table is written to a local disk; copy it from there")
+    if (name := Path(out)).suffix.lower() in FILES:
+        raise OptionError(
+            f"{out}: a table is a folder of Parquet files, not a {name.suffix} file: choose a "
+            f"folder, such as {name.with_suffix('.table')}"
+        )
     if not sources:
         raise OptionError("name at least one SOURCE")
     sources = [os.fspath(source) for source in sources]
@@ -147,7 +155,7 @@ def _begin(
         raise OptionError(
             f"no picture in {', '.join(sources)}"
             + (f": {_left_out(skipped)}" if skipped else "")
-            + "; files with other names can be given as a text list"
+            + "; files with other names can be given in a list"
             + (f", tars and tables as a pattern: {found}/*{packed[0]}" if packed and found else "")
         )
     manifest = {

@@ -50,6 +50,8 @@ class Item(NamedTuple):
         kind: one of the constants below.
         path, offset, size, group: see above.
         own_id: FILE, VIDEO: ``image_id`` comes from an ``--id-column`` and is not a path.
+        shown: FILE, VIDEO: the path for messages where ``image_id`` is not it, as for lists in
+            another folder; "" elsewhere. Unlike ``path`` as the user wrote it.
     """
 
     image_id: str
@@ -59,6 +61,7 @@ class Item(NamedTuple):
     size: int = 0
     group: int = 0
     own_id: bool = False
+    shown: str = ""
 
 
 FILE, TAR, ROW, VIDEO, PROBLEM, MISSING, SPARSE = range(7)
@@ -76,8 +79,31 @@ VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mp
 def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -> Item:
     """The item of one file: a video or a picture, by its ending."""
     kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
-    named = storage.readable(image_id or name)
-    return Item(named, kind, storage.absolute(name), own_id=own_id)
+    shown = storage.readable(name)
+    named = storage.readable(image_id) if image_id else shown
+    return Item(
+        named,
+        kind,
+        storage.absolute(name),
+        own_id=own_id,
+        shown="" if shown == named else shown,
+    )
+
+
+def listed_item(source: str, row: int, name: str | None, own_id: str | None = None) -> Item:
+    """The item of a row that names a file, relative to the folder of its list or table.
+
+    Args:
+        source: the list or table.
+        row: number of the row.
+        name: the path or URL; may be missing.
+        own_id: the row's name; None: the path.
+    """
+    if name is None or not name.strip():
+        image_id = storage.readable(f"{source}::{row}" if own_id is None else own_id)
+        return Item(image_id, MISSING, "the table's row has no path")
+    image_id = name if own_id is None else own_id
+    return file_item(storage.beside(source, name), image_id, own_id=own_id is not None)
 
 
 class Task(NamedTuple):

@@ -10,7 +10,7 @@ from itertools import count, islice
 from typing import Any, Final
 
 from facewise.batch import storage
-from facewise.batch.job import MISSING, PROBLEM, ROW, Item, Job, file_item
+from facewise.batch.job import PROBLEM, ROW, Item, Job, listed_item
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -65,19 +65,15 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
             wanted = [column] if is_path else []
             wanted += [job.id_column] if job.id_column is not None else []
             for row, (group, within, values) in enumerate(reader.rows(wanted)):
-                image_id = f"{source}::{row}"
+                own_id = None
                 if job.id_column is not None:
                     if values[job.id_column] is None:
                         raise OptionError(f"{source}: row {row} has no {job.id_column}")
-                    image_id = _name(values[job.id_column])
-                if is_path and not (values[column] or "").strip():
-                    yield Item(storage.readable(image_id), MISSING, "the table's row has no path")
-                elif is_path:
-                    name = values[column]
-                    own_id = job.id_column is not None
-                    image_id = image_id if own_id else name
-                    yield file_item(storage.beside(source, name), image_id, own_id=own_id)
+                    own_id = _name(values[job.id_column])
+                if is_path:
+                    yield listed_item(source, row, values[column], own_id)
                 else:
+                    image_id = f"{source}::{row}" if own_id is None else own_id
                     yield Item(storage.readable(image_id), ROW, path, row, within, group)
     except ImageNotFoundError:  # may be transient, unlike Arrow's errors below about the content
         raise

@@ -80,6 +80,7 @@ def _schema() -> Any:
     import pyarrow as pa
 
     kinds = [pa.string(), pa.int8(), pa.binary(), pa.int64(), pa.int64(), pa.int32(), pa.bool_()]
+    kinds.append(pa.string())
     return pa.schema(list(zip(Item._fields, kinds, strict=True)))
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facewise.batch.schema import VECTOR_COLUMNS
-from facewise.errors import FacewiseError, ImageTooLargeError
+from facewise.errors import FacewiseError, ImageNotFoundError, ImageTooLargeError
 from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
 from facewise.types import FloatArray
 
 if TYPE_CHECKING:
+    from facewise.batch.job import Item
     from facewise.types import ModelInfo, Photo, Prediction
 
 Row = dict[str, Any]
@@ -38,13 +39,16 @@ def photo_rows(
     ]
 
 
-def error_row(image_id: str, error: Exception, model: ModelInfo) -> Row:
+def error_row(item: Item, error: Exception, model: ModelInfo) -> Row:
     """The row of a picture that could not be read or analysed."""
+    image_id = item.image_id
     if isinstance(error, FacewiseError):
         # Only an OSError's reason: its path is specific to this machine.
         message = getattr(error, "strerror", None) or str(error)
         if isinstance(error, ImageTooLargeError):
             message = error.with_option()
+        if isinstance(error, ImageNotFoundError) and item.shown:
+            message = f"{item.shown} {message}"
         return problem_row(image_id, error.code, message, model)
     message = f"{type(error).__name__}: {error}".splitlines()[0]
     return problem_row(image_id, "analysis_failed", message, model)

@@ -45,6 +45,11 @@ class Summary:
     errors: Counter[str] = field(default_factory=Counter)
     annotated: int = 0
 
+    @property
+    def nothing_read(self) -> bool:
+        """Whether every picture has an error, which is rarely the pictures' fault."""
+        return self.images > 0 and not self.faces and not self.without_face
+
 
 def require(extra: str) -> None:
     feature, module = EXTRAS[extra]

@@ -13,15 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from facewise.batch import archives, globs, picture_tables, storage
-from facewise.batch.job import VIDEOS, Item, Job, file_item
+from facewise.batch.job import VIDEOS, Item, Job, file_item, listed_item
 from facewise.batch.sorting import sort_strings
 from facewise.batch.watch import Fingerprints, Opened
 from facewise.errors import ImageNotFoundError, OptionError, SourceError
 from facewise.folders import Skipped, walk
 from facewise.formats import SUFFIXES
+from facewise.label_lists import PATH_COLUMNS, TABLE_SUFFIXES, iterate_rows
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
-TEXTS: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".md")
+TEXTS: Final = (".json", ".jsonl", ".ndjson", ".md")
 """Not pictures, but possibly meant as a list or a table."""
 PACKED: Final = (".zip", ".7z", ".rar")
 
@@ -139,7 +140,7 @@ def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened
     Archives and tables are opened or refused; other files are taken by their endings. Text files
     are usually captions of pictures, so they count only if the glob itself has a text ending.
     """
-    named = pattern.lower().endswith((*LISTS, *TEXTS))
+    named = pattern.lower().endswith((*LISTS, *TABLE_SUFFIXES, *TEXTS))
     if named or name.lower().endswith(
         (*archives.ENDINGS, *archives.COMPRESSED, *PACKED, *picture_tables.ENDINGS)
     ):
@@ -157,16 +158,18 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
         raise OptionError(f"{source}: unpack it, or pack its files as a .tar")
     if lower.endswith(TEXTS):
         raise OptionError(
-            f"{source}: a list is a .txt with one path per line, or a Parquet table: save it as "
-            "one of them"
+            f"{source}: a list is a .txt with one path per line, a CSV with a column path, or a "
+            "Parquet table: save it as one of them"
         )
     is_list = PurePosixPath(lower).suffix in LISTS
-    if is_list or lower.endswith((*archives.ENDINGS, *picture_tables.ENDINGS)):
+    if is_list or lower.endswith((*archives.ENDINGS, *picture_tables.ENDINGS, *TABLE_SUFFIXES)):
         source = opened.add(source)
     if lower.endswith(archives.ENDINGS):
         yield from archives.list_tar(source, skipped, SUFFIXES)
     elif lower.endswith(picture_tables.ENDINGS):
         yield from picture_tables.list_rows(source, job)
+    elif lower.endswith(TABLE_SUFFIXES):
+        yield from _csv_rows(source, job)
     elif is_list:
         yield from _lines(source)
     else:
@@ -190,6 +193,23 @@ def _lines(source: str) -> Iterator[Item]:
             if not name.strip():
                 continue
             yield file_item(storage.beside(source, name), name)
+
+
+def _csv_rows(source: str, job: Job) -> Iterator[Item]:
+    """Items of a CSV list, one per row. See ``label_lists.iterate_rows``.
+
+    Raises:
+        OptionError: it is no CSV, lacks a column, or a row has no id.
+    """
+    column = (job.image_column or PATH_COLUMNS[0]).strip().lower()
+    id_column = None if job.id_column is None else job.id_column.strip().lower()
+    required = (column,) if id_column is None else (column, id_column)
+    with storage.open_binary(source) as file:
+        for number, row in enumerate(iterate_rows(file, source, required)):
+            own_id = None if id_column is None else row[id_column]
+            if own_id == "":
+                raise OptionError(f"{source}: row {number} has no {job.id_column}")
+            yield listed_item(source, number, row[column], own_id)
 
 
 def check(sources: list[str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import stat
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +21,20 @@ ATTEMPTS: Final = 3
 _systems: dict[tuple[str, ...], Any] = {}
 
 
+DRIVERS: Final = {
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs"),
+}
+"""The packages with fsspec's commonest drivers, by protocol."""
+
+_URL: Final = re.compile(r"[A-Za-z][\w+.-]*://")
+
+
 def is_url(path: str) -> bool:
-    return "://" in path
+    """Whether a path begins with a protocol; a sentence that quotes a URL does not."""
+    return _URL.match(path) is not None
 
 
 def local(path: str) -> str:
@@ -54,9 +67,11 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: no host in the URL
         if may_pass(error):
             raise
+        known = protocol in DRIVERS
+        driver = f"pip install {DRIVERS[protocol]}" if known else f"{fsspec.__name__} lists them"
         raise OptionError(
             f"{url}: no file system for {protocol}:// ({error}); install its fsspec driver "
-            f"({fsspec.__name__} lists them), or copy the files here"
+            f"({driver}), or copy the files here"
         ) from error
 
 

@@ -108,7 +108,7 @@ def video_rows(item: Item, analyzer: Analyzer, frames_per_second: float) -> Iter
     except CorruptImageError as error:
         problem = problem_row(item.image_id, "video_corrupt", str(error), model)
     except Exception as error:  # any failure concerns this video only
-        problem = error_row(item.image_id, error, model)
+        problem = error_row(item, error, model)
     for row, mean_of in waiting:
         yield _answered(row, mean_of, analyzer)
     if problem is not None:

@@ -101,7 +101,7 @@ class Annotator:
             rows += self._analyze(waiting)
             waiting.clear()
             if isinstance(photo, Exception):
-                rows.append(error_row(item.image_id, photo, self.model))
+                rows.append(error_row(item, photo, self.model))
             elif item.kind in PROBLEMS:
                 code = PROBLEMS[item.kind]
                 rows.append(problem_row(item.image_id, code, item.path, self.model))
@@ -143,7 +143,7 @@ class Annotator:
             found = self.analyzer.analyze_many([photo for _, photo in photos])
         except Exception as error:
             if len(photos) == 1:
-                return [error_row(photos[0][0].image_id, error, self.model)]
+                return [error_row(photos[0][0], error, self.model)]
             return [row for one in photos for row in self._analyze([one])]
         return [
             row

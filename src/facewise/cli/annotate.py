@@ -92,8 +92,9 @@ def annotate(
 ) -> None:
     """Annotate whole data sets into a Parquet table; an interrupted run resumes.
 
-    Exit codes: 0 if everything is annotated, even if some rows have errors; 1 if a source could not
-    be listed, which may pass; 2 if the run cannot go on; 130 after Ctrl-C.
+    Exit codes: 0 if everything is annotated, even if some rows have errors; 1 if every picture of
+    the table has an error, or a source could not be listed, which may pass; 2 if the run cannot go
+    on; 130 after Ctrl-C.
     """
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
@@ -148,7 +149,27 @@ def annotate(
         say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
-    raise typer.Exit(int(Exit.FAILED if strict and summary.errors else Exit.OK))
+    if summary.nothing_read:
+        _say_nothing_was_read(summary, out)
+    failed = summary.nothing_read or (strict and summary.errors)
+    raise typer.Exit(int(Exit.FAILED if failed else Exit.OK))
+
+
+def _say_nothing_was_read(summary: Summary, out: str) -> None:
+    from facewise.parts import read_batches
+
+    first = next(read_batches(Path(out), ["image_id", "error_message"]))
+    name, message = (_ends(first[column][0].as_py()) for column in ("image_id", "error_message"))
+    say(
+        f"no picture was read: {counted(summary.images, 'image has', 'images have')} an error. The "
+        f"first is {name}: {message}. Once that is mended, the same command with --retry-errors "
+        "tries again"
+    )
+
+
+def _ends(text: str, most: int = 300) -> str:
+    """A text, without its middle if it is long, as the lines of a file that is no list may be."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 @contextmanager
