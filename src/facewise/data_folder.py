@@ -18,6 +18,11 @@ SPLITS: Final = "utkface_splits.csv"
 LABELS: Final = "fairface_labels.csv"
 """Files beside the data sets."""
 
+OTHER_LISTS: Final = (".txt", ".parquet", ".json", ".jsonl", ".xlsx")
+A_LIST: Final = (
+    "a CSV or TSV with a column path and any of age, gender, ethnicity (docs/evaluation.md)"
+)
+
 
 def read_folder(folder: Path) -> list[DataSet]:
     """Read UTKFace, FairFace or both from a folder laid out as in docs/training.md; or a CSV.
@@ -46,6 +51,10 @@ def read_any(data: Path, labels: Path | None = None, by: Sequence[str] = ()) -> 
     Raises:
         OptionError: it is none of these, cannot be read, or lacks a column.
     """
+    if not data.exists():
+        raise OptionError(f"{data} does not exist: name your data with --data, such as {A_LIST}")
+    if data.suffix.lower() in OTHER_LISTS:
+        raise OptionError(f"{data}: a list of labelled pictures is {A_LIST}; save it as that")
     if labels is not None:
         return [read_fairface(data, labels, by)]
     if is_table(data):

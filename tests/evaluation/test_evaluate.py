@@ -541,6 +541,22 @@ def test_numbers_have_a_least(arguments: tuple[str, ...], faces: Path, tmp_path:
     assert arguments[1] in result.output
 
 
+@pytest.mark.parametrize("name", ["faces.txt", "faces.parquet"])
+def test_other_lists_are_refused_with_the_form_that_is_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("a.jpg\n")
+    with pytest.raises(OptionError, match=f"{name}: a list of labelled pictures is a CSV or TSV"):
+        run("--data", tmp_path / name)
+
+
+def test_without_data_the_user_is_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FACEWISE_DATA", raising=False)
+    with pytest.raises(OptionError, match="data does not exist: name your data with --data, such"):
+        run()
+
+
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FacewiseError, match="pass --labels for FairFace"):
         run("--data", tmp_path, "--store", tmp_path, "--out", tmp_path)
