@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -16,14 +17,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from facewise.analyzer import Analyzer
 from facewise.calibration import Calibration
 from facewise.cli import app
 from facewise.datasets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
-from facewise.evaluation.data import EXCLUSIONS, with_splits
+from facewise.evaluation.data import EXCLUSIONS, read_data, with_splits
 from facewise.evaluation.dedupe_lists import read_lists
 from facewise.evaluation.faces import face_rows
-from facewise.evaluation.outcomes import collect
+from facewise.evaluation.outcomes import PIPELINE, collect
 from facewise.evaluation.results import (
     by_reason,
     calibrated,
@@ -31,9 +33,10 @@ from facewise.evaluation.results import (
     spec_figures,
     write_results,
 )
+from facewise.evaluation.run import default_degraded
 from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
-from facewise.models import load_spec, read_spec
+from facewise.models import WEIGHTS_FOLDER, load_spec, read_spec
 
 from .made import GOOD_QUALITY, made, years
 
@@ -313,6 +316,104 @@ def test_outcomes_are_of_these_files_and_no_others_of_their_names(
     before = key(copy)
     os.utime(tmp_path / "again" / "broken.jpg", ns=(1, 1))
     assert key(copy) != before
+
+
+def test_a_border_of_0_scores_pictures_as_predict_does(tmp_path: Path) -> None:
+    photo = Path(__file__).parent.parent / "data" / "astronaut.jpg"
+    listing = tmp_path / "faces.csv"
+    listing.write_text(f"path,age\n{photo},30\n")
+    (person,) = Analyzer().analyze(photo)
+    answers = []
+    for border in (0, 0.35):
+        o = collect("default", [read_csv(listing)], "", workers=1, border=border)
+        answers.append(Scored(o, Calibration.from_dict(load_spec().calibration)).age[0])
+    assert answers[0] == pytest.approx(person.age_years, abs=1e-3)
+    assert answers[1] != pytest.approx(person.age_years, abs=1e-3)
+
+
+def test_each_border_has_stored_outcomes_of_its_own(faces: Path, tmp_path: Path) -> None:
+    data_set = read_csv(faces)
+
+    def stored(border: float) -> set[str]:
+        collect("default", [data_set], "", store=tmp_path, workers=1, sample=2, border=border)
+        return {path.name for path in tmp_path.iterdir()}
+
+    usual = stored(0.35)
+    # The name as it was before there were borders: what was stored then is still read.
+    drawn = np.random.default_rng(0).choice(len(data_set.samples), 2, replace=False)
+    samples = [data_set.samples[index] for index in sorted(drawn)]
+    what = f"all-2-None-{PIPELINE}-{samples_hash((data_set, s) for s in samples)[:12]}"
+    detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
+    key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
+    assert f"detections-all-{key}.npy" in usual
+    assert len(stored(0)) == len(stored(0.0)) == 4
+    assert len(stored(0.1)) == 6
+
+
+def test_a_border_is_recorded_and_changes_no_spec_or_card(faces: Path, tmp_path: Path) -> None:
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    for option in ("--fit", "--card"):
+        with pytest.raises(OptionError, match="--border with --fit or --card"):
+            run(*options, "--border", 0, option)
+    assert not (tmp_path / "out").exists()
+    text = run(*options, "--workers", 1, "--border", 0, "--degraded", 3)
+    results = json.loads((tmp_path / "out" / f"{load_spec().name}.json").read_text())
+    assert results["border"] == 0
+    assert len(results["abstention"]) == 1 + 17
+    assert "tight" not in results["abstention"]
+    assert "in a border of 0 %" in text
+
+
+def test_pictures_of_ones_own_are_degraded_where_asked(
+    faces: Path, shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    text = run(*options, "--workers", 1)
+    results = json.loads((tmp_path / "out" / f"{load_spec().name}.json").read_text())
+    assert list(results["abstention"]) == ["clean"]
+    assert "--degraded N scores N of them" in caplog.text
+    assert f"kept in {tmp_path / 'store'} for the next run" in text.splitlines()[-1]
+    assert default_degraded(read_data(faces), calibrate=True) == 450
+    for data, labels in (
+        (shared, None),
+        (shared / "utkface.tar", None),
+        (shared / "FairFace", shared / "fairface_labels.csv"),
+    ):
+        assert default_degraded(read_data(data, labels=labels), calibrate=False) == 450
+    (shared / "utkface_splits.csv").unlink()
+    assert default_degraded(read_data(shared), calibrate=False) == 0
+
+
+def test_other_splits_are_counted_and_may_be_scored(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))
+    splits = ("test", "train", "train", "val", "", "test")
+    listing = faces.parent / "several.csv"
+    rows = "".join(f"{name},30,{split}\n" for name, split in zip(names, splits, strict=True))
+    listing.write_text(f"path,age,split\n{rows}")
+    leave = tmp_path / "leave.csv"
+    leave.write_text(f"file\n{names[1]}\n{names[5]}\n")
+    options = ("--store", tmp_path, "--out", tmp_path, "--workers", 1, "--exclude", leave)
+    path = tmp_path / f"{load_spec().name}.json"
+    run("--data", listing, *options)
+    assert "3 of 6 pictures are in other splits (train 2, val 1) and are not scored" in caplog.text
+    data = json.loads(path.read_text())["data"]
+    assert (data["faces"], data["excluded"]) == ({"csv": 1}, [names[5]])
+    caplog.clear()
+    run("--data", listing, *options, "--split", "All")
+    results = json.loads(path.read_text())
+    assert "other splits" not in caplog.text
+    assert (results["split"], results["data"]["faces"]) == ("all", {"csv": 4})
+    assert results["data"]["excluded"] == [names[1], names[5]]
+    assert results["data"]["skipped"] == []
+    # A split of that name is a split like any other.
+    listing.write_text(listing.read_text().replace("train", "all"))
+    run("--data", listing, *options, "--split", "all")
+    assert json.loads(path.read_text())["data"]["faces"] == {"csv": 1}
+    listing.write_text(listing.read_text().replace("all", "calibration"))
+    with pytest.raises(OptionError, match="--split all would score the faces that it fits on"):
+        run("--data", listing, *options, "--split", "all", "--fit")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from facewise.calibration import Calibration
 from facewise.errors import OptionError
-from facewise.evaluation.degrade import DEGRADATIONS, NOT_FACES, degrade
+from facewise.evaluation.degrade import NOT_FACES, degradations, degrade
 from facewise.evaluation.gate_figures import degraded_table, gate_curves, risk_coverage
 from facewise.evaluation.gates import (
     CLEAN_BUDGET,
@@ -280,7 +280,7 @@ def test_each_measure_has_its_curve_and_its_gate_by_hand() -> None:
     assert len(measures) == len(SIDES)
 
 
-@pytest.mark.parametrize("name", sorted(DEGRADATIONS))
+@pytest.mark.parametrize("name", sorted(degradations()))
 def test_degradations_change_the_picture_always_alike(name: str) -> None:
     rng = np.random.default_rng(0)
     picture: ImageArray = rng.integers(40, 200, (170, 170, 3), dtype=np.uint8)
@@ -294,10 +294,39 @@ def test_degradations_change_the_picture_always_alike(name: str) -> None:
     assert 5 < worse.mean() < 250
 
 
+@pytest.mark.parametrize("border", [0.35, 0.1, 0.003, 1.0])
 @pytest.mark.parametrize("side", [192, 200, 57])
-def test_a_tight_picture_is_the_one_that_got_the_border(side: int) -> None:
+def test_a_tight_picture_is_the_one_that_got_the_border(side: int, border: float) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (side + 3, side, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(degrade(add_border(picture)[0], "tight", seed=0), picture)
+    framed, _ = add_border(picture, border)
+    np.testing.assert_array_equal(degrade(framed, "tight", seed=0, border=border), picture)
+
+
+def test_without_a_border_none_is_removed() -> None:
+    assert degradations().keys() - degradations(0).keys() == {"tight"}
+    assert list(degradations(0.1)) == list(degradations())
+    with pytest.raises(OptionError, match="no degradation 'tight'"):
+        degrade(np.zeros((20, 20, 3), np.uint8), "tight", seed=0, border=0)
+
+
+@pytest.mark.parametrize("name", sorted(degradations(0)))
+@pytest.mark.parametrize("size", [(170, 120), (120, 170), (17, 17), (400, 30)])
+def test_pictures_of_any_shape_keep_it(name: str, size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(40, 200, (*size, 3), dtype=np.uint8)
+    for border in (0.35, 0):
+        framed, _ = add_border(picture, border)
+        worse = degrade(framed, name, seed=3, border=border)
+        cut = 5 if name == "not-a-face-tiles" else 0
+        assert all(0 <= a - b <= cut for a, b in zip(framed.shape, worse.shape, strict=True))
+
+
+@pytest.mark.parametrize("border", [0.35, 0.1, 0])
+def test_sizes_are_of_the_crop_inside_the_border(border: float) -> None:
+    framed, _ = add_border(np.full((100, 200, 3), 255, np.uint8), border)
+    inside = (degrade(framed, "small-32px", seed=0, border=border) == 255).all(axis=2)
+    rows, columns = inside.any(1).sum(), inside.any(0).sum()
+    assert columns == pytest.approx(32, abs=2)
+    assert rows == pytest.approx(16, abs=2), "in proportion"
 
 
 def test_no_degradation_and_no_such_degradation() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewise.datasets import DataSet, Sample
 from facewise.evaluation.report import build_report, noise_sentence, write_reports
 from facewise.evaluation.report_tables import missed_in_short
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
@@ -197,18 +196,36 @@ def test_coverage_of_groups_is_summed_up_at_the_head(results: dict[str, Any]) ->
     assert line.endswith("below the level: 2 at 80% (worst: g1, 60.0%); none at 90%")
 
 
-def test_left_out_pictures_are_those_of_the_split_that_was_scored() -> None:
-    def sample(key: str, split: str) -> Sample:
-        return Sample(key, "utkface", split, None, None, None, key)
+def test_another_border_is_said_at_the_head() -> None:
+    def page(border: float) -> tuple[dict[str, Any], str, str]:
+        raw = score_model(load_spec("default"), made(1, gender=[0]), "test", border=border)
+        results = json.loads(json.dumps(raw))
+        return results, render_report(results)[1], summary(results).splitlines()[0]
 
-    split = DataSet((sample("a", "train"), sample("b", "test"), sample("c", "test")), (), {})
-    whole = DataSet((sample("d", ""),), (), {})
-    rows = made(1, gender=[0])
-    results = score_model(
-        load_spec("default"), rows, "test", data_sets=[split, whole], excluded=["a", "b", "d", "e"]
-    )
-    assert results["data"]["excluded"] == ["b", "d", "e"]
-    assert "`a`" not in render_report(json.loads(json.dumps(results)))[1]
+    usual, markdown, first = page(0.35)
+    assert "border" not in usual, "as in the results files of the models that ship"
+    assert "each gets a grey border of 35% of its width" in markdown
+    assert "border" not in first
+    for border, said, share in (
+        (0.0, "The pictures got no border (`--border 0`)", "0 %"),
+        (0.07, "got a grey border of 7% of their width (`--border 0.07`)", "7 %"),
+    ):
+        results, markdown, first = page(border)
+        assert results["border"] == border
+        assert said in markdown.split("## ")[0]
+        assert "each gets a grey border of 35% of its width" not in markdown
+        assert first.endswith(f"on test, in a border of {share}")
+
+
+def test_a_report_without_degraded_faces_shows_none(results: dict[str, Any]) -> None:
+    n = 40
+    raw = score_model(load_spec("default"), made(n, gender=[0, 1] * 20), "all")
+    _, clean = render_report(json.loads(json.dumps(raw)))
+    assert "none was degraded on purpose (`--degraded`)" in clean
+    assert "clean and degraded faces together" not in clean
+    _, worsened = render_report(results)
+    assert "a random sample of them degraded in several ways" in worsened
+    assert "clean and degraded faces together" in worsened
 
 
 def test_reports_are_written_beside_the_results(

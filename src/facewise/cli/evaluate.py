@@ -10,7 +10,8 @@ import typer
 
 from facewise.cli.options import Verbose, check_folder
 from facewise.cli.outputs import Outputs
-from facewise.errors import MissingExtraError
+from facewise.errors import MissingExtraError, OptionError
+from facewise.protocol import DETECTION_BORDER
 
 logger = logging.getLogger("facewise.cli")
 
@@ -28,7 +29,8 @@ def evaluate(
         Path | None, typer.Option(help="FairFace's labels, if --data is a FairFace folder or tar.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Split to score; data without splits is scored whole.")
+        str,
+        typer.Option(help="Split to score, or all; data without splits is scored whole."),
     ] = "test",
     by: Annotated[
         list[str] | None,
@@ -41,9 +43,25 @@ def evaluate(
     fit: Annotated[
         bool, typer.Option("--fit", help="First calibrate on the splits calibration and val.")
     ] = False,
+    border: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Grey border around each picture, as a share of its width, for tight crops; 0 "
+            "scores pictures as they are, as predict does.",
+        ),
+    ] = DETECTION_BORDER,
     degraded: Annotated[
-        int, typer.Option(min=0, help="Faces per data set to degrade on purpose; 0 for none.")
-    ] = 450,
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Faces per data set to degrade on purpose, 0 for none. Default: 450 with --fit "
+            "and on the shared data sets, else 0.",
+        ),
+    ] = None,
     split_list: Annotated[
         Path | None,
         typer.Option(
@@ -86,9 +104,14 @@ def evaluate(
     from facewise.evaluation.faces import COLUMNS, write_faces
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import summary, write_results
-    from facewise.evaluation.run import Runner, check_fit, evaluate_model
+    from facewise.evaluation.run import Runner, check_fit, default_degraded, evaluate_model
     from facewise.models import WEIGHTS_FOLDER, load_spec
 
+    if border != DETECTION_BORDER and (fit or card):
+        raise OptionError(
+            "--border with --fit or --card: the figures in specs and cards are of pictures in a "
+            f"border of {DETECTION_BORDER:g} of their width; leave --border out"
+        )
     logging.getLogger("facewise").setLevel(logging.INFO)
     pictures = read_data(
         data, labels=labels, split=split, splits=split_list, exclude=exclude, by=by or ()
@@ -116,7 +139,14 @@ def evaluate(
                 "here. To calibrate a copy instead, pass the path of a copied spec as --model",
                 spec.name,
             )
-    runner = Runner(model, pictures, degraded=degraded, store=store, workers=workers)
+    if degraded is None:
+        degraded = default_degraded(pictures, calibrate=fit)
+        if not degraded:
+            logger.info(
+                "no picture of your own is degraded on purpose unless you ask: --degraded N scores "
+                "N of them blurred, dark, turned and so on, too"
+            )
+    runner = Runner(model, pictures, degraded=degraded, store=store, workers=workers, border=border)
     spec, results, scored = evaluate_model(runner, calibrate=fit)
     write_results(results, path, stated=spec if fit or card else None)
     typer.echo(summary(results))
@@ -128,3 +158,7 @@ def evaluate(
         write_faces(faces, scored, {(str(s.dataset), s.key): s.split for s in samples})
         written.append(faces)
     typer.echo(f"results written to: {', '.join(map(str, written))}")
+    typer.echo(
+        f"answers about each picture are kept in {store} for the next run: delete them there, or "
+        "choose another place with --store"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,12 @@ class EvaluationData:
     Attributes:
         source: where they come from, for messages.
         sets: as read, or as assigned to splits by a list.
-        split: the split to score; "" if no picture has a split.
+        split: the split to score; "" for all pictures, in any split or none.
         whole: ``sets``, with each set that has no splits of its own put into ``split`` entirely.
         exclusions: path of the list of excluded pictures, for messages.
         excluded: keys of the excluded pictures.
         by: columns of the sets to group figures by.
+        shared: whether these are the shared data sets, with their list of splits.
     """
 
     source: Path
@@ -60,6 +62,7 @@ class EvaluationData:
     exclusions: Path
     excluded: frozenset[str]
     by: Sequence[str] = ()
+    shared: bool = False
 
     @property
     def splits(self) -> set[str]:
@@ -69,6 +72,11 @@ class EvaluationData:
     def sets_of(self, part: str) -> Sequence[DataSet]:
         """The data sets in which to look for a split."""
         return self.whole if part == self.split else self.sets
+
+    def keys_of(self, part: str) -> set[str]:
+        """Keys of a split's pictures."""
+        sets = self.sets_of(part)
+        return {s.key for d in sets for s in d.samples if part in ("", s.split)}
 
     def columns_of(self, outcomes: Outcomes) -> dict[str, GroupNames]:
         """Each column of ``by`` to the value of each row, "unknown" if it has none."""
@@ -87,8 +95,7 @@ class EvaluationData:
             OptionError: they leave none.
         """
         for part in parts:
-            sets = self.sets_of(part)
-            there = {s.key for d in sets for s in d.samples if part in ("", s.split)}
+            there = self.keys_of(part)
             if there and there <= self.excluded:
                 raise self.none_left(part)
 
@@ -114,7 +121,8 @@ def read_data(
     Args:
         source: as for ``read_any``.
         labels: FairFace's labels, if the source is FairFace.
-        split: the split to score, in upper or lower case.
+        split: the split to score, in upper or lower case; "all" for all pictures, unless a split
+            has that name.
         splits: CSV that assigns pictures to splits and groups, replacing their own.
         exclude: CSV of pictures to exclude; with None, ``EXCLUSIONS`` apply to the shared data sets
             with their own splits, and nothing is excluded from other data.
@@ -137,14 +145,24 @@ def read_data(
         )
     if splits is not None:
         sets = with_splits(sets, splits)
+    shared = has_shared_splits(source, labels)
     keys = [sample.key for data_set in sets for sample in data_set.samples]
     excluded: frozenset[str] = frozenset()
     if exclude is not None:
         excluded = _excluded(exclude, keys, named=True)
-    elif splits is None and has_shared_splits(source, labels):
+    elif splits is None and shared:
         excluded = _excluded(EXCLUSIONS, keys)
-    if not any(sample.split for data_set in sets for sample in data_set.samples):
+    present = Counter(sample.split for data_set in sets for sample in data_set.samples)
+    if not any(present) or (split == "all" and split not in present):
         split = ""
+    others = {name: present[name] for name in SPLITS if split and name != split and present[name]}
+    if others:
+        log.info(
+            "%d of %d pictures are in other splits (%s) and are not scored; --split all scores all",
+            sum(others.values()),
+            present.total(),
+            ", ".join(f"{name} {n}" for name, n in others.items()),
+        )
     return EvaluationData(
         source=source,
         sets=sets,
@@ -153,6 +171,7 @@ def read_data(
         exclusions=exclude or EXCLUSIONS,
         excluded=excluded,
         by=by,
+        shared=shared,
     )
 
 

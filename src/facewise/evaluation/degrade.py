@@ -21,30 +21,34 @@ from facewise.types import ImageArray
 Degradation = Callable[[ImageArray, np.random.Generator], ImageArray]
 
 
-def _resized(rgb: ImageArray, side_px: int) -> ImageArray:
+def _resized(rgb: ImageArray, height_px: int, width_px: int) -> ImageArray:
     import cv2
 
-    mode = cv2.INTER_AREA if side_px < rgb.shape[0] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(rgb, (side_px, side_px), interpolation=mode), np.uint8)
+    mode = cv2.INTER_AREA if width_px < rgb.shape[1] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(rgb, (width_px, height_px), interpolation=mode), np.uint8)
 
 
-def _side_for_face(rgb: ImageArray, face_px: int) -> int:
-    """Side of the whole picture for which the crop inside its border is ``face_px`` wide."""
-    return max(8, round(face_px * (1 + 2 * DETECTION_BORDER)))
+def _shrunk(rgb: ImageArray, width_px: int) -> ImageArray:
+    """The picture at that width, in proportion; unchanged if it is no wider."""
+    height, width = rgb.shape[:2]
+    if width <= width_px:
+        return rgb
+    return _resized(rgb, max(1, round(height * width_px / width)), width_px)
 
 
-def small(rgb: ImageArray, _: np.random.Generator, *, face_px: int) -> ImageArray:
-    """Shrink the face to ``face_px`` in width, in the middle of a grey photo of the old size."""
-    side = _side_for_face(rgb, face_px)
+def small(rgb: ImageArray, _: np.random.Generator, *, width_px: int) -> ImageArray:
+    """Shrink to ``width_px``, in the middle of a grey photo of the old size."""
+    inside = _shrunk(rgb, width_px)
+    height, width = inside.shape[:2]
     out = np.full_like(rgb, BORDER)
-    top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-    out[top : top + side, left : left + side] = _resized(rgb, side)
+    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+    out[top : top + height, left : left + width] = inside
     return out
 
 
-def coarse(rgb: ImageArray, _: np.random.Generator, *, face_px: int) -> ImageArray:
-    """Shrink to a face ``face_px`` wide, and enlarge again."""
-    return _resized(_resized(rgb, _side_for_face(rgb, face_px)), rgb.shape[0])
+def coarse(rgb: ImageArray, _: np.random.Generator, *, width_px: int) -> ImageArray:
+    """Shrink to ``width_px``, and enlarge again."""
+    return _resized(_shrunk(rgb, width_px), *rgb.shape[:2])
 
 
 def blur(rgb: ImageArray, _: np.random.Generator, *, sigma: float) -> ImageArray:
@@ -60,16 +64,17 @@ def noise(rgb: ImageArray, rng: np.random.Generator, *, sigma: float) -> ImageAr
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float) -> ImageArray:
+def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float, scale: float) -> ImageArray:
     """Turn the head towards a profile: wrap the picture round a cylinder, and turn that.
 
-    The part that the photo does not show is filled with the crop's outermost column.
+    The cylinder is as wide as the crop, the picture ``scale`` times as wide. The part that the
+    photo does not show is filled with the crop's outermost column.
     """
     import cv2
 
     height, width = rgb.shape[:2]
     yaw = np.radians(degrees) * rng.choice([-1, 1])
-    radius = width / 2 / (1 + 2 * DETECTION_BORDER)
+    radius = width / 2 / scale
     x = (np.arange(width) - width / 2 + 0.5) / radius
     angle = np.arcsin(np.clip(x, -1, 1)) + yaw
     seen = np.sin(np.clip(angle, -np.pi / 2, np.pi / 2))
@@ -79,10 +84,11 @@ def turn(rgb: ImageArray, rng: np.random.Generator, *, degrees: float) -> ImageA
     return np.asarray(cv2.remap(rgb, np.ascontiguousarray(columns), np.ascontiguousarray(rows), 1))
 
 
-def tight(rgb: ImageArray, _: np.random.Generator) -> ImageArray:
+def tight(rgb: ImageArray, _: np.random.Generator, *, border: float) -> ImageArray:
     """The data set's crop without the border: the face fills it and extends past its edges."""
-    border = round(rgb.shape[1] * DETECTION_BORDER / (1 + 2 * DETECTION_BORDER))
-    return np.ascontiguousarray(rgb[border:-border, border:-border])
+    height, width = rgb.shape[:2]
+    edge = round(width * border / (1 + 2 * border))
+    return np.ascontiguousarray(rgb[edge : height - edge, edge : width - edge])
 
 
 def dark(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
@@ -97,9 +103,9 @@ def overexposed(rgb: ImageArray, _: np.random.Generator) -> ImageArray:
 
 def shuffled(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
     """Not a face: 6 x 6 tiles in random order, so skin and edges but no features in place."""
-    side = rgb.shape[0] // 6
+    height, width = rgb.shape[0] // 6, rgb.shape[1] // 6
     tiles = [
-        rgb[i * side : (i + 1) * side, j * side : (j + 1) * side]
+        rgb[i * height : (i + 1) * height, j * width : (j + 1) * width]
         for i in range(6)
         for j in range(6)
     ]
@@ -117,40 +123,55 @@ def texture(rgb: ImageArray, rng: np.random.Generator) -> ImageArray:
     return np.clip(scrambled, 0, 255).astype(np.uint8)
 
 
-DEGRADATIONS: Final[dict[str, Degradation]] = {
-    "small-32px": partial(small, face_px=32),
-    "small-24px": partial(small, face_px=24),
-    "small-16px": partial(small, face_px=16),
-    "small-12px": partial(small, face_px=12),
-    "coarse-24px": partial(coarse, face_px=24),
-    "coarse-16px": partial(coarse, face_px=16),
-    "coarse-12px": partial(coarse, face_px=12),
-    "blur-4%": partial(blur, sigma=0.04 / (1 + 2 * DETECTION_BORDER)),
-    "blur-7%": partial(blur, sigma=0.07 / (1 + 2 * DETECTION_BORDER)),
-    "noise-40": partial(noise, sigma=40),
-    "noise-80": partial(noise, sigma=80),
-    "turned-45": partial(turn, degrees=45),
-    "turned-70": partial(turn, degrees=70),
-    "tight": tight,
-    "dark": dark,
-    "overexposed": overexposed,
-    "not-a-face-tiles": shuffled,
-    "not-a-face-texture": texture,
-}
-"""Degradations by name; sizes refer to the data set's crop, blur is in shares of its width."""
+def degradations(border: float = DETECTION_BORDER) -> dict[str, Degradation]:
+    """Degradations by name; sizes refer to the data set's crop, blur is in shares of its width.
+
+    Args:
+        border: the pictures' grey border, as a share of the crop's width; at 0, there is no
+            ``tight``, which would change nothing.
+    """
+    scale = 1 + 2 * border  # width of the picture, in crops
+
+    def resized(how: Callable[..., ImageArray], face_px: int) -> Degradation:
+        return partial(how, width_px=round(face_px * scale))
+
+    return {
+        "small-32px": resized(small, 32),
+        "small-24px": resized(small, 24),
+        "small-16px": resized(small, 16),
+        "small-12px": resized(small, 12),
+        "coarse-24px": resized(coarse, 24),
+        "coarse-16px": resized(coarse, 16),
+        "coarse-12px": resized(coarse, 12),
+        "blur-4%": partial(blur, sigma=0.04 / scale),
+        "blur-7%": partial(blur, sigma=0.07 / scale),
+        "noise-40": partial(noise, sigma=40),
+        "noise-80": partial(noise, sigma=80),
+        "turned-45": partial(turn, degrees=45, scale=scale),
+        "turned-70": partial(turn, degrees=70, scale=scale),
+        **({"tight": partial(tight, border=border)} if border else {}),
+        "dark": dark,
+        "overexposed": overexposed,
+        "not-a-face-tiles": shuffled,
+        "not-a-face-texture": texture,
+    }
+
 
 NOT_FACES: Final = ("not-a-face-tiles", "not-a-face-texture")
 """Degradations that leave no face, and so no right answer."""
 
 
-def degrade(rgb: ImageArray, name: str | None, *, seed: int) -> ImageArray:
-    """Apply one of ``DEGRADATIONS``; None leaves the picture unchanged.
+def degrade(
+    rgb: ImageArray, name: str | None, *, seed: int, border: float = DETECTION_BORDER
+) -> ImageArray:
+    """Apply one of ``degradations(border)``; None leaves the picture unchanged.
 
     Raises:
         OptionError: there is no degradation of that name.
     """
     if name is None:
         return rgb
-    if name not in DEGRADATIONS:
-        raise OptionError(f"no degradation {name!r}: choose from {', '.join(DEGRADATIONS)}")
-    return DEGRADATIONS[name](rgb, np.random.default_rng(seed))
+    known = degradations(border)
+    if name not in known:
+        raise OptionError(f"no degradation {name!r}: choose from {', '.join(known)}")
+    return known[name](rgb, np.random.default_rng(seed))

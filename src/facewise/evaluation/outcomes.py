@@ -30,7 +30,7 @@ from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import WEIGHTS_FOLDER, load_spec
 from facewise.mtcnn import MTCNN
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.quality import measure_quality
 from facewise.types import Face, FloatArray, Photo
 
@@ -91,7 +91,9 @@ Todo = tuple[int, int, Sample]
 """Position in the selection from its data set (seed of a degradation), data set index, sample."""
 
 
-def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) -> None:
+def _start(
+    model: str, data_sets: Sequence[DataSet], degradation: str | None, border: float
+) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # the processes are the parallelism
@@ -102,6 +104,7 @@ def _start(model: str, data_sets: Sequence[DataSet], degradation: str | None) ->
         model=AttributeModel(spec, threads=1),
         data_sets=data_sets,
         degradation=degradation,
+        border=border,
     )
 
 
@@ -115,7 +118,9 @@ def _run(chunk: list[tuple[Todo, FloatArray | None]]) -> list[dict[str, Any]]:
             rgb = load_photo(_state["data_sets"][set_index].read(sample)).rgb
         except (ImageError, OSError):
             continue  # stored as not found; ``_readable`` drops the row
-        photo = Photo(degrade(add_border(rgb)[0], _state["degradation"], seed=position))
+        border = _state["border"]
+        framed, _ = add_border(rgb, border)
+        photo = Photo(degrade(framed, _state["degradation"], seed=position, border=border))
         face = _find(photo) if known is None else _unpacked(known)
         if face is not None:
             crop = align_face(photo.rgb, face, spec.template, spec.size_px)
@@ -179,6 +184,7 @@ def collect(
     workers: int = 2,
     sample: int | None = None,
     degradation: str | None = None,
+    border: float = DETECTION_BORDER,
     skipped: dict[str, str] | None = None,
 ) -> Outcomes:
     """Run a model over a split by the scoring protocol, or read what an earlier run stored.
@@ -193,8 +199,9 @@ def collect(
         store: folder of stored outcomes.
         workers: processes, one thread each.
         sample: number of faces per data set, drawn at random but always the same; None for all.
-        degradation: one of ``facewise.evaluation.degrade.DEGRADATIONS``, applied to each picture
-            with its grey border, before detection.
+        degradation: one of ``facewise.evaluation.degrade.degradations(border)``, applied to each
+            picture with its grey border, before detection.
+        border: grey border around each picture, as a share of its width; 0 for none.
         skipped: receives the key of each picture that cannot be read, and why.
 
     Raises:
@@ -207,6 +214,8 @@ def collect(
         detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
         samples = samples_hash((data_sets[index], chosen) for _, index, chosen in todo)[:12]
         what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{samples}"
+        if border != DETECTION_BORDER:  # unnamed, so that older entries stay valid
+            what += f"-border-{float(border)}"
         found_key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
         name = "-".join(filter(None, [split or "all", degradation]))
         detections_path = store / f"detections-{name}-{found_key}.npy"
@@ -219,7 +228,8 @@ def collect(
             )
     known = None if detections_path is None else _stored(detections_path)
     label = " ".join(filter(None, [split or "all", degradation]))
-    rows = _run_all(model, data_sets, todo, known, degradation, workers=workers, label=label)
+    start = (model, data_sets, degradation, border)
+    rows = _run_all(start, todo, known, workers=workers, label=label)
     outcomes = _columns(rows)
     if outcomes_path is not None and detections_path is not None:
         outcomes_path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,31 +306,30 @@ def _todo(data_sets: Sequence[DataSet], split: str, sample: int | None) -> list[
 
 
 def _run_all(
-    model: str,
-    data_sets: Sequence[DataSet],
+    start: tuple[str, Sequence[DataSet], str | None, float],
     todo: Sequence[Todo],
     known: FloatArray | None,
-    degradation: str | None,
     *,
     workers: int,
     label: str,
 ) -> list[dict[str, Any]]:
-    """Rows of all samples, in order; with one worker, in this process."""
+    """Rows of all samples, in order; with one worker, in this process.
+
+    ``start`` are the arguments of ``_start``.
+    """
     from rich.progress import track
 
     pairs = [(t, None if known is None else known[i]) for i, t in enumerate(todo)]
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     rows: list[dict[str, Any]] = []
     if workers == 1:
-        _start(model, data_sets, degradation)
+        _start(*start)
         for chunk in track(chunks, description=label):
             rows += _run(chunk)
         return rows
     import cv2  # noqa: F401  if it is broken, fail here: workers could not report why
 
-    with ProcessPoolExecutor(
-        workers, initializer=_start, initargs=(model, data_sets, degradation)
-    ) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start, initargs=start) as pool:
         for result in track(pool.map(_run, chunks), description=label, total=len(chunks)):
             rows += result
     return rows

@@ -63,10 +63,9 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
     page.text(
         f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
         f"{model['size_px']} px. All figures for apparent age, gender and ethnicity include "
-        "facewise's own detection and alignment. The data sets' pictures are cropped tightly, so "
-        f"each gets a grey border of {DETECTION_BORDER:.0%} of its width; without it, fewer faces "
-        "are found. A face that is not found is wrong in every classification, counts as age 33, "
-        "and lies outside its interval and its label sets.\n\n"
+        f"facewise's own detection and alignment. {_framing(results)} A face that is not found "
+        "is wrong in every classification, counts as age 33, and lies outside its interval and its "
+        "label sets.\n\n"
         'Figures in brackets are 95 % intervals. Under "Intervals and label sets", and for ages 14 '
         "to 17 called 25 or more, they are Wilson's, with each face as one observation. All others "
         "are from a bootstrap that resamples listed near-duplicates together, as one photo; a "
@@ -83,6 +82,21 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
     _noise(page, results, dedupe)
     _left_out(page, results)
     return page
+
+
+def _framing(results: Mapping[str, Any]) -> str:
+    if "border" not in results:
+        return (
+            "The data sets' pictures are cropped tightly, so each gets a grey border of "
+            f"{DETECTION_BORDER:.0%} of its width; without it, fewer faces are found."
+        )
+    border = results["border"]
+    how = f"got a grey border of {border * 100:g}% of their width" if border else "got no border"
+    return (
+        f"The pictures {how} (`--border {border:g}`), where by default each gets one of "
+        f"{DETECTION_BORDER:.0%} of its width: do not compare the figures with those of other "
+        "reports."
+    )
 
 
 def _head(page: Report, results: Mapping[str, Any]) -> None:
@@ -274,18 +288,26 @@ def _how_fitted(calibration: Mapping[str, Any]) -> str:
 
 def _abstention(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Abstention")
+    degraded = len(results["abstention"]) > 1
+    sample = (
+        ", and a random sample of them degraded in several ways"
+        if degraded
+        else "; none was degraded on purpose (`--degraded`)"
+    )
     page.text(
         "Gates are chosen on val, from curves of error against the share answered. The table has "
-        f"all clean faces of {results['split']}, and a random sample of them degraded in several "
-        "ways. The error on answered degraded faces is divided by the error on answered clean "
-        "faces, with each face compared to its own data set. Where only an age group is known, "
-        "its middle stands for the age. The 95 % intervals are from a bootstrap over the degraded "
-        f"faces; fewer than {MIN_ANSWERED} answers get no ratio."
+        f"all clean faces of {results['split']}{sample}. The error on answered degraded faces is "
+        "divided by the error on answered clean faces, with each face compared to its own data "
+        "set. Where only an age group is known, its middle stands for the age. The 95 % intervals "
+        "are from a bootstrap over the degraded faces; fewer than "
+        f"{MIN_ANSWERED} answers get no ratio."
     )
     page.table(*tables.abstention(results))
+    faces = "clean and degraded faces together" if degraded else "clean faces"
     for split, attributes in results["risk_coverage"].items():
         for name, curves in attributes.items():
-            lines = {n: curves[n] for n in ("clean", "with degraded") if curves.get(n)}
+            names = ("clean", "with degraded") if degraded else ("clean",)
+            lines = {n: curves[n] for n in names if curves.get(n)}
             chosen = curves.get("chosen")
             mark = (
                 f"; the certainty gate alone answers {chosen[0]:.1%} of the clean faces"
@@ -308,13 +330,13 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 f"risk-coverage-{split}-{name}-by-measure",
                 plots.lines(
                     {measure: row["points"] for measure, row in measures.items()},
-                    title=f"{name}, {split}, clean and degraded",
+                    title=f"{name}, {split}, clean{' and degraded' if degraded else ''}",
                     x_label="share answered, best by this measure first",
                     y_label="mean error, years" if name == "age" else "share wrong",
                     marks={m: row["chosen"] for m, row in measures.items() if row["chosen"]},
                 ),
                 "Error on answered faces against the share answered, by each quality measure "
-                f"alone: {name} on {split}, clean and degraded faces together. Dots mark the "
+                f"alone: {name} on {split}, {faces}. Dots mark the "
                 "chosen gates; a measure without a dot has no gate.",
             )
 

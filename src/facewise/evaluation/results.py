@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.calibration import LEVELS, Calibration
-from facewise.datasets import DataSet
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gate_figures import degraded_table, gate_curves
 from facewise.evaluation.groups import (
@@ -35,6 +34,7 @@ from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
+from facewise.protocol import DETECTION_BORDER
 from facewise.reporting.bootstrap import GroupNames
 
 FORMAT: Final = 2
@@ -58,10 +58,10 @@ def score_model(
     outcomes: Outcomes,
     split: str,
     *,
+    border: float = DETECTION_BORDER,
     degraded: Mapping[str, Outcomes] | None = None,
     baseline: Baseline | None = None,
     curves: Mapping[str, Any] | None = None,
-    data_sets: Sequence[DataSet] = (),
     skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
     columns: Mapping[str, GroupNames] | None = None,
@@ -72,13 +72,13 @@ def score_model(
         spec: of the model, calibrated or not.
         outcomes: of the split.
         split: its name.
+        border: grey border that the pictures got, as a share of their width.
         degraded: degraded versions of some of the same faces, by name of the degradation.
         baseline: plain conformal prediction to compare with.
         curves: risk against share answered, by split, such as the one gates were chosen on.
-        data_sets: the data sets read.
         skipped: names of pictures that could not be used, and why.
-        excluded: files left out on purpose, such as near-duplicates of training pictures; the
-            results omit those that ``data_sets`` have in other splits only.
+        excluded: files of the split left out on purpose, such as near-duplicates of training
+            pictures.
         columns: further columns to group by: name to the value of each outcome.
     """
     calibration = Calibration.from_dict(spec.calibration)
@@ -107,6 +107,7 @@ def score_model(
         },
         "calibration": dict(spec.calibration),
         "split": split,
+        **({"border": border} if border != DETECTION_BORDER else {}),
         "data": {
             "faces": {name: len(part) for name, part in parts.items()},
             "not_found": {
@@ -114,7 +115,7 @@ def score_model(
                 for name, part in parts.items()
             },
             "skipped": [list(pair) for pair in skipped],
-            "excluded": _of_split(excluded, data_sets, split),
+            "excluded": list(excluded),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
         "by": {name: _values(part) for name, part in parts.items()},
@@ -141,13 +142,6 @@ def _values(scored: Scored) -> dict[str, Any]:
         }
         for name, values in scored.columns.items()
     }
-
-
-def _of_split(keys: Sequence[str], data_sets: Sequence[DataSet], split: str) -> list[str]:
-    """All files except those of other splits; a data set without splits is scored whole."""
-    others = {s.key for d in data_sets for s in d.samples if s.split not in ("", split)}
-    mine = {s.key for d in data_sets for s in d.samples if s.split in ("", split)}
-    return [key for key in keys if key in mine or key not in others]
 
 
 def _confusions(scored: Scored) -> dict[str, Any]:
@@ -310,7 +304,8 @@ def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
 def summary(results: Mapping[str, Any]) -> str:
     """A short summary of the head for the terminal."""
     top, model = results["head"], results["model"]
-    lines = [f"{model['name']}@{model['version']} on {results['split']}"]
+    border = f", in a border of {results['border'] * 100:g} %" if "border" in results else ""
+    lines = [f"{model['name']}@{model['version']} on {results['split']}{border}"]
     for dataset, row in top["overall"].items():
         lines.append(f"{dataset}, {results['data']['faces'][dataset]} faces:")
         lines += [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from facewise.calibration import Calibration
 from facewise.errors import OptionError
 from facewise.evaluation.coverage import Baseline, fit_baseline
 from facewise.evaluation.data import EvaluationData
-from facewise.evaluation.degrade import DEGRADATIONS
+from facewise.evaluation.degrade import degradations
 from facewise.evaluation.fit import check_faces, fit_calibration
 from facewise.evaluation.gate_figures import gate_curves
 from facewise.evaluation.gates import GATE_FACES, fit_gates, with_gates
@@ -20,7 +20,11 @@ from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.evaluation.results import calibrated, next_minor, score_model
 from facewise.evaluation.scoring import Scored
 from facewise.models import ModelSpec, load_spec
+from facewise.protocol import DETECTION_BORDER
 from facewise.reporting.confusions import fit_sources
+
+DEGRADED: Final = 450
+"""Faces of each of the shared data sets to degrade."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,7 @@ class Runner:
         degraded: number of faces of each data set to degrade, 0 for none.
         store: folder for stored outcomes; None stores none.
         workers: processes, one thread each.
+        border: grey border around each picture, as a share of its width; 0 for none.
         unreadable: receives the key of each picture that cannot be read, and why.
     """
 
@@ -41,6 +46,7 @@ class Runner:
     degraded: int
     store: Path | None = None
     workers: int = 2
+    border: float = DETECTION_BORDER
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def outcomes(self, part: str) -> Outcomes:
@@ -57,7 +63,7 @@ class Runner:
             return {}
         # Gates are chosen on at most GATE_FACES; the scored split has no such limit.
         faces = self.degraded if part == self.data.split else min(self.degraded, GATE_FACES)
-        return {name: self._run(part, name, faces) for name in DEGRADATIONS}
+        return {name: self._run(part, name, faces) for name in degradations(self.border)}
 
     def _run(self, part: str, degradation: str | None = None, faces: int | None = None) -> Outcomes:
         everything = collect(
@@ -68,6 +74,7 @@ class Runner:
             workers=self.workers,
             sample=faces,
             degradation=degradation,
+            border=self.border,
             skipped=self.unreadable,
         )
         left = everything.without(self.data.excluded)
@@ -105,16 +112,31 @@ class Evaluated(NamedTuple):
     scored: Scored
 
 
+def default_degraded(data: EvaluationData, *, calibrate: bool) -> int:
+    """Faces of each data set to degrade if the user names no number.
+
+    None of the user's own, since that takes many times as long, except for a fit, which chooses
+    its gates on them.
+    """
+    return DEGRADED if calibrate or data.shared else 0
+
+
 def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
     """Check what can be checked about a calibration before hours of scoring.
 
     Raises:
-        OptionError: a split is missing, or the spec's version has no successor.
+        OptionError: a split is missing, all splits are to be scored, or the spec's version has no
+            successor.
     """
     if missing := {"calibration", "val"} - data.splits:
         raise OptionError(
             f"--fit needs the splits calibration and val; {data.source} lacks "
             f"{' and '.join(sorted(missing))}"
+        )
+    if not data.split:
+        raise OptionError(
+            "--fit with --split all would score the faces that it fits on: leave --split out, and "
+            "test is scored"
         )
     if spec.calibration:  # the first calibration keeps the version
         try:
@@ -174,15 +196,15 @@ def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
         spec,
         outcomes,
         data.split or "all",
+        border=runner.border,
         degraded=runner.worsened(data.split),
         baseline=baseline,
         curves=curves,
-        data_sets=data.sets,
         skipped=[
             *(pair for data_set in data.whole for pair in data_set.skipped),
             *(pair for pair in runner.unreadable.items() if pair[0] not in data.excluded),
         ],
-        excluded=sorted(data.excluded),
+        excluded=sorted(data.excluded & data.keys_of(data.split)),
         columns=columns,
     )
     scored = Scored(outcomes, Calibration.from_dict(spec.calibration), columns)
