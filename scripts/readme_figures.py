@@ -47,6 +47,14 @@ def worst(results: dict[str, Any], data: str, metric: str) -> str:
     return f"{row['worst']} ({figure['n']} faces): {number(metric, figure['value'])}"
 
 
+def least_held(groups: dict[str, dict[str, Any]]) -> str:
+    """The group whose ages lie in their intervals least often."""
+    name, figure = min(groups.items(), key=lambda item: item[1]["value"])
+    kind, _, group = name.partition(": ")
+    words = name if kind.startswith("predicted") else group
+    return f"{words} ({figure['n']} faces): {figure['value']:.1%}"
+
+
 def table(models: list[dict[str, Any]]) -> str:
     """One row per figure, one column per model, and for whom the first model is worst."""
     first = models[0]
@@ -69,7 +77,8 @@ def table(models: list[dict[str, Any]]) -> str:
                 f"{h['value']:.1%}, {h['mean_width_years']:.1f} years wide{how}"
                 for h, how in zip(held, fitted, strict=True)
             ]
-            lines.append("| UTKFace: age lies in the 90 % interval | " + " | ".join(cells) + " | |")
+            cells.append(least_held(first["coverage"][LEVEL]["interval_groups"]))
+            lines.append("| UTKFace: age lies in the 90 % interval | " + " | ".join(cells) + " |")
         missed = [
             f"{m['overall'][data]['not_found']} of {m['overall'][data]['n']:,}" for m in models
         ]
