@@ -8,6 +8,7 @@ import platform
 import sys
 import threading
 import webbrowser
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ def serve(
         threads=threads,
     )
     import_module("cv2")  # if this failed later, at start-up, uvicorn would print a traceback
-    logging.getLogger("facewise.server").setLevel(logging.INFO)
+    _log_requests()
 
     def announce(url: str) -> None:
         print(f"facewise is at {url}  (Ctrl+C stops it)", flush=True)
@@ -81,6 +82,29 @@ def serve(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     run(settings, announce)
+
+
+class _Stamped(logging.Formatter):
+    """Lines that begin with the time and its offset from UTC, in ISO 8601."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        time = datetime.fromtimestamp(record.created).astimezone()
+        return time.isoformat(timespec="milliseconds")
+
+
+def _log_requests() -> None:
+    """Log requests, with -v also of probes that succeed, and with -vv what uvicorn does."""
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Stamped())
+    # Not the command's own count, as -v may also stand before the command's name.
+    level = logging.getLogger("facewise").level
+    server = logging.INFO if level > logging.INFO else logging.DEBUG
+    logging.getLogger("facewise.server").setLevel(server)
+    if level <= logging.DEBUG:
+        logging.getLogger("uvicorn").setLevel(logging.INFO)
 
 
 def _plain(default: Any) -> str:

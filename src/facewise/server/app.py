@@ -21,6 +21,7 @@ from starlette.types import Scope
 from facewise._version import __version__
 from facewise.analyzer import Analyzer
 from facewise.errors import OptionError
+from facewise.folders import counted
 from facewise.server import info, openapi, problems, routes, schemas
 from facewise.server.access import Access
 from facewise.server.inference import Inference
@@ -73,12 +74,13 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         inference=inference,
         uploads=uploads,
         access=Access(settings),
-        metrics=Metrics(inference, uploads),
+        metrics=Metrics(inference, uploads, settings, analyzer.spec),
         on_device=on_device == serving,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        logger.info(_what_runs(state))
         logger.info(settings.attributes_reason)
         if device and on_device != serving:
             logger.warning(
@@ -122,9 +124,28 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         app.add_middleware(Private, origins=settings.cors_origins)
     # Added last, to be outermost: its request id and headers are on every response.
     app.add_middleware(
-        Envelope, allow_cross_origin=bool(settings.cors_origins), root_path=settings.root_path
+        Envelope,
+        on_problem=state.metrics.count_problem,
+        allow_cross_origin=bool(settings.cors_origins),
+        root_path=settings.root_path,
     )
     return app
+
+
+def _what_runs(state: State) -> str:
+    """What runs, in a line for the start-up log."""
+    settings = state.settings
+    rate = settings.rate_limit_per_minute
+    return ", ".join(
+        (
+            f"facewise {__version__}",
+            f"{state.spec.name}@{state.spec.version}",
+            counted(settings.threads, "thread", "threads"),
+            f"queue {settings.queue}",
+            "a key is needed" if state.access.needs_key else "no key",
+            "no rate limit" if rate is None else f"{counted(rate, 'photo', 'photos')} per minute",
+        )
+    )
 
 
 class _Cors(CORSMiddleware):

@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import anyio
@@ -19,7 +19,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from facewise.server.problems import ProblemError, internal_error, render
+from facewise.server.metrics import PROBES
+from facewise.server.problems import ProblemError, code_of, internal_error, render
 from facewise.server.uploads import busy
 from facewise.settings import is_loopback
 
@@ -77,14 +78,21 @@ class Envelope:
 
     Args:
         app: the wrapped app.
+        on_problem: called with the code of each problem answered, except to a probe.
         allow_cross_origin: whether other origins may embed responses (CORS is on).
         root_path: prefix of the app behind a proxy, whether or not the proxy strips it from paths.
     """
 
     def __init__(
-        self, app: ASGIApp, *, allow_cross_origin: bool = False, root_path: str = ""
+        self,
+        app: ASGIApp,
+        *,
+        on_problem: Callable[[str], None],
+        allow_cross_origin: bool = False,
+        root_path: str = "",
     ) -> None:
         self.app = app
+        self.on_problem = on_problem
         self.root_path = root_path
         self.headers = dict(HEADERS)
         if not allow_cross_origin:
@@ -113,7 +121,7 @@ class Envelope:
         if _SLASHED.fullmatch(scope["path"].removeprefix(self.root_path)):
             # No redirect, after which not every client sends the body again.
             scope = {**scope, "path": scope["path"].removesuffix("/")}
-        exchange = _Exchange(scope, receive, send, self.headers)
+        exchange = _Exchange(scope, receive, send, self.headers, self.on_problem)
         try:
             await app(scope, exchange.receive, exchange.send)
         except Exception as error:
@@ -189,8 +197,16 @@ def _misdirected() -> ProblemError:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: dict[str, str],
+        on_problem: Callable[[str], None],
+    ) -> None:
         self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
+        self._on_problem = on_problem
         self._began = time.perf_counter()
         self._body_ended = False
         self._body_bytes = 0
@@ -215,6 +231,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.started = True
             self._status = message["status"]
+            code = code_of(self._scope)
+            if code is not None and not self._is_probe:
+                self._on_problem(code)
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             for name, value in self._headers.items():
@@ -249,16 +268,30 @@ class _Exchange:
                 message = await self.receive()
                 count += len(message.get("body", b""))
 
+    @property
+    def _place(self) -> str:
+        """The route or the mount that answered, in our words, as a path would be the client's."""
+        route: Any = self._scope.get("route")
+        root = self._scope.get("root_path", "")
+        mount = root.removeprefix(self._scope.get("app_root_path", root))
+        unrouted = "(preflight)" if self._status == 204 else "(no route)"
+        return getattr(route, "path", "") or mount or unrouted
+
+    @property
+    def _is_probe(self) -> bool:
+        return self._place in PROBES
+
     def log(self) -> None:
         """Log one line, in which the client can choose nothing but the id."""
-        route: Any = self._scope.get("route")
-        path = getattr(route, "path", "") or "(no route)"
-        logger.info(
-            "id=%s %s %s %s %.0f ms, %d bytes in",
+        code = code_of(self._scope)
+        logger.log(
+            logging.DEBUG if self._is_probe and self._status == 200 else logging.INFO,
+            "id=%s %s %s %s %.0f ms, %d bytes in%s",
             self.request_id,
             self._scope["method"],
-            path,
+            self._place,
             self._status or "no answer",
             (time.perf_counter() - self._began) * 1e3,
             self._body_bytes,
+            f": {code}" if code else "",
         )

@@ -133,8 +133,14 @@ def request_id_of(scope: Any) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
 
+def code_of(scope: Any) -> str | None:
+    """The code of the problem that the request was answered with; None if it had no problem."""
+    code: str | None = scope.get("state", {}).get("problem_code")
+    return code
+
+
 def render(problem: ProblemError, scope: Any) -> JSONResponse:
-    """A problem as a response."""
+    """A problem as a response; its code is kept in the scope, for the log and the metrics."""
     # Inside a mount, root_path is the mount's; app_root_path is the app's.
     root = scope.get("app_root_path", scope.get("root_path", ""))
     body = {
@@ -145,6 +151,7 @@ def render(problem: ProblemError, scope: Any) -> JSONResponse:
         "code": problem.code,
         "request_id": request_id_of(scope),
     }
+    scope.setdefault("state", {})["problem_code"] = problem.code
     return JSONResponse(body, problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 

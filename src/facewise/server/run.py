@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -14,7 +15,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from facewise.errors import OptionError
 from facewise.server.app import create_app, make_analyzer
+from facewise.server.inference import Inference
 from facewise.settings import Settings
+
+logger = logging.getLogger("facewise.server")
 
 UNREAD_SECONDS: Final = 60.0
 """Time for a client to read some of the response."""
@@ -23,10 +27,13 @@ LAST_WORDS_SECONDS: Final = 1.0
 
 
 class _Server(uvicorn.Server):
-    """A server that reports readiness and answers requests that a shutdown cuts off."""
+    """A server that reports its start and end, and answers requests that a shutdown cuts off."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, inference: Inference, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._inference = inference
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -35,10 +42,13 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        counts = self._inference.running, self._inference.waiting
+        logger.info("stopping: %d running, %d waiting", *counts)
         await super().shutdown(sockets)
         if self.server_state.tasks and not self.force_exit:
             # Just cancelled; the signal, re-raised after this, would end them without a response.
             await asyncio.wait(set(self.server_state.tasks), timeout=LAST_WORDS_SECONDS)
+        logger.info("stopped")
 
 
 class _Prompt(H11Protocol):
@@ -123,7 +133,8 @@ def run(settings: Settings, announce: Callable[[str], None]) -> None:
         config = server_config(app, settings)
         host, port = listener.getsockname()[:2]
         where = place_of(host, port, settings.root_path)
-        _Server(config, lambda: announce(where)).run(sockets=[listener])
+        inference = app.state.facewise.inference
+        _Server(config, inference, lambda: announce(where)).run(sockets=[listener])
 
 
 def place_of(host: str, port: int, root_path: str = "") -> str:
