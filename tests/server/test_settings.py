@@ -196,7 +196,8 @@ def test_the_command_lists_every_setting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FACEWISE_PROT", "8001")  # must not stop the search for the right name
-    serve(list_settings=True)
+    with pytest.raises(OptionError, match="did you mean FACEWISE_PORT"):
+        serve(list_settings=True)
     lines = capsys.readouterr().out.splitlines()
     defaults = {line.split()[0]: line.split()[1] for line in lines}
     assert list(defaults) == [f"FACEWISE_{name.upper()}" for name in Settings.model_fields]
@@ -206,6 +207,28 @@ def test_the_command_lists_every_setting(
     said = {line.split()[0]: line for line in lines}
     assert "a quarter per client" in said["FACEWISE_UPLOADS"]
     assert "at least 8 characters" in said["FACEWISE_API_KEY"]
+
+
+def test_the_command_lists_the_values_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "facewise.toml"
+    config.write_text('queue = 7\nhost = "10.0.0.0"\napi_key = "sesame 8"\n')
+    # Set here, so that what the command sets is undone.
+    monkeypatch.setenv("FACEWISE_CONFIG", str(config))
+    monkeypatch.setenv("FACEWISE_CORS_ORIGINS", "https://a.example, https://b.example")
+    serve(list_settings=True, config=config, port=8123)
+    out = capsys.readouterr().out
+    said = {line.split()[0]: line for line in out.splitlines()}
+    values = {name: line.split()[1] for name, line in said.items()}
+    assert values["FACEWISE_QUEUE"] == "7"
+    assert "(default: 32)" in said["FACEWISE_QUEUE"]
+    assert values["FACEWISE_PORT"] == "8123"
+    assert values["FACEWISE_HOST"] == "10.0.0.0"
+    assert values["FACEWISE_CORS_ORIGINS"] == "https://a.example,https://b.example"
+    assert "default:" not in said["FACEWISE_UPLOADS"]
+    assert set(values["FACEWISE_API_KEY"]) == {"*"}
+    assert "sesame" not in out
 
 
 def test_the_key_is_not_printed() -> None:

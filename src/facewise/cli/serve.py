@@ -11,11 +11,15 @@ import webbrowser
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facewise.cli.options import Verbose
+from facewise.errors import OptionError
+
+if TYPE_CHECKING:
+    from facewise.settings import Settings
 
 
 def serve(
@@ -39,7 +43,7 @@ def serve(
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = True,
     list_settings: Annotated[
-        bool, typer.Option("--settings", help="List all settings with their defaults, and exit.")
+        bool, typer.Option("--settings", help="List all settings with their values, and exit.")
     ] = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -56,22 +60,24 @@ def serve(
         if (error.name or "").startswith("facewise"):
             raise
         raise MissingExtraError("the server", "server") from error
-    if list_settings:
-        for name, field in Settings.model_fields.items():
-            default = _plain(field.get_default(call_default_factory=True))
-            line = f"FACEWISE_{name.upper():<26} {default:<12} {field.description or ''}"
-            typer.echo(line.rstrip())
-        return
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
-    settings = load_settings(
-        host=host,
-        port=port,
-        attributes=attributes,
-        model=model,
-        coverage=coverage,
-        threads=threads,
-    )
+    try:
+        settings = load_settings(
+            host=host,
+            port=port,
+            attributes=attributes,
+            model=model,
+            coverage=coverage,
+            threads=threads,
+        )
+    except OptionError:
+        if list_settings:  # whoever mends a setting needs the list, too: here of the defaults
+            _list(Settings.model_construct())
+        raise
+    if list_settings:
+        _list(settings)
+        return
     import_module("cv2")  # if this failed later, at start-up, uvicorn would print a traceback
     _log_requests()
 
@@ -107,9 +113,24 @@ def _log_requests() -> None:
         logging.getLogger("uvicorn").setLevel(logging.INFO)
 
 
-def _plain(default: Any) -> str:
-    """A default value formatted for people."""
-    return "none" if default in (None, (), "") else str(default).removesuffix(".0")
+def _list(settings: Settings) -> None:
+    """Print all settings with their values; secrets are masked."""
+    for name, field in type(settings).model_fields.items():
+        value = _plain(getattr(settings, name))
+        default = _plain(field.get_default(call_default_factory=True))
+        words = field.description or ""
+        if value != default:
+            words += f" (default: {default})"
+        typer.echo(f"FACEWISE_{name.upper():<26} {value:<12} {words}".rstrip())
+
+
+def _plain(value: Any) -> str:
+    """A setting's value formatted for people."""
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return "none" if value in (None, "") else str(value)
 
 
 def _has_desktop() -> bool:
