@@ -392,6 +392,50 @@ def test_the_choice_outlives_a_reload(
     context.close()
 
 
+def test_the_choice_counts_in_every_tab(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """Ticked in one, it is ticked in all, and a live view that was sending ends."""
+    server = start_server(device_folder=build.device)
+    context = chromium.new_context(permissions=["camera"])
+    first, second = context.new_page(), context.new_page()
+    sent: list[str] = []
+    second.on("request", lambda request: sent.append(request.method))
+    for page in (first, second):
+        page.set_default_timeout(120_000)
+        page.goto(server.url)
+        page.wait_for_selector("html[data-ready]")
+    second.click("#camera-open")
+    second.click("#go-live")
+    second.wait_for_selector(".live-box")
+    first.bring_to_front()
+    first.check("#on-device")
+    first.locator("#privacy", has_text="not sent anywhere").wait_for()
+    second.bring_to_front()
+    expect(second.locator("#on-device")).to_be_checked()
+    expect(second.locator("#camera")).to_be_hidden()
+    second.locator("#privacy", has_text="not sent anywhere").wait_for()
+    sent.clear()
+    drop_portrait(second)
+    assert "POST" not in sent
+    # Unticked in one, it stays ticked in the other: photos may wait there.
+    first.uncheck("#on-device")
+    drop_portrait(first)
+    second.set_input_files("#files", PORTRAIT)
+    expect(second.locator("#strip .mark")).to_have_text(["1", "1"])
+    expect(second.locator("#on-device")).to_be_checked()
+    assert "POST" not in sent
+    # A tab that missed the news (no page hears of its own writing) reads it before the next photo.
+    first.evaluate("localStorage.setItem('facewise-on-device', 'yes')")
+    expect(first.locator("#on-device")).not_to_be_checked()
+    first.on("request", lambda request: sent.append(request.method))
+    first.set_input_files("#files", PORTRAIT)
+    expect(first.locator("#strip .mark")).to_have_text(["1", "1"])
+    expect(first.locator("#on-device")).to_be_checked()
+    assert "POST" not in sent
+    context.close()
+
+
 def test_without_the_files_it_is_not_offered(
     chromium: Any, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:

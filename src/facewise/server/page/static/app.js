@@ -144,6 +144,7 @@ async function analyze(photo) {
 
 /** The first waiting photo; the list may change while engines are switched. */
 async function next() {
+  heedOtherTabs();
   await switching;
   return state.photos.find((photo) => photo.waiting);
 }
@@ -270,6 +271,7 @@ function wire() {
   $("cards").addEventListener("toggle", renderFolds, true);
   openFoldsInPrint();
   $("on-device").addEventListener("change", changeEngine);
+  window.addEventListener("storage", heedOtherTabs);
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
@@ -344,15 +346,9 @@ async function start() {
   }
   acceptKey();
   server = about;
-  // The static page has no server, so it has no box either.
-  const wanted = "onDevice" in about && stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) !== null;
-  // Even if the server no longer offers it, a ticked box still keeps photos from the server.
-  $("on-device-row").hidden = !about.onDevice && !wanted;
-  if (wanted) {
-    $("on-device").checked = true;
-    changeEngine();
-  }
-  if (!document.documentElement.dataset.ready) setUpCamera({ current: () => ({ engine, about }), onPicture: (file) => add([file]) });
+  $("on-device-row").hidden = !about.onDevice;
+  heedOtherTabs();
+  if (!document.documentElement.dataset.ready) setUpCamera({ current, onPicture: (file) => add([file]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
   const refused = state.photos.filter((photo) => photo.error?.code === "unauthorized");
@@ -375,13 +371,35 @@ function changeEngine() {
   switching = switchEngine();
 }
 
+/** Tick the box if it was ticked in another tab, or before a reload. A tab only unticks its own: photos may wait in others. */
+function heedOtherTabs() {
+  const box = $("on-device");
+  // The static page has no server, so it has no box either.
+  if (server?.onDevice === undefined || box.checked || stored("localStorage", (kept) => kept.getItem(ON_DEVICE)) === null) return;
+  // Even if the server no longer offers it, a ticked box still keeps photos from the server.
+  $("on-device-row").hidden = false;
+  box.checked = true;
+  // A live view sends photos, too.
+  $("camera").close();
+  changeEngine();
+}
+
+/** What the camera's next picture goes to. */
+function current() {
+  heedOtherTabs();
+  return { engine, about };
+}
+
 /** On a server's page: analyse on this device from now on, or on the server again. */
 async function switchEngine() {
   const box = $("on-device");
   $("trouble")?.remove();
   stored("localStorage", (kept) => (box.checked ? kept.setItem(ON_DEVICE, "yes") : kept.removeItem(ON_DEVICE)));
   if (!box.checked) {
-    engine = await engines.server();
+    const module = await engines.server();
+    // Ticked again in the meantime, by another tab.
+    if (box.checked) return;
+    engine = module;
     use(server);
     announce("Photos are sent to the server again.");
     return;

@@ -154,7 +154,10 @@ export function setUpCamera({ current, onPicture }) {
       const begun = performance.now();
       let next = begun;
       try {
-        const answer = await engine.analyze(await frame(LIVE_SIDE_PX, engine.takesBitmaps), options);
+        const picture = await frame(LIVE_SIDE_PX, engine.takesBitmaps);
+        // Another tab changed it: this frame is not sent, and the dialog is closing.
+        if (current().engine !== engine) return;
+        const answer = await engine.analyze(picture, options);
         $("camera-error").hidden = true;
         if (!live || mine !== run) return;
         show(answer, tracks.update(answer.faces));
