@@ -188,6 +188,12 @@ def index_page() -> str:
     text = (PAGE / "index.html").read_text(encoding="utf-8")
     text = replaced(text, 'data-engine="server"', 'data-engine="device"')
     text = replaced(text, '"v1/models/default/card"', '"card.html"')
+    # What the server's page says until its engine answers; here, the models have to load first.
+    text = replaced(text, "BMP, GIF, TIFF, AVIF, PGM, PPM or HEIC", "AVIF, GIF or BMP")
+    forgotten = "Photos are analysed in memory and forgotten."
+    text = replaced(
+        text, forgotten, "Photos are analysed on this device: they are not sent anywhere."
+    )
     head = '<script type="module" src="static/offline.js"></script>'
     text = replaced(text, HEAD, head)
     charset = '<meta charset="utf-8">'
@@ -268,7 +274,7 @@ def main() -> None:
     if "ethnicity" not in names:
         print("ethnicity is off: a builder who may publish it names it, with --attributes")
     if size > LIMIT_BYTES["folder"]:
-        sys.exit("the folder is larger than 12 MB")
+        sys.exit("the folder is larger than 12 MB as tar.gz")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from facewise import Analyzer
+from facewise.server.schemas import build as contract
 
 from .conftest import Build, shoot
 from .parity import Differences, ask_page, ask_python, compare, encoded, page_model
@@ -84,6 +85,10 @@ def test_any_host_serves_it_and_nothing_leaves_it(visit: Visit, analyzer: Analyz
     [saved] = json.loads(Path(download.value.path()).read_text())
     assert saved["attributes"] == ["age", "gender"]
     assert "ethnicity" not in saved["faces"][0]
+    # As the contract says, but for what only a server has.
+    del saved["photo"], saved["photo_number"]
+    saved["timings_ms"]["queue"] = 0
+    contract(saved["attributes"]).analysis.model_validate({**saved, "request_id": "none"})
     page.click("#card-link")
     page.wait_for_selector("h1")
     assert host.foreign == []
@@ -178,12 +183,16 @@ def test_ethnicity_is_never_live_even_where_the_builder_names_it(
 
 def test_progress_while_the_models_come(visit: Visit) -> None:
     page, host = visit(ready=False, held="mtcnn-onet.bin")
+    early = {at: page.inner_text(at) for at in ("#limits", "#privacy")}
     bar = page.locator("#loading-bar")
     # The kernels and two networks, of seven files, have arrived: some progress, but no more.
     expect(bar).to_have_attribute("value", re.compile(r"^0\.0*[1-9]"), timeout=60_000)
     assert 0 < bar.evaluate("(bar) => bar.value") < 0.2
     host.released.set()
     page.wait_for_selector("html[data-ready]", timeout=60_000)
+    # What it says of formats and privacy before that is true of this page, not of a server's.
+    assert page.inner_text("#limits") == early["#limits"] + ", up to 20 MB"
+    assert page.inner_text("#privacy") == early["#privacy"]
     assert bar.count() == 0
 
 

@@ -75,6 +75,7 @@ export class Analyzer {
       timings_ms: times,
       width_px: photo.width,
       height_px: photo.height,
+      more_faces: false,
       faces,
     };
   }

@@ -69,6 +69,8 @@ export interface Answer {
   timings_ms: Record<string, number>;
   width_px: number;
   height_px: number;
+  /** Never true: only a server limits their number. */
+  more_faces: false;
   faces: FaceAnswer[];
 }
 
