@@ -129,6 +129,41 @@ def test_offline_after_the_first_visit(tidy: bool, visit: Visit) -> None:
     page.wait_for_selector("h1")
 
 
+def test_a_new_build_offers_to_reload(visit: Visit, build: Build, tmp_path: Path) -> None:
+    """It is fetched beside the old one, and replaces no page that is being used."""
+    folder = tmp_path / "page"
+    shutil.copytree(build.page, folder)
+    page, host = visit(folder=folder)
+    page.evaluate("navigator.serviceWorker.ready")
+    notice = page.locator("#update")
+    assert notice.count() == 0
+    for name, old, new in (
+        ("index.html", "<title>facewise", "<title>facewise, newer"),
+        ("sw.js", 'VERSION = "', 'VERSION = "newer'),
+    ):
+        path = folder / name
+        path.write_text(path.read_text().replace(old, new))
+    other = page.context.new_page()
+    page.reload()
+    other.goto(host.url)
+    expect(notice).to_have_text(re.compile("A newer version is ready"))
+    expect(page.locator("#live")).to_have_text("A newer version is ready.")
+    expect(other.locator("#update")).to_be_visible()
+    found = Axe().run(page).response["violations"]
+    assert [item["id"] for item in found if item["impact"] in ("serious", "critical")] == []
+    assert "Apparent age" in drop_portrait(page)
+    shoot(page, "device-newer")
+    assert (page.title(), other.title()) == ("facewise", "facewise")
+    page.get_by_role("button", name="Reload").press("Enter")
+    expect(page).to_have_title("facewise, newer")
+    expect(notice).to_have_count(0)
+    # A tab that is in use goes on, until its visitor says so, too.
+    assert "Apparent age" in drop_portrait(other)
+    assert other.title() == "facewise"
+    other.get_by_role("button", name="Reload").click()
+    expect(other).to_have_title("facewise, newer")
+
+
 def test_isolation_gives_threads(visit: Visit) -> None:
     page, _ = visit(ISOLATION)
     assert page.evaluate("crossOriginIsolated") is True
