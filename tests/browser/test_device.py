@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tarfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -162,6 +163,34 @@ def test_a_new_build_offers_to_reload(visit: Visit, build: Build, tmp_path: Path
     assert other.title() == "facewise"
     other.get_by_role("button", name="Reload").click()
     expect(other).to_have_title("facewise, newer")
+
+
+def test_the_engine_in_ones_own_page(
+    chromium: Any, build: Build, analyzer: Analyzer, tmp_path: Path
+) -> None:
+    """The example in docs/device.md, under the policy that it names."""
+    text = (ROOT / "docs/device.md").read_text(encoding="utf-8")
+    example = re.search(r"\n## In your own page\n[^\n]*\n((?:\n|    .*\n)+)", text)
+    assert example
+    (tmp_path / "index.html").write_text(f"<!doctype html>{textwrap.dedent(example.group(1))}")
+    (tmp_path / "facewise").symlink_to(build.page)
+    sources = dict(re.findall(r"`(\w+)-src ('self'.*?)`", text))
+    assert sources.keys() == {"script", "worker", "connect"}
+    sources["script"] += " 'unsafe-inline'"  # the example's script is in the page
+    policy = "; ".join(f"{name}-src {value}" for name, value in sources.items())
+    headers = {"Content-Security-Policy": f"default-src 'none'; {policy}"}
+    with serve(tmp_path, headers=headers) as host:
+        page = chromium.new_page()
+        page.goto(host.url)
+        page.set_input_files("input", PORTRAIT)
+        [face] = analyzer.analyze(PORTRAIT)
+        low, high = face.age_interval_years  # type: ignore[misc]
+        card = f"{host.url}facewise/card.html"
+        expect(page.locator("pre")).to_have_text(
+            re.compile(f"{low} to {high} years\n{analyzer.spec.name}: {re.escape(card)}$")
+        )
+        assert page.request.get(card).ok
+        page.close()
 
 
 def test_isolation_gives_threads(visit: Visit) -> None:

@@ -70,8 +70,8 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
     limits: spec.limits,
     frameGapMs: 0,
     model: spec.model,
-    // The card of these weights, whichever model the server runs.
-    cardUrl: new URL(within ? `v1/models/${spec.model.name}/card` : "card.html", document.baseURI).href,
+    // The card of these weights, whichever model the server runs, and whosever page imports this module.
+    cardUrl: new URL(within ? `../v1/models/${spec.model.name}/card` : "../card.html", import.meta.url).href,
     formats: ["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP"],
     privacy: "Photos are analysed on this device: they are not sent anywhere.",
     threads,
