@@ -19,5 +19,5 @@ USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['FACEWISE_PORT'] + '/healthz', timeout=2)"]
+  CMD ["python", "-c", "import os, urllib.request as u; p = os.environ.get('FACEWISE_PORT', ''); u.urlopen('http://127.0.0.1:' + (p if p.isdigit() else '8000') + '/healthz', timeout=2)"]
 CMD ["facewise", "serve", "--no-open"]

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -34,6 +36,8 @@ _FOREIGN: Final = re.compile(
 )
 """Variables that are not settings: the one that names the file, those of commands and tests, and
 those that Kubernetes and Docker links set for a service named facewise."""
+_LINKED_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
+"""What they set FACEWISE_PORT to: the service's address, which is not where to listen."""
 MULTIPART_OVERHEAD_BYTES: Final = 64_000
 """Allowance beyond the limit on photos, for boundaries, part headers and small fields."""
 KEY_LENGTH: Final = 8
@@ -46,6 +50,18 @@ _ORIGIN: Final = re.compile(
 )
 _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class _Variables(EnvSettingsSource):
+    """``FACEWISE_*`` variables, except a linked port and empty ones, which compose files set by
+    ``${NAME:-}``. An empty key counts, and is refused: ignored, it would leave the server open.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        is_empty = value == "" and field_name != "api_key"
+        is_linked = field_name == "port" and _LINKED_PORT.fullmatch(value or "")
+        return None if is_empty or is_linked else value, key, is_complex
 
 
 class Settings(BaseSettings):
@@ -130,9 +146,7 @@ class Settings(BaseSettings):
     providers: CommaSeparated | None = Field(
         default=None, description="ONNX Runtime execution providers, comma-separated; none: the CPU"
     )
-    root_path: str = Field(
-        default="", pattern=r"^(/[^/?#\s]+)*$", description="prefix behind a proxy"
-    )
+    root_path: str = Field(default="", description="prefix behind a proxy, such as /faces")
     trusted_proxies: CommaSeparated = Field(
         default=(), description="addresses whose X-Forwarded-For and -Proto are trusted"
     )
@@ -164,6 +178,15 @@ class Settings(BaseSettings):
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(part if part == "*" else _origin(part) for part in value)
+
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"(/[^/?#\s]+)*", value):
+            raise ValueError(
+                f"{value!r} is no prefix: begin it with /, end it without, as in /faces"
+            )
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -201,10 +224,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        variables = _Variables(settings_cls)
         path = os.environ.get(CONFIG_VARIABLE)
         if not path:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+            return init_settings, variables
+        return init_settings, variables, TomlConfigSettingsSource(settings_cls, path)
 
     @property
     def is_published(self) -> bool:
@@ -300,6 +324,8 @@ def load_settings(**overrides: Any) -> Settings:
                 parts.append(f"{name} is not a setting{_nearest(name)}")
                 continue
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] in ("int_parsing", "float_parsing"):
+                message = f"{item['input']!r} is not a number: write digits alone, without a unit"
             parts.append(f"{name} (FACEWISE_{name.upper()}): {message}")
         raise OptionError("; ".join(parts)) from error
     except ValueError as error:  # the TOML file does not parse

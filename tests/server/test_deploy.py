@@ -28,3 +28,11 @@ def test_the_health_check_asks_at_the_port_that_is_set(start_server: Callable[..
         environment = {**os.environ, "FACEWISE_PORT": number}
         done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True)
         assert done.returncode == status, done.stderr
+    # Where the server takes its default instead, so does the check.
+    code = (
+        f"import urllib.request as u; u.urlopen = lambda url, timeout: print(url); {arguments[1]}"
+    )
+    for number in ("", "tcp://10.96.1.2:80"):
+        environment = {**os.environ, "FACEWISE_PORT": number}
+        said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+        assert said.split() == ["http://127.0.0.1:8000/healthz"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from facewise.cli.serve import serve
 from facewise.errors import OptionError
 from facewise.server.app import make_analyzer
-from facewise.server.run import place_of
+from facewise.server.run import place_of, run
 from facewise.settings import Settings, is_loopback, load_settings
 
 ALL = ("age", "gender", "ethnicity")
@@ -91,9 +92,13 @@ def test_arguments_beat_the_environment_and_that_the_file(
     [
         ("FACEWISE_PORT", "70000", "FACEWISE_PORT"),
         ("FACEWISE_ATTRIBUTES", "age,height", "some of age, gender, ethnicity, not height"),
-        ("FACEWISE_ATTRIBUTES", "", "some of age, gender, ethnicity"),
+        ("FACEWISE_ATTRIBUTES", ",", "some of age, gender, ethnicity"),
         ("FACEWISE_THREADS", "none", "FACEWISE_THREADS"),
-        ("FACEWISE_ROOT_PATH", "faces/", "FACEWISE_ROOT_PATH"),
+        ("FACEWISE_MAX_BYTES", "20MB", "MAX_BYTES.: '20MB' is not a number: write digits alone"),
+        ("FACEWISE_MIN_FACE_PX", "20px", "'20px' is not a number: write digits alone"),
+        ("FACEWISE_ROOT_PATH", "faces", "ROOT_PATH.: 'faces' is no prefix: .* as in /faces"),
+        ("FACEWISE_ROOT_PATH", "/faces/", "'/faces/' is no prefix: begin it with /, end it witho"),
+        ("FACEWISE_API_KEY", "", "choose a key of 8 characters or more"),
         ("FACEWISE_API_KEY", "short12", "FACEWISE_API_KEY.: choose a key of 8 characters or more"),
         ("FACEWISE_API_KEY", "short12 \n", "choose a key of 8 characters or more"),
         ("FACEWISE_UPLOAD_MEMORY_BYTES", "64000000", "so that the largest body fits"),
@@ -184,6 +189,40 @@ def test_variables_of_other_parts_are_left_alone(
 ) -> None:
     monkeypatch.setenv(name, "10.0.0.1")
     load_settings()
+
+
+@pytest.mark.parametrize("linked", ["tcp://10.96.1.2:8000", "udp://10.96.1.2:53"])
+def test_the_port_that_kubernetes_sets_is_not_where_to_listen(
+    linked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service named facewise sets FACEWISE_PORT to its own address, in every pod."""
+    monkeypatch.setenv("FACEWISE_PORT", linked)
+    assert load_settings().port == 8000
+    file = tmp_path / "facewise.toml"
+    file.write_text("port = 1111\n")
+    monkeypatch.setenv("FACEWISE_CONFIG", str(file))
+    assert load_settings().port == 1111
+
+
+def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files write ``${NAME:-}``, and then the file or the default counts."""
+    file = tmp_path / "facewise.toml"
+    file.write_text("queue = 7\n")
+    monkeypatch.setenv("FACEWISE_CONFIG", str(file))
+    for name in set(Settings.model_fields) - {"api_key"}:
+        monkeypatch.setenv(f"FACEWISE_{name.upper()}", "")
+    assert load_settings() == Settings.model_construct(**{**_defaults(), "queue": 7})
+
+
+def _defaults() -> dict[str, Any]:
+    fields = Settings.model_fields.items()
+    return {name: field.get_default(call_default_factory=True) for name, field in fields}
+
+
+def test_an_address_that_is_elsewhere_is_not_blamed_on_the_port() -> None:
+    for host in ("192.0.2.1", "no such host"):
+        with pytest.raises(OptionError, match=r"not an address of this machine .* --host"):
+            run(Settings(host=host, port=0), print)
 
 
 def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -176,16 +177,23 @@ def _bind(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise OptionError(
-            f"host {host!r} is not an address of this machine: {error.strerror}"
-        ) from error
+        raise _not_here(host, error) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _not_here(host, error) from error
         raise OptionError(
             f"cannot listen on {host} port {port} ({error.strerror}): choose another with --port"
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def _not_here(host: str, error: OSError) -> OptionError:
+    return OptionError(
+        f"host {host!r} is not an address of this machine ({error.strerror}): choose another with "
+        "--host; 0.0.0.0 stands for all of them"
+    )
