@@ -141,7 +141,8 @@ class Settings(BaseSettings):
     )
     device_folder: Path | None = Field(
         default=None,
-        description="output of `make page`, for analysing in the browser; none: the package's",
+        description="output of `make page`, dist/page, for analysing in the browser; none: the "
+        "package's",
     )
     providers: CommaSeparated | None = Field(
         default=None, description="ONNX Runtime execution providers, comma-separated; none: the CPU"

@@ -509,9 +509,10 @@ def test_the_choice_counts_in_every_tab(
     context.close()
 
 
-def test_without_the_files_it_is_not_offered(
+def test_without_the_model_that_serves_it_is_not_offered(
     chromium: Any, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:
+    (tmp_path / "device.json").write_text("{}")
     page = chromium.new_page()
     page.goto(start_server(device_folder=tmp_path).url)
     page.wait_for_selector("html[data-ready]")

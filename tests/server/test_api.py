@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from facewise import Analyzer
+from facewise.errors import OptionError
 from facewise.models import list_models
 from facewise.server.cards import card_page
+from facewise.server.pages import device_files
 
 from .conftest import Serve
 from .pictures import every_format
@@ -318,6 +320,23 @@ async def test_the_device_has_the_model_that_serves_or_is_not_offered(
         assert [f"this server runs {spec.name}@{spec.version}" in line for line in said] == (
             [] if offered else [True]
         )
+
+
+async def test_a_named_folder_holds_the_device_files_or_is_refused(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole page that ``make page`` writes will do; the package may come without any files."""
+    files = tmp_path / "static/device"
+    files.mkdir(parents=True)
+    with pytest.raises(OptionError, match=r"FACEWISE_DEVICE_FOLDER\): .* has no device.json"):
+        device_files(tmp_path)
+    monkeypatch.setattr("facewise.server.pages.DEVICE", files)
+    assert device_files(None) is None
+    (files / "device.json").write_text("{}")
+    assert device_files(None) == files
+    for folder in (files, tmp_path):
+        async with serve(device_folder=folder) as running:
+            assert (await running.client.get("/static/device/device.json")).text == "{}"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/static/app.js"])

@@ -58,7 +58,8 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
         analyzer: shared by all requests; only attributes that the settings include are served.
 
     Raises:
-        OptionError: the analyzer and the settings have no attribute in common.
+        OptionError: the analyzer and the settings have no attribute in common, or the device's
+            folder lacks its files.
     """
     inference = Inference(analyzer, settings)
     if not inference.attributes:

@@ -9,6 +9,8 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
+from facewise.errors import OptionError
+
 PAGE: Final = Path(__file__).parent / "page"
 DEVICE: Final = PAGE / "static" / "device"
 """Written by ``make page``: the pipeline in WebAssembly and its models."""
@@ -18,13 +20,24 @@ def device_files(folder: Path | None) -> Path | None:
     """The folder with the files for analysis on the visitor's device.
 
     Args:
-        folder: the operator's choice; None for the package's own.
+        folder: the operator's choice, these files or a whole static page with them; None for the
+            package's own.
 
     Returns:
-        The folder, or None if the files are not installed.
+        The folder, or None if the package has none.
+
+    Raises:
+        OptionError: the operator's choice has no such files.
     """
-    chosen = DEVICE if folder is None else folder
-    return chosen if (chosen / "device.json").is_file() else None
+    for files in (DEVICE,) if folder is None else (folder, folder / "static/device"):
+        if (files / "device.json").is_file():
+            return files
+    if folder is None:
+        return None
+    raise OptionError(
+        f"device_folder (FACEWISE_DEVICE_FOLDER): {folder} has no device.json, nor has its "
+        "static/device: name the output of `make page`, dist/page"
+    )
 
 
 def device_model(files: Path) -> str | None:
