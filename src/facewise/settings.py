@@ -93,7 +93,13 @@ class Settings(BaseSettings):
         default=64,
         ge=1,
         le=10_000,
-        description="requests that may hold a body in memory; if published, a quarter per client",
+        description="requests that may hold a body in memory",
+    )
+    uploads_per_client: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="how many of them may be one client's; none: all, but a quarter if published",
     )
     max_bytes: int = Field(
         default=DEFAULT_MAX_BYTES, ge=1_000, description="largest photo, in bytes"
@@ -260,6 +266,14 @@ class Settings(BaseSettings):
         if self.max_faces is None and self.is_published:
             return PUBLISHED_MAX_FACES
         return self.max_faces
+
+    @property
+    def served_uploads_per_client(self) -> int:
+        """Most requests of one client that may hold a body in memory at once."""
+        if self.uploads_per_client is not None:
+            return self.uploads_per_client
+        # On loopback clients cannot be told apart.
+        return max(1, self.uploads // 4) if self.is_published else self.uploads
 
     @property
     def attributes_reason(self) -> str:

@@ -22,6 +22,7 @@ from playwright.sync_api import expect
 
 from facewise import Analyzer
 from facewise.models import load_spec
+from facewise.server.problems import TITLES
 
 from .conftest import FLAGS, Open, shoot
 
@@ -967,7 +968,8 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
     assert page.locator(".card").count() == 1
 
 
-def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: bytes) -> None:
+@pytest.mark.parametrize(("status", "code"), [(503, "busy"), (429, "too_many_uploads")])
+def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, status: int, code: str) -> None:
     """Both photos are answered, though the first is refused twice."""
     page = open_page(tolerant=True)
     asked: list[str] = []
@@ -977,12 +979,12 @@ def test_a_queue_waits_as_long_as_the_server_asks(open_page: Open, portrait: byt
         if len(asked) > 2:
             route.continue_()
             return
-        body = {"code": "busy", "title": "The server is busy", "detail": "Try again."}
-        route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
+        body = {"code": code, "title": TITLES[code], "detail": "Try again."}
+        route.fulfill(status=status, headers={"Retry-After": "1"}, json=body)
 
     page.route("**/v1/analyze*", busy_twice)
     page.set_input_files("#files", [EXAMPLES / name for name in ("portrait.jpg", "cat.jpg")])
-    page.get_by_text("The server is busy: resumes by itself").wait_for()
+    page.get_by_text(f"{TITLES[code]}: resumes by itself").wait_for()
     page.wait_for_selector(".card")
     page.locator("#strip .mark", has_text="0").wait_for()
     assert asked == ["POST"] * 4

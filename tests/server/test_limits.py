@@ -291,13 +291,41 @@ async def test_one_client_holds_a_quarter_of_the_places(serve: Serve, portrait: 
             for address in ("2001:db8::1", "2001:db8::2")
         ]
         await until(lambda: running.state.uploads.held == 2)
-        assert "2 uploads" in check(await post("2001:db8::3"), 503, "busy")
+        refused = await post("2001:db8::3")
+        assert "2 uploads" in check(refused, 429, "too_many_uploads")
+        assert refused.headers["retry-after"] == "2"
         assert (await post("2001:db8:0:1::")).status_code == 200
         for stream in slow:
             await stream.aclose()
         await until(lambda: running.state.uploads.held == 0)
         assert (await post("2001:db8::3")).status_code == 200
         assert not running.state.uploads._by_client
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 64),
+        ({"host": "0.0.0.0"}, 16),
+        ({"host": "0.0.0.0", "uploads": 3}, 1),
+        ({"host": "0.0.0.0", "uploads_per_client": 60}, 60),
+        ({"uploads_per_client": 2}, 2),
+    ],
+)
+def test_the_share_of_a_client_can_be_set(settings: dict[str, Any], share: int) -> None:
+    """A product's backend is one client: its operator may give it more than a quarter."""
+    assert Settings(**settings).served_uploads_per_client == share
+
+
+async def test_a_client_gets_the_share_that_is_set(serve: Serve, portrait: bytes) -> None:
+    async with serve(uploads=2, uploads_per_client=1, rate_limit_per_minute=1) as running:
+        async with await post_head(running.port, 1_000_000):
+            await until(lambda: running.state.uploads.held == 1)
+            answer = await running.client.post("/v1/analyze", files={"file": portrait})
+            assert "1 upload under way" in check(answer, 429, "too_many_uploads")
+            # Others still find room.
+            assert (await running.client.get("/readyz")).status_code == 200
+        await until(lambda: running.state.uploads.held == 0)
 
 
 async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -> None:

@@ -244,7 +244,7 @@ def test_the_command_lists_every_setting(
     assert defaults["FACEWISE_UPLOAD_BYTES_PER_SECOND"] == "25000"
     assert defaults["FACEWISE_API_KEY"] == defaults["FACEWISE_ROOT_PATH"] == "none"
     said = {line.split()[0]: line for line in lines}
-    assert "a quarter per client" in said["FACEWISE_UPLOADS"]
+    assert "a quarter if published" in said["FACEWISE_UPLOADS_PER_CLIENT"]
     assert "at least 8 characters" in said["FACEWISE_API_KEY"]
 
 

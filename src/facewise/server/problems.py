@@ -57,6 +57,7 @@ TITLES: Final[dict[str, str]] = {
     "not_found": "There is nothing at this address",
     "rate_limited": "Too many photos in a short time",
     "too_many_photos": "Too many photos in one request",
+    "too_many_uploads": "Too many uploads at a time",
     "unauthorized": "An API key is needed",
     "unsupported_format": "This kind of file is not supported",
     "unsupported_media_type": "This kind of body is not supported",

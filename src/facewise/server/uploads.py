@@ -15,6 +15,7 @@ import anyio
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from facewise.folders import counted
 from facewise.server.access import client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
@@ -66,21 +67,25 @@ class Uploads:
         self.held = 0
         self.held_bytes = 0
         self._by_client: Counter[str] = Counter()
-        # On loopback clients cannot be told apart.
-        share = settings.uploads // 4 if settings.is_published else settings.uploads
-        self._share = max(1, share)
+        self._share = settings.served_uploads_per_client
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[Place]:
         """Hold a place while a body is in memory.
 
         Raises:
-            ProblemError: 503 if none is free, or the client already holds its share.
+            ProblemError: 503 if none is free, 429 if the client already holds its share.
         """
         client = client_of(request)
         self._check_places()
         if self._by_client[client] >= self._share:
-            raise busy(f"one client may have {self._share} uploads under way here")
+            raise ProblemError(
+                429,
+                "too_many_uploads",
+                f"One client may have {counted(self._share, 'upload', 'uploads')} under way here. "
+                "Try again in a second or two, with fewer at a time.",
+                {"Retry-After": "2"},
+            )
         place = Place(self, self._settings)
         self.held += 1
         self._by_client[client] += 1
