@@ -136,7 +136,8 @@ class Settings(BaseSettings):
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description=f"key that requests must send, at least {KEY_LENGTH} characters; none: no key",
+        description=f"key that requests must send, at least {KEY_LENGTH} characters, or several, "
+        "comma-separated; none: no key",
     )
     rate_limit_per_minute: int | None = Field(
         default=None, ge=1, description="photos per minute and client; none: no limit"
@@ -176,10 +177,12 @@ class Settings(BaseSettings):
         if value is None:
             return None
         # White space, such as a file's final newline, is lost in headers: no client could send it.
-        key = value.get_secret_value().strip()
-        if len(key) < KEY_LENGTH:
-            raise ValueError(f"choose a key of {KEY_LENGTH} characters or more")
-        return SecretStr(key)
+        keys = [key.strip() for key in value.get_secret_value().split(",")]
+        if min(map(len, keys)) < KEY_LENGTH:
+            raise ValueError(
+                f"choose a key of {KEY_LENGTH} characters or more; a comma separates two keys"
+            )
+        return SecretStr(",".join(keys))
 
     @field_validator("cors_origins")
     @classmethod

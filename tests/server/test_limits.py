@@ -593,6 +593,20 @@ async def test_a_key_may_hold_any_letters(serve: Serve) -> None:
                 assert answer.status_code == status
 
 
+async def test_either_of_two_keys_opens(serve: Serve) -> None:
+    """So a key can be changed without an hour in which some clients are refused."""
+    async with serve(api_key="old horse, new horse\n") as running:
+        for key, status in (
+            ("old horse", 200),
+            ("new horse", 200),
+            ("old horse,new horse", 401),
+            ("old horse, new horse", 401),
+            ("", 401),
+        ):
+            answer = await running.client.get("/v1/models", headers={"X-API-Key": key})
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize("kept", ["correct horse\n", " correct horse", "correct horse\r\n\t"])
 async def test_white_space_around_the_key_is_none_of_it(kept: str, serve: Serve) -> None:
     """A key file's last line may end in some, but no header could carry it."""

@@ -100,6 +100,8 @@ def test_arguments_beat_the_environment_and_that_the_file(
         ("FACEWISE_ROOT_PATH", "/faces/", "'/faces/' is no prefix: begin it with /, end it witho"),
         ("FACEWISE_API_KEY", "", "choose a key of 8 characters or more"),
         ("FACEWISE_API_KEY", "short12", "FACEWISE_API_KEY.: choose a key of 8 characters or more"),
+        ("FACEWISE_API_KEY", "correct horse,", "a comma separates two keys"),
+        ("FACEWISE_API_KEY", "correct horse,short12", "a comma separates two keys"),
         ("FACEWISE_API_KEY", "short12 \n", "choose a key of 8 characters or more"),
         ("FACEWISE_UPLOAD_MEMORY_BYTES", "64000000", "so that the largest body fits"),
         ("FACEWISE_CONFIG", "/nowhere/at/all.toml", "no such file"),
