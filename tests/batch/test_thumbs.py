@@ -219,7 +219,8 @@ def test_the_command_writes_the_sheet_and_names_the_faces(
     done = facewise(*sheet_of, "--largest", "--count", 3, "--out", tmp_path / "new" / "s.png")
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["1", "2", "3"]
+    assert lines[0] == ["number", "abstentions", "image_id", "face_index"]
+    assert [line[0] for line in lines[1:]] == ["1", "2", "3"]
     assert {len(line) for line in lines} == {4}
     with Image.open(tmp_path / "new" / "s.png") as sheet:
         assert sheet.width > 128

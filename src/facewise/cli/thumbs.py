@@ -40,9 +40,9 @@ def thumbs(
     out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
     sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
     save_drawing(sheet, out)
-    for number, face in enumerate(chosen, start=1):
-        cells = number, face.value, face.image_id, face.face_index
-        typer.echo("\t".join(printable(str(cell)) for cell in cells))
+    rows = [(n, face.value, face.image_id, face.face_index) for n, face in enumerate(chosen, 1)]
+    for row in [("number", by, "image_id", "face_index"), *rows]:
+        typer.echo("\t".join(printable(str(cell)) for cell in row))
 
 
 def _say(text: str) -> None:
