@@ -451,7 +451,10 @@ def test_a_reference_is_compared_and_a_bad_one_explained(
             "'male' of 'gender' is listed",
         ),
         (["gender,male,1.5", "gender,female,-0.5"], "below 0"),
-        (["gender,male,49.2", "gender,female,50.8"], "sum to 100.000, not 1: divide them by 100"),
+        (["gender,male,150", "gender,female,-50"], "below 0"),
+        (["gender,male,49.2", "gender,female,52"], "sum to 101.200, not 1 or 100 %"),
+        (["gender,male,49 %", "gender,female,51"], "sum to 51.490, not 1 or 100 %"),
+        (["gender,male,%", "gender,female,1"], "is not a number, but '%'"),
         (["gender,somebody,1"], "no 'somebody' of 'gender'"),
         (["gender,man,0.5", "gender,male,0.5"], "'male' of 'gender' is listed"),
     ],
@@ -463,6 +466,13 @@ def test_a_reference_that_says_nothing_sound_is_refused(
     path.write_text("\n".join(["attribute,label,share", *rows]) + "\n")
     with pytest.raises(OptionError, match=message):
         read_reference(path)
+
+
+@pytest.mark.parametrize(("male", "female"), [("49%", "51 %"), ("49", "51.0"), ('"49,0%"', "51%")])
+def test_a_reference_may_hold_percentages(male: str, female: str, tmp_path: Path) -> None:
+    path = tmp_path / "census.csv"
+    path.write_text(f"attribute,label,share\ngender,male,{male}\ngender,female,{female}\n")
+    assert read_reference(path)["gender"] == pytest.approx({"male": 0.49, "female": 0.51})
 
 
 def test_a_reference_goes_by_any_case_and_other_words_for_a_gender(tmp_path: Path) -> None:

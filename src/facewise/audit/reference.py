@@ -19,6 +19,8 @@ _LABEL_SYNONYMS: Final = {"gender": GENDER_SYNONYMS}
 def read_reference(path: Path) -> dict[str, dict[str, float]]:
     """Attribute to label to share; each attribute's shares sum to 1, and omitted labels are 0.
 
+    Shares may also be percentages, with or without a sign.
+
     The file is read by ``read_rows``. Attributes and labels are case-insensitive; "sex" means
     gender, "race" ethnicity, and genders have the same synonyms as in lists of labels.
 
@@ -38,8 +40,7 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
         if label in out.setdefault(name, {}):
             raise OptionError(f"{path}: {label!r} of {name!r} is listed twice")
         try:
-            # In files separated by semicolons, numbers have decimal commas.
-            out[name][label] = float(row["share"].replace(",", "."))
+            out[name][label] = _share(row["share"])
         except ValueError as error:
             raise OptionError(
                 f"{path}: the share of {label!r} of {name!r} is not a number, but {row['share']!r}"
@@ -47,9 +48,20 @@ def read_reference(path: Path) -> dict[str, dict[str, float]]:
     if not out:
         raise OptionError(f"{path} holds no share: it needs one row per label below its header")
     for name, shares in out.items():
-        # Written so that NaN fails, too.
         total = sum(shares.values())
+        if abs(total - 100) <= 0.5:
+            shares.update({label: share / 100 for label, share in shares.items()})
+            total /= 100
+        # Written so that NaN fails, too.
         if not (min(shares.values()) >= 0 and abs(total - 1) <= 0.005):
-            advice = ": divide them by 100" if abs(total - 100) <= 0.5 else ", or one is below 0"
-            raise OptionError(f"{path}: the shares of {name} sum to {total:.3f}, not 1{advice}")
+            raise OptionError(
+                f"{path}: the shares of {name} sum to {total:.3f}, not 1 or 100 %, or one is "
+                "below 0"
+            )
     return {name: dict.fromkeys(LABELS[name], 0.0) | shares for name, shares in out.items()}
+
+
+def _share(said: str) -> float:
+    # In files separated by semicolons, numbers have decimal commas.
+    number = said.strip().replace(",", ".")
+    return float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
