@@ -329,8 +329,11 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
     assert corrected(part)
     assert not corrected(part, faces=another)
     said = audit(table, "--model", tmp_path / "fitted.json", "--no-crossings").stdout
-    assert "note: shares are counted, not corrected: nothing shows that faces.table (f" in said
+    assert "note: shares are counted, not corrected: faces.table (facewise-default@" in said
+    assert f"has other temperatures than facewise-default@{fitted['version']} has now" in said
     assert "name the spec that made it with --model" in said
+    said = audit(part, "--model", tmp_path / "fitted.json", "--no-crossings").stdout
+    assert "nothing shows that part-00000000.parquet (facewise-default@" in said
 
 
 def test_abstentions_are_of_the_faces_that_could_be_abstained_from(
@@ -399,7 +402,7 @@ def test_data_that_were_split_over_tables_are_one(
     # One of the tables has another calibration, so none of the data is corrected.
     manifest["temperatures"]["age"] += 0.1
     (later / "_manifest.json").write_text(json.dumps(manifest))
-    assert "nothing shows that later.table (" in audit(table, later, "--no-crossings").stdout
+    assert "later.table (facewise-default@" in audit(table, later, "--no-crossings").stdout
     part = table / "part-00000000.parquet"
     for again in (table / ".." / table.name, part, table / ".." / table.name / part.name):
         for tables in (

@@ -67,11 +67,12 @@ def known_confusions(
     for table in tables if faces.model[1] else ():
         manifest = read_manifest(table)
         alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
-        if not alike:
-            return {}, [
-                f"{naive}: nothing shows that {table.name} ({faces.model[0]}) has the temperatures "
-                f"of {here}, whose confusions are known (name the spec that made it with --model, "
-                "or annotate anew)"
-            ]
+        if alike:
+            continue
+        which = f"{table.name} ({faces.model[0]})"
+        why = f"nothing shows that {which} has the temperatures of {here}"
+        if manifest is not None and "temperatures" in manifest:
+            why = f"{which} has other temperatures than {here} has now: was that calibrated since?"
+        return {}, [f"{naive}: {why} (name the spec that made it with --model, or annotate anew)"]
     known = read_confusions(spec)
     return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]
