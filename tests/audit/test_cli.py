@@ -244,6 +244,44 @@ def test_a_note_says_what_intervals_take_video_for(tmp_path: Path) -> None:
     assert "treat each video as one observation (2 videos)" in note
 
 
+@pytest.mark.parametrize("source", [None, "fairface"])
+def test_errors_known_on_one_kind_of_photos_only_are_said_so_at_the_top(
+    twice: Path, tmp_path: Path, audit: Audit, source: str | None
+) -> None:
+    """The counted shares are the ones to trust, unless the user says that the kind is theirs."""
+    spec = load_spec()
+    fitted = json.loads(spec.path.read_text())
+    del fitted["calibration"]["confusions"]["utkface"]
+    (tmp_path / "one.json").write_text(json.dumps(fitted))
+    option = () if source is None else ("--confusions", source)
+    done = audit(
+        twice, "--against", twice, "--model", tmp_path / "one.json", "--no-crossings",
+        "--out", tmp_path / "report", *option,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "report.json").read_text())
+    text = (
+        f"the errors of {figures['model']['name']} are known on one kind of photos, fairface: if "
+        "yours are labelled or collected otherwise, trust the counted shares"
+    )
+    for table in (figures, figures["second"]):
+        assert table["confusions_from"] == ["fairface"]
+        assert table["correction"].startswith(text) == (source is None)
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert page.partition("<table")[0].count(text) == (source is None)
+    assert done.stdout.partition("age (share of faces")[0].count(text) == (source is None)
+
+
+def test_a_second_table_is_not_said_to_have_but_the_kind_that_was_named(
+    twice: Path, tmp_path: Path, audit: Audit
+) -> None:
+    options = ("--confusions", "utkface", "--no-crossings", "--out", tmp_path / "report")
+    assert audit(twice, "--against", twice, *options).returncode == 0
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["second"]["correction"] == figures["correction"]
+    assert "one kind of photos" not in figures["correction"]
+
+
 def test_tables_of_few_faces_are_compared_as_counted(
     table: Path, twice: Path, audit: Audit
 ) -> None:

@@ -86,7 +86,7 @@ def audit_faces(
         "format": FORMAT,
         "model": {"name": faces.model[0], "sha256": faces.model[1]},
         "confusions_from": used,
-        "correction": correction(used) if used else None,
+        "correction": _correction(used, None if source else faces.model[0]),
         "method": method,
         "images": faces.images,
         "faces": n,
@@ -121,12 +121,26 @@ def audit_faces(
     return figures, shares
 
 
-def correction(sources: Sequence[str]) -> str:
-    """The assumption behind corrected shares, in a sentence."""
+def _correction(sources: Sequence[str], model: str | None) -> str | None:
+    """The assumption behind corrected shares, in a sentence; None if there are none.
+
+    Args:
+        sources: data sets whose confusions were used.
+        model: name of the model, to say so if it has no others; None if the user chose a source.
+    """
+    if not sources:
+        return None
     if len(sources) == 1:
-        return (
-            f"corrected as if the model errs on these faces as on {sources[0]}'s; intervals do not "
+        only = sources[0]
+        said = (
+            f"corrected as if the model errs on these faces as on {only}'s; intervals do not "
             "allow for it erring otherwise"
+        )
+        if model is None:
+            return said
+        return (
+            f"the errors of {model} are known on one kind of photos, {only}: if yours are labelled "
+            f"or collected otherwise, trust the counted shares; {said}"
         )
     every = " or as on ".join(f"{source}'s" for source in sources)
     return (

@@ -104,6 +104,8 @@ def _add_second(
     used = {source: own[source] for source in sources if own}
     notes = [f"second table: {text}" for text in why]
     figures["second"], _ = audit_faces(other, used, method=method, crossings=False)
+    if figures["second"]["correction"]:  # by the sources of the first, which may not be all
+        figures["second"]["correction"] = figures["correction"]
     after = estimate_all(other, used, method, sample=1)
     figures["change"] = changes(shares, after)
     alone = [name for name in {**shares, **after} if name not in figures["change"]]

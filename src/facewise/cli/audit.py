@@ -43,7 +43,7 @@ def audit(
         str | None,
         typer.Option(
             help="Which calibration faces yours are like: fairface or utkface. By default, "
-            "intervals cover both."
+            "intervals cover all that the model has."
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="Correction method: em or adjusted.")] = "em",
