@@ -23,6 +23,7 @@ from facewise.audit.audit import audit_faces, changes
 from facewise.audit.known import known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.reference import read_reference
+from facewise.audit.report import summary
 from facewise.audit.table import COLUMNS, Faces, read_faces
 from facewise.errors import OptionError
 from facewise.models import load_spec
@@ -241,7 +242,22 @@ def test_a_note_says_what_intervals_take_video_for(tmp_path: Path) -> None:
     )
     (note,) = (text for text in notes_on(figures) if text.startswith("on video"))
     assert "80 rows make 40 tracks" in note
+    assert "follow each other in the same place, as after a cut, may count as one" in note
     assert "treat each video as one observation (2 videos)" in note
+    rows = pq.read_table(tmp_path / "t.parquet")
+    ethnicity = [pa.nulls(len(rows), pa.float32())] * 5
+    for name, column in zip(COLUMNS["ethnicity"], ethnicity, strict=True):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    pq.write_table(rows.slice(0, 1), tmp_path / "t.parquet")
+    figures, _ = audit_faces(read_faces(tmp_path / "t.parquet"), {}, crossings=False)
+    notes = notes_on(figures)
+    assert any("1 row makes 1 track;" in note for note in notes)
+    assert any("(1 video)" in note for note in notes)
+    (note,) = (text for text in notes if text.startswith("ethnicity"))
+    assert note.startswith("ethnicity is known of 0 of 1 face: it has no shares (on video, ")
+    assert "unless asked: --attributes age,gender,ethnicity)" in note
+    said = summary(figures | {"notes": notes}, "t")
+    assert said.startswith("t: 1 image or video frame, 1 face; 0 without a face (0.0%), 0 errors (")
 
 
 @pytest.mark.parametrize("source", [None, "fairface"])
@@ -280,6 +296,19 @@ def test_a_second_table_is_not_said_to_have_but_the_kind_that_was_named(
     figures = json.loads((tmp_path / "report.json").read_text())
     assert figures["second"]["correction"] == figures["correction"]
     assert "one kind of photos" not in figures["correction"]
+
+
+def test_labels_that_may_be_common_have_a_line_in_the_summary(twice: Path, audit: Audit) -> None:
+    """Of some forty faces, none of 111-120, so that a tenth of the population might be."""
+    done = audit(twice, "--no-crossings")
+    (line,) = (t for t in done.stdout.splitlines() if t.startswith("  111-120"))
+    assert float(line.rpartition(" to ")[2].rstrip("%)")) >= 5
+    figures, _ = audit_faces(read_faces(twice), {}, crossings=False)
+    for row in figures["attributes"]["age"]:
+        row["naive"].update(share=0.0, low=0.0, high=0.04 if row["label"] == "1-10" else 0.06)
+    said = summary(figures | {"notes": []}, "t")
+    assert "  1-10 " not in said
+    assert "  11-20 " in said
 
 
 def test_tables_of_few_faces_are_compared_as_counted(

@@ -344,8 +344,9 @@ def test_a_note_says_that_many_pictures_count_as_copies(tmp_path: Path) -> None:
     rounded = genders(path, 1000, digits=1)
     assert rounded["their_pictures"] == {"n": 1000, "distinct": 11}
     (note,) = told(rounded)
-    assert note.startswith("989 of 1,000 pictures count as copies of others")
-    assert note.endswith("were the probabilities rounded?")
+    assert note.startswith("989 of 1,000 pictures have the very same probabilities as others")
+    assert "there more than once, and shares count each of them (facewise dedupe finds" in note
+    assert note.endswith("or probabilities were rounded")
     (second,) = told({**genders(path, 1000), "second": rounded})
     assert second == f"second table: {note}"
     for faces, copies, notes in ((20, 9, 0), (20, 10, 1), (180, 20, 0), (180, 21, 1)):

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from facewise.audit.audit import FEW_FACES
+from facewise.folders import counted
+from facewise.labels import ATTRIBUTES
 
 MANY_COPIES: Final = 10
 """Some copies are normal; this many, if also over a tenth of the pictures, are suspicious."""
+
+_NOT_ASKED_FOR: Final = (
+    f" (on video, annotate leaves it out unless asked: --attributes {','.join(ATTRIBUTES)})"
+)
 
 
 def notes_on(figures: Mapping[str, Any]) -> list[str]:
@@ -16,21 +22,26 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
     notes = ["faces that were not found are in no share"]
     for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
         if tracks := table.get("tracks", {}).get("n"):
-            videos = table["tracks"]["videos"]
+            rows, videos = table["tracks"]["rows"], table["tracks"]["videos"]
             notes.append(
-                f"{said}on video a face is a track: {table['tracks']['rows']:,} rows make "
-                f"{tracks:,} tracks; somebody who leaves the picture and returns counts again, so "
-                f"intervals treat each video as one observation ({videos:,} videos)"
+                f"{said}on video a face is a track: {counted(rows, 'row makes', 'rows make')} "
+                f"{counted(tracks, 'track', 'tracks')}; people who follow each other in the same "
+                "place, as after a cut, may count as one; somebody who leaves the picture and "
+                "returns counts again, so intervals treat each video as one observation "
+                f"({counted(videos, 'video', 'videos')})"
             )
         if pictures := table.get("their_pictures"):
             copies = pictures["n"] - pictures["distinct"]
             if copies >= MANY_COPIES and copies * 10 > pictures["n"]:
                 notes.append(
-                    f"{said}{copies:,} of {pictures['n']:,} pictures count as copies of others, "
-                    "which have the very same probabilities: were the probabilities rounded?"
+                    f"{said}{copies:,} of {pictures['n']:,} pictures have the very same "
+                    "probabilities as others: they are there more than once, and shares count each "
+                    "of them (facewise dedupe finds copies), or probabilities were rounded"
                 )
         notes += [
-            f"{said}{name} is known of {of:,} of {table['faces']:,} faces: its shares are of these"
+            f"{said}{name} is known of {of:,} of {counted(table['faces'], 'face', 'faces')}: "
+            + ("its shares are of these" if of else "it has no shares")
+            + (_NOT_ASKED_FOR if tracks and name == "ethnicity" else "")
             for name, of in table.get("known_of", {}).items()
             if of < table["faces"]
         ]

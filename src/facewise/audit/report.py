@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from facewise.folders import counted
 from facewise.reporting.plots import intervals
 from facewise.reporting.report import Report
 
 _BEGINNING: Final = "Apparent age, gender and ethnicity of the faces that were found: "
 _KEYS: Final = frozenset(("format", "confusions_from", "faces_that_stand_for_all", "notes"))
 """Keys of every file of figures, and of hardly anything else."""
+
+_NEAR_0: Final = 0.0005
+_SMALL: Final = 0.05
+"""A label with a share near 0 still has its line if its interval reaches this far."""
 
 
 def is_report(path: Path) -> bool:
@@ -28,7 +33,7 @@ def is_report(path: Path) -> bool:
 
 
 def summary(figures: Mapping[str, Any], title: str) -> str:
-    """Lines for the terminal, without labels whose share is near 0."""
+    """Lines for the terminal, without labels whose share is near 0 and surely small."""
     lines = [f"{title}: {_counts(figures)}", *_abstained(figures)]
     if (second := figures.get("second")) is not None:
         lines += [f"second table: {_counts(second)}", *_abstained(second)]
@@ -37,13 +42,13 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
     for name, rows in figures["attributes"].items():
         lines.append(f"{name} (share of faces, {_interval(rows)})")
         for row in rows:
-            naive, best = row["naive"], row.get("corrected")
-            if naive["share"] < 0.0005 and (best is None or best["share"] < 0.0005):
+            naive, best = row["naive"], row.get("corrected", row["naive"])
+            if max(naive["share"], best["share"]) < _NEAR_0 and best["high"] < _SMALL:
                 continue
             text = f"  {row['label']:<9} counted {naive['share']:6.1%}"
-            if best is not None:
+            if "corrected" in row:
                 text += f"   corrected {best['share']:6.1%}"
-            lines.append(f"{text} ({_ends(naive if best is None else best)})")
+            lines.append(f"{text} ({_ends(best)})")
     for name in figures.get("change", {}):
         lines.append(f"{name}, first table, second table, change in percentage points")
         lines += [
@@ -98,7 +103,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
             for row in found
         }
         said = ", ".join(
-            f"{label} {c['value']:.1%}" for label, c in cells.items() if c["value"] > 0.0005
+            f"{label} {c['value']:.1%}" for label, c in cells.items() if c["value"] > _NEAR_0
         )
         svg = intervals(cells, title=f"apparent {name}, {kind}", x_label="share of faces", line=0)
         report.plot(name, svg, f"Shares of apparent {name} with 95 % intervals: {said}.")
@@ -126,9 +131,10 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
         report.heading(f"Crossing: {name}")
         if (of := figures["crossings_of"][name]) < figures["faces"]:
             report.text(
-                f"Only the {of:,} of {figures['faces']:,} faces that have all of these attributes."
+                f"Only the {of:,} of {counted(figures['faces'], 'face', 'faces')} that have all of "
+                "these attributes."
             )
-        held = [r for r in found if r.get("corrected", r["naive"])["share"] >= 0.0005]
+        held = [r for r in found if r.get("corrected", r["naive"])["share"] >= _NEAR_0]
         report.table(
             _columns("cell", held),
             [_row({**row, "label": ", ".join(row["labels"])}) for row in held],
@@ -137,11 +143,14 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
 
 
 def _counts(figures: Mapping[str, Any]) -> str:
+    images = "image", "images"
+    if figures["tracks"]["videos"]:
+        images = "image or video frame", "images and video frames"
+    without, errors = figures["without_face"], figures["errors"]
     return (
-        f"{figures['images']:,} images, {figures['faces']:,} faces; "
-        f"{figures['without_face']['n']:,} images without a face "
-        f"({figures['without_face']['share']:.1%}), {figures['errors']['n']:,} errors "
-        f"({figures['errors']['share']:.1%} of images)."
+        f"{counted(figures['images'], *images)}, {counted(figures['faces'], 'face', 'faces')}; "
+        f"{without['n']:,} without a face ({without['share']:.1%}), "
+        f"{counted(errors['n'], 'error', 'errors')} ({errors['share']:.1%} of images)."
     )
 
 
@@ -165,7 +174,7 @@ def _beside(
     tables = figures["attributes"][name], figures["second"]["attributes"][name]
     for row, first, second in zip(changed, *tables, strict=True):
         one, other = first[row["kind"]], second[row["kind"]]
-        if _any(row) or max(one["share"], other["share"]) >= 0.0005:
+        if _any(row) or max(one["share"], other["share"]) >= _NEAR_0:
             yield row, one, other
 
 
