@@ -61,7 +61,7 @@ class ModelSpec:
     Attributes:
         path: the JSON file this was read from.
         name: users pin this together with ``version``.
-        version: of the weights; after a dot, how often they were recalibrated: "5.1".
+        version: of the weights; after a dot, how often their calibration changed: "5.1".
         file: ONNX file beside the spec.
         sha256: of that file.
         description: one sentence.

@@ -230,12 +230,11 @@ def spec_figures(results: Mapping[str, Any]) -> dict[str, Any]:
 def calibrated(spec: ModelSpec, calibration: Mapping[str, Any]) -> ModelSpec:
     """The spec with a new calibration, not yet written to disk.
 
-    A changed calibration gives other answers, so it raises the minor version: weights 5, calibrated
-    again, are 5.1.
+    Another calibration gives other answers, as does a first one, so it raises the minor version:
+    weights 5, calibrated, are 5.1.
     """
     fitted = json.loads(json.dumps(calibration))
-    other = spec.calibration and spec.calibration != fitted
-    version = next_minor(spec.version) if other else spec.version
+    version = spec.version if spec.calibration == fitted else next_minor(spec.version)
     return dataclasses.replace(spec, version=version, calibration=fitted)
 
 

@@ -138,15 +138,14 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
             "--fit with --split all would score the faces that it fits on: leave --split out, and "
             "test is scored"
         )
-    if spec.calibration:  # the first calibration keeps the version
-        try:
-            next_minor(spec.version)
-        except ValueError as error:
-            raise OptionError(
-                f"{spec.path}: no version follows {spec.version!r}, and a new calibration needs "
-                "one: set it to the number of the weights, or to that and the number of "
-                'recalibrations, as in "5.1"'
-            ) from error
+    try:
+        next_minor(spec.version)
+    except ValueError as error:
+        raise OptionError(
+            f"{spec.path}: no version follows {spec.version!r}, and a new calibration needs one: "
+            "set it to the number of the weights, or to that and how often their calibration "
+            'changed, as in "5.1"'
+        ) from error
 
 
 def fit(spec: ModelSpec, runner: Runner) -> Fitted:

@@ -97,7 +97,7 @@ def export_model(
         crops: as for ``export_onnx``.
         fp16: as for ``export_onnx``.
         name: of the model.
-        version: of its weights; the part after a dot counts their recalibrations.
+        version: of its weights; after a dot, how often their calibration changed.
         description: for the spec.
         licence: terms of the weights, in one sentence, for the spec.
         data: data sets and weights behind the model, for the spec.
