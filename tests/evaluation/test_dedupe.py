@@ -763,8 +763,20 @@ def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> N
         assert "None of the 1 groups whose detail agrees has labels for two pictures" in text
         assert "that disagree:" not in text
     text = report("a.png,20-29\nb.png,25\n")
+    assert "The list has no groups to compare with" in text
+    assert "| share |" not in text
     assert "Of 1 groups whose detail agrees, 0 have labels that disagree: age in 0" in text
     assert "1 have labels that disagree: age in 1" in report("a.png,20-29\nb.png,41\n")
+
+
+def test_a_list_of_other_pictures_has_no_share(tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("a.png", "b.png"):
+        drawn(0).save(album / name)
+    (tmp_path / "list.csv").write_text("file,duplicate_group\nx.png,x\ny.png,x\n")
+    text = run(album, "--out", tmp_path / "out", "--list", tmp_path / "list.csv").stdout
+    assert "| share | - | - |" in text
 
 
 def test_a_list_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from facewise.evaluation.dedupe_lists import (
     years_apart,
 )
 from facewise.evaluation.noise import label_noise
-from facewise.evaluation.report_tables import cell
+from facewise.evaluation.report_tables import NONE, cell
 from facewise.images import load_photo
 from facewise.labels import ATTRIBUTES
 from facewise.reporting.report import Report
@@ -199,19 +199,12 @@ def report(summary: Mapping[str, Any], title: str) -> Report:
 
 def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
     page.heading("Compared with the list")
-    page.table(
-        ["", "by hash", "with confirmed pairs"],
-        [
-            [name, *(_shown(summary["list"][kind][key]) for kind in ("by_hash", "all"))]
-            for name, key in (
-                ("groups in the list", "listed"),
-                ("found", "found"),
-                ("share", "share_found"),
-                ("found with exactly the same files", "exactly"),
-                ("groups that go beyond the list", "beyond"),
-            )
-        ],
-    )
+    if summary["list"]["all"]["listed"]:
+        _groups_beside(page, summary["list"])
+    else:
+        page.text(
+            "The list has no groups to compare with (no value in a column `duplicate_group`)."
+        )
     across = summary["across_splits"]
     page.heading("Across splits", 3)
     left = ", ".join(f"{n} of {split}" for split, n in across["left_out"].items())
@@ -229,6 +222,22 @@ def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
     )
 
 
+def _groups_beside(page: Report, compared: Mapping[str, Any]) -> None:
+    page.table(
+        ["", "by hash", "with confirmed pairs"],
+        [
+            [name, *(_shown(compared[kind][key]) for kind in ("by_hash", "all"))]
+            for name, key in (
+                ("groups in the list", "listed"),
+                ("found", "found"),
+                ("share", "share_found"),
+                ("found with exactly the same files", "exactly"),
+                ("groups that go beyond the list", "beyond"),
+            )
+        ],
+    )
+
+
 def _others(group: Mapping[str, Any], name: str) -> str:
     kept = [n for n in group["files"] if n not in group["leave_out"]]
     return ", ".join(f"`{n}` ({group['files'][n]})" for n in kept)
@@ -237,6 +246,8 @@ def _others(group: Mapping[str, Any], name: str) -> str:
 def _shown(value: Any) -> object:
     if isinstance(value, list):
         return len(value)
+    if value is None:
+        return NONE
     return f"{value:.1%}" if isinstance(value, float) else value
 
 
