@@ -64,6 +64,11 @@ def test_card_states_its_use_and_tells_every_group(
                 assert value in lines[0]
                 assert f"| {row['gender_accuracy']['n']} |" in lines[0]
     assert "{{" not in text
+    assert "Expected calibration error before and after temperature scaling" in analyses
+    assert "| labelled 18 to 30 | age MAE, years | n |" in analyses
+    bare = build_card(results | {"calibration": {}}, WRITTEN, dedupe=dedupe).markdown()
+    assert "temperature scaling" not in bare
+    assert "Expected calibration error (not calibrated)" in bare
 
 
 def test_the_card_tells_what_another_seed_changes(results: dict[str, Any]) -> None:

@@ -253,6 +253,9 @@ def test_curves_hold_the_chosen_point() -> None:
     assert curves["gender"]["clean"][-1] == (1.0, pytest.approx(0.2))
     assert curves["gender"]["with degraded"][-1] == (1.0, pytest.approx(0.2))
     assert "age" not in curves
+    assert "chosen" not in gate_curves(Scored(rows.outcomes, Calibration()), {})["gender"], (
+        "without a gate, none is chosen"
+    )
     # Degraded faces are included, non-faces are not.
     bad = Scored(made(100, gender=[1] * 100, said_genders=[[0.9, 0.1]] * 100), calibration)
     for name, error in (("bad", 0.6), (NOT_FACES[0], 0.2)):

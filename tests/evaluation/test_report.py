@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from facewise.evaluation.report_tables import missed_in_short
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
 from facewise.models import load_spec
 
+from .conftest import random_outcomes
 from .made import made, years
 
 
@@ -204,7 +206,8 @@ def test_another_border_is_said_at_the_head() -> None:
 
     usual, markdown, first = page(0.35)
     assert "border" not in usual, "as in the results files of the models that ship"
-    assert "each gets a grey border of 35% of its width" in markdown
+    assert "Each picture got a grey border of 35% of its width" in markdown
+    assert "The data sets' pictures" not in markdown, "they may be anybody's, cropped or not"
     assert "border" not in first
     for border, said, share in (
         (0.0, "The pictures got no border (`--border 0`)", "0 %"),
@@ -213,7 +216,7 @@ def test_another_border_is_said_at_the_head() -> None:
         results, markdown, first = page(border)
         assert results["border"] == border
         assert said in markdown.split("## ")[0]
-        assert "each gets a grey border of 35% of its width" not in markdown
+        assert "Each picture got a grey border of 35%" not in markdown
         assert first.endswith(f"on test, in a border of {share}")
 
 
@@ -224,8 +227,52 @@ def test_a_report_without_degraded_faces_shows_none(results: dict[str, Any]) -> 
     assert "none was degraded on purpose (`--degraded`)" in clean
     assert "clean and degraded faces together" not in clean
     _, worsened = render_report(results)
-    assert "a random sample of them degraded in several ways" in worsened
+    assert "a random sample of each data set degraded in several ways" in worsened
+    assert "are not replaced by others, so n can be a little smaller" in worsened
     assert "clean and degraded faces together" in worsened
+
+
+def test_a_model_without_a_calibration_is_not_reported_as_calibrated() -> None:
+    outcomes = random_outcomes(330, "utkface", 0)
+    bare = dataclasses.replace(load_spec("default"), calibration={})
+    results = json.loads(json.dumps(score_model(bare, outcomes, "test")))
+    html, markdown = render_report(results)
+    ece = results["calibration_error"]["gender"]["after"]["ece"]
+    (line,) = [x for x in summary(results).splitlines() if "calibration error of gender" in x]
+    assert line.startswith(f"calibration error of gender: {ece:.4f} not calibrated, ")
+    assert "| output | not calibrated | by chance | n |" in markdown
+    assert "| output | group | not calibrated | by chance | n |" in markdown
+    for text in (html, markdown, summary(results)):
+        for said in ("temperature", "Gates are chosen", "gate alone answers", " after"):
+            assert said not in text.replace("certainty, after", ""), said
+    assert "The model has no gates, so it abstains from nothing" in markdown
+    assert "Label sets were not fitted: they hold" in markdown
+    assert f"calibration error {ece:.3f}." in markdown
+
+
+def test_intervals_without_bands_are_of_everyone(results: dict[str, Any]) -> None:
+    """As of a model that was fitted without exact ages: its one band is no group."""
+    cell = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 200, "reaches": False, "mean_size": 9.0}
+    level = results["coverage"]["0.9"] | {"interval_groups": {"predicted age: 1-120": cell}}
+    head = results["head"]
+    missed = {**head["groups_missed"], "0.9": {"of": 1, "missed": ["predicted age: 1-120"]}}
+    mine = results | {
+        "coverage": results["coverage"] | {"0.9": level},
+        "head": head | {"groups_missed": missed},
+    }
+    html, markdown = render_report(mine)
+    for text in (html, markdown, summary(mine)):
+        assert "1-120" not in text
+    assert "everyone (50.0% (40.0% to 60.0%), n 200)" in markdown
+    assert "1 at 90% (worst: everyone, 50.0%)" in markdown
+    assert "| everyone | 50.0%" in markdown
+
+
+def test_tables_in_nists_format_say_their_ages(results: dict[str, Any]) -> None:
+    _, markdown = render_report(results)
+    block = markdown.split("## Age estimation in NIST's format\n")[1].split("\n## ")[0]
+    assert "| labelled 18 to 30 | age MAE, years | n |" in block
+    assert "| labelled 14 to 17 | called 25 or more | n |" in block
 
 
 def test_reports_are_written_beside_the_results(

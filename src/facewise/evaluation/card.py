@@ -208,6 +208,8 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
             block = f"{title}\n\n{_table(*tables.group_table(table))}"
             (single if grouping in (*SINGLE, *own) else crossed).append(block)
     nist = [tables.nist_mae(results), tables.challenge_25(results)]
+    calibrated = "before" in tables.stages(results)
+    scaling = " before and after temperature scaling" if calibrated else " (not calibrated)"
     return {
         "worst": _table(*tables.worst(results["head"]["worst_groups"])),
         "overall": _table(*tables.overall(results)),
@@ -217,9 +219,9 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
         "missed": _table(*tables.missed(results)),
         "calibration": "\n\n".join(
             [
-                "Expected calibration error before and after temperature scaling, and what "
-                "perfectly calibrated probabilities would show by chance (for groups by the "
-                "output's own label, with labels drawn from the probabilities).",
+                f"Expected calibration error{scaling}, and what perfectly calibrated "
+                "probabilities would show by chance (for groups by the output's own label, with "
+                "labels drawn from the probabilities).",
                 _table(*tables.calibration(results)),
                 _table(*tables.calibration_by_group(results)),
             ]

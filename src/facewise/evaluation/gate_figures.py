@@ -41,9 +41,10 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
     """Curves of risk against share answered, for each attribute.
 
     By certainty, ``clean`` and ``with degraded`` are points (share answered, error), and ``chosen``
-    is the point of the certainty gate on the clean curve. ``by measure`` has a curve for each
-    quality measure, over clean and degraded faces together: ``points``, and ``chosen``, the point
-    of that gate alone, or None if there is no gate. Gates are those of ``clean``'s calibration.
+    is the point of the certainty gate on the clean curve, left out if there is no gate. ``by
+    measure`` has a curve for each quality measure, over clean and degraded faces together:
+    ``points``, and ``chosen``, the point of that gate alone, or None if there is no gate.
+    Gates are those of ``clean``'s calibration.
     """
     out: dict[str, Any] = {}
     gates = clean.calibration.certainty_gates
@@ -75,7 +76,7 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
             else gate.get("min_probability", 0.0)
         )
         answered = known & (sure[0] >= least)
-        if answered.any():
+        if gate and answered.any():
             out[name]["chosen"] = (
                 float(answered.sum() / known.sum()),
                 float(error[0][answered].mean()),

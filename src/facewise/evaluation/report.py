@@ -87,8 +87,9 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
 def _framing(results: Mapping[str, Any]) -> str:
     if "border" not in results:
         return (
-            "The data sets' pictures are cropped tightly, so each gets a grey border of "
-            f"{DETECTION_BORDER:.0%} of its width; without it, fewer faces are found."
+            f"Each picture got a grey border of {DETECTION_BORDER:.0%} of its width: without it, "
+            "fewer faces are found in pictures that are cropped to the face, as UTKFace's and "
+            "FairFace's are. For ordinary photos there is `--border 0`."
         )
     border = results["border"]
     how = f"got a grey border of {border * 100:g}% of their width" if border else "got no border"
@@ -177,10 +178,16 @@ def _read_out(matrix: Mapping[str, Any]) -> str:
 
 def _calibration(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Calibration")
+    kinds = tables.stages(results)
+    scaled = "before" in kinds
+    how = (
+        "before and after temperature scaling (one temperature per output)"
+        if scaled
+        else "of the network's own probabilities: the model is not calibrated (`--fit`)"
+    )
     page.text(
-        "Expected calibration error in 15 bins, before and after temperature scaling (one "
-        'temperature per output). "By chance" is what perfectly calibrated probabilities would '
-        "show on as many faces."
+        f"Expected calibration error in 15 bins, {how}. "
+        '"By chance" is what perfectly calibrated probabilities would show on as many faces.'
     )
     page.table(*tables.calibration(results))
     for name, row in results["calibration_error"].items():
@@ -188,11 +195,13 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
         page.plot(
             f"reliability-{name.replace('_', '-')}",
             plots.reliability(
-                {kind: row[kind]["points"] for kind in ("before", "after")}, f"reliability: {title}"
+                {said: row[kind]["points"] for kind, said in kinds.items()},
+                f"reliability: {title}",
             ),
             f"Reliability of {title}: stated probability against the share of right answers; "
-            f"calibration error {row['before']['ece']:.3f} before temperature scaling, "
-            f"{row['after']['ece']:.3f} after.",
+            "calibration error "
+            + (f"{row['before']['ece']:.3f} before temperature scaling, " if scaled else "")
+            + f"{row['after']['ece']:.3f}{' after' if scaled else ''}.",
         )
     page.heading("Calibration error by group", 3)
     page.text(
@@ -209,7 +218,8 @@ def _calibration(page: Report, results: Mapping[str, Any]) -> None:
             page.plot(
                 f"reliability-{name}-by-{grouping}".replace("_", "-").replace(" ", "-"),
                 plots.reliability(curves, f"reliability: {title}, by {grouping}"),
-                f"Reliability of {title} after temperature scaling, by {grouping}, in five bins; "
+                f"Reliability of {title}{' after temperature scaling' if scaled else ''}, by "
+                f"{grouping}, in five bins; "
                 f"only bins of {MIN_BIN} faces or more are drawn.",
             )
 
@@ -239,8 +249,8 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
         "group that is here at several levels, or far below one, the model is overconfident."
     )
     page.table(*tables.missed(results))
-    groups = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
-    if groups:
+    cells = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
+    if groups := {tables.group_name(group): f for group, f in cells.items()}:
         page.plot(
             "coverage-by-group",
             plots.intervals(
@@ -278,6 +288,11 @@ def _how_fitted(calibration: Mapping[str, Any]) -> str:
             "Age intervals are the central intervals of the model's own distribution. They were "
             "not fitted to exact ages, so only this table shows how often they hold."
         )
+    if not calibration.get("label_sets"):
+        said.append(
+            "Label sets were not fitted: they hold the most probable labels that together "
+            "reach the level."
+        )
     said.append(
         'The "plain" columns show split conformal prediction with one threshold for everybody, '
         "where that can be fitted. Where only an age group is known, an interval counts as "
@@ -290,16 +305,21 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Abstention")
     degraded = len(results["abstention"]) > 1
     sample = (
-        ", and a random sample of them degraded in several ways"
+        ", and a random sample of each data set degraded in several ways (`--degraded`; those left "
+        "out on purpose or unreadable are not replaced by others, so n can be a little smaller)"
         if degraded
         else "; none was degraded on purpose (`--degraded`)"
     )
+    gates = (
+        "Gates are chosen on val, from curves of error against the share answered."
+        if results["calibration"].get("gates")
+        else "The model has no gates, so it abstains from nothing (`--fit` chooses them)."
+    )
     page.text(
-        "Gates are chosen on val, from curves of error against the share answered. The table has "
-        f"all clean faces of {results['split']}{sample}. The error on answered degraded faces is "
-        "divided by the error on answered clean faces, with each face compared to its own data "
-        "set. Where only an age group is known, its middle stands for the age. The 95 % intervals "
-        "are from a bootstrap over the degraded faces; fewer than "
+        f"{gates} The table has all clean faces of {results['split']}{sample}. The error on "
+        "answered degraded faces is divided by the error on answered clean faces, with each face "
+        "compared to its own data set. Where only an age group is known, its middle stands for the "
+        "age. The 95 % intervals are from a bootstrap over the degraded faces; fewer than "
         f"{MIN_ANSWERED} answers get no ratio."
     )
     page.table(*tables.abstention(results))

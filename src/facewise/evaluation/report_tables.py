@@ -184,7 +184,10 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     out: list[Row] = []
     for level, row in results["coverage"].items():
         for label, groups in _judged(row).items():
-            names = [f"{escaped(g)} ({cell('', f)}, n {f['n']})" for g, f in below(groups).items()]
+            names = [
+                f"{escaped(group_name(g))} ({cell('', f)}, n {f['n']})"
+                for g, f in below(groups).items()
+            ]
             count = f"{len(names)} of {len(groups)}"
             out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
     return ["level", "output", "undercovered groups", "which"], out
@@ -200,7 +203,7 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
             said = f"{len(under) or 'none'} at {float(level):.0%}"
             if under:
                 least, figure = min(under.items(), key=lambda item: item[1]["value"])
-                said += f" (worst: {escaped(least)}, {number('', figure['value'])})"
+                said += f" (worst: {escaped(group_name(least))}, {number('', figure['value'])})"
             found.setdefault(label, []).append(said)
             judged[label] = len(groups)
     return [
@@ -220,6 +223,11 @@ def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {label: groups for label, groups in parts.items() if groups}
 
 
+def group_name(group: str) -> str:
+    """A group of the coverage tables as it is shown: intervals without bands have one for all."""
+    return "everyone" if group == "predicted age: 1-120" else group
+
+
 def below(groups: Mapping[str, Any]) -> dict[str, Any]:
     """The judged groups whose 95 % interval of coverage lies below the level."""
     return {group: figure for group, figure in groups.items() if not figure["reaches"]}
@@ -227,17 +235,26 @@ def below(groups: Mapping[str, Any]) -> dict[str, Any]:
 
 def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """Expected calibration error of each output: before and after temperature, and by chance."""
+    kinds = stages(results)
     rows: list[Row] = [
         [
             OUTPUTS.get(name, name),
-            f"{r['before']['ece']:.4f}",
-            f"{r['after']['ece']:.4f}",
+            *(f"{r[kind]['ece']:.4f}" for kind in kinds),
             _by_chance(r),
             r["n"],
         ]
         for name, r in results["calibration_error"].items()
     ]
-    return ["output", "before", "after", "by chance", "n"], rows
+    return ["output", *kinds.values(), "by chance", "n"], rows
+
+
+def stages(results: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of a calibration error to the words for them: for a model without temperatures, before
+    and after are the same.
+    """
+    if results["calibration"].get("temperatures"):
+        return {"before": "before", "after": "after"}
+    return {"after": "not calibrated"}
 
 
 def _by_chance(row: Mapping[str, Any]) -> str:
@@ -248,13 +265,14 @@ def _by_chance(row: Mapping[str, Any]) -> str:
 def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """Expected calibration error of each reported group, the worst first."""
     rows: list[tuple[float, Row]] = []
+    kinds = stages(results)
     for name, outputs in results["calibration_error"].items():
         for group, r in outputs.get("groups", {}).items():
             line: Row = [OUTPUTS.get(name, name), escaped(group)]
-            line += [f"{r['before']:.4f}", f"{r['after']:.4f}", _by_chance(r), r["n"]]
+            line += [*(f"{r[kind]:.4f}" for kind in kinds), _by_chance(r), r["n"]]
             rows.append((r["after"], line))
     rows.sort(key=lambda row: -row[0])
-    header = ["output", "group", "before", "after", "by chance", "n"]
+    header = ["output", "group", *kinds.values(), "by chance", "n"]
     return header, [row for _, row in rows]
 
 
@@ -318,7 +336,7 @@ def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         [group, cell("age_mae_years", f), f["n"]]
         for group, f in results["nist"].get("mae_18_to_30", {}).items()
     ]
-    return ["group", "age MAE, years", "n"], rows
+    return ["labelled 18 to 30", "age MAE, years", "n"], rows
 
 
 def challenge_25(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:

@@ -29,7 +29,14 @@ from facewise.evaluation.groups import (
 from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.reliability import calibration_errors
-from facewise.evaluation.report_tables import below, by_column, cell, number
+from facewise.evaluation.report_tables import (
+    below,
+    by_column,
+    cell,
+    group_name,
+    number,
+    stages,
+)
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
@@ -340,12 +347,13 @@ def summary(results: Mapping[str, Any]) -> str:
                 else top["label_groups_missed"][level][name.removesuffix("_sets")]
             )
             if missed["of"]:
-                names = "; ".join(missed["missed"]) or "none"
+                names = "; ".join(map(group_name, missed["missed"])) or "none"
                 count = f"{len(missed['missed'])} of {missed['of']}"
                 lines.append(f"  groups whose 95 % interval lies below it: {count}: {names}")
     lines += [
-        f"calibration error of {name}: {row['before']:.4f} before, {row['after']:.4f} after, "
-        f"{row['by_chance']:.4f} by chance"
+        f"calibration error of {name}: "
+        + "".join(f"{row[kind]:.4f} {said}, " for kind, said in stages(results).items())
+        + f"{row['by_chance']:.4f} by chance"
         for name, row in top["calibration_error"].items()
     ]
     shares = ", ".join(
