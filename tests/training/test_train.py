@@ -63,6 +63,24 @@ def finished(cache: FaceCache, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run(cache, tmp_path_factory.mktemp("runs"))
 
 
+def test_an_epoch_is_logged_in_words(
+    cache: FaceCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "facewise")
+    run(cache, tmp_path, minutes=0.0)
+    ((row,), (said,)) = (
+        log_of(tmp_path / "tiny"),
+        [text for text in caplog.messages if text.startswith("epoch 1")],
+    )
+    assert said.startswith(f"epoch 1: loss {float(row['train_loss']):.3f}, ")
+    assert f"on val, csv: mean age error {float(row['csv_mae']):.2f} years, " in said
+    assert f"gender {float(row['csv_gender']):.1%}" in said
+    assert said.endswith(
+        f"score {float(row['headline']):.2f} (lower is better; the best epoch is kept)"
+    )
+    assert "{" not in said
+
+
 def test_a_run_leaves_a_log_a_curve_and_checkpoints(finished: Path) -> None:
     rows = log_of(finished)
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -321,6 +339,27 @@ def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> No
         cli.train.train(config=config, **where)
 
 
+def test_the_documented_example_trains_on_splits_of_a_list(pictures: Path, tmp_path: Path) -> None:
+    """``mine.toml`` as it is in the documentation, but for the number of epochs."""
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    text = page.split("```toml\n")[1].split("```")[0]
+    config, listing, splits = (tmp_path / name for name in ("mine.toml", "faces.csv", "s.csv"))
+    assert "epochs = 30\n" in text
+    config.write_text(text.replace("epochs = 30\n", "epochs = 1\n"))
+    faces = sorted((pictures / "faces").glob("*.webp"))
+    listing.write_text(
+        "\n".join(["path,age", *(f"{path},{20 + i}" for i, path in enumerate(faces))])
+    )
+    where: Any = {"data": listing, "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+    with pytest.raises(OptionError, match="or name a list of splits with --splits"):
+        cli.train.train(config=config, **where)
+    dealt = [f"{path.name},{'val' if i < 3 else 'train'}," for i, path in enumerate(faces)]
+    splits.write_text("\n".join(["file,split,duplicate_group", *dealt]))
+    cli.train.train(config=config, split_list=splits, workers=0, threads=1, **where)
+    assert [row["epoch"] for row in log_of(tmp_path / "runs/mine")] == ["1"]
+    assert len(open_cache(tmp_path / "cache").rows("val")) == 3
+
+
 def test_training_can_start_from_an_export(
     cache: FaceCache, finished: Path, tmp_path: Path
 ) -> None:
@@ -377,6 +416,9 @@ def test_another_seed_is_another_run() -> None:
     [
         ("[optim]\nlearning_rate = 1", "optim.learning_rate is unknown; known are batch_norm, ba"),
         ("optimiser = 1", "toml: optimiser is unknown; known are augment, datasets, loss, name, n"),
+        ("init = 'random'", "init is unknown: init belongs in the table [network]"),
+        ("[optim]\nlr_head = 1\ninit = 'random'", "optim.init is unknown: init belongs in the ta"),
+        ("[optim]\ndatasets = ['csv']", "datasets belongs above the first table"),
         ("network = 3", "network must be a table of options, not 3"),
         ("[optim]\nepochs = '8'", "optim.epochs must be a valid integer, not '8'"),
         ("[optim]\nepochs = 8.0", "optim.epochs must be a valid integer, not 8.0"),

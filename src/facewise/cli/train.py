@@ -38,6 +38,14 @@ def train(
             envvar="FACEWISE_DATA", help="Folder of the data sets, or a CSV of path and labels."
         ),
     ] = Path("../shared/data"),
+    split_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--splits",
+            help="CSV with columns file (or path) and split, as written by facewise dedupe; "
+            "replaces the data's own splits.",
+        ),
+    ] = None,
     cache: Annotated[Path, typer.Option(help=CACHE_HELP)] = CACHE,
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     workers: Annotated[
@@ -54,6 +62,7 @@ def train(
     """Train a model, or resume its run."""
     _need_extra()
     from facewise.data_folder import read_folder
+    from facewise.evaluation.data import with_splits
     from facewise.training.cache import build_cache, fingerprint
     from facewise.training.checks import check_run, check_samples, check_splits
     from facewise.training.config import load_config
@@ -62,6 +71,8 @@ def train(
     logging.getLogger("facewise").setLevel(logging.INFO)
     settings = load_config(config, seed=seed)
     sets = read_folder(data)
+    if split_list is not None:
+        sets = with_splits(sets, split_list)
     for data_set in sets:
         for name, reason in data_set.skipped:
             logging.getLogger("facewise").info("skipped %s: %s", name, reason)

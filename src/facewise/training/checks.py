@@ -143,7 +143,8 @@ def check_splits(sets: Iterable[DataSet], wanted: Iterable[str]) -> None:
             if name == "csv":
                 raise OptionError(
                     "no picture of a CSV is in the split train, or none in val: pass the CSV as "
-                    "--data, and give it a column split (`facewise dedupe` writes splits)"
+                    "--data, and give it a column split, or name a list of splits with --splits "
+                    "(`facewise dedupe` writes one)"
                 )
             raise OptionError(
                 f"no face of {name} is in the split train, or none in val: put utkface_splits.csv "

@@ -174,7 +174,12 @@ def _problem(error: ErrorDetails) -> str:
     *sections, option = (part for part in error["loc"] if isinstance(part, str))
     name = ".".join([*sections, option])
     if error["type"] == "unexpected_keyword_argument":
-        known = dataclasses.asdict(TrainConfig(name=""))
+        whole = known = dataclasses.asdict(TrainConfig(name=""))
+        for table, options in whole.items():
+            if isinstance(options, dict) and option in options:
+                return f"{name} is unknown: {option} belongs in the table [{table}]"
+        if option in whole:
+            return f"{name} is unknown: {option} belongs above the first table"
         for section in sections:
             known = known[section]
         return f"{name} is unknown; known are {', '.join(sorted(known))}"

@@ -6,6 +6,9 @@ age 33.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +16,16 @@ from facewise.labels import ages_to_fairface_groups, expected_age, range_groups
 from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.training.cache import FaceCache
 from facewise.types import FloatArray
+
+_WORDS: Final = {
+    "mae": "mean age error {:.2f} years",
+    "cs5": "within 5 years {:.1%}",
+    "ages": "age groups {:.1%}",
+    "ages_within_one": "within one group {:.1%}",
+    "gender": "gender {:.1%}",
+    "ethnicity": "ethnicity {:.1%}",
+}
+"""The figures of a data set, for people."""
 
 
 def score(
@@ -71,3 +84,17 @@ def headline(figures: dict[str, float]) -> float:
         if name.endswith(("gender", "ethnicity", "_ages")):
             value += (1 - figure) * 100 / 5 / 2
     return value
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """An epoch's row of ``log.csv`` for people: loss and speed, figures on val, the headline."""
+    said: dict[str, list[str]] = {}
+    for name, figure in figures.items():
+        dataset, _, kind = name.partition("_")
+        if kind in _WORDS:
+            said.setdefault(dataset, []).append(_WORDS[kind].format(figure))
+    on_val = "; ".join(f"{dataset}: {', '.join(words)}" for dataset, words in said.items())
+    return (
+        f"loss {figures['train_loss']:.3f}, {figures['images_per_second']:.0f} images/s; on val, "
+        f"{on_val}; score {figures['headline']:.2f} (lower is better; the best epoch is kept)"
+    )

@@ -46,7 +46,7 @@ from facewise.training.network import (
 )
 from facewise.training.precision import autocast
 from facewise.training.renorm import add_batch_norm, folded_state
-from facewise.training.score import headline, score
+from facewise.training.score import headline, in_words, score
 from facewise.types import FloatArray
 
 log = logging.getLogger("facewise")
@@ -234,7 +234,7 @@ def train(
         figures |= evaluate(kept, cache, config, val_rows)
         figures["headline"] = headline(figures)
         _log_row(folder / "log.csv", {"epoch": epoch + 1, **figures})
-        log.info("epoch %d %s", epoch + 1, {k: round(v, 4) for k, v in figures.items()})
+        log.info("epoch %d: %s", epoch + 1, in_words(figures))
         if figures["headline"] < best + TIE:
             best = min(best, figures["headline"])
             _save(folder / "best.pt", {"model": kept.state_dict(), "figures": figures})
