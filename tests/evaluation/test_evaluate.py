@@ -243,7 +243,8 @@ def test_a_version_that_none_follows_is_said_before_anything_is_scored(
         *("--model", tmp_path / "own.json", "--data", tmp_path / "faces.csv", "--fit"),
         *("--store", tmp_path / "store", "--out", tmp_path / "out"),
     )
-    for calibration in (spec["calibration"], {}):  # the first one needs a version, too
+    calibrations: list[dict[str, Any]] = [spec["calibration"], {}]
+    for calibration in calibrations:  # the first one needs a version, too
         (tmp_path / "own.json").write_text(json.dumps(spec | {"calibration": calibration}))
         with pytest.raises(OptionError, match=r"own.json: no version follows '1.2.3'"):
             run(*options)
