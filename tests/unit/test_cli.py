@@ -112,6 +112,8 @@ def test_table(pictures: Path) -> None:
     assert "apparent age (90 %)" in text, "of what lies between the two"
     other = spawn("predict", pictures / "astronaut.jpg", "--threads", "1", "--coverage", "0.8")
     assert b"apparent age (80 %)" in other.stdout
+    unfitted = spawn("predict", pictures / "astronaut.jpg", "--model", "fairface-only")
+    assert b"apparent age (90 %, not fitted)" in unfitted.stdout
 
 
 def test_an_address_of_the_web_has_to_be_fetched_first() -> None:

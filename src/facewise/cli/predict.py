@@ -100,7 +100,8 @@ def predict(
             continue
         faces += len(predictions)
         _log(name, photo, predictions, timings)
-        _print(name, photo, predictions, as_json=as_json, vector=vector)
+        fitted = bool(analyzer.calibration.interval_thresholds)
+        _print(name, photo, predictions, as_json=as_json, vector=vector, fitted=fitted)
         if drawing is not None and not _save(name, photo, predictions, drawing):
             failed += 1
     raise typer.Exit(int(Exit.FAILED if failed else Exit.NO_FACE if not faces else Exit.OK))
@@ -148,6 +149,7 @@ def _print(
     *,
     as_json: bool,
     vector: bool,
+    fitted: bool,
 ) -> None:
     if as_json:
         line: dict[str, Any] = {
@@ -168,7 +170,7 @@ def _print(
         console.width = _WIDE
     count = {0: "no face", 1: "1 face"}.get(len(predictions), f"{len(predictions)} faces")
     console.print(f"[bold]{escape(printable(name))}[/]: {count}", soft_wrap=True)
-    rows = _rows(predictions)
+    rows = _rows(predictions, fitted=fitted)
     if rows:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in rows[0]:
@@ -184,15 +186,21 @@ def _print(
     sys.stdout.flush()
 
 
-def _rows(predictions: tuple[Prediction, ...]) -> list[dict[str, str]]:
-    """Cells by column, one row per face; attributes that are off have no column."""
+def _rows(predictions: tuple[Prediction, ...], *, fitted: bool) -> list[dict[str, str]]:
+    """Cells by column, one row per face; attributes that are off have no column.
+
+    Args:
+        predictions: of one photo.
+        fitted: whether age intervals were fitted to hold their level.
+    """
     rows = []
     for number, p in enumerate(predictions, start=1):
         left, top, right, bottom = (f"{v:.0f}" for v in p.face.bbox)
         row = {"#": str(number), "box": f"{left},{top} to {right},{bottom}"}
         if p.age_years is not None and p.age_interval_years is not None:
             first, last = p.age_interval_years
-            age = f"apparent age ({p.coverage * 100:g} %)"  # the interval's coverage
+            # The interval's coverage.
+            age = f"apparent age ({p.coverage * 100:g} %{'' if fitted else ', not fitted'})"
             row[age] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
