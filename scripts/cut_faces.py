@@ -8,20 +8,17 @@ that a share of their box lies outside the picture. The whole face is the compar
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from val_photos import arguments, val_photos, write
 
 from facewise.analyzer import Analyzer
-from facewise.data_folder import read_folder
 from facewise.datasets import Sample
 from facewise.images import load_photo
 from facewise.labels import GENDER_LABELS
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import nearest_to_centre
 from facewise.types import FloatArray, ImageArray, Prediction
 
 SHARES = (0.2, 0.3, 0.4, 0.5)
@@ -88,35 +85,25 @@ def markdown(result: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--faces", type=int, default=250, help="of each data set, spread over it")
-    args = parser.parse_args()
+    args = arguments(__doc__ or "", faces=250)
     analyzer = Analyzer(threads=1, attributes=("age", "gender"))
     rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for data_set in read_folder(args.data):
-        val = [s for s in data_set.samples if s.split == "val"]
-        for sample in val[:: max(1, len(val) // args.faces)]:
-            photo = load_photo(add_border(load_photo(data_set.read(sample)).rgb)[0])
-            usual = nearest_to_centre(analyzer.detector.detect(photo), photo)
-            if usual is None:
-                continue
-            for kind, rgb in pictures(photo.rgb, usual.bbox):
-                cut = load_photo(np.ascontiguousarray(rgb))
-                face = nearest_to_centre(analyzer.detector.detect(cut), cut)
-                answers = analyzer.analyze_faces(cut, [face] if face is not None else [])
-                rows.setdefault(kind, []).append(row(next(iter(answers), None), sample))
+    for _, sample, photo in val_photos(args.data, args.faces):
+        usual = nearest_to_centre(analyzer.detector.detect(photo), photo)
+        if usual is None:
+            continue
+        for kind, rgb in pictures(photo.rgb, usual.bbox):
+            cut = load_photo(np.ascontiguousarray(rgb))
+            face = nearest_to_centre(analyzer.detector.detect(cut), cut)
+            answers = analyzer.analyze_faces(cut, [face] if face is not None else [])
+            rows.setdefault(kind, []).append(row(next(iter(answers), None), sample))
     # Whole first, then side by side.
     order = sorted(rows, key=lambda kind: (kind != WHOLE, kind[0]))
     result = {
         side if share == 0 else f"{share:.0%}, {side}": summary(rows[side, share])
         for side, share in order
     }
-    (args.out / "cut-faces.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (args.out / "cut-faces.md").write_text(text)
-    print(text)
+    write(args.out, "cut-faces", result, markdown(result))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,15 @@ are compared with those of the detection, answers with the labels.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from val_photos import arguments, val_photos, write
 
 from facewise.analyzer import Analyzer
 from facewise.boxes import scaled
-from facewise.data_folder import read_folder
-from facewise.images import load_photo
 from facewise.labels import GENDER_LABELS
-from facewise.protocol import add_border, nearest_to_centre
+from facewise.protocol import nearest_to_centre
 from facewise.types import Face, FloatArray, Photo, Prediction
 
 SCALES, SHIFTS = (0.8, 1.0, 1.25, 1.5, 2.0), (0.0, 0.1, 0.2)
@@ -98,25 +94,14 @@ def markdown(result: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--faces", type=int, help="of each data set, spread over it; default: all")
-    args = parser.parse_args()
+    args = arguments(__doc__ or "")
     analyzer = Analyzer(threads=1, attributes=("age", "gender"))
     rows: dict[str, list[dict[str, Any]]] = {}
-    for data_set in read_folder(args.data):
-        val = [s for s in data_set.samples if s.split == "val"]
-        val = val[:: max(1, len(val) // (args.faces or len(val)))]
-        for seed, sample in enumerate(val):
-            photo = load_photo(add_border(load_photo(data_set.read(sample)).rgb)[0])
-            for kind, one in measure(analyzer, photo, sample, seed).items():
-                rows.setdefault(kind, []).append(one)
+    for seed, sample, photo in val_photos(args.data, args.faces):
+        for kind, one in measure(analyzer, photo, sample, seed).items():
+            rows.setdefault(kind, []).append(one)
     result = {kind: summary(some) for kind, some in rows.items()}
-    (args.out / "given-boxes.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (args.out / "given-boxes.md").write_text(text)
-    print(text)
+    write(args.out, "given-boxes", result, markdown(result))
 
 
 if __name__ == "__main__":
