@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,29 @@ def shared_data() -> Path:
 def analyzer() -> Analyzer:
     """One analyzer with the shipped weights, one thread."""
     return Analyzer(threads=1)
+
+
+Close = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="session")
+def closed() -> Close:
+    """Copy a JSON schema so that it refuses fields it does not name.
+
+    The published ones accept them, because later releases may add some; ours must all be named.
+    """
+
+    def close(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [close(inner) for inner in schema]
+        if not isinstance(schema, dict):
+            return schema
+        copy = {name: close(inner) for name, inner in schema.items()}
+        if "properties" in copy and copy.get("type") == "object":
+            copy.setdefault("additionalProperties", False)
+        return copy
+
+    return close
 
 
 @pytest.fixture

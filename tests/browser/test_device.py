@@ -193,6 +193,21 @@ def test_the_engine_in_ones_own_page(
         page.close()
 
 
+def test_what_the_folder_was_built_without_is_off(visit: Visit) -> None:
+    page, _ = visit()
+    refused: list[str] = page.evaluate(
+        """async () => {
+            const engine = await import(new URL("static/engine-device.js", document.baseURI));
+            await engine.describe();
+            const canvas = new OffscreenCanvas(64, 64);
+            canvas.getContext("2d");
+            const ask = engine.analyze(await canvas.convertToBlob(), {attributes: ["ethnicity"]});
+            return ask.then(() => [], (error) => [error.code, error.detail]);
+        }"""
+    )
+    assert refused == ["invalid_option", "attributes can be age, gender, not ethnicity."]
+
+
 def test_isolation_gives_threads(visit: Visit) -> None:
     page, _ = visit(ISOLATION)
     assert page.evaluate("crossOriginIsolated") is True
@@ -413,6 +428,31 @@ def test_no_photo_is_sent_while_the_models_come(
     page.set_input_files("#files", PORTRAIT)
     expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1", "1"])
     assert sent.count("POST") == 1
+    context.close()
+
+
+def test_a_refusal_that_comes_late_asks_for_no_key(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """The key was withdrawn, and the box ticked before the server said so."""
+    server = start_server(device_folder=build.device)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    held: list[Any] = []
+    page.route("**/v1/analyze?*", lambda route: held.append(route))
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    with page.expect_request("**/v1/analyze?*"):
+        page.set_input_files("#files", PORTRAIT)
+    page.check("#on-device")
+    page.locator("#privacy", has_text="not sent anywhere").wait_for()
+    problem = {"code": "unauthorized", "title": "An API key is needed", "detail": "Ask for one."}
+    held[0].fulfill(status=401, json=problem)
+    page.get_by_role("heading", name="An API key is needed").wait_for()
+    assert page.locator("#key-form").is_hidden()
+    page.locator("#message").get_by_role("button", name="Try again").click()
+    page.wait_for_selector(".card")
     context.close()
 
 

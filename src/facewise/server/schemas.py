@@ -15,10 +15,15 @@ MORE_FACES: Final = "whether smaller faces were left out, past limits.max_faces 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+def _open(schema: dict[str, Any]) -> None:
+    """Let clients that validate answers accept fields of later releases, as docs/api.md promises."""
+    schema.pop("additionalProperties", None)
+
+
 class Strict(BaseModel):
     """Nothing but the fields below."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_open)
 
 
 class Model(Strict):

@@ -138,7 +138,8 @@ async function analyze(photo) {
       ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed in the meantime: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
     photo.error.isFinal = /^(image_|not_an_image|unsupported_)/.test(error.code ?? "");
-    if (error.code === "unauthorized") askForKey();
+    // The answer may come after the box was ticked: then there is no server to give a key to.
+    if (error.code === "unauthorized" && engine.setKey) askForKey();
   }
 }
 
@@ -415,7 +416,7 @@ async function switchEngine() {
     use(await device.describe({ onProgress: renderLoading, within: server }));
     engine = device;
     announce("Photos stay on this device from now on.");
-    const kept = state.photos.filter((photo) => photo.error?.code === "kept_back");
+    const kept = state.photos.filter((photo) => ["kept_back", "unauthorized"].includes(photo.error?.code));
     if (kept.length) retry(kept);
   } catch (error) {
     trouble(error.title ?? "The models could not be loaded", `${error.detail ?? "Check that you are online, then try again."} Until then photos are neither analysed nor sent.`, changeEngine);

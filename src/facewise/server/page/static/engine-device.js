@@ -82,6 +82,9 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
 
 /** Analyse a file or an ImageBitmap, which is used up; describe() must have come first. */
 export async function analyze(source, { attributes = null, signal = null, years = true, coverage = null } = {}) {
+  // As the server does: whoever built the folder, or runs the server, decides what is shown.
+  const off = (attributes ?? []).filter((name) => !usual.attributes.includes(name));
+  if (off.length) throw new EngineError("invalid_option", "That is off here", `attributes can be ${usual.attributes.join(", ")}, not ${off.join(", ")}.`);
   const options = { attributes: attributes ?? usual.attributes, coverage: coverage ?? usual.coverage, years };
   // Without colour profiles, as in the worker's decoder.
   const canvas = source instanceof Blob && (await upright(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
