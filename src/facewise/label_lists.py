@@ -97,6 +97,11 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
         if path in required and path not in columns and others:
             columns[path] = columns.pop(others[0])
     if missing := [name for name in dict.fromkeys(required) if name not in columns]:
+        if any(re.search(r"\.[a-z]{3,4}$", name.lower()) for name in names):  # a picture's name
+            raise OptionError(
+                f"{source} has no line of column names: put one at its top, with "
+                f"{', '.join(missing)} among them"
+            )
         raise OptionError(
             f"{source} lacks the columns {', '.join(missing)}: its columns are "
             f"{', '.join(names) or 'none'}"

@@ -425,6 +425,9 @@ def test_path_and_file_stand_for_each_other(tmp_path: Path) -> None:
     listing.write_text("")
     with pytest.raises(OptionError, match="lacks the columns path: its columns are none"):
         read_csv(listing)
+    listing.write_text("photos/1.JPEG,30,male\n")
+    with pytest.raises(OptionError, match="has no line of column names: put one at its"):
+        read_csv(listing)
 
 
 def test_columns_go_by_any_case_and_by_fairfaces_names(

@@ -16,7 +16,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def _open(schema: dict[str, Any]) -> None:
-    """Let clients that validate answers accept fields of later releases, as docs/api.md promises."""
+    """Let clients that validate answers accept the fields of later releases (docs/api.md)."""
     schema.pop("additionalProperties", None)
 
 
