@@ -35,8 +35,9 @@ import numpy as np
 import run
 
 from facewise.calibration import Calibration
-from facewise.data_folder import read_folder
-from facewise.datasets import DataSet, Sample
+from facewise.data.folder import read_folder
+from facewise.data.sets import DataSet, Sample
+from facewise.data.tight_crops import add_border
 from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.metrics import figures
 from facewise.evaluation.outcomes import Outcomes, _columns, _labels, _todo
@@ -44,7 +45,6 @@ from facewise.evaluation.results import write_results
 from facewise.evaluation.scoring import Scored
 from facewise.images import load_photo
 from facewise.labels import AGES, GENDER_LABELS
-from facewise.protocol import add_border
 from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))

@@ -33,9 +33,9 @@ import cost
 import numpy as np
 import run
 
-from facewise.datasets import read_fairface
+from facewise.data.sets import read_fairface
+from facewise.data.tight_crops import add_border
 from facewise.images import load_photo
-from facewise.protocol import add_border
 from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))

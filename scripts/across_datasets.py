@@ -23,7 +23,7 @@ import torch
 from sweep_frozen import RECIPE, features, train_head
 from torch import Tensor
 
-from facewise.datasets import DataSetName
+from facewise.data.sets import DataSetName
 from facewise.evaluation.report_tables import cell, name_of
 from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, open_cache

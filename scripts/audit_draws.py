@@ -39,7 +39,7 @@ from facewise.audit.prevalence import (
     same_picture,
 )
 from facewise.calibration import Calibration
-from facewise.data_folder import read_folder
+from facewise.data.folder import read_folder
 from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.models import load_spec

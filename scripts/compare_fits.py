@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, Calibration, age_band, apply_temperature
-from facewise.data_folder import read_folder
+from facewise.data.folder import read_folder
 from facewise.evaluation.coverage import thresholds
 from facewise.evaluation.data import read_exclusions
 from facewise.evaluation.fit import faces_of, fit_temperature

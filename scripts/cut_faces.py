@@ -15,10 +15,10 @@ import numpy as np
 from val_photos import arguments, val_photos, write
 
 from facewise.analyzer import Analyzer
-from facewise.datasets import Sample
+from facewise.data.sets import Sample
+from facewise.data.tight_crops import nearest_to_centre
 from facewise.images import load_photo
 from facewise.labels import GENDER_LABELS
-from facewise.protocol import nearest_to_centre
 from facewise.types import FloatArray, ImageArray, Prediction
 
 SHARES = (0.2, 0.3, 0.4, 0.5)

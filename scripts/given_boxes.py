@@ -16,8 +16,8 @@ from val_photos import arguments, val_photos, write
 
 from facewise.analyzer import Analyzer
 from facewise.boxes import scaled
+from facewise.data.tight_crops import nearest_to_centre
 from facewise.labels import GENDER_LABELS
-from facewise.protocol import nearest_to_centre
 from facewise.types import Face, FloatArray, Photo, Prediction
 
 SCALES, SHIFTS = (0.8, 1.0, 1.25, 1.5, 2.0), (0.0, 0.1, 0.2)

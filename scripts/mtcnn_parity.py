@@ -26,7 +26,7 @@ from marks import between
 from PIL import Image
 
 from facewise.boxes import box_overlap
-from facewise.datasets import read_fairface
+from facewise.data.sets import read_fairface
 from facewise.images import load_photo
 from facewise.mtcnn import MTCNN
 from facewise.types import ImageArray, Photo

@@ -33,10 +33,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from facewise.data.tight_crops import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.models import load_spec
 from facewise.mtcnn import MTCNN
 from facewise.portrait import Portrait, mirror_face, mirror_photo
-from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.reporting.report import markdown_table
 from facewise.resample import AreaSource
 from facewise.training.cache import FaceCache, open_cache

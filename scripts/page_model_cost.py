@@ -25,12 +25,12 @@ from PIL import Image
 
 from facewise.align import crop_faces
 from facewise.attributes import AttributeModel
-from facewise.datasets import read_fairface, read_utkface
+from facewise.data.sets import read_fairface, read_utkface
+from facewise.data.tight_crops import add_border, nearest_to_centre
 from facewise.labels import ETHNICITY, FAIRFACE_AGE_GROUPS, GENDER, ages_to_fairface_groups
 from facewise.labels import expected_age as mean_age
 from facewise.models import load_spec, read_spec
 from facewise.mtcnn import MTCNN
-from facewise.protocol import add_border, nearest_to_centre
 from facewise.types import Photo
 
 ROOT = Path(__file__).parents[1]

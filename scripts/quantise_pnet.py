@@ -28,10 +28,10 @@ from onnxruntime.quantization import (
 )
 
 from facewise import MTCNN, Photo
-from facewise.datasets import read_fairface
+from facewise.data.sets import read_fairface
+from facewise.data.tight_crops import add_border
 from facewise.images import load_photo
 from facewise.models import WEIGHTS_FOLDER, import_onnxruntime
-from facewise.protocol import add_border
 from facewise.types import FloatArray
 
 ROOT = Path(__file__).parents[1]

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from facewise.data_folder import read_folder
-from facewise.datasets import Sample
+from facewise.data.folder import read_folder
+from facewise.data.sets import Sample
+from facewise.data.tight_crops import add_border
 from facewise.images import load_photo
-from facewise.protocol import add_border
 from facewise.types import Photo
 
 

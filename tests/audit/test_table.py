@@ -20,7 +20,8 @@ from facewise.audit.report import make_report
 from facewise.audit.table import COLUMNS, read_faces
 from facewise.batch.schema import arrow_schema
 from facewise.errors import TableError
-from facewise.reporting.confusions import LABELS, Confusions
+from facewise.labels import LABELS
+from facewise.reporting.confusions import Confusions
 
 GROUP = 18_000  # a multiple of the cycle of 6 below, and more than a batch
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.annotated import MANIFEST
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
 from facewise.batch.run import Summary
@@ -30,7 +31,6 @@ from facewise.batch.table import TableFolder
 from facewise.batch.thumbs import make_sheet
 from facewise.errors import OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
-from facewise.parts import MANIFEST
 
 from .conftest import Command
 

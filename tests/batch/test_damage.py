@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.annotated import MANIFEST
 from facewise.batch import picture_tables, retry, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
@@ -25,7 +26,9 @@ from facewise.batch.sources import list_items
 from facewise.batch.table import PLAN, TableFolder, part_name
 from facewise.batch.watch import Watch
 from facewise.batch.work import Annotator
-from facewise.datasets import read_pictures
+from facewise.data.sets import read_pictures
+from facewise.data.tars import SPARSE
+from facewise.data.walk import SPECIAL, Skipped
 from facewise.errors import (
     CorruptImageError,
     ImageNotFoundError,
@@ -34,9 +37,6 @@ from facewise.errors import (
     SourceError,
     TableError,
 )
-from facewise.folders import SPECIAL, Skipped
-from facewise.parts import MANIFEST
-from facewise.tars import SPARSE
 
 from .conftest import Command
 

@@ -31,8 +31,8 @@ from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.sources import list_items
 from facewise.batch.table import PLAN, TableFolder
 from facewise.batch.work import Annotator
+from facewise.data.walk import Skipped, walk
 from facewise.errors import FacewiseError, OptionError, SourceError, TableError
-from facewise.folders import Skipped, walk
 
 AGE = Job(attributes=("age",), shard_size=2)
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from facewise.cli import app
-from facewise.datasets import read_csv, samples_hash
+from facewise.data.sets import read_csv, samples_hash
 from facewise.errors import OptionError
 from facewise.evaluation.card import _analyses
 from facewise.evaluation.data import read_data

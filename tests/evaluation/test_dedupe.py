@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from facewise.cli import app
-from facewise.datasets import read_pictures
+from facewise.data.sets import read_pictures
 from facewise.errors import OptionError
 from facewise.evaluation import dedupe
 from facewise.evaluation.data import EXCLUSIONS

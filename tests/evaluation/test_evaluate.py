@@ -20,14 +20,13 @@ from typer.testing import CliRunner
 from facewise.analyzer import Analyzer
 from facewise.calibration import Calibration
 from facewise.cli import app
-from facewise.datasets import read_csv, read_pictures, samples_hash
+from facewise.data.sets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.data import EXCLUSIONS, read_data, with_splits
 from facewise.evaluation.dedupe_lists import read_lists
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import PIPELINE, collect
 from facewise.evaluation.results import (
-    by_reason,
     calibrated,
     score_model,
     spec_figures,
@@ -37,6 +36,7 @@ from facewise.evaluation.run import default_degraded
 from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.models import WEIGHTS_FOLDER, load_spec, read_spec
+from facewise.text import by_reason
 
 from .made import GOOD_QUALITY, made, years
 

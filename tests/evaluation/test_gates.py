@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from facewise.calibration import Calibration
+from facewise.data.tight_crops import add_border
 from facewise.errors import OptionError
 from facewise.evaluation.degrade import NOT_FACES, degradations, degrade
 from facewise.evaluation.gate_figures import degraded_table, gate_curves, risk_coverage
@@ -22,7 +23,6 @@ from facewise.evaluation.gates import (
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
-from facewise.protocol import add_border
 from facewise.types import ImageArray
 
 from .made import GOOD_QUALITY, made, years

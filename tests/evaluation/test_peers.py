@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewise.datasets import DataSet, Sample
-from facewise.protocol import AGE_IF_NOT_FOUND
+from facewise.data.sets import DataSet, Sample
+from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("onnx", reason="bench/cost.py counts multiply-adds with it")

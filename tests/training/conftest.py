@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def cache(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceCache:
     """23 faces with made-up labels of every kind: years, ranges, and unknown ones."""
-    from facewise.datasets import read_csv
+    from facewise.data.sets import read_csv
     from facewise.training.cache import build_cache, open_cache
 
     folder = tmp_path_factory.mktemp("faces")

@@ -16,7 +16,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from facewise.align import make_template, similarity_transform, warp
-from facewise.datasets import DataSet, read_csv
+from facewise.data.sets import DataSet, read_csv
 from facewise.errors import OptionError
 from facewise.models import WEIGHTS_FOLDER
 from facewise.training import cache as caches

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from facewise.cli import app  # noqa: E402
-from facewise.datasets import DataSet, Sample  # noqa: E402
+from facewise.data.sets import DataSet, Sample  # noqa: E402
 from facewise.errors import OptionError  # noqa: E402
 from facewise.training.cache import FaceCache  # noqa: E402
 from facewise.training.checks import (  # noqa: E402

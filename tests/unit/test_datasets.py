@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from facewise.data_folder import read_any
-from facewise.datasets import (
+from facewise.data.folder import read_any
+from facewise.data.lists import read_rows
+from facewise.data.sets import (
     parse_utkface_name,
     read_csv,
     read_fairface,
@@ -20,7 +21,6 @@ from facewise.datasets import (
     read_utkface,
 )
 from facewise.errors import OptionError
-from facewise.label_lists import read_rows
 
 
 def store(folder: Path, kind: str, files: dict[str, bytes]) -> Path:

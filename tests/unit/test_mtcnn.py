@@ -13,8 +13,8 @@ from PIL import Image
 
 from facewise import MTCNN, Photo, cascade, load_photo, mtcnn, windows
 from facewise.boxes import apart, box_overlap, non_maximum_suppression, to_squares
+from facewise.data.tight_crops import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.errors import InvalidArrayError, OptionError
-from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.resample import AreaSource
 from facewise.types import ImageArray
 

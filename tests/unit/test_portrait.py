@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from facewise import MTCNN, Photo, load_photo
+from facewise.data.tight_crops import add_border
 from facewise.portrait import Portrait, mirror_face, mirror_photo
-from facewise.protocol import add_border
 from facewise.types import Face
 
 GREY = 127

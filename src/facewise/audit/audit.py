@@ -21,8 +21,9 @@ from facewise.audit.prevalence import (
 )
 from facewise.audit.table import Faces
 from facewise.errors import OptionError
+from facewise.labels import LABELS
 from facewise.reporting.bootstrap import wilson
-from facewise.reporting.confusions import LABELS, Confusions, Floats
+from facewise.reporting.confusions import Confusions, Floats
 
 FORMAT: Final = 2
 CROSSING_ROUNDS: Final = 100

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from facewise.annotated import has_temperatures_of, read_manifest
 from facewise.audit.table import Faces
 from facewise.errors import ModelNotFoundError, OptionError
 from facewise.models import ModelSpec, load_spec
-from facewise.parts import has_temperatures_of, read_manifest
 from facewise.reporting.confusions import Confusions
 
 Known = Mapping[str, Mapping[str, Confusions]]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from facewise.audit.audit import FEW_FACES
-from facewise.folders import counted
 from facewise.labels import ATTRIBUTES
+from facewise.text import counted
 
 MANY_COPIES: Final = 10
 """Some copies are normal; this many, if also over a tenth of the pictures, are suspicious."""

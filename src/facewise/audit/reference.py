@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from facewise.data.lists import read_rows
 from facewise.errors import OptionError
-from facewise.label_lists import read_rows
-from facewise.labels import GENDER_SYNONYMS
-from facewise.reporting.confusions import LABELS
+from facewise.labels import GENDER_SYNONYMS, LABELS
 
 COLUMNS: Final = ("attribute", "label", "share")
 _SYNONYMS: Final = {"sex": "gender", "race": "ethnicity"}

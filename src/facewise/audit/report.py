@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.folders import counted
 from facewise.reporting.plots import intervals
 from facewise.reporting.report import Report
+from facewise.text import counted
 
 _BEGINNING: Final = "Apparent age, gender and ethnicity of the faces that were found: "
 _KEYS: Final = frozenset(("format", "confusions_from", "faces_that_stand_for_all", "notes"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from facewise.annotated import unfinished
 from facewise.audit.audit import (
     Estimates,
     audit_faces,
@@ -16,7 +17,6 @@ from facewise.audit.audit import (
 from facewise.audit.known import Known, known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.table import Faces, read_faces
-from facewise.parts import unfinished
 
 
 def audit_tables(

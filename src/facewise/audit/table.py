@@ -19,15 +19,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.audit.prevalence import same_picture
-from facewise.errors import TableError
-from facewise.parts import (
+from facewise.annotated import (
     ALWAYS_THERE,
     DECADE_COLUMNS,
     ETHNICITY_COLUMNS,
     GENDER_COLUMNS,
     read_batches,
 )
+from facewise.audit.prevalence import same_picture
+from facewise.errors import TableError
 from facewise.types import FloatArray
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {

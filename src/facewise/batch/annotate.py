@@ -16,8 +16,9 @@ from facewise.batch.schema import arrow_schema
 from facewise.batch.sources import check, list_items
 from facewise.batch.table import TableFolder
 from facewise.batch.watch import Fingerprints, changed
+from facewise.data.walk import Skipped
 from facewise.errors import OptionError, TableError, check_count
-from facewise.folders import Skipped, counted
+from facewise.text import counted
 
 ENGINES: Final = ("local", "ray")
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from facewise import tars
 from facewise.batch import storage
 from facewise.batch.job import MISSING, PROBLEM, SPARSE, TAR, Item
+from facewise.data import tars
+from facewise.data.walk import Skipped, is_hidden
 from facewise.errors import OptionError
-from facewise.folders import Skipped, is_hidden
+from facewise.text import as_utf8
 
 ENDINGS: Final = (".tar",)
 COMPRESSED: Final = (
@@ -42,7 +43,7 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
             raise compressed(source)
         try:
             for name, place, problem in tars.read_tar(file):
-                image_id = storage.readable(f"{source}::{name}")
+                image_id = as_utf8(f"{source}::{name}")
                 if is_hidden(name):
                     continue
                 if place is None and not problem:
@@ -53,10 +54,10 @@ def list_tar(source: str, skipped: Skipped, endings: Collection[str]) -> Iterato
                     yield Item(image_id, TAR, path, *place)
                 else:
                     kind = SPARSE if problem == tars.SPARSE else MISSING
-                    yield Item(image_id, kind, storage.readable(problem))
+                    yield Item(image_id, kind, as_utf8(problem))
         except tars.DAMAGE as error:
             yield Item(
-                storage.readable(source),
+                as_utf8(source),
                 PROBLEM,
                 f"the tar is damaged or was cut off ({error}); what comes after is lost: "
                 "copy it again, or name tars that were joined one by one",

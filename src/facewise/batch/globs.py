@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from facewise.batch import storage
 from facewise.batch.sorting import sort_strings
+from facewise.data.walk import Skipped, walk
 from facewise.errors import OptionError
-from facewise.folders import Skipped, walk
 
 MAGIC: Final = re.compile(r"[*?\[]")
 

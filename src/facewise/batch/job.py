@@ -17,6 +17,7 @@ from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES, check_attributes
 from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.text import as_utf8
 
 CHUNK: Final = 8
 """Pictures per task, unless one inference takes more. A worker takes one task at a time; a task
@@ -79,8 +80,8 @@ VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mp
 def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -> Item:
     """The item of one file: a video or a picture, by its ending."""
     kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
-    shown = storage.readable(name)
-    named = storage.readable(image_id) if image_id else shown
+    shown = as_utf8(name)
+    named = as_utf8(image_id) if image_id else shown
     return Item(
         named,
         kind,
@@ -100,7 +101,7 @@ def listed_item(source: str, row: int, name: str | None, own_id: str | None = No
         own_id: the row's name; None: the path.
     """
     if name is None or not name.strip():
-        image_id = storage.readable(f"{source}::{row}" if own_id is None else own_id)
+        image_id = as_utf8(f"{source}::{row}" if own_id is None else own_id)
         return Item(image_id, MISSING, "the table's row has no path")
     image_id = name if own_id is None else own_id
     return file_item(storage.beside(source, name), image_id, own_id=own_id is not None)

@@ -18,6 +18,7 @@ from facewise.errors import (
     MissingExtraError,
     OptionError,
 )
+from facewise.text import as_utf8
 
 log = logging.getLogger("facewise")
 
@@ -74,11 +75,11 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
                     yield listed_item(source, row, values[column], own_id)
                 else:
                     image_id = f"{source}::{row}" if own_id is None else own_id
-                    yield Item(storage.readable(image_id), ROW, path, row, within, group)
+                    yield Item(as_utf8(image_id), ROW, path, row, within, group)
     except ImageNotFoundError:  # may be transient, unlike Arrow's errors below about the content
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
-        yield Item(storage.readable(source), PROBLEM, _damage(error))
+        yield Item(as_utf8(source), PROBLEM, _damage(error))
 
 
 def _warn_of_memory(source: str, size: int, rows: int) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from facewise.annotated import DECADE_COLUMNS, ETHNICITY_COLUMNS, GENDER_COLUMNS
 from facewise.errors import MissingExtraError
 from facewise.labels import ATTRIBUTES
-from facewise.parts import DECADE_COLUMNS, ETHNICITY_COLUMNS, GENDER_COLUMNS
 
 SCHEMA_VERSION: Final = 1
 """Incremented when a column's name, type or meaning changes, but not for new columns alone."""

@@ -16,10 +16,10 @@ from facewise.batch import archives, globs, picture_tables, storage
 from facewise.batch.job import VIDEOS, Item, Job, file_item, listed_item
 from facewise.batch.sorting import sort_strings
 from facewise.batch.watch import Fingerprints, Opened
+from facewise.data.lists import PATH_COLUMNS, TABLE_SUFFIXES, iterate_rows
+from facewise.data.walk import Skipped, walk
 from facewise.errors import ImageNotFoundError, OptionError, SourceError
-from facewise.folders import Skipped, walk
 from facewise.formats import SUFFIXES
-from facewise.label_lists import PATH_COLUMNS, TABLE_SUFFIXES, iterate_rows
 
 LISTS: Final = frozenset((".txt", ".lst", ".list"))
 TEXTS: Final = (".json", ".jsonl", ".ndjson", ".md")
@@ -196,7 +196,7 @@ def _lines(source: str) -> Iterator[Item]:
 
 
 def _csv_rows(source: str, job: Job) -> Iterator[Item]:
-    """Items of a CSV list, one per row. See ``label_lists.iterate_rows``.
+    """Items of a CSV list, one per row. See ``lists.iterate_rows``.
 
     Raises:
         OptionError: it is no CSV, lacks a column, or a row has no id.

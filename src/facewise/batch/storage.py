@@ -243,11 +243,6 @@ def beside(path: str, name: str) -> str:
     return str(Path(path).parent / name)
 
 
-def readable(name: str) -> str:
-    """A name as valid UTF-8, with invalid bytes as backslash escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
     """Read at most ``limit`` bytes of a file from ``offset``.
 

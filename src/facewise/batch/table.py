@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
+from facewise.annotated import MANIFEST, PART_GLOB, read_manifest
 from facewise.errors import TableError
-from facewise.parts import MANIFEST, PART_GLOB, read_manifest
 
 PLAN: Final = "_plan"
 PARTS: Final = "_parts.jsonl"

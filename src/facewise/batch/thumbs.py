@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from facewise.annotated import MANIFEST, part_files, read_batches, read_manifest, unfinished
 from facewise.batch.job import VIDEO, Item
 from facewise.batch.plan import read_plan
 from facewise.batch.reader import ItemReader
@@ -19,7 +20,6 @@ from facewise.batch.video import sample_frames
 from facewise.batch.watch import differing
 from facewise.errors import ImageError, OptionError, TableError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
-from facewise.parts import MANIFEST, part_files, read_batches, read_manifest, unfinished
 from facewise.types import Photo
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import typer
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
 from facewise.cli.streams import say
-from facewise.folders import counted
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from facewise.text import counted
 
 if TYPE_CHECKING:
     from facewise.batch.run import Progress, Summary
@@ -96,10 +96,10 @@ def annotate(
     the table has an error, or a source could not be listed, which may pass; 2 if the run cannot go
     on; 130 after Ctrl-C.
     """
+    from facewise.annotated import MANIFEST
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
     from facewise.errors import SourceError
-    from facewise.parts import MANIFEST
 
     job = Job(
         attributes=split_names(attributes),
@@ -156,7 +156,7 @@ def annotate(
 
 
 def _say_nothing_was_read(summary: Summary, out: str) -> None:
-    from facewise.parts import read_batches
+    from facewise.annotated import read_batches
 
     first = next(read_batches(Path(out), ["image_id", "error_message"]))
     name, message = (_ends(first[column][0].as_py()) for column in ("image_id", "error_message"))

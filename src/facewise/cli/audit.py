@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from facewise.annotated import part_files
 from facewise.cli.options import Verbose, report_path
 from facewise.cli.outputs import Outputs
 from facewise.cli.streams import printable
 from facewise.errors import MissingExtraError, OptionError
-from facewise.parts import part_files
 
 
 def audit(
@@ -61,7 +61,7 @@ def audit(
     from facewise.audit.reference import read_reference
     from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.run import audit_tables
-    from facewise.label_lists import is_table
+    from facewise.data.lists import is_table
 
     written = [] if out is None else _report_paths(out)
     against = against or []

@@ -10,8 +10,8 @@ import typer
 
 from facewise.cli.options import Verbose, check_folder
 from facewise.cli.outputs import Outputs
+from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import MissingExtraError, OptionError
-from facewise.protocol import DETECTION_BORDER
 
 logger = logging.getLogger("facewise.cli")
 

@@ -61,7 +61,7 @@ def train(
 ) -> None:
     """Train a model, or resume its run."""
     _need_extra()
-    from facewise.data_folder import read_folder
+    from facewise.data.folder import read_folder
     from facewise.evaluation.data import with_splits
     from facewise.training.cache import build_cache, fingerprint
     from facewise.training.checks import check_run, check_samples, check_splits

@@ -12,15 +12,15 @@ from typing import Final
 
 import numpy as np
 
-from facewise.data_folder import has_shared_splits, read_any
-from facewise.datasets import SPLITS, DataSet
+from facewise.data.folder import has_shared_splits, read_any
+from facewise.data.lists import PATH_COLUMNS, read_rows, split_name
+from facewise.data.sets import SPLITS, DataSet
 from facewise.errors import OptionError
 from facewise.evaluation.dedupe_lists import read_lists, rows_by_picture
 from facewise.evaluation.groups import UNKNOWN
 from facewise.evaluation.outcomes import Outcomes
-from facewise.evaluation.results import by_reason
-from facewise.label_lists import PATH_COLUMNS, read_rows, split_name
 from facewise.reporting.bootstrap import GroupNames
+from facewise.text import by_reason
 
 log = logging.getLogger("facewise")
 

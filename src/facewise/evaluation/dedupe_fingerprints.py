@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.datasets import DataSet
+from facewise.data.lists import short_name
+from facewise.data.sets import DataSet
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
-from facewise.label_lists import short_name
+from facewise.text import as_utf8
 from facewise.types import ImageArray
 
 log = logging.getLogger("facewise")
@@ -144,7 +144,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
         return *difference_hash(inside), thumbnail(inside)
 
     kept, prints = [], []
-    unreadable = [(_spelt(name), why) for data_set in data_sets for name, why in data_set.skipped]
+    unreadable = [(as_utf8(name), why) for data_set in data_sets for name, why in data_set.skipped]
     for name, why in unreadable:
         log.warning("%s left out: %s", name, why)
     with ThreadPoolExecutor(threads) as pool:
@@ -170,7 +170,7 @@ def unique_names(keys: Sequence[str]) -> list[str]:
     Raises:
         OptionError: a key occurs twice, as with two sources of the same layout.
     """
-    whole = [_spelt(key) for key in keys]
+    whole = [as_utf8(key) for key in keys]
     short = [short_name(name) for name in whole]
     if len(set(short)) == len(short):
         return short
@@ -181,10 +181,6 @@ def unique_names(keys: Sequence[str]) -> list[str]:
             "tars into two folders of one parent first"
         )
     return whole
-
-
-def _spelt(key: str) -> str:
-    return os.fsencode(key).decode("utf-8", "backslashreplace")
 
 
 def track(results: Iterable[T], description: str, total: int) -> Iterable[T]:

@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.datasets import SPLITS, parse_utkface_name
-from facewise.errors import OptionError
-from facewise.files import replacing
-from facewise.label_lists import (
+from facewise.data.lists import (
     either,
     is_unknown,
     listed_name,
@@ -23,6 +20,9 @@ from facewise.label_lists import (
     short_name,
     split_name,
 )
+from facewise.data.sets import SPLITS, parse_utkface_name
+from facewise.errors import OptionError
+from facewise.files import replacing
 from facewise.labels import (
     ATTRIBUTES,
     ETHNICITY_LABELS,
@@ -84,7 +84,7 @@ def labels_of(name: str, row: Row | None) -> Row:
     """Age, gender and ethnicity of a file, from its row or else from a UTKFace file name.
 
     Spellings, synonyms and FairFace's races become labels of the contract, as in
-    ``datasets.read_csv``; other labels are lower-cased. Unknown ones are absent.
+    ``facewise.data.sets.read_csv``; other labels are lower-cased. Unknown ones are absent.
     """
     parsed = parse_utkface_name(short_name(name))
     out: Row = {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from facewise.datasets import DataSet
+from facewise.data.sets import DataSet
 from facewise.evaluation.dedupe import Pair, join
 from facewise.evaluation.dedupe_fingerprints import Fingerprints, unique_names
 from facewise.evaluation.dedupe_likeness import CONFIRMED

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from facewise.datasets import DataSet, read_pictures
+from facewise.data.sets import DataSet, read_pictures
 from facewise.errors import OptionError
 from facewise.evaluation.dedupe import Pair, find_pairs
 from facewise.evaluation.dedupe_fingerprints import Fingerprints, fingerprints
@@ -39,7 +39,7 @@ from facewise.labels import ATTRIBUTES
 MARK: Final = "dedupe.json"
 """Always written, as a sign that the lists and sheets beside it may be replaced."""
 
-SPLITS: Final = "splits.csv"
+SPLITS_CSV: Final = "splits.csv"
 CONFLICTS: Final = "conflicts.csv"
 EXCLUSIONS: Final = "exclusions.csv"
 _SHEET: Final = re.compile(r"pairs-\d+\.png")
@@ -69,7 +69,7 @@ class Places:
         One output under two names comes once; two outputs under one name come twice.
         """
         default = self.out / EXCLUSIONS
-        beside_mark = [self.out / SPLITS, self.out / CONFLICTS, default, *self.sheets()]
+        beside_mark = [self.out / SPLITS_CSV, self.out / CONFLICTS, default, *self.sheets()]
         if _SHEET.fullmatch(self.exclusions.name):  # a sheet that may not be there yet
             beside_mark.append(self.out / self.exclusions.name)
         for path in dict.fromkeys(beside_mark):
@@ -155,7 +155,7 @@ def write(
     splits = make_splits(found.prints.names, found.groups, shares, seed)
     group_of = {name: group[0] for group in found.groups for name in group}
     write_csv(
-        places.out / SPLITS,
+        places.out / SPLITS_CSV,
         ("file", "split", "duplicate_group"),
         [
             {"file": name, "split": splits[name], "duplicate_group": group_of.get(name, "")}

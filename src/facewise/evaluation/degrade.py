@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import OptionError
 from facewise.images import BORDER
-from facewise.protocol import DETECTION_BORDER
 from facewise.types import ImageArray
 
 Degradation = Callable[[ImageArray, np.random.Generator], ImageArray]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from facewise.annotated import ETHNICITY_COLUMNS, GENDER_COLUMNS
 from facewise.evaluation.dedupe_lists import Row, write_csv
 from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.labels import ATTRIBUTES
-from facewise.parts import ETHNICITY_COLUMNS, GENDER_COLUMNS
 
 COLUMNS: Final = (
     "file",

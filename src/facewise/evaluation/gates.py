@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from facewise.analyzer import GATE_COVERAGE
 from facewise.calibration import QUALITY_REASONS, Calibration
+from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.outcomes import QUALITY_FIELDS
 from facewise.evaluation.scoring import CLASSES, Mask, Scored
 from facewise.labels import ATTRIBUTES
-from facewise.protocol import AGE_IF_NOT_FOUND
 
 RISK_LIMIT: Final = 2.0
 """The error on answered faces may be at most this many times the clean error, on any input."""

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from facewise.align import align_face
 from facewise.attributes import AttributeModel
 from facewise.calibration import QUALITY_REASONS
-from facewise.datasets import DataSet, Sample, samples_hash
+from facewise.data.sets import DataSet, Sample, samples_hash
+from facewise.data.tight_crops import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.errors import ImageError, OptionError
 from facewise.evaluation.degrade import degrade
 from facewise.files import replacing
@@ -30,7 +31,6 @@ from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import WEIGHTS_FOLDER, load_spec
 from facewise.mtcnn import MTCNN
-from facewise.protocol import DETECTION_BORDER, add_border, nearest_to_centre
 from facewise.quality import measure_quality
 from facewise.types import Face, FloatArray, Photo
 
@@ -50,7 +50,7 @@ class Outcomes:
     """Answers and labels, one row per labelled face; probabilities are 0 if it was not found.
 
     ``ages`` ``(N, 120)``, ``genders`` ``(N, 2)``, ``ethnicities`` ``(N, 5)``, ``quality``
-    ``(N, 6)`` in the order of ``QUALITY_FIELDS``; labels as in ``facewise.datasets.Sample``, with
+    ``(N, 6)`` in the order of ``QUALITY_FIELDS``; labels as in ``facewise.data.sets.Sample``, with
     0, 0 for an unknown age and -1 for an unknown class.
     """
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
 from facewise.evaluation.dedupe_lists import write_csv
 from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
-from facewise.protocol import DETECTION_BORDER
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
 from facewise.reporting.report import Report, escaped

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from facewise.calibration import LEVELS, Calibration
+from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.evaluation.coverage import Baseline, coverage_table
 from facewise.evaluation.gate_figures import degraded_table, gate_curves
 from facewise.evaluation.groups import (
@@ -41,8 +42,8 @@ from facewise.evaluation.scoring import CLASSES, Scored
 from facewise.files import replacing
 from facewise.labels import FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
-from facewise.protocol import DETECTION_BORDER
 from facewise.reporting.bootstrap import GroupNames
+from facewise.text import by_reason
 
 FORMAT: Final = 2
 """Version of the results file; raised when a reader of the old form would misread it."""
@@ -293,18 +294,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     return value
-
-
-def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
-    """How many names were skipped for each reason, most common first, with the first name."""
-    names: dict[str, list[str]] = {}
-    for name, why in skipped:
-        names.setdefault(why, []).append(name)
-    reasons = sorted(names.items(), key=lambda item: -len(item[1]))
-    lines = [f"{len(those)}, the first {those[0]}: {why}" for why, those in reasons[:most]]
-    if others := sum(len(those) for _, those in reasons[most:]):
-        lines.append(f"{others} for {len(reasons) - most} other reasons")
-    return lines
 
 
 def summary(results: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from facewise.calibration import Calibration
+from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import OptionError
 from facewise.evaluation.coverage import Baseline, fit_baseline
 from facewise.evaluation.data import EvaluationData
@@ -20,7 +21,6 @@ from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.evaluation.results import calibrated, next_minor, score_model
 from facewise.evaluation.scoring import Scored
 from facewise.models import ModelSpec, load_spec
-from facewise.protocol import DETECTION_BORDER
 from facewise.reporting.confusions import fit_sources
 
 DEGRADED: Final = 450

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from facewise.analyzer import GATE_COVERAGE
 from facewise.calibration import Calibration
+from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
 from facewise.labels import (
     ATTRIBUTES,
@@ -19,7 +20,6 @@ from facewise.labels import (
     expected_age,
     range_groups,
 )
-from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.types import FloatArray, Quality
 
 NOT_FOUND: Final = -1

@@ -28,9 +28,7 @@ from numpy.typing import NDArray
 
 from facewise.errors import ModelIntegrityError
 from facewise.labels import (
-    DECADE_LABELS,
-    ETHNICITY_LABELS,
-    GENDER_LABELS,
+    LABELS,
     ages_to_decades,
     years_within,
 )
@@ -38,11 +36,6 @@ from facewise.types import FloatArray
 
 Floats = NDArray[np.float64]
 
-LABELS: Final[dict[str, tuple[str, ...]]] = {
-    "age": DECADE_LABELS,
-    "gender": GENDER_LABELS,
-    "ethnicity": ETHNICITY_LABELS,
-}
 RIDGE: Final = 1.0
 """Pulls the biases of classes with hardly a face towards 0, with the weight of one face."""
 

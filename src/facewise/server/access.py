@@ -13,9 +13,9 @@ from typing import Final
 
 from starlette.requests import Request
 
-from facewise.folders import counted
 from facewise.server.problems import ProblemError
 from facewise.settings import Settings
+from facewise.text import counted
 
 REMEMBERED_CLIENTS: Final = 10_000
 

@@ -21,7 +21,6 @@ from starlette.types import Scope
 from facewise._version import __version__
 from facewise.analyzer import Analyzer
 from facewise.errors import OptionError
-from facewise.folders import counted
 from facewise.server import info, openapi, problems, routes, schemas
 from facewise.server.access import Access
 from facewise.server.inference import Inference
@@ -31,6 +30,7 @@ from facewise.server.pages import PAGE, device_files, device_model, takes_gzip
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
+from facewise.text import counted
 
 logger = logging.getLogger("facewise.server")
 

@@ -12,11 +12,11 @@ from pydantic.json_schema import models_json_schema
 
 from facewise._version import __version__
 from facewise.analyzer import STAGES
-from facewise.folders import counted
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS
 from facewise.server.problems import TITLES, Problem
 from facewise.server.schemas import SCHEMA_VERSION, Schemas
 from facewise.server.state import State
+from facewise.text import counted
 
 DESCRIPTION: Final = (
     "Every face in a photo, with its *apparent* attributes: what a model says people would guess, "

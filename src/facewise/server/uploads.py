@@ -15,10 +15,10 @@ import anyio
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from facewise.folders import counted
 from facewise.server.access import client_of
 from facewise.server.problems import ProblemError
 from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
+from facewise.text import counted
 
 FIELD: Final = "file"
 BATCH_FIELDS: Final = ("file", "files")

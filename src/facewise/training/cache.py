@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.align import MEAN_SHAPE, similarity_transform
-from facewise.datasets import DataSet, Sample, samples_hash
+from facewise.data.sets import DataSet, Sample, samples_hash
+from facewise.data.tight_crops import DETECTION, add_border, nearest_to_centre
 from facewise.errors import ImageError, OptionError
 from facewise.files import replacing
 from facewise.images import load_photo
 from facewise.machine import cores
 from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
-from facewise.protocol import DETECTION, add_border, nearest_to_centre
 from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")

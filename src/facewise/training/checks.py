@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from facewise.datasets import DataSet, Sample
+from facewise.data.sets import DataSet, Sample
 from facewise.errors import OptionError
 from facewise.labels import range_groups
 from facewise.training.config import TrainConfig, differences, load_config

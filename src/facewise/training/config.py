@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from facewise.datasets import DataSetName
+from facewise.data.sets import DataSetName
 from facewise.errors import OptionError
 
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

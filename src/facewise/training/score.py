@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.labels import ages_to_fairface_groups, expected_age, range_groups
-from facewise.protocol import AGE_IF_NOT_FOUND
 from facewise.training.cache import FaceCache
 from facewise.types import FloatArray
 

@@ -17,10 +17,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from facewise.errors import OptionError
-from facewise.folders import counted, is_hidden, walk
-from facewise.formats import SUFFIXES
-from facewise.label_lists import (
+from facewise.data.lists import (
     either,
     listed_name,
     listed_twice,
@@ -32,6 +29,10 @@ from facewise.label_lists import (
     short_name,
     split_name,
 )
+from facewise.data.tars import DAMAGE, read_tar
+from facewise.data.walk import is_hidden, walk
+from facewise.errors import OptionError
+from facewise.formats import SUFFIXES
 from facewise.labels import (
     ETHNICITY_LABELS,
     ETHNICITY_SYNONYMS,
@@ -39,7 +40,7 @@ from facewise.labels import (
     GENDER_LABELS,
     GENDER_SYNONYMS,
 )
-from facewise.tars import DAMAGE, read_tar
+from facewise.text import counted
 
 log = logging.getLogger("facewise")
 

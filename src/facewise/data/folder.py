@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from facewise.datasets import DataSet, read_csv, read_fairface, read_utkface
+from facewise.data.lists import is_table
+from facewise.data.sets import DataSet, read_csv, read_fairface, read_utkface
 from facewise.errors import OptionError
-from facewise.label_lists import is_table
 
 UTKFACE: Final = ("utkface.tar", "UTKFace")
 FAIRFACE: Final = ("fairface.tar", "FairFace")
 """The first that exists is read."""
 
-SPLITS: Final = "utkface_splits.csv"
-LABELS: Final = "fairface_labels.csv"
+SPLITS_FILE: Final = "utkface_splits.csv"
+LABELS_FILE: Final = "fairface_labels.csv"
 """Files beside the data sets."""
 
 OTHER_LISTS: Final = (".txt", ".parquet", ".json", ".jsonl", ".xlsx")
@@ -75,7 +75,7 @@ def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
     ``labels``.
     """
     folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
-    return not is_table(data) and any((folder / SPLITS).exists() for folder in folders)
+    return not is_table(data) and any((folder / SPLITS_FILE).exists() for folder in folders)
 
 
 def _read_both(folder: Path, by: Sequence[str] = ()) -> list[DataSet]:
@@ -83,7 +83,7 @@ def _read_both(folder: Path, by: Sequence[str] = ()) -> list[DataSet]:
     if (source := _first(folder, UTKFACE)) is not None:
         found.append(_read_utkface(source))
     if (source := _first(folder, FAIRFACE)) is not None:
-        found.append(read_fairface(source, folder / LABELS, by))
+        found.append(read_fairface(source, folder / LABELS_FILE, by))
     return found
 
 
@@ -92,5 +92,5 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _read_utkface(source: Path) -> DataSet:
-    splits = source.parent / SPLITS
+    splits = source.parent / SPLITS_FILE
     return read_utkface(source, splits if splits.exists() else None)

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from facewise.errors import OptionError
+from facewise.text import counted
 
 MOST_ENDINGS: Final = 1000
 """Most endings counted separately: names such as ``log.2024-01-01T00`` must not fill memory."""
@@ -47,11 +48,6 @@ class Skipped(Counter[str]):
 
 LASTING: Final = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 """Errors of listing a folder that will recur when the command is run again."""
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """A count with its noun, such as "1 face" or "1,200 faces"."""
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def is_hidden(name: str) -> bool:

@@ -185,7 +185,7 @@ _PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
-    """First and last year of an age as ``datasets.read_csv`` accepts it; None if it is unknown.
+    """First and last year of an age as ``sets.read_csv`` accepts it; None if it is unknown.
 
     Decimals, as in means of several raters, are rounded to the nearest year.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facewise.folders import walk
+from facewise.data.walk import walk
 
 
 def found(folder: Path) -> list[str]:

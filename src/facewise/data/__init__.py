@@ -1,0 +1,1 @@
+"""Where pictures and their labels are: folders, tars, lists, and the data sets made of them."""
