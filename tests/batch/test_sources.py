@@ -546,7 +546,9 @@ def test_a_csv_names_its_columns_as_a_table_does(tmp_path: Path) -> None:
     (tmp_path / "l.tsv").write_text("path\nb,c.jpg\n")
     assert planned(tmp_path, [str(tmp_path / "l.tsv")]) == (["b,c.jpg"], 0)
     (tmp_path / "l.csv").write_text("a.jpg\nb.jpg\n")
-    with pytest.raises(OptionError, match=r"lacks the columns path: .* called file, filename"):
+    with pytest.raises(
+        OptionError, match=r"no line of column names: .* with path .* called file, f"
+    ):
         list(list_items(source, AGE, Skipped(), {}))
     (tmp_path / "l.csv").write_bytes(b"path\na\xff.jpg\n")
     with pytest.raises(OptionError, match=r"is not text in utf-8 .*: save it as CSV UTF-8"):

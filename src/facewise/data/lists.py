@@ -97,15 +97,15 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
         if path in required and path not in columns and others:
             columns[path] = columns.pop(others[0])
     if missing := [name for name in dict.fromkeys(required) if name not in columns]:
+        hint = f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else ""
+        lacks = ", ".join(missing)
         if any(re.search(r"\.[a-z]{3,4}$", name.lower()) for name in names):  # a picture's name
             raise OptionError(
-                f"{source} has no line of column names: put one at its top, with "
-                f"{', '.join(missing)} among them"
+                f"{source} has no line of column names: put one at its top, with {lacks}{hint}"
             )
         raise OptionError(
-            f"{source} lacks the columns {', '.join(missing)}: its columns are "
-            f"{', '.join(names) or 'none'}"
-            + (f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else "")
+            f"{source} lacks the columns {lacks}: its columns are "
+            f"{', '.join(names) or 'none'}{hint}"
         )
     return columns
 
