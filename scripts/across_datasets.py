@@ -24,7 +24,8 @@ from sweep_frozen import RECIPE, features, train_head
 from torch import Tensor
 
 from facewise.data.sets import DataSetName
-from facewise.evaluation.report_tables import cell, name_of
+from facewise.evaluation.report_tables import name_of
+from facewise.reporting.figures import cell
 from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import NetworkConfig, TrainConfig

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facewise.evaluation.report_tables import cell, name_of, number
+from facewise.evaluation.report_tables import name_of
 from facewise.models import list_models
+from facewise.reporting.figures import cell, number
 from facewise.reporting.report import Report, markdown_table
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

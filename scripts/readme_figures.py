@@ -13,7 +13,7 @@ from marks import between
 from peers_tables import shipped
 
 from facewise.evaluation.groups import badness
-from facewise.evaluation.report_tables import number
+from facewise.reporting.figures import number
 
 ROOT = Path(__file__).parent.parent
 MARKS = ("<!-- figures: written by scripts/readme_figures.py -->", "<!-- /figures -->")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,3 +33,21 @@ def replacing(
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows as CSV with plain line feeds and always a header; the file is never partial."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def has_header(path: Path, header: Sequence[str]) -> bool:
+    """Whether a CSV begins with this header as ``write_csv`` writes it; False if unreadable."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline() == ",".join(header) + "\n"
+    except (OSError, ValueError):
+        return False

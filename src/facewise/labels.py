@@ -44,6 +44,9 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
 
 ATTRIBUTES: Final[tuple[str, ...]] = tuple(LABELS)
 
+CLASSES: Final = {name: labels for name, labels in LABELS.items() if name != "age"}
+"""Labels of the attributes that are classes."""
+
 GENDER_SYNONYMS: Final[dict[str, str]] = {
     "m": "male",
     "man": "male",

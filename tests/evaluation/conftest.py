@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from facewise.calibration import Calibration
+from facewise.dedupe.noise import label_noise
 from facewise.evaluation.coverage import fit_baseline
-from facewise.evaluation.noise import label_noise
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.results import score_model, write_results
 from facewise.evaluation.scoring import Scored

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from facewise.evaluation.noise import age_noise, class_noise, label_noise, suspects_of
+from facewise.dedupe.noise import age_noise, class_noise, label_noise
+from facewise.evaluation.suspects import suspects_of
 
 from .made import scored
 

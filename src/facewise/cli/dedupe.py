@@ -60,8 +60,9 @@ def dedupe(
     verbose: Verbose = 0,
 ) -> None:
     """Find pictures that are the same photo, and make splits that no photo crosses."""
-    from facewise.evaluation.dedupe_lists import parse_shares, read_lists
-    from facewise.evaluation.dedupe_run import EXCLUSIONS, MARK, Places, page_of, search, write
+    from facewise.data.lists import read_lists
+    from facewise.dedupe.lists import parse_shares
+    from facewise.dedupe.run import EXCLUSIONS, MARK, Places, page_of, search, write
 
     logging.getLogger("facewise").setLevel(logging.INFO)
     wanted, listed = parse_shares(shares), read_lists(lists or [])

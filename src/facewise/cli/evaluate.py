@@ -100,11 +100,11 @@ def evaluate(
         raise MissingExtraError("evaluation", "evaluate") from error
     from facewise.evaluation.card import hand_written, write_card
     from facewise.evaluation.data import read_data
-    from facewise.evaluation.dedupe_lists import has_header
     from facewise.evaluation.faces import COLUMNS, write_faces
     from facewise.evaluation.report import write_reports
     from facewise.evaluation.results import summary, write_results
     from facewise.evaluation.run import Runner, check_fit, default_degraded, evaluate_model
+    from facewise.files import has_header
     from facewise.models import WEIGHTS_FOLDER, load_spec
 
     if border != DETECTION_BORDER and (fit or card):

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,8 @@ TABLE_SUFFIXES: Final = (".csv", ".tsv")
 SEPARATORS: Final = (",", ";", "\t")
 PATH_COLUMNS: Final = ("path", "file", "filename", "image")
 PATHS_MAY_BE: Final = "path may also be called file, filename or image"
+
+Row = dict[str, str]
 
 
 def is_table(path: Path) -> bool:
@@ -108,6 +111,43 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
             f"{', '.join(names) or 'none'}{hint}"
         )
     return columns
+
+
+def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
+    """Read CSVs with a column ``file``: file name to row, with column names in lower case.
+
+    Folders are removed from a name unless two files share it without them: FairFace's own lists
+    have a ``train/1.jpg`` and a ``val/1.jpg``.
+
+    Raises:
+        OptionError: a list cannot be read, or names a file twice.
+    """
+    rows: dict[str, Row] = {}
+    for path in paths:
+        for row in read_rows(path, ("file",)):
+            name = row["file"]
+            if name in rows:
+                raise OptionError(f"{path}: {name} is already listed, here or in another list")
+            rows[name] = row
+    short = {name: short_name(name) for name in rows}
+    times = Counter(short.values())
+    return {short[name] if times[short[name]] == 1 else name: row for name, row in rows.items()}
+
+
+def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
+    """Rows of lists by picture name; rows of other files keep their listed names.
+
+    A picture gets the row named by the longest listed suffix of its path. If several pictures claim
+    a row, only an exact match gets it.
+    """
+    claims = {name: listed_name(name, rows) for name in names}
+    times = Counter(claims.values())
+    out = {
+        name: rows[listed]
+        for name, listed in claims.items()
+        if listed is not None and (times[listed] == 1 or listed == name)
+    }
+    return out | {name: row for name, row in rows.items() if name not in times}
 
 
 def rows_by_file(

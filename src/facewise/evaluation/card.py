@@ -17,6 +17,7 @@ from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.report import LEFT_OUT, noise_sentence, read_results
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
+from facewise.reporting.figures import NONE, cell
 from facewise.reporting.report import Report, escaped
 
 TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
@@ -190,9 +191,9 @@ def _summary(results: Mapping[str, Any]) -> str:
     lines = []
     for dataset, row in results["head"]["overall"].items():
         figures = [
-            f"{tables.name_of(metric)} {tables.cell(metric, cell)}"
-            for metric, cell in row.items()
-            if isinstance(cell, Mapping)
+            f"{tables.name_of(metric)} {cell(metric, figure)}"
+            for metric, figure in row.items()
+            if isinstance(figure, Mapping)
         ]
         lines.append(f"**{dataset}**: {'; '.join(figures)}.")
     return _bullets(lines)
@@ -227,7 +228,7 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
             ]
         ),
         "abstention": _table(*tables.abstention(results)),
-        "nist": "\n\n".join(_table(*t) for t in nist) or tables.NONE,
+        "nist": "\n\n".join(_table(*t) for t in nist) or NONE,
     }
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from facewise.calibration import LEVELS, age_band
 from facewise.evaluation.fit import conformal_quantiles
 from facewise.evaluation.groups import UNKNOWN, cross, group_columns, large_groups
-from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.evaluation.scoring import Scored
+from facewise.labels import CLASSES
 from facewise.reporting.bootstrap import share
 
 MIN_COVERAGE_GROUP: Final = 150

@@ -13,10 +13,9 @@ from typing import Final
 import numpy as np
 
 from facewise.data.folder import has_shared_splits, read_any
-from facewise.data.lists import PATH_COLUMNS, read_rows, split_name
+from facewise.data.lists import PATH_COLUMNS, read_lists, read_rows, rows_by_picture, split_name
 from facewise.data.sets import SPLITS, DataSet
 from facewise.errors import OptionError
-from facewise.evaluation.dedupe_lists import read_lists, rows_by_picture
 from facewise.evaluation.groups import UNKNOWN
 from facewise.evaluation.outcomes import Outcomes
 from facewise.reporting.bootstrap import GroupNames

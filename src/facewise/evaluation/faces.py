@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from facewise.annotated import ETHNICITY_COLUMNS, GENDER_COLUMNS
-from facewise.evaluation.dedupe_lists import Row, write_csv
-from facewise.evaluation.scoring import CLASSES, Scored
-from facewise.labels import ATTRIBUTES
+from facewise.data.lists import Row
+from facewise.evaluation.scoring import Scored
+from facewise.files import write_csv
+from facewise.labels import ATTRIBUTES, CLASSES
 
 COLUMNS: Final = (
     "file",

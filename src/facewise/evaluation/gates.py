@@ -23,8 +23,8 @@ from facewise.calibration import QUALITY_REASONS, Calibration
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.outcomes import QUALITY_FIELDS
-from facewise.evaluation.scoring import CLASSES, Mask, Scored
-from facewise.labels import ATTRIBUTES
+from facewise.evaluation.scoring import Mask, Scored
+from facewise.labels import ATTRIBUTES, CLASSES
 
 RISK_LIMIT: Final = 2.0
 """The error on answered faces may be at most this many times the clean error, on any input."""

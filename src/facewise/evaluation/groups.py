@@ -13,8 +13,8 @@ from facewise.evaluation.metrics import (
     class_figures,
     median_error,
 )
-from facewise.evaluation.scoring import CLASSES, Scored
-from facewise.labels import ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
+from facewise.evaluation.scoring import Scored
+from facewise.labels import CLASSES, ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, GroupNames, share
 
 MIN_GROUP: Final = 30

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.evaluation.scoring import CLASSES, NOT_FOUND, Scored
-from facewise.labels import DECADE_LABELS, FAIRFACE_AGE_GROUPS
+from facewise.evaluation.scoring import NOT_FOUND, Scored
+from facewise.labels import CLASSES, DECADE_LABELS, FAIRFACE_AGE_GROUPS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
 
 CS_YEARS: Final = (3, 5, 10)

@@ -10,12 +10,13 @@ from typing import Any, Final
 from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
-from facewise.evaluation.dedupe_lists import write_csv
 from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
+from facewise.files import write_csv
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
+from facewise.reporting.figures import cell, number
 from facewise.reporting.report import Report, escaped
 
 MIN_BIN: Final = 10
@@ -119,7 +120,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.bullets(
         [
             "abstained from, as a share of the clean faces that were found: "
-            + "; ".join(f"{n} {tables.number('', s)}" for n, s in shares.items()),
+            + "; ".join(f"{n} {number('', s)}" for n, s in shares.items()),
             *tables.missed_in_short(results),
         ]
     )
@@ -139,7 +140,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
             )
             page.table(
                 ["decade", "age MAE, years", "n"],
-                [[d, tables.cell("_years", f), f["n"]] for d, f in decades.items()],
+                [[d, cell("_years", f), f["n"]] for d, f in decades.items()],
             )
 
 
@@ -267,7 +268,7 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
             [
                 [
                     escaped(group),
-                    tables.cell("", f),
+                    cell("", f),
                     tables.size({"mean_width_years": f["mean_size"]}),
                     f["n"],
                 ]
@@ -405,12 +406,12 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
         f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree; two ages "
         f"of one photo differ by {noise['age']['mean_difference_years']['value']:.1f} years on "
         "average, including those that agree. If label errors are normal and independent, a label "
-        f"is off by {tables.cell('_years', floor)} years on average, and even a model that knew "
+        f"is off by {cell('_years', floor)} years on average, and even a model that knew "
         "every apparent age would have that error."
     )
     mae = results["overall"].get("utkface", {}).get("age_mae_years")
     if mae:
-        text += f" This model's is {tables.cell('_years', mae)}."
+        text += f" This model's is {cell('_years', mae)}."
     for name in ("gender", "ethnicity"):
         if noise.get(name, {}).get("n_groups"):
             text += f" {_class_noise(results, name, noise[name])}"
@@ -424,9 +425,7 @@ def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]
         f"{noise['n_groups']} photos that occur more than once in all data sets together"
     )
     if error := noise.get("error_if_independent"):
-        text += (
-            f"; if errors are independent, at least {tables.cell('', error)} of labels are wrong"
-        )
+        text += f"; if errors are independent, at least {cell('', error)} of labels are wrong"
     figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
     departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
     disagrees = f" The model disagrees with {' and '.join(departs)} labels." if departs else ""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.labels import ATTRIBUTES
+from facewise.reporting.figures import NONE, RATIO, cell, number
 from facewise.reporting.report import escaped
 
 METRICS: Final[dict[str, str]] = {
@@ -39,9 +40,6 @@ METRICS: Final[dict[str, str]] = {
 }
 """Metrics of a results file to their names in words, in the order of columns."""
 
-RATIO: Final = "ratio"
-"""Stands for a metric that is neither in years nor a share."""
-
 SETS: Final = {
     "intervals": "age interval",
     "intervals_touching_age_groups": "age interval touches the age group",
@@ -49,27 +47,8 @@ SETS: Final = {
     "ethnicity_sets": "ethnicity set",
 }
 OUTPUTS: Final = {"age_decade": "age decade", "age_group": "nine age groups"}
-NONE: Final = "-"
 
 Row = list[object]
-
-
-def number(metric: str, value: float | None) -> str:
-    """A value in the unit of its metric: years, a ratio, or per cent."""
-    if value is None:
-        return NONE
-    return f"{value:.2f}" if metric.endswith(("_years", RATIO)) else f"{value:.1%}"
-
-
-def cell(metric: str, figure: Mapping[str, Any] | None, *, counted: bool = False) -> str:
-    """A value with its 95 % interval, or why it has none; with its n if ``counted``."""
-    if figure is None or figure.get("value") is None:
-        return NONE
-    said = "too few for an interval"
-    if figure.get("low") is not None and figure.get("high") is not None:
-        said = f"{number(metric, figure['low'])} to {number(metric, figure['high'])}"
-    n = f", n {figure['n']}" if counted else ""
-    return f"{number(metric, figure['value'])} ({said}{n})"
 
 
 def name_of(metric: str) -> str:

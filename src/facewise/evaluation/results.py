@@ -33,16 +33,15 @@ from facewise.evaluation.reliability import calibration_errors
 from facewise.evaluation.report_tables import (
     below,
     by_column,
-    cell,
     group_name,
-    number,
     stages,
 )
-from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.evaluation.scoring import Scored
 from facewise.files import replacing
-from facewise.labels import FAIRFACE_AGE_GROUPS
+from facewise.labels import CLASSES, FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import GroupNames
+from facewise.reporting.figures import cell, number
 from facewise.text import by_reason
 
 FORMAT: Final = 2

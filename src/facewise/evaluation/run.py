@@ -16,10 +16,10 @@ from facewise.evaluation.degrade import degradations
 from facewise.evaluation.fit import check_faces, fit_calibration
 from facewise.evaluation.gate_figures import gate_curves
 from facewise.evaluation.gates import GATE_FACES, fit_gates, with_gates
-from facewise.evaluation.noise import suspects_of
 from facewise.evaluation.outcomes import Outcomes, collect
 from facewise.evaluation.results import calibrated, next_minor, score_model
 from facewise.evaluation.scoring import Scored
+from facewise.evaluation.suspects import suspects_of
 from facewise.models import ModelSpec, load_spec
 from facewise.reporting.confusions import fit_sources
 

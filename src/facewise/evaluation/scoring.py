@@ -15,7 +15,6 @@ from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
 from facewise.labels import (
     ATTRIBUTES,
-    LABELS,
     ages_to_fairface_groups,
     expected_age,
     range_groups,
@@ -24,8 +23,6 @@ from facewise.types import FloatArray, Quality
 
 NOT_FOUND: Final = -1
 """Index of the answer for a face that was not found, which is wrong for every label."""
-
-CLASSES: Final = {name: labels for name, labels in LABELS.items() if name != "age"}
 
 Mask = NDArray[np.bool_]
 

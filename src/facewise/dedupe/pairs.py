@@ -9,8 +9,8 @@ There are two definitions:
   hashes and from the correlation of thumbnails, both also mirrored. A copy tilted by 5 degrees is
   not a candidate.
 
-Pictures become fingerprints (``dedupe_fingerprints``), which a search compares all with all for
-candidates (``dedupe_search``); these are measured one by one (``dedupe_likeness``) and joined here.
+Pictures become fingerprints (``fingerprints``), which a search compares all with all for
+candidates (``search``); these are measured one by one (``likeness``) and joined here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Final
 
 import numpy as np
 
-from facewise.evaluation.dedupe_fingerprints import HASH_BITS, Fingerprints, Ints, track
-from facewise.evaluation.dedupe_likeness import CONFIRMED, likeness
-from facewise.evaluation.dedupe_search import LEAST_BUSY, Candidates, candidates, mirrored_bits
+from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints, Ints, track
+from facewise.dedupe.likeness import CONFIRMED, likeness
+from facewise.dedupe.search import LEAST_BUSY, Candidates, candidates, mirrored_bits
 
 NEAR_BITS: Final = 20
 """Hashes that differ in at most this many bits count as one picture."""

@@ -17,12 +17,10 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from facewise.cli import app
+from facewise.data.lists import read_lists, rows_by_picture
 from facewise.data.sets import read_pictures
-from facewise.errors import OptionError
-from facewise.evaluation import dedupe
-from facewise.evaluation.data import EXCLUSIONS
-from facewise.evaluation.dedupe import Pair, find_pairs, join
-from facewise.evaluation.dedupe_fingerprints import (
+from facewise.dedupe import pairs as pairs_module
+from facewise.dedupe.fingerprints import (
     Fingerprints,
     difference_hash,
     fingerprints,
@@ -30,31 +28,31 @@ from facewise.evaluation.dedupe_fingerprints import (
     unique_names,
     without_border,
 )
-from facewise.evaluation.dedupe_likeness import CONFIRMED, likeness
-from facewise.evaluation.dedupe_lists import (
+from facewise.dedupe.likeness import CONFIRMED, likeness
+from facewise.dedupe.lists import (
     EXCLUSION_COLUMNS,
     across_splits,
     compare_with_list,
     conflicts,
     exclusions,
-    has_header,
     labels_of,
     lopsided,
     make_splits,
     parse_shares,
-    read_lists,
-    rows_by_picture,
-    write_csv,
     years_apart,
 )
-from facewise.evaluation.dedupe_report import contact_sheets, is_report, summarise
-from facewise.evaluation.dedupe_search import (
+from facewise.dedupe.pairs import Pair, find_pairs, join
+from facewise.dedupe.report import contact_sheets, is_report, summarise
+from facewise.dedupe.search import (
     hash_vectors,
     mirrored_bits,
     promising,
     similar,
     thumb_vectors,
 )
+from facewise.errors import OptionError
+from facewise.evaluation.data import EXCLUSIONS
+from facewise.files import has_header, write_csv
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,7 +179,7 @@ def test_mostly_plain_pictures_are_looked_at_closely_only_where_their_middles_ar
         looks += 1
         return likeness(first, second)
 
-    monkeypatch.setattr(dedupe, "likeness", counted)
+    monkeypatch.setattr(pairs_module, "likeness", counted)
     found = groups(prints, find_pairs(prints, thorough=True))
     assert ["03-copy.jpg", "03.png"] in found
     assert ["07-mirrored.jpg", "07.png"] in found
@@ -221,7 +219,7 @@ def test_copies_are_joined_without_looking_at_every_pair(
         placeholder.save(tmp_path / f"same{index:02}.png")
         placeholder.save(tmp_path / f"again{index:02}.jpg", quality=40 + index)
     drawn(2).save(tmp_path / "other.png")
-    monkeypatch.setattr(dedupe, "PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(pairs_module, "PAIRS_AT_ONCE", 50)
     prints = fingerprints([read_pictures(tmp_path)])
     pairs = find_pairs(prints)
     (group,) = groups(prints, pairs)
@@ -283,7 +281,7 @@ def test_a_pair_that_several_kinds_find_is_measured_once(
         measured.append(first.tobytes() + second.tobytes())
         return 0.0  # confirm nothing, so that nothing is joined
 
-    monkeypatch.setattr(dedupe, "likeness", counted)
+    monkeypatch.setattr(pairs_module, "likeness", counted)
     find_pairs(prints, thorough=True)
     assert len(measured) == len(set(measured)) > 0
 
@@ -326,7 +324,7 @@ def test_tilted_copies_with_nothing_in_their_middle_are_copies(tmp_path: Path) -
 
 @pytest.mark.parametrize("blocks", [2**24, 700])
 def test_similar_equals_the_plain_count(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facewise.evaluation.dedupe_search.BLOCK_CELLS", blocks)
+    monkeypatch.setattr("facewise.dedupe.search.BLOCK_CELLS", blocks)
     rng = np.random.default_rng(1)
     bits = rng.random((60, 16, 16)) < 0.5
     bits[41] = bits[7]
@@ -710,7 +708,7 @@ def test_an_unfinished_run_can_be_run_again(
 
     command = ["dedupe", str(album), "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr("facewise.evaluation.dedupe_run.contact_sheets", full)
+        patch.setattr("facewise.dedupe.run.contact_sheets", full)
         assert isinstance(CliRunner().invoke(app, command).exception, OSError)
     assert (tmp_path / "out" / "splits.csv").exists()
     result = CliRunner().invoke(app, command)

@@ -9,23 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from facewise.data.lists import Row, rows_by_picture
 from facewise.data.sets import DataSet, read_pictures
-from facewise.errors import OptionError
-from facewise.evaluation.dedupe import Pair, find_pairs
-from facewise.evaluation.dedupe_fingerprints import Fingerprints, fingerprints
-from facewise.evaluation.dedupe_lists import (
+from facewise.dedupe.fingerprints import Fingerprints, fingerprints
+from facewise.dedupe.lists import (
     EXCLUSION_COLUMNS,
-    Row,
     conflicts,
     exclusions,
-    has_header,
     labels_of,
     lopsided,
     make_splits,
-    rows_by_picture,
-    write_csv,
 )
-from facewise.evaluation.dedupe_report import (
+from facewise.dedupe.pairs import Pair, find_pairs
+from facewise.dedupe.report import (
     TITLE,
     contact_sheets,
     is_report,
@@ -34,6 +30,8 @@ from facewise.evaluation.dedupe_report import (
     summarise,
     worth_looking_at,
 )
+from facewise.errors import OptionError
+from facewise.files import has_header, write_csv
 from facewise.labels import ATTRIBUTES
 
 MARK: Final = "dedupe.json"

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from facewise.data.lists import (
+    Row,
     either,
     is_unknown,
-    listed_name,
     parse_age,
     parse_label,
-    read_rows,
     short_name,
     split_name,
 )
 from facewise.data.sets import SPLITS, parse_utkface_name
 from facewise.errors import OptionError
-from facewise.files import replacing
 from facewise.labels import (
     ATTRIBUTES,
     ETHNICITY_LABELS,
@@ -39,45 +35,6 @@ FAR_OFF: Final = 0.05
 """How far a split's share of the pictures may be from the requested one."""
 
 EXCLUSION_COLUMNS: Final = ("file", "split", "duplicate_of", "in_split")
-
-Row = dict[str, str]
-
-
-def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
-    """Read CSVs with a column ``file``: file name to row, with column names in lower case.
-
-    Folders are removed from a name unless two files share it without them: FairFace's own lists
-    have a ``train/1.jpg`` and a ``val/1.jpg``.
-
-    Raises:
-        OptionError: a list cannot be read, or names a file twice.
-    """
-    rows: dict[str, Row] = {}
-    for path in paths:
-        for row in read_rows(path, ("file",)):
-            name = row["file"]
-            if name in rows:
-                raise OptionError(f"{path}: {name} is already listed, here or in another list")
-            rows[name] = row
-    short = {name: short_name(name) for name in rows}
-    times = Counter(short.values())
-    return {short[name] if times[short[name]] == 1 else name: row for name, row in rows.items()}
-
-
-def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
-    """Rows of lists by picture name; rows of other files keep their listed names.
-
-    A picture gets the row named by the longest listed suffix of its path. If several pictures claim
-    a row, only an exact match gets it.
-    """
-    claims = {name: listed_name(name, rows) for name in names}
-    times = Counter(claims.values())
-    out = {
-        name: rows[listed]
-        for name, listed in claims.items()
-        if listed is not None and (times[listed] == 1 or listed == name)
-    }
-    return out | {name: row for name, row in rows.items() if name not in times}
 
 
 def labels_of(name: str, row: Row | None) -> Row:
@@ -308,21 +265,3 @@ def years_apart(rows: Sequence[Row]) -> int:
     if not ranges:
         return 0
     return max(0, max(first for first, _ in ranges) - min(last for _, last in ranges))
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Write rows as CSV with plain line feeds and always a header; the file is never partial."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def has_header(path: Path, header: Sequence[str]) -> bool:
-    """Whether a CSV begins with this header as ``write_csv`` writes it; False if unreadable."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline() == ",".join(header) + "\n"
-    except (OSError, ValueError):
-        return False

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from facewise.data.lists import Row
 from facewise.data.sets import DataSet
-from facewise.evaluation.dedupe import Pair, join
-from facewise.evaluation.dedupe_fingerprints import Fingerprints, unique_names
-from facewise.evaluation.dedupe_likeness import CONFIRMED
-from facewise.evaluation.dedupe_lists import (
-    Row,
+from facewise.dedupe.fingerprints import Fingerprints, unique_names
+from facewise.dedupe.likeness import CONFIRMED
+from facewise.dedupe.lists import (
     across_splits,
     age_range,
     compare_with_list,
@@ -21,10 +20,11 @@ from facewise.evaluation.dedupe_lists import (
     exclusions,
     years_apart,
 )
-from facewise.evaluation.noise import label_noise
-from facewise.evaluation.report_tables import NONE, cell
+from facewise.dedupe.noise import label_noise
+from facewise.dedupe.pairs import Pair, join
 from facewise.images import load_photo
 from facewise.labels import ATTRIBUTES
+from facewise.reporting.figures import NONE, cell
 from facewise.reporting.report import Report
 
 if TYPE_CHECKING:

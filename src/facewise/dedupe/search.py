@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.evaluation.dedupe_fingerprints import (
+from facewise.dedupe.fingerprints import (
     HASH_BITS,
     THUMB_PX,
     BoolArray,
     Fingerprints,
     Ints,
 )
-from facewise.evaluation.dedupe_likeness import SHIFT_PX
+from facewise.dedupe.likeness import SHIFT_PX
 from facewise.types import FloatArray
 
 LOOSE_BITS: Final = 28

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.evaluation.dedupe_fingerprints import THUMB_PX
+from facewise.dedupe.fingerprints import THUMB_PX
 
 CONFIRMED: Final = 0.9
 """Least correlation of fine detail for two pictures to be one photo. Chosen by eye: nearly all

@@ -1,4 +1,4 @@
-"""Label noise, from pictures that were labelled twice and from the model's surprise.
+"""Label noise, from pictures that were labelled twice.
 
 Two labels of one photo are two draws of the same noise. Their difference needs no model, so it
 shows how small an error measured against such labels can get.
@@ -12,21 +12,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.evaluation.scoring import CLASSES, Scored
+from facewise.labels import CLASSES
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
-from facewise.types import FloatArray
 
 MAD_TO_SD: Final = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
 
 BANDS: Final = ((1, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120))
 MIN_PAIRS: Final = 30
-NEAR_YEARS: Final = 2
-"""An age label's probability includes the years within this distance."""
-
-SUSPECTS: Final = 200
-"""Most labels listed for manual checking."""
-
 Labels = Mapping[str, int | str | None]
 """age, gender and ethnicity of one picture; None where unknown."""
 
@@ -147,66 +140,4 @@ def label_noise(groups: Sequence[Sequence[Labels]]) -> dict[str, Any]:
     return {
         "age": age_noise(column("age")),
         **{name: class_noise(column(name), len(labels)) for name, labels in CLASSES.items()},
-    }
-
-
-def suspects_of(scored: Scored) -> list[dict[str, Any]]:
-    """The labels that surprise the model most, for manual checking.
-
-    Surprise is the logarithm of how much likelier the model's answer is than the label (the
-    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age includes the
-    two years on either side. Some of these are the model's own errors, so this is a list to check,
-    not a verdict. Only faces found are listed; the model should not have been trained on them.
-
-    Returns:
-        Up to 200 rows of file, attribute, label, answer, the probabilities of both, and surprise,
-        the most surprising first.
-    """
-    part = scored.take(scored.outcomes.found)
-    keys, age_ranges = part.outcomes.keys, part.outcomes.age_ranges
-    rows: list[dict[str, Any]] = []
-    row: int
-    near = _within(part.ages, NEAR_YEARS)
-    answers = near.argmax(-1)
-    running = np.concatenate([np.zeros((len(near), 1)), np.cumsum(part.ages, -1)], 1)
-    for row in np.flatnonzero(age_ranges[:, 0] > 0).tolist():
-        first, last = (int(v) for v in age_ranges[row])
-        low, high = max(first - NEAR_YEARS, 1), min(last + NEAR_YEARS, 120)
-        own = float(running[row, high] - running[row, low - 1])
-        # Compare a range with the likeliest run of years of the same width.
-        width = last - first
-        best = near[row].max() if width == 0 else _likeliest(running[row], high - low + 1)
-        label = str(first) if first == last else f"{first}-{last}"
-        rows.append(_suspect(keys[row], "age", label, str(int(answers[row]) + 1), own, float(best)))
-    for name, names in CLASSES.items():
-        labels, p = part.truth[name], part.probabilities[name]
-        for row in np.flatnonzero(part.known(name) & ~part.right(name)).tolist():
-            told, said = int(labels[row]), int(part.answers[name][row])
-            own, best = float(p[row, told]), float(p[row, said])
-            rows.append(_suspect(keys[row], name, names[told], names[said], own, best))
-    rows.sort(key=lambda r: (-r["surprise"], r["file"], r["attribute"]))
-    return rows[:SUSPECTS]
-
-
-def _within(p: FloatArray, years: int) -> NDArray[np.float64]:
-    """Probability of each year including its neighbours, ``(N, 120)``."""
-    padded = np.pad(p.astype(np.float64), ((0, 0), (years, years)))
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * years + 1, axis=1).sum(-1)
-
-
-def _likeliest(running: NDArray[np.float64], width: int) -> float:
-    return float((running[width:] - running[:-width]).max())
-
-
-def _suspect(
-    file: str, attribute: str, label: str, answer: str, own: float, best: float
-) -> dict[str, Any]:
-    return {
-        "file": str(file),
-        "attribute": attribute,
-        "label": label,
-        "answer": answer,
-        "p_label": round(own, 5),
-        "p_answer": round(best, 5),
-        "surprise": round(float(np.log(max(best, 1e-9) / max(own, 1e-9))), 4),
     }

@@ -1,0 +1,1 @@
+"""Near-duplicate pictures: finding them, splits without leaks, and the noise of their labels."""
