@@ -718,6 +718,20 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
     assert len(json.loads(done.stdout)["faces"]) == 1
 
 
+def test_an_example_keeps_the_focus_and_its_curl_command_works(open_page: Open) -> None:
+    """Its button goes away; its picture is on the server only."""
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.focus("[data-example='six-ways.jpg']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#face-6")
+    assert page.evaluate("document.activeElement.id") == "browse"
+    page.click("#copy-curl")
+    page.get_by_role("button", name="Copied").wait_for()
+    command = page.evaluate("navigator.clipboard.readText()")
+    done = subprocess.run(command, shell=True, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["faces"]) == 6
+
+
 def test_downloads_have_every_photo(open_page: Open, portrait: bytes) -> None:
     """Also those without a face or unreadable; numbers tell apart photos of the same name."""
     page = open_page(tolerant=True)
@@ -769,6 +783,7 @@ def test_the_camera(open_page: Open) -> None:
     page.wait_for_selector(".card")
     assert page.locator("#camera").is_hidden()
     assert "camera.jpg" in page.inner_text("#caption")
+    assert page.locator("#copy-curl").is_hidden(), "there is no such file to send"
 
 
 def test_a_file_saved_early_says_how_many_photos_it_has(open_page: Open) -> None:
@@ -1504,3 +1519,9 @@ def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) ->
     page.goto(server.url + "v1/models/default/card")
     check(page, "card")
     shoot(page, f"card-{scheme}")
+    # Tables that are too wide for a phone scroll, and must do so by keyboard, too.
+    page.set_viewport_size({"width": 320, "height": 640})
+    check(page, "card on a phone")
+    page.goto(server.url + "docs")
+    page.wait_for_selector(".operation")
+    check(page, "docs on a phone")

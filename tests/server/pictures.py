@@ -33,3 +33,24 @@ def every_format(pictures: Path) -> dict[str, bytes]:
     return {kind: encoded(face, kind) for kind in kinds} | {
         "PGM": encoded(face.convert("L"), "PPM")
     }
+
+
+def unusual_files(pictures: Path) -> dict[str, bytes]:
+    """The same face in less usual files of these formats: compressed, animated, of other modes."""
+    face = Image.open(sorted((pictures / "faces").glob("*.webp"))[0]).convert("RGB")
+    face = face.resize((96, 96))
+    moving: dict[str, object] = {"save_all": True, "append_images": [face.rotate(90)]}
+    return {
+        "progressive JPEG": encoded(face, "JPEG", progressive=True, quality=70),
+        "CMYK JPEG": encoded(face.convert("CMYK"), "JPEG"),
+        "palette PNG": encoded(face.convert("P"), "PNG"),
+        "animated PNG": encoded(face, "PNG", **moving),
+        "lossless WebP": encoded(face, "WEBP", lossless=True),
+        "animated WebP": encoded(face, "WEBP", **moving),
+        "animated GIF": encoded(face, "GIF", **moving),
+        "animated AVIF": encoded(face, "AVIF", **moving),
+        "LZW TIFF": encoded(face, "TIFF", compression="tiff_lzw"),
+        "Deflate TIFF": encoded(face, "TIFF", compression="tiff_adobe_deflate"),
+        "JPEG TIFF": encoded(face, "TIFF", compression="jpeg"),
+        "two-page TIFF": encoded(face, "TIFF", **moving),
+    }

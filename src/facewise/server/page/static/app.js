@@ -35,7 +35,10 @@ function trouble(title, detail, again = null) {
 }
 
 const actions = { choose, remove, retry };
-const draw = () => render(state, about, actions);
+function draw() {
+  render(state, about, actions);
+  renderCurl();
+}
 
 function choose(photo) {
   state.current = photo;
@@ -220,8 +223,15 @@ function askForKey() {
   $("key").focus();
 }
 
+/** A picture that is in no file, of which a command could be made: from the camera or the clipboard. */
+const unsaved = (file) => Object.assign(file, { isUnsaved: true });
+
+function renderCurl() {
+  $("copy-curl").hidden = !about.curl || Boolean(state.current?.file.isUnsaved);
+}
+
 async function copyCurl() {
-  const button = $("copy-curl"), text = about.curl(state.current.name);
+  const button = $("copy-curl"), text = about.curl(state.current.name, state.current.file.address);
   try {
     await navigator.clipboard.writeText(text);
     // Keep the width, so that the buttons beside it don't move.
@@ -254,7 +264,7 @@ function wire() {
     if (drag.dataTransfer.files.length) add(drag.dataTransfer.files);
     else trouble("That was not a file", "Save the picture first, then drop or choose the file.");
   });
-  document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
+  document.addEventListener("paste", (event) => add([...event.clipboardData.files].map(unsaved)));
   $("examples").addEventListener("click", (event) => {
     const name = event.target.closest("button")?.dataset.example;
     if (name) addExample(name);
@@ -285,7 +295,10 @@ async function addExample(name) {
   try {
     const answer = await fetch(`static/examples/${name}`);
     if (!answer.ok) throw new Error(String(answer.status));
-    add([new File([await answer.blob()], name, { type: "image/jpeg" })]);
+    const file = new File([await answer.blob()], name, { type: "image/jpeg" });
+    const hadFocus = $("examples").contains(document.activeElement);
+    add([Object.assign(file, { address: answer.url })]);
+    if (hadFocus) $("browse").focus();
   } catch {
     trouble("The example could not be fetched", "Check that you are online and facewise still running, then try again.", () => addExample(name));
   }
@@ -308,7 +321,7 @@ function describePage() {
   $("limits").textContent = `${list(about.formats, "or")}, up to ${megabytes(about.limits.max_bytes)}`;
   $("data").textContent = about.data.length ? ` trained on ${list(about.data)}` : "";
   $("privacy").textContent = about.privacy;
-  $("copy-curl").hidden = !about.curl;
+  renderCurl();
   $("model").textContent = `${about.model.name} ${about.model.version}`;
   for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
 }
@@ -349,7 +362,7 @@ async function start() {
   server = about;
   $("on-device-row").hidden = !about.onDevice;
   heedOtherTabs();
-  if (!document.documentElement.dataset.ready) setUpCamera({ current, onPicture: (file) => add([file]) });
+  if (!document.documentElement.dataset.ready) setUpCamera({ current, onPicture: (file) => add([unsaved(file)]) });
   document.documentElement.dataset.ready = "true";
   add(early.splice(0));
   const refused = state.photos.filter((photo) => photo.error?.code === "unauthorized");

@@ -37,8 +37,9 @@ function values(schema = {}) {
   return `${allowed}${example}${schema.default === undefined ? "" : ` (default ${schema.default})`}`;
 }
 
-function table(head, rows) {
-  return el("table", {}, [
+/** A wide table scrolls, so it must be reachable by keyboard. */
+function table(name, head, rows) {
+  return el("table", { tabindex: "0", "aria-label": name }, [
     el("thead", {}, [el("tr", {}, head.map((text) => el("th", { scope: "col" }, [text])))]),
     el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, [cell]))))),
   ]);
@@ -59,13 +60,13 @@ function operation(contract, path, method, node) {
   ];
   const parameters = node.parameters ?? [];
   if (parameters.length) {
-    parts.push(table(["parameter", "in", "meaning", "values"], parameters.map((item) => [
+    parts.push(table(`Parameters of ${method.toUpperCase()} ${path}`, ["parameter", "in", "meaning", "values"], parameters.map((item) => [
       el("code", {}, [item.name]), item.in, item.description ?? item.schema?.description ?? "", values(item.schema),
     ])));
   }
   const bodies = Object.keys(node.requestBody?.content ?? {});
   if (bodies.length) parts.push(el("p", {}, [`Body: ${bodies.join(", ")}`]));
-  parts.push(table(["status", "answer"], Object.entries(node.responses).map(([status, answer]) => [
+  parts.push(table(`Answers of ${method.toUpperCase()} ${path}`, ["status", "answer"], Object.entries(node.responses).map(([status, answer]) => [
     status, `${answer.description} (${Object.keys(answer.content ?? {}).join(", ") || "no body"})`,
   ])));
   const good = node.responses["200"]?.content?.["application/json"];
@@ -84,7 +85,7 @@ async function main() {
     target.replaceChildren(...Object.entries(contract.paths).flatMap(([path, methods]) =>
       Object.entries(methods).map(([method, node]) => operation(contract, path, method, node))));
     const problems = contract["x-problems"] ?? {};
-    document.querySelector("#problems").replaceChildren(table(["code", "meaning"],
+    document.querySelector("#problems").replaceChildren(table("Problems", ["code", "meaning"],
       Object.entries(problems).map(([code, title]) => [el("code", { id: code }, [code]), title])));
     if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
   } catch {

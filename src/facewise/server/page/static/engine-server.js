@@ -81,7 +81,7 @@ export async function describe() {
     formats: about.formats,
     privacy: "Photos are analysed in memory and forgotten.",
     onDevice: about.on_device,
-    curl: (name) => curl(name, about.needs_key),
+    curl: (name, address = null) => curl(name, address, about.needs_key),
   };
 }
 
@@ -137,7 +137,10 @@ export function analyze(blob, { attributes = null, onProgress = () => {}, signal
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-function curl(name, needsKey) {
+/** The command that repeats a request; of an example, which is on the server, it fetches the picture first. */
+function curl(name, address, needsKey) {
   const key = needsKey ? " -H 'Authorization: Bearer YOUR-KEY'" : "";
-  return `curl${key} -F ${quoted(`file=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)} ${quoted(new URL("v1/analyze?years=true", root).href)}`;
+  const field = address ? `file=@-;filename=${name}` : `file=@"${name.replaceAll(/["\\]/g, "\\$&")}"`;
+  const fetched = address ? `curl -s ${quoted(address)} | ` : "";
+  return `${fetched}curl${key} -F ${quoted(field)} ${quoted(new URL("v1/analyze?years=true", root).href)}`;
 }
