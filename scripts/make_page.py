@@ -30,7 +30,6 @@ from gpu_plan import UnknownGraphError, gpu_plan
 from pack_model import pack
 
 from facewise import (
-    analyzer,
     attributes,
     calibration,
     cascade,
@@ -113,7 +112,7 @@ def device_spec(models: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any
         "facewise_version": __version__,
         "attributes": names,
         "coverage": 0.9,
-        "gate_coverage": analyzer.GATE_COVERAGE,
+        "gate_coverage": calibration.GATE_COVERAGE,
         "border": images.BORDER,
         "min_std_years": calibration.MIN_STD_YEARS,
         "reasons": calibration.QUALITY_REASONS,

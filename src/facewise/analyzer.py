@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, Never, TypedDict, Unpack, overload
+from typing import Any, Final, Literal, Never, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -26,42 +26,18 @@ from facewise.images import (
     load_photo,
     load_photos,
 )
-from facewise.labels import (
-    AGE_LABELS,
-    ATTRIBUTES,
-    DECADE_LABELS,
-    DECADES,
-    ETHNICITY,
-    ETHNICITY_LABELS,
-    GENDER,
-    GENDER_LABELS,
-    ages_to_decades,
-    check_attributes,
-    expected_age,
-)
+from facewise.labels import ATTRIBUTES, ETHNICITY, GENDER, check_attributes
 from facewise.models import PlainProvider, Provider, load_spec, plain_providers
 from facewise.mtcnn import MTCNN, PHOTOS_AT_ONCE
+from facewise.predictions import make_predictions
 from facewise.quality import measure_quality
-from facewise.types import Distribution, Face, FloatArray, ImageArray, Photo, Prediction
+from facewise.types import Face, FloatArray, ImageArray, Photo, Prediction
 
 STAGES: Final = ("decode", "detect", "align", "attributes", "calibrate")
 """The timed stages, in order."""
 
-GATE_COVERAGE: Final = 0.9
-"""Coverage of the interval that decides whether an age is too uncertain, whatever was requested."""
-
 FaceCrop = tuple[Face, ImageArray]
 """A face and its aligned crop, uint8 ``(S, S, 3)``."""
-
-
-class _Age(NamedTuple):
-    """The age results of one face."""
-
-    expected_years: float
-    interval_years: tuple[int, int]
-    gate_interval_years: tuple[int, int]
-    years: Distribution
-    decades: Distribution
 
 
 class Timings(dict[str, float]):
@@ -413,73 +389,18 @@ class Analyzer:
 
         The network computes all attributes at once; those that are off are ignored.
         """
-        rows = zip(
-            faces,
-            crops,
-            self._ages(ages),
-            self._labelled("gender", GENDER_LABELS, vectors[:, GENDER]),
-            self._labelled("ethnicity", ETHNICITY_LABELS, vectors[:, ETHNICITY]),
-            strict=True,
-        )
-        predictions = []
-        for face, crop, age, gender, ethnicity in rows:
-            quality = measure_quality(crop, face.landmarks)
-            vector = np.full(19, np.nan, np.float32)
-            top: dict[str, float] = {}
-            if age is not None:
-                vector[DECADES] = age.decades.probabilities
-            if gender is not None:
-                vector[GENDER] = gender.probabilities
-                top["gender"] = gender.top_probability
-            if ethnicity is not None:
-                vector[ETHNICITY] = ethnicity.probabilities
-                top["ethnicity"] = ethnicity.top_probability
-            predictions.append(
-                Prediction(
-                    face=dataclasses.replace(face, quality=quality),
-                    age_years=age and age.expected_years,
-                    age_interval_years=age and age.interval_years,
-                    coverage=self.coverage,
-                    age=age and age.years,
-                    age_decades=age and age.decades,
-                    gender=gender,
-                    ethnicity=ethnicity,
-                    vector=vector,
-                    model=self.spec.info,
-                    abstained=self.calibration.abstentions(
-                        quality, face.detection_score, age and age.gate_interval_years, top
-                    ),
-                )
-            )
-        return predictions
-
-    def _ages(self, ages: FloatArray) -> Sequence[_Age | None]:
-        """Calibrated ages; None for each face if age is off."""
-        if "age" not in self.attributes:
-            return [None] * len(ages)
-        ages = self.calibration.temper(ages, "age")
-        intervals = self.calibration.age_intervals(ages, self.coverage)
-        gate_intervals = (
-            intervals
-            if self.coverage == GATE_COVERAGE
-            else self.calibration.age_intervals(ages, GATE_COVERAGE)
-        )
-        return [
-            _Age(float(mean), (first, last), (low, high), *_age_distributions(p, (first, last)))
-            for p, mean, (first, last), (low, high) in zip(
-                ages, expected_age(ages), intervals.tolist(), gate_intervals.tolist(), strict=True
-            )
+        measured = [
+            dataclasses.replace(face, quality=measure_quality(crop, face.landmarks))
+            for face, crop in zip(faces, crops, strict=True)
         ]
-
-    def _labelled(
-        self, attribute: str, labels: tuple[str, ...], p: FloatArray
-    ) -> Sequence[Distribution | None]:
-        """Calibrated distributions over labels; None for each face if the attribute is off."""
-        if attribute not in self.attributes:
-            return [None] * len(p)
-        p = self.calibration.temper(p, attribute)
-        sets = self.calibration.label_sets(p, attribute, self.coverage)
-        return [_distribution(labels, own, chosen) for own, chosen in zip(p, sets, strict=True)]
+        p = {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
+        return make_predictions(
+            measured,
+            {name: self.calibration.temper(p[name], name) for name in self.attributes},
+            calibration=self.calibration,
+            coverage=self.coverage,
+            model=self.spec.info,
+        )
 
 
 def _refuse(call: str, unknown: Mapping[str, object]) -> None:
@@ -494,27 +415,6 @@ def _refuse(call: str, unknown: Mapping[str, object]) -> None:
 def _take(photos: Iterator[Photo], timings: Timings, most: int) -> list[Photo]:
     with timings("decode"):
         return list(itertools.islice(photos, most))
-
-
-def _distribution(labels: tuple[str, ...], p: FloatArray, chosen: tuple[int, ...]) -> Distribution:
-    return Distribution(labels, p, tuple(labels[k] for k in chosen))
-
-
-def _age_distributions(
-    p: FloatArray, interval_years: tuple[int, int]
-) -> tuple[Distribution, Distribution]:
-    """Distributions over years and decades; their sets are what the interval touches, likeliest
-    first.
-    """
-    first, last = interval_years
-    by_year = sorted(range(first - 1, last), key=lambda k: -p[k])
-    decades = ages_to_decades(p)
-    touched = range((first - 1) // 10, (last - 1) // 10 + 1)
-    by_decade = sorted(touched, key=lambda k: -decades[k])
-    return (
-        _distribution(AGE_LABELS, p, tuple(by_year)),
-        _distribution(DECADE_LABELS, decades, tuple(by_decade)),
-    )
 
 
 def _resize(rgb: ImageArray, size_px: int) -> ImageArray:

@@ -45,6 +45,9 @@ DEFAULT_BANDS: Final = (1,)
 LEVELS: Final = (0.8, 0.9, 0.95)
 """Coverages that are fitted, and those that a model without a fit accepts."""
 
+GATE_COVERAGE: Final = 0.9
+"""Coverage of the interval that decides whether an age is too uncertain, whatever was requested."""
+
 Thresholds = tuple[float, ...]
 FloatArray64 = NDArray[np.float64]
 
@@ -256,7 +259,7 @@ class Calibration:
         Args:
             quality: of the face.
             detection_score: of the face.
-            interval_years: the 90 % age interval; None if age is off.
+            interval_years: the age interval at ``GATE_COVERAGE``; None if age is off.
             top_probability: largest probability by attribute, for those that are on.
 
         Returns:

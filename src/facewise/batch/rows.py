@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from facewise.batch.schema import VECTOR_COLUMNS
 from facewise.errors import FacewiseError, ImageNotFoundError, ImageTooLargeError
 from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
-from facewise.types import FloatArray
 
 if TYPE_CHECKING:
     from facewise.batch.job import Item
@@ -81,44 +80,23 @@ def face_columns(prediction: Prediction) -> Row:
 
 
 def answer_columns(prediction: Prediction) -> Row:
-    """The apparent attributes of one face."""
-    return answer_row(
-        prediction.vector,
-        prediction.age_years,
-        prediction.age_interval_years,
-        prediction.abstained,
-    )
-
-
-def answer_row(
-    vector: FloatArray,
-    age_years: float | None,
-    interval_years: tuple[int, ...] | None,
-    abstained: Mapping[str, str],
-) -> Row:
-    """Columns of the answers; any that the table lacks are dropped when it is built.
-
-    Args:
-        vector: ``(19,)``, NaN where an attribute is off.
-        age_years: None where age is off.
-        interval_years: None where age is off.
-        abstained: attribute to reason.
-    """
+    """The answers about one face; any that the table lacks are dropped when it is built."""
+    vector = prediction.vector
     row: Row = {
         name: None if math.isnan(value) else value
         for name, value in zip(VECTOR_COLUMNS, vector.tolist(), strict=True)
     }
-    if interval_years is not None:
-        row["age_years"] = age_years
-        row["age_low_years"], row["age_high_years"] = interval_years
+    if prediction.age_interval_years is not None:
+        row["age_years"] = prediction.age_years
+        row["age_low_years"], row["age_high_years"] = prediction.age_interval_years
     for name, part, labels in (
         ("gender", GENDER, GENDER_LABELS),
         ("ethnicity", ETHNICITY, ETHNICITY_LABELS),
     ):
         if not np.isnan(vector[part]).any():
             row[name] = labels[int(vector[part].argmax())]
-    row["abstained"] = list(abstained)
-    row["abstained_reasons"] = list(abstained.values())
+    row["abstained"] = list(prediction.abstained)
+    row["abstained_reasons"] = list(prediction.abstained.values())
     return row
 
 

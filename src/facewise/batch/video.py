@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from facewise.analyzer import GATE_COVERAGE
 from facewise.batch import storage
 from facewise.batch.job import Item
 from facewise.batch.rows import (
     Row,
-    answer_row,
+    answer_columns,
     error_row,
     face_columns,
     model_columns,
@@ -25,7 +24,8 @@ from facewise.batch.rows import (
 )
 from facewise.batch.tracks import Tracker
 from facewise.errors import CorruptImageError, ImageError, MissingExtraError, UnsupportedFormatError
-from facewise.labels import DECADES, ETHNICITY, GENDER, ages_to_decades, expected_age
+from facewise.labels import ETHNICITY, GENDER
+from facewise.predictions import make_predictions
 from facewise.types import Photo, Prediction
 
 if TYPE_CHECKING:
@@ -257,28 +257,19 @@ def _answered(row: Row, mean: _Mean | None, analyzer: Analyzer) -> Row:
 
 def _answer(mean: _Mean, analyzer: Analyzer) -> Row:
     """The answers of a track: mean probabilities and everything derived from them."""
-    calibration, on = analyzer.calibration, analyzer.attributes
-    vector = (mean.vector / mean.faces).astype(np.float32)
-    top: dict[str, float] = {}
-    interval = gate = age_years = None
-    if "age" in on:
-        ages = (mean.ages / mean.faces).astype(np.float32)[None]
-        interval = tuple(calibration.age_intervals(ages, analyzer.coverage)[0].tolist())
-        gate = tuple(calibration.age_intervals(ages, GATE_COVERAGE)[0].tolist())
-        age_years = float(expected_age(ages)[0])
-        vector[DECADES] = ages_to_decades(ages)[0]
-    else:
-        vector[DECADES] = np.nan
-    for name, part in (("gender", GENDER), ("ethnicity", ETHNICITY)):
-        if name in on:
-            top[name] = float(vector[part].max())
-        else:
-            vector[part] = np.nan
-    face = mean.largest.face if mean.largest is not None else None
-    assert face is not None
-    assert face.quality is not None
-    abstained = calibration.abstentions(face.quality, face.detection_score, gate, top)
-    return answer_row(vector, age_years, interval, abstained)
+    assert mean.largest is not None
+    ages, vectors = (
+        (total / mean.faces).astype(np.float32)[None] for total in (mean.ages, mean.vector)
+    )
+    p = {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
+    (answer,) = make_predictions(
+        [mean.largest.face],
+        {name: p[name] for name in analyzer.attributes},
+        calibration=analyzer.calibration,
+        coverage=analyzer.coverage,
+        model=analyzer.spec.info,
+    )
+    return answer_columns(answer)
 
 
 def _eyes_px(prediction: Prediction) -> float:

@@ -9,8 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.analyzer import GATE_COVERAGE
-from facewise.calibration import Calibration
+from facewise.calibration import GATE_COVERAGE, Calibration
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.outcomes import QUALITY_FIELDS, Outcomes
 from facewise.labels import (
