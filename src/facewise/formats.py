@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from facewise import bombs
@@ -55,7 +56,7 @@ CODECS: Final = {"JPEG": "jpg", "PNG": "zlib", "WebP": "webp", "TIFF": "libtiff"
 
 _ANY: Final = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 
-PILLOWS_LIMIT: Final = (
+_PILLOWS_LIMIT: Final = (
     "more pixels than Pillow decodes in this format (twice PIL.Image.MAX_IMAGE_PIXELS): scale the "
     "picture down, or save it as PNG"
 )
@@ -134,11 +135,9 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
-    from PIL import Image
-
     assert callable(plugin)
     try:
-        with quiet_pillow():
+        with guarded_pillow():
             file = bombs.HeaderFile(data)
             picture: ImageFile.ImageFile = plugin(file, "")
             is_raw = name == "TIFF" and _is_raw(picture, data)
@@ -148,10 +147,6 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
             bombs.check_opened(picture, len(data))
     except ImageTooLargeError:
         raise
-    except MemoryError as error:
-        raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(PILLOWS_LIMIT) from error
     except Exception as error:  # parsers raise anything on hostile headers
         if name != "PPM" and _is_text(data):  # text, too, may begin with "BM", a bitmap's signature
             raise _unknown(data, frozenset()) from error
@@ -271,6 +266,19 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_quiet.begin_child)
 
 
-def quiet_pillow() -> _QuietPillow:
-    """A context in which Pillow doesn't warn."""
-    return _quiet
+@contextlib.contextmanager
+def guarded_pillow() -> Iterator[None]:
+    """A context in which Pillow doesn't warn.
+
+    Raises:
+        ImageTooLargeError: the machine lacks the memory, or Pillow has its own, lower limit.
+    """
+    from PIL import Image
+
+    try:
+        with _quiet:
+            yield
+    except MemoryError as error:
+        raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(_PILLOWS_LIMIT) from error

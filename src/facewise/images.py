@@ -16,19 +16,17 @@ from urllib.request import url2pathname
 
 import numpy as np
 
-from facewise.bombs import check_exif
+from facewise.arrays import check_array, from_array, hint
 from facewise.errors import (
-    CorruptImageError,
     EmptyImageError,
     ImageError,
     ImageNotFoundError,
-    ImageTooLargeError,
-    ImageTooSmallError,
     InvalidArrayError,
     OptionError,
     check_count,
 )
-from facewise.formats import PILLOWS_LIMIT, open_picture, quiet_pillow
+from facewise.formats import open_picture
+from facewise.pixels import check_size, decode, too_large
 from facewise.types import Array, ImageArray, Photo
 
 if TYPE_CHECKING:
@@ -71,29 +69,8 @@ DEFAULT_MIN_SIDE_PX: Final = 16
 BORDER: Final = 127
 """Grey that fills the area outside a photo."""
 
-_ORIENTATION: Final = 0x0112
-_XMP: Final = frozenset(("xmp", "XML:com.adobe.xmp"))
-"""Keys under which Pillow keeps XMP; the second is for PNG."""
 _LONGEST_PATH: Final = 4096
 """Linux opens no longer path; a longer string is more likely a picture's data than its name."""
-_ROWS_AT_ONCE: Final = 256
-_STRIP_PIXELS: Final = 500_000
-_LARGE_PIXELS: Final = 4_000_000
-"""Photos with more pixels are converted in strips; smaller ones fit into memory the process already
-has."""
-
-# EXIF orientation to the name of the PIL.Image.Transpose that undoes it.
-_TURNS: Final = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-_ROWS_TO_COLUMNS: Final = frozenset(("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"))
-_LAST_ROW_FIRST: Final = frozenset(("ROTATE_180", "FLIP_TOP_BOTTOM", "ROTATE_270", "TRANSVERSE"))
 
 
 def load_photo(
@@ -181,15 +158,15 @@ def _load(
 
     if isinstance(source, np.ndarray):
         array = np.asarray(source)  # np.matrix stays two-dimensional, which breaks np.repeat
-        _check_array(array)
-        _check_size(array.shape[1], array.shape[0], max_pixels, min_side_px)
-        return _from_array(array, color_order)
+        check_array(array)
+        check_size(array.shape[1], array.shape[0], max_pixels, min_side_px)
+        return from_array(array, bgr=color_order == "bgr")
     if isinstance(source, Image.Image):
-        _check_size(*source.size, max_pixels, min_side_px)
-        return _decode(source, max_pixels)
+        check_size(*source.size, max_pixels, min_side_px)
+        return decode(source, max_pixels)
     with open_picture(_read(source, max_bytes)) as picture:
-        _check_size(*picture.size, max_pixels, min_side_px)
-        return _decode(picture, max_pixels)
+        check_size(*picture.size, max_pixels, min_side_px)
+        return decode(picture, max_pixels)
 
 
 def _read(source: Any, max_bytes: int) -> bytes:
@@ -215,14 +192,14 @@ def _read(source: Any, max_bytes: int) -> bytes:
     else:
         raise InvalidArrayError(
             f"cannot read a picture from {type(source).__name__}: pass a path, bytes, a binary "
-            f"file, a PIL image or a uint8 array (H, W, 3){_hint(source)}"
+            f"file, a PIL image or a uint8 array (H, W, 3){hint(source)}"
         )
     if not data:
         if _stands_at_end(source):
             raise EmptyImageError("the file object is at its end: seek(0) before reading it")
         raise EmptyImageError("the input is empty: it has no bytes")
     if len(data) > max_bytes:
-        raise _too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
+        raise too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
     return data
 
 
@@ -299,230 +276,3 @@ def _no_bytes(part: Any) -> InvalidArrayError:
     if isinstance(part, Awaitable):
         return InvalidArrayError(f"read() returned a {kind}: await it, and pass the bytes")
     return InvalidArrayError(f"read() returned {kind}: pass a file object that returns bytes")
-
-
-def _hint(source: Any) -> str:
-    if source is None:
-        return "; cv2.imread returns None if it cannot read the file"
-    if isinstance(source, (list, tuple)):
-        return "; several pictures are for analyze_many"
-    if type(source).__module__.startswith("torch"):
-        return (
-            "; for a torch tensor (3, H, W) from 0 to 1: "
-            "(tensor * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
-        )
-    return ""
-
-
-def _check_array(array: Any) -> None:
-    if array.dtype != np.uint8:
-        raise InvalidArrayError(f"array is {array.dtype}: pass uint8, 0 to 255{_to_uint8(array)}")
-    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
-        raise InvalidArrayError(
-            f"array has shape {array.shape}: pass (H, W, 3), (H, W, 4) or (H, W)"
-            f"{_to_picture(array.shape)}"
-        )
-
-
-def _to_uint8(array: Any) -> str:
-    """Suggest a conversion to uint8 based on the array's values; a wrong one would wrap around."""
-    kind = array.dtype.kind
-    if kind not in "biuf" or array.size == 0:
-        return ""
-    low, high = float(array.min()), float(array.max())  # NaN fails every comparison below
-    if kind in "bf" and 0 <= low <= high <= 1:
-        return ": (array * 255).round().astype(numpy.uint8)"
-    if 0 <= low <= high <= 255:
-        return ": array.round().astype(numpy.uint8)"
-    if kind in "iu" and 0 <= low <= high < 4096:
-        return ": if its samples have 12 bits, (array >> 4).astype(numpy.uint8)"
-    if 0 <= low <= high <= 65535:
-        return ": (array / 257).round().astype(numpy.uint8)"
-    return ""
-
-
-def _to_picture(shape: tuple[int, ...]) -> str:
-    match shape:
-        case (_, _, 1):
-            return ": array[:, :, 0]"
-        case (1 | 3 | 4, _, _):
-            return "; for channels first: array.transpose(1, 2, 0)"
-        case (_, _, _, _):
-            return "; several pictures are for analyze_many"
-    return ""
-
-
-def _from_array(array: Any, color_order: ColorOrder) -> ImageArray:
-    """A copy of an array as uint8 ``(H, W, 3)`` RGB."""
-    from PIL import Image
-
-    if array.ndim == 2:
-        return np.repeat(array[:, :, None], 3, axis=2)
-    if color_order == "bgr":
-        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
-    if array.shape[2] == 3:
-        return np.array(array, dtype=np.uint8, order="C")
-    # Pillow handles transparency, so that an array and its PNG agree to the last bit.
-    return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(array))))
-
-
-def _check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> None:
-    if width * height > max_pixels:
-        raise _too_large(
-            f"{width:,} x {height:,} pixels is more than {max_pixels:,}: scale the picture down",
-            "max_pixels",
-        )
-    if min(width, height) < min_side_px:
-        raise ImageTooSmallError(
-            f"{width} x {height} pixels: a picture needs {min_side_px} on its shorter side"
-        )
-
-
-def _too_large(message: str, limit: str) -> ImageTooLargeError:
-    error = ImageTooLargeError(message)
-    error.limit = limit
-    return error
-
-
-def _decode(picture: Image.Image, max_pixels: int) -> ImageArray:
-    """Decode an opened picture into upright RGB pixels."""
-    from PIL import Image
-
-    closed = getattr(picture, "fp", picture) is None  # also None once loaded; see below
-    try:
-        with quiet_pillow():
-            _load_pixels(picture)
-            closed = False
-            # HEIC can decode to more pixels than its header states: check before more is allocated.
-            _check_size(*picture.size, max_pixels, 0)
-            return _pixels(picture)
-    except ImageTooLargeError:
-        raise
-    except MemoryError as error:
-        raise ImageTooLargeError("too large for this machine's memory: scale it down") from error
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(PILLOWS_LIMIT) from error
-    except Exception as error:  # truncated data raises OSError, SyntaxError, struct.error, ...
-        if closed or (isinstance(error, ValueError) and "closed" in str(error)):
-            raise InvalidArrayError(
-                "the PIL image is closed: load() it while its file is open, or pass the path"
-            ) from error
-        raise CorruptImageError(
-            "the picture is truncated or damaged: copy, download or export it again"
-        ) from error
-
-
-def _load_pixels(picture: Image.Image) -> None:
-    """Have Pillow decode the picture, with XMP hidden for TIFF.
-
-    Pillow rotates a TIFF while decoding, and would follow XMP's orientation too.
-    """
-    info = picture.info
-    if picture.format == "TIFF":
-        picture.info = {name: info[name] for name in info if name not in _XMP}
-    try:
-        picture.load()
-    finally:
-        picture.info = info
-
-
-def _pixels(picture: Image.Image) -> ImageArray:
-    """A decoded picture as an upright RGB array.
-
-    Pillow stores RGB in four bytes per pixel, copies the picture at every step, and exports its
-    bytes in small pieces that it then joins. So large pictures are converted and turned strip by
-    strip, each copied to its place in the one array: at most 7 bytes per pixel, plus what the
-    format's decoder holds (see the table in docs/library.md).
-    """
-    turn = _turn(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _wide_to_rgb(picture)
-    width, height = picture.size
-    if width * height <= _LARGE_PIXELS:
-        return np.asarray(_turned(_to_rgb(picture), turn), dtype=np.uint8)
-    columns = turn in _ROWS_TO_COLUMNS
-    rgb = np.empty((width, height, 3) if columns else (height, width, 3), np.uint8)
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        strip = _turned(_to_rgb(picture.crop((0, top, width, bottom))), turn)
-        back = turn in _LAST_ROW_FIRST
-        place = slice(height - bottom, height - top) if back else slice(top, bottom)
-        rgb[(slice(None), place) if columns else place] = np.asarray(strip)
-    return rgb
-
-
-def _turn(picture: Image.Image) -> str | None:
-    """How to turn a picture upright; None if it already is, or if its EXIF block is broken.
-
-    Without EXIF orientation, Pillow goes by XMP. Browsers do not, so boxes would be misplaced
-    there. Also, software that rotates the pixels and drops EXIF may leave XMP unchanged.
-    """
-    from PIL import Image
-
-    check_exif(picture.info)
-    try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        if not _XMP.isdisjoint(picture.info):
-            bare = Image.Image()
-            bare.info = {name: picture.info[name] for name in picture.info if name not in _XMP}
-            if _ORIENTATION not in bare.getexif():
-                return None
-    except Exception:  # the picture itself is sound
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _turned(picture: Image.Image, turn: str | None) -> Image.Image:
-    from PIL import Image
-
-    return picture if turn is None else picture.transpose(Image.Transpose[turn])
-
-
-def _wide_to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert grey samples wider than a byte, all at once: their range may be the picture's."""
-    from PIL import Image
-
-    samples = np.asarray(picture)
-    if picture.format == "PPM" and picture.mode == "I":  # a 16-bit PGM opens as int32
-        samples = samples.astype(np.uint16)
-    grey = _to_eight_bits(samples)
-    clear = picture.info.get("transparency")  # in PNG, one sample value at the original bit depth
-    if isinstance(clear, int):
-        grey[samples == clear] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any 8-bit mode to RGB, blending transparency onto white."""
-    from PIL import Image
-
-    if picture.mode == "La":  # the only mode it converts to
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _to_eight_bits(samples: Any) -> ImageArray:
-    """Scale wide grey samples to 8 bits, over the type's range rather than the picture's.
-
-    Pillow opens 16-bit grey as uint16, wider or signed integers as int32. Floats are 0 to 1 by
-    convention, or 0 to 255 or 65,535 if their values exceed that.
-    """
-    if samples.dtype.itemsize == 2:
-        table = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        return table[samples]
-    top = float(np.max(samples, initial=0, where=np.isfinite(samples)))
-    limits = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (255.0, 65535.0)
-    full = next((limit for limit in limits if top <= limit), top)
-    out = np.empty(samples.shape, np.uint8)
-    for first in range(
-        0, len(samples), _ROWS_AT_ONCE
-    ):  # float64 of all rows would be 8 times as large as out
-        rows = np.nan_to_num(samples[first : first + _ROWS_AT_ONCE].astype(np.float64))
-        out[first : first + _ROWS_AT_ONCE] = np.clip(rows / full, 0, 1) * 255 + 0.5
-    return out

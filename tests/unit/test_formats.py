@@ -27,7 +27,7 @@ from facewise.bombs import (
     MAX_TIFF_VALUES,
     count_jpeg_scans,
 )
-from facewise.formats import quiet_pillow
+from facewise.formats import guarded_pillow
 from facewise.images import load_photo
 
 
@@ -169,7 +169,7 @@ def test_threads_leave_the_warning_filters_as_they_were() -> None:
 def test_a_filter_that_another_thread_sets_meanwhile_stays() -> None:
     with warnings.catch_warnings():
         before = list(warnings.filters)
-        with quiet_pillow():
+        with guarded_pillow():
             warnings.filterwarnings("ignore", message="set meanwhile")
         assert list(warnings.filters[1:]) == before
         assert warnings.filters[0][0] == "ignore"
@@ -179,11 +179,11 @@ def test_a_filter_that_another_thread_sets_meanwhile_stays() -> None:
 def test_a_fork_while_a_thread_decodes_leaves_the_child_its_warnings() -> None:
     code = """
 import os, threading, warnings
-from facewise.formats import quiet_pillow
+from facewise.formats import guarded_pillow
 before = list(warnings.filters)
 inside, leave = threading.Event(), threading.Event()
 def decode():
-    with quiet_pillow():
+    with guarded_pillow():
         inside.set()
         leave.wait()
 thread = threading.Thread(target=decode)
@@ -192,7 +192,7 @@ inside.wait()
 child = os.fork()
 if child == 0:
     said = [list(warnings.filters) == before]
-    with quiet_pillow():
+    with guarded_pillow():
         said.append(list(warnings.filters) != before)
     said.append(list(warnings.filters) == before)
     print(said, flush=True)
@@ -207,12 +207,12 @@ thread.join()
 
 def test_overlapping_contexts_restore_the_filters_in_any_order() -> None:
     before = list(warnings.filters)
-    first, second = quiet_pillow(), quiet_pillow()
+    first, second = guarded_pillow(), guarded_pillow()
     first.__enter__()
     second.__enter__()
-    first.__exit__()
+    first.__exit__(None, None, None)
     assert list(warnings.filters) != before
-    second.__exit__()
+    second.__exit__(None, None, None)
     assert list(warnings.filters) == before
 
 

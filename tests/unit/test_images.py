@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from facewise import errors, images
+from facewise import errors, images, pixels
 from facewise.images import DEFAULT_MAX_BYTES, load_photo
 from facewise.types import ImageArray
 
@@ -208,8 +208,8 @@ def test_strips_of_a_large_picture_join_without_a_seam(
     if mode == "P":
         stored.info["transparency"] = 3
     whole = load_photo(stored).rgb
-    monkeypatch.setattr(images, "_LARGE_PIXELS", 0)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 64 * 7)  # 40 rows: the last strip is shorter
+    monkeypatch.setattr(pixels, "_LARGE_PIXELS", 0)
+    monkeypatch.setattr(pixels, "_STRIP_PIXELS", 64 * 7)  # 40 rows: the last strip is shorter
     np.testing.assert_array_equal(load_photo(stored).rgb, whole)
     assert whole.std() > 5
 
@@ -267,8 +267,8 @@ def test_large_photos_are_copied_in_strips(
     )
     picture.getexif()[0x0112] = 6
     expected = load_photo(picture).rgb
-    monkeypatch.setattr("facewise.images._LARGE_PIXELS", 0)
-    monkeypatch.setattr("facewise.images._STRIP_PIXELS", strip_pixels)
+    monkeypatch.setattr(pixels, "_LARGE_PIXELS", 0)
+    monkeypatch.setattr(pixels, "_STRIP_PIXELS", strip_pixels)
     np.testing.assert_array_equal(load_photo(picture).rgb, expected)
     assert load_photo(picture).rgb.flags.c_contiguous
 
