@@ -362,7 +362,7 @@ class Analyzer:
             yield whole
 
     def _whole(self, photo: Photo) -> FaceCrop:
-        """Yield pictures that are already crops."""
+        """The face and crop of a picture that is already a crop."""
         size = self.spec.size_px
         scale = np.array([photo.width_px, photo.height_px], np.float32)
         box = np.array([0, 0, *scale], np.float32)
