@@ -121,9 +121,8 @@ def open_picture(data: bytes) -> Image.Image:
     for name, module in FORMATS.items():
         importlib.import_module(module)
         plugin, accept = Image.OPEN[name]
-        accepted = accept(data[:16]) if accept is not None else True
-        if name == "PPM":
-            accepted = _NETPBM.match(data) is not None
+        assert accept is not None
+        accepted = _NETPBM.match(data) is not None if name == "PPM" else accept(data[:16])
         if isinstance(accepted, str):  # the plugin is there, but its library is not
             raise UnsupportedFormatError(
                 f"this Pillow was built without {name}: pip install --upgrade pillow"
