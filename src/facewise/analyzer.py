@@ -8,8 +8,8 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Never, TypedDict, Unpack, overload
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -173,7 +173,6 @@ class Analyzer:
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
-        **_unknown: Never,
     ) -> tuple[Prediction, ...]:
         """Analyse one photo.
 
@@ -188,7 +187,6 @@ class Analyzer:
         Raises:
             ImageError: the picture cannot be read; its subclasses say why.
         """
-        _refuse("analyze()", _unknown)
         timings = Timings() if timings is None else timings
         with timings("decode"):
             loaded = self.load(photo, color_order=color_order)
@@ -221,7 +219,6 @@ class Analyzer:
         on_error: Literal["raise", "return"] = "raise",
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
-        **_unknown: Never,
     ) -> Any:
         """Analyse any number of photos, batching faces across photos.
 
@@ -241,7 +238,6 @@ class Analyzer:
             ImageError: a picture cannot be read; ``index`` and ``source`` say which.
             OptionError: ``on_error`` is neither "raise" nor "return".
         """
-        _refuse("analyze_many()", _unknown)
         if on_error not in ("raise", "return"):
             raise OptionError(f'on_error must be "raise" or "return", not {on_error!r}')
         failed: dict[int, ImageError] = {}
@@ -265,7 +261,6 @@ class Analyzer:
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
-        **_unknown: Never,
     ) -> tuple[Prediction, ...]:
         """Analyse faces already found by any detector; nothing is detected.
 
@@ -288,7 +283,6 @@ class Analyzer:
             OptionError: an item is not a ``Face``, or its landmarks coincide, are mirrored, or lie
                 far outside the photo.
         """
-        _refuse("analyze_faces()", _unknown)
         checked = check_faces(faces)
         timings = Timings() if timings is None else timings
         with timings("decode"):
@@ -307,7 +301,6 @@ class Analyzer:
         *,
         color_order: ColorOrder = "rgb",
         timings: Timings | None = None,
-        **_unknown: Never,
     ) -> list[Prediction]:
         """Analyse upright faces that are already cropped, one per picture; nothing is detected.
 
@@ -333,7 +326,6 @@ class Analyzer:
         Raises:
             ImageError: a picture cannot be read; the message says which.
         """
-        _refuse("analyze_crops()", _unknown)
         photos = load_photos(crops, failed=None, color_order=color_order, **self._limits)
         timings = Timings() if timings is None else timings
         return self._predict(self._uncut(photos, timings), timings)
@@ -401,15 +393,6 @@ class Analyzer:
             coverage=self.coverage,
             model=self.spec.info,
         )
-
-
-def _refuse(call: str, unknown: Mapping[str, object]) -> None:
-    """Refuse keyword arguments that a method of ``Analyzer`` does not take."""
-    for name in unknown:
-        advice = ""
-        if name in Options.__annotations__:
-            advice = f": make a copy that has it, analyzer.replace({name}=...)"
-        raise TypeError(f"{call} has no option {name!r}{advice}")
 
 
 def _take(photos: Iterator[Photo], timings: Timings, most: int) -> list[Photo]:
