@@ -921,24 +921,3 @@ def test_servers_are_told_apart_by_what_their_urls_say() -> None:
 def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
     with pytest.raises(OptionError, match=r"no file system for ftp://.*host"):
         listed("ftp:///photos")
-
-
-def test_progress_says_how_fast_it_goes_and_how_long_it_takes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from facewise.cli import annotate as command
-
-    now = 1000.0
-    monkeypatch.setattr("facewise.cli.annotate.time.monotonic", lambda: now)
-    lines = command._Lines()
-    said = []
-    for now, done in ((1000.0, 500), (1005.0, 600), (1010.0, 700), (1020.0, 10_000)):  # noqa: B007
-        lines(done, 10_000)
-        said.append(capsys.readouterr().err.removeprefix("facewise: ").strip())
-    assert said == [
-        "500 of 10,000 images, 0.0/s",
-        "",  # too soon after the last
-        "700 of 10,000 images, 20.0/s, 0:07:45 left",  # 500 were done at the start
-        "10,000 of 10,000 images, 475.0/s",
-    ]
-    assert command._duration(3 * 3600 + 62.4) == "3:01:02"

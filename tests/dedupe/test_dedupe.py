@@ -737,10 +737,22 @@ def test_names_that_are_no_utf8_are_spelt_out(album: Path, tmp_path: Path) -> No
     assert json.loads((out / "dedupe.json").read_text())["list"]["all"]["share_found"] == 1
 
 
-def test_bars_are_no_part_of_the_report(album: Path, tmp_path: Path) -> None:
+def test_bars_are_no_part_of_the_report(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if on a terminal
     result = run(album, "--out", tmp_path)
     assert result.stdout.startswith("# Near-duplicates\n")
     assert "pictures" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is always full here")
+def test_a_full_disk_under_the_log_ends_nothing(album: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "facewise", "dedupe", str(album), "--out", str(tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"# Near-duplicates")
 
 
 def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> None:

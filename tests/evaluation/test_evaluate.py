@@ -109,6 +109,17 @@ def test_a_csv_to_results(faces: Path, tmp_path: Path) -> None:
     assert stored[0].stat().st_mtime_ns == before
 
 
+def test_standard_output_has_the_figures_alone(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a bar for each run of the network, on a terminal; a pipe has no bar at all."""
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path, "--workers", 1)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = CliRunner().invoke(app, ["evaluate", *map(str, options), "--degraded", "0"])
+    assert result.stdout.startswith(f"{load_spec().name}@")
+    assert "100%" in result.stderr
+
+
 def test_each_faces_answer_is_written_where_asked(faces: Path, tmp_path: Path) -> None:
     options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
     listing = tmp_path / "sub" / "answers.csv"

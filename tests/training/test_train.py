@@ -321,8 +321,14 @@ def test_a_checkpoint_is_loaded_without_what_its_run_started_from(finished: Path
         load_checkpoint(TINY, finished / "none.pt")
 
 
-def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> None:
-    """By the command, in folders given to it."""
+def test_pictures_of_a_csv_are_learnt_from(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the command, in folders given to it; standard output only names the run's."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
     faces = sorted((pictures / "faces").glob("*.webp"))[:12]
     rows = [f"{path},{20 + i},{'train' if i < 8 else 'val'}" for i, path in enumerate(faces)]
     listing, config = tmp_path / "faces.csv", tmp_path / "mine.toml"
@@ -333,6 +339,9 @@ def test_pictures_of_a_csv_are_learnt_from(pictures: Path, tmp_path: Path) -> No
     )
     where: Any = {"data": listing, "cache": tmp_path / "cache", "runs": tmp_path / "runs"}
     cli.train.train(config=config, workers=0, threads=1, **where)
+    streams = capsys.readouterr()
+    assert streams.out == f"{tmp_path / 'runs/mine'}\n"
+    assert "images/s" in streams.err
     assert [row["epoch"] for row in log_of(tmp_path / "runs/mine")] == ["1"]
     listing.write_text("\n".join(["path,age,split", *rows[:8]]))
     with pytest.raises(OptionError, match=r"no picture of a CSV .* none in val: .* column split"):

@@ -6,10 +6,8 @@ import enum
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,10 +18,7 @@ from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.text import counted
 
 if TYPE_CHECKING:
-    from facewise.batch.run import Progress, Summary
-
-SAY_EVERY_SECONDS: Final = 10.0
-"""Interval between progress lines if standard error is not a terminal."""
+    from facewise.batch.run import Summary
 
 BURST_SECONDS: Final = 2.0
 """Stop signals within this time count as one: a second must not disturb the first one's cleanup."""
@@ -100,6 +95,7 @@ def annotate(
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
     from facewise.errors import SourceError
+    from facewise.progress import counted_progress
 
     job = Job(
         attributes=split_names(attributes),
@@ -128,7 +124,7 @@ def annotate(
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs ignore it
         signal.signal(signal.SIGINT, stop)
     try:
-        with _progress() as progress:
+        with counted_progress("image", "images", say) as progress:
             summary = run(
                 sources,
                 out,
@@ -170,70 +166,6 @@ def _say_nothing_was_read(summary: Summary, out: str) -> None:
 def _ends(text: str, most: int = 300) -> str:
     """A text, without its middle if it is long, as the lines of a file that is no list may be."""
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Progress on standard error: a bar on a terminal, otherwise occasional lines."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    speed = TextColumn("{task.fields[speed]}")
-    bar = Bar(BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn(True), console=console)
-    rate = _Rate()
-    with bar:
-        shown: list[Any] = []
-
-        def show(done: int, total: int) -> None:
-            if not shown:
-                shown.append(bar.add_task("", total=total, completed=done, speed=""))
-            rate(done)
-            bar.update(shown[0], completed=done, speed=f"{rate.per_second:.1f} images/s")
-
-        yield show
-
-
-class _Rate:
-    """Images per second since the first call."""
-
-    def __init__(self) -> None:
-        self._started: tuple[float, int] | None = None
-        self.per_second = 0.0
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if self._started is None:
-            self._started = (now, done)
-        began, at = self._started
-        if now > began:
-            self.per_second = (done - at) / (now - began)
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self._rate = _Rate()
-        self._said = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        self._rate(done)
-        now = time.monotonic()
-        if now - self._said < SAY_EVERY_SECONDS and done < total:
-            return
-        self._said = now
-        speed = self._rate.per_second
-        left = f", {_duration((total - done) / speed)} left" if speed and done < total else ""
-        say(f"{done:,} of {counted(total, 'image', 'images')}, {speed:.1f}/s{left}")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def _print(summary: Summary, out: str) -> None:

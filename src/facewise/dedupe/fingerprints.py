@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from facewise.data.lists import short_name
 from facewise.data.sets import DataSet
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
+from facewise.progress import track
 from facewise.text import as_utf8
 from facewise.types import ImageArray
 
@@ -38,8 +39,6 @@ BORDER_PX: Final = 256
 BORDER_LEVELS: Final = 24
 """Grey levels by which a plain border may vary. JPEG ringing spills into it; with less tolerance,
 copies of one picture would be cut differently."""
-
-T = TypeVar("T")
 
 BoolArray = NDArray[np.bool_]
 Ints = NDArray[np.intp]
@@ -181,11 +180,3 @@ def unique_names(keys: Sequence[str]) -> list[str]:
             "tars into two folders of one parent first"
         )
     return whole
-
-
-def track(results: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """Show a progress bar on standard error; standard output is for the report."""
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(results, description=description, total=total, console=Console(stderr=True))

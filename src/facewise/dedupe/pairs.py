@@ -23,9 +23,10 @@ from typing import Final
 
 import numpy as np
 
-from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints, Ints, track
+from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints, Ints
 from facewise.dedupe.likeness import CONFIRMED, likeness
 from facewise.dedupe.search import LEAST_BUSY, Candidates, candidates, mirrored_bits
+from facewise.progress import track
 
 NEAR_BITS: Final = 20
 """Hashes that differ in at most this many bits count as one picture."""

@@ -31,6 +31,7 @@ from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import WEIGHTS_FOLDER, load_spec
 from facewise.mtcnn import MTCNN
+from facewise.progress import track
 from facewise.quality import measure_quality
 from facewise.types import Face, FloatArray, Photo
 
@@ -317,20 +318,18 @@ def _run_all(
 
     ``start`` are the arguments of ``_start``.
     """
-    from rich.progress import track
-
     pairs = [(t, None if known is None else known[i]) for i, t in enumerate(todo)]
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     rows: list[dict[str, Any]] = []
     if workers == 1:
         _start(*start)
-        for chunk in track(chunks, description=label):
+        for chunk in track(chunks, label):
             rows += _run(chunk)
         return rows
     import cv2  # noqa: F401  if it is broken, fail here: workers could not report why
 
     with ProcessPoolExecutor(workers, initializer=_start, initargs=start) as pool:
-        for result in track(pool.map(_run, chunks), description=label, total=len(chunks)):
+        for result in track(pool.map(_run, chunks), label, len(chunks)):
             rows += result
     return rows
 

@@ -30,6 +30,7 @@ from facewise.images import load_photo
 from facewise.machine import cores
 from facewise.models import WEIGHTS_FOLDER
 from facewise.mtcnn import MTCNN
+from facewise.progress import track
 from facewise.types import FloatArray, ImageArray, Photo
 
 log = logging.getLogger("facewise")
@@ -195,8 +196,6 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
     Raises:
         OptionError: no picture can be read, or no face is found in any picture of a data set.
     """
-    from rich.progress import track
-
     wanted = fingerprint(data_sets)
     index_path = folder / "index.npz"
     if index_path.exists():
@@ -215,7 +214,7 @@ def build_cache(folder: Path, data_sets: Sequence[DataSet], *, workers: int | No
         ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(data_sets,)) as pool,
     ):
         results = _in_order(pool, chunks, ahead=AHEAD * workers)
-        for result in track(results, description="faces", total=len(chunks)):
+        for result in track(results, "faces", len(chunks)):
             for read in result:
                 pixels.write(read.rgb.tobytes())
                 rows.append(_row(read, offset))

@@ -21,10 +21,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from facewise.errors import OptionError
 from facewise.files import replacing
+from facewise.progress import bar
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.checks import check_run, files_behind
 from facewise.training.config import TrainConfig
@@ -296,13 +298,15 @@ def _run_epoch(
     steps: int,
     epoch: int,
 ) -> tuple[int, dict[str, float]]:
-    from rich.progress import Progress, TextColumn, TimeRemainingColumn
-
     model.train()
     losses: list[float] = []
     begun = time.monotonic()
-    columns = (*Progress.get_default_columns()[:2], TextColumn("{task.fields[rate]:.0f} images/s"))
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    columns = (
+        *Progress.get_default_columns()[:2],
+        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )
+    with bar(*columns) as progress:
         task = progress.add_task(f"epoch {epoch + 1}", total=len(loader), rate=0.0)
         for pictures, rows in loader:
             factor = learning_rate_factor(step, steps, config.optim.warmup_steps)
@@ -323,7 +327,7 @@ def _run_epoch(
             step += 1
             rate = len(losses) * config.optim.batch_size / (time.monotonic() - begun)
             progress.update(task, advance=1, rate=rate)
-            if not progress.console.is_terminal and len(losses) % LOG_EVERY == 0:
+            if progress.disable and len(losses) % LOG_EVERY == 0:
                 log.info("step %d of %d, %.0f images/s", len(losses), len(loader), rate)
     seconds = time.monotonic() - begun
     return step, {
