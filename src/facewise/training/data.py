@@ -89,17 +89,15 @@ class EpochBatches:
 
 def make_loader(
     cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], workers: int
-) -> tuple[DataLoader[tuple[Tensor, int]], EpochBatches]:
-    """A loader of training batches, and the sampler whose ``epoch`` the loop sets."""
-    sampler = EpochBatches(rows, config.optim.batch_size, config.optim.seed)
-    loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+) -> DataLoader[tuple[Tensor, int]]:
+    """A loader of training batches; the loop sets the ``epoch`` of its ``batch_sampler``."""
+    return DataLoader(
         TrainingFaces(cache, config),
-        batch_sampler=sampler,
+        batch_sampler=EpochBatches(rows, config.optim.batch_size, config.optim.seed),
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
     )
-    return loader, sampler
 
 
 def check_teacher(path: Path) -> None:

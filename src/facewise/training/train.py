@@ -155,6 +155,78 @@ class Average:
                 buffer.copy_(source)
 
 
+class _Loop:
+    """All that training changes from step to step, and what the steps need."""
+
+    def __init__(
+        self, model: AttributeNetwork, config: TrainConfig, loader: Any, labels: LabelTable
+    ) -> None:
+        self.model, self.config, self.loader, self.labels = model, config, loader, labels
+        self.average = Average(model, config.optim.ema_decay)
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
+        self.step, self.steps = 0, len(loader) * config.optim.epochs
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs to go on after the last epoch."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "average_steps": self.average.steps,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.steps = state["average_steps"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Learn once from each training face; return the mean loss and the speed."""
+        optim = self.config.optim
+        self.loader.batch_sampler.epoch = epoch
+        torch.manual_seed(hash((optim.seed, epoch)) & 0x7FFFFFFF)  # dropout, when resumed
+        self.model.train()
+        losses: list[float] = []
+        begun = time.monotonic()
+        columns = (
+            *Progress.get_default_columns()[:2],
+            TextColumn("{task.fields[rate]:.0f} images/s"),
+            TimeRemainingColumn(),
+        )
+        with bar(*columns) as progress:
+            task = progress.add_task(f"epoch {epoch + 1}", total=len(self.loader), rate=0.0)
+            for pictures, rows in self.loader:
+                losses.append(self._learn(pictures, rows))
+                rate = len(losses) * optim.batch_size / (time.monotonic() - begun)
+                progress.update(task, advance=1, rate=rate)
+                if progress.disable and len(losses) % LOG_EVERY == 0:
+                    log.info("step %d of %d, %.0f images/s", len(losses), len(self.loader), rate)
+        return {"train_loss": float(np.mean(losses)), "images_per_second": rate}
+
+    def _learn(self, pictures: Tensor, rows: Tensor) -> float:
+        """Take one step; return its loss."""
+        optim = self.config.optim
+        factor = learning_rate_factor(self.step, self.steps, optim.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        x = pictures.float().contiguous(memory_format=torch.channels_last)
+        with autocast(bfloat16=optim.bfloat16):
+            logits = self.model(x)
+        loss = total_loss(logits, self.labels[rows], self.config.loss)
+        if not bool(torch.isfinite(loss)):
+            raise OptionError(f"the loss is {float(loss)} at step {self.step}: lower lr_backbone")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), optim.gradient_clip)
+        self.optimizer.step()
+        self.average.update(self.model)
+        self.step += 1
+        return float(loss.detach())
+
+
 def train(
     config: TrainConfig,
     *,
@@ -202,7 +274,7 @@ def train(
     train_rows, val_rows = (cache.rows(split, *config.datasets) for split in ("train", "val"))
     teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
     labels = LabelTable(cache, teacher)
-    loader, sampler = make_loader(cache, config, train_rows, workers)
+    loader = make_loader(cache, config, train_rows, workers)
 
     model = make_network(config, converted)
     kept = copy.deepcopy(model)
@@ -212,27 +284,19 @@ def train(
     model.backbone.freeze_stages(config.optim.frozen_stages)
     if config.optim.batch_norm:
         add_batch_norm(model.backbone, _normalised(model, loader))
-    average = Average(model, config.optim.ema_decay)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.99))
-    steps, step, first_epoch, best = len(sampler) * config.optim.epochs, 0, 0, math.inf
+    loop = _Loop(model, config, loader, labels)
+    first_epoch, best = 0, math.inf
     if state is not None:
-        model.load_state_dict(state["model"])
-        average.model.load_state_dict(state["average"])
-        average.steps, best = state["average_steps"], state["best"]
-        optimizer.load_state_dict(state["optimizer"])
-        step, first_epoch = state["step"], state["epoch"]
+        loop.restore(state)
+        first_epoch, best = state["epoch"], state["best"]
         log.info("resuming after epoch %d of %d", first_epoch, config.optim.epochs)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1))
     started = time.monotonic()
     for epoch in range(first_epoch, config.optim.epochs):
-        sampler.epoch = epoch
-        torch.manual_seed(hash((config.optim.seed, epoch)) & 0x7FFFFFFF)  # dropout, when resumed
-        step, figures = _run_epoch(
-            model, average, optimizer, loader, labels, config, step, steps, epoch
-        )
-        kept.load_state_dict(blended(folded_state(average.model), mixed))
+        figures = loop.run_epoch(epoch)
+        kept.load_state_dict(blended(folded_state(loop.average.model), mixed))
         figures |= evaluate(kept, cache, config, val_rows)
         figures["headline"] = headline(figures)
         _log_row(folder / "log.csv", {"epoch": epoch + 1, **figures})
@@ -240,20 +304,9 @@ def train(
         if figures["headline"] < best + TIE:
             best = min(best, figures["headline"])
             _save(folder / "best.pt", {"model": kept.state_dict(), "figures": figures})
-        _save(
-            folder / "last.pt",
-            {
-                "model": model.state_dict(),
-                "average": average.model.state_dict(),
-                "average_steps": average.steps,
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "epoch": epoch + 1,
-                "best": best,
-                "fingerprint": cache.fingerprint,
-                "files": files,
-            },
-        )
+        reached = {"epoch": epoch + 1, "best": best}
+        behind = {"fingerprint": cache.fingerprint, "files": files}
+        _save(folder / "last.pt", loop.state() | reached | behind)
         if minutes is not None and time.monotonic() - started > minutes * 60:
             log.info("stopping after %.0f minutes; run again to resume", minutes)
             break
@@ -285,55 +338,6 @@ def _normalised(model: AttributeNetwork, loader: Any) -> Iterator[Tensor]:
         yield (pictures.float().contiguous(memory_format=torch.channels_last) - model.mean) / (
             model.std
         )
-
-
-def _run_epoch(
-    model: AttributeNetwork,
-    average: Average,
-    optimizer: torch.optim.Optimizer,
-    loader: Any,
-    labels: LabelTable,
-    config: TrainConfig,
-    step: int,
-    steps: int,
-    epoch: int,
-) -> tuple[int, dict[str, float]]:
-    model.train()
-    losses: list[float] = []
-    begun = time.monotonic()
-    columns = (
-        *Progress.get_default_columns()[:2],
-        TextColumn("{task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-    )
-    with bar(*columns) as progress:
-        task = progress.add_task(f"epoch {epoch + 1}", total=len(loader), rate=0.0)
-        for pictures, rows in loader:
-            factor = learning_rate_factor(step, steps, config.optim.warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-            x = pictures.float().contiguous(memory_format=torch.channels_last)
-            with autocast(bfloat16=config.optim.bfloat16):
-                logits = model(x)
-            loss = total_loss(logits, labels[rows], config.loss)
-            if not bool(torch.isfinite(loss)):
-                raise OptionError(f"the loss is {float(loss)} at step {step}: lower lr_backbone")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.optim.gradient_clip)
-            optimizer.step()
-            average.update(model)
-            losses.append(float(loss.detach()))
-            step += 1
-            rate = len(losses) * config.optim.batch_size / (time.monotonic() - begun)
-            progress.update(task, advance=1, rate=rate)
-            if progress.disable and len(losses) % LOG_EVERY == 0:
-                log.info("step %d of %d, %.0f images/s", len(losses), len(loader), rate)
-    seconds = time.monotonic() - begun
-    return step, {
-        "train_loss": float(np.mean(losses)),
-        "images_per_second": len(losses) * config.optim.batch_size / seconds,
-    }
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
