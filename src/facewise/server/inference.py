@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -199,8 +199,3 @@ class Inference:
         blank = np.full((256, 256, 3), 127, np.uint8)
         self._analyzer.analyze(blank)
         self._analyzer.analyze_crops([blank[:size, :size]])
-
-
-def plain(value: dict[str, float]) -> dict[str, Any]:
-    """Milliseconds, rounded for people."""
-    return {name: round(ms, 2) for name, ms in value.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
@@ -17,7 +17,7 @@ from facewise._version import __version__
 from facewise.errors import ImageError, OptionError
 from facewise.labels import ATTRIBUTES
 from facewise.server import problems
-from facewise.server.inference import Result, plain
+from facewise.server.inference import Result
 from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
@@ -120,7 +120,7 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
             ),
         )
     state.metrics.count(faces=len(result.predictions), timings_ms=times)
-    return JSONResponse({**_common(request, state, chosen, times), **_photo(result, chosen)})
+    return JSONResponse(analysis(state, chosen, request_id_of(request.scope), times, result))
 
 
 @router.post(
@@ -142,19 +142,12 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
             request,
             lambda: state.inference.analyze_batch(items, chosen.attributes, chosen.coverage),
         )
-    photos = []
-    faces = 0
-    for index, result in enumerate(results):
-        if isinstance(result, Result):
-            faces += len(result.predictions)
-            state.metrics.photos.labels("ok").inc()
-            photos.append({"index": index, **_photo(result, chosen)})
-        else:
-            state.metrics.photos.labels(result.code).inc()
-            error = {"code": result.code, "title": TITLES[result.code], "detail": result.detail}
-            photos.append({"index": index, "error": error})
+    for result in results:
+        outcome = "ok" if isinstance(result, Result) else result.code
+        state.metrics.photos.labels(outcome).inc()
+    faces = sum(len(result.predictions) for result in results if isinstance(result, Result))
     state.metrics.count(faces=faces, timings_ms=times)
-    return JSONResponse({**_common(request, state, chosen, times), "photos": photos})
+    return JSONResponse(batch(state, chosen, request_id_of(request.scope), times, results))
 
 
 @asynccontextmanager
@@ -175,17 +168,41 @@ async def _admitted(
             yield place, count_more
 
 
+def analysis(
+    state: State, chosen: Options, request_id: str, times: Mapping[str, float], result: Result
+) -> dict[str, Any]:
+    """The answer for one photo; ``times`` are milliseconds by stage."""
+    return {**_common(state, chosen, request_id, times), **_photo(result, chosen)}
+
+
+def batch(
+    state: State,
+    chosen: Options,
+    request_id: str,
+    times: Mapping[str, float],
+    results: Sequence[Result | ProblemError],
+) -> dict[str, Any]:
+    """The answer for several photos, in their order."""
+    photos = [
+        {"index": index, **_photo(result, chosen)}
+        if isinstance(result, Result)
+        else {"index": index, "error": _error(result)}
+        for index, result in enumerate(results)
+    ]
+    return {**_common(state, chosen, request_id, times), "photos": photos}
+
+
 def _common(
-    request: Request, state: State, chosen: Options, times: dict[str, float]
+    state: State, chosen: Options, request_id: str, times: Mapping[str, float]
 ) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "facewise_version": __version__,
-        "request_id": request_id_of(request.scope),
+        "request_id": request_id,
         "model": state.spec.info.to_dict(),
         "attributes": list(chosen.attributes),
         "coverage": chosen.coverage,
-        "timings_ms": plain(times),
+        "timings_ms": {stage: round(ms, 2) for stage, ms in times.items()},
     }
 
 
@@ -196,6 +213,10 @@ def _photo(result: Result, chosen: Options) -> dict[str, Any]:
         "more_faces": result.more_faces,
         "faces": [p.to_dict(vector=chosen.vector, years=chosen.years) for p in result.predictions],
     }
+
+
+def _error(problem: ProblemError) -> dict[str, str]:
+    return {"code": problem.code, "title": TITLES[problem.code], "detail": problem.detail}
 
 
 async def _count(state: State, work: Awaitable[T]) -> T:
