@@ -42,7 +42,7 @@ from facewise import (
     windows,
 )
 from facewise._version import __version__
-from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.models import DETECTOR_SPEC, WEIGHTS_FOLDER, load_spec
 from facewise.server.cards import card_page
 from facewise.server.middleware import CONTENT_SECURITY_POLICY
 from facewise.server.pages import DEVICE, PAGE
@@ -70,7 +70,7 @@ def entry(file: str, data: bytes) -> dict[str, Any]:
 
 def write_models(folder: Path) -> dict[str, Any]:
     """Write the detector for the page's kernels and the packed attribute model; their specs."""
-    detector = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text(encoding="utf-8"))
+    detector = json.loads(DETECTOR_SPEC.read_text(encoding="utf-8"))
     for network in detector["networks"].values():
         source = WEIGHTS_FOLDER / network["file"]
         data, layers = flatten(layers_of(onnx.load(source)))

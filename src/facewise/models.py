@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
+DETECTOR_SPEC: Final = WEIGHTS_FOLDER / "mtcnn.json"
 DEFAULT_MODEL: Final = "facewise-default"
 SPEC_KIND: Final = "attributes"
 
@@ -102,6 +103,21 @@ class ModelSpec:
     def info(self) -> ModelInfo:
         return ModelInfo(self.name, self.version, self.sha256)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values of what users ask about: all but preprocessing and calibration.
+
+        ``size_bytes`` is that of the weight file.
+        """
+        return {
+            **self.info.to_dict(),
+            "description": self.description,
+            "licence": self.licence,
+            "data": list(self.data),
+            "size_px": self.size_px,
+            "size_bytes": self.size_bytes,
+            "figures": dict(self.figures),
+        }
+
 
 def read_spec(path: Path) -> ModelSpec:
     """Read one spec file.
@@ -143,9 +159,13 @@ def _template(points: Any) -> FloatArray:
 
 def list_models() -> tuple[ModelSpec, ...]:
     """Specs of all installed attribute models, the default first, then by name."""
-    paths = sorted(WEIGHTS_FOLDER.glob("*.json"))
-    specs = [read_spec(path) for path in paths if _kind(path) == SPEC_KIND]
+    specs = [read_spec(path) for path in spec_paths()]
     return tuple(sorted(specs, key=lambda spec: (spec.name != DEFAULT_MODEL, spec.name)))
+
+
+def spec_paths() -> list[Path]:
+    """Spec files of all installed attribute models, sorted."""
+    return sorted(path for path in WEIGHTS_FOLDER.glob("*.json") if path != DETECTOR_SPEC)
 
 
 def _kind(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
@@ -22,7 +23,7 @@ from facewise.boxes import check_boxes
 from facewise.cascade import Cascade, probability_of
 from facewise.errors import ModelIntegrityError, OptionError, check_count, check_options
 from facewise.images import ColorOrder, PhotoSource, load_photo, load_photos
-from facewise.models import WEIGHTS_FOLDER, Provider, Session, open_session
+from facewise.models import DETECTOR_SPEC, Provider, Session, open_session
 from facewise.portrait import Portrait, mirror_face, mirror_photo
 from facewise.resample import AreaSource
 from facewise.types import Face, Photo
@@ -82,7 +83,7 @@ class MTCNN:
         threads: int | None = None,
         providers: Sequence[Provider] | None = None,
     ) -> None:
-        self._spec = _read_spec()
+        self._spec = read_detector_spec()
         self._set(
             {
                 "min_face_px": min_face_px,
@@ -93,13 +94,8 @@ class MTCNN:
             }
         )
         self._networks: dict[str, Session] = {
-            name: open_session(
-                WEIGHTS_FOLDER / network["file"],
-                network["sha256"],
-                threads=threads,
-                providers=providers,
-            )
-            for name, network in self._spec["networks"].items()
+            name: open_session(path, sha256, threads=threads, providers=providers)
+            for name, (path, sha256) in detector_weights(self._spec).items()
         }
 
     def __repr__(self) -> str:
@@ -323,10 +319,26 @@ def _holds(condition: Callable[[], bool]) -> bool:
         return False
 
 
-def _read_spec() -> dict[str, Any]:
-    path = WEIGHTS_FOLDER / "mtcnn.json"
+def read_detector_spec() -> dict[str, Any]:
+    """Read the shipped detector's spec.
+
+    Raises:
+        ModelIntegrityError: it is not JSON, or lacks one of the three networks.
+    """
     try:
-        spec: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelIntegrityError(f"{path} cannot be read ({error}); reinstall facewise") from error
+        spec: dict[str, Any] = json.loads(DETECTOR_SPEC.read_text(encoding="utf-8"))
+        detector_weights(spec)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelIntegrityError(
+            f"{DETECTOR_SPEC} is damaged ({type(error).__name__}: {error}): reinstall facewise"
+        ) from error
     return spec
+
+
+def detector_weights(spec: dict[str, Any]) -> dict[str, tuple[Path, str]]:
+    """Weight file and SHA-256 of each network in a detector's spec."""
+    networks = {name: spec["networks"][name] for name in ("pnet", "rnet", "onet")}
+    return {
+        name: (DETECTOR_SPEC.parent / network["file"], network["sha256"])
+        for name, network in networks.items()
+    }

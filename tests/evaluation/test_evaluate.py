@@ -35,7 +35,7 @@ from facewise.evaluation.results import (
 from facewise.evaluation.run import default_degraded
 from facewise.evaluation.scoring import Scored
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
-from facewise.models import WEIGHTS_FOLDER, load_spec, read_spec
+from facewise.models import DETECTOR_SPEC, load_spec, read_spec
 from facewise.text import by_reason
 
 from .made import GOOD_QUALITY, made, years
@@ -352,7 +352,7 @@ def test_each_border_has_stored_outcomes_of_its_own(faces: Path, tmp_path: Path)
     drawn = np.random.default_rng(0).choice(len(data_set.samples), 2, replace=False)
     samples = [data_set.samples[index] for index in sorted(drawn)]
     what = f"all-2-None-{PIPELINE}-{samples_hash((data_set, s) for s in samples)[:12]}"
-    detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
+    detector = DETECTOR_SPEC.read_bytes()
     key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
     assert f"detections-all-{key}.npy" in usual
     assert len(stored(0)) == len(stored(0.0)) == 4

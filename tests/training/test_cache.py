@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from facewise.align import make_template, similarity_transform, warp
 from facewise.data.sets import DataSet, read_csv
 from facewise.errors import OptionError
-from facewise.models import WEIGHTS_FOLDER
+from facewise.models import DETECTOR_SPEC
 from facewise.training import cache as caches
 from facewise.training.cache import FaceCache, build_cache, compact, open_cache
 from facewise.types import ImageArray
@@ -110,9 +110,9 @@ def test_a_cache_of_other_pictures_or_another_detector_is_built_anew(
     assert built_anew()
     monkeypatch.setattr(caches, "DETECTION", -1)
     assert built_anew()
-    spec = json.loads((WEIGHTS_FOLDER / "mtcnn.json").read_text())
+    spec = json.loads(DETECTOR_SPEC.read_text())
     (tmp_path / "mtcnn.json").write_text(json.dumps(spec | {"thresholds": [0.6, 0.7, 0.8]}))
-    monkeypatch.setattr(caches, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(caches, "DETECTOR_SPEC", tmp_path / "mtcnn.json")
     assert built_anew()
     assert not built_anew()
 

@@ -44,8 +44,9 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the weights, which this process uses instead; its files are links, too."""
     folder = tmp_path / "weights"
     shutil.copytree(PACKAGE / "weights", folder, copy_function=os.symlink)
+    monkeypatch.setattr("facewise.models.WEIGHTS_FOLDER", folder)
     for module in ("models", "mtcnn"):
-        monkeypatch.setattr(f"facewise.{module}.WEIGHTS_FOLDER", folder)
+        monkeypatch.setattr(f"facewise.{module}.DETECTOR_SPEC", folder / "mtcnn.json")
     return folder
 
 
@@ -105,7 +106,7 @@ def test_everything_broken_is_named_and_nothing_stops_the_doctor(copied: Path) -
     assert "no problems found" not in out
 
 
-@pytest.mark.parametrize("text", ["", '{"networks": {"pnet": 3}}'])
+@pytest.mark.parametrize("text", ["", '{"networks": {"pnet": 3}}', '{"networks": {}}'])
 def test_a_broken_detector(weights: Path, text: str) -> None:
     replace(weights / "mtcnn.json", text.encode())
     (problem,) = doctor.find_problems()

@@ -16,7 +16,7 @@ from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES, check_attributes
-from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.models import DETECTOR_SPEC, load_spec
 from facewise.text import as_utf8
 
 CHUNK: Final = 8
@@ -220,9 +220,7 @@ class Job:
             "model": f"{spec.name}@{spec.version}",
             "model_sha256": spec.sha256,
             "calibration_sha256": _digest(spec.calibration),
-            "detector_sha256": hashlib.sha256(
-                (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
-            ).hexdigest(),
+            "detector_sha256": hashlib.sha256(DETECTOR_SPEC.read_bytes()).hexdigest(),
             **settings,
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import platform
 import re
 import sys
@@ -117,21 +116,15 @@ def check_codecs() -> Iterator[str]:
 
 def check_detector() -> Iterator[str]:
     """Check that the detector's three networks match their spec and can be opened."""
-    from facewise.models import WEIGHTS_FOLDER
+    from facewise.errors import ModelError
+    from facewise.mtcnn import detector_weights, read_detector_spec
 
-    path = WEIGHTS_FOLDER / "mtcnn.json"
     try:
-        networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
-        parts = {
-            name: (path.parent / part["file"], part["sha256"]) for name, part in networks.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"{path} is damaged ({type(error).__name__}: {error}): reinstall facewise"
+        networks = detector_weights(read_detector_spec())
+    except ModelError as error:
+        yield str(error)
         return
-    missing = sorted({"pnet", "rnet", "onet"} - parts.keys())
-    if missing:
-        yield f"{path} lacks {', '.join(missing)}: reinstall facewise"
-    for weights, sha256 in parts.values():
+    for weights, sha256 in networks.values():
         yield from _check_weights(weights, sha256)
 
 
@@ -139,12 +132,10 @@ def check_models() -> Iterator[str]:
     """Check every attribute model's spec, calibration and weights, and that the default exists."""
     from facewise.calibration import Calibration
     from facewise.errors import ModelError
-    from facewise.models import DEFAULT_MODEL, WEIGHTS_FOLDER, read_spec
+    from facewise.models import DEFAULT_MODEL, read_spec, spec_paths
 
     names = []
-    for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
-        if path.name == "mtcnn.json":
-            continue
+    for path in spec_paths():
         try:
             spec = read_spec(path)
         except ModelError as error:
@@ -189,20 +180,20 @@ def _providers() -> str:
 
 def _say_models() -> None:
     from facewise.errors import ModelError
-    from facewise.models import WEIGHTS_FOLDER, read_spec
+    from facewise.models import DETECTOR_SPEC, read_spec, spec_paths
+    from facewise.mtcnn import detector_weights, read_detector_spec
 
-    for path in sorted(WEIGHTS_FOLDER.glob("*.json")):
+    for path in (*spec_paths(), DETECTOR_SPEC):
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            if raw["kind"] == "detector":
-                size = sum(
-                    (path.parent / n["file"]).stat().st_size for n in raw["networks"].values()
-                )
-                text = f"{raw['version']}, {size / 1e6:.1f} MB"
+            if path == DETECTOR_SPEC:
+                detector = read_detector_spec()
+                version = detector["version"]
+                size = sum(file.stat().st_size for file, _ in detector_weights(detector).values())
             else:
                 spec = read_spec(path)
-                text = f"{spec.version}, {spec.size_bytes / 1e6:.1f} MB"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+                version, size = spec.version, spec.size_bytes
+            text = f"{version}, {size / 1e6:.1f} MB"
+        except (OSError, KeyError, ModelError):
             text = "damaged"
         typer.echo(f"  model {path.stem:<18} {text}")
 

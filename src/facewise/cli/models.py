@@ -20,20 +20,7 @@ def models(
 
     specs = list_models()
     if as_json:
-        rows = [
-            {
-                "name": spec.name,
-                "version": spec.version,
-                "sha256": spec.sha256,
-                "description": spec.description,
-                "size_bytes": spec.size_bytes,
-                "size_px": spec.size_px,
-                "licence": spec.licence,
-                "data": list(spec.data),
-                "figures": dict(spec.figures),
-            }
-            for spec in specs
-        ]
+        rows = [spec.to_dict() for spec in specs]
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
     for spec in specs:

@@ -29,7 +29,7 @@ from facewise.evaluation.degrade import degrade
 from facewise.files import replacing
 from facewise.images import load_photo
 from facewise.labels import ETHNICITY, GENDER
-from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.models import DETECTOR_SPEC, load_spec
 from facewise.mtcnn import MTCNN
 from facewise.progress import track
 from facewise.quality import measure_quality
@@ -212,7 +212,7 @@ def collect(
     todo = _todo(data_sets, split, sample)
     outcomes_path = detections_path = None
     if store is not None:
-        detector = (WEIGHTS_FOLDER / "mtcnn.json").read_bytes()
+        detector = DETECTOR_SPEC.read_bytes()
         samples = samples_hash((data_sets[index], chosen) for _, index, chosen in todo)[:12]
         what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{samples}"
         if border != DETECTION_BORDER:  # unnamed, so that older entries stay valid

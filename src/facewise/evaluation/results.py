@@ -104,14 +104,8 @@ def score_model(
     bad = {n: Scored(o, calibration) for n, o in (degraded or {}).items()}
     results: dict[str, Any] = {
         "format": FORMAT,
-        "model": {
-            **spec.info.to_dict(),
-            "description": spec.description,
-            "licence": spec.licence,
-            "data": list(spec.data),
-            "size_px": spec.size_px,
-            "size_bytes": spec.size_bytes,
-        },
+        # Without the figures, which come from results like these.
+        "model": {name: value for name, value in spec.to_dict().items() if name != "figures"},
         "calibration": dict(spec.calibration),
         "split": split,
         **({"border": border} if border != DETECTION_BORDER else {}),

@@ -17,7 +17,7 @@ from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
 from facewise.server.pages import takes_gzip
 from facewise.server.problems import ProblemError
-from facewise.server.schemas import SCHEMA_VERSION, Health, Models
+from facewise.server.schemas import SCHEMA_VERSION, Health, ModelEntry, Models
 from facewise.server.state import Shared, State, allowed
 
 router = APIRouter()
@@ -37,20 +37,7 @@ async def models(state: Shared) -> Any:
     return {
         "schema_version": SCHEMA_VERSION,
         "facewise_version": __version__,
-        "models": [
-            {
-                "name": spec.name,
-                "version": spec.version,
-                "sha256": spec.sha256,
-                "description": spec.description,
-                "licence": spec.licence,
-                "data": list(spec.data),
-                "figures": dict(spec.figures),
-                "serving": spec.sha256 == state.spec.sha256 and spec.name == state.spec.name,
-                "card": f"v1/models/{spec.name}/card",
-            }
-            for spec in _specs(state)
-        ],
+        "models": [_entry(spec, state) for spec in _specs(state)],
         "attributes": state.inference.attributes,
         # The page must never sort people by ethnicity as they walk past a camera.
         "live_attributes": [name for name in state.inference.attributes if name != "ethnicity"],
@@ -154,6 +141,14 @@ def _kept(request: Request, text: str, kind: str) -> Response:
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=kind, headers=headers)
+
+
+def _entry(spec: ModelSpec, state: State) -> dict[str, Any]:
+    told = spec.to_dict() | {
+        "serving": spec.sha256 == state.spec.sha256 and spec.name == state.spec.name,
+        "card": f"v1/models/{spec.name}/card",
+    }
+    return {name: told[name] for name in ModelEntry.model_fields}
 
 
 def _specs(state: State) -> list[ModelSpec]:

@@ -28,7 +28,7 @@ from facewise.errors import ImageError, OptionError
 from facewise.files import replacing
 from facewise.images import load_photo
 from facewise.machine import cores
-from facewise.models import WEIGHTS_FOLDER
+from facewise.models import DETECTOR_SPEC
 from facewise.mtcnn import MTCNN
 from facewise.progress import track
 from facewise.types import FloatArray, ImageArray, Photo
@@ -180,7 +180,7 @@ def compact(rgb: ImageArray, landmarks: FloatArray) -> tuple[ImageArray, FloatAr
 def fingerprint(data_sets: Sequence[DataSet]) -> str:
     """Hash of all inputs: samples in order, their labels and files, the detector, the format."""
     digest = hashlib.sha256(f"v{CACHE_VERSION} {DETECTION}".encode())
-    digest.update((WEIGHTS_FOLDER / "mtcnn.json").read_bytes())  # thresholds, hashes of weights
+    digest.update(DETECTOR_SPEC.read_bytes())  # thresholds, hashes of weights
     digest.update(samples_hash((d, sample) for d in data_sets for sample in d.samples).encode())
     return digest.hexdigest()
 
