@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.errors import MissingExtraError, TableError
+from facewise.errors import TableError, needs_extra
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.models import ModelSpec
 
@@ -66,11 +66,9 @@ def read_batches(
         TableError: it is missing or damaged, or not an annotated table.
         MissingExtraError: pyarrow is not installed.
     """
-    try:
+    with needs_extra("a table", "batch"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("reading a table", "batch") from error
     first: list[str] | None = None
     for path in part_files(table):
         try:

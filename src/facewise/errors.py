@@ -6,7 +6,8 @@ documents and in the ``error_code`` column of annotated tables. Messages say wha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
@@ -174,6 +175,22 @@ class MissingExtraError(FacewiseError, ImportError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the two arguments; exceptions are rebuilt from their message by default."""
         return type(self), (self.feature, self.extra)
+
+
+@contextmanager
+def needs_extra(feature: str, extra: str) -> Iterator[None]:
+    """Around imports of what an extra brings.
+
+    Raises:
+        MissingExtraError: one cannot be imported. facewise's own modules are in no extra, so their
+            errors pass.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").startswith("facewise"):
+            raise
+        raise MissingExtraError(feature, extra) from error
 
 
 def check_count(name: str, value: float) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from facewise import MTCNN, Analyzer, Face, Photo, load_photo
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import MissingExtraError, OptionError, needs_extra
 
 
 def test_predictions_survive_pickling_and_copying(analyzer: Analyzer, pictures: Path) -> None:
@@ -104,6 +105,13 @@ def test_analyzers_and_detectors_open_their_networks_where_they_arrive(
 def test_errors_cross_processes() -> None:
     error = MissingExtraError("the server", "server")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_only_what_an_extra_brings_is_called_missing() -> None:
+    with pytest.raises(MissingExtraError, match=r"facewise\[y\]"), needs_extra("x", "y"):
+        import_module("no_such_package")
+    with pytest.raises(ModuleNotFoundError, match="No module named"), needs_extra("x", "y"):
+        import_module("facewise.no_such_module")
 
 
 def test_a_face_may_be_made_of_lists() -> None:

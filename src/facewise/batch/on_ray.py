@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 from facewise.batch.job import Job, Result, Task
-from facewise.errors import FacewiseError, MissingExtraError
+from facewise.errors import FacewiseError, needs_extra
 
 TASKS_PER_BLOCK: Final = 16
 """Tasks handed to an actor at once: few enough to balance the end of a wave."""
@@ -63,11 +63,9 @@ def run(
     """
     # Ray's usage reports are opt-in here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needs_extra("the engine ray", "ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise MissingExtraError("the engine ray", "ray") from error
     source = iter(tasks)
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():

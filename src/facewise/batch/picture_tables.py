@@ -15,8 +15,8 @@ from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
     ImageNotFoundError,
-    MissingExtraError,
     OptionError,
+    needs_extra,
 )
 from facewise.text import as_utf8
 
@@ -37,12 +37,10 @@ PATH_NAMES: Final = ("image", "image_path", "path", "file", "file_name", "filena
 
 
 def _pyarrow() -> Any:
-    try:
+    with needs_extra("a table", "batch"):
         import pyarrow
         import pyarrow.ipc
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("reading tables", "batch") from error
     return pyarrow
 
 

@@ -15,7 +15,7 @@ from facewise.batch.plan import Plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.table import TableFolder, encode_part, part_name
 from facewise.batch.watch import Watch, changed
-from facewise.errors import MissingExtraError, TableError
+from facewise.errors import TableError, needs_extra
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
 """Runs tasks on a number of workers; results in any order, tasks taken only when there is room."""
@@ -53,10 +53,8 @@ class Summary:
 
 def require(extra: str) -> None:
     feature, module = EXTRAS[extra]
-    try:
+    with needs_extra(feature, extra):
         importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(feature, extra) from error
 
 
 class Run:

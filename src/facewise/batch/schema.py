@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from facewise.annotated import DECADE_COLUMNS, ETHNICITY_COLUMNS, GENDER_COLUMNS
-from facewise.errors import MissingExtraError
+from facewise.errors import needs_extra
 from facewise.labels import ATTRIBUTES
 
 SCHEMA_VERSION: Final = 1
@@ -92,10 +92,8 @@ def arrow_schema(attributes: Sequence[str] = ATTRIBUTES) -> Any:
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
-    try:
+    with needs_extra("a table", "batch"):
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError("a table", "batch") from error
     types = {
         "string": pa.string(),
         "int16": pa.int16(),

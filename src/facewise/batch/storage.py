@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from facewise.errors import FacewiseError, ImageNotFoundError, MissingExtraError, OptionError
+from facewise.errors import FacewiseError, ImageNotFoundError, OptionError, needs_extra
 
 ATTEMPTS: Final = 3
 """Attempts to read from object storage, whose errors are mostly transient."""
@@ -56,10 +56,8 @@ def file_system(url: str) -> tuple[Any, str]:
         OSError: the server cannot be reached now (some drivers connect at once); this may be
             transient, like any other failure to read.
     """
-    try:
+    with needs_extra("reading URLs", "batch"):
         import fsspec
-    except ImportError as error:
-        raise MissingExtraError("reading URLs", "batch") from error
     protocol = url.split("://", 1)[0]
     try:
         system = _connect(protocol, url)

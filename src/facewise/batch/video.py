@@ -23,7 +23,7 @@ from facewise.batch.rows import (
     problem_row,
 )
 from facewise.batch.tracks import Tracker
-from facewise.errors import CorruptImageError, ImageError, MissingExtraError, UnsupportedFormatError
+from facewise.errors import CorruptImageError, ImageError, UnsupportedFormatError, needs_extra
 from facewise.labels import ETHNICITY, GENDER
 from facewise.predictions import make_predictions
 from facewise.types import Photo, Prediction
@@ -133,10 +133,8 @@ def sample_frames(
         CorruptImageError: after the last frame, if the file states that there are more.
         ImageError: the file has no video stream.
     """
-    try:
+    with needs_extra("video", "video"):
         import av
-    except ImportError as error:
-        raise MissingExtraError("video", "video") from error
     storage.read_range(path, 1)  # raises a clear error if it cannot be read
     with ExitStack() as stack:
         source = stack.enter_context(storage.open_binary(path)) if storage.is_url(path) else path

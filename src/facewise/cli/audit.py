@@ -14,7 +14,7 @@ from facewise.annotated import part_files
 from facewise.cli.options import Verbose, report_path
 from facewise.cli.outputs import Outputs
 from facewise.cli.streams import printable
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import OptionError, needs_extra
 
 
 def audit(
@@ -54,10 +54,8 @@ def audit(
     verbose: Verbose = 0,
 ) -> None:
     """Report who is in a data set: shares corrected for known model errors, with intervals."""
-    try:
+    with needs_extra("a table", "batch"):
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("reading a table", "batch") from error
     from facewise.audit.reference import read_reference
     from facewise.audit.report import is_report, make_report, summary
     from facewise.audit.run import audit_tables

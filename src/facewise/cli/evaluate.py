@@ -11,7 +11,7 @@ import typer
 from facewise.cli.options import Verbose, check_folder
 from facewise.cli.outputs import Outputs
 from facewise.data.tight_crops import DETECTION_BORDER
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import OptionError, needs_extra
 
 logger = logging.getLogger("facewise.cli")
 
@@ -92,12 +92,10 @@ def evaluate(
     verbose: Verbose = 0,
 ) -> None:
     """Score a model, detection and alignment included; with --fit, calibrate it first."""
-    try:
+    with needs_extra("evaluation", "evaluate"):
         import crepes  # noqa: F401
         import fairlearn  # noqa: F401
         import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("evaluation", "evaluate") from error
     from facewise.evaluation.card import hand_written, write_card
     from facewise.evaluation.data import read_data
     from facewise.evaluation.faces import COLUMNS, write_faces

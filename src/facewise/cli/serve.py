@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facewise.cli.options import Verbose
-from facewise.errors import OptionError
+from facewise.errors import OptionError, needs_extra
 
 if TYPE_CHECKING:
     from facewise.settings import Settings
@@ -51,15 +51,9 @@ def serve(
 
     Every setting has a FACEWISE_* variable; --settings lists them.
     """
-    try:
+    with needs_extra("the server", "server"):
         from facewise.server.run import run
         from facewise.settings import CONFIG_VARIABLE, Settings, load_settings
-    except ModuleNotFoundError as error:
-        from facewise.errors import MissingExtraError
-
-        if (error.name or "").startswith("facewise"):
-            raise
-        raise MissingExtraError("the server", "server") from error
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     try:

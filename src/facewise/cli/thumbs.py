@@ -11,7 +11,7 @@ from facewise.cli.drawings import is_drawing, save_drawing
 from facewise.cli.options import Verbose
 from facewise.cli.outputs import Outputs
 from facewise.cli.streams import printable
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import OptionError, needs_extra
 
 
 def thumbs(
@@ -28,10 +28,8 @@ def thumbs(
     verbose: Verbose = 0,
 ) -> None:
     """Draw a contact sheet of faces, ordered by any column, and print their names."""
-    try:
+    with needs_extra("a table", "batch"):
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("reading a table", "batch") from error
     from facewise.batch.thumbs import make_sheet
 
     if out.suffix.lower() != ".png":

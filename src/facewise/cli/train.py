@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from facewise.cli.options import Verbose
-from facewise.errors import MissingExtraError, OptionError
+from facewise.errors import OptionError, needs_extra
 
 CACHE = Path("cache/faces")
 CACHE_HELP = "Folder of decoded faces and landmarks; converted weights are beside it."
@@ -21,11 +21,9 @@ Seed = Annotated[
 
 
 def _need_extra() -> None:
-    try:
+    with needs_extra("training", "train"):
         import pydantic  # noqa: F401
         import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("training", "train") from error
 
 
 def train(
