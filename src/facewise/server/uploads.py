@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from facewise.server.access import client_of
 from facewise.server.problems import ProblemError
@@ -323,8 +323,6 @@ async def _files(
         if error.message.startswith("Too many files"):
             raise _too_many(most) from error
         raise _bad_multipart(error.message) from error
-    except (ProblemError, ClientDisconnect, TimeoutError):
-        raise
     except (ValueError, LookupError) as error:  # headers that cannot be decoded
         raise _bad_multipart("its headers cannot be read") from error
     finally:
