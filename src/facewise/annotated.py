@@ -122,8 +122,8 @@ def unfinished(table: Path) -> str | None:
     manifest = read_manifest(table)
     if manifest is None:  # parts copied without it, or a single file
         return None
-    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"].get("shards", 0)
-    if manifest.get("complete") and there >= all_of_it:
+    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"]["shards"]
+    if manifest["complete"] and there >= all_of_it:
         return None
     return (
         f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
@@ -136,4 +136,4 @@ def has_temperatures_of(manifest: Mapping[str, Any], spec: ModelSpec) -> bool:
 
     Gates and intervals may differ. Weights are not compared: every row has their hash.
     """
-    return bool(manifest.get("temperatures") == spec.calibration.get("temperatures", {}))
+    return bool(manifest["temperatures"] == spec.calibration.get("temperatures", {}))

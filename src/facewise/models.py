@@ -127,7 +127,7 @@ def read_spec(path: Path) -> ModelSpec:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if tuple(raw.get("output", {}).get("vector", VECTOR_LABELS)) != VECTOR_LABELS:
+        if tuple(raw["output"]["vector"]) != VECTOR_LABELS:
             raise ValueError("its outputs are not in the contract's order")
         return ModelSpec(
             path=path,

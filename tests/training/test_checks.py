@@ -121,9 +121,8 @@ def test_a_run_does_not_go_on_from_other_files(toml: Path) -> None:
     toml.write_text(TOML.replace("[optim]", f"init = '{other}'\n[optim]"))
     config = load_config(toml)
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
-    for files in ({"files": {"init": digest}}, {}):  # the latter as older versions left it
-        leave_run(folder / "mine", config, epoch=1, **files)
-        assert check(config, folder) is not None
+    leave_run(folder / "mine", config, epoch=1, files={"init": digest})
+    assert check(config, folder) is not None
     leave_run(folder / "mine", config, epoch=1, files={"init": "another"})
     with pytest.raises(OptionError, match="began with another file as init"):
         check(config, folder)

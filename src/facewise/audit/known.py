@@ -71,7 +71,7 @@ def known_confusions(
             continue
         which = f"{table.name} ({faces.model[0]})"
         why = f"nothing shows that {which} has the temperatures of {here}"
-        if manifest is not None and "temperatures" in manifest:
+        if manifest is not None:
             why = f"{which} has other temperatures than {here} has now: was that calibrated since?"
         return {}, [f"{naive}: {why} (name the spec that made it with --model, or annotate anew)"]
     known = read_confusions(spec)

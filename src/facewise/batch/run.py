@@ -135,7 +135,7 @@ class Run:
         """Fail early if an extra or driver that the sources need is not installed any more."""
         for extra in self._manifest["plan"]["extras"]:
             require(extra)
-        for url in self._manifest["plan"].get("protocols", {}).values():
+        for url in self._manifest["plan"]["protocols"].values():
             storage.check_driver(url)
 
     def _annotate(self, engine: Engine, workers: int | None) -> None:

@@ -19,7 +19,7 @@ from facewise.batch.table import PLAN
 from facewise.batch.video import sample_frames
 from facewise.batch.watch import differing
 from facewise.errors import ImageError, OptionError, TableError, check_count
-from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, LoadOptions, load_photo
+from facewise.images import LoadOptions, load_photo
 from facewise.types import Photo
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
         )
     settings = manifest["settings"]
     limits: LoadOptions = {
-        "max_bytes": settings.get("max_bytes", DEFAULT_MAX_BYTES),  # older tables lack these
-        "max_pixels": settings.get("max_pixels", DEFAULT_MAX_PIXELS),
+        "max_bytes": settings["max_bytes"],
+        "max_pixels": settings["max_pixels"],
     }
     # A source that cannot be checked reports its error when read.
-    differ = differing(manifest["plan"].get("sources", {}))
+    differ = differing(manifest["plan"]["sources"])
     changed = {path for path, error in differ if error is None}
     photos = {face.image_id for face in chosen if face.frame_index is None}
     frames: dict[str, set[int]] = {}

@@ -203,7 +203,7 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
     single: list[str] = []
     crossed: list[str] = []
     for dataset, groupings in results["groups"].items():
-        own = results.get("by", {}).get(dataset, {})
+        own = results["by"][dataset]
         for grouping, table in groupings.items():
             title = f"#### {dataset}, by {escaped(grouping)}"
             block = f"{title}\n\n{_table(*tables.group_table(table))}"

@@ -112,7 +112,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def by_column(results: Mapping[str, Any]) -> list[str]:
     """How many groups each of the user's columns has figures for, one line of plain text each."""
     lines = []
-    for dataset, columns in results.get("by", {}).items():
+    for dataset, columns in results["by"].items():
         for name, row in columns.items():
             told = len(results["groups"][dataset].get(name, {}))
             lines.append(
@@ -219,7 +219,7 @@ def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         [
             OUTPUTS.get(name, name),
             *(f"{r[kind]['ece']:.4f}" for kind in kinds),
-            _by_chance(r),
+            f"{r['by_chance']:.4f}",
             r["n"],
         ]
         for name, r in results["calibration_error"].items()
@@ -236,19 +236,16 @@ def stages(results: Mapping[str, Any]) -> dict[str, str]:
     return {"after": "not calibrated"}
 
 
-def _by_chance(row: Mapping[str, Any]) -> str:
-    """The error of perfectly calibrated probabilities; older results files lack it."""
-    return f"{row['by_chance']:.4f}" if row.get("by_chance") is not None else NONE
-
-
 def calibration_by_group(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """Expected calibration error of each reported group, the worst first."""
     rows: list[tuple[float, Row]] = []
     kinds = stages(results)
     for name, outputs in results["calibration_error"].items():
-        for group, r in outputs.get("groups", {}).items():
+        for group, r in outputs["groups"].items():
             line: Row = [OUTPUTS.get(name, name), escaped(group)]
-            line += [*(f"{r[kind]:.4f}" for kind in kinds), _by_chance(r), r["n"]]
+            # None for a group of the output's own label that no drawn labels formed.
+            chance = NONE if r["by_chance"] is None else f"{r['by_chance']:.4f}"
+            line += [*(f"{r[kind]:.4f}" for kind in kinds), chance, r["n"]]
             rows.append((r["after"], line))
     rows.sort(key=lambda row: -row[0])
     header = ["output", "group", *kinds.values(), "by chance", "n"]

@@ -161,7 +161,7 @@ def head(results: Mapping[str, Any]) -> dict[str, Any]:
     for dataset, row in results["overall"].items():
         out["overall"][dataset] = {m: row[m] for m in HEAD_METRICS if m in row}
         out["overall"][dataset]["not_found"] = row["not_found"]
-        own = results.get("by", {}).get(dataset, {})
+        own = results["by"][dataset]
         for metric in HEAD_METRICS:
             rows = [row for row in results["worst_groups"][dataset] if row["metric"] == metric]
             if coarse := [row for row in rows if row["grouping"] in SINGLE_GROUPINGS]:
@@ -307,7 +307,7 @@ def summary(results: Mapping[str, Any]) -> str:
         lines += [f"  {line}" for line in by_reason(skipped)]
     if top["worst_groups"]:  # with few faces, no group is large enough
         lines.append("worst groups:")
-    own = {name for columns in results.get("by", {}).values() for name in columns}
+    own = {name for columns in results["by"].values() for name in columns}
     lines += [
         f"  {row['dataset']} {row['metric']}: "
         f"{row['grouping'] + ' ' if row['grouping'] in own else ''}{row['worst']} "

@@ -55,19 +55,16 @@ def check_run(
     state: dict[str, Any] | None = None
     if (folder / "last.pt").exists():
         state = torch.load(folder / "last.pt", weights_only=True)
-        finished = state["epoch"] >= config.optim.epochs
-        # Older versions stored no fingerprint; a finished run no longer reads faces.
-        if state.get("fingerprint", fingerprint if finished else "") != fingerprint:
+        if state["fingerprint"] != fingerprint:
             raise OptionError(
                 f"{folder} holds a run that began with other faces or landmarks: rename your "
                 "config, or remove the run to start over"
             )
-        if finished:
+        if state["epoch"] >= config.optim.epochs:
             return state
     _check_files(config, converted)
     files = files_behind(config, converted)
-    # Older versions did not store this.
-    if state is not None and (changed := _unlike(state.get("files", files), files)):
+    if state is not None and (changed := _unlike(state["files"], files)):
         raise OptionError(
             f"{folder} holds a run that began with another file as {' and '.join(changed)}: "
             "restore that file, or remove the run to start over"

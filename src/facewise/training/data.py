@@ -119,7 +119,7 @@ def read_teacher(path: Path, cache: FaceCache) -> FloatArray:
     """Read the probabilities that ``facewise teach`` wrote, by row of the cache.
 
     Raises:
-        OptionError: the file is for another cache, or does not name its cache, as in old versions.
+        OptionError: the file is for another cache, or names none.
     """
     with np.load(path) as stored:
         if str(stored.get("fingerprint")) != cache.fingerprint:
