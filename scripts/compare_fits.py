@@ -31,7 +31,7 @@ from facewise.evaluation.fit import faces_of, fit_temperature
 from facewise.evaluation.groups import group_columns
 from facewise.evaluation.intervals import (
     BAND_STARTS_YEARS,
-    Faces,
+    FitFaces,
     Recipe,
     fit_intervals,
 )
@@ -79,7 +79,7 @@ def folds(groups: NDArray[np.str_], seed: int, count: int) -> NDArray[np.intp]:
     return (np.random.default_rng(seed).permutation(len(names)) % count)[codes]
 
 
-def predicted(most: Faces, rest: Faces, recipe: Recipe | None) -> dict[float, Intervals]:
+def predicted(most: FitFaces, rest: FitFaces, recipe: Recipe | None) -> dict[float, Intervals]:
     """Intervals for ``rest`` from a fit on ``most``, by level."""
     if recipe is None:
         half = thresholds(np.abs(expected_age(most.ages) - most.truth))
@@ -95,7 +95,7 @@ def predicted(most: Faces, rest: Faces, recipe: Recipe | None) -> dict[float, In
 
 
 def judge(
-    faces: Faces, judged: NDArray[np.bool_], recipe: Recipe | None, seeds: int
+    faces: FitFaces, judged: NDArray[np.bool_], recipe: Recipe | None, seeds: int
 ) -> dict[str, Any]:
     """Means over the halves by level, and the share of halves without a fault at any level."""
     rows: dict[float, list[tuple[float, ...]]] = {level: [] for level in LEVELS}

@@ -37,7 +37,7 @@ PIXELS_A_CELL: Final = 2
 detail is first averaged into blocks, in photos where the smallest face sought is 48 px or more."""
 
 
-class Options(TypedDict, total=False):
+class DetectorOptions(TypedDict, total=False):
     """Arguments of ``MTCNN`` that can change without opening new sessions."""
 
     min_face_px: float | None
@@ -102,7 +102,7 @@ class MTCNN:
         given = [f"{name}={value!r}" for name, value in self._options.items() if value is not None]
         return f"<{' '.join(['MTCNN', ', '.join(given)]).strip()}>"
 
-    def _set(self, options: Options) -> None:
+    def _set(self, options: DetectorOptions) -> None:
         """Check all options; those that are None take the spec's values."""
         spec, self._options = self._spec, options
         self.min_face_px, self.max_faces = options["min_face_px"], options["max_faces"]
@@ -141,7 +141,7 @@ class MTCNN:
         if not _holds(lambda: len(thresholds) == 3 and all(0 < t < 1 for t in thresholds)):
             raise OptionError(f"thresholds must be three numbers in (0, 1), not {thresholds!r}")
 
-    def replace(self, **options: Unpack[Options]) -> MTCNN:
+    def replace(self, **options: Unpack[DetectorOptions]) -> MTCNN:
         """Return a copy with some options changed; the networks are shared, not opened again.
 
         Args:
@@ -150,7 +150,9 @@ class MTCNN:
         Raises:
             OptionError: an argument is out of range.
         """
-        check_options("MTCNN.replace()", options, Options.__annotations__, ("threads", "providers"))
+        check_options(
+            "MTCNN.replace()", options, DetectorOptions.__annotations__, ("threads", "providers")
+        )
         other = copy.copy(self)
         other._set({**self._options, **options})
         return other

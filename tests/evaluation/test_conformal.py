@@ -27,7 +27,7 @@ from facewise.evaluation.fit import (
 )
 from facewise.evaluation.intervals import (
     MARGIN,
-    Faces,
+    FitFaces,
     Recipe,
     fit_intervals,
     fit_thresholds,
@@ -332,23 +332,25 @@ def test_bands_with_few_faces_are_joined() -> None:
     assert joined_bands(alike, (1, 4, 13), least=10) == (1, 4, 13)
 
 
-def uneven(n: int, seed: int) -> Faces:
+def uneven(n: int, seed: int) -> FitFaces:
     """Faces aged 25 to 34, a sixth of whom look older than they are."""
     rng = np.random.default_rng(seed)
     age, older = rng.integers(25, 35, n), rng.random(n) < 1 / 6
     centres = age + np.where(older, 3.0, -0.5) + rng.normal(0, 2.5, n)
     names = np.array([f"{i}.jpg" for i in range(n)])
-    return Faces(bells(centres, np.full(n, 2.5)), age, names)
+    return FitFaces(bells(centres, np.full(n, 2.5)), age, names)
 
 
 def test_the_old_are_covered_by_their_own_age_and_not_by_the_age_they_are_taken_for() -> None:
-    def people(n: int, seed: int) -> Faces:
+    def people(n: int, seed: int) -> FitFaces:
         # A tenth are old, and look like the others.
         rng = np.random.default_rng(seed)
         old = rng.random(n) < 0.1
         age = np.where(old, rng.integers(60, 70, n), rng.integers(40, 60, n))
         centres = np.where(old, age - 14, age) + rng.normal(0, 3, n)
-        return Faces(bells(centres, np.full(n, 6.0)), age, np.array([f"{i}.jpg" for i in range(n)]))
+        return FitFaces(
+            bells(centres, np.full(n, 6.0)), age, np.array([f"{i}.jpg" for i in range(n)])
+        )
 
     most, rest = people(1500, seed=1), people(6000, seed=2)
 
@@ -381,7 +383,7 @@ def test_the_margin_is_aimed_at_on_faces_that_a_fit_has_not_seen() -> None:
 def test_many_thresholds_are_raised_for_faces_that_no_fit_has_seen() -> None:
     """More thresholds better cover the faces that they were fitted on, but no others."""
     o = population(500, seed=6)
-    faces = Faces(o.ages, o.age_ranges[:, 0], o.groups)
+    faces = FitFaces(o.ages, o.age_ranges[:, 0], o.groups)
     recipe = Recipe(margin=0)
     bands = joined_bands(o.ages @ np.arange(1, 121), recipe.band_starts_years)
     own = joined_bands(faces.truth, recipe.age_starts_years)
@@ -395,7 +397,7 @@ def test_where_faces_are_of_few_photos_none_are_kept_from_the_fit() -> None:
     """Nine photos, whose copies stay together, would give five folds of one or two each."""
     faces = uneven(120, seed=9)
     few, enough = (
-        Faces(faces.ages, faces.truth, (np.arange(120) % n).astype(str)) for n in (9, 10)
+        FitFaces(faces.ages, faces.truth, (np.arange(120) % n).astype(str)) for n in (9, 10)
     )
     band, age = fit_thresholds(few, (1,), (1,), 0.8 + MARGIN)
     one = Recipe((1,), (1,))

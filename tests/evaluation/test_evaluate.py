@@ -25,7 +25,7 @@ from facewise.data.sets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.data import EXCLUSIONS, read_data, with_splits
 from facewise.evaluation.faces import face_rows
-from facewise.evaluation.outcomes import PIPELINE, collect
+from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
 from facewise.evaluation.results import (
     calibrated,
     score_model,
@@ -351,7 +351,7 @@ def test_each_border_has_stored_outcomes_of_its_own(faces: Path, tmp_path: Path)
     # The name as it was before there were borders: what was stored then is still read.
     drawn = np.random.default_rng(0).choice(len(data_set.samples), 2, replace=False)
     samples = [data_set.samples[index] for index in sorted(drawn)]
-    what = f"all-2-None-{PIPELINE}-{samples_hash((data_set, s) for s in samples)[:12]}"
+    what = f"all-2-None-{OUTCOMES_VERSION}-{samples_hash((data_set, s) for s in samples)[:12]}"
     detector = DETECTOR_SPEC.read_bytes()
     key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
     assert f"detections-all-{key}.npy" in usual

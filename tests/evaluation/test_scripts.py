@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facewise.calibration import LEVELS
-from facewise.evaluation.intervals import Faces, Recipe
+from facewise.evaluation.intervals import FitFaces, Recipe
 from facewise.reporting.confusions import Confusions
 
 from .test_conformal import bells
@@ -42,7 +42,7 @@ def test_recipes_are_judged_on_faces_that_they_have_not_seen(
     older = np.arange(600) % 4 == 0
     names = np.array([f"{i}.jpg" for i in range(600)])
     said = bells(age + np.where(older, 6.0, 0.0) + rng.normal(0, 1, 600), np.full(600, 2.0))
-    faces = Faces(said, age, names)
+    faces = FitFaces(said, age, names)
     judged = fits.memberships([np.where(np.arange(600) % 4 < 2, "a", "b"), older.astype(str)])
     plain = fits.judge(faces, judged, Recipe(margin=0), 3)
     assert plain["faultless"] == 0
@@ -60,7 +60,7 @@ def test_a_fit_without_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     age = rng.integers(20, 40, 3000)
     said = bells(age + rng.normal(0, 3, 3000), np.full(3000, 3.0))
-    faces = Faces(said, age, np.array([f"{i}.jpg" for i in range(3000)]))
+    faces = FitFaces(said, age, np.array([f"{i}.jpg" for i in range(3000)]))
     judged = fits.memberships([np.where(age < 30, "a", "b")])
     row = fits.judge(faces, judged, Recipe(), 6)
     assert row["faultless"] >= 0.5

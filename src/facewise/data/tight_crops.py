@@ -15,7 +15,7 @@ DETECTION_BORDER: Final = 0.35
 
 DETECTION: Final = 2
 """Increase this whenever the code of the border or the detector changes the landmarks found, so
-that stored ones are computed again; increase ``facewise.evaluation.outcomes.PIPELINE`` too."""
+that stored ones are computed again; increase ``evaluation.outcomes.OUTCOMES_VERSION`` too."""
 
 AGE_IF_NOT_FOUND: Final = 33.0
 """Age assumed for a face that was not found, in years; it counts as wrong in every class."""

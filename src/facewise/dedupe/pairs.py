@@ -25,7 +25,7 @@ import numpy as np
 
 from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints, Ints
 from facewise.dedupe.likeness import CONFIRMED, likeness
-from facewise.dedupe.search import LEAST_BUSY, Candidates, candidates, mirrored_bits
+from facewise.dedupe.search import LEAST_BUSY, CandidatePairs, candidates, mirrored_bits
 from facewise.progress import track
 
 NEAR_BITS: Final = 20
@@ -101,7 +101,7 @@ def _distinct(prints: Fingerprints) -> tuple[Ints, list[Pair]]:
 
 
 def _measure_all(
-    prints: Fingerprints, found: Sequence[Candidates], near_bits: int, threads: int
+    prints: Fingerprints, found: Sequence[CandidatePairs], near_bits: int, threads: int
 ) -> Iterable[Pair]:
     """The pairs among candidates; pictures that confirmed pairs have joined are skipped."""
     best: dict[tuple[int, int], Pair] = {}
@@ -124,7 +124,7 @@ def _measure_all(
 
 
 def _measure(
-    prints: Fingerprints, kind: Candidates, near_bits: int, rows: tuple[int, int]
+    prints: Fingerprints, kind: CandidatePairs, near_bits: int, rows: tuple[int, int]
 ) -> Pair | None:
     """The pair, if it is new and either close enough by hash or confirmed by detail."""
     i, j = rows

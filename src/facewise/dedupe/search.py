@@ -44,7 +44,7 @@ PAIRS_GATHERED: Final = 2**14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class CandidatePairs:
     """Pairs worth a closer look, found by one kind of search.
 
     Attributes:
@@ -62,14 +62,14 @@ class Candidates:
     first: Ints
     second: Ints
 
-    def split(self, size: int) -> Iterator[Candidates]:
+    def split(self, size: int) -> Iterator[CandidatePairs]:
         """The same pairs, at most ``size`` at a time."""
         for start in range(0, len(self.first), size):
             some = slice(start, start + size)
             yield replace(self, first=self.first[some], second=self.second[some])
 
 
-def candidates(prints: Fingerprints, *, near_bits: int, thorough: bool) -> list[Candidates]:
+def candidates(prints: Fingerprints, *, near_bits: int, thorough: bool) -> list[CandidatePairs]:
     """Search for pairs worth a closer look; see ``find_pairs``.
 
     The fastest search comes first: a pair is named after the first that finds it.
@@ -92,7 +92,7 @@ def candidates(prints: Fingerprints, *, near_bits: int, thorough: bool) -> list[
     for found_by, mirrored, known_bits, left, right, least in searches:
         keep = promising(prints.busy, thumbs, mirrored=mirrored)
         pairs = similar(left, right, least, keep)
-        found.append(Candidates(found_by, mirrored, known_bits, *pairs))
+        found.append(CandidatePairs(found_by, mirrored, known_bits, *pairs))
     return found
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, apply_temperature
 from facewise.errors import OptionError
-from facewise.evaluation.intervals import LEAST_FOUND, Faces, fit_intervals
+from facewise.evaluation.intervals import LEAST_FOUND, FitFaces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, years_within
 from facewise.types import FloatArray
@@ -136,10 +136,12 @@ def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_
     return mask
 
 
-def faces_of(found: Outcomes, temperature: float) -> Faces:
+def faces_of(found: Outcomes, temperature: float) -> FitFaces:
     """Faces with an exact age, to fit intervals on."""
     exact = found.take(found.exact)
-    return Faces(apply_temperature(exact.ages, temperature), exact.age_ranges[:, 0], exact.groups)
+    return FitFaces(
+        apply_temperature(exact.ages, temperature), exact.age_ranges[:, 0], exact.groups
+    )
 
 
 def check_faces(outcomes: Outcomes, split: str) -> None:

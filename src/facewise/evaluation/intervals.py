@@ -64,7 +64,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Faces:
+class FitFaces:
     """Faces to fit on.
 
     Attributes:
@@ -80,12 +80,14 @@ class Faces:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def take(self, rows: NDArray[np.bool_]) -> Faces:
+    def take(self, rows: NDArray[np.bool_]) -> FitFaces:
         """Rows by mask."""
-        return Faces(self.ages[rows], self.truth[rows], self.groups[rows])
+        return FitFaces(self.ages[rows], self.truth[rows], self.groups[rows])
 
 
-def fit_intervals(faces: Faces, found_share: float, recipe: Recipe | None = None) -> dict[str, Any]:
+def fit_intervals(
+    faces: FitFaces, found_share: float, recipe: Recipe | None = None
+) -> dict[str, Any]:
     """The ``age_intervals`` of a calibration.
 
     Thresholds cover the faces that they were fitted on too well. So the level of the regression is
@@ -138,7 +140,9 @@ def joined_bands(
     return tuple(kept)
 
 
-def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], level: float) -> Fit:
+def fit_thresholds(
+    faces: FitFaces, bands: tuple[int, ...], own: tuple[int, ...], level: float
+) -> Fit:
     """Quantile regression of the nonconformity on the bands' indicators.
 
     At the optimum, the share of faces under their threshold equals the level in every band of both
@@ -164,7 +168,7 @@ def fit_thresholds(faces: Faces, bands: tuple[int, ...], own: tuple[int, ...], l
 
 
 def held(
-    faces: Faces, fit: Fit, bands: tuple[int, ...], own: tuple[int, ...], level: float
+    faces: FitFaces, fit: Fit, bands: tuple[int, ...], own: tuple[int, ...], level: float
 ) -> NDArray[np.float64]:
     """1 where the interval, computed as in production, contains the age; else 0."""
     calibration = Calibration(
@@ -177,7 +181,7 @@ def held(
 
 
 def _raised_level(
-    faces: Faces,
+    faces: FitFaces,
     bands: tuple[int, ...],
     own: tuple[int, ...],
     level: float,

@@ -38,11 +38,11 @@ from facewise.types import Face, FloatArray, Photo
 log = logging.getLogger("facewise")
 
 QUALITY_FIELDS: Final = tuple(QUALITY_REASONS)
-"""Columns of the stored ``quality``; changing their order also requires raising ``PIPELINE``."""
+"""Columns of the stored ``quality``; raise ``OUTCOMES_VERSION`` if their order changes."""
 
 CHUNK: Final = 32
 
-PIPELINE: Final = 5
+OUTCOMES_VERSION: Final = 5
 """Raised whenever a change of detection, alignment or quality would change stored outcomes."""
 
 
@@ -214,7 +214,7 @@ def collect(
     if store is not None:
         detector = DETECTOR_SPEC.read_bytes()
         samples = samples_hash((data_sets[index], chosen) for _, index, chosen in todo)[:12]
-        what = f"{split or 'all'}-{sample}-{degradation}-{PIPELINE}-{samples}"
+        what = f"{split or 'all'}-{sample}-{degradation}-{OUTCOMES_VERSION}-{samples}"
         if border != DETECTION_BORDER:  # unnamed, so that older entries stay valid
             what += f"-border-{float(border)}"
         found_key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]

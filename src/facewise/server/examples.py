@@ -9,9 +9,9 @@ import numpy as np
 
 from facewise.analyzer import STAGES
 from facewise.labels import AGE_LABELS, LABELS
-from facewise.server.inference import Result
+from facewise.server.inference import PhotoResult
 from facewise.server.problems import ProblemError
-from facewise.server.routes import Options, analysis, batch
+from facewise.server.routes import QueryOptions, analysis, batch
 from facewise.server.state import State
 from facewise.types import Distribution, Face, Prediction, Quality
 
@@ -41,12 +41,12 @@ def batch_example(state: State) -> dict[str, Any]:
     return batch(state, _options(state), _REQUEST_ID, _TIMES, [_result(state), _PROBLEM])
 
 
-def _options(state: State) -> Options:
-    return Options(state.inference.attributes, state.coverage, vector=True, years=False)
+def _options(state: State) -> QueryOptions:
+    return QueryOptions(state.inference.attributes, state.coverage, vector=True, years=False)
 
 
-def _result(state: State) -> Result:
-    return Result(512, 512, (_prediction(state),), more_faces=False)
+def _result(state: State) -> PhotoResult:
+    return PhotoResult(512, 512, (_prediction(state),), more_faces=False)
 
 
 def _prediction(state: State) -> Prediction:

@@ -32,7 +32,7 @@ GROUP_PIXELS: Final = 12_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class PhotoResult:
     """Result of one photo."""
 
     width_px: int
@@ -105,13 +105,13 @@ class Inference:
             )
         return self._analyzers[key]
 
-    def _result(self, photo: Photo, predictions: tuple[Prediction, ...]) -> Result:
+    def _result(self, photo: Photo, predictions: tuple[Prediction, ...]) -> PhotoResult:
         kept = predictions[: self.max_faces]
-        return Result(photo.width_px, photo.height_px, kept, len(kept) < len(predictions))
+        return PhotoResult(photo.width_px, photo.height_px, kept, len(kept) < len(predictions))
 
     async def analyze(
         self, data: bytes, attributes: Sequence[str], coverage: float
-    ) -> tuple[Result, dict[str, float]]:
+    ) -> tuple[PhotoResult, dict[str, float]]:
         """Analyse one photo.
 
         Returns:
@@ -124,7 +124,7 @@ class Inference:
         analyzer = self._adapted(attributes, coverage)
         timings = _Wanted()
 
-        def work() -> Result:
+        def work() -> PhotoResult:
             with timings("decode"):
                 photo = analyzer.load(data)
             return self._result(photo, analyzer.analyze(photo, timings=timings))
@@ -133,13 +133,13 @@ class Inference:
 
     async def analyze_batch(
         self, items: Sequence[bytes], attributes: Sequence[str], coverage: float
-    ) -> tuple[list[Result | ProblemError], dict[str, float]]:
+    ) -> tuple[list[PhotoResult | ProblemError], dict[str, float]]:
         """Analyse several photos; a photo that fails is replaced by a problem."""
         analyzer = self._adapted(attributes, coverage)
         timings = _Wanted()
 
-        def work() -> list[Result | ProblemError]:
-            out: list[Result | ProblemError | None] = [None] * len(items)
+        def work() -> list[PhotoResult | ProblemError]:
+            out: list[PhotoResult | ProblemError | None] = [None] * len(items)
             group: list[tuple[int, Photo]] = []
             pixels = 0
             # Nor may a group's decoded photos hold more pixels than a single photo may have.

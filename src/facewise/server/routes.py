@@ -17,7 +17,7 @@ from facewise._version import __version__
 from facewise.errors import ImageError, OptionError
 from facewise.labels import ATTRIBUTES
 from facewise.server import problems
-from facewise.server.inference import Result
+from facewise.server.inference import PhotoResult
 from facewise.server.problems import TITLES, ProblemError, request_id_of
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class QueryOptions:
     """Query parameters of the analysing routes."""
 
     attributes: tuple[str, ...]
@@ -65,7 +65,7 @@ def options(
     coverage: Annotated[
         float | None, Query(description="of intervals and label sets; the server's if left out")
     ] = None,
-) -> Options:
+) -> QueryOptions:
     on = state.inference.attributes
     wanted = state.coverage if coverage is None else coverage
     try:
@@ -73,7 +73,7 @@ def options(
     except OptionError as error:
         raise ProblemError(422, "invalid_option", f"{error}.") from error
     if attributes is None:
-        return Options(on, level, vector, years)
+        return QueryOptions(on, level, vector, years)
     names = [name.strip() for name in attributes.split(",")]
     # Empty names are ignored, as on the command line, but an empty list is a mistake.
     names = [name for name in names if name] or [""]
@@ -88,10 +88,10 @@ def options(
             raise ProblemError(
                 422, "invalid_option", f"attributes: {why}; name some of these, comma-separated."
             )
-    return Options(tuple(name for name in on if name in names), level, vector, years)
+    return QueryOptions(tuple(name for name in on if name in names), level, vector, years)
 
 
-Chosen = Annotated[Options, Depends(options)]
+Chosen = Annotated[QueryOptions, Depends(options)]
 ANALYSING: Final = [Depends(allowed), Depends(known_once)]
 router = APIRouter()
 PROBLEMS = problems.responses(400, 401, 413, 415, 421, 422, 429, 500, 503)
@@ -143,9 +143,9 @@ async def analyze_batch(request: Request, state: Shared, chosen: Chosen) -> Resp
             lambda: state.inference.analyze_batch(items, chosen.attributes, chosen.coverage),
         )
     for result in results:
-        outcome = "ok" if isinstance(result, Result) else result.code
+        outcome = "ok" if isinstance(result, PhotoResult) else result.code
         state.metrics.photos.labels(outcome).inc()
-    faces = sum(len(result.predictions) for result in results if isinstance(result, Result))
+    faces = sum(len(result.predictions) for result in results if isinstance(result, PhotoResult))
     state.metrics.count(faces=faces, timings_ms=times)
     return JSONResponse(batch(state, chosen, request_id_of(request.scope), times, results))
 
@@ -169,7 +169,11 @@ async def _admitted(
 
 
 def analysis(
-    state: State, chosen: Options, request_id: str, times: Mapping[str, float], result: Result
+    state: State,
+    chosen: QueryOptions,
+    request_id: str,
+    times: Mapping[str, float],
+    result: PhotoResult,
 ) -> dict[str, Any]:
     """The answer for one photo; ``times`` are milliseconds by stage."""
     return {**_common(state, chosen, request_id, times), **_photo(result, chosen)}
@@ -177,15 +181,15 @@ def analysis(
 
 def batch(
     state: State,
-    chosen: Options,
+    chosen: QueryOptions,
     request_id: str,
     times: Mapping[str, float],
-    results: Sequence[Result | ProblemError],
+    results: Sequence[PhotoResult | ProblemError],
 ) -> dict[str, Any]:
     """The answer for several photos, in their order."""
     photos = [
         {"index": index, **_photo(result, chosen)}
-        if isinstance(result, Result)
+        if isinstance(result, PhotoResult)
         else {"index": index, "error": _error(result)}
         for index, result in enumerate(results)
     ]
@@ -193,7 +197,7 @@ def batch(
 
 
 def _common(
-    state: State, chosen: Options, request_id: str, times: Mapping[str, float]
+    state: State, chosen: QueryOptions, request_id: str, times: Mapping[str, float]
 ) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -206,7 +210,7 @@ def _common(
     }
 
 
-def _photo(result: Result, chosen: Options) -> dict[str, Any]:
+def _photo(result: PhotoResult, chosen: QueryOptions) -> dict[str, Any]:
     return {
         "width_px": result.width_px,
         "height_px": result.height_px,
