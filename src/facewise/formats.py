@@ -115,7 +115,9 @@ def open_picture(data: bytes) -> Image.Image:
     """
     brands = _brands(data)
     if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
-        return _parse("HEIC", _heif_plugin(), data)
+        plugin = _heif_plugin()
+        bombs.check("HEIC", data)
+        return _parse("HEIC", plugin, data)
     from PIL import Image
 
     for name, module in FORMATS.items():
@@ -143,7 +145,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
             if name == "TIFF":  # or load would parse all its EXIF, needlessly
                 picture.is_animated = True  # type: ignore[attr-defined]
             file.is_parsed = True
-            bombs.check_opened(picture, len(data))
+            bombs.check_opened(name, picture, data)
     except ImageTooLargeError:
         raise
     except Exception as error:  # parsers raise anything on hostile headers

@@ -24,9 +24,9 @@ from facewise.bombs import (
     MAX_PARSED_BYTES,
     MAX_PARTS,
     MAX_READS,
-    MAX_TIFF_VALUES,
     count_jpeg_scans,
 )
+from facewise.bombs.tiff import MAX_TIFF_VALUES
 from facewise.formats import guarded_pillow
 from facewise.images import load_photo
 

@@ -1,17 +1,19 @@
-"""Refuses files built to cost far more than their size and pixels suggest, before parsing them.
+"""Refuses files built to cost far more than their size and pixels suggest, before decoding them.
 
 Bytes and pixels are limited elsewhere. Here the parts of a file are counted: each byte of the file
-may cost Pillow microseconds and hundreds of bytes. The files are walked exactly as Pillow does it,
-since something could hide where the two differ; damage is left for Pillow to report.
+may cost Pillow microseconds and hundreds of bytes, and a part may have far more pixels than the
+picture. The files are walked exactly as Pillow does it, since something could hide where the two
+differ; damage is left for Pillow to report.
 """
 
 from __future__ import annotations
 
 import io
 import re
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from facewise.bombs import isobmff, items, tiff
+from facewise.bombs.decoded import Decoded
 from facewise.errors import ImageTooLargeError
 
 if TYPE_CHECKING:
@@ -30,18 +32,10 @@ MAX_PARSED_BYTES: Final = 1_000_000
 """Limit of EXIF, which the standard restricts to 64 kB in a JPEG, and of a JPEG's tables, which
 take some 2 kB. Pillow parses these into objects; of other segments it only keeps the bytes."""
 
-MAX_TIFF_VALUES: Final = 65_536
-"""Mostly strips or tiles: enough for one per row of the tallest possible picture. Each costs Pillow
-10 microseconds and 350 bytes, however few pixels there are."""
-
 MAX_READS: Final = 100_000
 """Limit of reads of a file until its header is parsed. Pillow needs two per 255-byte block of a
 GIF's comment (a block that comes alone also takes 200 bytes of memory), two per entry of a TIFF's
 directory, and one per byte of filler in a JPEG: a microsecond each."""
-
-MAX_ITEM_BYTES: Final = 100_000
-"""Limit of an AVIF's item lists. libavif looks up each item among all: 80,000 took 15 seconds. A
-grid of 256 tiles takes 12 kB."""
 
 MAX_RUNS: Final = 4_000_000
 """Limit of pixels, and of bytes, of a run-length encoded BMP, which Pillow decodes in Python: up to
@@ -51,20 +45,19 @@ MAX_SAMPLES: Final = 1_000_000
 """Limit for a PBM, PGM or PPM that is text, or whose white is not 255: Pillow decodes those in
 Python, at up to two microseconds per sample. Others have no such limit."""
 
+EXCESS: Final = 3
+"""Limit of the pixels that are decoded for each one of the picture: one for its colours, one for
+transparency, one for what reaches past it and for layers."""
+
+SPARE_PIXELS: Final = 4096 * 4096
+"""Beyond that, and in one part beyond the picture's own: a small one may be in a large tile."""
+
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # \xff+ is quadratic in filler
 _JPEG_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")
 """Segments whose length Pillow reads."""
 _PNG_CHUNK: Final = re.compile(rb"\w{4}")
 _PNG_PIXELS: Final = frozenset((b"IDAT", b"fdAT", b"fcTL"))
 """Chunks of which honest files have thousands: encoders write a few kB at a time."""
-_AVIF_HOLDERS: Final = {b"moov": 0, b"trak": 0, b"meta": 4, b"iprp": 0}
-"""Boxes that contain boxes, and the bytes before the first one inside."""
-_AVIF_LISTS: Final = frozenset((b"iinf", b"iloc", b"iref", b"ipma"))
-_TIFF_TAGS: Final = frozenset(
-    (*range(254, 263), 266, 273, 274, 277, 278, 282, 283, 284, 296, 322, 323, 324, 338, 339, 530)
-)
-"""Tags whose values Pillow parses into objects: sizes, samples, resolution, offsets of strips (273)
-and tiles (324). Others, such as colour maps and text, may be long, and stay bytes."""
 
 
 class HeaderFile(io.BytesIO):
@@ -92,18 +85,15 @@ def check(name: str, data: bytes) -> None:
         _check_scans(data)
     elif name == "PNG":
         _check_chunks(data)
-    elif name == "AVIF" and _item_bytes(data, 0, len(data)) > MAX_ITEM_BYTES:
-        raise ImageTooLargeError(
-            "the AVIF has too many items, or too much in front of them, to read: export it again"
-        )
+    elif name in ("AVIF", "HEIC"):
+        isobmff.check_lists(data)
     elif name == "PPM" and data[1:2] in b"123" and data.count(b"#") > MAX_PARTS:
         raise ImageTooLargeError(  # removing each one copies the rest of a 1 MB block
             f"the PPM has more than {MAX_PARTS:,} comments, which takes too long to read: save it "
             "as PNG"
         )
     elif name == "TIFF":
-        for is_big in {data[2] == 43, 43 in data[2:4]}:  # Pillow 13 takes MM\0+ for a classic TIFF
-            _check_directory(data, is_big)
+        tiff.check_directory(data)
 
 
 def _check_segments(data: bytes) -> None:
@@ -163,30 +153,18 @@ def _check_chunks(data: bytes) -> None:
         position += 12 + int.from_bytes(data[position : position + 4], "big")
 
 
-def _item_bytes(data: bytes, at: int, end: int) -> int:
-    """Bytes of the boxes that list an AVIF's items, plus the heads of all boxes on the way."""
-    total = 0
-    while at + 8 <= end and total <= MAX_ITEM_BYTES:
-        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        head = 16 if size == 1 else 8
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        stop = min(at + size, end) if size >= head else end  # size 0: the rest of the file
-        total += head
-        if kind in _AVIF_HOLDERS:
-            total += _item_bytes(data, at + head + _AVIF_HOLDERS[kind], stop)
-        elif kind in _AVIF_LISTS:
-            total += stop - at
-        at = stop
-    return total
-
-
-def check_opened(picture: Image.Image, size: int) -> None:
-    """Refuse an opened picture with many pixels or bytes that Pillow would decode in Python."""
+def check_opened(name: str, picture: Image.Image, data: bytes) -> None:
+    """Refuse an opened picture that would take far too long to decode."""
     tiles = getattr(picture, "tile", [])
     decoder = tiles[0][0] if tiles else ""
     pixels = picture.width * picture.height
-    if decoder == "bmp_rle" and max(size, pixels) > MAX_RUNS:
+    if name == "TIFF":
+        _check_decoded(name, picture, tiff.decoded_parts(data, picture))
+    if name in ("AVIF", "HEIC"):
+        _check_decoded(name, picture, items.decoded_items(data, is_avif=name == "AVIF"))
+    if name == "AVIF":  # its brands say whether its items are decoded, or its first frame
+        _check_decoded(name, picture, isobmff.decoded_first_frame(data))
+    if decoder == "bmp_rle" and max(len(data), pixels) > MAX_RUNS:
         raise ImageTooLargeError(
             f"a run-length encoded BMP is only read up to {MAX_RUNS:,} pixels and bytes: save "
             "it as PNG"
@@ -195,6 +173,15 @@ def check_opened(picture: Image.Image, size: int) -> None:
         raise ImageTooLargeError(
             f"a PPM that is text, or whose white is not 255, is only read up to {MAX_SAMPLES:,} "
             "samples: save it as PNG"
+        )
+
+
+def _check_decoded(name: str, picture: Image.Image, decoded: Decoded) -> None:
+    """Refuse a picture for which far more is decoded than it shows."""
+    pixels = picture.width * picture.height
+    if decoded.pixels > EXCESS * pixels + SPARE_PIXELS or decoded.largest > pixels + SPARE_PIXELS:
+        raise ImageTooLargeError(
+            f"the {name} has tiles or parts of far more pixels than the picture: export it again"
         )
 
 
@@ -207,24 +194,3 @@ def check_exif(info: dict[Any, Any]) -> None:
                 f"EXIF of more than {MAX_PARSED_BYTES:,} bytes takes too long to read: export the "
                 "picture without metadata"
             )
-
-
-def _check_directory(data: bytes, is_big: bool) -> None:
-    """Check the number of values in a TIFF's first directory, the only one that is read."""
-    order: str = "<" if data[:2] == b"II" else ">"
-    entry = struct.Struct(order + ("HHQ8x" if is_big else "HHI4x"))  # tag, type, count, value
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], "little" if order == "<" else "big")
-
-    at, width = (number(8, 8), 8) if is_big else (number(4, 4), 2)
-    first = at + width
-    entries = data[first : first + number(at, width) * entry.size]
-    whole = len(entries) // entry.size * entry.size
-    # Pillow skips an entry that has more values than the file has bytes.
-    counts = (n for tag, _, n in entry.iter_unpack(entries[:whole]) if tag in _TIFF_TAGS)
-    if sum(count for count in counts if count <= len(data)) > MAX_TIFF_VALUES:
-        raise ImageTooLargeError(
-            f"the TIFF lists more than {MAX_TIFF_VALUES:,} strips, tiles or samples, which takes "
-            "too long to read: save it again, for example as PNG"
-        )
