@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewise.bombs import EXCESS, SPARE_PIXELS, items
+from facewise.bombs import EXCESS, SPARE_PIXELS, av1, items
 from facewise.bombs.isobmff import MAX_FRAMES, decoded_first_frame
 from facewise.errors import CorruptImageError, ImageTooLargeError
 from facewise.images import load_photo
@@ -261,7 +261,7 @@ class Still:
     properties: Sequence[bytes]
 
 
-def av1(rgb: ImageArray) -> Still:
+def avif_still(rgb: ImageArray) -> Still:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "AVIF", quality=90, speed=10)
     file_bytes = file.getvalue()
@@ -269,7 +269,7 @@ def av1(rgb: ImageArray) -> Still:
     return Still(found(file_bytes, b"mdat")[8:], properties)
 
 
-def hevc(rgb: ImageArray) -> Still:
+def heic_still(rgb: ImageArray) -> Still:
     pillow_heif = pytest.importorskip("pillow_heif", reason="the heif extra is not installed")
     file = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(rgb)).save(file, quality=90)
@@ -280,7 +280,7 @@ def hevc(rgb: ImageArray) -> Still:
 
 def in_tiles(encode: Callable[[ImageArray], Still], rgb: ImageArray, side: int) -> list[Item]:
     """A grid as phones write it: whole tiles, of which the picture shows the upper left part."""
-    kind = b"av01" if encode is av1 else b"hvc1"
+    kind = b"av01" if encode is avif_still else b"hvc1"
     height, width, _ = rgb.shape
     across, down = -(-width // side), -(-height // side)
     edges = ((0, down * side - height), (0, across * side - width), (0, 0))
@@ -295,7 +295,7 @@ def in_tiles(encode: Callable[[ImageArray], Still], rgb: ImageArray, side: int) 
 
 
 @pytest.mark.parametrize("is_large", [False, True])
-@pytest.mark.parametrize(("encode", "brand"), [(av1, b"avif"), (hevc, b"heic")])
+@pytest.mark.parametrize(("encode", "brand"), [(avif_still, b"avif"), (heic_still, b"heic")])
 def test_grids_are_read(
     encode: Callable[[ImageArray], Still], brand: bytes, is_large: bool
 ) -> None:
@@ -310,8 +310,8 @@ def alpha(name: bytes = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha") -> bytes
 def test_a_phone_s_heic_is_read() -> None:
     """Tiles of 512 x 512, a thumbnail, a depth map and a gain map."""
     rgb = ramp(600, 500)
-    parts = in_tiles(hevc, rgb, 512)
-    small = hevc(ramp(320, 240))
+    parts = in_tiles(heic_still, rgb, 512)
+    small = heic_still(ramp(320, 240))
     for kind in (b"urn:mpeg:hevc:2015:auxid:2", b"urn:com:apple:photo:2020:aux:hdrgainmap"):
         parts.append(Item(b"hvc1", [small.data], [*small.properties, alpha(kind)], auxl=[1]))
     parts.append(Item(b"hvc1", [small.data], small.properties, thmb=[1]))
@@ -370,17 +370,32 @@ def obu(kind: int, body: bytes = b"", *, extension: bool = False) -> bytes:
     return bytes([kind << 3 | extension << 2 | 2, *[8] * extension, len(body)]) + body
 
 
-def sequence_header(width: int, height: int, *, is_reduced: bool = True) -> bytes:
-    """An AV1 sequence header up to the frame's size; unless reduced, with all that may precede."""
-    bits = "000" + "11" + "00000"
-    if not is_reduced:
-        model = f"{9:05b}" + "1" * 32 + "0" * 10
-        point = "0" * 12 + f"{8:05b}" + "1" + "1" + "10" * 10 + "1" + "1" + "1111"
-        bits = "000" + "00" + "1" + "01" * 32 + "1" + "00101" + "1" + model + "1" + "00001"
-        bits += 2 * point
-    bits += f"{14:04b}{15:04b}{width - 1:015b}{height - 1:016b}"
+def from_bits(bits: str) -> bytes:
     bits += "1" * (-len(bits) % 8)
-    return obu(1, int(bits, 2).to_bytes(len(bits) // 8, "big"))
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def sequence_header(
+    width: int, height: int, *, is_reduced: bool = True, is_regular: bool = True
+) -> bytes:
+    """An AV1 sequence header as far as it matters; unless reduced, with all that it may have."""
+    size = f"{14:04b}{15:04b}{width - 1:015b}{height - 1:016b}"
+    if is_reduced:
+        return obu(1, from_bits("000" + "11" + "00000" + size))
+    interval = "1" + "00101" if is_regular else "0"
+    model = "1" + f"{9:05b}" + "1" * 32 + "0" * 5 + f"{6:05b}"
+    points = 2 * ("0" * 12 + f"{8:05b}" + "1" + "1" + "10" * 10 + "1" + "1" + "1111")
+    frame_id, tools, order, choices = "1" + "0101" + "011", "1" * 7, "1" + "11", "1" + "1"
+    start = "000" + "00" + "1" + "01" * 32 + interval + model + "1" + "00001" + points
+    return obu(1, from_bits(start + size + frame_id + tools + order + choices))
+
+
+def frame_header(*, is_shown: bool, has_size: bool, is_regular: bool = True) -> bytes:
+    """The beginning of a key frame in a sequence that is not reduced."""
+    time = "" if is_regular else "1" * 7
+    start = "0" + "00" + ("1" + time if is_shown else "0" + "1" + "1")
+    choices, frame_id = "0" + "1" + "0", "10" * 5 + "1"
+    return obu(6, from_bits(start + choices + frame_id + str(int(has_size)) + "0" * 80))
 
 
 FRAME = obu(6, bytes(20))
@@ -390,20 +405,24 @@ FRAME = obu(6, bytes(20))
     "pieces",
     [
         [obu(2) + sequence_header(8000, 3000) + FRAME],
-        [sequence_header(8000, 3000, is_reduced=False) + FRAME],
+        [
+            sequence_header(8000, 3000, is_reduced=False)
+            + frame_header(is_shown=True, has_size=False)
+        ],
         [sequence_header(64, 64) + sequence_header(8000, 3000) + obu(3) + obu(4)],
         [obu(5, bytes(100), extension=True) + sequence_header(8000, 3000) + b"\x30" + bytes(20)],
         [(whole := sequence_header(8000, 3000) + FRAME)[:5], whole[5:9], whole[9:]],
         [sequence_header(1000, 600) + 30 * FRAME],
         [sequence_header(1000, 600) + FRAME + 300 * obu(5)],
+        [sequence_header(64, 64, is_reduced=False) + frame_header(is_shown=True, has_size=True)],
     ],
 )
 @pytest.mark.parametrize("is_large", [False, True])
 def test_an_avif_of_larger_frames_is_refused(pieces: list[bytes], is_large: bool) -> None:
     """A frame of 144 megapixels takes 2 kB, and libavif scales it down to the size it should be."""
-    properties = av1(ramp(64, 64)).properties
+    properties = avif_still(ramp(64, 64)).properties
     picture = Item(b"av01", pieces, properties)
-    honest = Item(b"av01", [av1(ramp(64, 64)).data], properties)
+    honest = Item(b"av01", [avif_still(ramp(64, 64)).data], properties)
     transparency = Item(b"av01", pieces, [*properties[:3], alpha()], auxl=[1])
     tiles = [Item(b"grid", [grid(2, 1, 128, 64)], [ispe(128, 64)], [2, 3]), honest, picture]
     for parts in ([picture], [honest, transparency], tiles):
@@ -411,9 +430,20 @@ def test_an_avif_of_larger_frames_is_refused(pieces: list[bytes], is_large: bool
             load_photo(isobmff(b"avif", parts, is_large=is_large))
 
 
+@pytest.mark.parametrize("is_regular", [False, True])
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_frame_may_state_a_size_of_its_own(is_shown: bool, is_regular: bool) -> None:
+    """dav1d decodes it, even if the sequence header said that all frames are smaller."""
+    start = sequence_header(640, 480, is_reduced=False, is_regular=is_regular)
+    for has_size, pixels in ((False, 640 * 480), (True, 2 ** (15 + 16))):
+        frame = frame_header(is_shown=is_shown, has_size=has_size, is_regular=is_regular)
+        data = start + frame + obu(3, b"\x80")  # the last shows a frame again
+        assert av1.decoded(data, ((0, len(data)),)) == (pixels, pixels)
+
+
 def test_an_avif_of_many_large_tiles_is_refused() -> None:
     """1,600 of them, all the same one, took 74 kB and half an hour."""
-    tile = Item(b"av01", [sequence_header(1000, 1000) + FRAME], av1(ramp(64, 64)).properties)
+    tile = Item(b"av01", [sequence_header(1000, 1000) + FRAME], avif_still(ramp(64, 64)).properties)
     whole = Item(b"grid", [grid(5, 4, 320, 256)], [ispe(320, 256)], range(2, 22))
     with pytest.raises(ImageTooLargeError, match=FAR_MORE):
         load_photo(isobmff(b"avif", [whole, *[tile] * 20]))
@@ -431,7 +461,9 @@ def patched(data: bytes, kind: bytes, at: int, value: int) -> bytes:
 
 def test_an_animated_avif_of_a_larger_frame_is_refused() -> None:
     data = animation(2)
-    frame = sequence_header(8000, 3000, is_reduced=False) + FRAME
+    frame = sequence_header(8000, 3000, is_reduced=False) + frame_header(
+        is_shown=True, has_size=False
+    )
     with pytest.raises(ImageTooLargeError, match=FAR_MORE):
         load_photo(patched(data, b"stco", 8, len(data)) + frame + bytes(10_000))
 
@@ -454,7 +486,7 @@ def overlay(width: int, height: int, count: int) -> bytes:
 @pytest.mark.parametrize("is_large", [False, True])
 def test_a_heic_of_larger_parts_is_refused(is_large: bool) -> None:
     """64 tiles took 7 kB and 16 seconds; an overlay of 600 bytes took 1.2 GB."""
-    small = hevc(ramp(64, 64))
+    small = heic_still(ramp(64, 64))
     tile, shown = coded(64, 64, small), [ispe(64, 64), *small.properties[2:]]
     huge = coded(8000, 8000, small)
     assert load_photo(isobmff(b"heic", [Item(b"iovl", [overlay(64, 64, 1)], shown, [2]), tile]))
@@ -475,7 +507,7 @@ def test_a_heic_of_larger_parts_is_refused(is_large: bool) -> None:
 
 
 def test_a_heic_of_countless_items_is_refused() -> None:
-    still = hevc(ramp(64, 64))
+    still = heic_still(ramp(64, 64))
     data = isobmff(b"heic", [coded(64, 64, still)] * 4000)
     with pytest.raises(ImageTooLargeError, match="too many items"):
         load_photo(data)
