@@ -12,7 +12,7 @@ import peers_tables
 from marks import between
 from peers_tables import shipped
 
-from facewise.evaluation.groups import badness
+from facewise.evaluation.groups import MIN_GROUP, badness
 from facewise.reporting.figures import number
 
 ROOT = Path(__file__).parent.parent
@@ -47,20 +47,13 @@ def worst(results: dict[str, Any], data: str, metric: str) -> str:
     return f"{row['worst']} ({figure['n']} faces): {number(metric, figure['value'])}"
 
 
-def least_held(groups: dict[str, dict[str, Any]]) -> str:
-    """The group whose ages lie in their intervals least often."""
-    name, figure = min(groups.items(), key=lambda item: item[1]["value"])
-    kind, _, group = name.partition(": ")
-    words = name if kind.startswith("predicted") else group
-    return f"{words} ({figure['n']} faces): {figure['value']:.1%}"
-
-
 def table(models: list[dict[str, Any]]) -> str:
     """One row per figure, one column per model, and for whom the first model is worst."""
     first = models[0]
     names = [f"{m['model']['name']}@{m['model']['version']}" for m in models]
+    worst_of = f"{first['model']['name']}'s worst group of {MIN_GROUP} or more"
     lines = [
-        "| test faces | " + " | ".join(names) + f" | {first['model']['name']}'s worst group |",
+        "| test faces | " + " | ".join(names) + f" | {worst_of} |",
         "|---" * (len(models) + 2) + "|",
     ]
     for data, metrics in ROWS.items():
@@ -77,7 +70,7 @@ def table(models: list[dict[str, Any]]) -> str:
                 f"{h['value']:.1%}, {h['mean_width_years']:.1f} years wide{how}"
                 for h, how in zip(held, fitted, strict=True)
             ]
-            cells.append(least_held(first["coverage"][LEVEL]["interval_groups"]))
+            cells.append(worst(first, data, "interval_coverage_90"))
             lines.append("| UTKFace: age lies in the 90 % interval | " + " | ".join(cells) + " |")
         missed = [
             f"{m['overall'][data]['not_found']} of {m['overall'][data]['n']:,}" for m in models

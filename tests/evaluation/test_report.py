@@ -14,8 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facewise.evaluation.report import build_report, noise_sentence, write_reports
-from facewise.evaluation.report_tables import missed_in_short
+from facewise.evaluation.degrade import INPUTS, degradations
+from facewise.evaluation.report import build_report, write_reports
+from facewise.evaluation.report_tables import (
+    abstention,
+    age_noise,
+    missed_in_short,
+    ratios_in_short,
+)
+from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_sentence
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
 from facewise.models import load_spec
 
@@ -105,6 +112,117 @@ def test_worst_groups_come_first(rendered: tuple[str, str]) -> None:
     headings = re.findall(r"^## (.+)$", markdown, re.MULTILINE)
     assert headings[:3] == ["Worst groups and gaps", "Overall", "By group"]
     assert len(headings) == len(set(headings))
+
+
+def test_the_sections_are_linked_under_the_title(rendered: tuple[str, str]) -> None:
+    html, markdown = rendered
+    links = re.findall(r"\[(.+?)\]\(#(.+?)\)", markdown.split("\n")[2])
+    assert [name for name, _ in links] == re.findall(r"^## (.+)$", markdown, re.MULTILINE)
+    assert ("Age estimation in NIST's format", "age-estimation-in-nists-format") in links
+    for _, target in links:
+        assert f'<h2 id="{target}">' in html
+        assert f'href="#{target}"' in html
+
+
+def test_the_head_has_coverage_and_calibration(
+    results: dict[str, Any], rendered: tuple[str, str]
+) -> None:
+    block = rendered[1].split("## Overall")[1].split("\n##")[0]
+    for row in results["coverage"].values():
+        assert f"{row['intervals']['mean_width_years']:.1f} years" in block
+        for name in ("intervals", "gender_sets", "ethnicity_sets"):
+            assert figure_text(row[name]["value"]) in block
+    for row in results["calibration_error"].values():
+        assert f"| {row['before']['ece']:.4f} | {row['after']['ece']:.4f} |" in block
+    worst = rendered[1].split("## Worst groups and gaps")[1].split("\n##")[0]
+    assert "| utkface | 90 % age interval, coverage |" in worst
+
+
+def test_what_is_not_independent_of_test_is_said_of_shipped_models(
+    results: dict[str, Any], rendered: tuple[str, str]
+) -> None:
+    known = known_of_test(results)
+    assert list(known) == ["splits", "intervals", "gates"]
+    for title, key in {"Intervals and label sets": "intervals", "Abstention": "gates"}.items():
+        assert known[key] in rendered[1].split(f"## {title}\n")[1].split("\n## ")[0]
+    assert known["splits"] in rendered[1].split("\n## ")[0]
+    model = {**results["model"], "sha256": "0" * 64}
+    for other in (
+        {"model": model},
+        {"split": "val"},
+        {"overall": {"csv": results["overall"]["utkface"]}},
+    ):
+        assert known_of_test(results | other) == {}
+    assert list(known_of_test(results | {"calibration": {}})) == ["splits"]
+
+
+def test_a_ratio_is_within_the_limit_only_with_its_whole_interval(results: dict[str, Any]) -> None:
+    def held(value: float, high: float | None, **more: Any) -> dict[str, Any]:
+        figure = {"value": value, "low": 0.5, "high": high, "n": 40}
+        other = {"judged": 40, "within": value <= 2, "by_dataset": {}, "relative": figure}
+        return results["abstention"]["blur-7%"]["age"] | other | more
+
+    few = {"judged": 11, "relative": None, "within": None}
+    alone = {"by_dataset": {"csv": held(2.01, 3.0)}}
+    row = results["abstention"]["blur-7%"]
+    table = {
+        "clean": results["abstention"]["clean"],
+        "a": row | {"age": held(1.5, 2), "gender": held(1.5, 2.4), "ethnicity": held(2.1, 3)},
+        "b": row | {"age": held(1.5, None), "gender": held(0, 0, **few)},
+    }
+    table["b"]["ethnicity"] = held(1.2, 1.5, **alone)
+    header, rows = abstention({"abstention": table})
+    verdicts = [line[header.index("ratio at most 2")] for line in rows[3:]]
+    assert verdicts == ["yes", "not shown", "**no**", "not shown", "too few", "yes"]
+    over, unsure, unknown = ratios_in_short({"abstention": table}).values()
+    assert over == ["a ethnicity 2.10 (0.50 to 3.00)", "b ethnicity in csv 2.01 (0.50 to 3.00)"]
+    assert unsure == ["a gender 1.50 (0.50 to 2.40)", "b age 1.50 (too few for an interval)"]
+    assert unknown == ["b gender n 11"]
+    _, markdown = render_report(results | {"abstention": table})
+    block = markdown.split("## Overall")[1].split("\n##")[0]
+    assert f"err more than 2 times as much as on clean faces: {', '.join(over)}" in block
+
+
+def test_inputs_are_explained_above_the_table(rendered: tuple[str, str]) -> None:
+    assert INPUTS in rendered[1].split("## Abstention")[1].split("| input |")[0]
+    for name in degradations():
+        word = name.split("-")[0]
+        assert f"`{word}" in INPUTS, name
+
+
+def test_plain_prediction_stands_beside_the_undercovered_groups(
+    results: dict[str, Any], rendered: tuple[str, str]
+) -> None:
+    block = rendered[1].split("### Undercovered groups")[1].split("\n#")[0]
+    for level, row in results["coverage"].items():
+        plain = f"{len(row['baseline']['groups_missed'])} of {row['baseline']['groups_judged']}"
+        (line,) = [x for x in block.splitlines() if x.startswith(f"| {level[2:]:0<2}% | age")]
+        assert line.split(" | ")[3] == plain
+
+
+def test_label_noise_stands_beside_the_models_error_at_each_age(
+    results: dict[str, Any], dedupe: dict[str, Any]
+) -> None:
+    def figure(value: float, n: int) -> dict[str, dict[str, float]]:
+        return {"age_mae_years": {"value": value, "n": n}}
+
+    noise = dedupe["label_noise"]["age"]
+    bands = {"1-12": noise, "40-49": noise, "50-64": noise}
+    known = {"label_noise": {"age": {**noise, "by_age": bands}}}
+    floor = noise["mae_floor_normal_years"]["value"]
+    ages = {"1-3": figure(1, 30), "4-12": figure(4, 60), "40-49": figure(floor - 0.01, 50)}
+    mine = results | {"groups": {"utkface": {"age": ages | {"51-64": figure(9, 40)}}}}
+    header, rows = age_noise(mine, known)
+    assert header[-1] == "this model's MAE, years"
+    own = results["overall"]["utkface"]["age_mae_years"]["value"]
+    assert [row[-1] for row in rows] == [f"{own:.2f}", "3.00", f"{floor - 0.01:.2f}", "-"]
+    assert below_the_estimate(mine, known).startswith("At 40-49 the model errs less")
+    assert "With the ages of the test faces" not in noise_sentence(mine, known), "50-64 is unknown"
+    older = {**noise, "mae_floor_normal_years": {"value": floor + 3}}
+    both = {"age": {**noise, "by_age": {"1-12": noise, "40-49": older}}}
+    weighed = (90 * floor + 50 * (floor + 3)) / 140
+    assert f"the first is {weighed:.2f}." in noise_sentence(mine, {"label_noise": both})
+    assert "would err by about as much: an estimate" in noise_sentence(mine, known)
 
 
 def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[str, str]) -> None:

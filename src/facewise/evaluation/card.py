@@ -2,7 +2,8 @@
 
 Headings follow Mitchell et al., "Model cards for model reporting" (2019). ``weights/cards/card.md``
 holds what is true of every attribute model; ``cards/NAME.md`` beside a model's spec holds its own
-sections "Training" and "Failures". Neither contains figures.
+sections "Training" and "Failures". Neither contains figures; blanks such as ``{{degraded}}`` in the
+latter are filled from the results.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, Final
 
 from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
-from facewise.evaluation.report import LEFT_OUT, noise_sentence, read_results
+from facewise.evaluation.degrade import INPUTS
+from facewise.evaluation.report import LEFT_OUT, read_results
+from facewise.evaluation.report_words import FILLED, known_of_test, noise_sentence
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.figures import NONE, cell
 from facewise.reporting.report import Report, escaped
@@ -40,7 +43,7 @@ FIGURES: Final = {
 }
 """Keys of the figures in those files, and their column titles."""
 
-_BLANK: Final = re.compile(r"^\{\{(\w+)\}\}$", re.MULTILINE)
+_BLANK: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
@@ -92,6 +95,11 @@ def hand_written(spec: ModelSpec) -> dict[str, str]:
     }
     if lacking := {"training", "failures"} - {name for name, body in found.items() if body}:
         raise OptionError(f"{path} lacks the section {' and '.join(sorted(lacking))}")
+    if unknown := set(_BLANK.findall("".join(found.values()))) - set(FILLED):
+        raise OptionError(
+            f"{path} has blanks that nothing fills: {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(FILLED)}"
+        )
     return found
 
 
@@ -114,7 +122,12 @@ def build_card(
         heads: heads on frozen features, as ``scripts/sweep_frozen.py head`` wrote them.
     """
     model = results["model"]
-    blanks = {**_model(results), **_analyses(results), **written}
+    filled = {
+        section: _BLANK.sub(lambda match: FILLED[match[1]](results), text)
+        for section, text in written.items()
+    }
+    blanks = {**_model(results), **_analyses(results), **filled}
+    blanks["known_of_test"] = " ".join(known_of_test(results).values())
     blanks["noise"] = ""
     ours = any(row["sha256"] == model["sha256"] for row in seeds)
     blanks["seeds"] = _spread(seeds, heads) if ours else ""
@@ -167,7 +180,9 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
 
 def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any]]) -> str:
     """Lowest and highest value of each figure across seeds."""
-    same = [row for row in heads if re.fullmatch(r"the recipe(, seed \d+)?", row["variant"])]
+    names = [row["variant"].partition(", seed ") for row in heads]
+    several = {name for name, seed, _ in names if seed}
+    same = [row for row, (name, *_) in zip(heads, names, strict=True) if name in several]
     kinds = {"the last stage": seeds, "a head on frozen features": same}
     rows = [
         [
@@ -227,6 +242,7 @@ def _analyses(results: Mapping[str, Any]) -> dict[str, str]:
                 _table(*tables.calibration_by_group(results)),
             ]
         ),
+        "inputs": INPUTS if len(results["abstention"]) > 1 else "",
         "abstention": _table(*tables.abstention(results)),
         "nist": "\n\n".join(_table(*t) for t in nist) or NONE,
     }

@@ -157,6 +157,15 @@ def degradations(border: float = DETECTION_BORDER) -> dict[str, Degradation]:
     }
 
 
+INPUTS: Final = (
+    "`small-N`: the picture shrunk to N px of width, in the middle of a sharp photo; `coarse-N`: "
+    "the same, enlarged again; `blur-N`: Gaussian, by N of the picture's width; `noise-N`: "
+    "Gaussian, by N of 255 grey levels; `turned-N`: by N degrees towards a profile; `tight`: "
+    "without the border; `dark`: an eighth of the light; `overexposed`: three times the light; "
+    "`not-a-face`: shuffled tiles, or a texture."
+)
+"""What the names in ``degradations`` mean, for readers of a report."""
+
 NOT_FACES: Final = ("not-a-face-tiles", "not-a-face-texture")
 """Degradations that leave no face, and so no right answer."""
 

@@ -10,9 +10,12 @@ from typing import Any, Final
 from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
+from facewise.evaluation.degrade import INPUTS
 from facewise.evaluation.gate_figures import MIN_ANSWERED
+from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
+from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_sentence
 from facewise.files import write_csv
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
@@ -60,7 +63,8 @@ def write_reports(folder: Path, name: str) -> list[Path]:
 def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None) -> Report:
     """Build the report from a results file, and ``dedupe.json`` if given."""
     model = results["model"]
-    page = Report(f"{model['name']}@{model['version']} on the {results['split']} split")
+    title = f"{model['name']}@{model['version']} on the {results['split']} split"
+    page = Report(title, sections=True)
     page.text(
         f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
         f"{model['size_px']} px. All figures for apparent age, gender and ethnicity include "
@@ -73,6 +77,7 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
         "share of 0 or 100 % has Wilson's interval over photos instead, and other figures of fewer "
         f"than {MIN_GROUPS} photos have none."
     )
+    page.text(known_of_test(results).get("splits", ""))
     _head(page, results)
     _groups(page, results)
     _confusions(page, results)
@@ -116,12 +121,19 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.table(*tables.worst(results["head"]["worst_groups"]))
     page.heading("Overall")
     page.table(*tables.overall(results))
+    page.table(*tables.coverage_in_short(results))
+    page.text("Expected calibration error:")
+    page.table(*tables.calibration(results))
     shares = results["head"]["abstained_clean"]
     page.bullets(
         [
             "abstained from, as a share of the clean faces that were found: "
             + "; ".join(f"{n} {number('', s)}" for n, s in shares.items()),
             *tables.missed_in_short(results),
+            *(
+                f"degraded faces, {line}: {', '.join(names) or 'none'}"
+                for line, names in tables.ratios_in_short(results).items()
+            ),
         ]
     )
     for dataset, decades in results["age_by_decade"].items():
@@ -242,6 +254,7 @@ def _reliability_by_group(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]
 def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Intervals and label sets")
     page.text(_how_fitted(results["calibration"]))
+    page.text(known_of_test(results).get("intervals", ""))
     page.table(*tables.coverage(results))
     page.heading("Undercovered groups", 3)
     page.text(
@@ -321,8 +334,12 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
         "answered degraded faces is divided by the error on answered clean faces, with each face "
         "compared to its own data set. Where only an age group is known, its middle stands for the "
         "age. The 95 % intervals are from a bootstrap over the degraded faces; fewer than "
-        f"{MIN_ANSWERED} answers get no ratio."
+        f"{MIN_ANSWERED} answers get no ratio. The ratio counts as at most {RISK_LIMIT:g} only if "
+        "its whole interval is."
     )
+    page.text(known_of_test(results).get("gates", ""))
+    if degraded:
+        page.text(INPUTS)
     page.table(*tables.abstention(results))
     faces = "clean and degraded faces together" if degraded else "clean faces"
     for split, attributes in results["risk_coverage"].items():
@@ -386,7 +403,8 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
     page.heading("How much of the error comes from the labels")
     if dedupe and noise.get("n_groups"):
         page.text(noise_sentence(results, dedupe))
-        page.table(*tables.age_noise(dedupe))
+        page.table(*tables.age_noise(results, dedupe))
+        page.text(below_the_estimate(results, dedupe))
     if suspects:
         page.heading("Suspect labels", 3)
         page.text(
@@ -395,41 +413,6 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
             f"first {min(SUSPECTS_SHOWN, len(suspects))}:"
         )
         page.table(*tables.suspects(suspects[:SUSPECTS_SHOWN]))
-
-
-def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
-    """What near-duplicates say about the labels, compared with the model's own error."""
-    noise = dedupe["label_noise"]
-    floor = noise["age"]["mae_floor_normal_years"]
-    text = (
-        f"Of {noise['age']['n_groups']} photos that UTKFace holds more than once, "
-        f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree; two ages "
-        f"of one photo differ by {noise['age']['mean_difference_years']['value']:.1f} years on "
-        "average, including those that agree. If label errors are normal and independent, a label "
-        f"is off by {cell('_years', floor)} years on average, and even a model that knew "
-        "every apparent age would have that error."
-    )
-    mae = results["overall"].get("utkface", {}).get("age_mae_years")
-    if mae:
-        text += f" This model's is {cell('_years', mae)}."
-    for name in ("gender", "ethnicity"):
-        if noise.get(name, {}).get("n_groups"):
-            text += f" {_class_noise(results, name, noise[name])}"
-    return text
-
-
-def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]) -> str:
-    """How often two labels of one photo disagree on a class, and the model with the labels."""
-    text = (
-        f"Labels of {name} disagree in {noise['pairs_disagree']['value']:.1%} of the "
-        f"{noise['n_groups']} photos that occur more than once in all data sets together"
-    )
-    if error := noise.get("error_if_independent"):
-        text += f"; if errors are independent, at least {cell('', error)} of labels are wrong"
-    figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
-    departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
-    disagrees = f" The model disagrees with {' and '.join(departs)} labels." if departs else ""
-    return f"{text}.{disagrees}"
 
 
 def _left_out(page: Report, results: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
+from facewise.evaluation.gate_figures import MIN_ANSWERED
+from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.labels import ATTRIBUTES
 from facewise.reporting.figures import NONE, RATIO, cell, number
@@ -98,12 +100,12 @@ def group_table(table: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list
             max((f["n"] for f in row.values()), default=0),
             *(cell(metric, row.get(metric)) for metric in metrics),
         ]
-        for group, row in sorted(table.items(), key=lambda item: _natural(item[0]))
+        for group, row in sorted(table.items(), key=lambda item: natural(item[0]))
     ]
     return ["group", "n", *map(name_of, metrics)], rows
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Sort key that puts 4-12 before 13-19."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
@@ -149,6 +151,17 @@ def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     return [*header, "plain: coverage", "plain: mean size", "plain: empty sets", "n"], out
 
 
+def coverage_in_short(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """One row per output: its coverage and mean size at each level."""
+    levels = results["coverage"]
+    out: list[Row] = []
+    for key, label in SETS.items():
+        cells = [row.get(key) for row in levels.values()]
+        if any(cells):
+            out.append([label, *(f"{cell('', f)}, {size(f)}" if f else NONE for f in cells)])
+    return ["coverage, mean size", *(f"at {float(level):.0%}" for level in levels)], out
+
+
 def size(figure: Mapping[str, Any]) -> str:
     """Mean width of intervals, or mean number of labels in sets."""
     if figure.get("mean_width_years") is not None:
@@ -159,17 +172,23 @@ def size(figure: Mapping[str, Any]) -> str:
 
 
 def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Judged groups whose 95 % interval of coverage lies below the level."""
+    """Judged groups whose 95 % interval of coverage lies below the level, and how many of the same
+    groups plain conformal prediction fails.
+    """
     out: list[Row] = []
     for level, row in results["coverage"].items():
+        plain = row.get("baseline", {})
         for label, groups in _judged(row).items():
             names = [
                 f"{escaped(group_name(g))} ({cell('', f)}, n {f['n']})"
                 for g, f in below(groups).items()
             ]
             count = f"{len(names)} of {len(groups)}"
-            out.append([f"{float(level):.0%}", label, count, "; ".join(names) or "none"])
-    return ["level", "output", "undercovered groups", "which"], out
+            other = NONE
+            if label == SETS["intervals"] and "groups_judged" in plain:
+                other = f"{len(plain['groups_missed'])} of {plain['groups_judged']}"
+            out.append([f"{float(level):.0%}", label, count, other, "; ".join(names) or "none"])
+    return ["level", "output", "undercovered groups", "plain: undercovered", "which"], out
 
 
 def missed_in_short(results: Mapping[str, Any]) -> list[str]:
@@ -301,9 +320,38 @@ def _by_dataset(held: Mapping[str, Any]) -> str:
 
 
 def _verdict(held: Mapping[str, Any]) -> str:
-    if held["within"] is None:
+    """Say "yes" only if the whole interval is within the limit."""
+    if not held["relative"]:
         return "too few" if held["judged"] else NONE
-    return "yes" if held["within"] else "**no**"
+    if not held["within"]:
+        return "**no**"
+    high = held["relative"]["high"]
+    return "yes" if high is not None and high <= RISK_LIMIT else "not shown"
+
+
+def ratios_in_short(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Degraded inputs whose error is not shown to stay within the limit, by what is known of them;
+    empty if no face was degraded. One data set's ratio is named if it is over the limit.
+    """
+    found: dict[str, list[str]] = {"**no**": [], "not shown": [], "too few": []}
+    degraded = {name: row for name, row in results["abstention"].items() if name != "clean"}
+    for name, row in degraded.items():
+        for attribute in ATTRIBUTES:
+            held, said = row[attribute], f"{name} {attribute}"
+            ratio = cell(RATIO, held["relative"]) if held["relative"] else f"n {held['judged']}"
+            if (verdict := _verdict(held)) in found:
+                found[verdict].append(f"{said} {ratio}")
+            found["**no**"] += [
+                f"{said} in {dataset} {cell(RATIO, part['relative'])}"
+                for dataset, part in held["by_dataset"].items()
+                if part["within"] is False
+            ]
+    words = (
+        f"answers that remain err more than {RISK_LIMIT:g} times as much as on clean faces",
+        f"the interval of that ratio reaches beyond {RISK_LIMIT:g}",
+        f"no verdict, for fewer than {MIN_ANSWERED} answers",
+    )
+    return dict(zip(words, found.values(), strict=True)) if degraded else {}
 
 
 def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
@@ -332,12 +380,36 @@ def suspects(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Row]]:
     return ["file", "attribute", "label", "answer", "p of label", "p of answer"], out
 
 
-def age_noise(dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
-    """Lower limit of the age error implied by labels of one photo, overall and by age."""
+def utkface_ages(results: Mapping[str, Any], band: str) -> list[Mapping[str, Any]]:
+    """Age errors of the reported groups of UTKFace that make up a band such as "1-12"; none if
+    they do not fill it.
+    """
+    first, last = map(int, band.split("-"))
+    found = {
+        tuple(map(int, name.split("-"))): row["age_mae_years"]
+        for name, row in results["groups"].get("utkface", {}).get("age", {}).items()
+        if re.fullmatch(r"\d+-\d+", name) and "age_mae_years" in row
+    }
+    inside = sorted(years for years in found if first <= years[0] and years[1] <= last)
+    years = [year for start, end in inside for year in range(start, end + 1)]
+    return [found[i] for i in inside] if years == [*range(first, last + 1)] else []
+
+
+def mae_at(results: Mapping[str, Any], band: str) -> float | None:
+    """The model's mean age error in a band of UTKFace's ages, years; None if not reported."""
+    cells = utkface_ages(results, band)
+    total = sum(f["n"] for f in cells)
+    return sum(f["value"] * f["n"] for f in cells) / total if total else None
+
+
+def age_noise(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
+    """Label error implied by two labels of one photo, and the model's error, overall and by age."""
     noise = dedupe["label_noise"]["age"]
     out: list[Row] = []
     for name, row in {"all": noise, **noise.get("by_age", {})}.items():
         low, high = row["mae_floor_bounds_years"]
+        whole = results["overall"]["utkface"].get("age_mae_years")
+        own = whole and whole["value"] if name == "all" else mae_at(results, name)
         out.append(
             [
                 name,
@@ -345,8 +417,11 @@ def age_noise(dedupe: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
                 cell("", row["share_that_disagrees"]),
                 cell("_years", row["mean_difference_years"]),
                 cell("_years", row["mae_floor_normal_years"]),
+                cell("_years", row["mae_floor_laplace_years"]),
                 f"{low:.2f} to {high:.2f}",
+                number("_years", own),
             ]
         )
     header = ["age", "pairs", "labels disagree", "mean difference, years"]
-    return [*header, "MAE floor, years", "bounds of the floor"], out
+    header += ["label error if normal, years", "if Laplace", "bounds"]
+    return [*header, "this model's MAE, years"], out

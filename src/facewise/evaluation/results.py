@@ -53,6 +53,7 @@ HEAD_METRICS: Final = (
     "age_groups_exact",
     "gender_accuracy",
     "ethnicity_accuracy",
+    "interval_coverage_90",
 )
 SINGLE_GROUPINGS: Final = ("ethnicity", "gender", "age", "ethnicity x gender")
 """Groupings of which the head shows the one with the widest gap. Groups of finer crossings are

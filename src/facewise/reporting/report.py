@@ -54,10 +54,12 @@ class Report:
 
     Args:
         title: the first heading.
+        sections: list the sections under the title, with links to them.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, sections: bool = False) -> None:
         self.title = title
+        self.sections = sections
         self.plots: dict[str, str] = {}
         self._lines = [f"# {title}"]
 
@@ -65,8 +67,9 @@ class Report:
         self._lines += ["", f"{'#' * level} {text}"]
 
     def text(self, markdown: str) -> None:
-        """Add paragraphs, lists or tables given as Markdown."""
-        self._lines += ["", markdown.strip()]
+        """Add paragraphs, lists or tables given as Markdown; nothing if it is empty."""
+        if markdown:
+            self._lines += ["", markdown.strip()]
 
     def bullets(self, items: Iterable[str]) -> None:
         self._lines += ["", *(f"- {item}" for item in items)]
@@ -91,7 +94,10 @@ class Report:
 
     def markdown(self, folder: str = "") -> str:
         """The report as Markdown, with plots linked from ``folder``."""
-        text = "\n".join(self._lines) + "\n"
+        title, *rest = self._lines
+        names = [line[3:] for line in rest if line.startswith("## ")] if self.sections else []
+        links = " · ".join(f"[{name}](#{_anchor(name)})" for name in names)
+        text = "\n".join([title, *(["", links] if links else []), *rest]) + "\n"
         for name in self.plots if folder else ():
             text = text.replace(f"]({name}.svg)", f"]({folder}/{name}.svg)")
         return text
@@ -121,6 +127,8 @@ class Report:
         body = renderer.render(self.markdown())
         body = body.replace("<table>", '<div class="table"><table>')
         body = body.replace("</table>", "</table></div>")
+        if self.sections:
+            body = re.sub(r"<h2>(.*?)</h2>", _with_anchor, body)
         return _PAGE.substitute(title=html.escape(self.title), body=body)
 
     def write(self, path: Path) -> None:
@@ -148,6 +156,15 @@ def escaped(text: str) -> str:
     """
     marks = r"[&<>*`~|\\$#\[\]]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(marks, lambda mark: f"&#{ord(mark[0])};", text)
+
+
+def _anchor(heading: str) -> str:
+    """The name by which GitHub links to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _with_anchor(heading: re.Match[str]) -> str:
+    return f'<h2 id="{_anchor(html.unescape(heading[1]))}">{heading[1]}</h2>'
 
 
 def _method(rule: Any) -> Any:
