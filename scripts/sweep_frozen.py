@@ -35,14 +35,17 @@ from facewise.training.score import headline, score
 
 FRAMINGS = (
     # size_px, eye_distance, eye_height
+    (160, 0.28, 0.44),
+    (160, 0.32, 0.40),
     (160, 0.36, 0.36),
-    (192, 0.31, 0.40),
+    (160, 0.40, 0.33),
+    (192, 0.32, 0.40),
     (192, 0.36, 0.36),
-    (224, 0.31, 0.40),
 )
 RECIPE = LossConfig(age_l1=0.4, gender=2.0, label_smoothing=0.0)
+WHOLE = "the loss of stages two to four"
 HEADS: dict[str, tuple[LossConfig, dict[str, Any]]] = {
-    "the recipe": (RECIPE, {}),
+    WHOLE: (RECIPE, {}),
     "expected age not pulled (age_l1 = 0)": (dataclasses.replace(RECIPE, age_l1=0.0), {}),
     "a sharper bell (sigma = 1 year)": (dataclasses.replace(RECIPE, age_sigma_years=1.0), {}),
     "a wider bell (sigma = 4 years)": (dataclasses.replace(RECIPE, age_sigma_years=4.0), {}),
@@ -188,7 +191,7 @@ def main() -> None:
             note(variant, fit_head(cache, network, known, mine, judge, loss, fresh=fresh))
         for seed in (1, 2):
             figures = fit_head(cache, network, known, train, judge, RECIPE, seed=seed)
-            note(f"the recipe, seed {seed}", figures)
+            note(f"{WHOLE}, seed {seed}", figures)
     counts = {n: int((cache.datasets[judge] == n).sum()) for n in ("utkface", "fairface")}
     judged = (
         f"Frozen face-pretrained features, a head trained on {len(train)} faces, judged on val and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +86,21 @@ def test_decades_reweighed_are_as_frequent_as_they_are(monkeypatch: pytest.Monke
     assert after[:, 20:30].sum(1).mean() > said[:, 20:30].sum(1).mean() + 0.1
     np.testing.assert_allclose(after.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(fits.unchanged(said, truth, said), said)
+
+
+def test_the_sweeps_are_those_of_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    sweep = script("sweep_frozen", monkeypatch)
+    folder = SCRIPTS.parent / "docs" / "results"
+    framings = [
+        f"{px} px, eyes {apart:g} apart, {down:g} down" for px, apart, down in sweep.FRAMINGS
+    ]
+    heads = [*sweep.HEADS, *(f"{sweep.WHOLE}, seed {seed}" for seed in (1, 2))]
+    for name, variants in {"sweep-framing": framings, "ablation-head": heads}.items():
+        stored = json.loads((folder / f"{name}.json").read_text())
+        assert [row["variant"] for row in stored["rows"]] == variants
+        table = sweep.markdown(stored["rows"], stored["judged"])
+        assert (folder / f"{name}.md").read_text() == table
 
 
 def test_table_across_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from facewise import errors
 from facewise.cli.exits import Exit
+from facewise.evaluation.degrade import degradations
 from facewise.server.middleware import CONTENT_SECURITY_POLICY
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,30 @@ def test_the_peers_figures_are_those_of_their_file(monkeypatch: pytest.MonkeyPat
     for data, row in models[0]["overall"].items():
         for peer in result["peers"].values():
             assert peer["overall"][data]["n"] == (peer["sample"] or row["n"])
+
+
+def test_every_way_of_degrading_is_explained() -> None:
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    table = page.split("## Abstention under bad input")[1].split("\n## ")[0]
+    assert all(f"`{name}`" in table for name in degradations())
+
+
+def test_what_the_page_on_training_says_of_the_ablation() -> None:
+    """By the score, which changes differ from the whole by more than its seeds do."""
+    stored = json.loads((ROOT / "docs/results/ablation-head.json").read_text())
+    scores = {row["variant"]: row["headline"] for row in stored["rows"]}
+    whole = [score for name, score in scores.items() if name.startswith("the loss of stages")]
+    assert len(whole) == 3
+    outside = {name for name, score in scores.items() if not min(whole) <= score <= max(whole)}
+    named = {"expected age not pulled (age_l1 = 0)", "without FairFace", "without UTKFace"}
+    assert outside == named
+    framings = json.loads((ROOT / "docs/results/sweep-framing.json").read_text())["rows"]
+    framed = {row["variant"]: f"{row['headline']:.2f}" for row in framings}
+    page = " ".join((ROOT / "docs/training.md").read_text(encoding="utf-8").split())
+    best, chosen = (
+        framed[f"160 px, eyes {eyes}"] for eyes in ("0.4 apart, 0.33 down", "0.36 apart, 0.36 down")
+    )
+    assert f"({best} and {chosen})" in page
 
 
 def test_the_page_on_ray_has_the_measured_stages() -> None:
