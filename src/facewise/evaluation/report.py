@@ -71,10 +71,11 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
         f"facewise's own detection and alignment. {_framing(results)} A face that is not found "
         "is wrong in every classification, counts as age 33, and lies outside its interval and its "
         "label sets.\n\n"
-        'Figures in brackets are 95 % intervals. Under "Intervals and label sets", and for ages 14 '
-        "to 17 called 25 or more, they are Wilson's, with each face as one observation. All others "
-        "are from a bootstrap that resamples listed near-duplicates together, as one photo; a "
-        "share of 0 or 100 % has Wilson's interval over photos instead, and other figures of fewer "
+        'Figures in brackets are 95 % intervals. Under "Intervals and label sets", for coverage '
+        'under "Overall", and for ages 14 to 17 called 25 or more, they are '
+        "Wilson's, with each face as one observation. All others are from a bootstrap "
+        "that resamples listed near-duplicates together, as one photo; a share of 0 or 100 % has "
+        "Wilson's interval over photos instead, and other figures of fewer "
         f"than {MIN_GROUPS} photos have none."
     )
     page.text(known_of_test(results).get("splits", ""))
