@@ -10,26 +10,36 @@ import pytest
 from facewise.dedupe.noise import age_noise, class_noise, label_noise
 from facewise.evaluation.suspects import suspects_of
 
-from .made import scored
+from .made import scored, years
 
 
 def test_age_noise_of_a_case_done_by_hand() -> None:
-    # Differences 2 | 0 | 4, 6, 2 with weight 1/3 each: group means 2, 0, 4, and 2 over groups.
-    noise = age_noise([[20, 22], [30, 30], [40, 44, 38]])
+    # Differences 1 | 0 | 5, 4, 9 with weight 1/3 each: group means 1, 0, 6, and 7/3 over groups.
+    noise = age_noise([[20, 21], [30, 30], [40, 45, 36]])
     assert (noise["n_groups"], noise["n_pairs"]) == (3, 5)
-    assert noise["mean_difference_years"]["value"] == pytest.approx(2)
-    assert noise["mae_floor_bounds_years"] == pytest.approx([1, 2])
-    assert noise["mae_floor_normal_years"]["value"] == pytest.approx(2 / math.sqrt(2))
-    assert noise["mae_floor_laplace_years"]["value"] == pytest.approx(2 / 1.5)
-    squares = (4 + 0 + (16 + 36 + 4) / 3) / 3
+    assert noise["mean_difference_years"]["value"] == pytest.approx(7 / 3)
+    assert noise["mae_floor_bounds_years"] == pytest.approx([7 / 6, 7 / 3])
+    assert noise["mae_floor_normal_years"]["value"] == pytest.approx(7 / 3 / math.sqrt(2))
+    assert noise["mae_floor_laplace_years"]["value"] == pytest.approx(7 / 3 / 1.5)
+    squares = (1 + 0 + (25 + 16 + 81) / 3) / 3
     assert noise["label_sd_years"]["value"] == pytest.approx(math.sqrt(squares / 2))
-    assert noise["label_sd_robust_years"]["value"] == pytest.approx(1.4826 * 2 / math.sqrt(2))
+    assert noise["label_sd_robust_years"]["value"] == pytest.approx(1.4826 * 1 / math.sqrt(2))
     assert noise["share_that_disagrees"]["value"] == pytest.approx(2 / 3)
     assert noise["share_over_5_years"]["value"] == pytest.approx(1 / 9)
     assert noise["by_age"] == {}
     # Three photos are too few for an interval, whether of years or of shares.
     for name in ("mae_floor_normal_years", "label_sd_robust_years", "share_that_disagrees"):
         assert (noise[name]["low"], noise[name]["high"]) == (None, None)
+
+
+def test_noise_by_age_is_of_the_middle_age_and_of_thirty_pairs() -> None:
+    """The middles are 12.5 of 30 pairs, 13 of 27 and of 3, and 20.5 of 29, which are too few."""
+    photos = [[12, 13]] * 30 + [[13, 13, 40]] * 9 + [[13, 15, 11]] + [[20, 21]] * 29
+    by_age = age_noise(photos)["by_age"]
+    assert {band: row["n_pairs"] for band, row in by_age.items()} == {"1-12": 30, "13-19": 30}
+    # Pairs of 27, 27 and 0 years, nine times, and of 2, 2 and 4 years.
+    mean = by_age["13-19"]["mean_difference_years"]["value"]
+    assert mean == pytest.approx((9 * 18 + 8 / 3) / 10)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +128,15 @@ def test_planted_errors_are_the_most_suspect() -> None:
     assert rows[0]["p_answer"] > 0.9 > 0.1 > rows[0]["p_label"]
     assert [row["surprise"] for row in rows] == sorted((r["surprise"] for r in rows), reverse=True)
     assert rows[4]["surprise"] == pytest.approx(0, abs=1e-3)
+
+
+def test_ages_near_either_end_by_hand() -> None:
+    """The label has half of the probability within two years, 1 to 3 or 118 to 120."""
+    rows = suspects_of(scored(2, age=[1, 120], said_ages=[years(1, 4), years(117, 120)]))
+    figures = [(row["label"], row["p_label"], row["answer"], row["p_answer"]) for row in rows]
+    assert figures == [("1", 0.5, "2", 1), ("120", 0.5, "118", 1)]
+    assert [row["surprise"] for row in rows] == pytest.approx([math.log(2)] * 2, abs=1e-4)
+
+
+def test_no_more_than_two_hundred_are_listed() -> None:
+    assert len(suspects_of(scored(201, gender=[1] * 201, said_genders=[[0.9, 0.1]] * 201))) == 200
