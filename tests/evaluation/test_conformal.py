@@ -425,11 +425,12 @@ def test_thresholds_are_those_of_a_quantile_regression() -> None:
 
 
 def test_coverage_table_by_hand() -> None:
+    reach = {"0.8": 0, "0.9": 1, "0.95": 2}
     calibration = {
-        "age_intervals": {"thresholds": {str(v): {"band": [1], "age": 0} for v in LEVELS}},
-        "label_sets": {"gender": {str(v): 0.7 for v in LEVELS}},
+        "age_intervals": {"thresholds": {k: {"band": [v], "age": 0} for k, v in reach.items()}},
+        "label_sets": {"gender": {"0.8": 0.3, "0.9": 0.7, "0.95": 0.9}},
     }
-    # 22 +- (2 + 0.5): 20 to 24. Right, right, wrong, not found.
+    # 22 +- (2 + 0.5) at 90 %: 20 to 24. Right, right, wrong, not found.
     rows = scored(
         4,
         calibration,
@@ -439,13 +440,19 @@ def test_coverage_table_by_hand() -> None:
         said_genders=[[0.6, 0.4], [0.6, 0.4], [0.8, 0.2], [0.9, 0.1]],
         found=[True, True, True, False],
     )
-    row = coverage_table(rows)["0.9"]
+    table = coverage_table(rows)
+    row = table["0.9"]
     assert (row["intervals"]["value"], row["intervals"]["n"]) == (0.5, 4)
     assert row["intervals"]["mean_width_years"] == 4
     assert row["gender_sets"]["value"] == 0.5  # {0, 1}, {0, 1}, {0} without the label, not found
     assert row["gender_sets"]["mean_size"] == pytest.approx(5 / 3)
     assert row["gender_sets"]["empty"] == 0
     assert "ethnicity_sets" not in row
+    # Only 22, and sets of one label; 18 to 26, and sets of both.
+    for level, hit, width, in_set, size in (("0.8", 0, 0, 1 / 4, 1), ("0.95", 3 / 4, 8, 3 / 4, 2)):
+        intervals, sets = table[level]["intervals"], table[level]["gender_sets"]
+        assert (intervals["value"], intervals["mean_width_years"]) == (hit, width)
+        assert (sets["value"], sets["mean_size"]) == (in_set, size)
 
 
 def test_widths_of_groups_are_of_the_faces_that_were_found() -> None:
@@ -486,7 +493,7 @@ def test_the_baseline_by_hand() -> None:
     """Intervals of 2.5 years either side, in whole years from 1 to 120, and sets of labels with a
     probability of at least 0.5; nothing for the face that was not found.
     """
-    half, even = dict.fromkeys(LEVELS, 2.5), dict.fromkeys(LEVELS, 0.5)
+    half, even = {0.8: 2.5, 0.9: 2.5, 0.95: 0.0}, {0.8: 0.5, 0.9: 0.5, 0.95: 0.2}
     rows = scored(
         6,
         age=[20, 25, 120, 1, 22, 24],
@@ -495,7 +502,8 @@ def test_the_baseline_by_hand() -> None:
         said_genders=[[0.5, 0.5], [0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [1, 0], [1, 0]],
         found=[True, True, True, True, False, True],
     )
-    row = coverage_table(rows, Baseline(half, {"gender": even, "ethnicity": even}))["0.8"]
+    table = coverage_table(rows, Baseline(half, {"gender": even, "ethnicity": even}))
+    row, narrow = table["0.8"], table["0.95"]["baseline"]
     # 20-24, 20-24, 117-120, 1-4, none and 19-24: all right except the second and the fifth.
     assert row["baseline"]["intervals"]["value"] == pytest.approx(4 / 6)
     assert row["baseline"]["intervals"]["mean_width_years"] == pytest.approx(
@@ -512,6 +520,8 @@ def test_the_baseline_by_hand() -> None:
     }
     assert "ethnicity_sets" not in row["baseline"]
     assert row["gender_sets"]["n"] == 5
+    # Of no width, and of labels of at least 0.8: nothing is held.
+    assert (narrow["intervals"]["value"], narrow["gender_sets"]["empty"]) == (0, 4)
     none = Baseline(half, {"gender": dict.fromkeys(LEVELS, 0.2), "ethnicity": even})
     assert coverage_table(rows, none)["0.8"]["baseline"]["gender_sets"]["empty"] == 4
     ageless = coverage_table(scored(2, gender=[0, 1]), none)["0.8"]
@@ -580,10 +590,10 @@ def test_groups_of_a_hundred_and_fifty_are_judged() -> None:
         }
     }
 
-    def cells(n: int, wrong: int) -> dict[str, Any]:
+    def cells(n: int, wrong: int, level: str = "0.9") -> dict[str, Any]:
         age = [40] * wrong + [22] * (n - wrong)
         rows = scored(n, calibration, age=age, said_ages=[years(20, 24)] * n, gender=[0] * n)
-        table = coverage_table(rows)["0.9"]["interval_groups"]
+        table = coverage_table(rows)[level]["interval_groups"]
         assert isinstance(table, dict)
         return table
 
@@ -591,6 +601,7 @@ def test_groups_of_a_hundred_and_fifty_are_judged() -> None:
     few, many = (cells(150, wrong)["predicted age: 20-120"] for wrong in (16, 25))
     assert (few["reaches"], many["reaches"]) == (True, False)
     assert few["value"] == pytest.approx(134 / 150)
+    assert cells(150, 25, "0.8")["predicted age: 20-120"]["reaches"]
     assert set(cells(150, 0)) == {
         "predicted age: 20-120",
         "age: 20-29",

@@ -55,6 +55,11 @@ def test_risk_coverage_by_hand() -> None:
     assert curve == [(0.25, 0.0), (0.5, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
 
 
+def test_a_curve_has_sixty_points_from_a_twentieth_on() -> None:
+    curve = risk_coverage(np.arange(1000.0), np.zeros(1000))
+    assert (len(curve), curve[0], curve[-1]) == (60, (0.05, 0), (1, 0))
+
+
 def test_the_gate_falls_between_sharp_and_blurred() -> None:
     clean = faces(400, sharpness=1.0, error_years=3, seed=1)
     blurred = faces(200, sharpness=0.2, error_years=20, seed=2)
@@ -208,7 +213,30 @@ def test_degraded_table_by_hand() -> None:
     assert row["gender"]["judged"] == 32
     assert row["gender"]["within"] is False
     assert row["age"]["error"] is None
+    assert row["abstained_from_any"] == pytest.approx(40 / 72)
+    assert row["abstained_from_any_by_dataset"] == {"utkface": pytest.approx(40 / 72)}
     assert table[NOT_FACES[0]]["gender"]["error"] is None, "there is nothing to be right about"
+    assert table[NOT_FACES[0]]["gender"]["judged"] == 0
+
+
+def test_thirty_answers_are_judged_and_may_err_twice_as_often_as_clean_ones() -> None:
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+
+    def rows(n: int, wrongs: int) -> Scored:
+        said = [wrong] * wrongs + [right] * (n - wrongs)
+        nine_photos = [str(i % 9) for i in range(n)]
+        outcomes = made(n, gender=[0] * n, said_genders=said, groups=nine_photos)
+        return Scored(outcomes, Calibration())
+
+    bad = {"twice": rows(30, 15), "more": rows(30, 16), "few": rows(29, 29)}
+    table = degraded_table(rows(40, 10), bad)
+    assert {name: table[name]["gender"]["within"] for name in bad} == {
+        "twice": True,
+        "more": False,
+        "few": None,
+    }
+    no_interval = {"value": 2, "low": None, "high": None, "n": 30}
+    assert table["twice"]["gender"]["relative"] == no_interval, "of nine photos"
 
 
 def test_an_answer_is_held_against_the_clean_error_of_its_own_data_set() -> None:
@@ -281,6 +309,36 @@ def test_each_measure_has_its_curve_and_its_gate_by_hand() -> None:
     assert row["points"][-1] == (1.0, pytest.approx(25 / 100))
     assert measures["yaw_degrees, high first out"]["chosen"] is None, "it has no gate"
     assert len(measures) == len(SIDES)
+
+
+def test_what_lies_just_on_a_limit_is_answered() -> None:
+    """Three of the four faces with a label; the fourth is too unsure and turned too far."""
+    quality = np.tile(GOOD_QUALITY, (5, 1))
+    quality[:, YAW] = [0, 30, -30, -40, 0]
+    calibration = Calibration.from_dict(
+        {
+            "gates": {
+                "quality": {"gender": {"yaw_degrees": {"max": 30}}},
+                "certainty": {
+                    "age": {"max_interval_years": 20},
+                    "gender": {"min_probability": 0.75},
+                },
+            }
+        }
+    )
+    rows = made(
+        5,
+        age=[41, 43, 43, 90, (0, 0)],
+        said_ages=[years(40), years(30, 50), years(30, 50), years(20, 60), years(40)],
+        gender=[0, 0, 1, 0, -1],
+        said_genders=[[0.75, 0.25], [0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.9, 0.1]],
+        quality=quality,
+    )
+    curves = gate_curves(Scored(rows, calibration), {})
+    assert curves["age"]["chosen"] == (0.75, pytest.approx((1 + 3 + 3) / 3))
+    assert curves["gender"]["chosen"] == (0.75, pytest.approx(1 / 3))
+    by_yaw = curves["gender"]["by measure"]["yaw_degrees, high first out"]
+    assert by_yaw["chosen"] == (0.75, pytest.approx(1 / 3))
 
 
 @pytest.mark.parametrize("name", sorted(degradations()))

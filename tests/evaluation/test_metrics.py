@@ -18,6 +18,7 @@ from facewise.evaluation.reliability import (
     expected_calibration_error,
     reliability,
     stated,
+    with_drawn_labels,
 )
 from facewise.reporting.bootstrap import GroupBootstrap, figure, share, wilson
 
@@ -251,18 +252,35 @@ def test_what_is_stated_and_right_by_hand() -> None:
 
 
 def test_groups_of_a_hundred_and_fifty_have_five_bins_and_all_faces_fifteen() -> None:
-    """0.61 and 0.79 lie in one fifth and in two fifteenths; 149 faces are too few."""
+    """0.61 and 0.69 lie in one fifth and in two fifteenths; 149 faces are too few."""
     n = 299
     rows = scored(
         n,
         gender=[0] * n,
-        said_genders=[[0.61, 0.39], [0.79, 0.21]] * 149 + [[0.79, 0.21]],
+        said_genders=[[0.61, 0.39], [0.69, 0.31]] * 149 + [[0.69, 0.31]],
         ethnicity=[0] * 150 + [1] * 149,
     )
     row = calibration_errors(rows)["gender"]
     assert [n for *_, n in row["after"]["points"]] == [149, 150]
     assert {g for g in row["groups"] if g.startswith("ethnicity")} == {"ethnicity: White"}
-    assert row["groups"]["ethnicity: White"]["points"] == [(pytest.approx(0.7), 1, 150)]
+    group = row["groups"]["ethnicity: White"]
+    assert group["points"] == [(pytest.approx(0.65), 1, 150)]
+    assert group["by_chance"] == pytest.approx(chance_error(np.array([0.61, 0.69] * 75)))
+
+
+def test_labels_are_drawn_for_faces_that_were_found_and_have_one() -> None:
+    """From certain answers, so there is one draw: 30, which begins one of FairFace's groups."""
+    rows = scored(
+        4,
+        age=[25, (20, 29), (0, 0), 25],
+        said_ages=[years(30)] * 4,
+        gender=[1, -1, 1, 1],
+        said_genders=[[1, 0]] * 4,
+        found=[True, True, True, False],
+    )
+    drawn = with_drawn_labels(rows, np.random.default_rng(0)).outcomes
+    assert drawn.age_ranges.tolist() == [[30, 30], [30, 39], [0, 0], [25, 25]]
+    assert drawn.true_genders.tolist() == [0, -1, 0, 1]
 
 
 def test_error_by_chance_by_hand() -> None:
