@@ -263,6 +263,24 @@ def test_a_data_set_is_fitted_on_its_own_faces_that_were_found_and_have_a_label(
     assert fitted["x"]["age"]["n"][0] == 1
 
 
+def test_copies_in_a_data_set_add_no_certainty() -> None:
+    """Each of 40 faces appears twice."""
+    rng = np.random.default_rng(0)
+    ages, said = (
+        np.repeat(rng.dirichlet(np.ones(k), 40).astype(np.float32), 2, axis=0) for k in (120, 2)
+    )
+    face = np.arange(80) // 2
+    ranges, genders = np.array([[20, 29], [40, 49]])[face % 2], face % 2
+
+    def variance(groups: Any, name: str) -> float:
+        every, x = np.ones(80, bool), np.full(80, "x")
+        fitted = fit_sources(x, every, groups, ages, ranges, {"gender": (said, genders)})
+        return float(np.trace(fitted["x"][name]["covariance"]))
+
+    for name in ("age", "gender"):
+        assert variance(face.astype(str), name) > variance(np.arange(80).astype(str), name)
+
+
 def test_malformed_confusions_are_refused() -> None:
     stored = fit_confusions(
         *class_masses(*faces([30, 30, 30], np.random.default_rng(0))[::-1]), NAMES

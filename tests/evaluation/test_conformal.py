@@ -239,6 +239,15 @@ def test_a_label_of_a_hundred_faces_of_a_data_set_has_a_threshold_of_its_own() -
     assert threshold(99) < 0.8
 
 
+@pytest.mark.parametrize(("found", "threshold"), [(1.0, 0.8), (0.98, 0.81), (0.5, 0.81)])
+def test_sets_make_up_for_two_faces_of_a_hundred_not_found(found: float, threshold: float) -> None:
+    """Of scores of 0 to 0.99, 81 are at most 0.8; 82, times 0.98, are the first to reach 80 %."""
+    said = (1 - np.arange(100) / 100).astype(np.float32)
+    p, labels = np.stack([said, 1 - said], 1), np.zeros(100, np.intp)
+    fitted = set_thresholds(p, labels, np.full(100, "a"), {"a": found})
+    assert fitted["0.8"][0] == pytest.approx(threshold, abs=1e-6)
+
+
 def test_faces_enough_to_fit_on_are_just_enough() -> None:
     """A hundred with an age; twenty of each ethnicity and far more of each gender."""
 
@@ -610,3 +619,12 @@ def test_groups_of_a_hundred_and_fifty_are_judged() -> None:
     }, "none of those whose ethnicity is unknown"
     rows = scored(3, calibration, said_ages=[years(19), years(19, 20), years(90)])
     assert predicted_bands(rows).tolist() == ["1-19", "20-120", "20-120"]
+
+
+def test_faces_without_the_label_count_in_no_group_of_its_sets() -> None:
+    """Of 160 men and 160 women, 150 and 149 have a label."""
+    ethnicity = [0] * 150 + [-1] * 10 + [0] * 149 + [-1] * 11
+    table = coverage_table(scored(320, gender=[0] * 160 + [1] * 160, ethnicity=ethnicity))["0.9"]
+    groups = table["ethnicity_sets"]["groups"]
+    judged = {name: cell["n"] for name, cell in groups.items() if name.startswith("gender")}
+    assert judged == {"gender: male": 150}

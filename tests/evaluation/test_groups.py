@@ -111,21 +111,34 @@ def test_a_bias_is_worst_where_it_is_farthest_from_none() -> None:
         age=[40] * 90,
         said_ages=[years(40 + d) for d in off],
         ethnicity=[0] * 30 + [1] * 30 + [2] * 30,
+        gender=[0, 1] * 45,
     )
     table = per_group(rows, group_columns(rows)["ethnicity"])
+    assert table["Black"]["age_median_error_years"]["value"] == 9
+    assert table["Black"]["gender_balanced_accuracy"]["n"] == 30
     worst = {r["metric"]: r for r in worst_groups({"ethnicity": table})}["age_bias_years"]
     assert (worst["worst"], worst["best"]) == ("Black", "White")
+
+
+def test_the_worst_group_abstains_most_and_a_lone_group_is_not_the_worst() -> None:
+    table = {
+        "male": {"age_abstained": {"value": 0.25}, "age_cs5": {"value": 0.9}},
+        "female": {"age_abstained": {"value": 0.5}},
+    }
+    (row,) = worst_groups({"gender": table})
+    assert (row["metric"], row["worst"], row["gap"]) == ("age_abstained", "female", 0.25)
 
 
 def test_accuracy_by_group_counts_faces_not_found_as_wrong() -> None:
     n = 40
     rows = scored(
         n, gender=[0] * n, said_genders=[[1, 0]] * n, found=[i >= 10 for i in range(n)],
-        ethnicity=[3] * n,
+        ethnicity=[3] * n, groups=[str(i % 9) for i in range(n)],
     )  # fmt: skip
     row = per_group(rows, group_columns(rows)["ethnicity"])["Indian"]
     assert row["gender_accuracy"]["value"] == pytest.approx(0.75)
     assert row["gender_set_coverage_90"]["value"] == pytest.approx(0.75)
+    assert row["gender_set_coverage_90"]["low"] is None, "of nine photos"
     assert "gender_balanced_accuracy" not in row, "one class alone is accuracy again"
 
 
@@ -153,4 +166,7 @@ def test_bands_have_no_holes() -> None:
     ages = list(range(1, 121))
     names = group_columns(scored(120, age=ages))["age"]
     assert "unknown" not in names
-    assert len(np.unique(names)) == 8
+    _, at, counts = np.unique(names, return_index=True, return_counts=True)
+    found = {names[i]: (ages[i], ages[i + n - 1]) for i, n in zip(at, counts, strict=True)}
+    bands = [(1, 3), (4, 12), (13, 19), (20, 29), (30, 39), (40, 49), (50, 64), (65, 120)]
+    assert found == {f"{first}-{last}": (first, last) for first, last in bands}
