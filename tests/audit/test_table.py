@@ -111,6 +111,31 @@ def test_images_are_counted_where_their_first_faces_were_filtered_out(tmp_path: 
     assert read_faces(tmp_path / "none.parquet").images == 0
 
 
+def test_rows_of_a_picture_or_video_that_are_apart_are_refused(tmp_path: Path) -> None:
+    """As SQL leaves them; also where they are in different batches."""
+    rows, path = part(6 * 5_000, 0), tmp_path / "t.parquet"
+    for apart in (rows.sort_by("p_male"), pa.concat_tables([rows.slice(1), rows.slice(0, 1)])):
+        pq.write_table(apart, path)
+        with pytest.raises(TableError, match="not together: write it with ORDER BY image_id"):
+            read_faces(path)
+    pq.write_table(apart.sort_by([("image_id", "ascending"), ("face_index", "ascending")]), path)
+    assert read_faces(path).images == read_faces(write(tmp_path / "t", len(rows))).images
+    rows = pq.read_table(videos(path, [0, 1], 2))
+    pq.write_table(pa.concat_tables([rows.slice(1), rows.slice(0, 1)]), path)
+    with pytest.raises(TableError, match="rows of one picture are not together"):
+        read_faces(path)
+
+
+def test_names_that_are_in_several_tables_are_counted(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one", 600), tmp_path / "two.parquet"
+    pq.write_table(pa.concat_tables([part(60, 0), part(60, 1)]), two)
+    figures, _ = audit_faces(read_faces(one, two), {}, crossings=False)
+    assert figures["images_named_again"] == 40
+    (note,) = (note for note in notes_on(figures) if "more than one table" in note)
+    assert note.startswith("40 image_ids are in more than one table: if these are the same")
+    assert read_faces(two).shared == 0
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

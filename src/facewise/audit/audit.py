@@ -90,6 +90,7 @@ def audit_faces(
         "correction": _correction(used, None if source else faces.model[0]),
         "method": method,
         "images": faces.images,
+        "images_named_again": faces.shared,
         "faces": n,
         "tracks": {"n": faces.tracks, "rows": faces.track_rows, "videos": faces.videos},
         "without_face": _part(faces.without_face, faces.images),

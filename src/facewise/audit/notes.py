@@ -21,6 +21,12 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
     """Notes that a reader needs before trusting the numbers."""
     notes = ["faces that were not found are in no share"]
     for said, table in (("", figures), ("second table: ", figures.get("second", {}))):
+        if again := table.get("images_named_again"):
+            notes.append(
+                f"{said}{counted(again, 'image_id is', 'image_ids are')} in more than one table: "
+                "if these are the same pictures, each counts twice; leave out one table's rows of "
+                "them, as docs/annotate.md shows (Errors)"
+            )
         if tracks := table.get("tracks", {}).get("n"):
             rows, videos = table["tracks"]["rows"], table["tracks"]["videos"]
             notes.append(

@@ -1,4 +1,4 @@
-"""Read an annotated table for an audit, batch by batch: memory does not grow with rows.
+"""Read an annotated table for an audit, batch by batch: a picture takes 8 bytes of memory.
 
 Pictures, errors and answers (of each attribute and their crossings) are counted over all rows. The
 corrections need the faces' probabilities, which are kept for a sample of a large table's pictures.
@@ -10,8 +10,9 @@ the same people over and over, so they are drawn together, like the faces of a p
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +52,7 @@ class Faces:
 
     Attributes:
         images: number of pictures and video frames.
+        shared: how many of their names are in an earlier table, too.
         faces: number of faces in all of them; on video, tracks.
         tracks: how many of the faces are video tracks.
         track_rows: rows of these tracks.
@@ -69,6 +71,7 @@ class Faces:
     """
 
     images: int
+    shared: int
     faces: int
     tracks: int
     track_rows: int
@@ -105,8 +108,8 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
         most_kept: faces whose probabilities are kept.
 
     Raises:
-        TableError: as in ``read_batches``; or the rows come from several models, or the tables have
-            different columns or only some of an attribute's columns.
+        TableError: as in ``read_batches``; or the rows come from several models, those of a picture
+            are not adjacent, or the tables have different columns or only some of an attribute's.
     """
     every = [name for names in COLUMNS.values() for name in names]
     needed = ["abstained", "model", "model_sha256"]
@@ -146,9 +149,12 @@ class _Tally:
         self._errors: Counter[str] = Counter()
         self._abstained: Counter[str] = Counter()
         self._models: set[tuple[str, str]] = set()
-        self._images = self._without_face = self._faces = 0
+        self._without_face = self._faces = 0
         self._tracks = self._track_rows = self._videos = 0
         self._sample = _Sample(most_kept)
+        # Hashes, to notice names that come again: of image_ids, by table, and of its videos. They
+        # are counted by name, not by first faces, which may have been filtered out.
+        self._ids, self._video_names = [array("q")], array("q")
         # Last names in the previous batch; "picture" here is one with a face, or a video.
         self._last_image: str | None = None
         self._last_picture: str | None = None
@@ -162,10 +168,12 @@ class _Tally:
         if set(batch.schema.names) != self._columns:
             raise TableError(f"{table} has other columns than {self._first}: annotate them alike")
         if table != self._table:  # equal names in another table are other pictures or videos
+            self._check_names()
+            self._ids.append(array("q"))
             self._table, self._last_image, self._last_picture = table, None, None
-        # Counted by name, not by first faces, which may have been filtered out.
-        self._images += int(_begins(batch["image_id"], self._last_image).sum())
-        self._last_image = batch["image_id"][-1].as_py()
+        names = batch["image_id"]
+        self._ids[-1].extend(_hashes(names, _begins(names, self._last_image)))
+        self._last_image = names[-1].as_py()
         made_by = pa.Table.from_batches([batch.select(["model", "model_sha256"])])
         for row in made_by.group_by(["model", "model_sha256"]).aggregate([]).to_pylist():
             self._models.add((str(row["model"]), str(row["model_sha256"])))
@@ -188,6 +196,20 @@ class _Tally:
         if faces.num_rows:
             self._add_faces(faces, pictures)
 
+    def _check_names(self) -> None:
+        """Check at a table's end that the rows of each picture and video were adjacent.
+
+        Raises:
+            TableError: they were not, so pictures would be counted too often and intervals be too
+                narrow.
+        """
+        if _repetitions([self._ids[-1]]) or _repetitions([self._video_names]):
+            raise TableError(
+                f"{self._table}: rows of one picture are not together: write it with ORDER BY "
+                "image_id, face_index"
+            )
+        self._video_names = array("q")
+
     def _names(self) -> str:
         return ", ".join(sorted(name for name, _ in self._models))
 
@@ -195,11 +217,14 @@ class _Tally:
         """Number pictures and videos consecutively, across batches."""
         import pyarrow.compute as pc
 
-        names = faces["image_id"]
+        names, on_video = faces["image_id"], np.zeros(faces.num_rows, bool)
         if "track_id" in faces.schema.names and faces["track_id"].null_count < faces.num_rows:
-            video = pc.replace_substring_regex(names, _FRAME, "")
-            names = pc.if_else(pc.is_valid(faces["track_id"]), video, names)
-        numbers: NDArray[np.int64] = self._pictures + np.cumsum(_begins(names, self._last_picture))
+            tracked = pc.is_valid(faces["track_id"])
+            on_video = tracked.to_numpy(zero_copy_only=False)
+            names = pc.if_else(tracked, pc.replace_substring_regex(names, _FRAME, ""), names)
+        begins = _begins(names, self._last_picture)
+        self._video_names.extend(_hashes(names, begins & on_video))
+        numbers: NDArray[np.int64] = self._pictures + np.cumsum(begins)
         self._pictures = int(numbers[-1])
         self._last_picture = names[-1].as_py()
         return numbers
@@ -244,9 +269,11 @@ class _Tally:
         return np.split(probabilities, np.cumsum(self._sizes)[:-1], axis=1) if self._sizes else []
 
     def result(self) -> Faces:
+        self._check_names()
         pictures, probabilities = self._sample.result(sum(self._sizes))
         return Faces(
-            images=self._images,
+            images=sum(map(len, self._ids)),
+            shared=_repetitions(self._ids),
             faces=self._faces,
             tracks=self._tracks,
             track_rows=self._track_rows,
@@ -270,6 +297,19 @@ def _begins(names: Any, before: str | None) -> NDArray[np.bool_]:
     new[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
     new[0] = names[0].as_py() != before
     return new
+
+
+def _hashes(names: Any, rows: NDArray[np.bool_]) -> Iterator[int]:
+    """64-bit hashes of the names in the rows of a mask."""
+    import pyarrow as pa
+
+    return map(hash, names.filter(pa.array(rows)).to_pylist())
+
+
+def _repetitions(hashes: Sequence[array[int]]) -> int:
+    """How many of the hashes are in there before."""
+    every = np.sort(np.concatenate([np.frombuffer(part, np.int64) for part in hashes]))
+    return int((every[1:] == every[:-1]).sum())
 
 
 def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
