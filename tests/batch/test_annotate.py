@@ -238,7 +238,7 @@ def test_a_second_run_has_nothing_to_do_and_other_settings_are_refused(
     said: list[str] = []
     assert run(photos, tmp_path / "t", note=said.append).annotated == 0
     (note,) = (text for text in said if "nothing is left" in text)
-    assert note.endswith("files added since need another table")
+    assert note.endswith("files added since, also to lists, need another table")
     assert parts(tmp_path / "t") == before
     with pytest.raises(TableError, match="attributes"):
         run(photos, tmp_path / "t", Job(attributes=("gender",), shard_size=4))

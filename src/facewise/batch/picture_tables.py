@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from facewise.batch import storage
 from facewise.batch.job import PROBLEM, ROW, Item, Job, listed_item
+from facewise.batch.watch import Opened
 from facewise.errors import (
     CorruptImageError,
     EmptyImageError,
@@ -44,8 +45,13 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def list_rows(source: str, job: Job) -> Iterator[Item]:
+def list_rows(source: str, job: Job, opened: Opened) -> Iterator[Item]:
     """One item per row, in the table's order; a damaged table ends in a PROBLEM item.
+
+    Args:
+        source: path or URL.
+        job: names the columns.
+        opened: has the table; told if it is a list, which is never read again.
 
     Raises:
         OptionError: no picture column is found, or the id column is unusable or has a null.
@@ -59,7 +65,9 @@ def list_rows(source: str, job: Job) -> Iterator[Item]:
             column, is_path = find_column(pa, source, reader.schema, job.image_column)
             if job.id_column is not None:
                 _check_ids(pa, source, reader.schema, job.id_column)
-            if not is_path and isinstance(reader, _Parquet):
+            if is_path:
+                opened.is_list(source)
+            elif isinstance(reader, _Parquet):
                 _warn_of_memory(source, *reader.largest_group(column))
             wanted = [column] if is_path else []
             wanted += [job.id_column] if job.id_column is not None else []

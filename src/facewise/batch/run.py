@@ -112,8 +112,8 @@ class Run:
             self._note(
                 f"{self._before:,} of {self._plan.images:,} images were finished before"
                 + ("" if self._wanted else ": nothing is left to do")
-                + "; the sources were listed when the table was begun, so files added since "
-                "need another table"
+                + "; the sources were listed when the table was begun, so files added since, "
+                "also to lists, need another table"
             )
         if self._wanted:
             self._check_installed()
@@ -204,7 +204,7 @@ class Run:
             for shard in (self._wanted if paths else ())
             if any(item.path in paths for item in self._plan.items(shard))
         ]
-        if not spoilt:  # no change, or only in lists, which were read in full while listing
+        if not spoilt:  # no change, or only in sources that this run did not read
             return
         for shard in self._written.intersection(spoilt):
             del self._done[shard]

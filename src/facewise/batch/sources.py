@@ -161,17 +161,14 @@ def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[I
             f"{source}: a list is a .txt with one path per line, a CSV with a column path, or a "
             "Parquet table: save it as one of them"
         )
-    is_list = PurePosixPath(lower).suffix in LISTS
-    if is_list or lower.endswith((*archives.ENDINGS, *picture_tables.ENDINGS, *TABLE_SUFFIXES)):
-        source = opened.add(source)
     if lower.endswith(archives.ENDINGS):
-        yield from archives.list_tar(source, skipped, SUFFIXES)
+        yield from archives.list_tar(opened.add(source), skipped, SUFFIXES)
     elif lower.endswith(picture_tables.ENDINGS):
-        yield from picture_tables.list_rows(source, job)
+        yield from picture_tables.list_rows(opened.add(source), job, opened)
     elif lower.endswith(TABLE_SUFFIXES):
-        yield from _csv_rows(source, job)
-    elif is_list:
-        yield from _lines(source)
+        yield from _csv_rows(opened.name(source), job)
+    elif PurePosixPath(lower).suffix in LISTS:
+        yield from _lines(opened.name(source))
     else:
         yield file_item(source)
 

@@ -15,28 +15,40 @@ LOOK_SECONDS: Final = 1.0
 """Minimum time between two checks of a remote source."""
 
 Fingerprints = dict[str, dict[str, Any]]
-"""Fingerprints of the opened tars, tables and lists, by path."""
+"""Fingerprints of the tars and tables that pictures are read from, by path."""
 
 
 class Opened:
-    """The tars, tables and lists that were opened, each under the first spelling of its path."""
+    """The tars, tables and lists that were opened, each under the first spelling of its path.
+
+    Lists, and tables of paths, have no fingerprints: the plan holds all that was in them.
+    """
 
     def __init__(self, fingerprints: Fingerprints) -> None:
         self._fingerprints = fingerprints
         self._names: dict[str, str] = {}
 
+    def name(self, source: str) -> str:
+        """The first spelling of a file's path, so that pictures listed twice have the same names
+        and are recognised as repetitions.
+        """
+        return self._names.setdefault(storage.absolute(source), source)
+
     def add(self, source: str) -> str:
         """Fingerprint a file before it is read, so that changes during reading are detected.
 
         Returns:
-            The first spelling of its path, so that pictures listed twice have the same names and
-            are recognised as repetitions.
+            Its name.
         """
-        name = self._names.setdefault(storage.absolute(source), source)
+        name = self.name(source)
         path = storage.absolute(name)
         if path not in self._fingerprints:
             self._fingerprints[path] = storage.fingerprint(path)
         return name
+
+    def is_list(self, source: str) -> None:
+        """Forget the fingerprint of a table that turns out to hold paths."""
+        self._fingerprints.pop(storage.absolute(source), None)
 
 
 def differing(opened: Fingerprints) -> Iterator[tuple[str, FacewiseError | None]]:
