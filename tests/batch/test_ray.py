@@ -125,3 +125,5 @@ def test_without_ray_it_says_what_to_install(photos: Path, tmp_path: Path) -> No
     )
     assert done.returncode == 2
     assert "facewise[ray]" in done.stderr
+    assert "listing" not in done.stderr
+    assert not (tmp_path / "ray").exists(), "nothing was begun"

@@ -104,6 +104,7 @@ def _engine(name: str) -> Engine:
     if name == "ray":
         from facewise.batch import on_ray
 
+        on_ray.import_ray()  # fails before anything is listed
         return on_ray.run
     raise OptionError(f"engine must be one of {', '.join(ENGINES)}, not {name}")
 

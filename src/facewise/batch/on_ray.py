@@ -61,11 +61,7 @@ def run(
         MissingExtraError: Ray is not installed.
         FacewiseError: the cluster cannot be reached, or fails.
     """
-    # Ray's usage reports are opt-in here.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with needs_extra("the engine ray", "ray"):
-        import ray
-        import ray.data
+    ray = import_ray()
     source = iter(tasks)
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
@@ -83,6 +79,20 @@ def run(
                 f"the cluster failed ({_first_line(error)}): finished parts are kept; run the "
                 "same command again, or finish the table with the engine local"
             ) from error
+
+
+def import_ray() -> Any:
+    """Ray's module.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    # Ray's usage reports are opt-in here.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with needs_extra("the engine ray", "ray"):
+        import ray
+        import ray.data
+    return ray
 
 
 def _connect(ray: Any) -> None:
