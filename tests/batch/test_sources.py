@@ -28,7 +28,7 @@ from facewise.batch import storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import FILE, MISSING, VIDEO, Item, Job
 from facewise.batch.plan import open_plan, write_plan
-from facewise.batch.sources import list_items
+from facewise.batch.sources import check, list_items
 from facewise.batch.table import PLAN, TableFolder
 from facewise.batch.work import Annotator
 from facewise.data.walk import Skipped, walk
@@ -608,6 +608,18 @@ def test_a_pipe_under_a_url_of_this_machine_does_not_stop_a_run(
     assert table["image_id"].to_pylist() == [f"file://{name}" for name in ids]
     codes = table["error_code"].to_pylist()
     assert codes == [None, "image_not_found", "image_not_found"]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/dev/null", "pipe.txt", "pipe"])
+def test_a_list_from_a_pipe_is_refused_before_anything_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes to the pipe, so opening it would block."""
+    monkeypatch.chdir(tmp_path)
+    if name.startswith("pipe"):
+        os.mkfifo(name)
+    with pytest.raises(OptionError, match=r"write the list to a \.txt"):
+        check([name])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

@@ -27,6 +27,8 @@ TEXTS: Final = (".json", ".jsonl", ".ndjson", ".md")
 PACKED: Final = (".zip", ".7z", ".rar")
 
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_STREAM: Final = re.compile(r"-|/dev/(stdin|fd/\d+)")
+"""Standard input and other open files, also where these are regular files."""
 
 
 def list_items(
@@ -213,10 +215,16 @@ def check(sources: list[str]) -> None:
     """Check before any work that local sources exist; URLs and patterns are checked when listed.
 
     Raises:
-        OptionError: a source does not exist.
+        OptionError: a source does not exist, or is a pipe or a device.
     """
     for source in sources:
         path = storage.local(source)
+        special = os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH110, PTH112, PTH113
+        if special or _STREAM.fullmatch(path):
+            raise OptionError(
+                f"{source}: a SOURCE is a file or folder, which a restart can find again, not "
+                "standard input, a pipe or a device: write the list to a .txt, and name that"
+            )
         if storage.is_url(path) or globs.MAGIC.search(path) or _BRACES.search(path):
             continue
         if not os.path.lexists(path):
