@@ -631,12 +631,24 @@ def test_a_run_in_which_nothing_was_read_fails_and_says_which_paths_were_tried(
         assert "--retry-errors" in said
     found = {row["image_id"]: row["error_message"] for row in rows(tmp_path / "t")}
     assert list(found) == (["17", "18"] if ids and head else ["a.jpg", "gone.jpg"])
-    assert [text.split()[0] for text in found.values()] == ["lists/a.jpg", "lists/gone.jpg"]
+    tried = [f"{tmp_path}/lists/{file}.jpg" for file in ("a", "gone")]
+    assert [text.split()[0] for text in found.values()] == tried
     Path("a.jpg").rename("lists/a.jpg")
     assert facewise(*command).returncode == 1, "nothing was tried again"
     done = facewise(*command, "--retry-errors")
     assert (done.returncode, "no picture was read" in done.stderr) == (0, False)
     assert facewise(*command, "--retry-errors", "--strict").returncode == 1
+
+
+def test_a_missing_file_of_a_list_in_this_folder_is_said_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("gone.jpg\n")
+    run("list.txt", Path("t"))
+    (row,) = rows(Path("t"))
+    assert row["image_id"] == "gone.jpg"
+    assert row["error_message"].startswith(f"{tmp_path}/gone.jpg cannot be read (No such file")
 
 
 def test_a_text_that_is_no_list_lacks_files_and_no_file_system(

@@ -78,17 +78,17 @@ VIDEOS: Final = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mp
 
 
 def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -> Item:
-    """The item of one file: a video or a picture, by its ending."""
+    """The item of one file: a video or a picture, by its ending.
+
+    Args:
+        name: its path or URL.
+        image_id: its name if it is from a list; None: the path.
+        own_id: whether that name is from an ``--id-column``.
+    """
     kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
-    shown = as_utf8(name)
-    named = as_utf8(image_id) if image_id else shown
-    return Item(
-        named,
-        kind,
-        storage.absolute(name),
-        own_id=own_id,
-        shown="" if shown == named else shown,
-    )
+    path = storage.absolute(name)
+    shown = "" if image_id in (None, path) else as_utf8(path)
+    return Item(as_utf8(image_id or name), kind, path, own_id=own_id, shown=shown)
 
 
 def listed_item(source: str, row: int, name: str | None, own_id: str | None = None) -> Item:
