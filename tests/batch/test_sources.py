@@ -566,6 +566,21 @@ def test_rows_with_ids_of_their_own_are_kept_though_they_name_one_file(tmp_path:
     assert planned(tmp_path, source, Job(id_column="id")) == (alike, 0)
 
 
+def test_ids_that_are_not_unique_are_said_to_be_so(faces: list[Path], tmp_path: Path) -> None:
+    """Neither full paths nor several tables would help, as they do without such a column."""
+    column = pa.array(["17", "17"])
+    (tmp_path / "l.csv").write_text(f"id,path\n17,{faces[0]}\n17,{faces[1]}\n")
+    pq.write_table(pa.table({"id": column, "path": list(map(str, faces[:2]))}), tmp_path / "p.pq")
+    pictures = [face.read_bytes() for face in faces[:2]]
+    pq.write_table(pa.table({"id": column, "image": pictures}), tmp_path / "b.pq")
+    job = Job(attributes=("age",), id_column="id")
+    for name, places in (("l.csv", ""), ("p.pq", ""), ("b.pq", r" \(rows 0 and 1\)")):
+        with pytest.raises(OptionError, match=rf"called '17'.*{places}; the values of .* unique"):
+            planned(tmp_path / f"{name}.t", [str(tmp_path / name)], job)
+    (tmp_path / "both.csv").write_text(f"id,path\n17,{faces[0]}\n17,{faces[0]}\n")
+    assert planned(tmp_path / "t", [str(tmp_path / "both.csv")], job) == (["17"], 1)
+
+
 def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> None:
     source, job = [str(tmp_path / "t.parquet")], Job(image_column="image", id_column="id")
     names = [b"abc", "naïve".encode(), b"\xff\x00"]

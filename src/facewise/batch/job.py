@@ -50,9 +50,9 @@ class Item(NamedTuple):
         image_id: its name in the table.
         kind: one of the constants below.
         path, offset, size, group: see above.
-        own_id: FILE, VIDEO: ``image_id`` comes from an ``--id-column`` and is not a path.
-        shown: FILE, VIDEO: the path for messages where ``image_id`` is not it, as for lists in
-            another folder; "" elsewhere. Unlike ``path`` as the user wrote it.
+        own_id: FILE, VIDEO, ROW: ``image_id`` comes from an ``--id-column``.
+        shown: FILE, VIDEO of a list: the absolute path, for messages, where ``image_id`` is not it;
+            "" elsewhere.
     """
 
     image_id: str

@@ -81,7 +81,8 @@ def list_rows(source: str, job: Job, opened: Opened) -> Iterator[Item]:
                     yield listed_item(source, row, values[column], own_id)
                 else:
                     image_id = f"{source}::{row}" if own_id is None else own_id
-                    yield Item(as_utf8(image_id), ROW, path, row, within, group)
+                    named = own_id is not None
+                    yield Item(as_utf8(image_id), ROW, path, row, within, group, own_id=named)
     except ImageNotFoundError:  # may be transient, unlike Arrow's errors below about the content
         raise
     except (pa.ArrowException, OSError, EOFError) as error:

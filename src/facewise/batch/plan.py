@@ -169,11 +169,12 @@ class _Once:
             yield item
 
     def _compare(self, before: Item, item: Item) -> None:
-        if item.kind == ROW and before.path == item.path and before.offset != item.offset:
+        if item.own_id and (item.path, item.offset) != (before.path, before.offset):
+            rows = f" (rows {before.offset} and {item.offset})" if item.kind == ROW else ""
             raise OptionError(
-                f"{item.path}: rows {before.offset} and {item.offset} are both called "
-                f"{item.image_id!r}: name an id_column (--id-column) whose values are unique, or "
-                "none"
+                f"two pictures would be called {item.image_id!r}: {before.path} and {item.path}"
+                f"{rows}; the values of the id_column (--id-column) must be unique: leave it out "
+                "to use the paths, or the rows' numbers"
             )
         if {item.kind, before.kind} == {TAR, SPARSE}:  # members of one tar
             return
