@@ -432,6 +432,8 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     with TableFolder(table) as folder:
         finished, _ = folder.finished_parts()
     assert 1 <= len(finished) < 116 / 4
+    images = sum(about["images"] for about in finished.values())
+    assert f"stopped; {images} images are in finished parts in {table}: " in said.decode()
 
 
 def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:

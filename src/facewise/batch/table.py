@@ -180,17 +180,8 @@ class TableFolder:
         A part without a line (the run was killed before writing it) is in neither: it is simply
         made again.
         """
-        vouched: dict[int, dict[str, Any]] = {}
-        with contextlib.suppress(FileNotFoundError), (self.path / PARTS).open("rb") as file:
-            for raw in file:
-                try:
-                    line = json.loads(raw)
-                    if line.keys() >= VOUCHED:
-                        vouched[int(line["shard"])] = line
-                except (ValueError, AttributeError, TypeError):
-                    continue  # truncated; its part is made again
         whole, damaged = {}, []
-        for shard, line in vouched.items():
+        for shard, line in _vouched(self.path).items():
             path = self.path / part_name(shard)
             if path.exists() and sha256(path) == line["sha256"]:
                 whole[shard] = line
@@ -209,6 +200,25 @@ class TableFolder:
         for path in self.path.glob(PART_GLOB):
             if path.name not in known:
                 path.unlink()
+
+
+def finished_images(path: Path) -> int:
+    """How many images are in a table's finished parts; also while a run holds it."""
+    return sum(line.get("images", 0) for line in _vouched(path).values())
+
+
+def _vouched(path: Path) -> dict[int, dict[str, Any]]:
+    """Lines of the parts list, by shard."""
+    vouched: dict[int, dict[str, Any]] = {}
+    with contextlib.suppress(FileNotFoundError), (path / PARTS).open("rb") as file:
+        for raw in file:
+            try:
+                line = json.loads(raw)
+                if line.keys() >= VOUCHED:
+                    vouched[int(line["shard"])] = line
+            except (ValueError, AttributeError, TypeError):
+                continue  # truncated; its part is made again
+    return vouched
 
 
 def part_name(shard: int) -> str:

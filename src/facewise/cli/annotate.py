@@ -89,11 +89,12 @@ def annotate(
 
     Exit codes: 0 if everything is annotated, even if some rows have errors; 1 if every picture of
     the table has an error, or a source could not be listed, which may pass; 2 if the run cannot go
-    on; 130 after Ctrl-C.
+    on; 130 after Ctrl-C, 143 after SIGTERM.
     """
     from facewise.annotated import MANIFEST
     from facewise.batch.annotate import annotate as run
     from facewise.batch.job import Job
+    from facewise.batch.table import finished_images
     from facewise.errors import SourceError
     from facewise.progress import counted_progress
 
@@ -141,8 +142,11 @@ def annotate(
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # another signal must not cut this short
             signal.signal(number, signal.SIG_IGN)
-        kept = f"finished parts are kept in {out}, and the same command resumes from there"
-        say(f"stopped; {kept if (Path(out) / MANIFEST).exists() else 'nothing was begun'}")
+        kept = "nothing was begun"
+        if (Path(out) / MANIFEST).exists():
+            images = counted(finished_images(Path(out)), "image is", "images are")
+            kept = f"{images} in finished parts in {out}: the same command resumes from there"
+        say(f"stopped; {kept}")
         raise typer.Exit(128 + stopped_by) from None
     _print(summary, out)
     if summary.nothing_read:
