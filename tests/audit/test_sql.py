@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from facewise.audit.table import read_faces
+from facewise.batch.annotate import annotate
+from facewise.batch.job import FILE, Item, Job
+from facewise.batch.sources import list_items
+from facewise.data.walk import Skipped
 
 from .test_table import part, videos
 
@@ -39,6 +44,8 @@ def test_every_query_runs_and_finds_something(
     page: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # some write a file
+    Path("photos").mkdir()
+    Path("photos/new.webp").touch()
     found = [run(query, table) for query in queries(page)]
     assert found
     assert all(found)
@@ -74,6 +81,27 @@ def test_the_rows_of_a_damaged_tar_are_left_out(
     faces = read_faces(Path("rest.parquet"), Path("b.parquet"))
     assert (faces.images, faces.shared) == (8, 0)
     assert read_faces(Path("faces.table"), Path("b.parquet")).shared == 4
+
+
+def test_files_that_arrived_later_are_listed(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second, third = sorted((pictures / "faces").glob("*.webp"))[:3]
+    Path("photos/sub").mkdir(parents=True)
+    shutil.copy(first, "photos/a.webp")
+    shutil.copy(second, "photos/sub/b.webp")
+    annotate(["photos"], Path("faces.table"), Job(attributes=("age",)), workers=1)
+    shutil.copy(third, 'photos/sub/new, "c".webp')
+    run(next(query for query in queries("annotate.md") if "glob" in query), Path("faces.table"))
+    assert list(list_items(["new.csv"], Job(), Skipped(), {})) == [
+        Item(
+            name := 'photos/sub/new, "c".webp',
+            FILE,
+            f"{tmp_path}/{name}",
+            shown=f"{tmp_path}/{name}",
+        )
+    ]
 
 
 def test_sql_counts_tracks_and_videos_as_an_audit_does(tmp_path: Path) -> None:
