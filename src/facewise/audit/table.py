@@ -1,4 +1,4 @@
-"""Read an annotated table for an audit, batch by batch: a picture takes 8 bytes of memory.
+"""Read an annotated table for an audit, batch by batch: a picture takes 16 bytes of memory.
 
 Pictures, errors and answers (of each attribute and their crossings) are counted over all rows. The
 corrections need the faces' probabilities, which are kept for a sample of a large table's pictures.
@@ -308,7 +308,8 @@ def _hashes(names: Any, rows: NDArray[np.bool_]) -> Iterator[int]:
 
 def _repetitions(hashes: Sequence[array[int]]) -> int:
     """How many of the hashes are in there before."""
-    every = np.sort(np.concatenate([np.frombuffer(part, np.int64) for part in hashes]))
+    every = np.concatenate([np.frombuffer(part, np.int64) for part in hashes])
+    every.sort()  # in place
     return int((every[1:] == every[:-1]).sum())
 
 
