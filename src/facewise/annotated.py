@@ -30,7 +30,7 @@ def part_files(table: Path) -> list[Path]:
     """The table's Parquet files: a folder's parts, or the one file named.
 
     Raises:
-        TableError: there is none, or the file is of another kind.
+        TableError: there is none, yet or at all, or the file is of another kind.
     """
     if table.is_file() and table.suffix != ".parquet" and not _is_parquet(table):
         raise TableError(
@@ -39,8 +39,16 @@ def part_files(table: Path) -> list[Path]:
         )
     files = [table] if table.is_file() else sorted(table.glob(PART_GLOB))
     if not files:
-        raise TableError(f"{table} is not an annotated table: make one with facewise annotate")
+        raise TableError(f"{table} {_why_empty(table)}")
     return files
+
+
+def _why_empty(table: Path) -> str:
+    if (table / MANIFEST).exists():
+        return "has no finished part yet: run the same facewise annotate command again"
+    if "*" in table.name or any(table.rglob("*.parquet")):
+        return "is not an annotated table: name one, or its Parquet files one by one (unquoted)"
+    return "is not an annotated table: make one with facewise annotate"
 
 
 def _is_parquet(path: Path) -> bool:

@@ -19,13 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from facewise.annotated import part_files
 from facewise.audit.audit import audit_faces, changes
 from facewise.audit.known import known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.reference import read_reference
 from facewise.audit.report import summary
 from facewise.audit.table import COLUMNS, Faces, read_faces
-from facewise.errors import OptionError
+from facewise.errors import OptionError, TableError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
 
@@ -359,6 +360,22 @@ def test_a_file_of_another_kind_is_not_called_damaged(
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"lost")
     assert "is damaged" in audit(broken).stderr
+
+
+def test_what_is_no_table_yet_or_is_named_otherwise_says_what_to_name(tmp_path: Path) -> None:
+    begun, partitioned = tmp_path / "begun.table", tmp_path / "by_gender"
+    begun.mkdir()
+    (begun / "_manifest.json").write_text("{}")
+    (partitioned / "gender=male").mkdir(parents=True)
+    (partitioned / "gender=male" / "data_0.parquet").touch()
+    for table, message in (
+        (begun, "has no finished part yet: run the same"),
+        (tmp_path / "t.table" / "part-*.parquet", "name one, or its Parquet files"),
+        (partitioned, "name one, or its Parquet files"),
+        (tmp_path / "none", "make one with facewise annotate"),
+    ):
+        with pytest.raises(TableError, match=re.escape(f"{table} ") + ".*" + message):
+            part_files(table)
 
 
 def test_the_summary_says_what_was_abstained_from_and_what_went_wrong(
