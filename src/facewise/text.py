@@ -16,6 +16,11 @@ def as_utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Text on one line, with unprintable characters escaped, as in ``ls`` and ``repr``."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
     """How many names were skipped for each reason, most common first, with the first name."""
     names: dict[str, list[str]] = {}

@@ -362,6 +362,25 @@ def test_a_file_of_another_kind_is_not_called_damaged(
     assert "is damaged" in audit(broken).stderr
 
 
+def test_a_tables_name_is_shown_as_it_is(table: Path, tmp_path: Path, audit: Audit) -> None:
+    """Neither the terminal nor the page takes it for more than text; its note names it, too."""
+    evil = tmp_path / "evil\x1b[31m\nname <img src=x>![a](http:)"
+    shutil.copytree(table, evil)
+    manifest = json.loads((evil / "_manifest.json").read_text())
+    (evil / "_manifest.json").write_text(json.dumps(manifest | {"complete": False}))
+    done = audit(evil, "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    shown = r"evil\x1b[31m\nname <img src=x>![a](http:)"
+    assert done.stdout.startswith(f"{tmp_path}/{shown}: 24 images")
+    assert f"note: {shown} is not finished" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    page = (tmp_path / "r.html").read_text()
+    said = html.escape(shown, quote=False)
+    assert f"<h1>Who is in {said}?</h1>" in page
+    assert f"<title>Who is in {said}?</title>" in page
+    assert f"<li>{said} is not finished" in page
+
+
 def test_what_is_no_table_yet_or_is_named_otherwise_says_what_to_name(tmp_path: Path) -> None:
     begun, partitioned = tmp_path / "begun.table", tmp_path / "by_gender"
     begun.mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from facewise.reporting.plots import intervals
-from facewise.reporting.report import Report
+from facewise.reporting.report import Report, escaped
 from facewise.text import counted
 
 _BEGINNING: Final = "Apparent age, gender and ethnicity of the faces that were found: "
@@ -71,7 +71,7 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
     )
     if figures["correction"]:
         report.text(figures["correction"])
-    report.bullets(figures["notes"])
+    report.bullets(escaped(note) for note in figures["notes"])  # they name tables
     tables = [figures, *([figures["second"]] if "second" in figures else [])]
     columns = ["n", "share"]
     if len(tables) == 2:

@@ -17,6 +17,7 @@ from facewise.audit.audit import (
 from facewise.audit.known import Known, known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.table import Faces, read_faces
+from facewise.text import printable
 
 
 def audit_tables(
@@ -64,7 +65,7 @@ def audit_tables(
             notes.append("the two tables are of different models: the change holds theirs, too")
         own, why = known_confusions(other, second, model)
         notes += _add_second(figures, shares, other, own, why, method)
-    figures["notes"] = [*notes, *notes_on(figures)]
+    figures["notes"] = [*map(printable, notes), *notes_on(figures)]
     return figures
 
 

@@ -13,8 +13,8 @@ import typer
 from facewise.annotated import part_files
 from facewise.cli.options import Verbose, report_path
 from facewise.cli.outputs import Outputs
-from facewise.cli.streams import printable
 from facewise.errors import OptionError, needs_extra
+from facewise.text import printable
 
 
 def audit(
@@ -79,7 +79,7 @@ def audit(
         tell=lambda note: typer.echo(printable(f"note: {note}"), err=True),
     )
     more = f" and {len(tables) - 1:,} more" if len(tables) > 1 else ""
-    typer.echo(summary(figures, f"{tables[0]}{more}"))
+    typer.echo(summary(figures, printable(f"{tables[0]}{more}")))
     if written:
         html, data = written
         page = make_report(figures, f"{tables[0].name}{more}").html()

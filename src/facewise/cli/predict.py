@@ -13,7 +13,7 @@ import typer
 from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
-from facewise.cli.streams import json_line, printable
+from facewise.cli.streams import json_line
 from facewise.errors import (
     EmptyImageError,
     FacewiseError,
@@ -22,6 +22,7 @@ from facewise.errors import (
     OptionError,
 )
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from facewise.text import printable
 
 if TYPE_CHECKING:
     from facewise.types import Photo, Prediction

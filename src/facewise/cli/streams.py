@@ -1,7 +1,7 @@
 """Make standard streams safe: closed, full or in another encoding, they never cause a traceback.
 
 File names may hold bytes that are not UTF-8, characters missing from the terminal's encoding, line
-breaks or escape sequences. The functions here make them printable.
+breaks or escape sequences. What is printed here is made printable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import sys
 from typing import Any, TextIO
+
+from facewise.text import printable
 
 
 def prepare_streams() -> None:
@@ -60,11 +62,6 @@ def say(text: str) -> None:
         raise
     except OSError:
         pass
-
-
-def printable(text: str) -> str:
-    """Text on one line, with unprintable characters escaped, as in ``ls`` and ``repr``."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def reason(error: OSError) -> str:

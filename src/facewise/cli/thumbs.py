@@ -10,8 +10,8 @@ import typer
 from facewise.cli.drawings import is_drawing, save_drawing
 from facewise.cli.options import Verbose
 from facewise.cli.outputs import Outputs
-from facewise.cli.streams import printable
 from facewise.errors import OptionError, needs_extra
+from facewise.text import printable
 
 
 def thumbs(

@@ -9,6 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from facewise.text import printable
+
 _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -53,15 +55,15 @@ class Report:
     """A report that grows block by block, in the order of the calls.
 
     Args:
-        title: the first heading.
+        title: the first heading, as plain text.
         sections: list the sections under the title, with links to them.
     """
 
     def __init__(self, title: str, *, sections: bool = False) -> None:
-        self.title = title
+        self.title = printable(title)
         self.sections = sections
         self.plots: dict[str, str] = {}
-        self._lines = [f"# {title}"]
+        self._lines = [f"# {escaped(self.title)}"]
 
     def heading(self, text: str, level: int = 2) -> None:
         self._lines += ["", f"{'#' * level} {text}"]
