@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 import anyio
@@ -49,12 +49,14 @@ async def hold_all_threads(running: Running) -> Callable[[], None]:
     return let_go
 
 
-async def post_head(port: int, length: int | None, *extra: str) -> SocketStream:
+async def post_head(
+    port: int, length: int | None, *extra: str, path: str = "/v1/analyze"
+) -> SocketStream:
     """Open a connection and begin a POST of a raw JPEG."""
     stream = await anyio.connect_tcp("127.0.0.1", port)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     lines = [
-        "POST /v1/analyze HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "Host: localhost",
         "Content-Type: image/jpeg",
         size,
@@ -230,6 +232,65 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
         metrics = (await running.client.get("/metrics")).text
     assert 'facewise_photos_total{outcome="ok"} 1.0' in metrics, "the one that was answered"
     assert "facewise_running 0.0" in metrics
+
+
+async def test_nobody_waits_for_threads_that_are_stuck(
+    serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither who is waiting already nor who comes now, and a load balancer hears of it."""
+    monkeypatch.setattr("facewise.server.inference.CHECK_SECONDS", 0.001)
+    answers: list[httpx.Response] = []
+    async with serve() as running:
+        inference = running.state.inference
+
+        async def post() -> None:
+            files = {"file": portrait}
+            answers.append(await running.client.post("/v1/analyze", files=files))
+
+        with monkeypatch.context() as patch:
+            begun = hold_detection(patch)
+            async with anyio.create_task_group() as group:
+                group.start_soon(post)
+                await until(lambda: len(begun) == 1)
+                assert (await running.client.get("/readyz")).status_code == 200
+                with anyio.fail_after(10):
+                    async with anyio.create_task_group() as waiting:
+                        waiting.start_soon(post)
+                        await until(lambda: inference.waiting == 1)
+                        patch.setattr("facewise.server.inference.STUCK_SECONDS", 0.0)
+                    await post()
+                answers.append(await running.client.get("/readyz"))
+                group.cancel_scope.cancel()
+            await until(lambda: inference.running == 0)
+        assert len(answers) == 3
+        for answer in answers:
+            assert "at the same pictures" in check(answer, 503, "busy")
+        assert inference.waiting == 0
+        assert (await running.client.get("/readyz")).status_code == 200
+        await post()
+        assert answers[-1].status_code == 200
+
+
+async def test_a_thread_that_gets_on_is_not_stuck(
+    serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its stages take together, or the server has been idle."""
+    stuck: list[bool] = []
+
+    def tell(self: Any, *args: Any, then: Callable[..., Any]) -> Any:
+        stuck.append(inference.is_stuck)
+        inference._moved -= 100
+        stuck.append(inference.is_stuck)
+        return then(self, *args)
+
+    async with serve() as running:
+        inference = running.state.inference
+        inference._moved -= 100
+        for part, stage in ((MTCNN, "detect_many"), (AttributeModel, "predict")):
+            monkeypatch.setattr(part, stage, partialmethod(tell, then=getattr(part, stage)))
+        answer = await running.client.post("/v1/analyze", files={"file": portrait})
+    assert answer.status_code == 200
+    assert stuck == [False, True, False, True]
 
 
 @pytest.mark.parametrize("published", [False, True])

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -91,7 +92,10 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
                 serving,
             )
         await anyio.to_thread.run_sync(inference.warm_up)
-        yield
+        async with anyio.create_task_group() as group:
+            group.start_soon(inference.look_after)
+            yield
+            group.cancel_scope.cancel()
 
     app = FastAPI(
         title="facewise",

@@ -2,7 +2,8 @@
 
 Each photo (or batch) gets one thread, and ONNX Runtime one thread inside it: on a busy server this
 gives the most faces per CPU-second. A request that finds the queue full is refused at once. If its
-client disconnects, a request leaves the queue, or is cancelled before its next stage. Requests do
+client disconnects, a request leaves the queue, or is cancelled before its next stage. If every
+thread has been in one stage for ``STUCK_SECONDS``, nobody may wait any longer. Requests do
 not share batches: on a CPU that gives hardly more faces per CPU-second (docs/results/load.md), and
 they would wait for each other.
 """
@@ -29,6 +30,10 @@ from facewise.types import Photo, Prediction
 T = TypeVar("T")
 GROUP_PIXELS: Final = 12_000_000
 """Most pixels of a batch's photos detected together, which cannot be cancelled halfway."""
+STUCK_SECONDS: Final = 60.0
+"""Time in one stage after which a thread counts as stuck; the largest photo takes a tenth of it."""
+CHECK_SECONDS: Final = 1.0
+"""How often the queue is looked after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,18 @@ class _Wanted(Timings):
 
     A thread cannot be stopped from outside: without this, a batch of crowds would occupy it for
     minutes after its client has left.
+
+    Args:
+        begin: called at the start of each stage.
     """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        super().__init__()
+        self._begin = begin
 
     def __enter__(self) -> None:
         anyio.from_thread.check_cancelled()
+        self._begin()
         super().__enter__()
 
 
@@ -68,7 +81,8 @@ class Inference:
         self._limiter = anyio.CapacityLimiter(settings.threads)
         self._analyzers: dict[tuple[tuple[str, ...], float], Analyzer] = {}
         self._analyzer = analyzer
-        self.waiting = 0
+        self._queue: set[anyio.CancelScope] = set()
+        self._moved = time.monotonic()
         self.attributes = tuple(
             name for name in analyzer.attributes if name in settings.served_attributes
         )
@@ -79,12 +93,36 @@ class Inference:
     def running(self) -> int:
         return int(self._limiter.borrowed_tokens)
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread has been in one stage for too long."""
+        passed = time.monotonic() - self._moved
+        return self.running >= self._settings.threads and passed > STUCK_SECONDS
+
+    def _move(self) -> None:
+        """Note that some thread gets on with its work."""
+        self._moved = time.monotonic()
+
+    async def look_after(self) -> None:
+        """As long as the server runs, turn the queue away while every thread is stuck."""
+        while True:
+            await anyio.sleep(CHECK_SECONDS)
+            if self.is_stuck:
+                for turn in self._queue:
+                    turn.cancel()
+
     def check_room(self) -> None:
         """Refuse a request before its body is read if there is no room for it now.
 
         Raises:
             ProblemError: 503.
         """
+        if self.is_stuck:
+            raise _stuck()
         if self.waiting >= self._settings.queue and self.running >= self._settings.threads:
             raise busy("its queue is full")
 
@@ -122,7 +160,7 @@ class Inference:
             ProblemError: 503.
         """
         analyzer = self._adapted(attributes, coverage)
-        timings = _Wanted()
+        timings = _Wanted(self._move)
 
         def work() -> PhotoResult:
             with timings("decode"):
@@ -136,7 +174,7 @@ class Inference:
     ) -> tuple[list[PhotoResult | ProblemError], dict[str, float]]:
         """Analyse several photos; a photo that fails is replaced by a problem."""
         analyzer = self._adapted(attributes, coverage)
-        timings = _Wanted()
+        timings = _Wanted(self._move)
 
         def work() -> list[PhotoResult | ProblemError]:
             out: list[PhotoResult | ProblemError | None] = [None] * len(items)
@@ -176,16 +214,21 @@ class Inference:
     async def _run(self, work: Callable[[], T], timings: Timings) -> tuple[T, dict[str, float]]:
         self.check_room()
         queued = time.perf_counter()
-        self.waiting += 1
-        try:
-            await self._limiter.acquire()
-        finally:
-            self.waiting -= 1
+        with anyio.CancelScope() as turn:
+            self._queue.add(turn)
+            try:
+                await self._limiter.acquire()
+            finally:
+                self._queue.remove(turn)
+        if turn.cancelled_caught:
+            raise _stuck()
+        self._move()
         started = time.perf_counter()
         try:
             # Our limiter bounds the threads; anyio's default limit must not apply first.
             result = await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
         finally:
+            self._move()
             self._limiter.release()
         ended = time.perf_counter()
         times = {"queue": (started - queued) * 1e3, **timings, "total": (ended - queued) * 1e3}
@@ -199,3 +242,7 @@ class Inference:
         blank = np.full((256, 256, 3), 127, np.uint8)
         self._analyzer.analyze(blank)
         self._analyzer.analyze_crops([blank[:size, :size]])
+
+
+def _stuck() -> ProblemError:
+    return busy(f"for over {STUCK_SECONDS:g} seconds it has been at the same pictures")

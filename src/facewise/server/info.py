@@ -106,8 +106,9 @@ async def healthz() -> Any:
     tags=["operations"],
 )
 async def readyz(state: Shared) -> Any:
-    """503 while the queue, the places for uploads or the memory for the largest photo are taken, so
-    that a load balancer can go elsewhere.
+    """503 while the queue, the places for uploads or the memory for the largest photo are taken, or
+    all threads have been at the same pictures for a minute, so that a load balancer can go
+    elsewhere.
     """
     state.inference.check_room()
     state.uploads.check_ready()
