@@ -166,6 +166,19 @@ async def test_a_picture_without_a_filename(disposition: str, size: int, serve: 
         assert running.state.uploads.held == 0
 
 
+@pytest.mark.parametrize("end", ["", "\r\n--x", "\r\n--x-"])
+@pytest.mark.parametrize("whole", [0, 1])
+async def test_a_form_that_is_cut_off(whole: int, end: str, serve: Serve) -> None:
+    """Its file is neither missing nor left out in silence, after others that are whole."""
+    part = '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
+    body = f"{part}\r\n" * whole + part + end
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with serve() as running:
+        answer = await running.client.post("/v1/analyze/batch", content=body, headers=headers)
+        assert "ends before its last boundary" in check(answer, 400, "invalid_request")
+        assert running.state.uploads.held == 0
+
+
 @pytest.mark.parametrize(
     ("query", "word"),
     [

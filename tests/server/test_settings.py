@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +276,14 @@ def test_the_command_lists_the_values_in_force(
 
 def test_the_key_is_not_printed() -> None:
     assert "sesame 8" not in repr(Settings(api_key=SecretStr("sesame 8")))
+
+
+def test_a_server_without_its_form_parser_does_not_start() -> None:
+    """Starlette would miss python-multipart at the first form only, and answer 500."""
+    code = (
+        "import sys; sys.modules['python_multipart'] = sys.modules['multipart'] = None; "
+        "from facewise.cli import main; sys.argv = ['facewise', 'serve', '--settings']; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("the server needs an extra: pip install 'facewise[server]'\n")

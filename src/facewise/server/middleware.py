@@ -69,6 +69,8 @@ _SLASHED: Final = re.compile(r"/v1/(analyze|analyze/batch|models)/")
 """Addresses with the slash that some frameworks end them with; not a card's, whose links are
 relative."""
 _PORT: Final = re.compile(r":\d*$")
+_STRANGERS: Final = (401, 404, 421)
+"""Statuses after which no chunked body is read: who gets them has used up none of their share."""
 DRAIN_SECONDS: Final = 10.0
 DRAIN_BYTES: Final = 256_000_000
 
@@ -239,6 +241,8 @@ class _Exchange:
             for name, value in self._headers.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+            if self._is_chunked and self._status in _STRANGERS:
+                headers["Connection"] = "close"
         elif (
             message["type"] == "http.response.body"
             and not message.get("more_body", False)
@@ -258,8 +262,14 @@ class _Exchange:
         headers = dict(self._scope["headers"])
         if headers.get(b"expect", b"").lower() == b"100-continue":
             return False  # it waits for permission to send
+        if self._is_chunked:
+            return self._status not in _STRANGERS
         length = headers.get(b"content-length", b"0")
-        return b"transfer-encoding" in headers or (length.isdigit() and int(length) > 0)
+        return length.isdigit() and int(length) > 0
+
+    @property
+    def _is_chunked(self) -> bool:
+        return b"transfer-encoding" in dict(self._scope["headers"])
 
     async def _drain(self) -> None:
         count = 0

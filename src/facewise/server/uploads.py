@@ -6,12 +6,14 @@ the limit on the body applies first.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import anyio
+from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -52,6 +54,11 @@ class _InMemoryParser(MultiPartParser):
                 "one (filename* alone is not read) it is a text and no file",
                 part.field_name,
             )
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the body ended inside a file, which python-multipart lets pass in silence."""
+        return len(self._files_to_close_on_error) > len(self.items)
 
     def close_files(self) -> None:
         """Free every part, including those that a truncated body left out of the form."""
@@ -303,7 +310,8 @@ async def _files(
     most: int,
 ) -> list[bytes]:
     """File fields of a multipart body as bytes; raises ``refusal`` above the limit."""
-    stream = _limited(request, place, limit_bytes + MULTIPART_OVERHEAD_BYTES, refusal)
+    body = _limited(request, place, limit_bytes + MULTIPART_OVERHEAD_BYTES, refusal)
+    stream = _plainly_bounded(request, body)
     # One file above the limit is accepted, so that the response can say what is wrong.
     parser = _InMemoryParser(
         request.headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096
@@ -313,6 +321,8 @@ async def _files(
     try:
         async with aclosing(stream):
             form = await parser.parse()
+        if parser.is_cut_off:
+            raise _bad_multipart("it ends before its last boundary")
         for _, value in form.multi_items():
             assert not isinstance(value, str), "the parser refuses texts"
             data = await value.read()
@@ -332,6 +342,27 @@ async def _files(
     if len(found) > most:
         raise _too_many(most)
     return found
+
+
+async def _plainly_bounded(
+    request: Request, body: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    r"""The body's chunks, unless a boundary in it is followed by neither a line's end nor ``--``.
+
+    python-multipart examines what follows one byte by byte: 20 MB of ``\r\n--boundary!``, or of
+    blanks after a boundary, would keep the event loop busy for half a minute.
+    """
+    _, parameters = parse_options_header(request.headers["content-type"])
+    delimiter = b"\r\n--" + parameters.get(b"boundary", b"")
+    odd = re.compile(re.escape(delimiter) + rb"(?:[^\r-]|\r[^\n]|-[^-])")
+    seen = b""
+    async with aclosing(body):
+        async for chunk in body:
+            seen += chunk
+            if odd.search(seen):
+                raise _bad_multipart("a line begins with its boundary and goes on")
+            yield chunk
+            seen = seen[-len(delimiter) - 1 :]  # may be the beginning of one
 
 
 def _no_field(name: str, wanted: Sequence[str]) -> ProblemError:
