@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,10 +144,18 @@ def test_verbose_shows_more(
     with served(*before, after=after) as (url, process):
         for path in ("healthz", "secret"):
             httpx.get(url + path, trust_env=False, timeout=60)
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0)) as client:
+            client.sendall(b"no HTTP\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        form = {"content": b"--secret", "headers": headers}
+        assert httpx.post(f"{url}v1/analyze", **form, trust_env=False).status_code == 400  # type: ignore[arg-type]
         process.terminate()
         _, log = process.communicate(timeout=60)
     assert (" DEBUG id=" in log) == ("/healthz 200" in log) == probes
     assert ("Application startup complete" in log) == uvicorns
+    assert ("Invalid HTTP request" in log) == uvicorns
+    assert "boundary" not in log, "python-multipart's warnings quote the body"
     assert "secret" not in log
     for line in log.splitlines():
         stamp = line.split()[0]

@@ -96,15 +96,19 @@ class _Stamped(logging.Formatter):
 
 
 def _log_requests() -> None:
-    """Log requests, with -v also of probes that succeed, and with -vv what uvicorn does."""
+    """Log requests, with -v also of probes that succeed, and with -vv what uvicorn does.
+
+    Otherwise uvicorn logs errors only, as it warns of each client that speaks no HTTP.
+    """
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Stamped())
     # Not the command's own count, as -v may also stand before the command's name.
     level = logging.getLogger("facewise").level
     server = logging.INFO if level > logging.INFO else logging.DEBUG
     logging.getLogger("facewise.server").setLevel(server)
-    if level <= logging.DEBUG:
-        logging.getLogger("uvicorn").setLevel(logging.INFO)
+    uvicorns = logging.INFO if level <= logging.DEBUG else logging.ERROR
+    logging.getLogger("uvicorn").setLevel(uvicorns)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote the body
 
 
 def _list(settings: Settings) -> None:
