@@ -56,7 +56,8 @@ def check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> No
         )
     if min(width, height) < min_side_px:
         raise ImageTooSmallError(
-            f"{width} x {height} pixels: a picture needs {min_side_px} on its shorter side"
+            f"{width} x {height} pixels: a picture needs {min_side_px} on its shorter side: "
+            "pass a larger one"
         )
 
 

@@ -419,7 +419,7 @@ def test_first_frame_of_an_animation() -> None:
         (b"\0\0\0\x0cJXL \r\n\x87\n", errors.UnsupportedFormatError, "JPEG XL"),
         (PNG[: len(PNG) // 2], errors.CorruptImageError, "again"),
         (PNG[:20], errors.CorruptImageError, "again"),
-        (png_header(1, 1), errors.ImageTooSmallError, "16"),
+        (png_header(1, 1), errors.ImageTooSmallError, "16 on its shorter side: pass a larger one"),
         (png_header(100_000, 100_000), errors.ImageTooLargeError, "scale"),
         (png_header(10_000, 6_000), errors.ImageTooLargeError, "50,000,000"),
         (png_header(200, 200), errors.CorruptImageError, "again"),

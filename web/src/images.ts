@@ -17,7 +17,7 @@ export function checkSize(width: number, height: number, limits: Limits): void {
     throw new ImageError(
       "image_too_small",
       "The picture is too small",
-      `${width} x ${height} pixels: a picture needs ${limits.min_side_px} on its shorter side.`,
+      `${width} x ${height} pixels: a picture needs ${limits.min_side_px} on its shorter side: pass a larger one.`,
     );
   }
 }
