@@ -8,6 +8,7 @@ import io
 import socket
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -942,3 +943,25 @@ def test_servers_are_told_apart_by_what_their_urls_say() -> None:
 def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
     with pytest.raises(OptionError, match=r"no file system for ftp://.*host"):
         listed("ftp:///photos")
+
+
+def test_a_picture_that_takes_long_is_named(
+    annotator: Annotator, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that has met a file made to be slow seems to have stopped."""
+    said: list[str] = []
+    named = threading.Event()
+
+    def warn(text: str, *values: object) -> None:
+        said.append(text % values)
+        named.set()
+
+    monkeypatch.setattr("facewise.batch.work.log.warning", warn)
+    monkeypatch.setattr("facewise.batch.work.SLOW_SECONDS", 0.0)
+    annotator._decoding.submit(named.wait, 30)  # the picture's turn comes once it was named
+    photo = Item("evil\x1b.jpg", FILE, str(pictures / "astronaut.jpg"))
+    (row,) = rows_of(annotator, [photo])
+    assert row["error_code"] is None
+    assert said == [
+        r"'evil\x1b.jpg' is not read and decoded after 0 seconds: if it never is, leave it out"
+    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final
 
 from facewise.batch.job import PROBLEMS, ROW, VIDEO, Item, Job, Result, Task
@@ -15,6 +16,8 @@ from facewise.types import Photo
 
 if TYPE_CHECKING:
     from facewise.analyzer import Analyzer
+
+log = logging.getLogger("facewise")
 
 Fetched = tuple[Item, bytes | Exception | None]
 Decoded = tuple[Item, Photo | Exception | None]
@@ -29,6 +32,11 @@ a video may have many."""
 
 FETCHED_AHEAD: Final = 8
 """Maximum number of encoded pictures held, each of at most the job's ``max_bytes``."""
+
+SLOW_SECONDS: Final = 60.0
+"""Time to wait for a picture before it is named: the run would seem to have stopped."""
+
+SLOW: Final = "%r is not read and decoded after %g seconds: if it never is, leave it out"
 
 
 class Annotator:
@@ -56,19 +64,23 @@ class Annotator:
     def start(self, task: Task) -> Iterator[Decoded]:
         """Start reading and decoding a task without waiting; yields pictures in its order."""
         source = iter(task.items)
-        fetching: deque[Future[Fetched]] = deque()
-        decoding: deque[Future[Decoded]] = deque()
+        fetching: deque[tuple[Item, Future[Fetched]]] = deque()
+        decoding: deque[tuple[Item, Future[Decoded]]] = deque()
 
         def refill() -> None:
             while len(fetching) < FETCHED_AHEAD and (item := next(source, None)) is not None:
                 thread = self._rows if item.kind == ROW else self._reading
-                fetching.append(thread.submit(self._fetch, item))
+                fetching.append((item, thread.submit(self._fetch, item)))
             while fetching and len(decoding) < self.job.photos_per_inference:
-                decoding.append(self._decoding.submit(self._decode, fetching.popleft()))
+                item, fetched = fetching.popleft()
+                decoding.append((item, self._decoding.submit(self._decode, fetched)))
 
         def results() -> Iterator[Decoded]:
             while decoding:
-                result = decoding.popleft().result()
+                item, decoded = decoding.popleft()
+                if not wait((decoded,), SLOW_SECONDS).done:
+                    log.warning(SLOW, item.image_id, SLOW_SECONDS)
+                result = decoded.result()
                 refill()
                 yield result
 
