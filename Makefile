@@ -40,7 +40,7 @@ $(VENV)/.train: $(VENV)/.dev
 # Export refuses a number that other weights already have: a second set needs WEIGHTS_VERSION=7.
 WEIGHTS_VERSION ?= 6
 
-train: $(VENV)/.train  ## make the default model: five stages, export, calibration, report (docs/training.md)
+train: $(VENV)/.train  ## make the default model: five stages, export, calibration, report; six hours (docs/training.md)
 	$(BIN)/facewise train --config configs/default-160.toml
 	$(BIN)/facewise export --config configs/default-160.toml --out runs/default-160 \
 	  --name facewise-default --version 1 --fp16

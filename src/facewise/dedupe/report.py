@@ -229,11 +229,13 @@ def _groups_beside(page: Report, compared: Mapping[str, Any]) -> None:
             [name, *(_shown(compared[kind][key]) for kind in ("by_hash", "all"))]
             for name, key in (
                 ("groups in the list", "listed"),
+                ("of these, with fewer than two files here", "not_there"),
                 ("found", "found"),
                 ("share", "share_found"),
                 ("found with exactly the same files", "exactly"),
                 ("groups that go beyond the list", "beyond"),
             )
+            if key != "not_there" or compared["all"][key]
         ],
     )
 

@@ -112,7 +112,8 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.text(
         "For each metric: first the grouping with the widest gap (among ethnicity, gender, age, "
         "and ethnicity by gender), then the worst group of any finer crossing. Only groups of "
-        f"{MIN_GROUP} faces or more are counted."
+        f"{MIN_GROUP} faces or more are counted. The worst of so many groups is partly chance: see "
+        "its interval."
     )
     if lines := tables.by_column(results):
         page.text(
@@ -265,7 +266,8 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
     )
     page.table(*tables.missed(results))
     cells = results["coverage"].get(COVERAGE_LEVEL, {}).get("interval_groups", {})
-    if groups := {tables.group_name(group): f for group, f in cells.items()}:
+    named = {tables.group_name(group): figure for group, figure in cells.items()}
+    if groups := dict(sorted(named.items(), key=lambda item: tables.natural(item[0]))):
         page.plot(
             "coverage-by-group",
             plots.intervals(

@@ -127,7 +127,8 @@ class Report:
 
         renderer.add_render_rule("image", _method(image))
         body = renderer.render(self.markdown())
-        body = body.replace("<table>", '<div class="table"><table>')
+        # A wide table scrolls, so it must be reachable by keyboard.
+        body = body.replace("<table>", '<div class="table" tabindex="0"><table>')
         body = body.replace("</table>", "</table></div>")
         if self.sections:
             body = re.sub(r"<h2>(.*?)</h2>", _with_anchor, body)
