@@ -13,7 +13,7 @@ import pytest
 
 from facewise.errors import OptionError
 from facewise.evaluation.card import FIGURES, TEMPLATE, build_card, hand_written, write_card
-from facewise.evaluation.report_tables import below
+from facewise.evaluation.coverage import below
 from facewise.evaluation.report_words import FILLED
 from facewise.evaluation.results import write_results
 from facewise.models import ModelSpec, list_models, load_spec

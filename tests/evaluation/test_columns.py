@@ -19,7 +19,8 @@ from facewise.errors import OptionError
 from facewise.evaluation.card import _analyses
 from facewise.evaluation.data import read_data
 from facewise.evaluation.report import build_report
-from facewise.evaluation.results import HEAD_METRICS, score_model, summary, write_results
+from facewise.evaluation.results import HEAD_METRICS, score_model, write_results
+from facewise.evaluation.summary import summary
 from facewise.models import load_spec
 
 from .made import made, years

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from facewise.analyzer import Analyzer
 from facewise.calibration import Calibration
 from facewise.cli import app
+from facewise.data.folder import with_splits
 from facewise.data.lists import read_lists
 from facewise.data.sets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
-from facewise.evaluation.data import EXCLUSIONS, read_data, with_splits
+from facewise.evaluation.data import EXCLUSIONS, read_data
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
 from facewise.evaluation.results import (

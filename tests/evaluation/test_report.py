@@ -23,7 +23,8 @@ from facewise.evaluation.report_tables import (
     ratios_in_short,
 )
 from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_sentence
-from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, summary, write_results
+from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
+from facewise.evaluation.summary import summary
 from facewise.models import load_spec
 
 from .conftest import random_outcomes

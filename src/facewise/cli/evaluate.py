@@ -100,8 +100,9 @@ def evaluate(
     from facewise.evaluation.data import read_data
     from facewise.evaluation.faces import COLUMNS, write_faces
     from facewise.evaluation.report import write_reports
-    from facewise.evaluation.results import summary, write_results
+    from facewise.evaluation.results import write_results
     from facewise.evaluation.run import Runner, check_fit, default_degraded, evaluate_model
+    from facewise.evaluation.summary import summary
     from facewise.files import has_header
     from facewise.models import WEIGHTS_FOLDER, load_spec
 

@@ -59,8 +59,7 @@ def train(
 ) -> None:
     """Train a model, or resume its run."""
     _need_extra()
-    from facewise.data.folder import read_folder
-    from facewise.evaluation.data import with_splits
+    from facewise.data.folder import read_folder, with_splits
     from facewise.training.cache import build_cache, fingerprint
     from facewise.training.checks import check_run, check_samples, check_splits
     from facewise.training.config import load_config

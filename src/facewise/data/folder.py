@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from facewise.data.lists import is_table
+from facewise.data.lists import is_table, read_lists, rows_by_picture, split_name
 from facewise.data.sets import DataSet, read_csv, read_fairface, read_utkface
 from facewise.errors import OptionError
 
@@ -76,6 +77,33 @@ def has_shared_splits(data: Path, labels: Path | None = None) -> bool:
     """
     folders = [data, data.parent, *([labels.parent] if labels is not None else [])]
     return not is_table(data) and any((folder / SPLITS_FILE).exists() for folder in folders)
+
+
+def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
+    """Assign pictures to the splits of a list; those it does not name are in no split.
+
+    Raises:
+        OptionError: the list cannot be read, or gives no picture a split.
+    """
+    listed = read_lists([path])
+    rows = rows_by_picture(listed, [sample.key for data_set in sets for sample in data_set.samples])
+    dealt = [
+        dataclasses.replace(
+            data_set,
+            samples=tuple(
+                dataclasses.replace(
+                    sample,
+                    split=split_name(rows.get(sample.key, {}).get("split")),
+                    group=rows.get(sample.key, {}).get("duplicate_group") or sample.key,
+                )
+                for sample in data_set.samples
+            ),
+        )
+        for data_set in sets
+    ]
+    if not any(sample.split for data_set in dealt for sample in data_set.samples):
+        raise OptionError(f"{path} has no split for any picture: check --splits and --data")
+    return dealt
 
 
 def _read_both(folder: Path, by: Sequence[str] = ()) -> list[DataSet]:

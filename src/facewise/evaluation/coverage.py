@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -167,3 +168,8 @@ def _baseline(scored: Scored, level: float, baseline: Baseline) -> dict[str, Any
 
 def _mean(values: NDArray[Any]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
+
+
+def below(groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The judged groups whose 95 % interval of coverage lies below the level."""
+    return {group: figure for group, figure in groups.items() if not figure["reaches"]}

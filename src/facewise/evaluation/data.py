@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from facewise.data.folder import has_shared_splits, read_any
-from facewise.data.lists import PATH_COLUMNS, read_lists, read_rows, rows_by_picture, split_name
+from facewise.data.folder import has_shared_splits, read_any, with_splits
+from facewise.data.lists import PATH_COLUMNS, read_rows, rows_by_picture, split_name
 from facewise.data.sets import SPLITS, DataSet
 from facewise.errors import OptionError
 from facewise.evaluation.groups import UNKNOWN
@@ -182,33 +182,6 @@ def _columns(names: Sequence[str]) -> tuple[str, ...]:
         if why is not None:
             raise OptionError(f"--by {name or repr(name)}: {why}")
     return columns
-
-
-def with_splits(sets: Sequence[DataSet], path: Path) -> list[DataSet]:
-    """Assign pictures to the splits of a list; those it does not name are in no split.
-
-    Raises:
-        OptionError: the list cannot be read, or gives no picture a split.
-    """
-    listed = read_lists([path])
-    rows = rows_by_picture(listed, [sample.key for data_set in sets for sample in data_set.samples])
-    dealt = [
-        dataclasses.replace(
-            data_set,
-            samples=tuple(
-                dataclasses.replace(
-                    sample,
-                    split=split_name(rows.get(sample.key, {}).get("split")),
-                    group=rows.get(sample.key, {}).get("duplicate_group") or sample.key,
-                )
-                for sample in data_set.samples
-            ),
-        )
-        for data_set in sets
-    ]
-    if not any(sample.split for data_set in dealt for sample in data_set.samples):
-        raise OptionError(f"{path} has no split for any picture: check --splits and --data")
-    return dealt
 
 
 def _in_split(data_set: DataSet, split: str) -> DataSet:

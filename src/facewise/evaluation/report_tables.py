@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from facewise.evaluation.coverage import MIN_COVERAGE_GROUP
+from facewise.evaluation.coverage import MIN_COVERAGE_GROUP, below
 from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
@@ -224,11 +224,6 @@ def _judged(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def group_name(group: str) -> str:
     """A group of the coverage tables as it is shown: intervals without bands have one for all."""
     return "everyone" if group == "predicted age: 1-120" else group
-
-
-def below(groups: Mapping[str, Any]) -> dict[str, Any]:
-    """The judged groups whose 95 % interval of coverage lies below the level."""
-    return {group: figure for group, figure in groups.items() if not figure["reaches"]}
 
 
 def calibration(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
