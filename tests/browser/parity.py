@@ -26,7 +26,9 @@ Answers = list[dict[str, Any]]
 ANALYZE = """async (text) => {
     const engine = await import(new URL("static/engine-device.js", document.baseURI));
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    // As on the page of a server that has all of them on.
     const attributes = ["age", "gender", "ethnicity"];
+    await engine.describe({within: {attributes}});
     return engine.analyze(new Blob([bytes]), {attributes, years: true});
 }"""
 
