@@ -30,6 +30,8 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
+from facewise.models import load_spec
+
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/results"
 TICK = os.sysconf("SC_CLK_TCK")
@@ -171,8 +173,10 @@ def run(clients: int, seconds: float, threads: int) -> dict[str, object]:
         [*command, "--seconds", str(min(30, seconds))], capture_output=True, text=True, check=True
     ).stdout
     alone = json.loads(output.splitlines()[-1])
+    spec = load_spec("default")
     server_rate, bare_rate = tally.faces / cpu, alone["faces"] / alone["cpu_seconds"]
     return {
+        "model": f"{spec.name}@{spec.version}",
         "clients": clients,
         "seconds": round(passed, 1),
         "threads": threads,
@@ -203,6 +207,7 @@ def run(clients: int, seconds: float, threads: int) -> dict[str, object]:
 def as_markdown(r: dict) -> str:  # type: ignore[type-arg]
     late, memory = r["latency_seconds"], r["memory_mb"]
     rows = {
+        "model": r["model"],
         "clients, seconds": f"{r['clients']}, {r['seconds']:g}",
         "server threads, cores of the machine": f"{r['threads']}, {r['cores']}",
         "photos answered, faces": f"{r['photos']}, {r['faces']}",
