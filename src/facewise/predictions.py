@@ -89,7 +89,9 @@ def make_predictions(
 
 def _ages(p: FloatArray, calibration: Calibration, coverage: float) -> list[_Age]:
     intervals = calibration.age_intervals(p, coverage)
-    gate_intervals = calibration.age_intervals(p, GATE_COVERAGE)
+    gate_intervals = (
+        intervals if coverage == GATE_COVERAGE else calibration.age_intervals(p, GATE_COVERAGE)
+    )
     return [
         _Age(float(mean), (first, last), (low, high), *_age_distributions(own, first, last))
         for own, mean, (first, last), (low, high) in zip(
