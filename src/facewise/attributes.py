@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from facewise.errors import ModelIntegrityError
+from facewise.errors import ModelError, ModelIntegrityError
 from facewise.models import ModelSpec, Provider, open_session
 from facewise.types import FloatArray, ImageArray
 
@@ -51,6 +51,7 @@ class AttributeModel:
 
         Raises:
             ValueError: ``crops`` has another shape or dtype.
+            ModelError: the network's answers are not numbers.
         """
         size = self.spec.size_px
         if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
@@ -66,4 +67,11 @@ class AttributeModel:
             )
             ages.append(part_ages)
             vectors.append(part_vector)
-        return np.concatenate(ages), np.concatenate(vectors)
+        whole = np.concatenate(ages), np.concatenate(vectors)
+        # Accelerators may overflow in half precision, and of NaN the first label would be the top.
+        if not all(np.isfinite(part).all() for part in whole):
+            raise ModelError(
+                f"{self.spec.name} gave answers that are not numbers (NaN): the weights or the "
+                "execution provider are at fault; use providers=['CPUExecutionProvider']"
+            )
+        return whole

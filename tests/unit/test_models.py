@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facewise.analyzer import Analyzer
 from facewise.attributes import AttributeModel
-from facewise.errors import ModelIntegrityError, ModelNotFoundError, OptionError
+from facewise.errors import ModelError, ModelIntegrityError, ModelNotFoundError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import (
     WEIGHTS_FOLDER,
@@ -19,6 +21,8 @@ from facewise.models import (
     load_spec,
     read_spec,
 )
+
+PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 
 
 @pytest.fixture
@@ -45,6 +49,21 @@ def test_every_shipped_model_opens_and_keeps_the_contract() -> None:
         assert model.predict(crops[:0])[1].shape == (0, 19)
         with pytest.raises(ValueError, match="crops must be"):
             model.predict(crops[:, :-1])
+
+
+def test_answers_that_are_not_numbers_are_an_error_and_never_a_label(copied: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = copied.parent / load_spec().file
+    network = onnx.load(weights)
+    biases = [tensor for tensor in network.graph.initializer if len(tensor.dims) == 1]
+    last = onnx.numpy_helper.to_array(biases[-1])
+    biases[-1].CopyFrom(onnx.numpy_helper.from_array(np.full_like(last, np.nan), biases[-1].name))
+    onnx.save(network, weights)
+    spec = json.loads(copied.read_text())
+    spec["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    copied.write_text(json.dumps(spec))
+    with pytest.raises(ModelError, match=r"not numbers.*CPUExecutionProvider"):
+        Analyzer(model=copied, threads=1).analyze(PHOTO)
 
 
 def test_the_default_by_name_version_and_path() -> None:
