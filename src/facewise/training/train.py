@@ -155,7 +155,7 @@ class Average:
                 buffer.copy_(source)
 
 
-class _Loop:
+class Loop:
     """All that training changes from step to step, and what the steps need."""
 
     def __init__(
@@ -227,6 +227,26 @@ class _Loop:
         return float(loss.detach())
 
 
+def make_loop(
+    model: AttributeNetwork,
+    cache: FaceCache,
+    config: TrainConfig,
+    rows: NDArray[np.intp],
+    labels: LabelTable,
+    *,
+    workers: int = 1,
+) -> Loop:
+    """Prepare a network for training on ``rows`` of the cache: frozen stages, batch norms, batches.
+
+    The network is changed in place, but computes the same until the first step.
+    """
+    loader = make_loader(cache, config, rows, workers)
+    model.backbone.freeze_stages(config.optim.frozen_stages)
+    if config.optim.batch_norm:
+        add_batch_norm(model.backbone, _normalised(model, loader))
+    return Loop(model, config, loader, labels)
+
+
 def train(
     config: TrainConfig,
     *,
@@ -274,17 +294,12 @@ def train(
     train_rows, val_rows = (cache.rows(split, *config.datasets) for split in ("train", "val"))
     teacher = read_teacher(Path(config.loss.teacher), cache) if config.loss.teacher else None
     labels = LabelTable(cache, teacher)
-    loader = make_loader(cache, config, train_rows, workers)
-
     model = make_network(config, converted)
     kept = copy.deepcopy(model)
     mixed = [(config.optim.start_share, copy.deepcopy(model.state_dict()))]
     if config.optim.mixed:
         mixed.append((config.optim.mixed_share, other_weights(model, Path(config.optim.mixed))))
-    model.backbone.freeze_stages(config.optim.frozen_stages)
-    if config.optim.batch_norm:
-        add_batch_norm(model.backbone, _normalised(model, loader))
-    loop = _Loop(model, config, loader, labels)
+    loop = make_loop(model, cache, config, train_rows, labels, workers=workers)
     first_epoch, best = 0, math.inf
     if state is not None:
         loop.restore(state)
