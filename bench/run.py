@@ -44,7 +44,8 @@ from facewise.models import list_models
 from facewise.resample import AreaSource
 from facewise.types import FloatArray
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
 sys.path.insert(0, str(ROOT / "scripts"))
 import node  # noqa: E402
 from marks import between  # noqa: E402
@@ -556,7 +557,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="only the default is shown in README"
+    )
     every = ",".join([*PEERS, *NODE_PEERS])
     parser.add_argument("--peers", default=every, help="with commas; empty for none")
     parser.add_argument("--photos", default="", help="regular expression: only photos named so")
@@ -579,7 +582,7 @@ def main() -> None:
     (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     short, page = markdown(result)
     (args.out / "bench.md").write_text(page)
-    if not args.photos:
+    if not args.photos and args.out.resolve() == RESULTS:
         insert(short, ROOT / "README.md")
     print(page)
 

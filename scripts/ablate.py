@@ -81,10 +81,8 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "augment": {"shift": 0.0, "scale": 0.0, "rotation_degrees": 0.0, "landmark_jitter": 0.0}
     },
     "no changes of light and colour": {"augment": {"photometric": 0.0, "grey": 0.0}},
-    "no blur": {"augment": {"blur": 0.0}},
+    "no blur, noise, JPEG": {"augment": {"blur": 0.0, "noise": 0.0, "jpeg": 0.0}},
     "no low resolution": {"augment": {"low_resolution": 0.0}},
-    "no JPEG": {"augment": {"jpeg": 0.0}},
-    "no noise": {"augment": {"noise": 0.0}},
     "nothing erased": {"augment": {"erase": 0.0}},
     "none of these augmentations": {
         "augment": {field.name: 0.0 for field in dataclasses.fields(AugmentConfig)}

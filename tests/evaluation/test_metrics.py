@@ -252,20 +252,23 @@ def test_what_is_stated_and_right_by_hand() -> None:
 
 
 def test_groups_of_a_hundred_and_fifty_have_five_bins_and_all_faces_fifteen() -> None:
-    """0.61 and 0.69 lie in one fifth and in two fifteenths; 149 faces are too few."""
+    """0.61, 0.64 and 0.75 lie in one fifth, in two fifteenths, in two tenths and in three
+    thirtieths; 149 faces are too few.
+    """
+    said = [0.61, 0.64, 0.75]
     n = 299
     rows = scored(
         n,
         gender=[0] * n,
-        said_genders=[[0.61, 0.39], [0.69, 0.31]] * 149 + [[0.69, 0.31]],
+        said_genders=[[said[i % 3], 1 - said[i % 3]] for i in range(n)],
         ethnicity=[0] * 150 + [1] * 149,
     )
     row = calibration_errors(rows)["gender"]
-    assert [n for *_, n in row["after"]["points"]] == [149, 150]
+    assert [n for *_, n in row["after"]["points"]] == [200, 99]
     assert {g for g in row["groups"] if g.startswith("ethnicity")} == {"ethnicity: White"}
     group = row["groups"]["ethnicity: White"]
-    assert group["points"] == [(pytest.approx(0.65), 1, 150)]
-    assert group["by_chance"] == pytest.approx(chance_error(np.array([0.61, 0.69] * 75)))
+    assert group["points"] == [(pytest.approx(sum(said) / 3), 1, 150)]
+    assert group["by_chance"] == pytest.approx(chance_error(np.array(said * 50)))
 
 
 def test_labels_are_drawn_for_faces_that_were_found_and_have_one() -> None:

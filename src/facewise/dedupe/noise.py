@@ -1,7 +1,7 @@
 """Label noise, from pictures that were labelled twice.
 
 Two labels of one photo are two draws of the same noise. Their difference needs no model, so it
-shows how small an error measured against such labels can get.
+estimates how small an error measured against such labels can get.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def age_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     regardless of its number of pairs. If errors are independent and identically distributed, a
     label's mean error lies between half the mean difference and all of it (triangle inequality,
     Jensen's inequality). For normal errors it is the mean difference divided by the root of 2, for
-    Laplace errors divided by 1.5. A model that knew every apparent age would still have that mean
-    absolute error. Labels copied along with their picture agree trivially, which makes these
+    Laplace errors divided by 1.5. A model that knew every apparent age would err by about as much.
+    Labels copied along with their picture agree trivially, which makes these
     figures too small.
 
     Args:

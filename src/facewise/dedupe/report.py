@@ -284,7 +284,7 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
         "Two labels of one photo are two draws of the same noise. A label's mean error is at least "
         "half the mean difference and at most the whole; normal errors would make it the "
         "difference divided by 1.41, Laplace errors the difference divided by 1.5. A model that "
-        "knew every apparent age would still have that mean absolute error."
+        "knew every apparent age would err by about as much: an estimate, not a floor."
     )
     page.table(
         [
@@ -293,8 +293,8 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
             "disagree",
             "by more than 5 years",
             "mean difference",
-            "floor of MAE, normal",
-            "floor, Laplace",
+            "label error if normal",
+            "if Laplace",
             "bounds",
             "sd, robust",
             "sd",
