@@ -15,31 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facewise.align import similarity_transform, warp
 from facewise.attributes import AttributeModel
 from facewise.evaluation.card import FIGURES
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, load_spec
 from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, batches, open_cache
+from facewise.training.data import aligned_crops
 from facewise.training.score import headline, score
-from facewise.types import ImageArray
-
-
-def crops_of(cache: FaceCache, rows: NDArray[np.intp], spec: ModelSpec) -> ImageArray:
-    """Faces aligned to a model's own template, ``(N, S, S, 3)``."""
-    return np.stack(
-        [
-            warp(
-                np.array(cache.image(row)),
-                similarity_transform(cache.landmarks[row], spec.template),
-                spec.size_px,
-            )
-            for row in rows
-        ]
-    )
 
 
 def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
@@ -47,7 +31,9 @@ def figures(cache: FaceCache, spec: ModelSpec) -> dict[str, float]:
     model, rows = AttributeModel(spec), cache.rows("val")
     ages, vectors = [], []
     for part in batches(rows, 128):
-        some_ages, some_vectors = model.predict(crops_of(cache, part, spec))
+        some_ages, some_vectors = model.predict(
+            aligned_crops(cache, part, spec.template, spec.size_px)
+        )
         ages.append(some_ages)
         vectors.append(some_vectors)
     vector = np.concatenate(vectors)

@@ -272,8 +272,9 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
         if noise[name]["n_groups"]:
             page.bullets(
                 [
-                    f"{name}: pairs disagree in {_share(noise[name]['pairs_disagree'])} of "
-                    "cases; if labellers err independently, each is wrong in "
+                    f"{name}: two labels of one photo disagree in "
+                    f"{_share(noise[name]['pairs_disagree'])} of cases; if labellers are equally "
+                    "good and err independently, each is wrong in at least "
                     f"{_share(noise[name]['error_if_independent'])}."
                 ]
             )

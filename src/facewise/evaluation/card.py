@@ -183,7 +183,10 @@ def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any
     names = [row["variant"].partition(", seed ") for row in heads]
     several = {name for name, seed, _ in names if seed}
     same = [row for row, (name, *_) in zip(heads, names, strict=True) if name in several]
-    kinds = {"the last stage": seeds, "a head on frozen features": same}
+    kinds = {
+        "the last stage, on val": seeds,
+        "a head on frozen features, on val and faces kept from train": same,
+    }
     rows = [
         [
             f"{name}, {len(some)} seeds",
@@ -192,7 +195,7 @@ def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any
         for name, some in kinds.items()
         if some
     ]
-    return "How much the seed alone changes, on val, from lowest to highest:\n\n" + _table(
+    return "How much the seed alone changes, from lowest to highest:\n\n" + _table(
         ["", *FIGURES.values()], rows
     )
 

@@ -87,12 +87,12 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
 
 
 def predicted_bands(scored: Scored) -> NDArray[np.str_]:
-    """Mondrian band of each expected age, such as "13-19"."""
+    """Mondrian band of each expected age, such as "13-19"; "unknown" for faces not found."""
     starts = scored.calibration.band_starts_years
     ends = [f"{a - 1}" for a in starts[1:]] + ["120"]
     names = np.array([f"{a}-{b}" for a, b in zip(starts, ends, strict=True)])
-    bands: NDArray[np.str_] = names[age_band(scored.age, starts)]
-    return bands
+    bands = names[age_band(scored.age, starts)]
+    return np.where(scored.outcomes.found, bands, UNKNOWN)
 
 
 def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:

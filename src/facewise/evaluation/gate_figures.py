@@ -102,8 +102,8 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
     ``clean`` comes first. ``judged`` counts the answers whose error is known. ``relative`` is the
     error on answered faces divided by that on answered clean faces of the same data sets, with its
     interval; ``within`` says whether it is at most 2. Both are None for ``clean``, for non-faces,
-    and for fewer than 30 such answers. ``by_dataset`` has ``judged``, ``error``, ``relative`` and
-    ``within`` for each data set.
+    for fewer than 30 such answers, and where no clean answer is wrong. ``by_dataset`` has
+    ``judged``, ``error``, ``relative`` and ``within`` for each data set.
     """
     clean_errors = {}
     for name in ATTRIBUTES:
@@ -156,8 +156,8 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
 def _relative(
     scored: Scored, rows: Mask, error: NDArray[np.float64], expected: NDArray[np.float64]
 ) -> dict[str, Any]:
-    """Ratio of actual to expected error over some rows, if there are enough of them."""
-    if rows.sum() < MIN_ANSWERED:
+    """Ratio of actual to expected error over some rows, if there are enough, and clean errors."""
+    if rows.sum() < MIN_ANSWERED or not expected[rows].any():
         return {"relative": None, "within": None}
     draws = GroupBootstrap(scored.outcomes.groups[rows])
     ratio = float(error[rows].sum() / expected[rows].sum())

@@ -317,7 +317,7 @@ def _by_dataset(held: Mapping[str, Any]) -> str:
 def _verdict(held: Mapping[str, Any]) -> str:
     """Say "yes" only if the whole interval is within the limit."""
     if not held["relative"]:
-        return "too few" if held["judged"] else NONE
+        return "too few" if 0 < held["judged"] < MIN_ANSWERED else NONE
     if not held["within"]:
         return "**no**"
     high = held["relative"]["high"]

@@ -125,10 +125,10 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
     noise = dedupe["label_noise"]
     normal, laplace = (noise["age"][f"mae_floor_{kind}_years"] for kind in ("normal", "laplace"))
     text = (
-        f"Of {noise['age']['n_groups']} photos that UTKFace holds more than once, "
-        f"{noise['age']['share_that_disagrees']['value']:.0%} carry ages that disagree; two ages "
-        f"of one photo differ by {noise['age']['mean_difference_years']['value']:.1f} years on "
-        "average, including those that agree. If labels err independently, one is off by "
+        f"UTKFace holds {noise['age']['n_groups']} photos more than once. Two ages of one photo "
+        f"disagree in {noise['age']['share_that_disagrees']['value']:.0%} of cases, and differ by "
+        f"{noise['age']['mean_difference_years']['value']:.1f} years on average, including those "
+        "that agree. If labels err independently, one is off by "
         f"{cell('_years', normal)} years on average if errors are normal, by "
         f"{number('_years', laplace['value'])} if they follow Laplace's distribution, and a "
         "model that knew every apparent age would err by about as much: an estimate, not a floor."
@@ -150,8 +150,8 @@ def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str
 def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]) -> str:
     """How often two labels of one photo disagree on a class, and the model with the labels."""
     text = (
-        f"Labels of {name} disagree in {noise['pairs_disagree']['value']:.1%} of the "
-        f"{noise['n_groups']} photos that occur more than once in all data sets together"
+        f"Two labels of {name} of one photo disagree in {noise['pairs_disagree']['value']:.1%} of "
+        f"cases ({noise['n_groups']} photos that occur more than once in all data sets together)"
     )
     if error := noise.get("error_if_independent"):
         text += f"; if errors are independent, at least {cell('', error)} of labels are wrong"

@@ -125,18 +125,18 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
     """Check what can be checked about a calibration before hours of scoring.
 
     Raises:
-        OptionError: a split is missing, all splits are to be scored, or the spec's version has no
-            successor.
+        OptionError: a split is missing, one that is fitted on is to be scored, or no version
+            follows the spec's.
     """
     if missing := {"calibration", "val"} - data.splits:
         raise OptionError(
             f"--fit needs the splits calibration and val; {data.source} lacks "
             f"{' and '.join(sorted(missing))}"
         )
-    if not data.split:
+    if data.split in ("", "calibration", "val"):
         raise OptionError(
-            "--fit with --split all would score the faces that it fits on: leave --split out, and "
-            "test is scored"
+            f"--fit with --split {data.split or 'all'} would score the faces that it fits on: "
+            "leave --split out, and test is scored"
         )
     try:
         next_minor(spec.version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -164,20 +164,34 @@ class LabelTable:
         )
 
 
-def plain_crops(cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp]) -> ImageArray:
+Change = Callable[[ImageArray, int], ImageArray]
+"""Degrades the picture of a row, without moving its face."""
+
+
+def plain_crops(
+    cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], change: Change | None = None
+) -> ImageArray:
     """Crops as serving cuts them: uint8 ``(N, S, S, 3)``, RGB."""
     network = config.network
     template = make_template(network.size_px, *network.framing)
-    return np.stack(
-        [
-            warp(
-                cache.image(int(row)),
-                similarity_transform(cache.landmarks[row], template),
-                network.size_px,
-            )
-            for row in rows
-        ]
-    )
+    return aligned_crops(cache, rows, template, network.size_px, change)
+
+
+def aligned_crops(
+    cache: FaceCache,
+    rows: NDArray[np.intp],
+    template: FloatArray,
+    size_px: int,
+    change: Change | None = None,
+) -> ImageArray:
+    """Crops aligned to a template ``(5, 2)``: uint8 ``(N, S, S, 3)``, RGB."""
+
+    def crop(row: int) -> ImageArray:
+        picture = cache.image(row)
+        transform = similarity_transform(cache.landmarks[row], template)
+        return warp(picture if change is None else change(picture, row), transform, size_px)
+
+    return np.stack([crop(row) for row in rows.tolist()])
 
 
 def to_tensor(crops: ImageArray) -> Tensor:
