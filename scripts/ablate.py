@@ -29,9 +29,10 @@ import torch
 from numpy.typing import NDArray
 from sweep_frozen import split
 
-from facewise.align import make_template, similarity_transform, warp
+from facewise.evaluation.card import FIGURES
 from facewise.evaluation.degrade import degrade
 from facewise.files import replacing
+from facewise.reporting.figures import NONE
 from facewise.reporting.report import markdown_table
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.config import (
@@ -41,7 +42,7 @@ from facewise.training.config import (
     OptimConfig,
     TrainConfig,
 )
-from facewise.training.data import LabelTable, to_tensor
+from facewise.training.data import LabelTable, plain_crops, to_tensor
 from facewise.training.network import PARTS, AttributeNetwork, make_network, probabilities
 from facewise.training.precision import autocast
 from facewise.training.renorm import folded_state
@@ -76,7 +77,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "no batch norms, a third of the rate": {"optim": {"batch_norm": False, "lr_backbone": 2.7e-4}},
     "no moving average of weights": {"optim": {"ema_decay": 0.0}},
     "one rate for all layers": {"optim": {"layer_decay": 1.0}},
-    "no frozen stages": {"optim": {"frozen_stages": 0}},
+    "no frozen stages": {"optim": {"frozen_stages": 0}},  # these get batch norms, too
     "no shift, scale, turn": {
         "augment": {"shift": 0.0, "scale": 0.0, "rotation_degrees": 0.0, "landmark_jitter": 0.0}
     },
@@ -135,27 +136,6 @@ def varied(changes: dict[str, dict[str, Any]]) -> TrainConfig:
     return replace(WHOLE, **tables)
 
 
-def crops(
-    cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], how: str | None
-) -> ImageArray:
-    """Crops as serving cuts them, of pictures degraded in one way; uint8 ``(N, S, S, 3)``.
-
-    The landmarks are those of the clean pictures, so that only the network is judged.
-    """
-    size = config.network.size_px
-    template = make_template(size, *config.network.framing)
-    return np.stack(
-        [
-            warp(
-                degrade(cache.image(int(row)), how, seed=int(row), border=0.0),
-                similarity_transform(cache.landmarks[row], template),
-                size,
-            )
-            for row in rows
-        ]
-    )
-
-
 def judge(
     model: AttributeNetwork,
     cache: FaceCache,
@@ -163,12 +143,20 @@ def judge(
     rows: NDArray[np.intp],
     how: str | None = None,
 ) -> dict[str, float]:
-    """Figures over some rows, with their headline."""
+    """Figures over some rows, with their headline; of pictures degraded in one way, if any.
+
+    The landmarks are those of the clean pictures, so that only the network is judged.
+    """
+
+    def change(rgb: ImageArray, row: int) -> ImageArray:
+        return degrade(rgb, how, seed=row, border=0.0)
+
     answers = []
     for part in batches(rows, 128):
-        x = to_tensor(crops(cache, config, part, how)).contiguous(memory_format=torch.channels_last)
+        x = to_tensor(plain_crops(cache, config, part, change))
         with torch.inference_mode(), autocast(bfloat16=True):
-            answers.append(probabilities(model(x)).float().numpy())
+            p = probabilities(model(x.contiguous(memory_format=torch.channels_last)))
+        answers.append(p.float().numpy())
     figures = score(cache, rows, *np.split(np.concatenate(answers), PARTS, axis=1))
     return {**figures, "headline": headline(figures)}
 
@@ -194,7 +182,8 @@ def run(folder: Path, variant: str, faces: int, threads: int) -> dict[str, Any]:
         **{f"{how} headline": judge(plain, cache, config, val, how)["headline"] for how in BAD},
         "train_loss": last["train_loss"],
     }
-    return {"variant": variant, "faces": len(train)} | {k: round(v, 4) for k, v in figures.items()}
+    counts = {"faces": len(train), "steps": loop.steps}
+    return {"variant": variant, **counts, **{k: round(v, 4) for k, v in figures.items()}}
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -205,29 +194,23 @@ def markdown(results: dict[str, Any]) -> str:
     def bad(row: dict[str, Any]) -> float:
         return float(np.mean([row[f"{how} headline"] for how in BAD]))
 
-    def difference(row: dict[str, Any], figure: Any) -> str:
-        return f"{figure(row) - np.mean([figure(seed) for seed in whole]):+.2f}"
+    def difference(row: dict[str, Any], figure: Callable[[dict[str, Any]], float]) -> str:
+        return f"{figure(row) - np.mean([figure(seed) for seed in whole]):+.2f}" if whole else NONE
 
-    names = {
-        "utkface_mae": "UTKFace MAE",
-        "utkface_gender": "gender",
-        "utkface_ethnicity": "ethnicity",
-        "fairface_gender": "FairFace gender",
-        "fairface_ages": "nine ages",
-        "fairface_ethnicity": "ethnicity",
-    }
     table = [
         [
             row["variant"],
+            f"{row['faces']:,}",
+            f"{row['steps']:,}",
             difference(row, lambda r: r["headline"]),
             difference(row, lambda r: r["val_headline"]),
             difference(row, bad),
-            *(f"{row[n]:.2f}" if "mae" in n else f"{row[n]:.1%}" for n in names),
+            *(f"{row[n]:.2f}" if "mae" in n else f"{row[n]:.1%}" for n in FIGURES),
         ]
         for row in rows
     ]
-    head = ["variant", "score", "on val alone", "on degraded val", *names.values()]
-    return f"{results['judged']}\n\n{markdown_table(head, table)}\n"
+    head = ["variant", "faces", "steps", "score", "on val alone", "on degraded val"]
+    return f"{results['judged']}\n\n{markdown_table([*head, *FIGURES.values()], table)}\n"
 
 
 def main() -> None:
@@ -238,36 +221,53 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="variants at a time, sharing the cores")
     args = parser.parse_args()
     cache = open_cache(args.cache)
-    train, judged = split(cache, args.faces)
+    _, judged = split(cache, args.faces)
     counts = {n: int((cache.datasets[judged] == n).sum()) for n in ("utkface", "fairface")}
     text = (
         f"The face-pretrained network at {WHOLE.network.size_px} px, fine-tuned for {EPOCHS} "
-        f"epochs on {len(train):,} faces, judged on val and faces kept from train: "
+        "epochs (3 where faces are shown twice), judged on val and faces kept from train: "
         f"{counts['utkface']:,} of UTKFace, {counts['fairface']:,} of FairFace. The score is the "
         "mean error in years, plus a tenth of each share that is wrong in per cent; it is given as "
         "the difference from the mean of three seeds of the whole, so that more is worse. Degraded "
         f"val: the mean of {', '.join(BAD)}."
     )
-    done = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
-    known, order = {row["variant"] for row in done}, list(CHANGES)
+    about = {"judged": text, "recipe": json.loads(json.dumps(dataclasses.asdict(WHOLE)))}
+    done: list[dict[str, Any]] = []
+    if args.out.exists():
+        stored = json.loads(args.out.read_text())
+        done = stored.pop("rows")
+        if stored != about:
+            raise SystemExit(f"{args.out} is of another recipe or other faces: name another --out")
+
+    def write() -> None:
+        order = list(CHANGES)
+        rows = sorted(done, key=lambda row: order.index(row["variant"]))
+        with replacing(args.out, "w") as file:
+            json.dump({**about, "rows": rows}, file, indent=1)
+            file.write("\n")
+        args.out.with_suffix(".md").write_text(markdown({**about, "rows": rows}))
+
+    known = {row["variant"] for row in done}
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    failed = False
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
-        runs = [
-            pool.submit(run, args.cache, variant, args.faces, threads)
-            for variant in order
+        runs = {
+            pool.submit(run, args.cache, variant, args.faces, threads): variant
+            for variant in CHANGES
             if variant not in known
-        ]
+        }
         for finished in as_completed(runs):
-            done.append(finished.result())
-            print(done[-1], flush=True)
-            results = {
-                "judged": text,
-                "rows": sorted(done, key=lambda r: order.index(r["variant"])),
-            }
-            with replacing(args.out, "w") as file:
-                json.dump(results, file, indent=1)
-                file.write("\n")
-    args.out.with_suffix(".md").write_text(markdown(json.loads(args.out.read_text())))
+            try:
+                done.append(finished.result())
+            except Exception as error:  # the others still count
+                print(f"{runs[finished]}: {error}", flush=True)
+                failed = True
+            else:
+                print(done[-1], flush=True)
+                write()
+    write()
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

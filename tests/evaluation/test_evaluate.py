@@ -422,8 +422,9 @@ def test_other_splits_are_counted_and_may_be_scored(
     run("--data", listing, *options, "--split", "all")
     assert json.loads(path.read_text())["data"]["faces"] == {"csv": 1}
     listing.write_text(listing.read_text().replace("all", "calibration"))
-    with pytest.raises(OptionError, match="--split all would score the faces that it fits on"):
-        run("--data", listing, *options, "--split", "all", "--fit")
+    for split in ("all", "calibration", "val"):
+        with pytest.raises(OptionError, match=f"--split {split} would score the faces that it fit"):
+            run("--data", listing, *options, "--split", split, "--fit")
 
 
 @pytest.fixture

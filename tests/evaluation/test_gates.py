@@ -239,6 +239,23 @@ def test_thirty_answers_are_judged_and_may_err_twice_as_often_as_clean_ones() ->
     assert table["twice"]["gender"]["relative"] == no_interval, "of nine photos"
 
 
+def test_without_a_clean_error_there_is_no_ratio_and_no_verdict() -> None:
+    """Neither where nothing is wrong in one data set, nor where nothing is in any."""
+
+    def rows(wrongs: int) -> Scored:
+        said = [[0.2, 0.8]] * wrongs + [[0.9, 0.1]] * (80 - wrongs)
+        own = made(80, gender=[0] * 80, said_genders=said)
+        datasets = np.array(["hard"] * 40 + ["easy"] * 40)
+        return Scored(dataclasses.replace(own, datasets=datasets), Calibration())
+
+    apart = degraded_table(rows(8), {"bad": rows(8)})["bad"]["gender"]
+    assert apart["by_dataset"]["easy"]["relative"] is None
+    assert apart["by_dataset"]["easy"]["within"] is None
+    assert apart["within"] is True
+    cell = degraded_table(rows(0), {"bad": rows(8)})["bad"]["gender"]
+    assert (cell["judged"], cell["relative"], cell["within"]) == (80, None, None)
+
+
 def test_an_answer_is_held_against_the_clean_error_of_its_own_data_set() -> None:
     """Gates that let through less of the easier data set do no harm."""
     right, wrong = [0.9, 0.1], [0.2, 0.8]

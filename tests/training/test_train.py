@@ -28,7 +28,7 @@ from facewise.training.config import (  # noqa: E402
     TrainConfig,
     load_config,
 )
-from facewise.training.data import plain_crops, warn_of_unlabelled  # noqa: E402
+from facewise.training.data import EpochBatches, plain_crops, warn_of_unlabelled  # noqa: E402
 from facewise.training.export import (  # noqa: E402
     export_model,
     export_onnx,
@@ -61,6 +61,14 @@ def log_of(run_folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def finished(cache: FaceCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(cache, tmp_path_factory.mktemp("runs"))
+
+
+def test_a_row_that_is_repeated_within_an_epoch_looks_different_each_time() -> None:
+    items = [item for batch in EpochBatches(np.array([3, 3, 5, 5]), 2, seed=1) for item in batch]
+    assert sorted(row for _, row in items) == [3, 3, 5, 5]
+    assert len(set(items)) == 4, "of which each is augmented by its own random numbers"
+    (once,) = EpochBatches(np.array([3, 5]), 2, seed=1)
+    assert sorted(once) == [(0, 3), (0, 5)]
 
 
 def test_an_epoch_is_logged_in_words(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -26,6 +28,9 @@ log = logging.getLogger("facewise")
 
 Item = tuple[int, int]
 """Epoch and row, which with the seed determine a training picture."""
+
+AGAIN: Final = 1_000_000
+"""Added to the epoch each time that a row is repeated within it, so that it looks different."""
 
 
 class TrainingFaces(Dataset[tuple[Tensor, int]]):
@@ -83,8 +88,13 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Item]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
+        shown: Counter[int] = Counter()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, int(row)) for row in order[start : start + self.batch_size]]
+            batch = []
+            for row in order[start : start + self.batch_size].tolist():
+                batch.append((self.epoch + AGAIN * shown[row], row))
+                shown[row] += 1
+            yield batch
 
 
 def make_loader(
