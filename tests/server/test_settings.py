@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from facewise.cli.serve import serve
 from facewise.errors import OptionError
 from facewise.server.app import make_analyzer
+from facewise.server.inference import Inference
 from facewise.server.run import place_of, run
 from facewise.settings import Settings, is_loopback, load_settings
 
@@ -233,6 +234,11 @@ def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEWISE_PROVIDERS", "FancyProvider, CPUExecutionProvider")
     with pytest.raises(OptionError, match="no FancyProvider; it has"):
         make_analyzer(load_settings())
+
+
+def test_limits_on_photos_do_not_stop_the_start() -> None:
+    settings = Settings(threads=1, max_bytes=1_000, max_pixels=1_000)
+    Inference(make_analyzer(settings), settings).warm_up()
 
 
 def test_the_command_lists_every_setting(

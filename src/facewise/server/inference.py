@@ -238,10 +238,10 @@ class Inference:
         """Run everything once, so that the first photo is not slower."""
         import numpy as np
 
-        size = self._analyzer.spec.size_px
-        blank = np.full((256, 256, 3), 127, np.uint8)
+        # A Photo, because the limits on what is decoded may be below its size.
+        blank = Photo(np.full((256, 256, 3), 127, np.uint8))
         self._analyzer.analyze(blank)
-        self._analyzer.analyze_crops([blank[:size, :size]])
+        self._analyzer.analyze_crops([blank])
 
 
 def _stuck() -> ProblemError:
