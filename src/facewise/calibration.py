@@ -273,7 +273,7 @@ class Calibration:
             if reason is None and name == "age" and interval_years is not None:
                 width = interval_years[1] - interval_years[0]
                 if width > gate.get("max_interval_years", np.inf):
-                    reason = f"{UNSURE} (its interval spans {width} years)"
+                    reason = f"{UNSURE} (its {GATE_COVERAGE:.0%} interval spans {width} years)"
             elif reason is None and top_probability[name] < gate.get("min_probability", 0.0):
                 reason = f"{UNSURE} (no answer is above {top_probability[name]:.0%})"
             if reason is not None:

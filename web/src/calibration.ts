@@ -145,7 +145,7 @@ export class Calibration {
       if (reason === null && name === "age" && interval) {
         const width = interval[1] - interval[0];
         if (width > (gate.max_interval_years ?? Infinity)) {
-          reason = `${this.unsure} (its interval spans ${width} years)`;
+          reason = `${this.unsure} (its 90% interval spans ${width} years)`;
         }
       } else if (reason === null && top[name] < (gate.min_probability ?? 0)) {
         const percent = (top[name] * 100).toFixed(0);

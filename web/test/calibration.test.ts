@@ -84,7 +84,7 @@ describe("calibration", () => {
       age: "the face is turned too far to the side (yaw_degrees 50, at most 40 is accepted)",
     });
     expect(calibration.abstentions(measures({}), [10, 41], { gender: 0.6 })).toEqual({
-      age: "unsure (its interval spans 31 years)",
+      age: "unsure (its 90% interval spans 31 years)",
     });
   });
 
