@@ -9,6 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -409,15 +410,18 @@ def _resize(rgb: ImageArray, size_px: int) -> ImageArray:
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(model: str, threads: int | None, providers: tuple[PlainProvider, ...]) -> Analyzer:
-    return Analyzer(model, threads=threads, providers=providers)
+def _kept(
+    spec: Path, contents: bytes, threads: int | None, providers: tuple[PlainProvider, ...]
+) -> Analyzer:
+    """The analyzer for a spec's file while it has these contents."""
+    return Analyzer(spec, threads=threads, providers=providers)
 
 
 def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Prediction, ...]:
     """Analyse one photo with cached networks.
 
     Networks are cached for the last four combinations of model, threads and providers; changing
-    other options costs nothing.
+    other options costs nothing. A spec whose file has changed is another model.
 
     Args:
         photo: path, bytes, file object, uint8 array, PIL image or Photo.
@@ -433,13 +437,10 @@ def analyze(photo: PhotoSource, **options: Unpack[AnalyzeOptions]) -> tuple[Pred
     check_options("analyze()", options, AnalyzeOptions.__annotations__)
     given: dict[str, Any] = {**options}
     color_order = given.pop("color_order", "rgb")
-    model, threads = given.pop("model", "default"), given.pop("threads", None)
-    if isinstance(model, os.PathLike):
-        model = os.fspath(model)
-    elif not isinstance(model, str):
-        load_spec(model)  # raises a clear error: a list, for one, cannot be a cache key
+    spec, threads = load_spec(given.pop("model", "default")).path, given.pop("threads", None)
     kept = _kept(
-        model,
+        spec,
+        spec.read_bytes(),
         None if threads is None else check_count("threads", threads),
         plain_providers(given.pop("providers", None)),
     )

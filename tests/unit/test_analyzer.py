@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -302,6 +304,27 @@ def test_networks_are_opened_once_whatever_the_options(pictures: Path) -> None:
     (same,) = facewise.analyze(photo, threads=1, providers=[cpu])
     assert_same(person, dataclasses.replace(same, age_interval_years=person.age_interval_years))
     assert kept.cache_info().maxsize is not None
+
+
+def test_a_spec_that_was_written_anew_is_read_again(pictures: Path, tmp_path: Path) -> None:
+    """As after calibrating a model again in the same notebook."""
+    spec = facewise.Analyzer(threads=1).spec
+    path = tmp_path / spec.path.name
+    shutil.copy(spec.weights_path, tmp_path)
+    shutil.copy(spec.path, path)
+    photo = facewise.load_photo(pictures / "astronaut.jpg")
+    (before,) = facewise.analyze(photo, threads=1, model=path)
+    kept = facewise.analyzer._kept.cache_info().misses
+    facewise.analyze(photo, threads=1, model=str(path))
+    assert facewise.analyzer._kept.cache_info().misses == kept
+
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["calibration"]["temperatures"]["gender"] = 5.0
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    (after,) = facewise.analyze(photo, threads=1, model=path)
+    assert before.gender is not None
+    assert after.gender is not None
+    assert after.gender["female"] < before.gender["female"] - 0.1
 
 
 def test_bad_options_are_told_before_networks_are_opened(pictures: Path) -> None:
