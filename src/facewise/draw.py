@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -58,7 +58,7 @@ def describe(prediction: Face | Prediction) -> str:
 
 def draw_predictions(
     photo: PhotoSource,
-    predictions: Sequence[Face | Prediction],
+    predictions: Iterable[Face | Prediction],
     *,
     color_order: ColorOrder = "rgb",
 ) -> PillowImage:
@@ -84,6 +84,7 @@ def draw_predictions(
 
     if isinstance(predictions, (Face, Prediction)):
         raise OptionError(f"predictions must be a list, not one {type(predictions).__name__}")
+    predictions = tuple(predictions)
 
     picture = Image.fromarray(load_photo(photo, color_order=color_order).rgb)
     canvas = ImageDraw.Draw(picture)

@@ -215,6 +215,13 @@ def test_whatever_is_a_picture_is_drawn_on(pictures: Path) -> None:
         assert (np.asarray(other) == drawn).all()
 
 
+def test_faces_may_come_from_a_generator() -> None:
+    faces = [prediction(30, 30, 90, 90), prediction(120, 120, 190, 190)]
+    from_list = draw_predictions(white(240, 240), faces)
+    from_generator = draw_predictions(white(240, 240), (face for face in faces))
+    assert (np.asarray(from_generator) == np.asarray(from_list)).all()
+
+
 def test_a_face_is_drawn_with_its_number() -> None:
     person = prediction(30, 30, 90, 90)
     assert describe(person.face) == ""
