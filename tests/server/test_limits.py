@@ -570,11 +570,12 @@ async def test_what_a_shutdown_cuts_off_is_told_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One line in the log, and no traceback, since nothing is wrong."""
-    async with serve(shutdown_timeout_seconds=0) as running:
+    site = "https://a.example"
+    async with serve(shutdown_timeout_seconds=0, cors_origins=(site,)) as running:
         inference = running.state.inference
         let_go = await hold_all_threads(running) if doing == "waiting" else None
         begun = hold_detection(monkeypatch)
-        async with await post_head(running.port, len(portrait)) as stream:
+        async with await post_head(running.port, len(portrait), f"Origin: {site}") as stream:
             await stream.send(portrait[:-1] if doing == "uploading" else portrait)
             held = {
                 "uploading": lambda: running.state.uploads.held_bytes == len(portrait) - 1,
@@ -584,9 +585,10 @@ async def test_what_a_shutdown_cuts_off_is_told_so(
             await until(held[doing])
             running.server.should_exit = True
             with anyio.fail_after(10):
-                status, _, body = await read_answer(stream)
+                status, headers, body = await read_answer(stream)
         assert (status, body["code"]) == (503, "busy")
         assert body["detail"].startswith("The server is busy: it shuts down.")
+        assert headers["access-control-allow-origin"] == site, "or its page cannot read it"
         if let_go:
             let_go()
         await until(lambda: inference.running == inference.waiting == 0)

@@ -235,11 +235,13 @@ async def test_a_crash_is_a_problem_and_its_log_quotes_nothing(
 ) -> None:
     """Break the app from outside: without its registry the metrics route raises."""
     caplog.set_level("INFO", logger="facewise.server")
-    async with serve() as running:
+    site = "https://a.example"
+    async with serve(cors_origins=(site,)) as running:
         object.__setattr__(running.state, "metrics", None)
-        answer = await running.client.get("/metrics")
+        answer = await running.client.get("/metrics", headers={"Origin": site})
         detail = check(answer, 500, "internal_error")
         assert "request_id" in detail
+    assert answer.headers["access-control-allow-origin"] == site, "or its page cannot read it"
     assert "AttributeError" in caplog.text
     assert answer.headers["x-request-id"] in caplog.text
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import mimetypes
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from facewise._version import __version__
 from facewise.analyzer import Analyzer
@@ -117,21 +118,16 @@ def create_app(settings: Settings, analyzer: Analyzer) -> FastAPI:
     app.add_exception_handler(ClientDisconnect, _gone)
     openapi.install(app, state, schemas.build(inference.attributes))
     state.metrics.instrument(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            _Cors,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
-        )
+    cors = partial(_Cors, origins=settings.cors_origins) if settings.cors_origins else None
+    if cors:
+        app.add_middleware(cors)
     if settings.is_private:
         app.add_middleware(Private, origins=settings.cors_origins)
     # Added last, to be outermost: its request id and headers are on every response.
     app.add_middleware(
         Envelope,
         on_problem=state.metrics.count_problem,
-        allow_cross_origin=bool(settings.cors_origins),
+        cors=cors,
         root_path=settings.root_path,
     )
     return app
@@ -155,6 +151,15 @@ def _what_runs(state: State) -> str:
 
 class _Cors(CORSMiddleware):
     """CORS where a refused preflight is not an error: browsers see that nothing is allowed."""
+
+    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
 
     def preflight_response(self, request_headers: Headers) -> Response:
         answer = super().preflight_response(request_headers)

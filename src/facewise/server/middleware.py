@@ -81,7 +81,8 @@ class Envelope:
     Args:
         app: the wrapped app.
         on_problem: called with the code of each problem answered, except to a probe.
-        allow_cross_origin: whether other origins may embed responses (CORS is on).
+        cors: adds the headers by which other origins may read a response; None if none may. Those
+            of ``app`` have them already.
         root_path: prefix of the app behind a proxy, whether or not the proxy strips it from paths.
     """
 
@@ -90,14 +91,15 @@ class Envelope:
         app: ASGIApp,
         *,
         on_problem: Callable[[str], None],
-        allow_cross_origin: bool = False,
+        cors: Callable[[ASGIApp], ASGIApp] | None = None,
         root_path: str = "",
     ) -> None:
         self.app = app
         self.on_problem = on_problem
         self.root_path = root_path
+        self.cors = cors or (lambda app: app)
         self.headers = dict(HEADERS)
-        if not allow_cross_origin:
+        if cors is None:
             self.headers["Cross-Origin-Resource-Policy"] = "same-origin"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,13 +133,15 @@ class Envelope:
             trace = "".join(traceback.format_tb(error.__traceback__))
             logger.error("id=%s crashed: %s\n%s", exchange.request_id, type(error).__name__, trace)
             if not exchange.started:
-                await internal_error(scope)(scope, exchange.receive, exchange.send)
+                answer = self.cors(internal_error(scope))
+                await answer(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             # uvicorn's last resort at shutdown, where it would log a traceback per request.
             logger.warning("id=%s given up: the server shuts down", exchange.request_id)
             if not exchange.started:
                 exchange.waits = False
-                await render(busy("it shuts down"), scope)(scope, exchange.receive, exchange.send)
+                answer = self.cors(render(busy("it shuts down"), scope))
+                await answer(scope, exchange.receive, exchange.send)
         finally:
             exchange.log()
 
