@@ -170,6 +170,8 @@ async def test_models_cards_and_pages(serve: Serve, analyzer: Analyzer) -> None:
             "/v1/models/default/card", headers={"Accept": "text/html,*/*"}
         )
         wrong = await running.client.get(f"/v1/models/{name}@0.0.0-none/card")
+        small = await running.client.get("/v1/models/small/card")
+        full = await running.client.get("/v1/models/facewise-small/card")
         docs = await running.client.get("/docs")
         index = await running.client.get("/")
         head = await running.client.head("/")
@@ -178,6 +180,8 @@ async def test_models_cards_and_pages(serve: Serve, analyzer: Analyzer) -> None:
     assert about["live_attributes"] == ["age", "gender"]
     assert card.headers["content-type"].startswith("text/markdown")
     assert card.text == pinned.text
+    assert small.status_code == 200
+    assert small.text == full.text != card.text
     assert page.headers["content-type"].startswith("text/html")
     assert "<h1>" in page.text
     assert wrong.status_code == 404

@@ -73,11 +73,15 @@ async def models(state: Shared) -> Any:
     tags=["models"],
 )
 async def model_card(name: str, request: Request, state: Shared) -> Response:
-    """Intended use, data, licence and the figures per group."""
+    """Intended use, data, licence and the figures per group.
+
+    `default` is the model that answers here; facewise's own may be named without `facewise-`, as in
+    `small`.
+    """
     wanted, _, version = name.partition("@")
     wanted = state.spec.name if wanted == "default" else wanted
     for spec in _specs(state):
-        if spec.name == wanted and version in ("", spec.version):
+        if spec.name in (wanted, f"facewise-{wanted}") and version in ("", spec.version):
             if "text/html" in request.headers.get("accept", ""):
                 return _kept(request, card_page(spec), "text/html")
             return _kept(request, card_markdown(spec), "text/markdown")
