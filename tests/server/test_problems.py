@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import httpx
@@ -127,6 +128,24 @@ async def test_bodies_of_another_type_are_told_how_to_be_sent(
             assert ("but as the bytes of its file" in detail) is (kind == "application/json")
             assert all(words in detail for words in advice)
             assert answer.headers["accept"] == taken
+
+
+@pytest.mark.parametrize("url", ["/v1/analyze", "/v1/analyze/batch"])
+async def test_compressed_bodies_are_told_so(url: str, serve: Serve, portrait: bytes) -> None:
+    """Instead of being no picture, or no form."""
+    async with serve() as running:
+        form = running.client.build_request("POST", url, files={"file": portrait})
+        for kind, body in (
+            ("image/jpeg", portrait),
+            (form.headers["Content-Type"], form.read()),
+        ):
+            headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
+            answer = await running.client.post(url, content=gzip.compress(body), headers=headers)
+            assert "send it as it is" in check(answer, 415, "unsupported_media_type")
+            assert answer.headers["accept-encoding"] == "identity"
+        plain = {"Content-Encoding": "Identity"}
+        answer = await running.client.post(url, files={"file": portrait}, headers=plain)
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

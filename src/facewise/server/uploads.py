@@ -132,6 +132,7 @@ class Uploads:
         Raises:
             ProblemError: 400, 413, 415, 422 or 503.
         """
+        _check_coding(request)
         kind = _media_type(request)
         limit = self._settings.max_bytes
         refusal = too_large(limit)
@@ -160,6 +161,7 @@ class Uploads:
         Raises:
             ProblemError: 400, 413, 415, 422 or 503.
         """
+        _check_coding(request)
         settings = self._settings
         kind = _media_type(request)
         if kind != "multipart/form-data":
@@ -234,6 +236,22 @@ def busy(why: str) -> ProblemError:
         f"The server is busy: {why}. Try again in a second or two.",
         {"Retry-After": "2"},
     )
+
+
+def _check_coding(request: Request) -> None:
+    """Refuse compressed bodies, which would be taken for broken ones (RFC 9110, 8.4).
+
+    Raises:
+        ProblemError: 415.
+    """
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise ProblemError(
+            415,
+            "unsupported_media_type",
+            "The body is compressed (it has a Content-Encoding): send it as it is.",
+            {"Accept-Encoding": "identity"},
+        )
 
 
 def _media_type(request: Request) -> str:
