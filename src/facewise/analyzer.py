@@ -103,7 +103,8 @@ class Analyzer:
     Attributes:
         spec: of the model.
         detector: the ``MTCNN`` that finds its faces; ``detector.find_landmarks`` turns another
-            detector's boxes into faces.
+            detector's boxes into faces. It has the default limits: if others were given, pass it
+            what ``load`` returns.
         attributes: those reported.
         coverage: of intervals and label sets.
 
