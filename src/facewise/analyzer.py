@@ -313,9 +313,9 @@ class Analyzer:
         too, so pass only those in which it finds nothing. ``bbox`` is the whole picture; the
         landmarks are the template's.
 
-        What only the photo shows is lost, and so are the abstention gates that depend on it: the
-        face's size in the photo, its yaw, and the detection score. If you have the photo,
-        ``analyze_faces`` keeps them all.
+        What only the photo shows is lost, and so are the abstention gates that depend on it: yaw,
+        the detection score, and the face's size in the photo, instead of which the crop's own
+        counts. If you have the photo, ``analyze_faces`` keeps them all.
 
         Args:
             crops: pictures, in any form that ``analyze`` accepts.

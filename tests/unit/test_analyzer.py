@@ -167,6 +167,10 @@ def test_crops(analyzer: Analyzer, pictures: Path) -> None:
     assert len(predictions) == 3
     np.testing.assert_array_equal(predictions[0].face.bbox, [0, 0, 192, 192])
     assert analyzer.analyze_crops([]) == []
+    # From 27 pixels on, as the manual says, a crop is not too small.
+    small = [faces[0].resize((side, side)) for side in (26, 27)]
+    reasons = [person.abstained.get("gender", "") for person in analyzer.analyze_crops(small)]
+    assert [reason.startswith("the face is too small") for reason in reasons] == [True, False]
 
 
 def test_an_analyzer_says_what_it_answers() -> None:
