@@ -67,6 +67,8 @@ def problems() -> list[str]:
     docker_docs = (ROOT / "docs/deploy-docker.md").read_text()
     settings = (ROOT / "src/facewise/settings.py").read_text()
     titles = (ROOT / "src/facewise/server/problems.py").read_text()
+    middleware = (ROOT / "src/facewise/server/middleware.py").read_text()
+    request_id = middleware.partition('_REQUEST_ID: Final = re.compile(r"')[2].partition('"')[0]
     refusals = [
         (int(status), json.loads(body))
         for status, body in re.findall(r"return (\d+) '(.+)';", nginx)
@@ -132,6 +134,12 @@ def problems() -> list[str]:
         and all(
             body["status"] == status and f'"{body["code"]}": "{body["title"]}"' in titles
             for status, body in refusals
+        ),
+        "nginx takes a client's X-Request-ID where the app does, and its refusals repeat it": (
+            f'"~^{request_id}$" $http_x_request_id;' in nginx
+            and "proxy_set_header X-Request-ID $id;" in nginx
+            and nginx.count("add_header X-Request-ID $id always;") == len(refusals)
+            and all(body["request_id"] == "$id" for _, body in refusals)
         ),
         "nginx's processes count a worker's requests together": bool(
             re.search(r"upstream workers \{[^}]*\bzone workers \d+k;[^}]*least_conn;", nginx)
