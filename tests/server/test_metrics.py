@@ -39,6 +39,16 @@ async def test_metrics_tell_problems_apart(serve: Serve) -> None:
     }
 
 
+async def test_photos_are_counted_alike_alone_and_in_a_batch(serve: Serve, portrait: bytes) -> None:
+    async with serve(max_bytes=len(portrait) - 1) as running:
+        for url in ("/v1/analyze", "/v1/analyze/batch"):
+            for data in (portrait, b"no picture", b""):
+                await running.client.post(url, files={"file": data})
+        text = (await running.client.get("/metrics")).text
+    counts = dict(re.findall(r'^facewise_photos_total\{outcome="(\w+)"\} (\S+)$', text, re.M))
+    assert counts == {"image_too_large": "2.0", "not_an_image": "2.0", "image_empty": "2.0"}
+
+
 async def test_metrics_say_what_runs_and_its_limits(serve: Serve) -> None:
     async with serve(queue=5, threads=3, uploads=9, upload_memory_bytes=99_000_000) as running:
         text = (await running.client.get("/metrics")).text

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -112,13 +112,12 @@ async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
     list.
     """
     async with _admitted(request, state) as (place, _):
-        data = await state.uploads.one(request, place)
-        result, times = await _while_connected(
-            request,
-            lambda: _count(
-                state, state.inference.analyze(data, chosen.attributes, chosen.coverage)
-            ),
-        )
+        with _counted(state):
+            data = await state.uploads.one(request, place)
+            result, times = await _while_connected(
+                request,
+                lambda: state.inference.analyze(data, chosen.attributes, chosen.coverage),
+            )
     state.metrics.count(faces=len(result.predictions), timings_ms=times)
     return JSONResponse(analysis(state, chosen, request_id_of(request.scope), times, result))
 
@@ -223,15 +222,17 @@ def _error(problem: ProblemError) -> dict[str, str]:
     return {"code": problem.code, "title": TITLES[problem.code], "detail": problem.detail}
 
 
-async def _count(state: State, work: Awaitable[T]) -> T:
-    """Count a photo by its outcome."""
+@contextmanager
+def _counted(state: State) -> Iterator[None]:
+    """Count a photo by its outcome; requests without a readable body or room for it hold none."""
     try:
-        value = await work
-    except ImageError as error:
-        state.metrics.photos.labels(error.code).inc()
+        yield
+    except (ImageError, ProblemError) as error:
+        # A photo with too many bytes is refused before it is a picture.
+        if isinstance(error, ImageError) or error.code == "image_too_large":
+            state.metrics.photos.labels(error.code).inc()
         raise
     state.metrics.photos.labels("ok").inc()
-    return value
 
 
 async def _while_connected(request: Request, work: Callable[[], Awaitable[T]]) -> T:
