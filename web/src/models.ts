@@ -109,18 +109,19 @@ export async function openNetwork(data: Uint8Array): Promise<Network> {
   };
 }
 
-/** Use a network until it fails, as a graphics processor may at any time, and another from then on. */
+/**
+ * Use a network until it fails, as a graphics processor may at any time, or its answers are not numbers;
+ * use another from then on.
+ */
 export function fallingBack(first: Network, open: () => Promise<Network>): Network {
   let broken = false;
   let other: Promise<Network> | null = null;
   return {
     async run(input, dims) {
       if (!broken) {
-        try {
-          return await first.run(input, dims);
-        } catch {
-          broken = true;
-        }
+        const outputs = await first.run(input, dims).catch(() => null);
+        if (outputs && Object.values(outputs).every(({ data }) => data.every(Number.isFinite))) return outputs;
+        broken = true;
       }
       // Opening fetches a large file: a failure, say offline, is not kept, so that it can be retried.
       other ??= open().catch((error: unknown) => {

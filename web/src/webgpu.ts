@@ -193,7 +193,7 @@ async function findDevice(any: boolean): Promise<GPUDevice | null> {
  * Open the network on the graphics processor.
  *
  * @param any accept a software adapter too.
- * @returns null if there is no adapter, or if the shaders answer a known picture wrongly.
+ * @returns null if there is no adapter, if it fails, or if the shaders answer a known picture wrongly.
  */
 export async function openOnGpu(
   plan: GpuPlan,
@@ -201,18 +201,19 @@ export async function openOnGpu(
   size: number,
   any: boolean,
 ): Promise<Network | null> {
-  const device = await findDevice(any);
-  if (!device) return null;
+  let device: GPUDevice | null = null;
   try {
+    device = await findDevice(any);
+    if (!device) return null;
     const network = await build(device, plan, data, size);
     const { ages, vector } = await network.run(checkImage(size), [1, size, size, 3]);
     const isNear = (found: Float32Array, expected: number[]): boolean =>
       expected.every((p, i) => Math.abs(p - found[i]) < TOLERANCE);
     if (isNear(ages.data, plan.check.ages) && isNear(vector.data, plan.check.vector)) return network;
   } catch {
-    // Whatever the driver refused, WebAssembly can do it.
+    // Whatever the browser or the driver refused, WebAssembly can do it.
   }
-  device.destroy();
+  device?.destroy();
   return null;
 }
 

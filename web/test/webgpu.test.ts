@@ -1,9 +1,9 @@
 // Tests that need no graphics processor; the shaders run in tests/browser/test_webgpu.py.
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { fallingBack } from "../src/models.ts";
 import type { Network } from "../src/models.ts";
-import type { GpuLayer } from "../src/spec.ts";
-import { arrange, halfToFloat, readTensor, softmax } from "../src/webgpu.ts";
+import type { GpuLayer, GpuPlan } from "../src/spec.ts";
+import { arrange, halfToFloat, openOnGpu, readTensor, softmax } from "../src/webgpu.ts";
 
 it("half floats read as what they are", () => {
   const pairs = [[0x3c00, 1], [0xc000, -2], [0x3555, 0.333251953125], [0x0001, 2 ** -24], [0x7bff, 65504], [0x8000, -0]];
@@ -31,6 +31,20 @@ it("weights turn to pixels, inputs, outputs, in fours", () => {
 
 it("softmax is sure of nothing too large", () => {
   expect(Array.from(softmax(Float32Array.from([1000, 1000])))).toEqual([0.5, 0.5]);
+});
+
+const reject = async () => { throw new DOMException("the driver failed", "OperationError"); };
+
+it.each([
+  ["no WebGPU", undefined],
+  ["no adapter", { requestAdapter: async () => null }],
+  ["an adapter that cannot be asked for", { requestAdapter: reject }],
+  ["an adapter without a device", { requestAdapter: async () => ({ info: {}, requestDevice: reject }) }],
+  ["an adapter that says nothing of itself", { requestAdapter: async () => ({ requestDevice: reject }) }],
+])("%s leaves the network to WebAssembly", async (_, gpu) => {
+  vi.stubGlobal("navigator", { gpu });
+  expect(await openOnGpu({} as GpuPlan, new Uint8Array(), 192, false)).toBeNull();
+  vi.unstubAllGlobals();
 });
 
 const answer = (value: number): Network => ({ run: async () => ({ ages: { data: Float32Array.of(value), dims: [1] } }) });
@@ -66,4 +80,9 @@ it("what cannot be opened in its place is opened anew at the next try", async ()
   online = true;
   for (let i = 0; i < 2; i++) expect((await run()).ages.data[0]).toBe(2);
   expect([asked, opened]).toEqual([2, 3]);
+});
+
+it("a network whose answers are not numbers is replaced, too", async () => {
+  const network = fallingBack(answer(NaN), async () => answer(2));
+  expect((await network.run(new Uint8Array(3), [1])).ages.data[0]).toBe(2);
 });
