@@ -924,6 +924,30 @@ def test_the_camera_is_forbidden(open_page: Open) -> None:
     page.wait_for_selector("#camera", state="hidden")
 
 
+def test_a_camera_that_is_unplugged_says_so(open_page: Open) -> None:
+    """The answer to the last frame, which comes afterwards, hides nothing."""
+    page = open_page()
+    held: list[Any] = []
+    page.route("**/v1/analyze*", lambda route: held.append(route))
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    with page.expect_request("**/v1/analyze*"):
+        page.click("#go-live")
+    page.evaluate(
+        """() => {
+            const [track] = document.querySelector("#video").srcObject.getVideoTracks();
+            track.dispatchEvent(new Event("ended"));
+        }"""
+    )
+    said = page.get_by_text("The camera was disconnected")
+    said.wait_for()
+    with page.expect_event("requestfinished"):
+        held[0].fulfill(json={"faces": [], "width_px": 640, "height_px": 480})
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert said.is_visible()
+    assert page.locator("#shoot").is_disabled()
+
+
 def test_live_frames_ask_for_no_ethnicity(open_page: Open) -> None:
     page = open_page()
     page.click("#camera-open")
@@ -1260,6 +1284,56 @@ def test_a_key_is_refused_and_accepted_for_all_to_know(
     assert page.evaluate("document.activeElement.id") == "browse"
     assert page.locator("#key-form").is_hidden()
     assert key.get_attribute("aria-invalid") is None
+    page.close()
+
+
+def test_a_key_that_is_good_no_longer(start_server: Callable[..., Any], chromium: Any) -> None:
+    """What was answered can still be read, and all photos are analysed with the new key."""
+    own = start_server(api_key="first horse,second horse")
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(own.url)
+    key, marks = page.locator("#key"), page.locator("#strip .mark")
+    key.fill("first horse")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-ready]")
+    page.set_input_files("#files", EXAMPLES / "portrait.jpg")
+    page.wait_for_selector(".card")
+    held: list[Any] = []
+
+    def withdrawn(route: Any, request: Any) -> None:
+        headers = dict(request.headers)
+        if headers["authorization"] == "Bearer first horse":
+            del headers["authorization"]
+        if request.method == "POST":
+            held.append(lambda: route.continue_(headers=headers))
+            if len(held) == 2:
+                return
+            held[-1]()
+        else:
+            route.continue_(headers=headers)
+
+    page.route("**/v1/**", withdrawn)
+    page.set_input_files("#files", [EXAMPLES / "cat.jpg"] * 3)
+    expect(marks).to_have_text(["1", "!", "…", "…"])
+    key.fill("wrong horse")
+    page.keyboard.press("Enter")
+    page.locator("#key-form").get_by_text("does not know this key").wait_for()
+    held[1]()
+    expect(marks).to_have_text(["1", "!", "!", "!"])
+    page.set_input_files("#files", EXAMPLES / "cat.jpg")
+    expect(marks).to_have_text(["1", "!", "!", "!", "!"])
+    page.locator("#strip button").first.click()
+    page.wait_for_selector(".card")
+    key.fill("second horse")
+    page.keyboard.press("Enter")
+    expect(marks).to_have_text(["1", "0", "0", "0", "0"])
+    assert page.locator("#key-form").is_hidden()
+    page.click("#clear")
+    assert page.inner_text("#live") == "All photos removed."
+    assert complaints == []
     page.close()
 
 

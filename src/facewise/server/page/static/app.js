@@ -286,7 +286,6 @@ function wire() {
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     engine.setKey($("key").value);
-    about = null;
     start();
   });
 }

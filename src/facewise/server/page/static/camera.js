@@ -158,8 +158,8 @@ export function setUpCamera({ current, onPicture }) {
         // Another tab changed it: this frame is not sent, and the dialog is closing.
         if (current().engine !== engine) return;
         const answer = await engine.analyze(picture, options);
-        $("camera-error").hidden = true;
         if (!live || mine !== run) return;
+        $("camera-error").hidden = true;
         show(answer, tracks.update(answer.faces));
         answered = performance.now();
         pace.answered();
