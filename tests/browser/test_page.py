@@ -566,6 +566,20 @@ def test_a_25_mb_file(open_page: Open, tmp_path: Path) -> None:
     shoot(page, "too-large")
 
 
+def test_a_file_that_is_just_too_large(open_page: Open) -> None:
+    """The limit is not said to be its size."""
+    page = open_page()
+    page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(20_000_001)], "photo.jpg"));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer}));
+        }"""
+    )
+    said = page.locator("#message", has_text="It has a little more than 20 MB; at most 20 MB are")
+    said.wait_for()
+
+
 def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
     page = open_page()
     page.evaluate(

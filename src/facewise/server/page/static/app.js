@@ -99,9 +99,10 @@ async function add(files) {
 function refuse(photo) {
   const most = about.limits.max_bytes;
   if (photo.file.size <= most) return null;
+  const [size, limit] = [photo.file.size, most].map(megabytes);
   return {
     code: "image_too_large", title: "The picture is too large", isFinal: true,
-    detail: `It has ${megabytes(photo.file.size)}; at most ${megabytes(most)} are read here. Save it smaller: 2,000 pixels on the longer side are plenty.`,
+    detail: `It has ${size === limit ? "a little more than " : ""}${size}; at most ${limit} are read here. Save it smaller: 2,000 pixels on the longer side are plenty.`,
   };
 }
 
