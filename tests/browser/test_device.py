@@ -431,28 +431,55 @@ def test_no_photo_is_sent_while_the_models_come(
     context.close()
 
 
-def test_a_refusal_that_comes_late_asks_for_no_key(
+def test_a_photo_that_is_being_sent_is_sent_no_further(
     chromium: Any, build: Build, start_server: Callable[..., Any]
 ) -> None:
-    """The key was withdrawn, and the box ticked before the server said so."""
+    """It is analysed here instead, as the box promises."""
     server = start_server(device_folder=build.device)
     context = chromium.new_context()
     page = context.new_page()
     page.set_default_timeout(120_000)
-    held: list[Any] = []
-    page.route("**/v1/analyze?*", lambda route: held.append(route))
+    page.route("**/v1/analyze?*", lambda route: None)  # still under way
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
     with page.expect_request("**/v1/analyze?*"):
         page.set_input_files("#files", PORTRAIT)
-    page.check("#on-device")
-    page.locator("#privacy", has_text="not sent anywhere").wait_for()
-    problem = {"code": "unauthorized", "title": "An API key is needed", "detail": "Ask for one."}
-    held[0].fulfill(status=401, json=problem)
-    page.get_by_role("heading", name="An API key is needed").wait_for()
-    assert page.locator("#key-form").is_hidden()
-    page.locator("#message").get_by_role("button", name="Try again").click()
+    with page.expect_event("requestfailed") as failed:
+        page.check("#on-device")
+    assert "/v1/analyze?" in failed.value.url
     page.wait_for_selector(".card")
+    assert "not sent anywhere" in page.inner_text("#privacy")
+    context.close()
+
+
+def test_what_one_engine_cannot_read_the_other_may(
+    chromium: Any, build: Build, start_server: Callable[..., Any]
+) -> None:
+    """A TIFF only the server reads, and a large file only the device, if the server is strict."""
+    out = io.BytesIO()
+    Image.open(PORTRAIT).convert("RGB").save(out, "TIFF", compression="tiff_lzw")
+    tiff = {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": out.getvalue()}
+    large = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": PORTRAIT.read_bytes()}
+    large["buffer"] += bytes(1_000_000)  # bytes after a JPEG's end are not part of it
+    server = start_server(device_folder=build.device, max_bytes=1_000_000)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    again = page.get_by_role("button", name="Try again")
+    page.goto(server.url)
+    page.wait_for_selector("html[data-ready]")
+    page.set_input_files("#files", [large])
+    page.get_by_role("heading", name="The picture is too large").wait_for()
+    assert again.count() == 0
+    page.check("#on-device")
+    again.click()
+    page.wait_for_selector(".card")
+    page.set_input_files("#files", [tiff])
+    page.get_by_role("heading", name="This cannot be read here").wait_for()
+    assert again.count() == 0
+    page.uncheck("#on-device")
+    again.click()
+    expect(page.locator("#strip .mark")).to_have_text(["1", "1"])
     context.close()
 
 

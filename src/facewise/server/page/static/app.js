@@ -130,6 +130,12 @@ async function analyze(photo) {
     });
     if (photo.image) photo.scale = photo.image.naturalWidth / photo.answer.width_px;
   } catch (failure) {
+    if (failure.code === "aborted") {
+      // Unless it was removed, its turn comes again on the other engine.
+      Object.assign(photo, { waiting: true, progress: null });
+      if (photo === state.current) draw();
+      return;
+    }
     const seconds = failure.retryAfterSeconds;
     if (seconds && seconds <= LONGEST_PAUSE_S && photo.pauses < MOST_PAUSES) {
       Object.assign(photo, { waiting: true, progress: null, pauses: photo.pauses + 1, pausedBy: failure.title });
@@ -142,8 +148,7 @@ async function analyze(photo) {
       ? { code: "image_unreadable", title: "This cannot be read", detail: "It is a folder, or the file was moved or changed in the meantime: choose the picture itself again." } : failure;
     photo.error = { title: error.title ?? "Something went wrong", detail: error.detail ?? "Try again.", code: error.code };
     photo.error.isFinal = /^(image_|not_an_image|unsupported_)/.test(error.code ?? "");
-    // The answer may come after the box was ticked: then there is no server to give a key to.
-    if (error.code === "unauthorized" && engine.setKey) askForKey();
+    if (error.code === "unauthorized") askForKey();
   }
 }
 
@@ -381,6 +386,14 @@ const nowhere = {
   },
 };
 
+/** Use another engine, which may read what the last one could not. */
+function goOnWith(module, description) {
+  engine = module;
+  use(description);
+  for (const { error } of state.photos) if (error) error.isFinal = false;
+  if (state.current?.error) draw();
+}
+
 function changeEngine() {
   switching = switchEngine();
 }
@@ -413,12 +426,16 @@ async function switchEngine() {
     const module = await engines.server();
     // Ticked again in the meantime, by another tab.
     if (box.checked) return;
-    engine = module;
-    use(server);
+    goOnWith(module, server);
     announce("Photos are sent to the server again.");
     return;
   }
   engine = nowhere;
+  // A photo that is being sent is one, too.
+  for (const photo of state.photos) {
+    photo.stop.abort();
+    photo.stop = new AbortController();
+  }
   $("privacy").textContent = "No photo is sent.";
   // Only the server needs a key.
   $("key-form").hidden = true;
@@ -426,8 +443,7 @@ async function switchEngine() {
   box.disabled = $("camera-open").disabled = true;
   try {
     const device = await engines.device();
-    use(await device.describe({ onProgress: renderLoading, within: server }));
-    engine = device;
+    goOnWith(device, await device.describe({ onProgress: renderLoading, within: server }));
     announce("Photos stay on this device from now on.");
     const kept = state.photos.filter((photo) => ["kept_back", "unauthorized"].includes(photo.error?.code));
     if (kept.length) retry(kept);
