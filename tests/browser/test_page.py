@@ -718,6 +718,7 @@ def test_downloads_and_curl(open_page: Open, server: Any, portrait: bytes, tmp_p
     assert row["photo"] == "'" + name, "a spreadsheet must not run a file's name"
     assert float(row["age_years"]) == answer["faces"][0]["age"]["years"]
     assert row["gender"] == answer["faces"][0]["gender"]["label"]
+    assert row["model_sha256"] == answer["model"]["sha256"]
     picture = Image.open(download("#save-picture"))
     assert picture.size == (512, 512)
     assert picture.convert("RGB").tobytes() != Image.open(io.BytesIO(portrait)).tobytes()

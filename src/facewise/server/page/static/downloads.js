@@ -41,6 +41,7 @@ function rowOf(photo, face, index) {
   }
   row.coverage = face.coverage;
   row.model = `${face.model.name}@${face.model.version}`;
+  row.model_sha256 = face.model.sha256;
   return row;
 }
 
