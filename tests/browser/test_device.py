@@ -193,19 +193,42 @@ def test_the_engine_in_ones_own_page(
         page.close()
 
 
-def test_what_the_folder_was_built_without_is_off(visit: Visit) -> None:
+def test_the_engines_options_are_those_of_the_api(visit: Visit) -> None:
+    """What the folder was built without is off; what is wrong is refused, even without a face."""
     page, _ = visit()
-    refused: list[str] = page.evaluate(
+
+    def ask(**options: object) -> list[Any]:
+        found: list[Any] = page.evaluate(
+            """async (options) => {
+                const engine = await import(new URL("static/engine-device.js", document.baseURI));
+                await engine.describe();
+                const canvas = new OffscreenCanvas(64, 64);
+                canvas.getContext("2d");
+                const ask = engine.analyze(await canvas.convertToBlob(), options);
+                return ask.then(
+                    ({attributes, coverage}) => [attributes, coverage],
+                    ({code, detail}) => [code, detail],
+                );
+            }""",
+            options,
+        )
+        return found
+
+    one = "attributes can be age, gender, not"
+    assert ask(attributes=["age", "ethnicity"]) == ["invalid_option", f"{one} ethnicity."]
+    assert ask(attributes=[]) == ["invalid_option", f"{one} none."]
+    assert ask(coverage=0.85) == ["invalid_option", "coverage can be 0.8, 0.9, 0.95, not 0.85."]
+    assert ask(attributes=["gender", "age", "age"], coverage=0.8) == [["age", "gender"], 0.8]
+    assert ask() == [["age", "gender"], 0.9]
+    has_years: list[bool] = page.evaluate(
         """async () => {
             const engine = await import(new URL("static/engine-device.js", document.baseURI));
-            await engine.describe();
-            const canvas = new OffscreenCanvas(64, 64);
-            canvas.getContext("2d");
-            const ask = engine.analyze(await canvas.convertToBlob(), {attributes: ["ethnicity"]});
-            return ask.then(() => [], (error) => [error.code, error.detail]);
+            const photo = await (await fetch("static/examples/portrait.jpg")).blob();
+            const asked = [{}, {years: true}].map((options) => engine.analyze(photo, options));
+            return (await Promise.all(asked)).map(({faces: [{age}]}) => "probabilities" in age);
         }"""
     )
-    assert refused == ["invalid_option", "attributes can be age, gender, not ethnicity."]
+    assert has_years == [False, True]
 
 
 def test_isolation_gives_threads(visit: Visit) -> None:

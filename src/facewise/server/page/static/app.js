@@ -122,6 +122,7 @@ async function analyze(photo) {
   if (photo === state.current) draw();
   try {
     photo.answer = await engine.analyze(photo.file, {
+      years: true,
       signal: photo.stop.signal,
       onProgress: (part) => {
         photo.progress = part;

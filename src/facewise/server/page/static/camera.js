@@ -148,7 +148,7 @@ export function setUpCamera({ current, onPicture }) {
   async function loop(mine) {
     const { engine, about } = current();
     const tracks = new Tracks(), rate = new Rate(), pace = new Pace(about.frameGapMs);
-    const options = { attributes: about.liveAttributes, coverage: about.coverage, years: false };
+    const options = { attributes: about.liveAttributes, coverage: about.coverage };
     let answered = performance.now();
     while (live && stream && mine === run) {
       const begun = performance.now();

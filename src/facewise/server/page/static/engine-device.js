@@ -61,7 +61,9 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
   }
   const { spec, threads, engine } = answer;
   const attributes = within?.attributes ?? spec.attributes;
-  usual = { attributes, coverage: within?.coverage ?? spec.coverage };
+  const { thresholds } = spec.model.calibration.age_intervals ?? {};
+  // Without a fit, any level goes.
+  usual = { attributes, coverage: within?.coverage ?? spec.coverage, levels: thresholds && Object.keys(thresholds).map(Number) };
   return {
     attributes,
     // This page never sorts people by ethnicity as they walk past a camera.
@@ -80,12 +82,19 @@ export async function describe({ onProgress = () => {}, within = null } = {}) {
   };
 }
 
+/** Refuse an option that has no value, or one that is not possible here. */
+function check(name, values, possible) {
+  const wrong = values.length ? values.filter((value) => !possible.includes(value)) : ["none"];
+  if (wrong.length) throw new EngineError("invalid_option", "That cannot be used here", `${name} can be ${possible.join(", ")}, not ${wrong.join(", ")}.`);
+}
+
 /** Analyse a file or an ImageBitmap, which is used up; describe() must have come first. */
-export async function analyze(source, { attributes = null, signal = null, years = true, coverage = null } = {}) {
+export async function analyze(source, { attributes = null, signal = null, years = false, coverage = null } = {}) {
   // As the server does: whoever built the folder, or runs the server, decides what is shown.
-  const off = (attributes ?? []).filter((name) => !usual.attributes.includes(name));
-  if (off.length) throw new EngineError("invalid_option", "That is off here", `attributes can be ${usual.attributes.join(", ")}, not ${off.join(", ")}.`);
-  const options = { attributes: attributes ?? usual.attributes, coverage: coverage ?? usual.coverage, years };
+  const wanted = attributes ?? usual.attributes;
+  check("attributes", wanted, usual.attributes);
+  if (coverage !== null && usual.levels) check("coverage", [coverage], usual.levels);
+  const options = { attributes: usual.attributes.filter((name) => wanted.includes(name)), coverage: coverage ?? usual.coverage, years };
   // Without colour profiles, as in the worker's decoder.
   const canvas = source instanceof Blob && (await upright(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
   if (canvas) source = await createImageBitmap(canvas);

@@ -87,7 +87,7 @@ export async function describe() {
 
 const LONGEST_STANDSTILL_MS = 180_000;
 
-export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = true, coverage = null } = {}) {
+export function analyze(blob, { attributes = null, onProgress = () => {}, signal = null, years = false, coverage = null } = {}) {
   const url = new URL("v1/analyze", root);
   if (years) url.searchParams.set("years", "true");
   if (attributes) url.searchParams.set("attributes", attributes.join(","));
