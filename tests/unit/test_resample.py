@@ -59,6 +59,15 @@ def test_windows_of_white_are_white_however_many_pixels_they_have(window: tuple[
     assert level == pytest.approx(255, abs=0.01)
 
 
+@pytest.mark.parametrize("side", [2, 4, 6, 8])
+def test_halves_of_blocks_are_rounded_to_even_but_in_blocks_of_four(side: int) -> None:
+    """As OpenCV does, which the page's engine mirrors (web/test/pipeline.test.ts)."""
+    rgb = np.zeros((side, side * 2, 3), np.uint8)
+    rgb[0, 0], rgb[0, side] = side * side // 2, side * side * 3 // 2
+    half = 1 if side == 2 else 0
+    assert block_means(rgb, side)[0, :, 0].tolist() == [half, 2]
+
+
 def test_large_crops_are_of_the_nearest_blocks_and_small_ones_of_the_picture() -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     blocks = AreaSource(block_means(rgb, 3))

@@ -1,16 +1,10 @@
 // Five-point alignment; see align.py.
+import { blockMeans, pixelsOf } from "./resample.ts";
+import type { Pixels } from "./resample.ts";
 import type { Crop, Face, Photo } from "./types.ts";
 
 /** Two rows of three: crop = M[:, :2] @ photo + M[:, 2]. */
 export type Transform = readonly [number, number, number, number, number, number];
-
-/** A picture in a flat array, `channels` bytes per pixel, the first three of them RGB. */
-interface Raster {
-  data: Uint8ClampedArray | Uint8Array;
-  width: number;
-  height: number;
-  channels: number;
-}
 
 /**
  * The similarity transform that best maps landmarks onto a template, in the least-squares sense.
@@ -59,12 +53,15 @@ function invert([a, b, c, d, e, g]: Transform): Transform {
   return [ia, ib, -(ia * c + ib * g), id, ie, -(id * c + ie * g)];
 }
 
-/** Area-averaged resize, each pixel weighted by the share of it that a window covers; RGB out. */
-export function resizeMean(source: Raster, columns: number, rows: number): Raster {
+/** Area-averaged resize, each pixel weighted by the share of it that a window covers. */
+export function resizeMean(source: Pixels, columns: number, rows: number): Pixels {
+  if (source.width % columns === 0 && source.height % rows === 0) {
+    return blockMeans(source, source.width / columns, source.height / rows);
+  }
   const across = weights(source.width, columns);
   const down = weights(source.height, rows);
   const { data, width, channels } = source;
-  const out = new Uint8Array(columns * rows * 3);
+  const out = new Uint8ClampedArray(columns * rows * 3); // rounds
   const line = new Float64Array(width * 3);
   for (let j = 0, at = 0; j < rows; j++) {
     line.fill(0);
@@ -84,10 +81,9 @@ export function resizeMean(source: Raster, columns: number, rows: number): Raste
         g += line[x * 3 + 1] * share;
         b += line[x * 3 + 2] * share;
       }
-      // Slightly above one half, so that sums of shares round as exact sums would.
-      out[at] = Math.floor(r + 0.5 + 1e-9);
-      out[at + 1] = Math.floor(g + 0.5 + 1e-9);
-      out[at + 2] = Math.floor(b + 0.5 + 1e-9);
+      out[at] = r;
+      out[at + 1] = g;
+      out[at + 2] = b;
     }
   }
   return { data: out, width: columns, height: rows, channels: 3 };
@@ -108,7 +104,7 @@ function weights(length: number, count: number) {
 }
 
 /** Bilinear sampling of the crop's pixels from the photo, grey outside of it. */
-function sample(source: Raster, transform: Transform, size: number, border: number): Crop {
+function sample(source: Pixels, transform: Transform, size: number, border: number): Crop {
   const { data, width, height, channels } = source;
   const [a, b, c, d, e, g] = invert(transform).map(Math.fround);
   const out = new Uint8Array(size * size * 3);
@@ -142,11 +138,11 @@ function sample(source: Raster, transform: Transform, size: number, border: numb
 
 /** Shrink the part of the picture that the crop covers by a whole factor, averaging. */
 function shrink(
-  source: Raster,
+  source: Pixels,
   transform: Transform,
   size: number,
   scale: number,
-): [Raster, Transform] {
+): [Pixels, Transform] {
   const factor = Math.trunc(1 / scale);
   const [a, b, c, d, e, g] = invert(transform);
   const corners = [[0, 0], [size, 0], [0, size], [size, size]];
@@ -181,7 +177,7 @@ function shrink(
 
 /** Cut a square crop out of a photo; if it is much smaller than the face, average first. */
 export function warp(photo: Photo, transform: Transform, size: number, border: number): Crop {
-  let source: Raster = { data: photo.rgba, width: photo.width, height: photo.height, channels: 4 };
+  let source = pixelsOf(photo);
   const scale = Math.hypot(transform[0], transform[3]);
   if (scale < 0.5) [source, transform] = shrink(source, transform, size, scale);
   return sample(source, transform, size, border);

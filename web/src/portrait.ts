@@ -1,5 +1,5 @@
 // Portraits, as the last looks define them: one large face near the middle; see portrait.py.
-import { blockMeans, roundHalfEven } from "./resample.ts";
+import { blockMeans, pixelsOf, roundHalfEven } from "./resample.ts";
 import type { MtcnnSpec, PortraitSpec } from "./spec.ts";
 import type { Face, Photo } from "./types.ts";
 
@@ -30,7 +30,7 @@ export function viewOf(spec: MtcnnSpec, portrait: PortraitSpec, photo: Photo): V
   const shortSide = Math.min(photo.width, photo.height);
   const block = Math.max(1, Math.floor(shortSide / spec.bordered_px));
   const border = roundHalfEven(Math.floor(shortSide / block) * portrait.border);
-  const { data, width, height, channels } = blockMeans(photo, block);
+  const { data, width, height, channels } = blockMeans(pixelsOf(photo), block);
   const across = width + 2 * border;
   const rgba = new Uint8ClampedArray(across * (height + 2 * border) * 4).fill(spec.border_value);
   for (let y = 0; y < height; y++) {

@@ -10,7 +10,7 @@ export interface Options {
   border: number;
 }
 
-/** RGB or RGBA bytes. */
+/** A picture in a flat array, `channels` bytes per pixel, the first three of them RGB. */
 export interface Pixels {
   data: Uint8ClampedArray | Uint8Array;
   width: number;
@@ -36,7 +36,7 @@ export class AreaSource {
     private readonly photo: Photo,
     readonly options: Options = { reduction: 1, detail: 2, border: 127 },
   ) {
-    this.integral = integralImage(blockMeans(photo, options.reduction));
+    this.integral = integralImage(blockMeans(pixelsOf(photo), options.reduction));
   }
 
   get width(): number {
@@ -110,23 +110,24 @@ function cut({ rgba, ...photo }: Photo, part: number[]): { data: Pixels; left: n
 }
 
 /**
- * Means of blocks of `side * side` pixels, dropping the remainder at the right and at the bottom;
- * the picture itself if `side` is 1.
+ * Means of blocks of pixels, dropping the remainder at the right and at the bottom; the picture itself
+ * if blocks are single pixels.
  */
-export function blockMeans({ rgba, ...size }: Photo, side: number): Pixels {
-  const source = { data: rgba, width: size.width, height: size.height, channels: 4 };
-  if (side === 1) return source;
-  const width = Math.floor(source.width / side);
-  const height = Math.floor(source.height / side);
-  const data = new Uint8Array(width * height * 3);
+export function blockMeans(source: Pixels, across: number, down = across): Pixels {
+  if (across === 1 && down === 1) return source;
+  const width = Math.floor(source.width / across);
+  const height = Math.floor(source.height / down);
+  // It rounds halves to even. So does OpenCV, but in blocks of two by two, where it rounds them up.
+  const data = new Uint8ClampedArray(width * height * 3);
   const line = new Uint32Array(width * 3);
-  const half = (side * side) / 2;
+  const share = Math.fround(1 / (across * down));
+  const isHalfUp = across === 2 && down === 2;
   for (let y = 0; y < height; y++) {
     line.fill(0);
-    for (let dy = 0; dy < side; dy++) {
-      let from = (y * side + dy) * source.width * 4;
+    for (let dy = 0; dy < down; dy++) {
+      let from = (y * down + dy) * source.width * source.channels;
       for (let x = 0; x < line.length; x += 3) {
-        for (let dx = 0; dx < side; dx++, from += 4) {
+        for (let dx = 0; dx < across; dx++, from += source.channels) {
           line[x] += source.data[from];
           line[x + 1] += source.data[from + 1];
           line[x + 2] += source.data[from + 2];
@@ -134,10 +135,14 @@ export function blockMeans({ rgba, ...size }: Photo, side: number): Pixels {
       }
     }
     const to = y * width * 3;
-    for (let x = 0; x < line.length; x++) data[to + x] = Math.floor((line[x] + half) / (side * side));
+    for (let x = 0; x < line.length; x++) {
+      data[to + x] = isHalfUp ? (line[x] + 2) >> 2 : Math.fround(line[x] * share);
+    }
   }
   return { data, width, height, channels: 3 };
 }
+
+export const pixelsOf = ({ rgba, width, height }: Photo): Pixels => ({ data: rgba, width, height, channels: 4 });
 
 /** The integral image. Sums of a large photo wrap at 2^31; differences wrap back. */
 function integralImage({ data, width, height, channels }: Pixels): Integral {

@@ -3,7 +3,7 @@ import { resizeMean, similarityTransform, warp } from "../src/align.ts";
 import { nonMaximumSuppression, refine, take, toSquares } from "../src/boxes.ts";
 import { agesToDecades, expectedAge } from "../src/labels.ts";
 import { bands, blockSide, cutSquares, pyramidScales, smallestPx } from "../src/mtcnn.ts";
-import { AreaSource, edges } from "../src/resample.ts";
+import { AreaSource, blockMeans, edges } from "../src/resample.ts";
 import type { MtcnnSpec } from "../src/spec.ts";
 import type { Photo } from "../src/types.ts";
 
@@ -112,6 +112,22 @@ describe("area means", () => {
     expect(Array.from(last)).toEqual([12, 14, 15]);
   });
 });
+
+// As OpenCV does: tests/unit/test_resample.py has the same numbers.
+it.each([[2, 2, 1, 2], [3, 2, 0, 2], [4, 4, 0, 2], [6, 6, 0, 2], [8, 8, 0, 2]])(
+  "halves of blocks of %i x %i are rounded as in Python",
+  (across, down, half, oneAndAHalf) => {
+    const count = across * down;
+    const data = new Uint8Array(count * 2 * 3);
+    // Two blocks side by side, of which the first row holds all that is not black.
+    data.fill(count / 2, 0, 3);
+    data.fill((count * 3) / 2, across * 3, (across + 1) * 3);
+    const source = { data, width: across * 2, height: down, channels: 3 };
+    const expected = [half, half, half, oneAndAHalf, oneAndAHalf, oneAndAHalf];
+    expect(Array.from(blockMeans(source, across, down).data)).toEqual(expected);
+    expect(Array.from(resizeMean(source, 2, 1).data)).toEqual(expected);
+  },
+);
 
 describe("boxes", () => {
   const boxes = Float32Array.from([0, 0, 10, 10, 1, 1, 11, 11, 20, 20, 30, 30, 2, 2, 8, 8]);
