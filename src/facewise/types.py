@@ -11,6 +11,7 @@ into the photo's array; landmarks are not affected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -420,6 +421,11 @@ def _box(face: Face) -> str:
     return f"box {left},{top} to {right},{bottom}"
 
 
+def whole_years(age_years: float) -> int:
+    """An age as shown to people: that of ``to_dict``, halves rounded up, as on the page."""
+    return math.floor(round(age_years, 2) + 0.5)
+
+
 def answers(prediction: Prediction, *, percent: bool = True) -> dict[str, str]:
     """Short human-readable answers by attribute: "31 (24-39)", "female 88%", "Asian 52%?".
 
@@ -433,7 +439,8 @@ def answers(prediction: Prediction, *, percent: bool = True) -> dict[str, str]:
     marks = dict.fromkeys(prediction.abstained, "?")
     if prediction.age_years is not None and prediction.age_interval_years is not None:
         first, last = prediction.age_interval_years
-        out["age"] = f"{prediction.age_years:.0f}{marks.get('age', '')} ({first}-{last})"
+        years = whole_years(prediction.age_years)
+        out["age"] = f"{years}{marks.get('age', '')} ({first}-{last})"
     for name in ("gender", "ethnicity"):
         distribution: Distribution | None = getattr(prediction, name)
         if distribution is not None:

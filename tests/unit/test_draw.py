@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,13 @@ def layout(size: tuple[int, int], faces: Sequence[Face | Prediction]) -> list[La
 
 def overlap(a: Corners, b: Corners) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@pytest.mark.parametrize(("age_years", "shown"), [(31.4972, 32), (31.494, 31), (30.5, 31)])
+def test_ages_are_rounded_from_what_the_json_states(age_years: float, shown: int) -> None:
+    """Which is all that the page knows of them."""
+    face = dataclasses.replace(prediction(0, 0, 9, 9), age_years=age_years)
+    assert describe(face).startswith(f"{shown} (")
 
 
 def test_description() -> None:

@@ -194,6 +194,8 @@ def _rows(predictions: tuple[Prediction, ...], *, fitted: bool) -> list[dict[str
         predictions: of one photo.
         fitted: whether age intervals were fitted to hold their level.
     """
+    from facewise.types import whole_years
+
     rows = []
     for number, p in enumerate(predictions, start=1):
         left, top, right, bottom = (f"{v:.0f}" for v in p.face.bbox)
@@ -202,7 +204,8 @@ def _rows(predictions: tuple[Prediction, ...], *, fitted: bool) -> list[dict[str
             first, last = p.age_interval_years
             # The interval's coverage.
             age = f"apparent age ({p.coverage * 100:g} %{'' if fitted else ', not fitted'})"
-            row[age] = f"{p.age_years:.0f}, between {first} and {last}{_doubt(p, 'age')}"
+            years = whole_years(p.age_years)
+            row[age] = f"{years}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
                 row[name] = (
