@@ -53,7 +53,7 @@ function invert([a, b, c, d, e, g]: Transform): Transform {
   return [ia, ib, -(ia * c + ib * g), id, ie, -(id * c + ie * g)];
 }
 
-/** Area-averaged resize, each pixel weighted by the share of it that a window covers. */
+/** Area-averaged resize, each pixel weighted by the share of it that a window covers, as OpenCV does it. */
 export function resizeMean(source: Pixels, columns: number, rows: number): Pixels {
   if (source.width % columns === 0 && source.height % rows === 0) {
     return blockMeans(source, source.width / columns, source.height / rows);
@@ -62,29 +62,24 @@ export function resizeMean(source: Pixels, columns: number, rows: number): Pixel
   const down = weights(source.height, rows);
   const { data, width, channels } = source;
   const out = new Uint8ClampedArray(columns * rows * 3); // rounds
-  const line = new Float64Array(width * 3);
-  for (let j = 0, at = 0; j < rows; j++) {
-    line.fill(0);
+  // Sums are float32, in OpenCV's order: else halves round to another side.
+  const line = new Float32Array(columns * 3);
+  const sums = new Float32Array(columns * 3);
+  for (let j = 0; j < rows; j++) {
+    sums.fill(0);
     for (let y = down.first[j]; y < down.last[j]; y++) {
+      line.fill(0);
+      for (let k = 0; k < columns; k++) {
+        for (let x = across.first[k]; x < across.last[k]; x++) {
+          const share = across.share(k, x);
+          const from = (y * width + x) * channels;
+          for (let c = 0; c < 3; c++) line[k * 3 + c] += Math.fround(data[from + c] * share);
+        }
+      }
       const share = down.share(j, y);
-      for (let x = 0, from = y * width * channels; x < width; x++, from += channels) {
-        line[x * 3] += data[from] * share;
-        line[x * 3 + 1] += data[from + 1] * share;
-        line[x * 3 + 2] += data[from + 2] * share;
-      }
+      for (let i = 0; i < sums.length; i++) sums[i] += Math.fround(line[i] * share);
     }
-    for (let k = 0; k < columns; k++, at += 3) {
-      let [r, g, b] = [0, 0, 0];
-      for (let x = across.first[k]; x < across.last[k]; x++) {
-        const share = across.share(k, x);
-        r += line[x * 3] * share;
-        g += line[x * 3 + 1] * share;
-        b += line[x * 3 + 2] * share;
-      }
-      out[at] = r;
-      out[at + 1] = g;
-      out[at + 2] = b;
-    }
+    out.set(sums, j * columns * 3);
   }
   return { data: out, width: columns, height: rows, channels: 3 };
 }
@@ -99,7 +94,7 @@ function weights(length: number, count: number) {
     last[k] = Math.min(length, Math.ceil((k + 1) * size - 1e-9));
   }
   const share = (k: number, i: number): number =>
-    (Math.min(i + 1, (k + 1) * size) - Math.max(i, k * size)) / size;
+    Math.fround((Math.min(i + 1, (k + 1) * size) - Math.max(i, k * size)) / size);
   return { first, last, share };
 }
 

@@ -235,6 +235,14 @@ describe("alignment", () => {
     const three = { data: Uint8Array.from([0, 0, 0, 90, 90, 90, 30, 30, 30]), width: 3, height: 1, channels: 3 };
     expect(Array.from(resizeMean(three, 2, 1).data)).toEqual([30, 30, 30, 50, 50, 50]);
   });
+
+  it("rounds halves to even, as OpenCV does", () => {
+    const side = 128;
+    const data = Uint8Array.from({ length: side * side * 3 }, (_, i) => [0, 2, 2, 0][Math.floor(i / 3) % 4]);
+    const small = resizeMean({ data, width: side, height: side, channels: 3 }, 96, 96).data;
+    // The means are 0.5, 2 and 0.5.
+    expect(small.filter((value, i) => value !== [0, 2, 0][Math.floor(i / 3) % 3])).toHaveLength(0);
+  });
 });
 
 describe("ages", () => {
