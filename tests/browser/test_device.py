@@ -482,8 +482,8 @@ def test_what_one_engine_cannot_read_the_other_may(
     out = io.BytesIO()
     Image.open(PORTRAIT).convert("RGB").save(out, "TIFF", compression="tiff_lzw")
     tiff = {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": out.getvalue()}
-    large = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": PORTRAIT.read_bytes()}
-    large["buffer"] += bytes(1_000_000)  # bytes after a JPEG's end are not part of it
+    data = PORTRAIT.read_bytes() + bytes(1_000_000)  # what follows a JPEG's end is not part of it
+    large = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": data}
     server = start_server(device_folder=build.device, max_bytes=1_000_000)
     context = chromium.new_context()
     page = context.new_page()
