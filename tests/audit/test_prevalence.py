@@ -93,6 +93,16 @@ def test_the_last_attribute_of_a_crossing_varies_fastest() -> None:
     assert shares.drawn.std(0) == pytest.approx(np.sqrt([0.0009, 0.0016, 0.0021, 0.0024]), rel=0.2)
 
 
+def test_sampled_faces_of_a_crossing_stand_for_all_with_their_answers() -> None:
+    first = np.eye(2, dtype=np.float32)[np.repeat([0, 0, 1], 20)]
+    last = np.eye(2, dtype=np.float32)[np.repeat([0, 1, 1], 20)]
+    counts = np.array([[100, 200], [50, 150]])  # the sample has none of the fifty
+    shares = estimate([first, last], [sure(), sure()], np.arange(60), counts=counts, rounds=20)
+    assert shares.value == pytest.approx([0.2, 0.4, 0.1, 0.3], abs=1e-4)
+    assert shares.drawn.sum(1) == pytest.approx(np.ones(20))
+    assert shares.drawn.mean(0) == pytest.approx(shares.value, abs=0.05)
+
+
 def test_what_other_calibration_faces_would_have_given_varies_as_it_is_stored() -> None:
     rng = np.random.default_rng(0)
     covariance = np.array([[4, -1.5], [-1.5, 1]])
@@ -425,7 +435,7 @@ def test_either_holds_the_truth_whichever_faces_they_are_like(method: str) -> No
 def test_counted_shares_move_as_far_as_corrections_agree() -> None:
     def of(share: float) -> Shares:
         a = share + 0.01 * np.linspace(-1, 1, 101)
-        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000)
+        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000, 1_000)
 
     def value(counted: float, *shares: float) -> float:
         parts = {str(share): of(share) for share in shares}
@@ -440,7 +450,7 @@ def test_counted_shares_move_as_far_as_corrections_agree() -> None:
 def test_a_change_holds_what_every_correction_says_of_it() -> None:
     def of(share: float) -> Shares:
         a = share + 0.01 * np.linspace(-1, 1, 101)
-        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000)
+        return Shares(np.array([share, 1 - share]), np.stack([a, 1 - a], 1), 1_000, 1_000)
 
     before = combine({"x": of(0.3), "y": of(0.5)}, np.array([0.4, 0.6]))
     after = combine({"x": of(0.4), "y": of(0.8)}, np.array([0.6, 0.4]))
@@ -476,6 +486,30 @@ def test_of_many_faces_pictures_are_drawn_whole_and_centred_on_all(method: str) 
     assert shares.value == pytest.approx([0.5, 0.5], abs=1e-3)
     assert shares.drawn.mean(0) == pytest.approx(shares.value, abs=0.012)
     assert np.diff(shares.interval())[:, 0] / 2 == pytest.approx([0.098] * 2, rel=0.25)
+
+
+@pytest.mark.parametrize("method", ["naive", "em", "adjusted"])
+def test_few_drawn_of_many_videos_tell_as_little_as_few(method: str) -> None:
+    """Each of 36 videos is half men, so all draws are alike; but few of them were drawn."""
+    p = np.tile(np.array([[1, 0], [0, 1]], np.float32), (36 * 2_000, 1))
+    videos = np.repeat(np.arange(36), 4_000)
+    if method == "naive":  # the table kept a third of them
+        third = videos < 12
+        shares = classify_and_count(p[third], videos[third], counts=np.full(2, 36 * 2_000))
+    else:
+        shares = estimate([p], [sure()], videos, method=method, rounds=20)
+    assert shares.drawn_from < 30 <= shares.pictures == 36
+    assert shares.interval() == pytest.approx(np.array([wilson(18, 36)] * 2), abs=1e-3)
+
+
+def test_counted_shares_are_drawn_from_all_videos_however_large() -> None:
+    """Forty videos of a thousand tracks each; a correction draws only some of them."""
+    share = np.linspace(0, 1, 40)
+    men = np.concatenate([np.arange(1_000) < 1_000 * each for each in share])
+    p = np.stack([men, ~men], axis=1).astype(np.float32)
+    shares = classify_and_count(p, np.repeat(np.arange(40), 1_000))
+    assert shares.drawn_from == shares.pictures == 40
+    assert shares.drawn[:, 0].std() == pytest.approx(share.std() / np.sqrt(40), rel=0.12)
 
 
 def test_of_a_video_with_more_tracks_than_a_round_holds_some_stand_for_all() -> None:

@@ -440,6 +440,68 @@ def test_a_video_of_more_tracks_than_are_kept_is_kept(tmp_path: Path) -> None:
     assert (faces.faces, len(faces.pictures)) == (12_000, 1_200), "whole videos"
 
 
+def videos_and_photos(path: Path, men: list[int], tracks: int, photos: int) -> Path:
+    """Write a table of videos without ethnicity, and of photos of one woman each with it."""
+    rows = pq.read_table(videos(path, men, tracks))
+    for column in COLUMNS["ethnicity"]:
+        place = rows.schema.get_field_index(column)
+        rows = rows.set_column(place, column, pa.nulls(len(rows), pa.float32()))
+    more = part(photos * 2, 1).filter(pc.field("face_index").is_valid()).slice(0, photos)
+    columns: dict[str, Any] = {
+        "image_id": [f"{number}.jpg" for number in range(photos)],
+        "p_male": np.zeros(photos, np.float32),
+        "p_female": np.ones(photos, np.float32),
+    }
+    for name, column in columns.items():
+        more = more.set_column(more.schema.get_field_index(name), name, pa.array(column))
+    pq.write_table(pa.concat_tables([rows, more]), path)
+    return path
+
+
+@pytest.mark.parametrize("method", ["em", "adjusted"])
+@pytest.mark.parametrize("longest", [900, 20])
+def test_corrected_shares_of_a_sample_are_brought_to_the_counts_of_all(
+    tmp_path: Path, method: str, longest: int
+) -> None:
+    """Whether the one video with all the men is in the sample or not, and whichever its size."""
+    path = videos_and_photos(tmp_path / "t.parquet", [1], longest, 1_000)
+    for most_kept in (40, 600, 1_000):
+        faces = read_faces(path, most_kept=most_kept)
+        assert len(faces.pictures) < faces.faces
+        _, shares = audit_faces(faces, {"a": sure()}, method=method, crossings=False)
+        for kind, own in shares["gender"].items():
+            assert own.value[0] == pytest.approx(longest / (1_000 + longest), abs=1e-4), kind
+
+
+def test_an_attribute_that_few_sampled_faces_have_is_counted_and_said_so(tmp_path: Path) -> None:
+    known = {"a": sure()}
+    path = videos_and_photos(tmp_path / "t.parquet", [0, 1] * 50, 30, 40)
+    faces = read_faces(path, most_kept=1_000)
+    assert 0 < len(faces.kept(["ethnicity"])[1]) < 30 <= faces.count(["ethnicity"]).sum()
+    figures, shares = audit_faces(faces, known, crossings=False)
+    assert figures["too_few_to_correct"] == ["ethnicity"]
+    sampled = f"the sample of {len(faces.pictures):,}"
+    few = f"ethnicity: counted but not corrected (under 30 faces in {sampled})"
+    assert few in notes_on(figures)
+    _, whole = audit_faces(read_faces(path), known, crossings=False)
+    width, of_all = (
+        np.diff(each["ethnicity"]["naive"].interval()).ravel() for each in (shares, whole)
+    )
+    assert (width > 0.8 * of_all).all()
+
+
+def test_an_attribute_that_no_sampled_face_has_is_counted(tmp_path: Path) -> None:
+    path = videos_and_photos(tmp_path / "t.parquet", [0, 1] * 20, 300, 3)
+    faces = read_faces(path, most_kept=1_000)
+    assert len(faces.kept(["ethnicity"])[1]) == 0
+    figures, _ = audit_faces(faces, {"a": sure()})
+    rows = figures["attributes"]["ethnicity"]
+    assert [row["naive"]["count"] for row in rows] == faces.count(["ethnicity"]).tolist()
+    assert all(row["naive"]["low"] < 0.1 and row["naive"]["high"] > 0.79 for row in rows)
+    assert figures["too_few_to_correct"] == ["ethnicity"]
+    assert sum(row["naive"]["count"] for row in figures["crossings"]["gender x ethnicity"]) == 3
+
+
 @pytest.mark.parametrize("method", ["em", "adjusted"])
 def test_other_calibration_faces_are_compared_by_the_same_method(
     tmp_path: Path, method: str

@@ -42,15 +42,15 @@ def estimate_all(faces: Faces, sources: Known, method: str = "em", *, sample: in
     out: Estimates = {}
     for name in faces.probabilities:
         (p,), pictures = faces.kept([name])
-        if len(p) == 0:
-            continue
         counts = faces.count([name])
+        if counts.sum() == 0:
+            continue
         naive = classify_and_count(p, pictures, counts=counts, sample=sample)
         out[name] = {"naive": CombinedShares(naive.value, {"": naive})}
         own = {source: c[name] for source, c in sources.items() if name in c}
         if own and len(p) >= FEW_FACES:
             parts = {
-                source: estimate([p], [c], pictures, method=method, sample=sample)
+                source: estimate([p], [c], pictures, counts=counts, method=method, sample=sample)
                 for source, c in own.items()
             }
             out[name]["corrected"] = combine(parts, naive.value)
@@ -97,7 +97,11 @@ def audit_faces(
         "errors": _part(faces.errors.total(), faces.images),
         "error_codes": dict(sorted(faces.errors.items())),
         "known_of": known_of,
-        "too_few_to_correct": [name for name in shares if sources and known_of[name] < FEW_FACES],
+        "too_few_to_correct": [
+            name
+            for name, s in shares.items()
+            if "corrected" not in s and any(name in own for own in sources.values())
+        ],
         "abstained": {
             name: _part(faces.abstained[name], of) for name, of in known_of.items() if of
         },
@@ -165,7 +169,8 @@ def _corrected_values(
         value = shares.parts[source].value
     else:
         p, pictures = faces.kept([name])
-        value = estimate(p, [confusions], pictures, method=method, rounds=2).value
+        counts = faces.count([name])
+        value = estimate(p, [confusions], pictures, counts=counts, method=method, rounds=2).value
     return dict(zip(LABELS[name], value.tolist(), strict=True))
 
 
@@ -216,13 +221,14 @@ def _crossings(
             ]
             parts = {}
             for source, confusions in known.items():
-                free = estimate(p, confusions, pictures, rounds=CROSSING_ROUNDS)
+                free = estimate(p, confusions, pictures, counts=counts, rounds=CROSSING_ROUNDS)
                 own = [margin.parts[source] for margin in margins]
                 parts[source] = Shares(
                     _raked(free.value[None], [m.value[None] for m in own])[0],
                     # Matched by round: both used the same draws of calibration faces.
                     _raked(free.drawn, [m.drawn[:CROSSING_ROUNDS] for m in own]),
                     free.pictures,
+                    free.drawn_from,
                 )
             free_value = combine(parts, counts.ravel() / counts.sum()).value
             value = _raked(free_value[None], [m.value[None] for m in margins])[0]
@@ -247,7 +253,9 @@ def _margin(
     p, pictures = faces.kept(chosen)
     counts = faces.count(chosen).sum(tuple(a for a in range(len(chosen)) if a != axis))
     parts = {
-        source: estimate([p[axis]], [c[name]], pictures, method=method, rounds=CROSSING_ROUNDS)
+        source: estimate(
+            [p[axis]], [c[name]], pictures, counts=counts, method=method, rounds=CROSSING_ROUNDS
+        )
         for source, c in sources.items()
         if name in c
     }

@@ -52,8 +52,11 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
             if of < table["faces"]
         ]
         if few := table.get("too_few_to_correct"):
+            kept = table["faces_that_stand_for_all"]
+            among = f" in the sample of {kept:,}" if kept < table["faces"] else ""
             notes.append(
-                f"{said}{', '.join(few)}: counted but not corrected (under {FEW_FACES} faces)"
+                f"{said}{', '.join(few)}: counted but not corrected (under {FEW_FACES} faces"
+                f"{among})"
             )
     sources = figures["confusions_from"]
     if not sources:

@@ -17,6 +17,7 @@ offsets that depend on the class priors of the calibration faces
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,7 +30,7 @@ from facewise.reporting.confusions import Confusions, Floats
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
-"""Faces per bootstrap round; larger data sets are represented by a sample of pictures."""
+"""Faces per bootstrap round of a correction; a sample of pictures represents larger data sets."""
 
 CELLS_DRAWN: Final = 2_000_000
 """Faces times cells per bootstrap round: crossings have many cells."""
@@ -56,18 +57,20 @@ class Shares:
         value: ``(K,)``.
         drawn: shares in each bootstrap round, ``(rounds, K)``.
         pictures: number of pictures that the shares describe.
+        drawn_from: number of pictures that the rounds drew from: fewer if a sample stands for all.
     """
 
     value: Floats
     drawn: Floats
     pictures: int
+    drawn_from: int
 
     def interval(self) -> Floats:
         """Lower and upper ends of the 95 % intervals, ``(K, 2)``.
 
-        Draws vary too little for a class that no face, or every face, belongs to, and for few
-        pictures. There, the interval is at least as wide as Wilson's, where each picture is one
-        observation, however many faces it has.
+        Draws vary too little for a class that no face, or every face, belongs to, and if they are
+        from few pictures. There, the interval is at least as wide as Wilson's, where each picture
+        is one observation, however many faces it has.
         """
         ends = _quantiles(self.drawn)
         # A share must lie in its own interval, even if it is 0 in most rounds.
@@ -83,9 +86,9 @@ class Shares:
         return ends
 
     def drawn_too_alike(self) -> NDArray[np.bool_]:
-        """Cells whose draws vary too little: those near 0 or 1, or all if pictures are few."""
+        """Cells whose draws vary too little: those near 0 or 1, or all if from few pictures."""
         at_end = (self.value < NO_SHARE) | (self.value > 1 - NO_SHARE)
-        few: NDArray[np.bool_] = at_end | (self.pictures < FEW_PICTURES)
+        few: NDArray[np.bool_] = at_end | (self.drawn_from < FEW_PICTURES)
         return few
 
     def change_to(self, later: Shares) -> tuple[Floats, Floats]:
@@ -296,14 +299,21 @@ def classify_and_count(
         sample: see ``estimate``.
     """
     hard = np.eye(probabilities.shape[1])[probabilities.argmax(1)]
-    rows, weights = draw_weights(pictures, rounds, np.random.default_rng((sample, 1)))
-    drawn = (weights.T @ hard[rows]) / weights.sum(0)[:, None]
-    # Centred on the shares of all faces, as the rounds may have used only a sample.
     counts = hard.sum(0) if counts is None else counts
     value = counts / counts.sum()
+    if len(hard) == 0:  # the sample has none of them, so nothing tells how much they vary
+        return Shares(value, np.tile(value, (rounds, 1)), 1, 0)
+    _, codes = np.unique(pictures, return_inverse=True)
+    by_picture = np.zeros((int(codes.max()) + 1, hard.shape[1]))
+    np.add.at(by_picture, codes, hard)
+    # Round by round: how often each draws each picture would not fit into memory for many pictures.
+    rng, n = np.random.default_rng((sample, 1)), len(by_picture)
+    even = np.full(n, 1 / n)
+    sums = np.stack([rng.multinomial(n, even) @ by_picture for _ in range(rounds)])
+    drawn = sums / sums.sum(1, keepdims=True)
     part = len(hard) / counts.sum()  # share of faces, and so of pictures, which are kept whole
-    drawn = np.clip(value + np.sqrt(part) * (drawn - hard[rows].mean(0)), 0, 1)
-    return Shares(value, drawn, round(len(np.unique(pictures)) / part))
+    drawn = np.clip(value + np.sqrt(part) * (drawn - hard.mean(0)), 0, 1)
+    return Shares(value, drawn, round(n / part), n)
 
 
 def estimate(
@@ -311,6 +321,7 @@ def estimate(
     confusions: Sequence[Confusions],
     pictures: NDArray[np.integer[Any]],
     *,
+    counts: NDArray[np.integer[Any]] | None = None,
     method: str = "em",
     rounds: int = ROUNDS,
     sample: int = 0,
@@ -324,6 +335,9 @@ def estimate(
         probabilities: calibrated, one ``(N, K_a)`` array per attribute.
         confusions: of the same attributes.
         pictures: number of each face's picture, ``(N,)``.
+        counts: answers of all faces if the N are a sample of them, ``(K_1, K_2, ...)``. Sampled
+            faces then weigh as much as all with their answers (post-stratification): a few large
+            videos more or less in the sample would shift the shares.
         method: one of ``METHODS``; crossings support only ``em``.
         rounds: bootstrap rounds.
         sample: seed for drawing pictures. Tables to be compared need different seeds: with equally
@@ -336,9 +350,12 @@ def estimate(
     # One stream per attribute, seeded by its number of classes: every table, and a crossing as well
     # as its single attributes, draws the same calibration faces.
     streams = [np.random.default_rng((0, len(c.n))) for c in confusions]
+    sizes = [len(c.n) for c in confusions]
+    answers = np.ravel_multi_index([p.argmax(1) for p in probabilities], sizes)
+    counts = _count(answers, sizes) if counts is None else counts.ravel()
     if method == "adjusted":
         return _adjusted_count(
-            probabilities[0], confusions[0], pictures, rounds, streams[0], pictures_rng
+            answers, counts, confusions[0], pictures, rounds, streams[0], pictures_rng
         )
     drawn = [
         c.draw_offsets(rounds, rng) - c.offsets for c, rng in zip(confusions, streams, strict=True)
@@ -348,19 +365,60 @@ def estimate(
     if len(pictures) > (most := CELLS_HELD // cells):
         held, _ = whole_pictures(pictures, most, np.random.default_rng((sample, 3)))
         probabilities, pictures = [p[held] for p in probabilities], pictures[held]
+        answers = answers[held]
     ratios = _crossed(
         [p * np.exp(c.offsets) for p, c in zip(probabilities, confusions, strict=True)]
     )
-    one = np.ones((len(pictures), 1))
-    value = em_shares(ratios, one, np.ones((cells, 1)))[:, 0]
+    weight, unseen = _stand_for(counts, answers)
+    value = em_shares(ratios, weight, np.ones((cells, 1)))[:, 0]
     most = min(MOST_DRAWN, CELLS_DRAWN // cells)
     rows, weights = draw_weights(pictures, rounds, pictures_rng, most)
+    weights *= weight[rows]
     part = ratios[rows]
     rounds_shares = em_shares(part, weights, scales).T
     if len(rows) < len(pictures):
-        middle = em_shares(part, one[rows], np.ones((cells, 1)))[:, 0]
+        middle = em_shares(part, weight[rows], np.ones((cells, 1)))[:, 0]
         rounds_shares = np.clip(rounds_shares + value - middle, 0, 1)
-    return Shares(value, rounds_shares, len(np.unique(pictures)))
+    return _shares(value, rounds_shares, unseen, pictures, rows)
+
+
+def _count(answers: NDArray[np.intp], sizes: Sequence[int]) -> NDArray[np.intp]:
+    return np.bincount(answers, minlength=math.prod(sizes))
+
+
+def _stand_for(
+    counts: NDArray[np.integer[Any]], answers: NDArray[np.intp]
+) -> tuple[Floats, Floats]:
+    """How many faces each face of a sample stands for, going by its answer.
+
+    Args:
+        counts: answers of all faces, ``(K,)``.
+        answers: number of each sampled face's answer, ``(N,)``.
+
+    Returns:
+        Weights ``(N, 1)``, all 1 if the sample is all; and, for answers that no sampled face has,
+        their shares among all, else 0, ``(K,)``.
+    """
+    sampled = np.bincount(answers, minlength=len(counts))
+    weight = (counts / np.maximum(sampled, 1))[answers]
+    return weight[:, None], np.where(sampled == 0, counts, 0) / counts.sum()
+
+
+def _shares(
+    value: Floats,
+    drawn: Floats,
+    unseen: Floats,
+    pictures: NDArray[np.integer[Any]],
+    rows: NDArray[np.intp],
+) -> Shares:
+    """Shares where answers that the sample lacks are counted: it cannot correct them."""
+    seen = 1 - unseen.sum()
+    return Shares(
+        value * seen + unseen,
+        drawn * seen + unseen,
+        len(np.unique(pictures)),
+        len(np.unique(pictures[rows])),
+    )
 
 
 def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -380,7 +438,8 @@ def _crossed_sums(parts: Sequence[Floats]) -> Floats:
 
 
 def _adjusted_count(
-    probabilities: NDArray[Any],
+    answers: NDArray[np.intp],
+    counts: NDArray[np.integer[Any]],
     confusions: Confusions,
     pictures: NDArray[np.integer[Any]],
     rounds: int,
@@ -388,19 +447,20 @@ def _adjusted_count(
     pictures_rng: np.random.Generator,
 ) -> Shares:
     """Adjusted count (Forman, 2008) by maximum likelihood, on the K answers instead of N faces."""
-    k = probabilities.shape[1]
-    hard = np.eye(k)[probabilities.argmax(1)]
+    k = len(counts)
     one = np.ones((k, 1))
     matrix = confusions.shares().T
+    weight, unseen = _stand_for(counts, answers)
+    hard = np.eye(k)[answers] * weight
     value = em_shares(matrix, hard.sum(0)[:, None], one)[:, 0]
     rows, weights = draw_weights(pictures, rounds, pictures_rng)
-    counts = hard[rows].T @ weights  # (K, R)
+    drawn_counts = hard[rows].T @ weights  # (K, R)
     matrices = confusions.draw_shares(rounds, rng).swapaxes(1, 2)
-    drawn = em_shares(matrices, counts, np.ones((k, rounds))).T
+    drawn = em_shares(matrices, drawn_counts, np.ones((k, rounds))).T
     if len(rows) < len(pictures):
         middle = em_shares(matrix, hard[rows].sum(0)[:, None], one)[:, 0]
         drawn = np.clip(drawn + value - middle, 0, 1)
-    return Shares(value, drawn, len(np.unique(pictures)))
+    return _shares(value, drawn, unseen, pictures, rows)
 
 
 def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:

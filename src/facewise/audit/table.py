@@ -1,7 +1,8 @@
 """Read an annotated table for an audit, batch by batch: a picture takes 16 bytes of memory.
 
 Pictures, errors and answers (of each attribute and their crossings) are counted over all rows. The
-corrections need the faces' probabilities, which are kept for a sample of a large table's pictures.
+corrections need the faces' probabilities, which are kept for a sample of a large table's pictures;
+there, each face stands for all that have its answer.
 
 On video a face is a track: its rows, one per frame, carry the track's answers, and only the first
 counts. Otherwise somebody seen for a minute would count as sixty people. A video's tracks may be
@@ -39,8 +40,8 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 """The table's probability columns; see docs/annotate.md."""
 
 MOST_KEPT: Final = 100_000
-"""Faces whose probabilities are kept. They determine a share of one half to 0.3 points, far more
-precisely than the calibration faces determine the model's errors."""
+"""Faces whose probabilities are kept. As independent faces, they determine a share of one half to
+0.3 points, far more precisely than the calibration faces determine the model's errors."""
 
 _FRAME: Final = r"::\d+$"
 """Frame number that follows the video's name in ``image_id``."""
