@@ -418,6 +418,8 @@ def test_a_video_is_one_observation_however_many_tracks_it_has(
         assert (faces.tracks, faces.videos) == (50 * len(men), len(men))
         figures, shares = audit_faces(faces, known)
         assert shares["gender"]["naive"].parts[""].pictures == len(men)
+        for what in ("without_face", "errors"):  # no interval that takes tracks for independent
+            assert figures[what].keys() == figures["abstained"]["age"].keys() == {"n", "share"}
         for kind in shares["gender"]:
             male = figures["attributes"]["gender"][0][kind]
             assert male["share"] == pytest.approx(share, abs=0.02)

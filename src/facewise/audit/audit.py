@@ -22,7 +22,6 @@ from facewise.audit.prevalence import (
 from facewise.audit.table import Faces
 from facewise.errors import OptionError
 from facewise.labels import LABELS
-from facewise.reporting.bootstrap import wilson
 from facewise.reporting.confusions import Confusions, Floats
 
 FORMAT: Final = 2
@@ -175,8 +174,7 @@ def _corrected_values(
 
 
 def _part(count: int, n: int) -> dict[str, float]:
-    low, high = wilson(count, n)
-    return {"n": count, "share": count / n if n else 0.0, "low": low, "high": high}
+    return {"n": count, "share": count / n if n else 0.0}
 
 
 def _attribute(name: str, shares: Mapping[str, CombinedShares], n: int) -> list[dict[str, Any]]:
