@@ -431,6 +431,10 @@ def test_only_what_was_calibrated_with_the_same_temperatures_is_corrected(
     part = table / "part-00000000.parquet"
     assert corrected(part)
     assert not corrected(part, faces=another)
+    failed = audit(table, "--model", tmp_path / "fitted.json", "--confusions", "fairface")
+    assert failed.returncode == 2
+    assert "--confusions fairface cannot be used: faces.table (facewise-d" in failed.stderr
+    assert "has other temperatures than" in failed.stderr
     said = audit(table, "--model", tmp_path / "fitted.json", "--no-crossings").stdout
     assert "note: shares are counted, not corrected: faces.table (facewise-default@" in said
     assert f"has other temperatures than facewise-default@{fitted['version']} has now" in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from facewise.annotated import has_temperatures_of, read_manifest
 from facewise.audit.table import Faces
@@ -14,6 +14,8 @@ from facewise.reporting.confusions import Confusions
 
 Known = Mapping[str, Mapping[str, Confusions]]
 """Data set of the calibration faces to attribute to confusions."""
+
+COUNTED: Final = "shares are counted, not corrected"
 
 
 def read_confusions(spec: ModelSpec) -> dict[str, dict[str, Confusions]]:
@@ -55,15 +57,14 @@ def known_confusions(
         ModelIntegrityError: the model's confusions are malformed.
         TableError: a manifest cannot be read.
     """
-    naive = "shares are counted, not corrected"
     try:
         # Any version will do: weights and temperatures are compared below.
         spec = load_spec(model or faces.model[0].partition("@")[0] or "default")
     except ModelNotFoundError as error:
-        return {}, [f"{naive}: {error} (name the spec with --model)"]
+        return {}, [f"{COUNTED}: {error} (name the spec with --model)"]
     here = f"{spec.name}@{spec.version}"
     if faces.model[1] and spec.sha256 != faces.model[1]:
-        return {}, [f"{naive}: {here} here has other weights than the table's"]
+        return {}, [f"{COUNTED}: {here} here has other weights than the table's"]
     for table in tables if faces.model[1] else ():
         manifest = read_manifest(table)
         alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
@@ -73,6 +74,6 @@ def known_confusions(
         why = f"nothing shows that {which} has the temperatures of {here}"
         if manifest is not None:
             why = f"{which} has other temperatures than {here} has now: was that calibrated since?"
-        return {}, [f"{naive}: {why} (name the spec that made it with --model, or annotate anew)"]
+        return {}, [f"{COUNTED}: {why} (name the spec that made it with --model, or annotate anew)"]
     known = read_confusions(spec)
-    return known, [] if known else [f"{naive}: the model has no confusions (evaluate --fit)"]
+    return known, [] if known else [f"{COUNTED}: the model has no confusions (evaluate --fit)"]

@@ -14,9 +14,10 @@ from facewise.audit.audit import (
     compare_with_reference,
     estimate_all,
 )
-from facewise.audit.known import Known, known_confusions
+from facewise.audit.known import COUNTED, Known, known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.table import Faces, read_faces
+from facewise.errors import OptionError
 from facewise.text import printable
 
 
@@ -46,10 +47,13 @@ def audit_tables(
 
     Raises:
         TableError: a table cannot be read, or rows come from several models.
-        OptionError: there is no such source or method.
+        OptionError: there is no such source or method, or shares cannot be corrected at all.
     """
     faces = read_faces(*tables)
     known, why = known_confusions(faces, tables, model)
+    if source is not None and not known:  # the table's fault, or the model's: say which
+        reason = why[0].removeprefix(f"{COUNTED}: ")
+        raise OptionError(f"--confusions {source} cannot be used: {reason}")
     notes = [*_unfinished(tables, tell), *why]
     figures, shares = audit_faces(faces, known, source=source, method=method, crossings=crossings)
     if reference is not None:
