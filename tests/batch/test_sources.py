@@ -312,6 +312,36 @@ def test_a_tar_is_opened_where_it_matches_itself_and_left_in_a_folder_that_does(
         assert skipped.total() == left
 
 
+def test_a_web_address_is_a_video_by_its_path_whatever_follows(tmp_path: Path) -> None:
+    """As signed addresses have it; a key of object storage may hold a question mark."""
+    kinds = {
+        "https://host/clip.mp4?sig=1": VIDEO,
+        "http://host/clip.MP4#t=3": VIDEO,
+        "https://host/a.jpg?from=clip.mp4": FILE,
+        "s3://bucket/clip.mp4?sig=1": FILE,
+        "s3://bucket/what?.mp4": VIDEO,
+    }
+    (tmp_path / "l.txt").write_text("\n".join(kinds))
+    items = list(list_items([str(tmp_path / "l.txt")], AGE, Skipped(), {}))
+    assert {item.image_id: item.kind for item in items} == kinds
+    assert [item.path for item in items] == list(kinds)
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [("file,image", "image"), ("image,file", "image"), ("path,file", "path"), ("file,x", "file")],
+)
+def test_an_id_column_may_be_called_as_a_column_of_paths_is(
+    header: str, column: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "l.csv"
+    source.write_text(f"{header}\na.jpg,b.jpg\n")
+    (item,) = list_items([str(source)], Job(id_column="file"), Skipped(), {})
+    values = dict(zip(header.split(","), ["a.jpg", "b.jpg"], strict=True))
+    assert item.image_id == values["file"]
+    assert item.path == str(tmp_path / values[column])
+
+
 def planned(folder: Path, sources: list[str], job: Job = AGE) -> tuple[list[str], int]:
     """Names in a plan, and how many repetitions were left out."""
     with TableFolder(folder / "plan") as table:

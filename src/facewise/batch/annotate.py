@@ -206,7 +206,7 @@ def _readable(items: Iterable[Item], extras: set[str], protocols: dict[str, str]
             if protocol not in protocols:
                 storage.check_driver(item.path)
                 protocols[protocol] = item.path
-        name = item.path if item.kind == FILE else item.image_id
+        name = storage.path_part(item.path) if item.kind == FILE else item.image_id
         extra = None
         if item.kind == VIDEO:
             extra = "video"

@@ -85,7 +85,8 @@ def file_item(name: str, image_id: str | None = None, *, own_id: bool = False) -
         image_id: its name if it is from a list; None: the path.
         own_id: whether that name is from an ``--id-column``.
     """
-    kind = VIDEO if PurePosixPath(name).suffix.lower() in VIDEOS else FILE
+    ending = PurePosixPath(storage.path_part(name)).suffix.lower()
+    kind = VIDEO if ending in VIDEOS else FILE
     path = storage.absolute(name)
     shown = "" if image_id in (None, path) else as_utf8(path)
     return Item(as_utf8(image_id or name), kind, path, own_id=own_id, shown=shown)

@@ -45,6 +45,14 @@ def local(path: str) -> str:
     return path.removeprefix("file://").removeprefix("local://")
 
 
+def path_part(path: str) -> str:
+    """A web address without its query, which may hold a signature; other paths as they are.
+
+    In object storage, a ``?`` may be part of a name.
+    """
+    return urlsplit(path).path if path.startswith(("http://", "https://")) else path
+
+
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path on it.
 

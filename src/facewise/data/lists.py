@@ -96,9 +96,12 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
     columns = {name.strip().lower(): name for name in names}
     columns |= {name: name for name in names if name in columns}
     for path in PATH_COLUMNS[:2]:
-        others = [other for other in PATH_COLUMNS if other in columns]
+        # Rather a column that is not asked for by its own name, as an id column may be.
+        others = sorted((o for o in PATH_COLUMNS if o in columns), key=lambda o: o in required)
         if path in required and path not in columns and others:
-            columns[path] = columns.pop(others[0])
+            columns[path] = columns[others[0]]
+            if others[0] not in required:
+                del columns[others[0]]
     if missing := [name for name in dict.fromkeys(required) if name not in columns]:
         hint = f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else ""
         lacks = ", ".join(missing)
