@@ -98,10 +98,13 @@ def read_batches(
                     )
                 yield from file.iter_batches(BATCH, columns=wanted, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise TableError(
-                f"{path} is damaged ({error}): run the same facewise annotate command again, which "
-                "makes it anew"
-            ) from error
+            raise TableError(f"{path} is damaged ({error}): {_remedy(path)}") from error
+
+
+def _remedy(damaged: Path) -> str:
+    if damaged.match(PART_GLOB) and (damaged.parent / MANIFEST).exists():
+        return "run the same facewise annotate command again, which makes it anew"
+    return "copy it again, or make it anew"
 
 
 def read_manifest(table: Path) -> dict[str, Any] | None:
@@ -133,6 +136,11 @@ def unfinished(table: Path) -> str | None:
     there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"]["shards"]
     if manifest["complete"] and there >= all_of_it:
         return None
+    if there >= all_of_it:
+        return (
+            f"all parts of {table.name} are there, but its last run did not end: pictures with "
+            "errors may not all have been tried again; run the same annotate command again"
+        )
     return (
         f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
         "a part of the pictures that need not be like the rest; run the same annotate command again"

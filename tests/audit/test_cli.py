@@ -372,13 +372,13 @@ def test_a_tables_name_is_shown_as_it_is(table: Path, tmp_path: Path, audit: Aud
     assert done.returncode == 0, done.stderr
     shown = r"evil\x1b[31m\nname <img src=x>![a](http:)"
     assert done.stdout.startswith(f"{tmp_path}/{shown}: 24 images")
-    assert f"note: {shown} is not finished" in done.stdout
+    assert f"note: all parts of {shown} are there, but" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     page = (tmp_path / "r.html").read_text()
     said = html.escape(shown, quote=False)
     assert f"<h1>Who is in {said}?</h1>" in page
     assert f"<title>Who is in {said}?</title>" in page
-    assert f"<li>{said} is not finished" in page
+    assert f"<li>all parts of {said} are there, but" in page
 
 
 def test_what_is_no_table_yet_or_is_named_otherwise_says_what_to_name(tmp_path: Path) -> None:
@@ -477,6 +477,9 @@ def test_an_unfinished_table_is_audited_with_a_note(
     assert "not finished" not in audit(half, "--no-crossings").stderr
     manifest = json.loads((half / "_manifest.json").read_text())
     manifest["complete"] = False
+    (half / "_manifest.json").write_text(json.dumps(manifest))
+    said = audit(half, "--no-crossings").stderr
+    assert "all parts of half.table are there, but its last run did not end: pictures with" in said
     manifest["plan"]["shards"] = 7
     (half / "_manifest.json").write_text(json.dumps(manifest))
     done = audit(half, "--no-crossings", "--out", tmp_path / "report")
@@ -501,7 +504,7 @@ def test_data_that_were_split_over_tables_are_one(
     assert done.returncode == 0, done.stderr
     assert f"{table} and 1 more: 48 images" in done.stdout
     assert "second table: 48 images" in done.stdout
-    assert done.stderr.count("later.table is not finished") == 2
+    assert done.stderr.count("all parts of later.table are there, but") == 2
     figures = json.loads((tmp_path / "report.json").read_text())
     assert figures["confusions_from"] == figures["second"]["confusions_from"]
     assert figures["confusions_from"] == ["fairface", "utkface"]
@@ -522,7 +525,7 @@ def test_data_that_were_split_over_tables_are_one(
             assert f"{part} is named twice: its faces would count twice" in twice.stderr
 
 
-def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
+def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path, audit: Audit) -> None:
     bad = tmp_path / "bad.table"
     shutil.copytree(table, bad)
     part = bad / "part-00000000.parquet"
@@ -530,7 +533,14 @@ def test_a_damaged_part_is_one_sentence(table: Path, tmp_path: Path) -> None:
     done = spawn_audit(bad)
     assert done.returncode == 2
     assert "is damaged" in done.stderr
+    assert "run the same facewise annotate command again" in done.stderr
     assert "Traceback" not in done.stderr
+    # A part of one that SQL wrote is not annotate's to make.
+    part.rename(bad / "rest.parquet")
+    said = audit(bad / "rest.parquet").stderr
+    assert "rest.parquet is damaged" in said
+    assert "make it anew" in said
+    assert "annotate" not in said
 
 
 def test_a_reference_is_compared_and_a_bad_one_explained(
