@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
+import os
+import shutil
 import socket
 import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facewise.annotated import MANIFEST
+from facewise.annotated import MANIFEST, part_files
 from facewise.batch import picture_tables, retry, storage
 from facewise.batch.annotate import annotate
-from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Task
+from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Result, Task
 from facewise.batch.plan import open_plan, write_plan
+from facewise.batch.run import Run, Summary
 from facewise.batch.sources import list_items
-from facewise.batch.table import PLAN, TableFolder, part_name
+from facewise.batch.table import LOCK, PARTS, PLAN, TableFolder, finished_images, part_name
 from facewise.batch.watch import Watch
 from facewise.batch.work import Annotator
 from facewise.data.sets import read_pictures
@@ -567,6 +571,22 @@ def test_a_source_replaced_during_a_run_does_not_count(
         ).read_bytes()
 
 
+def test_parts_that_do_not_count_are_read_by_nobody(pictures: Path, tmp_path: Path) -> None:
+    """The tar is replaced after they were written."""
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    sources, out = [str(faces[0]), str(faces[1]), str(tmp_path / "t.tar")], tmp_path / "out"
+    make_tar(tmp_path / "t.tar", faces)
+
+    def replace(done: int, total: int) -> None:
+        if done == total:
+            make_tar(tmp_path / "t.tar", faces[::-1])
+
+    with pytest.raises(TableError, match="2 parts do not count"):
+        annotate(sources, out, AGE, workers=1, progress=replace)
+    assert [part.name for part in part_files(out)] == [part_name(0)]
+    assert finished_images(out) == 2
+
+
 @pytest.mark.parametrize(("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table)])
 def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_count(
     name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
@@ -736,6 +756,78 @@ def test_no_row_is_lost_where_errors_are_tried_again_without_the_pictures(
     annotate([str(nas)], tmp_path / "quiet", job, workers=1)
     for name in (part_name(0), "_parts.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "quiet" / name).read_bytes()
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_no_row_is_lost_where_trying_errors_again_is_stopped_at_any_step(
+    changes: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any flush to disk, also where a tar of the same part changes at the end."""
+    faces = sorted((pictures / "faces").glob("*.webp"))[:4]
+    photos, tar, kept, job = tmp_path / "photos", tmp_path / "t.tar", tmp_path / "kept", Job()
+    photos.mkdir()
+    (photos / "a.webp").write_bytes(faces[0].read_bytes())
+    (photos / "b.webp").write_bytes(b"")
+    make_tar(tar, faces[2:])
+    annotate([str(photos), str(tar)], tmp_path / "t", job, workers=1)
+    before = pq.read_table(tmp_path / "t").to_pylist()
+    assert [row["error_code"] for row in before] == [None, "image_empty", None, None]
+    worker, left, flush = Annotator(job), 0, os.fsync
+
+    def here(tasks: Iterable[Task], job: Job, workers: int | None) -> Generator[Result, None, None]:
+        yield from map(worker, tasks)
+
+    def stop(file: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        flush(file)
+
+    def replace(done: int, total: int) -> None:
+        if changes and done == total:
+            tar.rename(kept)
+            make_tar(tar, faces[:2])
+
+    def go_on(out: Path, *, again: bool = False) -> Summary:
+        with TableFolder(out) as folder:
+            manifest = folder.read_manifest()
+            assert manifest is not None
+            listed = manifest["plan"]
+            with contextlib.closing(open_plan(folder, listed["sha256"], job.shard_size)) as plan:
+                run = Run(
+                    folder, plan, manifest, job,
+                    retry_errors=again, progress=replace, note=lambda text: None,
+                )  # fmt: skip
+                return run.finish(here, 1)
+
+    for steps in range(30):
+        out = tmp_path / f"t{steps}"
+        shutil.copytree(tmp_path / "t", out)
+        (photos / "a.webp").write_bytes(faces[0].read_bytes())
+        (photos / "b.webp").write_bytes(faces[1].read_bytes())
+        left, done = steps, True
+        monkeypatch.setattr(os, "fsync", stop)
+        try:
+            go_on(out, again=True)
+        except KeyboardInterrupt:
+            done = False
+        except TableError:
+            assert changes
+        monkeypatch.setattr(os, "fsync", flush)
+        if kept.exists():
+            kept.replace(tar)
+        for photo in photos.iterdir():
+            photo.unlink()
+        assert go_on(out).annotated == 0, f"stopped at {steps}"
+        rows = pq.read_table(out).to_pylist()
+        assert [rows[k] for k in (0, 2, 3)] == [before[k] for k in (0, 2, 3)]
+        files = {path.name for path in out.iterdir()}
+        assert files == {part_name(0), MANIFEST, PLAN, PARTS, LOCK}
+        if done:
+            break
+    assert done
+    assert (rows[1] == before[1]) == changes
 
 
 def test_frames_of_a_damaged_video_are_kept_where_it_has_gone_meanwhile() -> None:

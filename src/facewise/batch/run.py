@@ -105,6 +105,8 @@ class Run:
         # Results of shards that still lack some, by shard and chunk.
         self._open: dict[int, dict[int, Result]] = {}
         self._written: set[int] = set()
+        # Lines of the parts that this run replaced and may have to put back, by shard.
+        self._replaced: dict[int, dict[str, Any]] = {}
 
     def finish(self, engine: Engine, workers: int | None) -> Summary:
         """Make the parts that are missing, if any, and complete the table."""
@@ -190,13 +192,17 @@ class Run:
             "faces": faces,
             "errors": dict(sorted(Counter(codes).items())),
         }
+        if shard in self._retried and self._manifest["plan"]["sources"]:
+            self._folder.keep_part(shard)
+            self._replaced[shard] = self._done[shard]
         return self._folder.write_part(shard, encode_part(table), about)
 
     def _check_sources(self) -> None:
         """Discard this run's parts that read from a source that changed during the run.
 
         A replaced tar or table yields pictures under other pictures' names. Its parts are discarded
-        even if the original file has been restored since.
+        even if the original file has been restored since; where errors were tried again, the rows
+        of before are put back, as their pictures may be gone.
         """
         paths = self._watch.seen | set(changed(self._manifest["plan"]["sources"]))
         spoilt = [
@@ -206,9 +212,17 @@ class Run:
         ]
         if not spoilt:  # no change, or only in sources that this run did not read
             return
-        for shard in self._written.intersection(spoilt):
+        discarded = self._written.intersection(spoilt)
+        for shard in discarded:
             del self._done[shard]
+        self._done |= {shard: self._replaced[shard] for shard in discarded & self._replaced.keys()}
+        # At once for all; if the rest is stopped, the next run does it.
         self._folder.settle(self._done)
+        for shard in discarded:
+            if shard in self._replaced:
+                self._folder.restore_part(shard)
+            else:
+                self._folder.drop_part(shard)
         raise TableError(
             f"{min(paths)} changed while {self._folder.path} was made, so its names may now be "
             f"those of other pictures: {len(spoilt):,} parts do not count. Restore the old file, "
@@ -219,6 +233,7 @@ class Run:
         if complete:
             self._folder.drop_strangers(self._plan.shards)
             self._folder.settle(self._done)
+            self._folder.drop_kept()
         self._manifest["complete"] = complete
         self._folder.write_manifest(self._manifest)
 

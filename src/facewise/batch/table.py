@@ -4,8 +4,10 @@
 - ``_plan``: what to annotate, a Parquet file with one row group per shard, fixed before the first
   part. Only parts' names end in ``.parquet``, so ``*.parquet`` matches nothing but rows.
 - ``_manifest.json``: settings, model and the plan's hash.
-- ``_parts.jsonl``: one line per finished part, with its SHA-256. Written after the part, so a part
-  without a line is made again.
+- ``_parts.jsonl``: one line per finished part, with its SHA-256. Written just before the part gets
+  its name: while a retry replaces a part, the old and the new one both have a line. A part without
+  a line is made again.
+- ``_kept-N``: shard N before a retry, in case the new rows turn out not to count.
 - ``_lock``: held while a run writes.
 """
 
@@ -18,7 +20,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -29,6 +31,7 @@ PLAN: Final = "_plan"
 PARTS: Final = "_parts.jsonl"
 LOCK: Final = "_lock"
 UNFINISHED: Final = "_unfinished"
+KEPT: Final = "_kept"
 
 VOUCHED: Final = frozenset(("shard", "sha256", "rows", "faces", "errors"))
 """Required keys of a part's line."""
@@ -127,8 +130,14 @@ class TableFolder:
                 )
             raise TableError(f"{self.path} cannot be written ({reason}); {advice}") from error
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file atomically and flush it to disk before returning."""
+    def write(self, name: str, data: bytes, flushed: Callable[[], None] = lambda: None) -> None:
+        """Write a file atomically and flush it to disk before returning.
+
+        Args:
+            name: of the file.
+            data: its bytes.
+            flushed: called when they are on disk, under another name.
+        """
         temporary = self.path / f"{UNFINISHED}-{Path(name).stem.lstrip('_')}"
         with self.writing():
             try:
@@ -136,6 +145,7 @@ class TableFolder:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                flushed()
                 self.rename(temporary, name)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -164,35 +174,66 @@ class TableFolder:
         self.write(MANIFEST, text.encode("utf-8", "backslashreplace"))
 
     def write_part(self, shard: int, data: bytes, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a part, then its line in the parts list; returns the line."""
-        self.write(part_name(shard), data)
+        """Write a part and its line in the parts list; returns the line."""
         line = {"shard": shard, "sha256": hashlib.sha256(data).hexdigest(), **about}
-        with self.writing(), (self.path / PARTS).open("ab") as file:
+        self.write(part_name(shard), data, flushed=lambda: self._vouch(line))
+        return line
+
+    def _vouch(self, line: Mapping[str, Any]) -> None:
+        with (self.path / PARTS).open("ab") as file:
             # A line truncated by a power cut must not spoil the next one.
             file.write(b"\n" * _is_torn(self.path / PARTS) + _line(line))
             file.flush()
             os.fsync(file.fileno())
-        return line
+
+    def keep_part(self, shard: int) -> None:
+        """Keep a copy of a part that is to be replaced, for ``restore_part``."""
+        with self.writing():
+            data = (self.path / part_name(shard)).read_bytes()
+        self.write(_kept(shard), data)
+
+    def restore_part(self, shard: int) -> None:
+        """Put back the part that was kept."""
+        with self.writing():
+            self.rename(self.path / _kept(shard), part_name(shard))
+
+    def drop_part(self, shard: int) -> None:
+        """Remove a part whose rows are not to be believed by any reader."""
+        with self.writing():
+            (self.path / part_name(shard)).unlink(missing_ok=True)
 
     def finished_parts(self) -> tuple[dict[int, dict[str, Any]], list[str]]:
         """Lines of intact parts by shard, and the names of missing or damaged parts.
 
-        A part without a line (the run was killed before writing it) is in neither: it is simply
-        made again.
+        A part without a line is in neither: it is simply made again. Any line of a shard will do:
+        the last one is of a part that is not there if the run was killed in between. A part that
+        has no line any more is put back as it was kept.
         """
         whole, damaged = {}, []
-        for shard, line in _vouched(self.path).items():
-            path = self.path / part_name(shard)
-            if path.exists() and sha256(path) == line["sha256"]:
-                whole[shard] = line
+        for shard, lines in _vouched(self.path).items():
+            by_hash = {line["sha256"]: line for line in lines}
+            for name in (part_name(shard), _kept(shard)):
+                path = self.path / name
+                if path.exists() and (digest := sha256(path)) in by_hash:
+                    whole[shard] = by_hash[digest]
+                    if name == _kept(shard):
+                        self.restore_part(shard)
+                    break
             else:
-                damaged.append(path.name)
+                damaged.append(part_name(shard))
+        self.drop_kept()
         return whole, sorted(damaged)
 
     def settle(self, parts: Mapping[int, Mapping[str, Any]]) -> None:
         """Rewrite the parts list in order: it does not depend on how often a run was stopped."""
         lines = b"".join(_line(parts[shard]) for shard in sorted(parts))
         self.write(PARTS, lines)
+
+    def drop_kept(self) -> None:
+        """Remove the parts that were kept: those in their places are sound."""
+        with self.writing():
+            for path in self.path.glob(f"{KEPT}-*"):
+                path.unlink()
 
     def drop_strangers(self, shards: int) -> None:
         """Remove parts past the plan's end; no run of this plan can have written them."""
@@ -204,18 +245,22 @@ class TableFolder:
 
 def finished_images(path: Path) -> int:
     """How many images are in a table's finished parts; also while a run holds it."""
-    return sum(line.get("images", 0) for line in _vouched(path).values())
+    return sum(
+        lines[0].get("images", 0)
+        for shard, lines in _vouched(path).items()
+        if (path / part_name(shard)).exists()
+    )
 
 
-def _vouched(path: Path) -> dict[int, dict[str, Any]]:
+def _vouched(path: Path) -> dict[int, list[dict[str, Any]]]:
     """Lines of the parts list, by shard."""
-    vouched: dict[int, dict[str, Any]] = {}
+    vouched: dict[int, list[dict[str, Any]]] = {}
     with contextlib.suppress(FileNotFoundError), (path / PARTS).open("rb") as file:
         for raw in file:
             try:
                 line = json.loads(raw)
                 if line.keys() >= VOUCHED:
-                    vouched[int(line["shard"])] = line
+                    vouched.setdefault(int(line["shard"]), []).append(line)
             except (ValueError, AttributeError, TypeError):
                 continue  # truncated; its part is made again
     return vouched
@@ -223,6 +268,10 @@ def _vouched(path: Path) -> dict[int, dict[str, Any]]:
 
 def part_name(shard: int) -> str:
     return f"part-{shard:08d}.parquet"
+
+
+def _kept(shard: int) -> str:
+    return f"{KEPT}-{shard:08d}"
 
 
 def encode_part(table: Any) -> bytes:
