@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from compare_exports import crops_of
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -32,6 +31,7 @@ from onnxruntime.quantization import (
 from facewise.labels import ETHNICITY, GENDER
 from facewise.models import ModelSpec, import_onnxruntime, load_spec
 from facewise.training.cache import open_cache
+from facewise.training.data import aligned_crops
 from facewise.training.score import score
 from facewise.training.simplify import fold_padding
 from facewise.types import ImageArray
@@ -101,12 +101,12 @@ def main() -> None:
     spec, cache = load_spec(), open_cache(args.cache)
     rows = np.random.default_rng(0).permutation(cache.rows("val"))
     fitted, judged = rows[:CALIBRATION_FACES], rows[CALIBRATION_FACES:]
-    crops = crops_of(cache, judged, spec)
+    crops = aligned_crops(cache, judged, spec.template, spec.size_px)
     result: dict[str, Any] = {"model": f"{spec.name}@{spec.version}", "faces": len(judged)}
     with tempfile.TemporaryDirectory() as name:
         sessions = {"fp32": session(spec.weights_path)}
         path = args.keep or Path(name) / "int8.onnx"
-        quantise(spec, crops_of(cache, fitted, spec), path)
+        quantise(spec, aligned_crops(cache, fitted, spec.template, spec.size_px), path)
         sessions["int8"] = session(path)
         result["bytes"] = {"fp32": spec.size_bytes, "int8": path.stat().st_size}
         result["figures"] = {}
