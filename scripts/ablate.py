@@ -77,17 +77,17 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "no batch norms, a third of the rate": {"optim": {"batch_norm": False, "lr_backbone": 2.7e-4}},
     "no moving average of weights": {"optim": {"ema_decay": 0.0}},
     "one rate for all layers": {"optim": {"layer_decay": 1.0}},
+    "no augmentation but mirroring": {
+        "augment": {field.name: 0.0 for field in dataclasses.fields(AugmentConfig)}
+    },
+    "no low resolution": {"augment": {"low_resolution": 0.0}},
     "no frozen stages": {"optim": {"frozen_stages": 0}},  # these get batch norms, too
     "no shift, scale, turn": {
         "augment": {"shift": 0.0, "scale": 0.0, "rotation_degrees": 0.0, "landmark_jitter": 0.0}
     },
     "no changes of light and colour": {"augment": {"photometric": 0.0, "grey": 0.0}},
     "no blur, noise, JPEG": {"augment": {"blur": 0.0, "noise": 0.0, "jpeg": 0.0}},
-    "no low resolution": {"augment": {"low_resolution": 0.0}},
     "nothing erased": {"augment": {"erase": 0.0}},
-    "none of these augmentations": {
-        "augment": {field.name: 0.0 for field in dataclasses.fields(AugmentConfig)}
-    },
     "FairFace twice an epoch": {"optim": {"epochs": 3}},  # about as many steps
     "rare groups of UTKFace twice an epoch": {"optim": {"epochs": 3}},
     "no near-duplicates that disagree": {},
