@@ -76,10 +76,10 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "the whole, seed 2": {"optim": {"seed": 2}},
     "no batch norms, a third of the rate": {"optim": {"batch_norm": False, "lr_backbone": 2.7e-4}},
     "no moving average of weights": {"optim": {"ema_decay": 0.0}},
-    "one rate for all layers": {"optim": {"layer_decay": 1.0}},
     "no augmentation but mirroring": {
         "augment": {field.name: 0.0 for field in dataclasses.fields(AugmentConfig)}
     },
+    "one rate for all layers": {"optim": {"layer_decay": 1.0}},
     "no low resolution": {"augment": {"low_resolution": 0.0}},
     "no frozen stages": {"optim": {"frozen_stages": 0}},  # these get batch norms, too
     "no shift, scale, turn": {
