@@ -25,7 +25,7 @@ BAND_STARTS_YEARS: Final = (1, 4, 13, 30, 45, 60)
 
 AGE_STARTS_YEARS: Final = (1, 4, 13, 20, 30, 40, 50, 65)
 """Bands of the age itself, joined likewise: those that reports show. With four of them, teenagers
-were covered ten points too seldom, and people of 20 to 39 too often."""
+were covered up to nine points too seldom, and people of 20 to 39 too often."""
 
 MIN_BAND: Final = 60
 """Fewest calibration faces in a band; with fewer, its 95 % quantile is its third largest score."""
