@@ -6,6 +6,8 @@ import { list } from "./words.js";
 const LIVE_SIDE_PX = 640;
 /** Boxes older than this without a new answer are removed: they must not look current. */
 const STALE_MS = 5000;
+/** Between a box and its words. */
+const WORDS_GAP_PX = 3;
 const $ = (id) => document.getElementById(id);
 
 const REASONS = {
@@ -29,6 +31,9 @@ export function setUpCamera({ current, onPicture }) {
     $("camera-error").textContent = text;
     $("camera-error").hidden = false;
   }
+
+  // The camera's shape, also when a phone is turned.
+  video.addEventListener("resize", () => { viewport.style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`; });
 
   const setEnabled = (on) => { $("shoot").disabled = $("go-live").disabled = $("other-camera").disabled = !on; };
   const stop = (media) => media?.getTracks().forEach((track) => track.stop());
@@ -121,19 +126,23 @@ export function setUpCamera({ current, onPicture }) {
     for (const face of faces) {
       const [left, top, right, bottom] = face.bbox;
       const x = isMirrored ? answer.width_px - right : left;
-      const low = dy + top * shown < 34 ? " inside" : "", words = el("span", {}, [face.text]);
-      const node = el("div", { class: `live-box${low}` }, [words]);
+      const words = el("span", {}, [face.text]);
+      // Hidden from screen readers, which have the words below.
+      const node = el("div", { class: "live-box", "aria-hidden": "true" }, [words]);
       node.style.left = `${dx + x * shown}px`;
       node.style.top = `${dy + top * shown}px`;
       node.style.width = `${(right - left) * shown}px`;
       node.style.height = `${(bottom - top) * shown}px`;
       viewport.append(node);
+      // The words stand above the box, else below it, and on the face only if it leaves no room.
+      const room = words.offsetHeight + WORDS_GAP_PX, low = node.offsetTop + node.offsetHeight;
+      if (node.offsetTop < room) node.classList.add(low + room <= viewport.clientHeight ? "below" : "inside");
       // Keep the words within the viewport's sides.
       const start = node.offsetLeft + node.clientLeft + words.offsetLeft;
       const within = Math.max(0, Math.min(start, viewport.clientWidth - words.offsetWidth));
       words.style.left = `${words.offsetLeft + within - start}px`;
     }
-    $("live-text").textContent = faces.map((face) => face.text).join("; ") || "No face in view";
+    $("live-text").textContent = faces.map((face) => face.text).join("; ");
   }
 
   function setLive(on) {
@@ -160,11 +169,15 @@ export function setUpCamera({ current, onPicture }) {
         const answer = await engine.analyze(picture, options);
         if (!live || mine !== run) return;
         $("camera-error").hidden = true;
-        show(answer, tracks.update(answer.faces));
+        const faces = tracks.update(answer.faces);
+        show(answer, faces);
         answered = performance.now();
         pace.answered();
         const perSecond = rate.tick(answered);
-        if (perSecond !== null) $("live-rate").textContent = `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} frames a second`;
+        $("live-rate").textContent = [
+          faces.length ? null : "No face in view",
+          perSecond === null ? null : `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} frames a second`,
+        ].filter(Boolean).join(" · ");
       } catch (error) {
         if (mine !== run || !live) return;
         if (!error.retryAfterSeconds && error.code !== "busy") {

@@ -1,0 +1,97 @@
+"""What a person sees of the page: nothing is covered, jumps, bursts or stays unsaid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import Open
+
+pytestmark = pytest.mark.browser
+
+EXAMPLES = Path(__file__).parents[2] / "src/facewise/server/page/static/examples"
+
+
+def show_live(page: Any, *boxes: list[int], size: tuple[int, int] = (640, 480)) -> None:
+    """Open the live view of a camera with faces in these places."""
+    shares = {"male": 0.1, "female": 0.9}
+    gender = {"label": "female", "probabilities": shares, "label_set": ["female"]}
+    age = {"years": 30, "interval_years": [21, 43]}
+    faces = [{"bbox": box, "age": age, "gender": gender, "abstained": {}} for box in boxes]
+    body = {"faces": faces, "width_px": size[0], "height_px": size[1]}
+    page.route("**/v1/analyze*", lambda route: route.fulfill(json=body))
+    page.click("#camera-open")
+    page.get_by_role("button", name="Guess live").click()
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom", "place"), [(200, 300, "above"), (20, 100, "below"), (10, 470, "inside")]
+)
+def test_live_words_leave_the_face_if_there_is_room(
+    open_page: Open, top: int, bottom: int, place: str
+) -> None:
+    page = open_page(viewport={"width": 390, "height": 844})
+    show_live(page, [280, top, 360, bottom])
+    page.wait_for_selector(".live-box")
+    # At one moment: each frame draws them anew.
+    view, box, words = page.evaluate(
+        """() => ["#viewport", ".live-box", ".live-box span"].map((name) => {
+            const {top, bottom} = document.querySelector(name).getBoundingClientRect();
+            return {top, bottom};
+        })"""
+    )
+    is_where = {
+        "above": words["bottom"] <= box["top"] + 2,
+        "below": words["top"] >= box["bottom"] - 2,
+        "inside": words["top"] >= box["top"] and words["bottom"] <= box["bottom"],
+    }
+    assert is_where[place]
+    assert view["top"] <= words["top"] < words["bottom"] <= view["bottom"]
+
+
+def test_an_empty_live_view_says_so(open_page: Open) -> None:
+    """To everyone; with faces, screen readers get each answer once."""
+    page = open_page(viewport={"width": 390, "height": 844})
+    show_live(page)
+    expect(page.locator("#live-rate")).to_have_text(
+        re.compile(r"^No face in view · [\d.]+ frames a second$")
+    )
+    page.click("#camera-close")
+    show_live(page, [280, 200, 360, 300])
+    page.wait_for_selector(".live-box")
+    expect(page.locator("#live-rate")).to_have_text(re.compile(r"^[\d.]+ frames a second$"))
+    heard = page.locator("#camera").aria_snapshot()
+    assert heard.count("21-43 years, female") == 1
+
+
+def test_the_viewport_has_the_cameras_shape(open_page: Open) -> None:
+    """Also when a phone is turned while the camera is open."""
+    page = open_page(viewport={"width": 390, "height": 844})
+    page.evaluate(
+        """() => {
+            window.scene = document.createElement("canvas");
+            const pen = scene.getContext("2d");
+            const turn = (width, height) => {
+                Object.assign(scene, {width, height});
+                pen.fillRect(0, 0, width, height);
+            };
+            window.turn = turn;
+            turn(480, 640);
+            setInterval(() => pen.fillRect(0, 0, scene.width, scene.height), 30);
+            navigator.mediaDevices.getUserMedia = async () => scene.captureStream(30);
+        }"""
+    )
+    page.click("#camera-open")
+    shape = """(wanted) => {
+        const {width, height} = document.querySelector("#viewport").getBoundingClientRect();
+        return Math.abs(width / height - wanted) < 0.02;
+    }"""
+    page.wait_for_function(shape, arg=3 / 4)
+    page.evaluate("turn(640, 360)")
+    page.wait_for_function(shape, arg=16 / 9)
+    shot = page.locator("#shoot").bounding_box()
+    assert shot["y"] + shot["height"] <= 844
