@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
+
+from facewise.models import load_spec
 
 from .conftest import Open
 
@@ -95,3 +99,31 @@ def test_the_viewport_has_the_cameras_shape(open_page: Open) -> None:
     page.wait_for_function(shape, arg=16 / 9)
     shot = page.locator("#shoot").bounding_box()
     assert shot["y"] + shot["height"] <= 844
+
+
+def test_the_box_for_this_device_moves_nothing_in_the_bar(
+    open_page: Open, start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    spec = load_spec("facewise-default")
+    model = {"name": spec.name, "version": spec.version}
+    (tmp_path / "device.json").write_text(json.dumps({"model": model}))
+    page = open_page(start_server(device_folder=tmp_path).url)
+    page.click("[data-example='portrait.jpg']")
+    page.wait_for_selector(".card")
+    row, title, icon = (
+        page.locator(name).bounding_box()
+        for name in ("#on-device-row", ".drop-title", ".drop-icon")
+    )
+    assert row["y"] >= title["y"] + title["height"]
+    assert title["x"] - icon["x"] - icon["width"] < 20
+    # On a narrow phone its words stand beside the box.
+    page.set_viewport_size({"width": 320, "height": 640})
+    label, tick = (page.locator(name).bounding_box() for name in ("#on-device-row", "#on-device"))
+    assert abs(tick["y"] - label["y"]) < 10
+    assert page.locator("#on-device-row label").evaluate(
+        """label => {
+            const words = document.createRange();
+            words.selectNodeContents(label.lastChild);
+            return words.getClientRects()[0].top < label.firstChild.getBoundingClientRect().bottom;
+        }"""
+    )
