@@ -127,3 +127,23 @@ def test_the_box_for_this_device_moves_nothing_in_the_bar(
             return words.getClientRects()[0].top < label.firstChild.getBoundingClientRect().bottom;
         }"""
     )
+
+
+def test_a_folded_card_shows_that_it_opens(open_page: Open) -> None:
+    page = open_page()
+    page.click("[data-example='six-ways.jpg']")
+    page.wait_for_selector("#face-6")
+    mark = """node => {
+        const {content, display} = getComputedStyle(node, "::before");
+        return display === "none" ? "none" : content;
+    }"""
+    closed = page.locator("#face-1 h3").evaluate(mark)
+    page.locator("#face-1 summary").first.click()
+    opened = page.locator("#face-1 h3").evaluate(mark)
+    assert len({closed, opened, "none"}) == 3
+    # For the eye alone: the element says it itself.
+    expect(page.locator("#face-1 summary").first).to_have_accessible_name(
+        re.compile(r"^Face 1, cut from the photo Apparent age ")
+    )
+    page.emulate_media(media="print")
+    assert page.locator("#face-1 h3").evaluate(mark) == "none"
