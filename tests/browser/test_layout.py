@@ -147,3 +147,39 @@ def test_a_folded_card_shows_that_it_opens(open_page: Open) -> None:
     )
     page.emulate_media(media="print")
     assert page.locator("#face-1 h3").evaluate(mark) == "none"
+
+
+def test_results_stay_in_place_while_photos_are_analysed(open_page: Open) -> None:
+    """Eight take the width at which the longer words of the buttons would not fit beside them."""
+    page = open_page(viewport={"width": 1280, "height": 800})
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if held:
+            route.continue_()
+        held.append(route)
+
+    page.click("[data-example='portrait.jpg']")
+    page.wait_for_selector(".card")
+    page.route("**/v1/analyze*", hold)
+    page.set_input_files("#files", [EXAMPLES / "cat.jpg"] * 7)
+    page.locator("#save-json", has_text="JSON (1 of 8)").wait_for()
+    page.locator("#strip button").first.click()
+    names = ("#frame", ".card", "#save-json")
+    before = [page.locator(name).bounding_box() for name in names]
+    held[0].continue_()
+    expect(page.locator("#save-json")).to_have_text("JSON")
+    after = [page.locator(name).bounding_box() for name in names]
+    assert [(box["x"], box["y"]) for box in after] == [(box["x"], box["y"]) for box in before]
+
+
+def test_the_focus_is_seen_on_the_current_thumbnail(open_page: Open) -> None:
+    """Delete would remove that photo."""
+    page = open_page()
+    page.set_input_files("#files", [EXAMPLES / "cat.jpg"] * 2)
+    expect(page.locator("#strip .mark")).to_have_text(["0", "0"])
+    look = "() => getComputedStyle(document.querySelector('#strip [aria-current]')).outline"
+    before = page.evaluate(look)
+    while not page.evaluate("document.activeElement.matches('#strip [aria-current]')"):
+        page.keyboard.press("Tab")
+    assert page.evaluate(look) != before
