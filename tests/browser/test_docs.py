@@ -50,6 +50,20 @@ def test_parameters_come_with_their_values(page: Any, server: Any) -> None:
     assert values["attributes"] == "age, gender, ethnicity, like age,gender"
 
 
+def test_descriptions_are_paragraphs_with_code(page: Any, server: Any) -> None:
+    found = operations(page, server)
+    section = found["POST /v1/analyze"]
+    first, second = section.locator("p").all()[:2]
+    assert first.inner_text().endswith("with its apparent attributes.")
+    codes = ["file", "image/*", "application/octet-stream"]
+    assert second.locator("code").all_inner_texts() == codes
+    assert "multipart field file, or as the body itself: of a type image/*" in second.inner_text()
+    for name, section in found.items():
+        assert "`" not in section.inner_text(), name
+        for row in section.locator("table[aria-label^=Parameters] tbody tr").all():
+            assert all(row.locator("td").all_inner_texts()), name
+
+
 def test_schemas_are_described_to_the_leaves(page: Any, server: Any) -> None:
     """The answer's schema describes the face itself, not just a reference to it."""
     contract = page.request.get(server.url + "openapi.json").json()

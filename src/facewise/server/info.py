@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -72,7 +72,13 @@ async def models(state: Shared) -> Any:
     },
     tags=["models"],
 )
-async def model_card(name: str, request: Request, state: Shared) -> Response:
+async def model_card(
+    name: Annotated[
+        str, Path(description="a name in /v1/models, or default; with @version, that one alone")
+    ],
+    request: Request,
+    state: Shared,
+) -> Response:
     """Intended use, data, licence and the figures per group.
 
     `default` is the model that answers here; facewise's own may be named without `facewise-`, as in

@@ -25,6 +25,10 @@ function curl(path, operation) {
   return ["curl", ...key, ...parts, url].join(" ");
 }
 
+/** Text as paragraphs, in which `names` are code. */
+const paragraphs = (text) => text.split("\n\n").map((part) =>
+  el("p", {}, part.split("`").map((words, index) => (index % 2 ? el("code", {}, [words]) : words))));
+
 /** The names in a pattern that matches a comma-separated list of them, such as that of attributes. */
 const namesIn = (pattern) => pattern?.match(/^\^\[ ,\]\*\(([\w|]+)\)\( \*,\[ ,\]\*\(\1\)\)\*\[ ,\]\*\$$/)?.[1].split("|");
 
@@ -55,7 +59,7 @@ function disclosure(title, value) {
 function operation(contract, path, method, node) {
   const parts = [
     el("h3", {}, [el("span", { class: "method" }, [method.toUpperCase()]), el("code", {}, [path]), node.summary ?? ""]),
-    el("p", {}, [(node.description ?? "").replaceAll("`", "")]),
+    ...paragraphs(node.description ?? ""),
     el("pre", { tabindex: "0" }, [el("code", {}, [curl(path, node)])]),
   ];
   const parameters = node.parameters ?? [];
