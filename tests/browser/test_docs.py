@@ -64,6 +64,43 @@ def test_descriptions_are_paragraphs_with_code(page: Any, server: Any) -> None:
             assert all(row.locator("td").all_inner_texts()), name
 
 
+@pytest.mark.parametrize("path", ["docs", "v1/models/default/card"])
+def test_names_of_rows_stay_in_view(path: str, page: Any, server: Any) -> None:
+    """Where a wide table is scrolled, on a phone too; nothing shines through them."""
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(server.url + path)
+    page.wait_for_selector("table")
+    seen = page.evaluate(
+        """() => [...document.querySelectorAll("table")]
+            .filter((table) => table.scrollWidth > table.clientWidth + 8)
+            .map((table) => {
+                table.scrollIntoView();
+                table.scrollLeft = 1e6;
+                const cell = table.querySelector("tbody td"), at = cell.getBoundingClientRect();
+                const top = document.elementFromPoint(at.x + 4, at.y + at.height / 2);
+                const behind = cell.closest(".operation, body");
+                return [
+                    at.x - table.getBoundingClientRect().x,
+                    top === cell || cell.contains(top),
+                    getComputedStyle(cell).backgroundColor
+                        === getComputedStyle(behind).backgroundColor,
+                    at.width < table.clientWidth / 2,
+                ];
+            })"""
+    )
+    assert seen
+    assert all(one == [0, True, True, True] for one in seen), seen
+
+
+def test_names_of_rows_leave_room_for_the_numbers(page: Any, server: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(server.url + "v1/models/default/card")
+    cells = page.locator("tbody td:first-child")
+    wide = cells.evaluate_all("all => Math.max(...all.map((one) => one.offsetWidth))")
+    assert wide < 896 / 4
+    assert page.locator("main > p").first.bounding_box()["y"] < 300
+
+
 def test_schemas_are_described_to_the_leaves(page: Any, server: Any) -> None:
     """The answer's schema describes the face itself, not just a reference to it."""
     contract = page.request.get(server.url + "openapi.json").json()

@@ -385,8 +385,10 @@ def test_a_card_can_be_found_ones_way_in() -> None:
         page = card_page(spec)
         ids = re.findall(r'<h[234] id="([\w-]+)">', page)
         assert len(ids) == len(set(ids)) == len(re.findall("<h[234]", page)) > 3
-        listed = page.partition("</h1>")[2].partition("</nav>")[0]
-        assert listed.startswith('\n<nav aria-label="Sections">')
+        before, nav, rest = page.partition('<nav aria-label="Sections">')
+        assert "</h1>\n<p>" in before, "what the model is comes first"
+        assert "<h2" not in before
+        listed = nav + rest.partition("</nav>")[0]
         links = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', listed)
         assert links == re.findall(r'<h[23] id="([\w-]+)">([^<]+)</h', page)
         below = re.findall(r"</a>\n<ul>\n<li>", listed)

@@ -53,15 +53,14 @@ def card_markdown(spec: ModelSpec) -> str:
 
 
 def card_page(spec: ModelSpec) -> str:
-    """The card as a page, with its sections listed under the title. Raw HTML is shown as text."""
+    """The card as a page, its sections listed before the first. Raw HTML is shown as text."""
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     # Otherwise a card could embed a picture from another host.
     renderer.disable("image")
     tokens = renderer.parse(card_markdown(spec))
     listed = _name(tokens)
-    # A title is three tokens: opening, text, closing.
-    under_title = 3 if tokens[:1] and tokens[0].tag == "h1" else 0
-    tokens.insert(under_title, Token("html_block", "", 0, content=listed))
+    starts = (i for i, token in enumerate(tokens) if token.tag == "h2")
+    tokens.insert(next(starts, len(tokens)), Token("html_block", "", 0, content=listed))
     body = renderer.renderer.render(tokens, renderer.options, {})
     return _PAGE.substitute(title=html.escape(f"{spec.name}: model card"), body=body)
 
