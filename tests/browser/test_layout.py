@@ -183,3 +183,37 @@ def test_the_focus_is_seen_on_the_current_thumbnail(open_page: Open) -> None:
     while not page.evaluate("document.activeElement.matches('#strip [aria-current]')"):
         page.keyboard.press("Tab")
     assert page.evaluate(look) != before
+
+
+@pytest.mark.parametrize(("width", "percent"), [(320, 100), (390, 200)])
+def test_nothing_sticks_out_with_large_text(open_page: Open, width: int, percent: int) -> None:
+    """WCAG 1.4.4: text of twice the size, as set in the browser or on the phone."""
+    page = open_page(viewport={"width": width, "height": 844})
+    page.evaluate("size => { document.documentElement.style.fontSize = size; }", f"{percent}%")
+    out = """(at) => [...document.querySelectorAll(at)].filter((node) => {
+        const outer = node.parentElement.getBoundingClientRect();
+        return node.getBoundingClientRect().right > outer.right + 1;
+    }).map((node) => node.outerHTML.slice(0, 80))"""
+    if percent == 100:
+        assert page.evaluate(out, ".examples *") == []
+    page.click("[data-example='portrait.jpg']")
+    page.wait_for_selector(".card")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(out, ".card *:not(svg *)") == []
+    # The bar gives way only where there is no room for it beside its label.
+    value, track = (
+        page.locator(f".bars {name}").first.bounding_box() for name in (".value", ".track")
+    )
+    is_below = track["y"] >= value["y"] + value["height"]
+    assert is_below is (percent == 200)
+    page.set_input_files("#files", EXAMPLES / "six-ways.jpg")
+    page.wait_for_selector("#face-6")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(
+        """() => [...document.querySelectorAll(".folded")].every((card) => {
+            const words = document.createRange();
+            words.selectNodeContents(card.querySelector("h3"));
+            const number = card.querySelector(".locate").getBoundingClientRect();
+            return [...words.getClientRects()].every((line) => line.right <= number.left);
+        })"""
+    ), "words lie beside the number"
