@@ -514,13 +514,18 @@ def test_on_paper(open_page: Open, twelve: bytes) -> None:
     page.evaluate(
         """() => {
             window.printed = [];
+            const open = (what) => document.querySelectorAll(`.card ${what}[open]`).length;
             for (const name of ["beforeprint", "afterprint"]) addEventListener(name, () =>
-                printed.push(document.querySelectorAll(".fold[open]").length));
+                printed.push([open(".fold"), open("details:not(.fold)")]));
         }"""
     )
     page.locator("#face-3 summary").first.click()
     page.pdf()
-    assert page.evaluate("printed") == [12, 1]
+    assert page.evaluate("printed") == [[12, 1], [1, 0]], "what an interval means is said once"
+    # Nor is it said twice where the visitor has opened it.
+    page.locator("#face-3").get_by_text("What does this interval mean?").click()
+    page.pdf()
+    assert page.evaluate("printed.slice(2)") == [[12, 1], [1, 1]]
     page.emulate_media(media="print")
     look = "([at, name]) => getComputedStyle(document.querySelector(at)).getPropertyValue(name)"
     assert page.evaluate(look, ["body", "color"]) == "rgb(27, 30, 34)"

@@ -137,14 +137,16 @@ export function renderProgress(photo) {
   $("message").replaceChildren(progress(photo));
 }
 
-/** Open all cards while the page is printed: on paper nobody can. */
+/** Open all cards while the page is printed, as on paper nobody can, and explain the interval once. */
 export function openFoldsInPrint() {
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = folds().filter((fold) => !fold.open);
-    for (const fold of closed) fold.open = true;
+    const explanations = [...$("cards").querySelectorAll("details:not(.fold)")];
+    const first = explanations.some((one) => one.open) ? [] : explanations.slice(0, 1);
+    closed = [...folds(), ...first].filter((one) => !one.open);
+    for (const one of closed) one.open = true;
   });
   addEventListener("afterprint", () => {
-    for (const fold of closed) fold.open = false;
+    for (const one of closed) one.open = false;
   });
 }
