@@ -293,7 +293,7 @@ def test_progress_while_the_models_come(visit: Visit) -> None:
     host.released.set()
     page.wait_for_selector("html[data-ready]", timeout=60_000)
     # What it says of formats and privacy before that is true of this page, not of a server's.
-    assert page.inner_text("#limits") == early["#limits"] + ", up to 20 MB"
+    assert page.inner_text("#limits") == early["#limits"] + ", up to 20\u00a0MB"
     assert page.inner_text("#privacy") == early["#privacy"]
     assert bar.count() == 0
 

@@ -113,8 +113,14 @@ def test_drop_a_photo_and_read_the_card(
     explanation = page.inner_text("details")
     assert "90 in 100" in explanation
     tested = analyzer.spec.figures["coverage"]["0.9"]["intervals"]
-    assert f"{tested['n']:,} test faces with an exact age (UTKFace)" in explanation
-    assert f"{tested['coverage']:.1%}".replace("%", " %") in explanation
+    low, share, high = (f"{100 * tested[name]:.1f}" for name in ("low", "coverage", "high"))
+    assert (
+        f"On {tested['n']:,} test faces with an exact age (UTKFace), they held it for "
+        f"{share}\u00a0% ({low} to {high}\u00a0%, allowing for chance)."
+    ) in explanation
+    expect(page.locator("svg.chart")).to_have_accessible_name(
+        re.compile(rf"^Age distribution: {match[1]} on average, between {match[2]} and {match[3]}")
+    )
     assert page.locator("svg.chart rect.interval").count() == 1
     # The box lies on the face, at any size of the photo on the screen.
     shown, box = page.locator(".frame img").bounding_box(), page.locator(".box").bounding_box()
@@ -565,8 +571,8 @@ def test_a_25_mb_file(open_page: Open, tmp_path: Path) -> None:
     page.set_input_files("#files", path)
     page.get_by_role("heading", name="The picture is too large").wait_for()
     text = page.inner_text("#message")
-    assert "25 MB" in text
-    assert "20 MB" in text
+    assert "25\u00a0MB" in text, "the unit stays on the number's line"
+    assert "20\u00a0MB" in text
     assert page.locator("progress").count() == 0
     shoot(page, "too-large")
 
@@ -1222,7 +1228,7 @@ def test_a_slow_upload_shows_how_far_it_is(open_page: Open, portrait: bytes) -> 
     page = open_page()
     throttle(page, 150_000)
     choose(page, portrait + bytes(400_000))  # bytes after a JPEG's end are not part of it
-    page.get_by_text(re.compile(r"Uploading, [1-9]\d? %")).wait_for()
+    page.get_by_text(re.compile(r"Uploading, [1-9]\d?\s%")).wait_for()
     assert 0 < page.evaluate("document.querySelector('#bar').value") < 1
     page.wait_for_selector(".card")
 
@@ -1405,9 +1411,8 @@ def test_the_page_names_its_models_data(
 
     said, row = explanation(), load_spec("fairface-only").figures["coverage"]["0.9"]["intervals"]
     assert "pictures from FairFace that" in said
-    assert (
-        f"{row['n']:,} test faces with an exact age (UTKFace): {row['coverage']:.1%}"[:-1] in said
-    )
+    assert f"On {row['n']:,} test faces with an exact age (UTKFace), they held it for" in said
+    assert f"{row['coverage']:.1%}"[:-1] in said
 
     def unmeasured(route: Any) -> None:
         answer = route.fetch()
@@ -1428,7 +1433,7 @@ def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> 
     page = open_page()
     choose(page, portrait, "\u2067\u202egpj.\u200fphoto.jpg")
     page.wait_for_selector(".card")
-    assert page.inner_text("#caption").startswith("gpj.photo.jpg · 512 ")
+    assert page.inner_text("#caption").startswith("gpj.photo.jpg · 512\u00a0\u00d7\u00a0512 · ")
     assert page.inner_text("#live") == "1 face found in gpj.photo.jpg."
 
 
@@ -1441,6 +1446,7 @@ def test_without_javascript(chromium: Any, server: Any) -> None:
     assert said.inner_text().startswith("This page needs JavaScript.")
     assert said.bounding_box()["y"] < title.bounding_box()["y"]
     assert page.locator("button:visible").count() == 0
+    assert page.inner_text("footer").endswith("REST API"), "no dot waits for a model's name"
     said.locator("a").click()
     assert page.url == server.url + "openapi.json"
     assert '"/v1/analyze"' in page.inner_text("body")

@@ -318,7 +318,7 @@ function measured(model, coverage) {
   const row = model.figures.coverage?.[String(coverage)]?.intervals;
   if (!row) return "Whether they do was not measured on faces with an exact age.";
   const percent = (share) => (share * 100).toFixed(1);
-  return `Measured on ${row.n.toLocaleString("en")} test faces with an exact age (UTKFace): ${percent(row.coverage)} %, with chance between ${percent(row.low)} and ${percent(row.high)} %.`;
+  return `On ${row.n.toLocaleString("en")} test faces with an exact age (UTKFace), they held it for ${percent(row.coverage)}\u00a0% (${percent(row.low)} to ${percent(row.high)}\u00a0%, allowing for chance).`;
 }
 
 function describePage() {
@@ -328,7 +328,7 @@ function describePage() {
   $("data").textContent = about.data.length ? ` trained on ${list(about.data)}` : "";
   $("privacy").textContent = about.privacy;
   renderCurl();
-  $("model").textContent = `${about.model.name} ${about.model.version}`;
+  $("model").textContent = ` · ${about.model.name} ${about.model.version}`;
   for (const id of ["card-link", "card-link-foot"]) $(id).href = about.cardUrl;
 }
 

@@ -103,7 +103,7 @@ function card(photo, face, index, about, link) {
   const locate = el("button", { class: "locate", "aria-label": label, title: label, onclick: () => link.focusBox(index) }, [String(number)]);
   const body = [
     ...abstentions(face),
-    age && face.age.probabilities ? ageChart(face.age, `Age distribution${isUnsure ? " (unsure)" : ""}: most likely around ${age.years}, between ${age.low} and ${age.high}`, isUnsure) : null,
+    age && face.age.probabilities ? ageChart(face.age, `Age distribution${isUnsure ? " (unsure)" : ""}: ${age.years} on average, between ${age.low} and ${age.high}`, isUnsure) : null,
     age ? explanation(about) : null,
     ...groups(face).map(([name, group]) => bars(name, group, name in face.abstained)),
   ];

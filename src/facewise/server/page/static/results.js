@@ -29,7 +29,7 @@ function strip(photos, current, { choose, remove }) {
 
 function progress(photo) {
   const uploading = photo.progress !== null && photo.progress < 1;
-  const text = photo.waiting ? (photo.pausedBy ? `${photo.pausedBy}: resumes by itself` : "Waiting for its turn") : uploading ? `Uploading, ${Math.round(photo.progress * 100)} %` : "Looking for faces";
+  const text = photo.waiting ? (photo.pausedBy ? `${photo.pausedBy}: resumes by itself` : "Waiting for its turn") : uploading ? `Uploading, ${Math.round(photo.progress * 100)}\u00a0%` : "Looking for faces";
   return el("div", { class: "progress calm" }, [
     el("label", { for: "bar" }, [text]),
     el("progress", uploading ? { id: "bar", max: 1, value: photo.progress } : { id: "bar" }),
@@ -70,8 +70,8 @@ function caption(photo) {
   const name = photo.isAnimated ? `${photo.name} · first frame of an animation` : photo.name;
   if (!photo.answer) return name;
   const { width_px: width, height_px: height, timings_ms: times } = photo.answer;
-  const found = `${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)} ms`;
-  return `${name} · ${width} × ${height} · ${found}${photo.answer.more_faces ? " · smaller faces were left out" : ""}`;
+  const found = `${count(photo.answer.faces.length).toLowerCase()} in ${Math.round(times.total)}\u00a0ms`;
+  return `${name} · ${width}\u00a0×\u00a0${height} · ${found}${photo.answer.more_faces ? " · smaller faces were left out" : ""}`;
 }
 
 /** Scroll the strip, which is a single row on phones, to a newly shown photo. */

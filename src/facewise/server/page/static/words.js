@@ -1,11 +1,11 @@
-// Words and numbers, the same wherever they are shown.
+// Words and numbers, the same wherever they are shown; a number's unit stays on its line (\u00a0).
 
-export const percent = (p) => `${p >= 0.995 && p < 1 ? ">99" : p > 0 && p < 0.005 ? "<1" : Math.round(p * 100)} %`;
+export const percent = (p) => `${p >= 0.995 && p < 1 ? ">99" : p > 0 && p < 0.005 ? "<1" : Math.round(p * 100)}\u00a0%`;
 
 export const list = (words, last = "and") =>
   words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${last} ${words.at(-1)}`;
 
-export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)}\u00a0MB`;
 
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
