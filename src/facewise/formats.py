@@ -157,7 +157,7 @@ def _parse(name: str, plugin: object, data: bytes) -> Image.Image:
                 "with 8 or 16 bits"
             ) from error
         raise CorruptImageError(
-            f"the {name} is truncated or damaged: copy, download or export it again"
+            f"the {name} ends too early or is damaged: copy, download or export it again"
         ) from error
     if is_raw:
         raise UnsupportedFormatError(
@@ -218,7 +218,7 @@ def _unknown(data: bytes, brands: frozenset[bytes]) -> ImageError:
         return NotAnImageError("base64 text, not a picture: decode it, and pass the bytes")
     if _VIDEO.match(data):
         return NotAnImageError(f"a video, not a picture: {_FRAMES}")
-    return NotAnImageError(f"not a picture: pass a {_ANY} file")
+    return NotAnImageError(f"not a picture: use a {_ANY} file")
 
 
 _IGNORED: Final = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif"), 0)

@@ -199,7 +199,7 @@ def _read(source: Any, max_bytes: int) -> bytes:
             raise EmptyImageError("the file object is at its end: seek(0) before reading it")
         raise EmptyImageError("the input is empty: it has no bytes")
     if len(data) > max_bytes:
-        raise too_large(f"more than {max_bytes:,} bytes: pass a smaller file", "max_bytes")
+        raise too_large(f"more than {max_bytes:,} bytes: use a smaller file", "max_bytes")
     return data
 
 

@@ -57,7 +57,7 @@ def check_size(width: int, height: int, max_pixels: int, min_side_px: int) -> No
     if min(width, height) < min_side_px:
         raise ImageTooSmallError(
             f"{width} x {height} pixels: a picture needs {min_side_px} on its shorter side: "
-            "pass a larger one"
+            "use a larger one"
         )
 
 
@@ -92,7 +92,7 @@ def decode(picture: Image.Image, max_pixels: int) -> ImageArray:
                 "the PIL image is closed: load() it while its file is open, or pass the path"
             ) from error
         raise CorruptImageError(
-            "the picture is truncated or damaged: copy, download or export it again"
+            "the file ends too early or is damaged: copy, download or export it again"
         ) from error
 
 

@@ -96,7 +96,7 @@ def test_files_of_more_bytes_than_are_allowed_are_rows_that_name_the_option(
     run(photos, tmp_path / "less", Job(attributes=("age",), max_bytes=path.stat().st_size - 1))
     row = by_name(tmp_path / "less")[path.name][0]
     assert row["error_code"] == "image_too_large"
-    assert row["error_message"].endswith("pass a smaller file, or raise --max-bytes")
+    assert row["error_message"].endswith("use a smaller file, or raise --max-bytes")
     data, comment = path.read_bytes(), b"\xff\xfe\xff\xff" + bytes(65_533)
     path.write_bytes(data[:2] + comment * (DEFAULT_MAX_BYTES // 65_536) + data[2:])
     for table, limit in (("default", DEFAULT_MAX_BYTES), ("more", 2 * DEFAULT_MAX_BYTES)):

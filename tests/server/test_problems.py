@@ -62,6 +62,7 @@ async def test_bad_pictures(kind: str, serve: Serve, portrait: bytes) -> None:
     for answer in (multipart, raw):
         detail = check(answer, status, code)
         assert "max_pixels" not in detail, "advice that only a caller of the library can follow"
+        assert "pass a" not in detail, "words for programmers"
         assert ("FACEWISE_MAX_PIXELS" in detail) == (kind == "bomb")
         assert detail[0].isupper() or detail[0].isdigit()
         assert detail.endswith(".")

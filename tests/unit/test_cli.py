@@ -284,7 +284,7 @@ def make_bad_files(folder: Path) -> dict[str, str]:
     return {
         "text.jpg": "not a picture",
         "empty.jpg": "empty",
-        "half.jpg": "truncated",
+        "half.jpg": "ends too early",
         "dot.png": "16",
         "bomb.png": "100,000 x 100,000",
         "sixty.jpg": "scale the picture down",

@@ -17,7 +17,7 @@ export function checkSize(width: number, height: number, limits: Limits): void {
     throw new ImageError(
       "image_too_small",
       "The picture is too small",
-      `${width} x ${height} pixels: a picture needs ${limits.min_side_px} on its shorter side: pass a larger one.`,
+      `${width} x ${height} pixels: a picture needs ${limits.min_side_px} on its shorter side: use a larger one.`,
     );
   }
 }
@@ -53,7 +53,7 @@ export async function loadPhoto(source: Blob | ImageBitmap, limits: Limits): Pro
     throw new ImageError(
       "image_too_large",
       "The picture is too large",
-      `more than ${number(limits.max_bytes)} bytes: pass a smaller file.`,
+      `More than ${number(limits.max_bytes)} bytes: use a smaller file.`,
     );
   }
   const bitmap = await decode(source);
@@ -75,7 +75,7 @@ export async function loadPhoto(source: Blob | ImageBitmap, limits: Limits): Pro
     throw new ImageError(
       "image_too_large",
       "The picture is too large",
-      "too large for this device's memory: scale it down.",
+      "Too large for this device's memory: scale it down.",
     );
   } finally {
     bitmap.close();

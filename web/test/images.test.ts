@@ -18,7 +18,10 @@ afterEach(() => vi.unstubAllGlobals());
 it("a canvas that takes no paint is no photo without a face", async () => {
   canvasOf(0);
   const frame = bitmap();
-  await expect(loadPhoto(frame, limits)).rejects.toMatchObject({ code: "image_too_large" });
+  await expect(loadPhoto(frame, limits)).rejects.toMatchObject({
+    code: "image_too_large",
+    detail: expect.stringMatching(/^Too large for this device/),
+  });
   expect(frame.close).toHaveBeenCalled();
 });
 

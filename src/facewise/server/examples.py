@@ -27,7 +27,7 @@ _FACE: Final = Face(
 _PROBLEM: Final = ProblemError(
     422,
     "not_an_image",
-    "Not a picture: pass a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, PGM, PPM or HEIC file.",
+    "Not a picture: use a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, PGM, PPM or HEIC file.",
 )
 
 
