@@ -75,8 +75,7 @@ class Problem(BaseModel):
                 "type": "/docs#image_too_small",
                 "title": "The picture is too small",
                 "status": 422,
-                "detail": "8 x 8 pixels: a picture needs 16 on its shorter side: use a larger "
-                "one.",
+                "detail": "8 x 8 pixels: a picture needs 16 on its shorter side: use a larger one.",
                 "code": "image_too_small",
                 "request_id": "4f0c2ad1b7e94f3d",
             }
