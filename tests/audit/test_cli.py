@@ -90,6 +90,10 @@ def test_a_table_becomes_a_summary_a_report_and_json(twice: Path, tmp_path: Path
     assert "<svg" in page or "data:image" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+    for name, of in figures["crossings_of"].items():  # rare cells too, so that a column adds up
+        table = page.split(f"Crossing: {name}<")[1].partition("</table>")[0]
+        counts = re.findall(r"<tr>\s*<td>[^<]*</td>\s*<td>([\d,]+)</td>", table)
+        assert sum(int(count.replace(",", "")) for count in counts) == of
 
 
 def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path, audit: Audit) -> None:
@@ -135,6 +139,8 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
     assert women["change"] == pytest.approx(0)
     # Some twenty faces fix a share to some twenty points only; equal draws would have given zero.
     assert women["high"] - women["low"] > 0.1
+    assert "note: the two tables have 1 file in common" in done.stdout
+    assert "-0.0" not in done.stdout + (tmp_path / "report.html").read_text()
 
 
 def test_two_tables_stand_side_by_side_with_the_change(
@@ -182,7 +188,7 @@ def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(
     )
     ends = f"{women['low']:.1%} to {women['high']:.1%}"
     said = "95 % interval over pictures and videos, as if the model never erred"
-    assert f"gender (share of faces, {said})" in done.stdout
+    assert f"apparent gender (share of faces, {said})" in done.stdout
     assert f"female    counted {women['share']:6.1%} ({ends})" in done.stdout
     page = (tmp_path / "report.html").read_text()
     assert f"<th>{said}</th>" in page
@@ -201,7 +207,9 @@ def test_without_confusions_intervals_hold_either_and_all_outputs_say_so(
         found[name] = json.loads((tmp_path / f"{name}.json").read_text())
         said = found[name]["correction"]
         lines = done.stdout.splitlines()
-        assert lines.index(said) < next(i for i, t in enumerate(lines) if t.startswith("age ("))
+        assert lines.index(said) < next(
+            i for i, t in enumerate(lines) if t.startswith("apparent age (")
+        )
         page = html.unescape((tmp_path / f"{name}.html").read_text())
         assert page.count(said) == 1
         assert page.index(said) < page.index("<table")

@@ -40,7 +40,7 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
     if figures["correction"]:
         lines.append(figures["correction"])
     for name, rows in figures["attributes"].items():
-        lines.append(f"{name} (share of faces, {_interval(rows)})")
+        lines.append(f"apparent {name} (share of faces, {_interval(rows)})")
         for row in rows:
             naive, best = row["naive"], row.get("corrected", row["naive"])
             if max(naive["share"], best["share"]) < _NEAR_0 and best["high"] < _SMALL:
@@ -50,13 +50,13 @@ def summary(figures: Mapping[str, Any], title: str) -> str:
                 text += f"   corrected {best['share']:6.1%}"
             lines.append(f"{text} ({_ends(best)})")
     for name in figures.get("change", {}):
-        lines.append(f"{name}, first table, second table, change in percentage points")
+        lines.append(f"apparent {name}, first table, second table, change in percentage points")
         lines += [
             f"  {row['label']:<9} {one['share']:6.1%} {other['share']:6.1%}   {_points(row)}"
             for row, one, other in _beside(figures, name)
         ]
     for name, rows in figures.get("against_reference", {}).items():
-        lines.append(f"{name}, difference from the reference (percentage points)")
+        lines.append(f"apparent {name}, difference from the reference (percentage points)")
         lines += [f"  {row['label']:<9} {_points(row)}" for row in rows if _any(row)]
     lines += [f"note: {note}" for note in figures["notes"]]
     return "\n".join(lines)
@@ -134,7 +134,11 @@ def make_report(figures: Mapping[str, Any], title: str) -> Report:
                 f"Only the {of:,} of {counted(figures['faces'], 'face', 'faces')} that have all of "
                 "these attributes."
             )
-        held = [r for r in found if r.get("corrected", r["naive"])["share"] >= _NEAR_0]
+        held = [
+            row
+            for row in found
+            if row["naive"]["count"] or row.get("corrected", row["naive"])["share"] >= _NEAR_0
+        ]
         report.table(
             _columns("cell", held),
             [_row({**row, "label": ", ".join(row["labels"])}) for row in held],
@@ -225,4 +229,6 @@ def _any(row: Mapping[str, Any]) -> bool:
 
 
 def _points(row: Mapping[str, Any]) -> str:
-    return f"{row['change'] * 100:+.1f} ({row['low'] * 100:+.1f} to {row['high'] * 100:+.1f})"
+    # Adding 0.0 turns -0.0 into 0.0.
+    change, low, high = (round(row[key] * 100, 1) + 0.0 for key in ("change", "low", "high"))
+    return f"{change:+.1f} ({low:+.1f} to {high:+.1f})"

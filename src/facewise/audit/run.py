@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facewise.annotated import unfinished
+from facewise.annotated import part_files, unfinished
 from facewise.audit.audit import (
     Estimates,
     audit_faces,
@@ -18,7 +18,7 @@ from facewise.audit.known import COUNTED, Known, known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.table import Faces, read_faces
 from facewise.errors import OptionError
-from facewise.text import printable
+from facewise.text import counted, printable
 
 
 def audit_tables(
@@ -64,7 +64,7 @@ def audit_tables(
         ]
     elif second:
         other = read_faces(*second)
-        notes += _unfinished(second, tell)
+        notes += [*_unfinished(second, tell), *_in_both(tables, second)]
         if other.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
         own, why = known_confusions(other, second, model)
@@ -79,6 +79,19 @@ def _unfinished(tables: Sequence[Path], tell: Callable[[str], None]) -> list[str
     for note in notes:
         tell(note)
     return notes
+
+
+def _in_both(tables: Sequence[Path], second: Sequence[Path]) -> list[str]:
+    """A note if the tables to compare share files, as after a mistyped name."""
+    first, other = (
+        {part.resolve() for t in each for part in part_files(t)} for each in (tables, second)
+    )
+    if not (common := len(first & other)):
+        return []
+    return [
+        f"the two tables have {counted(common, 'file', 'files')} in common: the change's interval "
+        "takes their pictures for different ones"
+    ]
 
 
 def _add_second(
