@@ -18,10 +18,10 @@ def hint(source: Any) -> str:
     if isinstance(source, (list, tuple)):
         return "; several pictures are for analyze_many"
     if type(source).__module__.startswith("torch"):
-        return (
-            "; for a torch tensor (3, H, W) from 0 to 1: "
-            "(tensor * 255).round().byte().permute(1, 2, 0).cpu().numpy()"
-        )
+        of, as_bytes = " from 0 to 1", "(tensor * 255).round().byte()"
+        if str(getattr(source, "dtype", "")) == "torch.uint8":  # times 255, it would wrap around
+            of, as_bytes = "", "tensor"
+        return f"; for a torch tensor (3, H, W){of}: {as_bytes}.permute(1, 2, 0).cpu().numpy()"
     return ""
 
 

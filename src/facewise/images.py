@@ -259,6 +259,8 @@ def _read_stream(file: Any, max_bytes: int) -> bytes:
                 break
             parts.append(bytes(part))
             missing -= len(part)
+    except UnicodeDecodeError as error:  # opened as text, which a picture's bytes are not
+        raise _no_bytes("") from error
     except ValueError as error:
         if isinstance(error, InvalidArrayError):
             raise

@@ -712,6 +712,17 @@ def test_wrong_arrays_and_objects(value: object, advice: str) -> None:
         load_photo(value)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_file_opened_as_text(encoding: str, tmp_path: Path) -> None:
+    """Read as UTF-8, a picture is an error of its own."""
+    (tmp_path / "photo.png").write_bytes(PNG)
+    with (
+        (tmp_path / "photo.png").open(encoding=encoding) as file,
+        pytest.raises(errors.InvalidArrayError, match='open it in binary mode, "rb"$'),
+    ):
+        load_photo(file)
+
+
 def test_wrong_color_order() -> None:
     with pytest.raises(errors.OptionError, match="bgr"):
         load_photo(PNG, color_order="gbr")  # type: ignore[arg-type]
@@ -719,8 +730,12 @@ def test_wrong_color_order() -> None:
 
 def test_torch_tensors_are_told_what_to_do() -> None:
     torch = pytest.importorskip("torch", reason="the train extra is not installed")
-    with pytest.raises(errors.InvalidArrayError, match="permute"):
-        load_photo(torch.zeros(3, 20, 20))
+    tensor = torch.from_numpy(picture()).permute(2, 0, 1)
+    for given in (tensor, tensor / 255):  # times 255, bytes would wrap around
+        with pytest.raises(errors.InvalidArrayError, match="permute") as caught:
+            load_photo(given)
+        advice = caught.value.reason.rpartition("torch tensor (3, H, W)")[2].partition(": ")[2]
+        np.testing.assert_array_equal(eval(advice, {"tensor": given}), picture())
 
 
 def test_photos_are_read_only_copies() -> None:
