@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shlex
 import struct
 import subprocess
@@ -108,8 +109,12 @@ def test_table(pictures: Path) -> None:
     text = result.stdout.decode()
     assert "1 face" in text
     assert "female" in text
-    assert "between" in text
+    (age,) = re.findall(r"\d+, between \d+ and \d+", text)
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
+    assert f'under `apparent age (90 %)`, "{age}" holds' in " ".join(page.split())
     assert "apparent age (90 %)" in text, "of what lies between the two"
+    assert "apparent gender" in text
+    assert "apparent ethnicity" in text
     other = spawn("predict", pictures / "astronaut.jpg", "--threads", "1", "--coverage", "0.8")
     assert b"apparent age (80 %)" in other.stdout
     unfitted = spawn("predict", pictures / "astronaut.jpg", "--model", "fairface-only")

@@ -208,7 +208,7 @@ def _rows(predictions: tuple[Prediction, ...], *, fitted: bool) -> list[dict[str
             row[age] = f"{years}, between {first} and {last}{_doubt(p, 'age')}"
         for name, distribution in (("gender", p.gender), ("ethnicity", p.ethnicity)):
             if distribution is not None:
-                row[name] = (
+                row[f"apparent {name}"] = (
                     f"{distribution.top} {distribution.top_probability:.0%}{_doubt(p, name)}"
                 )
         rows.append(row)
