@@ -148,6 +148,17 @@ async def test_batch_keeps_order_and_survives_bad_photos(
             assert face["age"]["years"] == pytest.approx(single.age_years, abs=0.02)
 
 
+async def test_a_batchs_limit_is_for_all_of_its_photos(serve: Serve, portrait: bytes) -> None:
+    """The allowance for the form's own bytes is no room for photos."""
+    async with serve(max_batch_bytes=2 * len(portrait)) as running:
+        post = running.client.post
+        for last, status in ((portrait, 200), (portrait + b"\0", 413)):
+            files = [("files", ("x", data)) for data in (portrait, last)]
+            answer = await post("/v1/analyze/batch", files=files)
+            assert answer.status_code == status
+        assert answer.json()["code"] == "batch_too_large"
+
+
 async def test_batch_never_holds_more_pixels_than_one_photo_may_have(
     serve: Serve, portrait: bytes
 ) -> None:

@@ -359,6 +359,8 @@ async def _files(
         raise _missing_file(f"Send the picture as a file in a field named {fields[-1]}", fields[-1])
     if len(found) > most:
         raise _too_many(most)
+    if sum(map(len, found)) > limit_bytes:  # the overhead above is for the form's own bytes
+        raise refusal
     return found
 
 
