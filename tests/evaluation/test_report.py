@@ -22,7 +22,7 @@ from facewise.evaluation.report_tables import (
     missed_in_short,
     ratios_in_short,
 )
-from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_sentence
+from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_words
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
 from facewise.evaluation.summary import summary
 from facewise.models import load_spec
@@ -220,12 +220,13 @@ def test_label_noise_stands_beside_the_models_error_at_each_age(
     own = results["overall"]["utkface"]["age_mae_years"]["value"]
     assert [row[-1] for row in rows] == [f"{own:.2f}", "3.00", f"{floor - 0.01:.2f}", "-"]
     assert below_the_estimate(mine, known).startswith("At 40-49 the model errs less")
-    assert "With the ages of the test faces" not in noise_sentence(mine, known), "50-64 is unknown"
+    assert "at the ages of the test faces" not in noise_words(mine, known), "50-64 is unknown"
     older = {**noise, "mae_floor_normal_years": {"value": floor + 3}}
     both = {"age": {**noise, "by_age": {"1-12": noise, "40-49": older}}}
     weighed = (90 * floor + 50 * (floor + 3)) / 140
-    assert f"the first is {weighed:.2f}." in noise_sentence(mine, {"label_noise": both})
-    assert "would err by about as much: an estimate" in noise_sentence(mine, known)
+    said = f"; at the ages of the test faces, by {weighed:.2f} if normal. A model"
+    assert said in noise_words(mine, {"label_noise": both})
+    assert "would err by about as much: an estimate" in noise_words(mine, known)
 
 
 def test_page_needs_no_other_file_and_says_what_its_plots_show(rendered: tuple[str, str]) -> None:
@@ -280,21 +281,22 @@ def test_noise_of_utkfaces_labels_is_told_beside_utkface_alone(
 def test_noise_of_labels_stands_beside_the_models_own_errors(
     results: dict[str, Any], dedupe: dict[str, Any]
 ) -> None:
-    text = noise_sentence(results, dedupe)
+    text = noise_words(results, dedupe)
     # Forty pairs, all four years apart, half of them with two genders.
     assert "Two ages of one photo disagree in 100% of cases, and differ by 4.0 years" in text
     error = dedupe["label_noise"]["gender"]["error_if_independent"]["value"]
     assert error == pytest.approx(0.5)
-    assert "gender of one photo disagree in 50.0% of cases (40 photos" in text
+    assert "\n- Age: " in text
+    assert "\n- Gender: two labels of one photo disagree in 50.0% of cases (40 photos" in text
     assert "if errors are independent, at least 50.0% (" in text
     for dataset in ("utkface", "fairface"):
         wrong = 1 - results["overall"][dataset]["gender_accuracy"]["value"]
         assert f"{wrong:.1%} of {dataset}'s" in text
-    assert "ethnicity" not in text, "nobody has two labels of it"
+    assert "Ethnicity" not in text, "nobody has two labels of it"
     # A file with fewer figures is still read.
     noise = dedupe["label_noise"]
     less = {"age": noise["age"], "gender": {**noise["gender"], "error_if_independent": None}}
-    assert "errors are independent" not in noise_sentence(results, {"label_noise": less})
+    assert "errors are independent" not in noise_words(results, {"label_noise": less})
 
 
 def test_coverage_of_groups_is_summed_up_at_the_head(results: dict[str, Any]) -> None:

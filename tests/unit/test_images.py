@@ -718,7 +718,7 @@ def test_a_file_opened_as_text(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(PNG)
     with (
         (tmp_path / "photo.png").open(encoding=encoding) as file,
-        pytest.raises(errors.InvalidArrayError, match='open it in binary mode, "rb"$'),
+        pytest.raises(errors.InvalidArrayError, match=r'open it in binary mode, "rb"$'),
     ):
         load_photo(file)
 

@@ -18,7 +18,7 @@ from facewise.errors import OptionError
 from facewise.evaluation import report_tables as tables
 from facewise.evaluation.degrade import INPUTS
 from facewise.evaluation.report import LEFT_OUT, read_results
-from facewise.evaluation.report_words import FILLED, known_of_test, noise_sentence
+from facewise.evaluation.report_words import FILLED, known_of_test, noise_words
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.figures import NONE, cell
 from facewise.reporting.report import Report, escaped
@@ -133,7 +133,7 @@ def build_card(
     blanks["seeds"] = _spread(seeds, heads) if ours else ""
     counted = dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups")
     if dedupe and counted and any("UTKFace" in source for source in model["data"]):
-        blanks["noise"] = noise_sentence(results, dedupe)
+        blanks["noise"] = noise_words(results, dedupe)
     template = TEMPLATE.read_text(encoding="utf-8")
     text = _BLANK.sub(lambda match: blanks[match[1]], template)
     card = Report(f"{model['name']} {model['version']}: model card")

@@ -15,7 +15,7 @@ from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
-from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_sentence
+from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_words
 from facewise.files import write_csv
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
@@ -405,7 +405,7 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
         return
     page.heading("How much of the error comes from the labels")
     if dedupe and noise.get("n_groups"):
-        page.text(noise_sentence(results, dedupe))
+        page.text(noise_words(results, dedupe))
         page.table(*tables.age_noise(results, dedupe))
         page.text(below_the_estimate(results, dedupe))
     if suspects:

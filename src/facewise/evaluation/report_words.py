@@ -120,38 +120,44 @@ FILLED: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
 """Blanks of a card's hand-written part, such as ``{{degraded}}``, to what fills them."""
 
 
-def noise_sentence(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
-    """What near-duplicates say about the labels, compared with the model's own error."""
+def noise_words(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
+    """What near-duplicates say about the labels, compared with the model's own error: a sentence
+    and a list of attributes.
+    """
     noise = dedupe["label_noise"]
     normal, laplace = (noise["age"][f"mae_floor_{kind}_years"] for kind in ("normal", "laplace"))
-    text = (
-        f"UTKFace holds {noise['age']['n_groups']} photos more than once. Two ages of one photo "
-        f"disagree in {noise['age']['share_that_disagrees']['value']:.0%} of cases, and differ by "
-        f"{noise['age']['mean_difference_years']['value']:.1f} years on average, including those "
-        "that agree. If labels err independently, one is off by "
+    age = (
+        f"Age: UTKFace holds {noise['age']['n_groups']} photos more than once. Two ages of one "
+        f"photo disagree in {noise['age']['share_that_disagrees']['value']:.0%} of cases, and "
+        f"differ by {noise['age']['mean_difference_years']['value']:.1f} years on average, "
+        "including those that agree. If labels err independently, one is off by "
         f"{cell('_years', normal)} years on average if errors are normal, by "
-        f"{number('_years', laplace['value'])} if they follow Laplace's distribution, and a "
-        "model that knew every apparent age would err by about as much: an estimate, not a floor."
+        f"{number('_years', laplace['value'])} if they follow Laplace's distribution"
     )
     if weighed := _at_the_ages_of(results, noise["age"].get("by_age", {})):
-        text += (
-            f" With the ages of the test faces instead of those photos', the first is "
-            f"{number('_years', weighed)}."
-        )
+        age += f"; at the ages of the test faces, by {number('_years', weighed)} if normal"
+    age += (
+        ". A model that knew every apparent age would err by about as much: an estimate, not a "
+        "floor."
+    )
     mae = results["overall"].get("utkface", {}).get("age_mae_years")
     if mae:
-        text += f" This model's is {cell('_years', mae)}."
-    for name in ("gender", "ethnicity"):
-        if noise.get(name, {}).get("n_groups"):
-            text += f" {_class_noise(results, name, noise[name])}"
-    return text
+        age += f" This model errs by {cell('_years', mae)}."
+    classes = [
+        _class_noise(results, name, noise[name])
+        for name in ("gender", "ethnicity")
+        if noise.get(name, {}).get("n_groups")
+    ]
+    beginning = "Photos that the data sets hold more than once show how far labels can be trusted:"
+    return "\n".join([beginning, "", *(f"- {text}" for text in (age, *classes))])
 
 
 def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]) -> str:
     """How often two labels of one photo disagree on a class, and the model with the labels."""
     text = (
-        f"Two labels of {name} of one photo disagree in {noise['pairs_disagree']['value']:.1%} of "
-        f"cases ({noise['n_groups']} photos that occur more than once in all data sets together)"
+        f"{name.capitalize()}: two labels of one photo disagree in "
+        f"{noise['pairs_disagree']['value']:.1%} of cases ({noise['n_groups']} photos that "
+        "occur more than once in all data sets together)"
     )
     if error := noise.get("error_if_independent"):
         text += f"; if errors are independent, at least {cell('', error)} of labels are wrong"
