@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import facewise
-from facewise.models import WEIGHTS_FOLDER, load_spec
+from facewise.models import WEIGHTS_FOLDER, list_models, load_spec
 
 PACKAGE = Path(facewise.__file__).parent
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
@@ -112,6 +112,22 @@ def test_a_server_of_the_second_shows_both_cards(installed: Path) -> None:
     by_name = dict(zip([model["name"] for model in models], cards, strict=True))
     assert by_name["facewise-small"] == default == "# Card of the second\n"
     assert "facewise-default" in by_name["facewise-default"]
+
+
+def test_terms_name_all_that_stands_behind_a_model() -> None:
+    """What its spec lists, there or in the row that it refers to."""
+    terms = (WEIGHTS_FOLDER / "LICENSE-weights.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\S+)\.onnx` \|(.*)$", terms, re.MULTILINE))
+    sources = (
+        "UTKFace", "FairFace", "faceres-deep", "VGGFace2", "IMDB-WIKI", "dlib", "FaceScrub", "VGG Face"
+    )  # fmt: skip
+    for spec in list_models():
+        said = rows[spec.name]
+        if "all that stands behind `facewise-default`" in said:
+            said += rows["facewise-default"]
+        for entry in spec.data:
+            assert (named := [source for source in sources if source in entry]), entry
+            assert [source for source in named if source not in said] == [], spec.name
 
 
 def test_terms_are_told_for_every_file_of_weights() -> None:
