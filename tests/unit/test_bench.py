@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,28 @@ pytest.importorskip("onnx", reason="bench/cost.py counts multiply-adds with it")
 def run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     return importlib.import_module("run")
+
+
+def test_readme_has_the_measured_times(run: ModuleType) -> None:
+    result = json.loads((ROOT / "docs/results/bench.json").read_text())
+    short, page = run.markdown(result)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.split(run.MARKS[0])[1].split(run.MARKS[1])[0].strip() == short
+    assert page == (ROOT / "docs/results/bench.md").read_text(encoding="utf-8")
+
+
+def test_no_job_is_measured_twice(run: ModuleType) -> None:
+    """On the smallest photo, both columns of facewise ask for the same faces."""
+    for smallest_px in (run.MTCNN_FACE_PX, 27):
+        jobs = list(run.finders({"facewise", "facenet-pytorch", "mtcnn"}, smallest_px).values())
+        assert len(set(jobs)) == len(jobs)
+        assert ("mtcnn", run.MTCNN_FACE_PX) in jobs
+    result = json.loads((ROOT / "docs/results/bench.json").read_text())
+    del result["detect"]["640 x 480, 1 face"]["facewise, small"]
+    (line,) = re.findall(r"^\| 640 x 480, 1 face \| 20 px.*", run.markdown(result)[0], re.MULTILINE)
+    cells = line.split(" | ")
+    assert cells[2] == cells[4]
+    assert " x)" in cells[5]
 
 
 def test_a_timed_pyramid_is_the_same(run: ModuleType) -> None:

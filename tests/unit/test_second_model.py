@@ -118,9 +118,8 @@ def test_terms_name_all_that_stands_behind_a_model() -> None:
     """What its spec lists, there or in the row that it refers to."""
     terms = (WEIGHTS_FOLDER / "LICENSE-weights.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\S+)\.onnx` \|(.*)$", terms, re.MULTILINE))
-    sources = (
-        "UTKFace", "FairFace", "faceres-deep", "VGGFace2", "IMDB-WIKI", "dlib", "FaceScrub", "VGG Face"
-    )  # fmt: skip
+    start = ("faceres-deep", "VGGFace2", "IMDB-WIKI")
+    sources = ("UTKFace", "FairFace", *start, "dlib", "FaceScrub", "VGG Face")
     for spec in list_models():
         said = rows[spec.name]
         if "all that stands behind `facewise-default`" in said:
