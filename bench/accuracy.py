@@ -49,6 +49,7 @@ from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))
 import peers_tables
+from data_folder import DATA
 
 Answer = dict[str, Any]
 
@@ -246,7 +247,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=run.ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--envs", type=Path, default=run.ROOT / ".venv-bench")
     parser.add_argument("--peers", default=",".join(PEERS), help="with commas")
     parser.add_argument("--faces", type=int, help="of each data set, drawn; all if not given")

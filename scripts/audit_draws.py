@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from data_folder import DATA
 
 from facewise.audit.known import read_confusions
 from facewise.audit.prevalence import (
@@ -191,7 +192,7 @@ def refit(outcomes: Outcomes, calibration: Calibration) -> dict[str, dict[str, C
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--store", type=Path, default=Path("cache/outcomes"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--splits", nargs="+", default=["val", "test"])

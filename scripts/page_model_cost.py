@@ -13,13 +13,13 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from data_folder import DATA
 from pack_model import pack
 from PIL import Image
 
@@ -34,7 +34,6 @@ from facewise.mtcnn import MTCNN
 from facewise.types import Photo
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("FACEWISE_DATA", ROOT.parent / "shared/data"))
 RESULT = ROOT / "docs/results/page-model.json"
 
 

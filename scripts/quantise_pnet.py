@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from data_folder import DATA
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -102,7 +103,7 @@ def golden_matches(pnet: Any) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     args = parser.parse_args()
     fairface = read_fairface(args.data / "fairface.tar", args.data / "fairface_labels.csv")

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from data_folder import DATA
+
 from facewise.data.folder import read_folder
 from facewise.data.sets import Sample
 from facewise.data.tight_crops import add_border
@@ -17,7 +19,7 @@ from facewise.types import Photo
 def arguments(description: str, *, faces: int | None = None) -> argparse.Namespace:
     """Parse ``--data``, ``--out`` and ``--faces``; ``faces`` is the default, None for all."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument(
         "--faces",

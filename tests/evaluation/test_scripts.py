@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,24 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
+
+
+def test_every_script_finds_the_data_where_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FACEWISE_DATA", str(tmp_path))
+    folder = script("data_folder", monkeypatch).DATA
+    assert folder == tmp_path
+    paths = [*SCRIPTS.glob("*.py"), *(SCRIPTS.parent / "bench").glob("*.py")]
+    defaults = {
+        path.name: re.search(
+            r'"--data", type=Path, default=(\S+)\)', path.read_text(encoding="utf-8")
+        )
+        for path in paths
+    }
+    found = {name: match[1] for name, match in defaults.items() if match}
+    assert found.keys() >= {"annotate.py", "accuracy.py", "detectors.py", "val_photos.py"}
+    assert set(found.values()) == {"DATA"}
 
 
 def test_recipes_are_judged_on_faces_that_they_have_not_seen(
