@@ -8,13 +8,14 @@ EXTRAS := server,batch,evaluate,video,heif
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
+# An environment whose making was cut off has Python, but no pip: it is made again.
 $(VENV)/.app: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[server,heif]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]' --group dev
 	touch $@
@@ -94,9 +95,10 @@ fairface-only: $(VENV)/.train  ## make the model without UTKFace; calibrated on 
 	  --name fairface-only --version $(WEIGHTS_VERSION) --fp16 \
 	  --description "Without UTKFace: a face-pretrained MobileNet v1 at 160 px, fine-tuned on FairFace alone."
 	$(BIN)/facewise evaluate --model fairface-only --fit --out docs/results \
-	  --data $(DATA)/fairface.tar --labels $(DATA)/fairface_labels.csv \
+	  --data $(firstword $(wildcard $(DATA)/fairface.tar $(DATA)/FairFace)) --labels $(DATA)/fairface_labels.csv \
 	  --exclude src/facewise/evaluation/exclusions.csv
 	$(BIN)/facewise evaluate --model fairface-only --card --out docs/results
+	$(BIN)/python scripts/readme_figures.py
 
 evaluate: $(VENV)/.dev  ## calibrate the default model and score it on test; needs the data
 	$(BIN)/facewise evaluate --fit --card --out docs/results

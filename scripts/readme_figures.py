@@ -1,6 +1,6 @@
 """Write the test figures of the shipped models and the peers into the README, from their files.
 
-python scripts/readme_figures.py    # `make evaluate`, `train-small` and `peers` call it
+python scripts/readme_figures.py    # make evaluate, train-small, fairface-only and peers call it
 """
 
 from __future__ import annotations
