@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from facewise.align import make_template
 from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
 from facewise.labels import VECTOR_LABELS
-from facewise.models import SPEC_KIND, open_session, read_spec
+from facewise.models import SPEC_KIND, ModelSpec, open_session, read_spec
 from facewise.training.config import NAME, TrainConfig
 from facewise.training.network import (
     AGES,
@@ -97,7 +97,8 @@ def export_model(
         crops: as for ``export_onnx``.
         fp16: as for ``export_onnx``.
         name: of the model.
-        version: of its weights; after a dot, how often their calibration changed.
+        version: of its weights; after a dot, how often their calibration changed. Weights that the
+            folder has under the same number before the dot keep theirs, and their calibration.
         description: for the spec.
         licence: terms of the weights, in one sentence, for the spec.
         data: data sets and weights behind the model, for the spec.
@@ -120,6 +121,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as partial:
         onnx_path = Path(partial) / f"{name}.onnx"
         digest = export_onnx(config, checkpoint, onnx_path, crops=crops, fp16=fp16)
+        before = _exported_before(folder / f"{name}.json", version, digest)
         spec_path = write_spec(
             config,
             onnx_path,
@@ -129,23 +131,30 @@ def export_model(
             description=description,
             licence=licence,
             data=data,
+            before=before,
         )
-        _check_version(folder / spec_path.name, version, digest)
         onnx_path.replace(folder / onnx_path.name)
         return spec_path.replace(folder / spec_path.name)
 
 
-def _check_version(path: Path, version: str, digest: str) -> None:
-    """Ensure that a name and version, which someone may have pinned, never change weights."""
+def _exported_before(path: Path, version: str, digest: str) -> ModelSpec | None:
+    """The spec of the same weights, if they were exported under this version before.
+
+    Raises:
+        OptionError: the version is that of other weights, which someone may have pinned by it.
+    """
     try:
         there = read_spec(path)
     except ModelIntegrityError:  # missing or broken: nothing that could be pinned
-        return
-    if there.sha256 != digest and _major(there.version) == _major(version):
+        return None
+    if _major(there.version) != _major(version):
+        return None
+    if there.sha256 != digest:
         raise OptionError(
             f"{path.parent} already has {there.name}@{there.version} with other weights: "
             "raise --version"
         )
+    return there
 
 
 def _major(version: str) -> str:
@@ -263,14 +272,19 @@ def write_spec(
     description: str,
     licence: str,
     data: list[str],
+    before: ModelSpec | None = None,
 ) -> Path:
-    """Write the spec beside an ONNX file; evaluation adds figures and calibration later."""
+    """Write the spec beside an ONNX file; evaluation adds figures and calibration later.
+
+    What it added to ``before``, a spec of the same weights, stays, and so does the version, or the
+    next calibration would be given the number of an earlier one.
+    """
     network = config.network
     template = make_template(network.size_px, *network.framing)
     spec = {
         "kind": SPEC_KIND,
         "name": name,
-        "version": version,
+        "version": before.version if before else version,
         "file": onnx_path.name,
         "sha256": sha256,
         "description": description,
@@ -287,8 +301,8 @@ def write_spec(
         },
         "licence": licence,
         "data": data,
-        "figures": {},
-        "calibration": {},
+        "figures": dict(before.figures) if before else {},
+        "calibration": dict(before.calibration) if before else {},
     }
     path = onnx_path.with_suffix(".json")
     path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
