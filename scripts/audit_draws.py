@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def run_draws(
 ) -> dict[str, Any]:
     """For every method, means over all draws and classes, and coverage of the worst class."""
     work = partial(one_draw, pool=pool, confusions=confusions, args=args)
-    with ProcessPoolExecutor(args.workers) as workers:
+    # Forked ones would keep the threads of the BLAS that is loaded here: one per core in each.
+    with ProcessPoolExecutor(args.workers, get_context("spawn")) as workers:
         draws = list(workers.map(work, range(args.draws), chunksize=4))
     figures = means(draws)
     for method, f in figures.items():
@@ -204,7 +206,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--refit", action="store_true", help="fit confusions anew")
     args = parser.parse_args()
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers, one per core
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers
     spec = load_spec(args.model)
     calibration, known = Calibration.from_dict(spec.calibration), read_confusions(spec)
     if not known or not calibration.temperatures:

@@ -3,7 +3,7 @@
     python scripts/compare_exports.py runs/*/facewise-*.json --out docs/results/stages.json
 
 Exports are scored with the cache's landmarks and each export's own template, as a run scores its
-epochs. The table has one row per export, in the order given. Needs the evaluate extra and the face
+epochs. The table has one row per export, in the order given. Needs the train extra and the face
 cache.
 """
 
