@@ -40,7 +40,7 @@ from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))
 from data_folder import DATA
-from mtcnn_parity import FACELESS, faceless, small_faces
+from mtcnn_parity import FACELESS, detector_version, faceless, small_faces
 
 Boxes = list[list[float]]
 PACKAGES = ["yuface==2023.5.1", "opencv-python==4.14.0.*", "numpy"]
@@ -133,7 +133,11 @@ def measure(
                 "ms": round(statistics.median(row[name]["cpu_ms"] for row in runs), 1),
                 "faces": len(runs[-1][name]["boxes"]),
             }
-    return {"of": {"found": len(faces), "small": total, "false": FACELESS}, "detectors": result}
+    return {
+        "facewise": detector_version(),
+        "of": {"found": len(faces), "small": total, "false": FACELESS},
+        "detectors": result,
+    }
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -67,10 +67,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def markdown(result: dict[str, dict[str, float]]) -> str:
+def markdown(result: dict[str, dict[str, float]], model: str) -> str:
     lines = [
         f"{result['whole']['faces']} val faces of UTKFace and FairFace, cut at a side of the "
-        "picture by `scripts/cut_faces.py`. Errors count faces that are found and answered for.",
+        f"picture by `scripts/cut_faces.py`, with {model}. Errors count faces that are found and "
+        "answered for.",
         "",
         "| share of the box outside | found | answered in full | UTKFace age MAE, years | gender "
         "wrong, both |",
@@ -103,7 +104,8 @@ def main() -> None:
         side if share == 0 else f"{share:.0%}, {side}": summary(rows[side, share])
         for side, share in order
     }
-    write(args.out, "cut-faces", result, markdown(result))
+    model = f"{analyzer.spec.name}@{analyzer.spec.version}"
+    write(args.out, "cut-faces", {"model": model, **result}, markdown(result, model))
 
 
 if __name__ == "__main__":

@@ -75,11 +75,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def markdown(result: dict[str, dict[str, float]]) -> str:
+def markdown(result: dict[str, dict[str, float]], model: str) -> str:
     lines = [
-        f"Val faces of UTKFace and FairFace, {result[DETECTED]['faces']} of them; written by "
-        "`scripts/given_boxes.py`, which says how boxes were changed. Landmarks: distance from "
-        "those of the detection, in eye distances, the mean of five.",
+        f"Val faces of UTKFace and FairFace, {result[DETECTED]['faces']} of them, with {model}; "
+        "written by `scripts/given_boxes.py`, which says how boxes were changed. Landmarks: "
+        "distance from those of the detection, in eye distances, the mean of five.",
         "",
         "| box | landmarks off, median | 95 % of faces within | UTKFace age MAE, years | gender, "
         "both | abstained from any |",
@@ -101,7 +101,8 @@ def main() -> None:
         for kind, one in measure(analyzer, photo, sample, seed).items():
             rows.setdefault(kind, []).append(one)
     result = {kind: summary(some) for kind, some in rows.items()}
-    write(args.out, "given-boxes", result, markdown(result))
+    model = f"{analyzer.spec.name}@{analyzer.spec.version}"
+    write(args.out, "given-boxes", {"model": model, **result}, markdown(result, model))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from PIL import Image
 
 from facewise.boxes import box_overlap
 from facewise.data.sets import read_fairface
+from facewise.data.tight_crops import DETECTION
 from facewise.images import load_photo
-from facewise.mtcnn import MTCNN
+from facewise.mtcnn import MTCNN, read_detector_spec
 from facewise.types import ImageArray, Photo
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -43,6 +44,12 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "mtcnn.json"
 PAGE = ROOT / "docs" / "mtcnn.md"
 MARKS = ("<!-- parity -->", "<!-- end of parity -->")
+
+
+def detector_version() -> str:
+    """The detector that is measured: its spec's version, and that of the code around it."""
+    spec = read_detector_spec()
+    return f"{spec['name']}@{spec['version']}, detection {DETECTION}"
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> ImageArray:
@@ -230,6 +237,7 @@ def compare(folder: Path, out: Path) -> None:
     theirs_total = sum(row["theirs"] for row in faces.values())
     result = {
         "reference": REFERENCE,
+        "detector": detector_version(),
         "kinds": table,
         "matched_share": matched / theirs_total,
         "false_faces": {"ours": table["faceless"]["ours"], "theirs": table["faceless"]["theirs"]},

@@ -363,7 +363,8 @@ def part_of(
     seen = np.array(list(pool.map(is_found, rows.tolist(), chunksize=64)))
     missed = bordered(cache, rows[~seen], share)
     faceless = {"drawn": drawn, "blanked": blanked(cache, share), "patchworks": patchworks(cache)}
-    gates = (load_spec().calibration or {})["gates"]["quality"].values()
+    spec = load_spec()
+    gates = spec.calibration["gates"]["quality"].values()
     gate = min(limits["detection_score"]["min"] for limits in gates)
     looks = _second if command == "second" else _portrait
     found = pool.map(looks, [rgb for rgb, *_ in missed], chunksize=8)
@@ -375,6 +376,7 @@ def part_of(
         "with_a_false_face_before": {
             kind: sum(not found for found in some) for kind, some in false.items()
         },
+        "model": f"{spec.name}@{spec.version}",
         "gate": gate,
         "looks": count(found, missed, false, gate),
     }
@@ -486,8 +488,8 @@ def rows_of(part: dict[str, Any], head: str) -> list[str]:
         "",
         f"The looks before find a face in {before} pictures without one."
         + (
-            f" Not held back: with a detection score of {part['gate']} or more, at which the "
-            "default model answers."
+            f" Not held back: with a detection score of {part['gate']} or more, at which "
+            f"{part.get('model', 'the default model')} answers."
             if "gate" in part
             else ""
         ),

@@ -56,7 +56,9 @@ def main() -> None:
             differences, shipped = compare(page, analyzers, folder, options.faces)
         version = browser.version
         browser.close()
+    spec = analyzers[-1].spec
     result = {
+        "model": f"{spec.name}@{spec.version}",
         "same_weights": {kind: found.summary() for kind, found in differences.items()},
         "weights_as_shipped": {kind: found.summary() for kind, found in shipped.items()},
     }

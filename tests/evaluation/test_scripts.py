@@ -52,6 +52,20 @@ def test_every_script_finds_the_data_where_the_variable_says(
     assert set(found.values()) == {"DATA"}
 
 
+def test_a_page_of_val_faces_names_the_model_that_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And else is what the stored figures give."""
+    results = SCRIPTS.parent / "docs/results"
+    for name in ("cut-faces", "given-boxes"):
+        stored = json.loads((results / f"{name}.json").read_text())
+        model = stored.pop("model", None)
+        page = script(name.replace("-", "_"), monkeypatch).markdown(stored, model or "made-up@1")
+        assert page.count(f", with {model or 'made-up@1'}") == 1
+        before = (results / f"{name}.md").read_text()
+        assert page.replace(", with made-up@1", "") == before
+
+
 def test_recipes_are_judged_on_faces_that_they_have_not_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

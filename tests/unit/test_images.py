@@ -720,7 +720,7 @@ def test_a_file_opened_as_text(encoding: str, tmp_path: Path) -> None:
         (tmp_path / "photo.png").open(encoding=encoding) as file,
         pytest.raises(errors.InvalidArrayError, match=r'open it in binary mode, "rb"$'),
     ):
-        load_photo(file)
+        load_photo(file)  # type: ignore[arg-type]
 
 
 def test_wrong_color_order() -> None:
