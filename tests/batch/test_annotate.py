@@ -8,12 +8,15 @@ import multiprocessing
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from facewise.batch.run import Summary
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
 from facewise.batch.table import TableFolder
 from facewise.batch.thumbs import make_sheet
-from facewise.errors import OptionError, TableError
+from facewise.errors import FacewiseError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
 
 from .conftest import Command
@@ -390,19 +393,49 @@ def command(source: Path, table: Path, *more: str) -> list[str]:
     ]
 
 
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a command that does not outlive the test, even if that fails."""
+    with ExitStack() as stack:
+
+        def begin(arguments: list[str]) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                arguments,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield begin
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until a condition holds, which on failure it may never do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+
 def wait_for_part(table: Path, process: subprocess.Popen[bytes], count: int) -> None:
     """Wait until a run has written ``count`` parts or ended."""
-    while process.poll() is None and len(list(table.glob("part-*.parquet"))) < count:
-        time.sleep(0.005)
+    until(lambda: process.poll() is not None or len(list(table.glob("part-*.parquet"))) >= count)
 
 
-def test_killed_runs_end_in_the_table_of_one_that_was_not(photos: Path, tmp_path: Path) -> None:
+def test_killed_runs_end_in_the_table_of_one_that_was_not(
+    photos: Path, tmp_path: Path, start: Start
+) -> None:
     run(photos, tmp_path / "quiet")
     table, killed = tmp_path / "killed", 0
     for count in (0, 1, 2):
-        process = subprocess.Popen(
-            command(photos, table), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(command(photos, table))
         wait_for_part(table, process, count)
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -412,20 +445,14 @@ def test_killed_runs_end_in_the_table_of_one_that_was_not(photos: Path, tmp_path
     assert parts(table) == parts(tmp_path / "quiet")
 
 
-def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path, start: Start) -> None:
     for copy in range(100):  # enough work to be interrupted
         shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
     table = tmp_path / "t"
-    process = subprocess.Popen(
-        command(photos, table),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(command(photos, table))
     wait_for_part(table, process, 2)  # a part is noted as finished before the next is written
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"resumes from there" in said
     assert b"Traceback" not in said
@@ -436,42 +463,38 @@ def test_ctrl_c_keeps_what_is_finished(photos: Path, tmp_path: Path) -> None:
     assert f"stopped; {images} images are in finished parts in {table}: " in said.decode()
 
 
-def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path) -> None:
+def test_a_burst_of_signals_stops_as_one_does(photos: Path, tmp_path: Path, start: Start) -> None:
     for copy in range(100):  # enough work to be interrupted
         shutil.copy(photos / "naïve 人.jpg", photos / f"copy-{copy}.jpg")
-    process = subprocess.Popen(
-        command(photos, tmp_path / "t"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(command(photos, tmp_path / "t"))
     wait_for_part(tmp_path / "t", process, 1)
     for number in 40 * (signal.SIGINT, signal.SIGTERM):
         process.send_signal(number)
         time.sleep(0.005)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"resumes from there" in said
     assert b"Traceback" not in said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows when a worker begins")
-def test_ctrl_c_is_the_commands_alone_while_workers_start(photos: Path, tmp_path: Path) -> None:
+def test_ctrl_c_is_the_commands_alone_while_workers_start(
+    photos: Path, tmp_path: Path, start: Start
+) -> None:
     """A terminal sends it to all processes: a worker must ignore it from the start, or it prints a
     traceback if the command is too slow to end it."""
-    process = subprocess.Popen(
-        command(photos / "wall.png", tmp_path / "t"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(command(photos / "wall.png", tmp_path / "t"))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     workers: list[str] = []
-    while not workers:
-        workers = [pid for pid in children.read_text().split() if is_new_worker(pid)]
-        time.sleep(0.002)
+
+    def appears() -> bool:
+        assert process.poll() is None, "it has ended without a worker"
+        workers[:] = [pid for pid in children.read_text().split() if is_new_worker(pid)]
+        return bool(workers)
+
+    until(appears)
     os.kill(int(workers[0]), signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=120)
     assert b"Traceback" not in said
     assert process.returncode == 0
 
@@ -506,6 +529,100 @@ def test_a_worker_that_dies_costs_nothing_and_what_is_named_twice_is_there_once(
         {row["error_code"] for row in rows(tmp_path / "t")} - {None}
     )
     assert "worker_crashed" not in summary.errors
+
+
+Hook = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def in_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hook:
+    """Let processes that start from now on run a statement when they open or import something.
+
+    It stands for a decoder that crashes or never returns: nothing of ours is replaced.
+    """
+
+    def install(event: str, name: str, statement: str) -> None:
+        folder = tmp_path / "hook"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(
+            f"""
+import os, signal, sys, threading
+def look(event, arguments):
+    if event == {event!r} and str(arguments[0]).endswith({name!r}):
+        {statement}
+sys.addaudithook(look)
+"""
+        )
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+
+    return install
+
+
+DIE = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_a_picture_that_kills_its_worker_is_a_row_and_costs_no_other_its_own(
+    photos: Path, tmp_path: Path, in_workers: Hook
+) -> None:
+    """Every row is where it would be otherwise, also of the pictures in the same task."""
+    deadly = photos / "0-deadly.webp"  # the first of its task, and the last of it to be done
+    shutil.copy(next(photos.glob("*.webp")), deadly)
+    run(photos, tmp_path / "quiet")
+    expected = rows(tmp_path / "quiet")
+    assert expected[0]["image_id"].endswith(deadly.name)
+
+    in_workers("open", deadly.name, DIE)
+    summary = run(photos, tmp_path / "t")
+    assert summary.images == 17
+    assert summary.errors["worker_crashed"] == 1
+    crashed, *others = rows(tmp_path / "t")
+    assert crashed["image_id"] == expected[0]["image_id"]
+    assert crashed["error_code"] == "worker_crashed"
+    assert "died 2 times" in crashed["error_message"]
+    assert crashed["face_index"] is None
+    assert others == expected[1:]
+
+
+def test_workers_that_keep_dying_end_the_run(
+    photos: Path, tmp_path: Path, in_workers: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many pictures that kill: the machine is to blame, and every row would be an error."""
+    monkeypatch.setattr("facewise.batch.pool.MAX_GIVEN_UP", 0)
+    in_workers("open", "wall.png", DIE)
+    with pytest.raises(FacewiseError, match=r"workers keep dying: .* finished parts are kept"):
+        run(photos / "wall.png", tmp_path / "t")
+
+
+def test_workers_that_die_as_they_start_end_the_run(
+    photos: Path, tmp_path: Path, in_workers: Hook
+) -> None:
+    in_workers("import", "facewise.batch.work", DIE)
+    with pytest.raises(FacewiseError, match=r"died as it started \(signal SIGKILL\)"):
+        run(photos, tmp_path / "t")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends with its task")
+def test_a_worker_does_not_outlive_a_killed_command(
+    photos: Path, tmp_path: Path, in_workers: Hook, start: Start
+) -> None:
+    """Even if it is at a picture whose decoder never returns."""
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    tell = f"os.write(os.open({str(alive)!r}, os.O_WRONLY), b'%d' % os.getpid())"
+    in_workers("open", "wall.png", f"{tell}; threading.Event().wait()")
+    ours = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        process = start(command(photos / "wall.png", tmp_path / "t"))
+        assert select.select([ours], [], [], 120)[0], "no worker has begun"
+        worker = int(os.read(ours, 20))
+        assert worker != process.pid
+        process.kill()
+        if not select.select([ours], [], [], 60)[0]:  # readable: the worker's end is closed
+            os.kill(worker, signal.SIGKILL)
+            pytest.fail("the worker goes on")
+        assert os.read(ours, 20) == b""
+    finally:
+        os.close(ours)
 
 
 def test_tasks_and_results_larger_than_a_pipe_do_not_wait_for_each_other(tmp_path: Path) -> None:
