@@ -49,6 +49,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def adapted(analyzer: Analyzer, settings: Settings) -> Analyzer:
+    """What ``make_analyzer`` builds for these settings, but with the networks that are open."""
+    return analyzer.replace(
+        attributes=settings.served_attributes,
+        coverage=settings.coverage,
+        min_face_px=settings.min_face_px,
+        max_faces=settings.served_max_faces,
+        max_bytes=settings.max_bytes,
+        max_pixels=settings.max_pixels,
+    )
+
+
 @pytest.fixture
 def serve(analyzer: Analyzer) -> Serve:
     """Start a server with the given settings: ``async with serve(queue=1) as running``."""
@@ -56,7 +68,7 @@ def serve(analyzer: Analyzer) -> Serve:
     @asynccontextmanager
     async def start(**overrides: Any) -> AsyncIterator[Running]:
         settings = Settings(**{"threads": 1, **overrides})
-        app = create_app(settings, analyzer)
+        app = create_app(settings, adapted(analyzer, settings))
         server = uvicorn.Server(server_config(app, settings))
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -18,6 +18,7 @@ from facewise import Analyzer
 from facewise.server import create_app
 from facewise.settings import Settings
 
+from .conftest import adapted
 from .pictures import every_format, unusual_files
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
@@ -40,7 +41,7 @@ class Client:
 @pytest.fixture(scope="module")
 def client(analyzer: Analyzer) -> Iterator[Client]:
     limits = Settings(threads=1, max_pixels=300_000, max_bytes=200_000)
-    transport = httpx.ASGITransport(create_app(limits, analyzer))
+    transport = httpx.ASGITransport(create_app(limits, adapted(analyzer, limits)))
     with asyncio.Runner() as runner:
         yield Client(runner, httpx.AsyncClient(transport=transport, base_url="http://localhost"))
 

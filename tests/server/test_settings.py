@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from facewise.cli.serve import serve
-from facewise.errors import OptionError
+from facewise.errors import ImageTooLargeError, OptionError
 from facewise.server.app import make_analyzer
 from facewise.server.inference import Inference
 from facewise.server.run import place_of, run
@@ -234,6 +234,26 @@ def test_providers_reach_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEWISE_PROVIDERS", "FancyProvider, CPUExecutionProvider")
     with pytest.raises(OptionError, match="no FancyProvider; it has"):
         make_analyzer(load_settings())
+
+
+def test_options_reach_the_analyzer(pictures: Path) -> None:
+    settings = Settings(
+        model="small",
+        attributes=("age",),
+        coverage=0.8,
+        min_face_px=60,
+        max_faces=3,
+        max_bytes=100_000,
+        max_pixels=200_000,
+    )
+    analyzer = make_analyzer(settings)
+    assert analyzer.spec.name == "facewise-small"
+    assert (analyzer.attributes, analyzer.coverage) == (("age",), 0.8)
+    assert (analyzer.detector.min_face_px, analyzer.detector.max_faces) == (60, 3)
+    with pytest.raises(ImageTooLargeError, match="bytes"):
+        analyzer.load(bytes(100_001))
+    with pytest.raises(ImageTooLargeError, match="pixels"):
+        analyzer.load(pictures / "astronaut.jpg")
 
 
 def test_limits_on_photos_do_not_stop_the_start() -> None:
