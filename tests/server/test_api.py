@@ -17,8 +17,10 @@ from PIL import Image
 from facewise import Analyzer
 from facewise.errors import OptionError
 from facewise.models import list_models
+from facewise.mtcnn import MTCNN
 from facewise.server.cards import card_page
 from facewise.server.pages import device_files
+from facewise.types import Face, Photo
 
 from .conftest import Serve
 from .pictures import every_format
@@ -160,12 +162,21 @@ async def test_a_batchs_limit_is_for_all_of_its_photos(serve: Serve, portrait: b
 
 
 async def test_batch_never_holds_more_pixels_than_one_photo_may_have(
-    serve: Serve, portrait: bytes
+    serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups are cut at ``max_pixels``; the answer is the same."""
     items = [("files", ("x", portrait))] * 5
+    groups: list[int] = []
+    detect = MTCNN.detect_many
+
+    def detect_and_count(self: MTCNN, photos: list[Photo]) -> list[tuple[Face, ...]]:
+        groups.append(len(photos))
+        return detect(self, photos)
+
     async with serve(max_pixels=2 * 512 * 512) as running:
+        monkeypatch.setattr(MTCNN, "detect_many", detect_and_count)
         answer = await running.client.post("/v1/analyze/batch", files=items)
+    assert groups == [2, 2, 1]
     faces = [photo["faces"][0]["bbox"] for photo in answer.json()["photos"]]
     assert len(faces) == 5
     np.testing.assert_allclose(faces, [faces[0]] * 5, atol=0.02)

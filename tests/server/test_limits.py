@@ -27,6 +27,7 @@ from facewise.server.access import REMEMBERED_CLIENTS, Access, client_of
 from facewise.server.problems import ProblemError
 from facewise.server.run import server_config
 from facewise.settings import Settings
+from facewise.types import Photo
 
 from .conftest import Running, Serve, until
 from .pictures import crowd
@@ -185,19 +186,23 @@ async def test_a_client_that_goes_away_frees_its_place(serve: Serve, portrait: b
 
 
 def hold_detection(patch: pytest.MonkeyPatch) -> list[str]:
-    """Make the first detection last until its request is cancelled; return the stages begun."""
+    """Make the first detection last until its request is cancelled.
+
+    Returns:
+        The stages begun, and at how many photos: "detect 8".
+    """
     begun: list[str] = []
     detect = MTCNN.detect_many
 
-    def held(*args: Any) -> Any:
-        begun.append("detect")
+    def held(self: MTCNN, photos: list[Photo]) -> Any:
+        begun.append(f"detect {len(photos)}")
         for _ in range(30_000 if len(begun) == 1 else 0):
             try:
                 anyio.from_thread.check_cancelled()
             except asyncio.CancelledError:
                 break
             time.sleep(0.001)
-        return detect(*args)
+        return detect(self, photos)
 
     patch.setattr(MTCNN, "detect_many", held)
     return begun
@@ -225,7 +230,7 @@ async def test_work_that_runs_ends_when_its_client_goes_away(
                 await until(lambda: len(stages) == 1)
                 group.cancel_scope.cancel()
             await until(lambda: running.state.inference.running == 0)
-            assert stages == ["detect"]
+            assert stages == ["detect 1"]
         await until(lambda: running.state.uploads.held == 0)
         answer = await running.client.post("/v1/analyze", files={"file": portrait})
         assert answer.status_code == 200
