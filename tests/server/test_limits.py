@@ -445,21 +445,66 @@ async def test_a_body_that_stalls_is_given_up(drips: bool, serve: Serve) -> None
         await until(lambda: running.state.uploads.held == 0)
 
 
-async def test_a_body_that_keeps_coming_may_take_long(serve: Serve, portrait: bytes) -> None:
-    """Sent over twice the time that a single pause may last."""
-    seconds, pieces = 0.6, 12
-    size = len(portrait) // pieces + 1
+def loop_clock(patch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Call the result to let seconds pass for the event loop, at once."""
+    loop = asyncio.get_running_loop()
+    real, ahead = loop.time, 0.0
 
-    async def slow() -> AsyncIterator[bytes]:
-        for at in range(0, len(portrait), size):
-            await anyio.sleep(2 * seconds / pieces)
-            yield portrait[at : at + size]
+    def advance(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
 
-    async with serve(upload_timeout_seconds=seconds) as running:
-        answer = await running.client.post(
-            "/v1/analyze", content=slow(), headers={"Content-Type": "image/jpeg"}
-        )
-    assert answer.status_code == 200
+    patch.setattr(loop, "time", lambda: real() + ahead)
+    return advance
+
+
+async def test_a_body_that_keeps_coming_may_take_long(
+    serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight times as long as a single pause, and no slower than the slowest rate."""
+    advance = loop_clock(monkeypatch)
+    size = len(portrait) // 12 + 1
+    assert size > 40 * 200
+    async with (
+        serve(upload_timeout_seconds=60, upload_bytes_per_second=200) as running,
+        await post_head(running.port, len(portrait)) as stream,
+    ):
+        uploads = running.state.uploads
+        await until(lambda: uploads.held == 1)
+        for end in range(size, len(portrait), size):
+            advance(40)
+            await stream.send(portrait[end - size : end])
+            await until(lambda: uploads.held_bytes == end)  # noqa: B023 -- waits within the loop
+        advance(40)
+        await stream.send(portrait[end:])
+        status, _, _ = await read_answer(stream)
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("rate", "pauses"),
+    [(500, (40, 40)), (100, (0, 61))],
+    ids=["slower than the slowest rate", "fast, and then not at all"],
+)
+async def test_a_body_that_lags_behind_for_too_long_is_given_up(
+    rate: int, pauses: tuple[int, int], serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no pause was too long; having been fast does not allow a longer one, either."""
+    advance = loop_clock(monkeypatch)
+    async with (
+        serve(upload_timeout_seconds=60, upload_bytes_per_second=rate) as running,
+        await post_head(running.port, 100_000) as stream,
+    ):
+        uploads = running.state.uploads
+        await until(lambda: uploads.held == 1)
+        advance(pauses[0])
+        await stream.send(bytes(8_000))  # 16 or 80 seconds at that rate
+        await until(lambda: uploads.held_bytes == 8_000)
+        advance(pauses[1])
+        with anyio.fail_after(10):
+            status, _, body = await read_answer(stream)
+    assert (status, body["code"]) == (400, "upload_timeout")
+    assert f"{rate / 1000:g} kB per second" in body["detail"]
 
 
 async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:

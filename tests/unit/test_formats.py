@@ -361,7 +361,7 @@ def test_headers_of_countless_pieces_are_refused() -> None:
         started = time.process_time()
         with pytest.raises(errors.ImageTooLargeError, match="too many pieces"):
             load_photo(one)
-        assert time.process_time() - started < 1
+        assert time.process_time() - started < 5  # half a second; minutes if it is quadratic
 
 
 def test_a_gif_with_a_long_comment_is_read() -> None:
