@@ -12,9 +12,9 @@ import socket
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -619,26 +619,28 @@ def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_co
 def test_a_source_that_is_elsewhere_is_looked_at_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[str] = []
-    clock = {"now": 0.0, "size": 1}
-
-    def fingerprint(path: str) -> dict[str, Any]:
-        looked.append(path)
-        return {"size": clock["size"]}
-
-    monkeypatch.setattr(storage, "fingerprint", fingerprint)
-    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
-    watch = Watch({"s3://b/t.tar": {"size": 1}, "/t.tar": {"size": 1}})
-    for seconds in (0.0, 0.5, 1.5):
-        clock["now"] = seconds
-        assert not watch.changed(["s3://b/t.tar", "s3://b/t.tar", "/t.tar", "/a.jpg"])
-    assert sorted(looked) == ["/t.tar"] * 3 + ["s3://b/t.tar"] * 2
-    clock["size"] = 2
-    assert watch.changed(["/t.tar"])
-    clock |= {"size": 1, "now": 9.0}
-    assert not watch.changed(["s3://b/t.tar"])
-    assert watch.changed(["/t.tar"])  # anything read meanwhile came from the other
-    assert watch.seen == {"/t.tar"}
+    near, far = str(tmp_path / "t.tar"), f"memory://{tmp_path.name}/t.tar"
+    system, inner = storage.file_system(far)
+    Path(near).write_bytes(b"1")
+    system.pipe_file(inner, b"1")
+    now = 0.0
+    monkeypatch.setattr("facewise.batch.watch.time", SimpleNamespace(monotonic=lambda: now))
+    watch = Watch({path: storage.fingerprint(path) for path in (near, far)})
+    assert not watch.changed([far, far, near, "/a.jpg"])
+    system.pipe_file(inner, b"22")
+    now = 0.5
+    assert not watch.changed([far, near])
+    status = Path(near).stat()
+    Path(near).write_bytes(b"22")
+    assert watch.changed([near, "/a.jpg"])
+    Path(near).write_bytes(b"1")
+    os.utime(near, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert watch.changed([near])  # anything read meanwhile came from the other
+    assert not watch.changed([far])
+    assert watch.seen == {near}
+    now = 1.5
+    assert watch.changed([far])
+    assert watch.seen == {near, far}
 
 
 def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path: Path) -> None:

@@ -507,7 +507,9 @@ async def test_a_body_that_lags_behind_for_too_long_is_given_up(
     assert f"{rate / 1000:g} kB per second" in body["detail"]
 
 
-async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
+async def test_a_head_that_never_comes_is_given_up(
+    serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No head, half a head, or half of the second one; this does not cut off a body."""
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with serve() as running:
@@ -519,10 +521,13 @@ async def test_a_head_that_never_comes_is_given_up(serve: Serve) -> None:
                 with anyio.fail_after(10):
                     data = b"".join([chunk async for chunk in stream])
             assert data.count(b"200 OK") == answers
-        async with await post_head(running.port, 1_000_000):
+        advance = loop_clock(monkeypatch)
+        async with await post_head(running.port, len(portrait)) as stream:
             await until(lambda: running.state.uploads.held == 1)
-            [connection] = running.server.server_state.connections
-            assert connection._deadline is None  # type: ignore[union-attr]
+            advance(10)
+            await stream.send(portrait)
+            status, _, _ = await read_answer(stream)
+        assert status == 200
 
 
 def small_window(port: int) -> socket.socket:
@@ -767,11 +772,15 @@ def test_the_rate_limit_refills() -> None:
 def test_a_network_of_ipv6_is_one_client(address: str, client: str) -> None:
     """A customer has 2 ** 64 addresses: a limit per address would be no limit."""
     assert client_of(_request(address)) == client
-    access = Access(Settings(rate_limit_per_minute=1), clock=lambda: 0.0)
-    access.check_rate(_request(address))
-    assert list(access._buckets) == [client]
-    access.charge(_request(address), 1)
-    assert list(access._buckets) == [client]
+
+
+def test_the_rate_limit_is_that_of_the_network() -> None:
+    for charge in (Access.check_rate, partial(Access.charge, photos=1)):
+        access = Access(Settings(rate_limit_per_minute=1), clock=lambda: 0.0)
+        charge(access, _request("2001:db8::1"))
+        with pytest.raises(ProblemError):
+            access.check_rate(_request("2001:db8::2"))
+        access.check_rate(_request("2001:db8:0:1::1"))
 
 
 @pytest.mark.parametrize(
@@ -790,10 +799,16 @@ def test_the_refusal_counts_one_as_one(rate: int, words: str) -> None:
 
 
 def test_the_rate_limit_forgets_old_clients() -> None:
-    access = Access(Settings(rate_limit_per_minute=6), clock=lambda: 0.0)
-    for index in range(REMEMBERED_CLIENTS + 50):
+    """Whom it has not heard of for longest: the memory for clients is bounded."""
+    access = Access(Settings(rate_limit_per_minute=1), clock=lambda: 0.0)
+    for index in range(REMEMBERED_CLIENTS):
         access.check_rate(_request(str(index)))
-    assert len(access._buckets) == REMEMBERED_CLIENTS
+    access.charge(_request("0"), 1)
+    access.check_rate(_request("new"))
+    for remembered in ("0", "2", "new"):
+        with pytest.raises(ProblemError):
+            access.check_rate(_request(remembered))
+    access.check_rate(_request("1"))
 
 
 async def test_the_rate_limit_over_http(serve: Serve, portrait: bytes) -> None:
