@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import cv2
@@ -31,17 +32,37 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another(cache: Fa
     assert not np.array_equal(picture(1), picture(2))
 
 
+def middle(picture: np.ndarray) -> np.ndarray:
+    """The part that no border reaches."""
+    return picture[24:-24, 24:-24]
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(AugmentConfig)])
+def test_each_strength_alone_changes_pictures(cache: FaceCache, name: str) -> None:
+    def picture(config: AugmentConfig, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return middle(augment(cache.image(0), cache.landmarks[0], TEMPLATE, SIZE, config, rng))
+
+    alone = dataclasses.replace(STILL, **{name: 0.5})
+    changed = [not np.array_equal(picture(alone, n), picture(STILL, n)) for n in range(8)]
+    assert any(changed)
+
+
 def test_without_strength_the_crop_is_the_one_that_serving_cuts(cache: FaceCache) -> None:
+    """Or its mirror image, each for about half of the pictures."""
     transform = similarity_transform(cache.landmarks[0], TEMPLATE)
+    served = warp(cache.image(0), transform, SIZE)
+    mirrored = 0
     for seed in range(8):
-        mine = random_transform(
-            cache.landmarks[0], TEMPLATE, SIZE, STILL, np.random.default_rng(seed)
-        )
-        mirrored = transform.copy()
-        mirrored[0] *= -1
-        mirrored[0, 2] += SIZE - 1
-        assert np.allclose(mine, transform, atol=1e-4) or np.allclose(mine, mirrored, atol=1e-4)
-    assert warp(cache.image(0), transform, SIZE).shape == (SIZE, SIZE, 3)
+        rng = np.random.default_rng(seed)
+        trained = augment(cache.image(0), cache.landmarks[0], TEMPLATE, SIZE, STILL, rng)
+        both = [
+            np.abs(middle(crop).astype(int) - middle(trained)).max()
+            for crop in (served, served[:, ::-1])
+        ]
+        assert min(both) <= 2  # OpenCV rounds the places that it samples at
+        mirrored += both[1] < both[0]
+    assert 0 < mirrored < 8
 
 
 def test_a_large_picture_is_averaged_as_serving_does(cache: FaceCache) -> None:
@@ -52,8 +73,7 @@ def test_a_large_picture_is_averaged_as_serving_does(cache: FaceCache) -> None:
     landmarks = cache.landmarks[0] * 8
 
     def detail(crop: np.ndarray) -> float:
-        middle = crop[24:-24, 24:-24].astype(np.float32)  # no border: the two have different ones
-        return float(cv2.Laplacian(middle, cv2.CV_32F).var())
+        return float(cv2.Laplacian(middle(crop).astype(np.float32), cv2.CV_32F).var())
 
     served = detail(warp(face, similarity_transform(landmarks, TEMPLATE), SIZE))
     for seed in range(4):
