@@ -145,16 +145,24 @@ def test_every_error_is_documented() -> None:
             assert name == "FacewiseError" or f"`{error.code}`" in page
 
 
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["README.md", "docs/cli.md", "docs/coming-from.md", "docs/library.md", "docs/mtcnn.md"],
+    "page",
+    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]),
+    ids=lambda page: page.stem,
 )
-def test_links_lead_somewhere(name: str) -> None:
-    page = ROOT / name
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    assert links
-    for link in links:
-        assert "://" in link or (page.parent / link).exists(), link
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 def test_a_server_of_ones_own_is_told_the_servers_policy() -> None:
