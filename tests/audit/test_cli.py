@@ -100,8 +100,9 @@ def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path, audit: Audit) 
     there = tmp_path / "report-v1.2"
     there.mkdir()
     for out, folder in ((there, there), (f"{tmp_path}/new.json/", tmp_path / "new.json")):
-        done = audit(table, "--no-crossings", "--out", out)
+        done = audit(table, "--no-crossings", "--method", "adjusted", "--out", out)
         assert done.returncode == 0, done.stderr
+        assert json.loads((folder / "audit.json").read_text())["method"] == "adjusted"
         assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
         assert f"full report: {folder / 'audit.html'}" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "report-v1.2"]

@@ -588,7 +588,7 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
     report = out / "found-v1.2"
     result = run(
         *(album, "--out", out, "--embedding", "--list", listed),
-        *("--shares", shares, "--report", report),
+        *("--shares", shares, "--report", report, "--bits", 24, "--seed", 3, "--threads", 1),
     )
     assert result.returncode == 0, result.stderr
 
@@ -598,8 +598,11 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
         assert {splits[name]["duplicate_group"] for name in group} == {group[0]}
         assert len({splits[name]["split"] for name in group}) == 1
     assert splits["24_0_1_20170104.jpg"]["duplicate_group"] == ""
+    dealt = make_splits(list(splits), [RE_ENCODED, RESIZED, MIRRORED], parse_shares(shares), seed=3)
+    assert {name: row["split"] for name, row in splits.items()} == dealt
 
     found = json.loads((out / "found-v1.2.json").read_text())
+    assert found["near_bits"] == 24
     assert [name for name, _ in found["unreadable"]] == ["broken.jpg"]
     assert found["list"]["all"]["share_found"] == 1
     assert found["across_splits"]["left_out"] == {"test": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import shutil
 import zlib
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+from facewise.cli import app  # noqa: E402
 from facewise.errors import OptionError  # noqa: E402
 from facewise.training.backbones import DlibResNet, MobileNetV1, ResidualBlock  # noqa: E402
 from facewise.training.cache import FaceCache, open_cache  # noqa: E402
 from facewise.training.config import NetworkConfig, TrainConfig  # noqa: E402
 from facewise.training.frozen import FOLDS, LOOKS, ask_frozen, sources, stored_features  # noqa: E402
 from facewise.training.network import bare_network  # noqa: E402
-from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
+from facewise.training.teach import ONE_VIEW, ask  # noqa: E402
 
 Tensor = Any
 
@@ -141,13 +144,20 @@ def test_no_head_has_learnt_the_face_that_it_answers_for(beside: FaceCache) -> N
 
 
 def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_path: Path) -> None:
+    """By the command, from one view of each face."""
     network = NetworkConfig(size_px=32, hidden_dim=256)
     config = TrainConfig(name="tiny", datasets=("csv",), network=network)
-    torch.save({"model": bare_network(config).state_dict()}, tmp_path / "best.pt")
-    members, rows = [(config, tmp_path / "best.pt")], beside.rows("train")
-    write_teacher(members, beside, tmp_path / "teacher.npz", ONE_VIEW, frozen_share=0.25)
+    folder, out = tmp_path / "tiny", tmp_path / "teacher.npz"
+    folder.mkdir()
+    torch.save({"model": bare_network(config).state_dict()}, folder / "best.pt")
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    command = ["teach", str(folder / "config.json"), "--out", str(out), "--one-view"]
+    command += ["--frozen-share", "0.25", "--cache", str(beside.folder), "--runs", str(tmp_path)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    members, rows = [(config, folder / "best.pt")], beside.rows("train")
     frozen, _ = ask_frozen(beside)
-    with np.load(tmp_path / "teacher.npz") as stored:
+    with np.load(out) as stored:
         assert set(sources()) <= set(stored["sources"])
         mixed = 0.75 * ask(members, beside, rows, ONE_VIEW) + 0.25 * frozen
         assert np.allclose(stored["probabilities"][rows], mixed, atol=1e-3)

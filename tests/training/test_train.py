@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
 from facewise import cli  # noqa: E402
 from facewise.attributes import AttributeModel  # noqa: E402
+from facewise.cli import app  # noqa: E402
 from facewise.errors import FacewiseError, MissingExtraError, OptionError  # noqa: E402
 from facewise.models import load_spec  # noqa: E402
 from facewise.training import export  # noqa: E402
@@ -352,6 +354,38 @@ def test_pictures_of_a_csv_are_learnt_from(
     listing.write_text("\n".join(["path,age,split", *rows[:8]]))
     with pytest.raises(OptionError, match=r"no picture of a CSV .* none in val: .* column split"):
         cli.train.train(config=config, **where)
+
+
+def test_another_seed_is_trained_and_a_checkpoint_of_it_exported(
+    cache: FaceCache, tmp_path: Path
+) -> None:
+    """By the commands; the run stops when its minutes are over."""
+    config, runs, out = (tmp_path / name for name in ("mine.toml", "runs", "out"))
+    config.write_text(
+        'datasets = ["csv"]\n[network]\nsize_px = 32\nhidden_dim = 256\n'
+        "[optim]\nepochs = 2\nbatch_size = 4\nbfloat16 = false\n"
+    )
+
+    def command(name: str, *options: object) -> None:
+        where = ["--config", config, "--cache", cache.folder, "--runs", runs, "--seed", 9]
+        words = [name, *map(str, [*where, *options])]
+        assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+
+    faces = cache.folder.parent / "faces.csv"
+    command("train", "--data", faces, "--workers", 0, "--threads", 1, "--minutes", 0)
+    assert len(log_of(runs / "mine-seed9")) == 1
+    assert json.loads((runs / "mine-seed9/config.json").read_text())["optim"]["seed"] == 9
+
+    kept = shutil.copytree(runs / "mine-seed9", tmp_path / "kept") / "best.pt"
+    (runs / "mine-seed9/best.pt").unlink()
+    named = ["--name", "mine", "--version", 3, "--description", "Of one epoch."]
+    command("export", "--out", out, "--checkpoint", kept, "--fp16", *named)
+    spec = load_spec(out / "mine.json")
+    assert (spec.name, spec.version, spec.description) == ("mine", "3", "Of one epoch.")
+    settings = load_config(config, seed=9)
+    crops = plain_crops(cache, settings, np.arange(2))
+    digest = export_onnx(settings, kept, tmp_path / "mine.onnx", crops=crops, fp16=True)
+    assert digest == spec.sha256
 
 
 def test_the_documented_example_trains_on_splits_of_a_list(pictures: Path, tmp_path: Path) -> None:

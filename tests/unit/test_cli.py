@@ -19,12 +19,16 @@ from typing import Any
 
 import jsonschema_rs
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.main import get_command
 
 import facewise
 from facewise import errors
+from facewise.annotated import MANIFEST
+from facewise.batch.job import Job
 from facewise.cli import app
 from facewise.cli.drawings import plan_drawings
 from facewise.cli.options import report_path
@@ -627,6 +631,42 @@ def test_a_drawing_that_cannot_be_written(run: Run, tmp_path: Path, landscape: P
     assert len(other.stderr.splitlines()) == 1
     assert b"File name too long" in other.stderr
     assert (folder / "wide.png.faces.png").is_file()
+
+
+def test_a_table_is_made_with_every_option_of_annotate(pictures: Path, tmp_path: Path) -> None:
+    photo = (pictures / "astronaut.jpg").read_bytes()
+    columns = {"thumb": [b"", b""], "photo": [photo, photo], "name": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    table = tmp_path / "t"
+    ended = spawn(
+        *("annotate", tmp_path / "photos.parquet", "--out", table, "--workers", "1"),
+        *("--attributes", "gender,age", "--model", "small", "--coverage", "0.8"),
+        *("--min-face", "31", "--max-faces", "3", "--max-bytes", "900000"),
+        *("--max-pixels", "400000", "--image-column", "photo", "--id-column", "name"),
+        *("--fps", "2.5", "--shard-size", "7", "--inference-batch", "2"),
+        *("--providers", "CPUExecutionProvider"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    job = Job(
+        attributes=("age", "gender"),
+        model="small",
+        coverage=0.8,
+        min_face_px=31,
+        max_faces=3,
+        max_bytes=900_000,
+        max_pixels=400_000,
+        providers=("CPUExecutionProvider",),
+        photos_per_inference=2,
+        shard_size=7,
+        image_column="photo",
+        id_column="name",
+        frames_per_second=2.5,
+    )
+    sources = [str(tmp_path / "photos.parquet")]
+    settings = json.loads((table / MANIFEST).read_text())["settings"]
+    assert settings == job.describe() | {"sources": sources}
+    rows = pq.read_table(table, columns=["image_id", "face_index"]).to_pylist()
+    assert rows == [{"image_id": name, "face_index": 0} for name in "ab"]
 
 
 def test_models(run: Run) -> None:
