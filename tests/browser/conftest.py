@@ -70,36 +70,51 @@ def server(start_server: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def open_page(chromium: Any, server: Any) -> Iterator[Open]:
-    """Open the app in a context of its own; any console error or foreign request fails the test."""
-    complaints: list[str] = []
+def complaints() -> Iterator[list[str]]:
+    """What pages did wrong until they were closed; anything fails the test."""
+    found: list[str] = []
+    yield found
+    assert not found, found
+
+
+@pytest.fixture
+def new_page(chromium: Any, complaints: list[str]) -> Iterator[Open]:
+    """Make a page in a context of its own; an exception in any page of that fails the test."""
     with ExitStack() as stack:
 
-        def start(url: str = server.url, *, tolerant: bool = False, **options: Any) -> Any:
-            context = chromium.new_context(
-                **{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True, **options}
-            )
+        def make(browser: Any = chromium, **options: Any) -> Any:
+            size = {"width": 1280, "height": 900}
+            context = browser.new_context(**{"viewport": size, **options})
             stack.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(120_000)  # a busy machine is not a failure
+            context.set_default_timeout(120_000)  # a busy machine is not a failure
+            context.on("weberror", lambda thrown: complaints.append(str(thrown.error)))
+            return context.new_page()
 
-            def on_request(request: Any) -> None:
-                if not request.url.startswith((url, "blob:")):
-                    complaints.append(f"request to {request.url}")
+        yield make
 
-            page.on("request", on_request)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            if not tolerant:
-                page.on(
-                    "console",
-                    lambda line: complaints.append(line.text) if line.type == "error" else None,
-                )
-            page.goto(url)
-            page.wait_for_selector("html[data-ready]")
-            return page
 
-        yield start
-    assert not complaints, complaints
+@pytest.fixture
+def open_page(new_page: Open, server: Any, complaints: list[str]) -> Open:
+    """Open the app in a new page; any console error or foreign request fails the test."""
+
+    def start(url: str = server.url, *, tolerant: bool = False, **options: Any) -> Any:
+        page = new_page(**options)
+
+        def on_request(request: Any) -> None:
+            if not request.url.startswith((url, "blob:")):
+                complaints.append(f"request to {request.url}")
+
+        page.on("request", on_request)
+        if not tolerant:
+            page.on(
+                "console",
+                lambda line: complaints.append(line.text) if line.type == "error" else None,
+            )
+        page.goto(url)
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    return start
 
 
 def shoot(page: Any, name: str) -> None:

@@ -23,7 +23,7 @@ from playwright.sync_api import expect
 from facewise import Analyzer
 from facewise.server.schemas import build as contract
 
-from .conftest import Build, shoot
+from .conftest import Build, Open, shoot
 from .parity import Differences, ask_page, ask_python, compare, encoded, page_model
 from .static_host import ISOLATION, Host, serve
 
@@ -35,7 +35,7 @@ Visit = Callable[..., tuple[Any, Host]]
 
 
 @pytest.fixture
-def visit(chromium: Any, build: Build) -> Iterator[Visit]:
+def visit(new_page: Open, build: Build) -> Iterator[Visit]:
     """Open the page on a static host that is also the browser's proxy and sees all requests."""
     with ExitStack() as stack:
 
@@ -49,12 +49,11 @@ def visit(chromium: Any, build: Build) -> Iterator[Visit]:
             host = stack.enter_context(serve(folder or build.page, "/some/where", headers))
             host.held, host.is_tidy = held, tidy
             proxy = {"server": host.origin, "bypass": "<-loopback>"}
-            context = chromium.new_context(viewport={"width": 1280, "height": 900}, proxy=proxy)
-            stack.callback(context.close)
-            page = context.new_page()
+            page = new_page(proxy=proxy)
+            stack.callback(page.context.close)  # before its host goes
             page.goto(host.url)
             if ready:
-                page.wait_for_selector("html[data-ready]", timeout=60_000)
+                page.wait_for_selector("html[data-ready]")
             return page, host
 
         yield start
@@ -62,7 +61,7 @@ def visit(chromium: Any, build: Build) -> Iterator[Visit]:
 
 def drop_portrait(page: Any) -> str:
     page.set_input_files("#files", PORTRAIT)
-    page.wait_for_selector(".card", timeout=60_000)
+    page.wait_for_selector(".card")
     text: str = page.inner_text(".card")
     return text
 
@@ -105,7 +104,7 @@ def test_the_policy_stops_what_would_leave(visit: Visit) -> None:
     assert host.foreign == []
     page.evaluate("navigator.serviceWorker.ready")
     page.reload()
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]")
     source = "static/device/worker.js"  # without headers only the service worker restricts it
     assert page.evaluate(
         """(source) => fetch(source).then((answer) => answer.ok
@@ -124,7 +123,7 @@ def test_offline_after_the_first_visit(tidy: bool, visit: Visit) -> None:
     page.evaluate("navigator.serviceWorker.ready")
     host.is_down = True
     page.reload()
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]")
     assert "Apparent age" in drop_portrait(page)
     page.goto(host.url + "card.html")
     page.wait_for_selector("h1")
@@ -166,7 +165,7 @@ def test_a_new_build_offers_to_reload(visit: Visit, build: Build, tmp_path: Path
 
 
 def test_the_engine_in_ones_own_page(
-    chromium: Any, build: Build, analyzer: Analyzer, tmp_path: Path
+    new_page: Open, build: Build, analyzer: Analyzer, tmp_path: Path
 ) -> None:
     """The example in docs/device.md, under the policy that it names."""
     text = (ROOT / "docs/device.md").read_text(encoding="utf-8")
@@ -180,7 +179,7 @@ def test_the_engine_in_ones_own_page(
     policy = "; ".join(f"{name}-src {value}" for name, value in sources.items())
     headers = {"Content-Security-Policy": f"default-src 'none'; {policy}"}
     with serve(tmp_path, headers=headers) as host:
-        page = chromium.new_page()
+        page = new_page()
         page.goto(host.url)
         page.set_input_files("input", PORTRAIT)
         [face] = analyzer.analyze(PORTRAIT)
@@ -190,7 +189,6 @@ def test_the_engine_in_ones_own_page(
             re.compile(f"{low} to {high} years\n{analyzer.spec.name}: {re.escape(card)}$")
         )
         assert page.request.get(card).ok
-        page.close()
 
 
 def test_the_engines_options_are_those_of_the_api(visit: Visit) -> None:
@@ -257,8 +255,8 @@ def test_live(visit: Visit) -> None:
     page.wait_for_selector("#go-live:enabled")
     page.click("#go-live")
     answer = re.compile(r"\d+-\d+ years, (fe)?male$")
-    page.locator(".live-box", has_text=answer).wait_for(timeout=60_000)
-    page.locator("#live-rate", has_text="frames a second").wait_for(timeout=60_000)
+    page.locator(".live-box", has_text=answer).wait_for()
+    page.locator("#live-rate", has_text="frames a second").wait_for()
     shoot(page, "device-live")
     page.click("#camera-close")
     expect(page.locator(".live-box")).to_have_count(0)
@@ -288,10 +286,10 @@ def test_progress_while_the_models_come(visit: Visit) -> None:
     early = {at: page.inner_text(at) for at in ("#limits", "#privacy")}
     bar = page.locator("#loading-bar")
     # The kernels and two networks, of seven files, have arrived: some progress, but no more.
-    expect(bar).to_have_attribute("value", re.compile(r"^0\.0*[1-9]"), timeout=60_000)
+    expect(bar).to_have_attribute("value", re.compile(r"^0\.0*[1-9]"))
     assert 0 < bar.evaluate("(bar) => bar.value") < 0.2
     host.released.set()
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]")
     # What it says of formats and privacy before that is true of this page, not of a server's.
     assert page.inner_text("#limits") == early["#limits"] + ", up to 20\u00a0MB"
     assert page.inner_text("#privacy") == early["#privacy"]
@@ -313,7 +311,7 @@ def test_progress_counts_the_runtime(visit: Visit, build: Build) -> None:
     )
     assert share < 0.5
     host.released.set()
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]")
     assert bar.count() == 0
 
 
@@ -360,12 +358,12 @@ def test_a_damaged_model_says_so(visit: Visit, build: Build, tmp_path: Path) -> 
     sound = model.read_bytes()
     model.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     page, _ = visit(folder=folder, ready=False)
-    page.get_by_role("heading", name="The models could not be loaded").wait_for(timeout=60_000)
+    page.get_by_role("heading", name="The models could not be loaded").wait_for()
     assert "mtcnn-rnet.bin" in page.inner_text("[role=alert]")
     assert page.locator("progress").count() == 0
     model.write_bytes(sound)
     page.get_by_role("button", name="Try again").click()
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]")
 
 
 def test_axe_finds_nothing_serious(visit: Visit) -> None:
@@ -377,19 +375,18 @@ def test_axe_finds_nothing_serious(visit: Visit) -> None:
 
 
 def test_the_servers_page_offers_it(
-    chromium: Any, build: Build, start_server: Callable[..., Any], analyzer: Analyzer
+    new_page: Open, build: Build, start_server: Callable[..., Any], analyzer: Analyzer
 ) -> None:
     """After the switch no photo is sent, so the server may be gone."""
     server = start_server(device_folder=build.device)
-    context = chromium.new_context()
-    page = context.new_page()
+    page = new_page()
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method + " " + request.url))
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
     assert page.evaluate("crossOriginIsolated") is True
     page.check("#on-device")
-    page.locator("#privacy", has_text="not sent anywhere").wait_for(timeout=60_000)
+    page.locator("#privacy", has_text="not sent anywhere").wait_for()
     assert page.locator("#copy-curl").is_hidden()
     # The card is that of the weights here, even if the server has others.
     card: str = page.evaluate(
@@ -406,17 +403,14 @@ def test_the_servers_page_offers_it(
     assert "Apparent age" in text
     assert "Apparent ethnicity" in text  # on one's own machine, as the server has it
     assert not [line for line in sent if line.startswith("POST")]
-    context.close()
 
 
 def test_no_photo_is_sent_while_the_models_come(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
     """Nor after they failed to: waiting photos can be tried again here, or sent on request."""
     server = start_server(device_folder=build.device)
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     held: list[Any] = []
@@ -451,17 +445,14 @@ def test_no_photo_is_sent_while_the_models_come(
     page.set_input_files("#files", PORTRAIT)
     expect(page.locator("#strip .mark")).to_have_text(["1", "1", "1", "1"])
     assert sent.count("POST") == 1
-    context.close()
 
 
 def test_a_photo_that_is_being_sent_is_sent_no_further(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
     """It is analysed here instead, as the box promises."""
     server = start_server(device_folder=build.device)
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     page.route("**/v1/analyze?*", lambda route: None)  # still under way
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
@@ -472,11 +463,10 @@ def test_a_photo_that_is_being_sent_is_sent_no_further(
     assert "/v1/analyze?" in failed.value.url
     page.wait_for_selector(".card")
     assert "not sent anywhere" in page.inner_text("#privacy")
-    context.close()
 
 
 def test_what_one_engine_cannot_read_the_other_may(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
     """A TIFF only the server reads, and a large file only the device, if the server is strict."""
     out = io.BytesIO()
@@ -485,9 +475,7 @@ def test_what_one_engine_cannot_read_the_other_may(
     data = PORTRAIT.read_bytes() + bytes(1_000_000)  # what follows a JPEG's end is not part of it
     large = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": data}
     server = start_server(device_folder=build.device, max_bytes=1_000_000)
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     again = page.get_by_role("button", name="Try again")
     page.goto(server.url)
     page.wait_for_selector("html[data-ready]")
@@ -503,17 +491,14 @@ def test_what_one_engine_cannot_read_the_other_may(
     page.uncheck("#on-device")
     again.click()
     expect(page.locator("#strip .mark")).to_have_text(["1", "1"])
-    context.close()
 
 
 def test_the_choice_outlives_a_reload(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
     """Photos that come before the models are held back, too, until the box is unticked."""
     server = start_server(device_folder=build.device)
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     page.goto(server.url)
@@ -552,20 +537,18 @@ def test_the_choice_outlives_a_reload(
     page.wait_for_selector("html[data-ready]")
     assert page.locator("#on-device-row").is_hidden()
     assert not page.is_checked("#on-device")
-    context.close()
 
 
 def test_the_choice_counts_in_every_tab(
-    chromium: Any, build: Build, start_server: Callable[..., Any]
+    new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
     """Ticked in one, it is ticked in all, and a live view that was sending ends."""
     server = start_server(device_folder=build.device)
-    context = chromium.new_context(permissions=["camera"])
-    first, second = context.new_page(), context.new_page()
+    first = new_page(permissions=["camera"])
+    second = first.context.new_page()
     sent: list[str] = []
     second.on("request", lambda request: sent.append(request.method))
     for page in (first, second):
-        page.set_default_timeout(120_000)
         page.goto(server.url)
         page.wait_for_selector("html[data-ready]")
     second.click("#camera-open")
@@ -596,18 +579,16 @@ def test_the_choice_counts_in_every_tab(
     expect(first.locator("#strip .mark")).to_have_text(["1", "1"])
     expect(first.locator("#on-device")).to_be_checked()
     assert "POST" not in sent
-    context.close()
 
 
 def test_without_the_model_that_serves_it_is_not_offered(
-    chromium: Any, start_server: Callable[..., Any], tmp_path: Path
+    new_page: Open, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "device.json").write_text("{}")
-    page = chromium.new_page()
+    page = new_page()
     page.goto(start_server(device_folder=tmp_path).url)
     page.wait_for_selector("html[data-ready]")
     assert page.locator("#on-device-row").is_hidden()
-    page.close()
 
 
 def test_parity_with_the_python_pipeline(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from .conftest import Open
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    page = chromium.new_page()
-    yield page
-    page.close()
+def page(new_page: Open) -> Any:
+    return new_page()
 
 
 def operations(page: Any, server: Any) -> dict[str, Any]:

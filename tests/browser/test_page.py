@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -605,13 +606,10 @@ def test_a_picture_from_the_clipboard(open_page: Open, portrait: bytes) -> None:
     page.wait_for_selector(".card")
 
 
-def test_pasted_text_is_no_photo(
-    open_page: Open, start_server: Callable[..., Any], chromium: Any
-) -> None:
+def test_pasted_text_is_no_photo(new_page: Open, start_server: Callable[..., Any]) -> None:
     """For example into the key field: no photo is announced, and what is shown stays."""
     own = start_server(api_key="correct horse")
-    page = chromium.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     page.goto(own.url)
     page.get_by_label("This server asks for an API key").wait_for()
     page.evaluate(
@@ -623,7 +621,6 @@ def test_pasted_text_is_no_photo(
         }"""
     )
     assert page.inner_text("#live") == ""
-    page.close()
 
 
 def test_a_drop_without_a_file_says_so(open_page: Open, portrait: bytes) -> None:
@@ -880,42 +877,40 @@ def test_live_words_are_whole_on_a_phone(open_page: Open) -> None:
         assert view["x"] - 1 <= words[0] < words[1] <= view["x"] + view["width"] + 1
 
 
-def test_a_phones_other_camera(chromium: Any, server: Any) -> None:
+def test_a_phones_other_camera(chromium: Any, new_page: Open, server: Any) -> None:
     """The picture is mirrored only for the camera that faces the visitor."""
     flags = [*FLAGS, "--use-fake-ui-for-media-stream"]
     flags.append("--use-fake-device-for-media-stream=device-count=2")
     path = shutil.which("chromium") or shutil.which("google-chrome")
-    browser = chromium.browser_type.launch(executable_path=path, headless=True, args=flags)
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(120_000)
-    # Chromium's fake cameras face nowhere; here the second one faces away, as on a phone.
-    page.add_init_script(
-        """const settings = MediaStreamTrack.prototype.getSettings;
-        MediaStreamTrack.prototype.getSettings = function () {
-            const facingMode = this.label === "fake_device_1" ? "environment" : "user";
-            return {...settings.call(this), facingMode};
-        };"""
-    )
-    track = "document.querySelector('#video').srcObject.getVideoTracks()[0].label"
-    flip = "getComputedStyle(document.querySelector('#video')).transform"
-    page.goto(server.url)
-    page.wait_for_selector("html[data-ready]")
-    page.click("#camera-open")
-    seen = []
-    for _ in range(3):
+    with chromium.browser_type.launch(executable_path=path, headless=True, args=flags) as browser:
+        page = new_page(browser, viewport={"width": 390, "height": 844})
+        # Chromium's fake cameras face nowhere; here the second one faces away, as on a phone.
+        page.add_init_script(
+            """const settings = MediaStreamTrack.prototype.getSettings;
+            MediaStreamTrack.prototype.getSettings = function () {
+                const facingMode = this.label === "fake_device_1" ? "environment" : "user";
+                return {...settings.call(this), facingMode};
+            };"""
+        )
+        track = "document.querySelector('#video').srcObject.getVideoTracks()[0].label"
+        flip = "getComputedStyle(document.querySelector('#video')).transform"
+        page.goto(server.url)
+        page.wait_for_selector("html[data-ready]")
+        page.click("#camera-open")
+        seen = []
+        for _ in range(3):
+            page.wait_for_selector("#shoot:not([disabled])")
+            seen.append((page.evaluate(track), page.evaluate(flip)))
+            page.get_by_role("button", name="Other camera").click()
+        front, back = ("fake_device_0", "matrix(-1, 0, 0, 1, 0, 0)"), ("fake_device_1", "none")
+        assert seen == [front, back, front]
+        # The camera that was switched to is used for the next picture, too.
         page.wait_for_selector("#shoot:not([disabled])")
-        seen.append((page.evaluate(track), page.evaluate(flip)))
-        page.get_by_role("button", name="Other camera").click()
-    front, back = ("fake_device_0", "matrix(-1, 0, 0, 1, 0, 0)"), ("fake_device_1", "none")
-    assert seen == [front, back, front]
-    # The camera that was switched to is used for the next picture, too.
-    page.wait_for_selector("#shoot:not([disabled])")
-    assert page.evaluate("document.activeElement.id") == "other-camera"
-    page.click("#camera-close")
-    page.click("#camera-open")
-    page.wait_for_selector("#shoot:not([disabled])")
-    assert page.evaluate(track) == "fake_device_1"
-    browser.close()
+        assert page.evaluate("document.activeElement.id") == "other-camera"
+        page.click("#camera-close")
+        page.click("#camera-open")
+        page.wait_for_selector("#shoot:not([disabled])")
+        assert page.evaluate(track) == "fake_device_1"
 
 
 @pytest.mark.parametrize("size", [(1366, 650), (1024, 600), (740, 360), (360, 640)])
@@ -1020,7 +1015,9 @@ def test_a_busy_server_says_so_and_can_be_asked_again(
         # The server is asked again automatically, but not for ever.
         page.get_by_text("The server is busy: resumes by itself").wait_for()
         given_up = page.get_by_role("heading", name="The server is busy")
+        deadline = time.monotonic() + 120
         while not given_up.is_visible():
+            assert time.monotonic() < deadline, "the page asks for ever"
             page.clock.run_for(1000)
         assert "Try again in a second" in page.inner_text(".problem:visible")
         assert page.locator("progress").count() == 0
@@ -1234,16 +1231,14 @@ def test_a_slow_upload_shows_how_far_it_is(open_page: Open, portrait: bytes) -> 
 
 
 def test_a_server_with_a_key_asks_for_it(
-    open_page: Open,
+    new_page: Open,
     start_server: Callable[..., Any],
-    chromium: Any,
     portrait: bytes,
     tmp_path: Path,
 ) -> None:
     """Also under a prefix: the curl command repeats the request, without the key itself."""
     own = start_server(api_key="correct höse", root_path="/faces")
-    page = chromium.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(own.url)
     for key in ("wrong horse", "correct höse"):
@@ -1257,7 +1252,6 @@ def test_a_server_with_a_key_asks_for_it(
     page.click("#copy-curl")
     page.get_by_role("button", name="Copied").wait_for()
     text = page.evaluate("navigator.clipboard.readText()")
-    page.close()
     assert "correct" not in text
     assert "/faces/v1/analyze" in text
     (tmp_path / "a;b, c.jpg").write_bytes(portrait)
@@ -1267,12 +1261,11 @@ def test_a_server_with_a_key_asks_for_it(
 
 
 def test_a_key_is_refused_and_accepted_for_all_to_know(
-    start_server: Callable[..., Any], chromium: Any, portrait: bytes
+    start_server: Callable[..., Any], new_page: Open, portrait: bytes
 ) -> None:
     """Not by colour alone; and a photo chosen meanwhile is said to wait until then."""
     own = start_server(api_key="correct horse")
-    page = chromium.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     page.goto(own.url)
     key, hint, live = (page.locator(name) for name in ("#key", "#key-hint", "#live"))
     refused = "The server does not know this key: check it, or ask the operator."
@@ -1310,16 +1303,12 @@ def test_a_key_is_refused_and_accepted_for_all_to_know(
     assert page.evaluate("document.activeElement.id") == "browse"
     assert page.locator("#key-form").is_hidden()
     assert key.get_attribute("aria-invalid") is None
-    page.close()
 
 
-def test_a_key_that_is_good_no_longer(start_server: Callable[..., Any], chromium: Any) -> None:
+def test_a_key_that_is_good_no_longer(start_server: Callable[..., Any], new_page: Open) -> None:
     """What was answered can still be read, and all photos are analysed with the new key."""
     own = start_server(api_key="first horse,second horse")
-    page = chromium.new_page()
-    page.set_default_timeout(120_000)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page = new_page()
     page.goto(own.url)
     key, marks = page.locator("#key"), page.locator("#strip .mark")
     key.fill("first horse")
@@ -1359,15 +1348,12 @@ def test_a_key_that_is_good_no_longer(start_server: Callable[..., Any], chromium
     assert page.locator("#key-form").is_hidden()
     page.click("#clear")
     assert page.inner_text("#live") == "All photos removed."
-    assert complaints == []
-    page.close()
 
 
-def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromium: Any) -> None:
+def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], new_page: Open) -> None:
     """If site data is blocked, the storage throws: the page and its key work all the same."""
     own = start_server(api_key="correct horse")
-    page = chromium.new_page()
-    page.set_default_timeout(120_000)
+    page = new_page()
     page.add_init_script(
         """for (const name of ["sessionStorage", "localStorage"]) {
             Object.defineProperty(window, name, {
@@ -1381,7 +1367,6 @@ def test_a_browser_that_stores_nothing(start_server: Callable[..., Any], chromiu
     page.wait_for_selector("html[data-ready]")
     page.click("[data-example='cat.jpg']")
     page.get_by_role("heading", name="No face found").wait_for()
-    page.close()
 
 
 def test_what_is_off_is_not_on_the_page(
@@ -1437,10 +1422,9 @@ def test_a_files_name_turns_no_words_round(open_page: Open, portrait: bytes) -> 
     assert page.inner_text("#live") == "1 face found in gpj.photo.jpg."
 
 
-def test_without_javascript(chromium: Any, server: Any) -> None:
+def test_without_javascript(new_page: Open, server: Any) -> None:
     """The notice comes first, no button does nothing, and the link offered works."""
-    context = chromium.new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = new_page(java_script_enabled=False)
     page.goto(server.url)
     said, title = page.locator("noscript p"), page.locator("#title")
     assert said.inner_text().startswith("This page needs JavaScript.")
@@ -1450,11 +1434,10 @@ def test_without_javascript(chromium: Any, server: Any) -> None:
     said.locator("a").click()
     assert page.url == server.url + "openapi.json"
     assert '"/v1/analyze"' in page.inner_text("body")
-    context.close()
 
 
-def test_over_plain_http_the_camera_says_what_it_needs(chromium: Any, server: Any) -> None:
-    page = chromium.new_page()
+def test_over_plain_http_the_camera_says_what_it_needs(new_page: Open, server: Any) -> None:
+    page = new_page()
     origin = "http://facewise.test/"
 
     def answer(route: Any) -> None:
@@ -1468,7 +1451,6 @@ def test_over_plain_http_the_camera_says_what_it_needs(chromium: Any, server: An
         assert page.evaluate("isSecureContext") is is_secure
         assert page.locator("#camera-open").is_visible() is is_secure
         assert hint.is_visible() is not is_secure
-    page.close()
 
 
 def test_phone_width(open_page: Open, twelve: bytes) -> None:
@@ -1565,9 +1547,9 @@ def test_keyboard_alone(open_page: Open, twelve: bytes) -> None:
     assert outline == "solid", "focus is seen"
 
 
-def test_the_contract_is_not_read_out_whole(chromium: Any, server: Any) -> None:
+def test_the_contract_is_not_read_out_whole(new_page: Open, server: Any) -> None:
     """Only that it is being read, or could not be read."""
-    page = chromium.new_page()
+    page = new_page()
     held: list[Any] = []
     page.route("**/openapi.json", lambda route: held.append(route))
     with page.expect_request("**/openapi.json"):
@@ -1583,7 +1565,6 @@ def test_the_contract_is_not_read_out_whole(chromium: Any, server: Any) -> None:
     page.get_by_role("status").wait_for()
     held[0].abort()
     assert "could not be read" in page.get_by_role("alert").inner_text()
-    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
