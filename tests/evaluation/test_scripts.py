@@ -137,6 +137,10 @@ def test_the_sweeps_are_those_of_their_files(monkeypatch: pytest.MonkeyPatch) ->
     assert [row["variant"] for row in stored["rows"]] == heads
     table = sweep.markdown(stored["rows"], stored["judged"])
     assert (folder / "ablation-head.md").read_text() == table
+    ablate = script("ablate", monkeypatch)
+    stored = json.loads((folder / "ablation.json").read_text())
+    assert [row["variant"] for row in stored["rows"]] == list(ablate.CHANGES)
+    assert (folder / "ablation.md").read_text() == ablate.markdown(stored)
 
 
 def test_table_across_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:

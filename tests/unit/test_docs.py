@@ -71,6 +71,35 @@ def test_what_the_page_on_training_says_of_the_ablation() -> None:
     assert f"({framed[160, 0.4]} and {framed[160, 0.36]})" in page
 
 
+def test_what_the_page_on_training_says_of_fine_tuning() -> None:
+    """Differences of the score on clean and on degraded pictures, from the mean of three seeds."""
+    lines = (ROOT / "docs/results/ablation.md").read_text().splitlines()[4:]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    clean, bad = ({row[1]: float(row[column]) for row in rows} for column in (4, 6))
+    seeds = [name for name in clean if name.startswith("the whole")]
+    assert len(seeds) == 3
+    assert all(abs(clean[name]) <= 0.1 and abs(bad[name]) <= 0.15 for name in seeds)
+    page = " ".join((ROOT / "docs/training.md").read_text(encoding="utf-8").split())
+    norms, still, twice = (
+        "no batch norms, a third of the rate",
+        "no shift, scale, turn",
+        "twice an epoch",
+    )
+    for said in (
+        f"Batch norms are worth most: {clean[norms]:.1f} without",
+        f"also help: {clean['no frozen stages']:.1f} without",
+        f"Blur, noise and JPEG gain {bad['no blur, noise, JPEG']:.1f} on degraded",
+        f"low resolution {bad['no low resolution']:.1f}, changes of light and colour "
+        f"{bad['no changes of light and colour']:.1f}, and erasing {bad['nothing erased']:.2f};",
+        f"One rate for all layers costs {bad['one rate for all layers']:.1f} on",
+        f"costs {-clean[still]:.1f} on clean pictures and {-bad[still]:.2f} on degraded",
+        f"{twice} is {-clean['FairFace twice an epoch']:.1f} better on clean pictures and "
+        f"{bad['FairFace twice an epoch']:.1f} worse",
+        f"{twice} are {clean['rare groups of UTKFace twice an epoch']:.1f} worse",
+    ):
+        assert said in page
+
+
 def test_the_page_on_ray_has_the_measured_stages() -> None:
     """``make bench`` writes them."""
     page = " ".join((ROOT / "docs/ray.md").read_text(encoding="utf-8").split())
