@@ -279,9 +279,12 @@ def _read_url(path: str, limit: int, offset: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     system, inner = file_system(path)
-    # By default Arrow's file systems open a non-seekable stream from 0, then try to seek in it.
-    more = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
-    data: bytes = system.cat_file(inner, start=offset, end=offset + limit, **more)
+    if isinstance(system, ArrowFSWrapper):  # whose cat_file knows no offset before fsspec 2026.9
+        with system.open(inner, "rb") as file:
+            file.seek(offset)
+            some: bytes = file.read(limit)
+            return some
+    data: bytes = system.cat_file(inner, start=offset, end=offset + limit)
     return data
 
 
