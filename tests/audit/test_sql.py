@@ -33,7 +33,7 @@ def queries(page: str) -> list[str]:
 def run(query: str, table: Path) -> list[tuple[Any, ...]]:
     duckdb = pytest.importorskip("duckdb")
     assert "'faces.table/" in query
-    answer: list[tuple[Any, ...]] = duckdb.sql(
+    answer: list[tuple[Any, ...]] = duckdb.execute(
         query.replace("'faces.table/", f"'{table}/")
     ).fetchall()
     return answer

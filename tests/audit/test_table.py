@@ -323,7 +323,7 @@ def test_a_track_on_video_counts_once(kind: pa.DataType, tmp_path: Path) -> None
     video = np.where(np.arange(rows) < 1_000, "a.mp4", "b.mp4")
     frames = (np.arange(rows) // 6 * 6 + (np.arange(rows) % 6).clip(2)).astype(str)
     photo = np.arange(rows) >= rows - 600
-    names = np.where(photo, "c/", np.char.add(video, "::")) + frames
+    names = np.char.add(np.where(photo, "c/", np.char.add(video, "::")), frames)
     tracks = pa.array(np.arange(rows) // 6 % 50, pa.int32(), mask=~face | photo)
     for name, column in (("image_id", pa.array(names).cast(kind)), ("track_id", tracks)):
         table = table.set_column(table.schema.get_field_index(name), name, column)

@@ -160,7 +160,7 @@ def test_exit_codes(run: Run, pictures: Path, landscape: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "photos"),
+        ([], "issing argument"),
         (["--nonsense", "ASTRONAUT"], "nonsense"),
         (["ASTRONAUT", "--attributes", "mood"], "not mood"),
         (["ASTRONAUT", "--attributes", ","], "age, gender, ethnicity"),

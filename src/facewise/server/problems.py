@@ -198,12 +198,11 @@ def _of_http(error: HTTPException) -> ProblemError:
     if error.status_code == 404:
         return ProblemError(404, "not_found", "Nothing is at this address; see /docs.", headers)
     if error.status_code == 405:
-        if headers.get("Allow") == "GET":
+        # Older versions of Starlette do not say so of static files.
+        if headers.setdefault("Allow", "GET") == "GET":
             headers["Allow"] = "GET, HEAD"
-        allowed = headers.get("Allow", "another method")
-        return ProblemError(
-            405, "method_not_allowed", f"This address takes {allowed} only; see /docs.", headers
-        )
+        detail = f"This address takes {headers['Allow']} only; see /docs."
+        return ProblemError(405, "method_not_allowed", detail, headers)
     if error.status_code >= 500:
         return _internal()
     phrase = HTTPStatus(error.status_code).phrase
