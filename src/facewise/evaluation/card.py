@@ -118,8 +118,7 @@ def build_card(
         written: "training" and "failures", in Markdown.
         dedupe: the summary that ``facewise dedupe`` wrote.
         seeds: exports that differ in the seed of their last stage, as
-            ``scripts/compare_exports.py`` wrote them; ignored unless this model, or earlier weights
-            under its name, are among them.
+            ``scripts/compare_exports.py`` wrote them; ignored unless this model is among them.
         heads: heads on frozen features, as ``scripts/sweep_frozen.py head`` wrote them.
     """
     model = results["model"]
@@ -130,7 +129,8 @@ def build_card(
     blanks = {**_model(results), **_analyses(results), **filled}
     blanks["known_of_test"] = " ".join(known_of_test(results).values())
     blanks["noise"] = ""
-    blanks["seeds"] = _spread(model, seeds, heads)
+    ours = any(row["sha256"] == model["sha256"] for row in seeds)
+    blanks["seeds"] = _spread(seeds, heads) if ours else ""
     counted = dedupe and dedupe.get("label_noise", {}).get("age", {}).get("n_groups")
     if dedupe and counted and any("UTKFace" in source for source in model["data"]):
         blanks["noise"] = noise_words(results, dedupe)
@@ -178,25 +178,13 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _spread(
-    model: Mapping[str, Any],
-    seeds: Sequence[Mapping[str, Any]],
-    heads: Sequence[Mapping[str, Any]],
-) -> str:
-    """Lowest and highest value of each figure across seeds; "" if none are of this model."""
-    hashes = [row["sha256"] for row in seeds]
-    named = [row["model"] for row in seeds if row["model"].partition("@")[0] == model["name"]]
-    if model["sha256"] in hashes:
-        stage = "the last stage"
-    elif named:
-        stage = f"the last stage of {named[0]}"
-    else:
-        return ""
+def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any]]) -> str:
+    """Lowest and highest value of each figure across seeds."""
     names = [row["variant"].partition(", seed ") for row in heads]
     several = {name for name, seed, _ in names if seed}
     same = [row for row, (name, *_) in zip(heads, names, strict=True) if name in several]
     kinds = {
-        f"{stage}, on val": seeds,
+        "the last stage, on val": seeds,
         "a head on frozen features, on val and faces kept from train": same,
     }
     rows = [
