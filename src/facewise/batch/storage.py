@@ -279,7 +279,7 @@ def _read_url(path: str, limit: int, offset: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     system, inner = file_system(path)
-    if isinstance(system, ArrowFSWrapper):  # whose cat_file knows no offset before fsspec 2026.9
+    if isinstance(system, ArrowFSWrapper):  # whose cat_file knows no offset before fsspec 2026.7
         with system.open(inner, "rb") as file:
             file.seek(offset)
             some: bytes = file.read(limit)
