@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import importlib
 import io
 import os
 import shutil
-import socket
 import sys
 import tarfile
 import threading
@@ -24,7 +21,7 @@ import pytest
 from facewise.annotated import MANIFEST, part_files
 from facewise.batch import picture_tables, retry, storage
 from facewise.batch.annotate import annotate
-from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, ROW, TAR, Item, Job, Result, Task
+from facewise.batch.job import CHUNK, FILE, MISSING, PROBLEM, TAR, Item, Job, Result, Task
 from facewise.batch.plan import open_plan, write_plan
 from facewise.batch.run import Run, Summary
 from facewise.batch.sources import list_items
@@ -36,16 +33,14 @@ from facewise.data.tars import SPARSE
 from facewise.data.walk import SPECIAL, Skipped
 from facewise.errors import (
     CorruptImageError,
-    ImageNotFoundError,
     MissingExtraError,
     OptionError,
     SourceError,
     TableError,
 )
 
-from .conftest import Command
+from .conftest import AGE, Command, make_table, make_tar, rows_of, write_tar
 
-AGE = Job(attributes=("age",), shard_size=2)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem fails as a disk does")
 
 
@@ -63,21 +58,6 @@ def contents(items: list[Item]) -> dict[str, bytes]:
         for item in items
         if item.kind == TAR
     }
-
-
-def write_tar(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> dict[str, int]:
-    """Write a tar; return where each header begins."""
-    with tarfile.open(path, "w") as tar:
-        for name, what in members.items():
-            info = tarfile.TarInfo(name) if isinstance(what, bytes) else what
-            info.name = name
-            if isinstance(what, bytes):
-                info.size = len(what)
-                tar.addfile(info, io.BytesIO(what))
-            else:
-                tar.addfile(info)
-    with tarfile.open(path) as tar:
-        return {member.name: member.offset for member in tar}
 
 
 def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
@@ -396,16 +376,6 @@ def test_a_row_without_a_path_is_one_that_says_so(kind: pa.DataType, tmp_path: P
     assert [item.image_id for item in keyed] == ["a", "b", "c", "d"]
 
 
-@pytest.fixture(scope="module")
-def annotator() -> Annotator:
-    return Annotator(AGE)
-
-
-def rows_of(annotator: Annotator, items: list[Item]) -> list[dict[str, Any]]:
-    (data,) = annotator(Task(0, 0, tuple(items))).batches
-    return list(pa.ipc.open_stream(data).read_all().to_pylist())
-
-
 def test_rows_of_a_vanished_table_and_of_missing_links_are_not_found(
     annotator: Annotator, pictures: Path, tmp_path: Path
 ) -> None:
@@ -484,14 +454,6 @@ def test_a_list_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"list\.txt: cannot be read \(No such file") as caught:
         annotate([str(tmp_path / "list.txt")], tmp_path / "t", AGE)
     assert "written" not in str(caught.value)
-
-
-def make_tar(path: Path, faces: list[Path]) -> None:
-    write_tar(path, {f"{number}.webp": face.read_bytes() for number, face in enumerate(faces)})
-
-
-def make_table(path: Path, faces: list[Path]) -> None:
-    pq.write_table(pa.table({"image": [face.read_bytes() for face in faces]}), path)
 
 
 def make_csv(path: Path, faces: list[Path]) -> None:
@@ -876,167 +838,6 @@ def test_without_an_extra_that_a_source_needs_nothing_is_begun(
     assert annotate([str(source)], out, AGE, workers=1).errors == errors  # finished
     with pytest.raises(MissingExtraError):
         annotate([str(source)], out, AGE, workers=1, retry_errors=True)
-
-
-@pytest.mark.parametrize("listing", ["list.txt", "paths.parquet"])
-def test_without_the_driver_of_a_lists_urls_nothing_is_begun(listing: str, tmp_path: Path) -> None:
-    source, urls = tmp_path / listing, ["a.jpg", "nonsense://bucket/b.jpg"]
-    if source.suffix == ".txt":
-        source.write_text("\n".join(urls))
-    else:
-        pq.write_table(pa.table({"path": urls}), source)
-    with pytest.raises(OptionError, match="no file system for nonsense://"):
-        annotate([str(source)], tmp_path / "t", AGE, workers=1)
-    assert not (tmp_path / "t").exists()
-    with pytest.raises(OptionError, match="no file system for nonsense://"):
-        storage.read_range(urls[1], 10)  # as for a row whose struct names a file
-
-
-@pytest.mark.parametrize(
-    ("url", "module", "package"),
-    [
-        ("https://x.example/a.jpg", "fsspec.implementations.http", "pip install aiohttp"),
-        ("az://bucket/a.jpg", "adlfs", "pip install adlfs"),
-        ("nonsense://bucket/a.jpg", "nonsense", "fsspec lists them"),
-    ],
-)
-def test_the_package_of_a_missing_driver_is_named(
-    url: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("fsspec")
-    drivers = importlib.import_module("fsspec.registry")
-    monkeypatch.delitem(drivers._registry, url.partition(":")[0], raising=False)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(OptionError, match=rf"no file system for .*driver \({package}\)"):
-        storage.file_system(url)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
-def test_a_server_that_does_not_answer_is_a_row_and_a_driver_that_went_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("fsspec")
-    source, out = tmp_path / "list.txt", tmp_path / "t"
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # never listens, so connections are refused
-        source.write_text(f"ftp://127.0.0.1:{closed.getsockname()[1]}/a.jpg")
-        assert annotate([str(source)], out, AGE, workers=1).errors == {"image_not_found": 1}
-    drivers = importlib.import_module("fsspec.registry")  # the module, not fsspec's attribute
-    monkeypatch.delitem(drivers._registry, "ftp")
-    monkeypatch.setitem(sys.modules, "fsspec.implementations.ftp", None)
-    with pytest.raises(OptionError, match="no file system for ftp://"):
-        annotate([str(source)], out, AGE, workers=1, retry_errors=True)
-
-
-def fill(system: Any, folder: str, faces: list[Path], tmp_path: Path) -> None:
-    """Write a folder of pictures, a tar, a table and a list to an Arrow file system."""
-    make_tar(tmp_path / "t.tar", faces)
-    make_table(tmp_path / "t.parquet", faces)
-    files = {f"photos/{face.name}": face.read_bytes() for face in faces}
-    files |= {"photos/.hidden.webp": b"hidden", "photos/.thumbs/a.webp": b"hidden"}
-    files |= {name: (tmp_path / name).read_bytes() for name in ("t.tar", "t.parquet")}
-    files["list.txt"] = "\n".join(f"photos/{face.name}" for face in faces).encode()
-    for name, data in files.items():
-        system.create_dir(f"{folder}/{name}".rpartition("/")[0], recursive=True)
-        with system.open_output_stream(f"{folder}/{name}") as file:
-            file.write(data)
-
-
-@pytest.mark.parametrize("protocol", ["memory", "mock"])
-def test_every_kind_of_source_is_read_from_urls(
-    protocol: str, annotator: Annotator, pictures: Path, tmp_path: Path
-) -> None:
-    """One of fsspec's own file systems and one that only Arrow has, both in this process."""
-    pytest.importorskip("fsspec")
-    from pyarrow import fs
-
-    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
-    system, inner = storage.file_system(f"{protocol}:///sources")
-    on_arrow = system.fs if protocol == "mock" else fs.PyFileSystem(fs.FSSpecHandler(system))
-    assert hasattr(system, "fs") == (protocol == "mock")
-    fill(on_arrow, inner, faces, tmp_path)
-    url = f"{protocol}:///sources"
-    opened: dict[str, dict[str, Any]] = {}
-    names = ("photos", "t.tar", "t.parquet", "list.txt")
-    sources = [f"{url}/{name}" for name in names]
-    items = list(list_items(sources, AGE, Skipped(), opened))
-    assert [item.kind for item in items] == [FILE, FILE, TAR, TAR, ROW, ROW, FILE, FILE]
-    ages = [row["age_years"] for row in rows_of(annotator, items)]
-    assert None not in ages
-    assert ages == 4 * ages[:2]
-    assert list(opened) == sources[1:3], "the list is not read again"
-    assert opened == {source: storage.fingerprint(source) for source in opened}
-    assert all(about["size"] for about in opened.values())
-    globbed = list(list_items([f"{url}/photos/**/*.webp"], AGE, Skipped(), {}))
-    assert [item.path.rpartition("/")[2] for item in globbed] == [face.name for face in faces]
-    with pytest.raises(OptionError, match="Invalid pattern"):
-        list(list_items([f"{url}/photos/**.webp"], AGE, Skipped(), {}))
-    with pytest.raises(OptionError, match="check the URL"):
-        list(list_items([f"{url}/none"], AGE, Skipped(), {}))
-    (gone,) = rows_of(annotator, [Item("gone", FILE, f"{url}/gone.jpg")])
-    assert gone["error_code"] == "image_not_found"
-
-
-def test_a_protocol_that_nobody_knows_says_so() -> None:
-    with pytest.raises(OptionError, match="no file system for nonsense://"):
-        listed("nonsense://bucket/photos")
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
-def test_a_server_that_does_not_answer_ends_the_run_with_1_and_nothing_begun(
-    tmp_path: Path, facewise: Command
-) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # never listens, so connections are refused
-        url = f"ftp://127.0.0.1:{closed.getsockname()[1]}/photos"
-        done = facewise("annotate", url, "--out", tmp_path / "t")
-        with pytest.raises(ImageNotFoundError, match="refused"):
-            storage.read_range(url, 10)
-    assert done.returncode == 1
-    assert "run the same command again; nothing has been begun" in done.stderr
-    assert "driver" not in done.stderr
-    assert not (tmp_path / "t").exists()
-
-
-@pytest.mark.parametrize(
-    ("error", "passing"),
-    [
-        (
-            OSError(
-                "When resolving region for bucket 'photos': AWS Error NETWORK_CONNECTION during "
-                "HeadBucket operation: curlCode: 6, Could not resolve hostname; Details: Could not "
-                "resolve host: photos.s3.us-east-1.amazonaws.com"
-            ),
-            True,
-        ),
-        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), True),
-        (OSError("Unable to load libjvm\ndlopen(/usr/lib/jvm/libjvm.so) failed"), False),
-        (OSError("Prior attempt to load libhdfs failed"), False),
-        (ImportError("Install s3fs to access S3"), False),
-        (pa.ArrowInvalid("Unrecognized filesystem type in URI: nonsense://bucket"), False),
-    ],
-)
-def test_errors_of_connecting_that_may_pass_are_told_from_missing_drivers(
-    error: Exception, passing: bool
-) -> None:
-    """Arrow's actual messages without a network and without Java."""
-    assert storage.may_pass(error) == passing
-
-
-def test_servers_are_told_apart_by_what_their_urls_say() -> None:
-    pytest.importorskip("fsspec")
-    first, inner = storage.file_system("webhdfs://one.invalid:1/photos/a::b.jpg")
-    assert inner == "/photos/a::b.jpg"
-    assert first is storage.file_system("webhdfs://one.invalid:1/photos")[0]
-    assert "one.invalid:1" in first.url
-    for other in ("webhdfs://two.invalid:1/photos", "webhdfs://one.invalid:2/photos"):
-        assert storage.file_system(other)[0].url != first.url
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ftplib's own
-def test_a_url_without_the_host_that_its_protocol_needs_says_so() -> None:
-    with pytest.raises(OptionError, match=r"no file system for ftp://.*host"):
-        listed("ftp:///photos")
 
 
 def test_a_picture_that_takes_long_is_named(

@@ -63,8 +63,15 @@ def _url_files(system: Any, found: dict[str, Any], inner: str) -> tuple[set[str]
             files.add(name)
         elif folders.isdisjoint(map(str, PurePosixPath(name).parents)):
             folders.add(name)
-            below.update(shown(system.find(name), inner))
+            below.update(files_below(system, name, inner))
     return files, below
+
+
+def files_below(system: Any, folder: str, inner: str) -> Iterator[str]:
+    """Files of a folder, and of those in it, that are not hidden below ``inner``."""
+    for name in shown(system.find(folder), inner):
+        if not name.endswith("/"):  # object storage's mark of an empty folder
+            yield name
 
 
 def shown(names: Iterable[str], inner: str) -> Iterator[str]:

@@ -111,7 +111,7 @@ def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterat
     if globs.MAGIC.search(inner):
         yield from _list_glob(source, job, skipped, opened)
     elif system.isdir(inner):
-        for name in sorted(globs.shown(system.find(inner), inner)):
+        for name in sorted(globs.files_below(system, inner, inner)):
             yield from by_ending(storage.with_protocol(source, name), skipped)
     elif system.exists(inner):
         yield from _file(source, job, skipped, opened)

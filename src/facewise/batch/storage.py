@@ -19,6 +19,7 @@ ATTEMPTS: Final = 3
 """Attempts to read from object storage, whose errors are mostly transient."""
 
 _systems: dict[tuple[str, ...], Any] = {}
+_arrow: dict[str, tuple[Any, str]] = {}
 
 
 DRIVERS: Final = {
@@ -68,8 +69,7 @@ def file_system(url: str) -> tuple[Any, str]:
         import fsspec
     protocol = url.split("://", 1)[0]
     try:
-        system = _connect(protocol, url)
-        return system, str(system._strip_protocol(url))
+        return _connect(protocol, url)
     except (ImportError, TypeError, ValueError, OSError) as error:  # TypeError: no host in the URL
         if may_pass(error):
             raise
@@ -98,36 +98,53 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OSError) and "to load lib" not in str(error)
 
 
-def _connect(protocol: str, url: str) -> Any:
-    """One file system per server: cached by the URL's host, port, user and other options."""
+def _connect(protocol: str, url: str) -> tuple[Any, str]:
+    """A URL's file system, one per server (host, port, user and other options), and path."""
     import fsspec
 
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError):
-        parts = urlsplit(url)
-        key: tuple[str, ...] = (protocol, parts.netloc, parts.query)
-        if key not in _systems:
-            from fsspec.implementations.arrow import ArrowFSWrapper
-            from pyarrow import fs
+        return _connect_arrow(url)
+    # Not fsspec's url_to_fs, which takes "::" in a picture's name for chained URLs.
+    options = kind._get_kwargs_from_urls(url)
+    key = (protocol, *(str(part) for part in sorted(options.items())))
+    if key not in _systems:
+        _systems[key] = fsspec.filesystem(protocol, **options)
+    return _systems[key], str(_systems[key]._strip_protocol(url))
 
-            _systems[key] = ArrowFSWrapper(fs.FileSystem.from_uri(url)[0])
-    else:
-        # Not fsspec's url_to_fs, which takes "::" in a picture's name for chained URLs.
-        options = kind._get_kwargs_from_urls(url)
-        key = (protocol, *(str(part) for part in sorted(options.items())))
-        if key not in _systems:
-            _systems[key] = fsspec.filesystem(protocol, **options)
-    return _systems[key]
+
+def _connect_arrow(url: str) -> tuple[Any, str]:
+    """The same by Arrow, which is shown the server only: its URLs must be percent-encoded.
+
+    Paths are taken as they are, like fsspec's drivers take those of object storage.
+    """
+    server, path = _server_and_path(url)
+    if server not in _arrow:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow import fs
+
+        system, root = fs.FileSystem.from_uri(f"{server}/")
+        _arrow[server] = ArrowFSWrapper(system), root.rstrip("/")
+    system, root = _arrow[server]
+    return system, f"{root}/{path}" if path or not root else root
+
+
+def _server_and_path(url: str) -> tuple[str, str]:
+    """``s3://bucket/a/b.jpg`` as ``("s3://bucket", "a/b.jpg")``."""
+    protocol, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{protocol}://{host}", path.strip("/")
 
 
 def with_protocol(url: str, path: str) -> str:
     """Turn a path listed on a URL's file system back into a URL, including the host."""
+    if is_url(path):  # as web servers list them
+        return path
     _, inner = file_system(url)
-    if inner and url.rstrip("/").endswith(inner):
-        slash = "/" * (inner.startswith("/") and not path.startswith("/"))
-        return f"{url.rstrip('/').removesuffix(inner)}{slash}{path}"
-    return f"{url.split('://', 1)[0]}://{path.lstrip('/')}"
+    server, below = _server_and_path(url)
+    root = inner.strip("/").removesuffix(below)  # "bucket/", where paths begin with it
+    return f"{server}/{path.strip('/').removeprefix(root).lstrip('/')}"
 
 
 def open_binary(path: str) -> BinaryIO:
@@ -266,12 +283,14 @@ def read_range(path: str, limit: int, *, offset: int = 0) -> bytes:
     for _ in range(ATTEMPTS):
         try:
             return _read_url(path, limit, offset)
-        except FileNotFoundError as error:
-            raise unreadable(error, path) from error
         except FacewiseError:  # no file system: retrying would not help
             raise
         except Exception as error:  # drivers raise their own types of errors
             failure = error
+            if _is_gone(error):
+                break
+            if offset == 0 and _is_empty(path):  # S3 refuses a range of it
+                return b""
     raise unreadable(failure, path) from failure
 
 
@@ -279,12 +298,19 @@ def _read_url(path: str, limit: int, offset: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     system, inner = file_system(path)
-    if isinstance(system, ArrowFSWrapper):  # whose cat_file knows no offset before fsspec 2026.7
+    data: bytes
+    if path.startswith(("http://", "https://")):
+        # cat_file takes what a server without ranges sends, the whole file, for the range. With a
+        # size it is one request, as the server is not asked for it.
+        with system.open(inner, "rb", size=offset + limit, cache_type="none") as file:
+            file.seek(offset)
+            data = file.read(limit)
+    elif isinstance(system, ArrowFSWrapper):  # cat_file knows no offset before fsspec 2026.7
         with system.open(inner, "rb") as file:
             file.seek(offset)
-            some: bytes = file.read(limit)
-            return some
-    data: bytes = system.cat_file(inner, start=offset, end=offset + limit)
+            data = file.read(limit)
+    else:
+        data = system.cat_file(inner, start=offset, end=offset + limit)
     return data
 
 
@@ -305,15 +331,29 @@ def _read_local(path: str, limit: int, offset: int) -> bytes:
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or getattr(error, "status", None) == 404  # aiohttp
+
+
+def _is_empty(url: str) -> bool:
+    with contextlib.suppress(Exception):  # drivers raise their own types of errors
+        return bool(fingerprint(url)["size"] == 0)
+    return False
+
+
 def unreadable(error: Exception, path: str) -> ImageNotFoundError:
     """The error of a file that could not be opened or read."""
-    if isinstance(error, FileNotFoundError):
+    advice = "check the path"
+    if "range requests" in str(error):  # fsspec's words for web servers that ignore them
+        number, reason = errno.EIO, "its web server sends whole files only"
+        advice = "copy it here"
+    elif _is_gone(error):
         number, reason = errno.ENOENT, os.strerror(errno.ENOENT)  # fsspec's errors lack both
     else:
         number = getattr(error, "errno", None) or errno.EIO
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     return ImageNotFoundError(
         number,
-        f"cannot be read ({reason}): check the path",
+        f"cannot be read ({reason}): {advice}",
         path,
     )
