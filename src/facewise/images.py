@@ -231,12 +231,13 @@ def _read_path(name: str, max_bytes: int) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
-            f"cannot be read ({reason}): {_path_advice(name)}",
+            f"cannot be read ({reason}): {path_advice(name)}",
             name,
         ) from error
 
 
-def _path_advice(name: str) -> str:
+def path_advice(name: str) -> str:
+    """What to do about a name that cannot be opened as a path."""
     if name.startswith("file:"):
         return f"pass the path alone, {url2pathname(urlsplit(name).path)}"
     return "download it first" if "://" in name else "check the path"

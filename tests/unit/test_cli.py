@@ -197,6 +197,24 @@ def test_bad_usage(
 
 
 @pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("dedupe s3://bucket/photos", "s3://bucket/photos is a URL, not a path: download it"),
+        ("dedupe photos --list https://host/list.csv", "https://host/list.csv is a URL"),
+        ("audit gs://bucket/table", "gs://bucket/table is a URL"),
+        ("audit table --against s3://bucket/table", "s3://bucket/table is a URL"),
+        ("thumbs s3://bucket/table --by age --out sheet.png", "s3://bucket/table is a URL"),
+        ("evaluate --data file:///faces.csv", "pass the path alone, /faces.csv"),
+        ("train --config mine.toml --data s3://bucket/faces.csv", "s3://bucket/faces.csv is a URL"),
+    ],
+)
+def test_a_url_where_a_path_is_needed(run: Run, command: str, advice: str) -> None:
+    result = run(*command.split())
+    assert result.returncode == 2
+    assert advice in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr.decode()).split())
+
+
+@pytest.mark.parametrize(
     ("command", "module", "distribution"),
     [
         ("predict", "cv2", "opencv-python-headless"),

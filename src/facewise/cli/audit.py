@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from facewise.annotated import part_files
-from facewise.cli.options import Verbose, report_path
+from facewise.cli.options import Verbose, local_path, report_path
 from facewise.cli.outputs import Outputs
 from facewise.errors import OptionError, needs_extra
 from facewise.text import printable
@@ -21,14 +21,18 @@ def audit(
     tables: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TABLE", help="Tables written by facewise annotate; several count as one."
+            parser=local_path,
+            metavar="TABLE",
+            help="Tables written by facewise annotate; several count as one.",
         ),
     ],
     against: Annotated[
         list[Path] | None,
         typer.Option(
+            parser=local_path,
+            metavar="TABLE",
             help="A second table, to report the change to it (repeat for its parts), or a "
-            "reference CSV or TSV."
+            "reference CSV or TSV.",
         ),
     ] = None,
     out: Annotated[

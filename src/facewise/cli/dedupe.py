@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose, check_folder, report_path
+from facewise.cli.options import Verbose, check_folder, local_path, report_path
 from facewise.cli.outputs import Outputs
 from facewise.errors import OptionError
 
 
 def dedupe(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Folders or tars of pictures.")
+        list[Path],
+        typer.Argument(parser=local_path, metavar="SOURCE", help="Folders or tars of pictures."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for lists and contact sheets.")] = Path(
         "runs/dedupe"
@@ -37,6 +38,8 @@ def dedupe(
         list[Path] | None,
         typer.Option(
             "--list",
+            parser=local_path,
+            metavar="FILE.csv",
             help="CSV with file (or path) and any of split, duplicate_group, age, gender, "
             "ethnicity, race: labels, and groups and splits to compare with.",
         ),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose, check_folder
+from facewise.cli.options import Verbose, check_folder, local_path
 from facewise.cli.outputs import Outputs
 from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import OptionError, needs_extra
@@ -22,11 +22,18 @@ def evaluate(
         Path,
         typer.Option(
             envvar="FACEWISE_DATA",
+            parser=local_path,
+            metavar="PATH",
             help="Folder of the data sets, a UTKFace folder or tar, or a CSV of paths and labels.",
         ),
     ] = Path("../shared/data"),
     labels: Annotated[
-        Path | None, typer.Option(help="FairFace's labels, if --data is a FairFace folder or tar.")
+        Path | None,
+        typer.Option(
+            parser=local_path,
+            metavar="FILE.csv",
+            help="FairFace's labels, if --data is a FairFace folder or tar.",
+        ),
     ] = None,
     split: Annotated[
         str,
@@ -66,6 +73,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--splits",
+            parser=local_path,
+            metavar="FILE.csv",
             help="CSV with columns file (or path), split and optionally duplicate_group, as "
             "written by facewise dedupe; replaces the data's own splits and groups.",
         ),
@@ -73,8 +82,10 @@ def evaluate(
     exclude: Annotated[
         Path | None,
         typer.Option(
+            parser=local_path,
+            metavar="FILE.csv",
             help="CSV with a column file (or path): pictures to leave out. Default: those that "
-            "facewise dedupe found across the splits of the shared data sets."
+            "facewise dedupe found across the splits of the shared data sets.",
         ),
     ] = None,
     card: Annotated[

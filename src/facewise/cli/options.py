@@ -24,6 +24,22 @@ def report_path(name: Path, suffix: str) -> Path:
     return name.with_name(stem + suffix)
 
 
+def local_path(text: str) -> Path:
+    """Parse the path of something to read, which must lie on this machine.
+
+    ``Path`` alone would turn ``s3://bucket/photos`` into ``s3:/bucket/photos``, which then does not
+    exist.
+
+    Raises:
+        typer.BadParameter: it is a URL. (The text of any other ``ValueError`` would be lost.)
+    """
+    from facewise.images import path_advice
+
+    if "://" in text or text.startswith("file:/"):
+        raise typer.BadParameter(f"{text} is a URL, not a path: {path_advice(text)}")
+    return Path(text)
+
+
 def check_folder(option: str, folder: Path) -> None:
     """Check before any work that files can be created in a folder.
 

@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from facewise.cli.drawings import is_drawing, save_drawing
-from facewise.cli.options import Verbose
+from facewise.cli.options import Verbose, local_path
 from facewise.cli.outputs import Outputs
 from facewise.errors import OptionError, needs_extra
 from facewise.text import printable
 
 
 def thumbs(
-    table: Annotated[Path, typer.Argument(help="Table written by facewise annotate.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            parser=local_path, metavar="TABLE", help="Table written by facewise annotate."
+        ),
+    ],
     by: Annotated[
         str,
         typer.Option(help='Order: a column, "interval" (its width) or "abstentions" (how many).'),

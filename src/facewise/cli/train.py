@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose
+from facewise.cli.options import Verbose, local_path
 from facewise.errors import OptionError, needs_extra
 
 CACHE = Path("cache/faces")
@@ -33,13 +33,18 @@ def train(
     data: Annotated[
         Path,
         typer.Option(
-            envvar="FACEWISE_DATA", help="Folder of the data sets, or a CSV of path and labels."
+            envvar="FACEWISE_DATA",
+            parser=local_path,
+            metavar="PATH",
+            help="Folder of the data sets, or a CSV of path and labels.",
         ),
     ] = Path("../shared/data"),
     split_list: Annotated[
         Path | None,
         typer.Option(
             "--splits",
+            parser=local_path,
+            metavar="FILE.csv",
             help="CSV with columns file (or path) and split, as written by facewise dedupe; "
             "replaces the data's own splits.",
         ),
