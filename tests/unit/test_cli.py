@@ -214,6 +214,16 @@ def test_a_url_where_a_path_is_needed(run: Run, command: str, advice: str) -> No
     assert advice in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr.decode()).split())
 
 
+def test_data_where_none_is_named(tmp_path: Path) -> None:
+    """The default is a path already when the options are parsed."""
+    command = [*FACEWISE, "evaluate", "--out", str(tmp_path / "out")]
+    environment = {k: v for k, v in os.environ.items() if k != "FACEWISE_DATA"}
+    (tmp_path / "here").mkdir()
+    ended = subprocess.run(command, capture_output=True, cwd=tmp_path / "here", env=environment)
+    assert ended.returncode == 2
+    assert b"../shared/data does not exist: name your data with --data" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "module", "distribution"),
     [

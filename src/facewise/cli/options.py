@@ -24,8 +24,8 @@ def report_path(name: Path, suffix: str) -> Path:
     return name.with_name(stem + suffix)
 
 
-def local_path(text: str) -> Path:
-    """Parse the path of something to read, which must lie on this machine.
+def local_path(given: str | Path) -> Path:
+    """Parse the path of something to read, or take a default; it must lie on this machine.
 
     ``Path`` alone would turn ``s3://bucket/photos`` into ``s3:/bucket/photos``, which then does not
     exist.
@@ -35,9 +35,10 @@ def local_path(text: str) -> Path:
     """
     from facewise.images import path_advice
 
+    text = str(given)
     if "://" in text or text.startswith("file:/"):
         raise typer.BadParameter(f"{text} is a URL, not a path: {path_advice(text)}")
-    return Path(text)
+    return Path(given)
 
 
 def check_folder(option: str, folder: Path) -> None:
