@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from facewise.evaluation.fit import (
     certainty_parts,
     check_faces,
     class_mask,
+    conformal_quantiles,
     fit_calibration,
     fit_temperature,
     mondrian_thresholds,
@@ -208,6 +210,16 @@ def test_mondrian_thresholds_by_hand() -> None:
     np.testing.assert_allclose(t, [0.9, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("level", "n", "rank"),
+    [(0.8, 4, 4), (0.8, 99, 80), (0.9, 9, 9), (0.9, 19, 18), (0.9, 99, 90), (0.95, 19, 19)],
+)
+def test_a_quantile_whose_rank_is_whole_is_that_score(level: float, n: int, rank: int) -> None:
+    """Of n scores, (n + 1) * level are needed; 1 - 0.9 is a little less than 0.1."""
+    scores = np.random.default_rng(0).permutation(n) + 1.0
+    assert conformal_quantiles(scores, level).tolist() == [rank]
+
+
 def test_parts_by_certainty_by_hand() -> None:
     """At most ten parts, of at least a hundred faces each; ties keep their order."""
     p = np.linspace(0.5, 1, 299, dtype=np.float32)
@@ -237,6 +249,44 @@ def test_a_label_of_a_hundred_faces_of_a_data_set_has_a_threshold_of_its_own() -
 
     assert threshold(100) == pytest.approx(0.8, abs=1e-6)
     assert threshold(99) < 0.8
+
+
+def test_a_handful_of_faces_of_a_data_set_does_not_widen_everybodys_sets() -> None:
+    """One of three can only be covered at 80 % by covering all three."""
+    said = np.r_[1 - np.arange(300) / 300, 0.01, 0.9, 0.9].astype(np.float32)
+    p, labels = np.stack([said, 1 - said], 1), np.zeros(303, np.intp)
+    few, all_alike = (np.repeat(["a", name], [300, 3]) for name in ("b", "a"))
+    found = {"a": 1.0, "b": 1.0}
+    assert set_thresholds(p, labels, few, found) == set_thresholds(p, labels, all_alike, found)
+
+
+def test_small_data_sets_are_covered_together() -> None:
+    """Of three with 66 faces, none has a say alone: 160 of 198 would do, times 0.987 161 do."""
+    said = (1 - np.arange(198) / 198).astype(np.float32)
+    p, labels = np.stack([said, 1 - said], 1), np.zeros(198, np.intp)
+
+    def threshold(found: float) -> float:
+        shares = {"a": found, "b": found, "c": 1.0}
+        return set_thresholds(p, labels, np.array([*"abc"] * 66), shares)["0.8"][0]
+
+    assert threshold(1.0) == pytest.approx(159 / 198, abs=1e-5)
+    assert threshold(0.98) == pytest.approx(160 / 198, abs=1e-5)
+
+
+def test_a_label_that_is_in_every_set_is_named(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    with caplog.at_level("WARNING", logger="facewise"):
+        thresholds = fit_calibration(population(700, seed=1))["label_sets"]["ethnicity"]
+    every = [level for level, t in thresholds.items() if t[4] >= 1]
+    assert every, "of 34 faces"
+    messages = [record.getMessage() for record in caplog.records]
+    for level in every:
+        assert any(
+            f"every {100 * float(level):.0f} % set of ethnicity will include Others: " in message
+            for message in messages
+        )
+    assert not [w for w in recwarn if "calibration examples" in str(w.message)], "of crepes"
 
 
 @pytest.mark.parametrize(("found", "threshold"), [(1.0, 0.8), (0.98, 0.81), (0.5, 0.81)])
@@ -314,6 +364,48 @@ def test_sets_hold_for_each_label_of_each_data_set() -> None:
     t = mondrian_thresholds(score, o.true_ethnicities.astype(np.intp), 5, 0.9)
     elsewhere = (o.datasets == "b") & (o.true_ethnicities == 4)
     assert (score <= t[o.true_ethnicities])[elsewhere].mean() < 0.87
+
+
+def test_each_part_is_fitted_on_its_own_faces() -> None:
+    """Against the same calls made by hand, on a data set with ranges and one of exact ages.
+
+    Each photo is there twice, and near-duplicates stay together. Faces of the second data set are
+    not always found.
+    """
+    n = 1600
+    o = two_data_sets(n, seed=3)
+    other = o.datasets == "b"
+    decade = (o.age_ranges[:, 0] - 1) // 10 * 10 + 1
+    ranges = np.stack([decade, decade + 9], axis=1)
+    rng = np.random.default_rng(0)
+    twice = np.arange(n) // 2
+    o = dataclasses.replace(
+        o,
+        age_ranges=np.where(other[:, None], ranges, o.age_ranges).astype(o.age_ranges.dtype),
+        groups=twice.astype(str),
+        found=~other | (rng.random(n) < 0.97),
+    )
+    fitted = fit_calibration(o)
+
+    seen = o.take(o.found)
+    t = fitted["temperatures"]["age"]
+    assert t == round(fit_temperature(seen.ages, years_within(seen.age_ranges)), 4)
+    exact = seen.take(seen.exact)
+    assert t != round(fit_temperature(exact.ages, years_within(exact.age_ranges)), 4)
+    faces = FitFaces(apply_temperature(exact.ages, t), exact.age_ranges[:, 0], exact.groups)
+    assert fitted["age_intervals"] == fit_intervals(faces, 1.0), "all with an exact age are found"
+    alone = dataclasses.replace(faces, groups=np.arange(len(exact)).astype(str))
+    assert fitted["age_intervals"] != fit_intervals(alone, 1.0), "copies lie in one fold"
+    shares = {"utkface": 1.0, "b": float(o.found[other].mean())}
+    for name, p, labels in (
+        ("gender", seen.genders, seen.true_genders),
+        ("ethnicity", seen.ethnicities, seen.true_ethnicities),
+    ):
+        t = fitted["temperatures"][name]
+        assert t != 1
+        tempered = apply_temperature(p, t)
+        sets = set_thresholds(tempered, labels, seen.datasets, shares)
+        assert fitted["label_sets"][name] == sets
 
 
 def test_the_least_sure_tenth_is_a_group_of_its_own() -> None:

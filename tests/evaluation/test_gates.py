@@ -23,6 +23,7 @@ from facewise.evaluation.gates import (
 )
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.scoring import Scored
+from facewise.reporting.bootstrap import wilson
 from facewise.types import ImageArray
 
 from .made import GOOD_QUALITY, made, years
@@ -98,6 +99,18 @@ def test_a_measure_that_must_not_be_large_has_a_most() -> None:
 
 def test_what_no_gate_can_tell_costs_no_more_clean_faces_than_may_be() -> None:
     clean = faces(400, sharpness=1, error_years=3, seed=1)
+    gates = fit_gates(clean, {"bad": faces(200, sharpness=0.9, error_years=20, seed=2)})
+    table = degraded_table(Scored(clean.outcomes, with_gates({}, gates)), {})
+    assert 0.02 < table["clean"]["abstained_from_any"] <= CLEAN_BUDGET
+
+
+@pytest.mark.parametrize("found", [1.0, 0.25])
+def test_the_budget_is_of_the_faces_found(found: float) -> None:
+    """As in the report: what is not found cannot be turned away."""
+    n = 1600
+    clean = faces(n, sharpness=1, error_years=3, seed=1)
+    seen = np.arange(n) < found * n
+    clean = Scored(dataclasses.replace(clean.outcomes, found=seen), Calibration())
     gates = fit_gates(clean, {"bad": faces(200, sharpness=0.9, error_years=20, seed=2)})
     table = degraded_table(Scored(clean.outcomes, with_gates({}, gates)), {})
     assert 0.02 < table["clean"]["abstained_from_any"] <= CLEAN_BUDGET
@@ -237,6 +250,21 @@ def test_thirty_answers_are_judged_and_may_err_twice_as_often_as_clean_ones() ->
     }
     no_interval = {"value": 2, "low": None, "high": None, "n": 30}
     assert table["twice"]["gender"]["relative"] == no_interval, "of nine photos"
+
+
+def test_no_error_among_few_answers_does_not_prove_that_errors_are_rare() -> None:
+    """Of 40 answers none is wrong: up to 8.8 % may be (Wilson), more than four times 2 %."""
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+
+    def rows(n: int, wrongs: int) -> Scored:
+        said = [wrong] * wrongs + [right] * (n - wrongs)
+        return Scored(made(n, gender=[0] * n, said_genders=said), Calibration())
+
+    table = degraded_table(rows(400, 8), {"bad": rows(40, 0)})
+    relative = table["bad"]["gender"]["relative"]
+    assert (relative["value"], relative["low"]) == (0, 0)
+    assert relative["high"] == pytest.approx(wilson(0, 40)[1] / 0.02)
+    assert relative["high"] > 4
 
 
 def test_without_a_clean_error_there_is_no_ratio_and_no_verdict() -> None:

@@ -7,6 +7,7 @@ They come from the calibration split; the test split is never read. Gates are ch
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from facewise.calibration import LEVELS, apply_temperature
 from facewise.errors import OptionError
 from facewise.evaluation.intervals import LEAST_FOUND, FitFaces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
-from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, years_within
+from facewise.labels import CLASSES, ETHNICITY_LABELS, GENDER_LABELS, years_within
 from facewise.types import FloatArray
 
 log = logging.getLogger("facewise")
@@ -27,8 +28,8 @@ MIN_FACES: Final = 100
 nothing about a level of 95 %."""
 
 MIN_OF_CLASS: Final = 20
-"""Fewest faces of each gender and ethnicity in such a split. With fewer than 19, a label has no
-threshold at 95 % and is in every set, and it hardly affects the temperature."""
+"""Fewest faces of each gender and ethnicity in such a split. Fewer hardly affect the temperature,
+and a label of fewer than 19 has no threshold at 95 %. (At a level raised to 99 %, one needs 99.)"""
 
 PARTS: Final = 10
 LEAST_PART: Final = 100
@@ -65,8 +66,8 @@ def set_thresholds(
 
     crepes computes them as Mondrian quantiles by label. Data sets differ, so each label gets the
     largest threshold that it needs in any data set with enough of its faces. The target level is
-    raised until the requested level is reached in each data set, for each of those labels in it,
-    and in each tenth of the faces by certainty. Faces not found count as missed.
+    raised until the requested level is reached over all, in each data set and for each label in it
+    with enough faces, and in each tenth of the faces by certainty. Faces not found count as missed.
 
     Args:
         probabilities: tempered ``(N, K)``.
@@ -80,9 +81,11 @@ def set_thresholds(
     cells = source * count + bins  # a label in a data set
     enough = np.bincount(cells, minlength=len(names) * count) >= LEAST_PART
     share = np.array([max(found_shares[name], LEAST_FOUND) for name in names.tolist()])
-    held = [(source == k, share[k]) for k in range(len(names))]
-    held += [(cells == k, share[k // count]) for k in np.flatnonzero(enough)]
-    held += [(part, 1.0) for part in certainty_parts(probabilities)]
+    large = np.flatnonzero(np.bincount(source) >= LEAST_PART)
+    held = [(np.arange(len(labels)), share[source])]
+    held += [(np.flatnonzero(source == k), share[k]) for k in large]
+    held += [(np.flatnonzero(cells == k), share[k // count]) for k in np.flatnonzero(enough)]
+    held += [(part, np.ones(())) for part in certainty_parts(probabilities)]
     out = {}
     for level in LEVELS:
         for aim in np.arange(level, 0.995, 0.0025):
@@ -90,7 +93,7 @@ def set_thresholds(
             own = mondrian_thresholds(score, cells, len(enough), float(aim))
             t = np.maximum(t, np.where(enough, own, 0).reshape(-1, count).max(0))
             hit = (score <= t[bins]) | (top == bins)
-            if min(hit[rows].mean() * found for rows, found in held) >= level:
+            if min((hit[rows] * found).mean() for rows, found in held) >= level:
                 break
         out[str(level)] = [round(float(v), 5) for v in t]
     return out
@@ -126,7 +129,14 @@ def conformal_quantiles(
 
     regressor = ConformalRegressor().fit(residuals=np.asarray(scores, np.float64), bins=bins)
     at = np.zeros(1, np.intp) if bins is None else np.unique(bins)
-    ends: NDArray[np.float64] = regressor.predict_int(np.zeros(len(at)), bins=at, confidence=level)
+    # crepes rounds (n + 1)(1 - level) down, which for 1 - 0.9 = 0.09999999999999998 would be one
+    # short where that product is whole.
+    level -= 1e-9
+    with warnings.catch_warnings():  # it names bins by number; see ``fit_calibration``
+        warnings.filterwarnings("ignore", "the no. of calibration examples is too small")
+        ends: NDArray[np.float64] = regressor.predict_int(
+            np.zeros(len(at)), bins=at, confidence=level
+        )
     return ends[:, 1]
 
 
@@ -227,4 +237,13 @@ def fit_calibration(calibration: Outcomes) -> dict[str, Any]:
         fitted["label_sets"][name] = set_thresholds(
             apply_temperature(p[known], t), labels[known], c.datasets[known], found
         )
+        for level, thresholds in fitted["label_sets"][name].items():
+            if every := [x for x, t in zip(CLASSES[name], thresholds, strict=True) if t >= 1]:
+                log.warning(
+                    "every %.0f %% set of %s will include %s: the split calibration has too few of "
+                    "these faces, or the model takes too many of them for others",
+                    100 * float(level),
+                    name,
+                    ", ".join(every),
+                )
     return fitted

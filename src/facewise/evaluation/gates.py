@@ -32,8 +32,8 @@ SAFETY: Final = 0.75
 """Gates aim at this fraction of the limit, because val is a sample."""
 
 CLEAN_BUDGET: Final = 0.04
-"""Share of clean val faces that may lose at least one attribute: below the 5 % allowed on test, by
-twice the standard error of such a share on val."""
+"""Share of the clean val faces found that may lose at least one attribute: below the 5 % allowed on
+test, by twice the standard error of such a share on val."""
 
 GATE_FACES: Final = 450
 """Val faces of each data set that are degraded, to choose gates on."""
@@ -138,13 +138,14 @@ def fit_gates(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]:
     attributes = [
         _AttributeGates(clean, degraded, name) for name in ATTRIBUTES if _judgeable(clean, name)
     ]
+    found = int(clean.outcomes.found.sum())
     while True:
         spent = np.any([a.turned_away for a in attributes], axis=0)
         affordable = [
             move
             for attribute in attributes
             for move in attribute.moves()
-            if (spent | move.turned_away).mean() <= CLEAN_BUDGET
+            if (spent | move.turned_away).sum() <= CLEAN_BUDGET * found
         ]
         if not affordable:
             break
