@@ -27,7 +27,7 @@ import pytest
 
 from facewise.annotated import MANIFEST
 from facewise.batch.annotate import annotate
-from facewise.batch.job import Job
+from facewise.batch.job import Job, differences
 from facewise.batch.run import Summary
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
 from facewise.batch.table import TableFolder
@@ -708,6 +708,36 @@ def test_a_table_may_have_a_colon_in_its_name_and_no_url(
     assert refused.returncode == 2
     assert "s3://bucket/faces: a table is written to a local disk" in refused.stderr
     assert not (tmp_path / "s3:").exists()
+
+
+def test_a_single_source_may_be_a_string_or_a_path(photos: Path, tmp_path: Path) -> None:
+    sources: tuple[Path | str, ...] = (photos / "wall.png", str(photos / "wall.png"))
+    for number, source in enumerate(sources):
+        assert annotate(source, tmp_path / str(number), workers=1).annotated == 1
+
+
+def test_of_many_sources_those_that_differ_are_named() -> None:
+    """The first sixty characters of two lists of paths are mostly alike."""
+    old = {"sources": [f"/home/somebody/pictures/of/{name}" for name in "abcd"]}
+    new = {"sources": [*old["sources"][:3], "/home/somebody/pictures/of/x.jpg"]}
+    had, now = "/home/somebody/pictures/of/d", "/home/somebody/pictures/of/x.jpg"
+    assert differences(old, new) == [f"sources had {had}, now has {now}"]
+    more = {"sources": [*old["sources"], now]}
+    assert differences(old, more) == [f"sources now has {now}"]
+    turned = {"sources": old["sources"][::-1]}
+    assert differences(old, turned) == ["sources has another order or number of the same parts"]
+    long = {name: f"/a/{name * 70}/model.json" for name in "xy"}
+    (text,) = differences({"model": long["x"]}, {"model": long["y"]})
+    assert text.count("/model.json") == 2
+    assert len(text) < 150
+
+
+def test_a_list_without_a_known_column_of_paths_says_which_option_names_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text(f"url,id\n{photos / 'wall.png'},1\n")
+    with pytest.raises(OptionError, match="name its column with --image-column"):
+        run(tmp_path / "list.csv", tmp_path / "t")
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".JSON", ".jsonl", ".txt", ".xlsx"])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from facewise.annotated import MANIFEST
 from facewise.batch.annotate import annotate
 from facewise.batch.job import Job
 from facewise.batch.table import PLAN
@@ -193,6 +194,17 @@ def test_a_damaged_part_or_plan_is_one_sentence_and_an_unfinished_table_a_note(
     plan.write_bytes(plan.read_bytes()[:-30])
     with pytest.raises(TableError, match="is damaged"):
         make_sheet(tmp_path / "t", "sharpness")
+
+
+def test_a_part_alone_does_not_say_where_its_pictures_are(table: Path, tmp_path: Path) -> None:
+    part = next(table.glob("part-*.parquet"))
+    with pytest.raises(TableError, match=r"is a file, but _plan and .* name the folder; for some"):
+        make_sheet(part, "age_years")
+    (tmp_path / "some").mkdir()
+    shutil.copy(part, tmp_path / "some" / "part-0.parquet")
+    for name in (PLAN, MANIFEST):
+        shutil.copy(table / name, tmp_path / "some")
+    assert make_sheet(tmp_path / "some", "age_years")[1]
 
 
 def test_what_cannot_be_shown_says_why(table: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from facewise.dedupe.lists import (
 )
 from facewise.dedupe.pairs import Pair, find_pairs, join
 from facewise.dedupe.report import contact_sheets, is_report, summarise
+from facewise.dedupe.run import search as search_folder
 from facewise.dedupe.search import (
     hash_vectors,
     mirrored_bits,
@@ -469,6 +470,35 @@ def test_a_list_may_have_a_name_in_two_folders(tmp_path: Path) -> None:
     assert own.keys() == set(names[:3]), "which x.jpg is meant, the list does not say"
     assert rows_by_picture(rows, ["2.jpg"])["2.jpg"] == {"file": "val/2.jpg", "split": "val"}
     assert "train/1.jpg" in rows_by_picture(rows, ["2.jpg"])
+
+
+def test_a_list_means_pictures_in_the_folders_that_it_names(tmp_path: Path) -> None:
+    """Nothing of a name is lost before it is compared."""
+    listing = tmp_path / "list.csv"
+    listing.write_text("file,split\na/1.jpg,train\n./b/2.jpg,test\n/pictures/c/3.jpg,val\n")
+    rows = read_lists([listing])
+
+    def splits(*names: str) -> dict[str, str]:
+        own = rows_by_picture(rows, names)
+        return {name: own[name]["split"] for name in names if name in own}
+
+    assert splits("a/1.jpg", "b/1.jpg", "b/2.jpg") == {"a/1.jpg": "train", "b/2.jpg": "test"}
+    assert splits("b/1.jpg", "a/2.jpg") == {}
+    assert splits("c/3.jpg", "d/3.jpg") == {"c/3.jpg": "val"}, "of fewer folders than are listed"
+    assert splits("/home/a/1.jpg", "3.jpg") == {"/home/a/1.jpg": "train", "3.jpg": "val"}
+    assert splits("3.jpg", "c/3.jpg") == {}, "which is meant, the list does not say"
+
+
+def test_a_leak_is_found_in_a_list_of_paths(tmp_path: Path) -> None:
+    """Where another folder has a picture of the same name."""
+    for name, seed in (("a/1.jpg", 0), ("b/1copy.jpg", 0), ("b/1.jpg", 1)):
+        (tmp_path / "two" / name).parent.mkdir(parents=True, exist_ok=True)
+        drawn(seed).save(tmp_path / "two" / name)
+    (tmp_path / "list.csv").write_text("file,split\na/1.jpg,train\nb/1copy.jpg,test\n")
+    lists = read_lists([tmp_path / "list.csv"])
+    found = search_folder([tmp_path / "two"], lists, near_bits=20, thorough=False)
+    (crossing,) = found.summary["across_splits"]["list"]
+    assert crossing["files"] == {"a/1.jpg": "train", "b/1copy.jpg": "test"}
 
 
 def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:

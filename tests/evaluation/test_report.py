@@ -417,3 +417,6 @@ def test_reports_are_written_beside_the_results(
     assert "photos more than once" in markdown
     with written[2].open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 30
+    write_results({**results, "suspect_labels": []}, tmp_path / f"{name}.json")
+    write_reports(tmp_path, name)
+    assert not written[2].exists(), "the suspects of earlier results"

@@ -326,6 +326,9 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
         ("20\u201329", (20, 29)),
         (">70", (70, 120)),
         ("(25, 32)", (25, 32)),
+        ("(25,32)", (25, 32)),
+        ("31,5", (32, 32)),
+        ("20,5-29,4", (20, 29)),
         ("25 years", (25, 25)),
         ("25 Years old", (25, 25)),
         (">=70", (70, 120)),
@@ -334,6 +337,8 @@ def test_fairfaces_own_layout_has_two_faces_of_each_number(tmp_path: Path, kind:
         ("unknown", None),
         ("-1", None),
         ("25.5.1", "not a year"),
+        ("25,32", "not a year"),  # a range, or decimals
+        ("(25,3)", "not within"),
         ("-0.5", "not a year"),
         ("120.4", "not within"),
         ("young", "not a year"),

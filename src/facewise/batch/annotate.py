@@ -27,7 +27,7 @@ FILES: Final = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx")
 
 
 def annotate(
-    sources: Sequence[str],
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     job: Job | None = None,
     *,
@@ -40,7 +40,8 @@ def annotate(
     """Annotate every picture of the sources into a table, resuming an earlier run if there is one.
 
     Args:
-        sources: folders, globs, tars, lists, tables, pictures, videos; paths or URLs.
+        sources: one or several paths or URLs of folders, globs, tars, lists, tables, pictures,
+            videos.
         out: the table's folder, local; see ``facewise.batch.table``.
         job: settings.
         engine: "local" or "ray".
@@ -69,17 +70,19 @@ def annotate(
             f"{out}: a table is a folder of Parquet files, not a {name.suffix} file: choose a "
             f"folder, such as {name.with_suffix('.table')}"
         )
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
     if not sources:
         raise OptionError("name at least one SOURCE")
-    sources = [os.fspath(source) for source in sources]
-    check(sources)
+    names = [os.fspath(source) for source in sources]
+    check(names)
     arrow_schema()  # fails if the extra is missing
     job.analyzer()  # fails on a bad setting or weight file, before anything is written
-    description = job.describe() | {"sources": [storage.absolute(source) for source in sources]}
+    description = job.describe() | {"sources": [storage.absolute(name) for name in names]}
     with TableFolder(Path(out)) as folder:
         manifest = folder.read_manifest()
         if manifest is None:
-            manifest = _begin(folder, sources, job, description, note)
+            manifest = _begin(folder, names, job, description, note)
         else:
             _check_same(Path(out), manifest, description)
         listed = manifest["plan"]

@@ -230,18 +230,38 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+MOST_SHOWN: Final = 60
+"""Characters of a setting that a message shows."""
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Differences between two descriptions, one phrase per setting; empty if there are none."""
     return [
-        f"{name} was {_short(old.get(name))}, is now {_short(new.get(name))}"
+        _difference(name, old.get(name), new.get(name))
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
 
 
+def _difference(name: str, old: Any, new: Any) -> str:
+    """What differs; of long lists, only the parts that one of them has."""
+    lists = isinstance(old, list) and isinstance(new, list)
+    if lists and max(len(_text(old)), len(_text(new))) > MOST_SHOWN:
+        gone, added = ([x for x in a if x not in b] for a, b in ((old, new), (new, old)))
+        if not gone and not added:
+            return f"{name} has another order or number of the same parts"
+        changes = [("had", gone), ("now has", added)]
+        return f"{name} " + ", ".join(f"{verb} {_short(parts)}" for verb, parts in changes if parts)
+    return f"{name} was {_short(old)}, is now {_short(new)}"
+
+
 def _short(value: Any) -> str:
+    """Text of a limited length; of a path, the end says more than the beginning."""
+    text = _text(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:12]}...{text[15 - MOST_SHOWN :]}"
+
+
+def _text(value: Any) -> str:
     if isinstance(value, list):
-        text = ",".join(str(part) for part in value)
-    else:
-        text = "not set" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        return ",".join(map(str, value))
+    return "not set" if value is None else str(value)

@@ -16,7 +16,7 @@ from facewise.batch import archives, globs, picture_tables, storage
 from facewise.batch.job import VIDEOS, Item, Job, file_item, listed_item
 from facewise.batch.sorting import sort_strings
 from facewise.batch.watch import Fingerprints, Opened
-from facewise.data.lists import PATH_COLUMNS, TABLE_SUFFIXES, iterate_rows
+from facewise.data.lists import PATH_COLUMNS, PATHS_MAY_BE, TABLE_SUFFIXES, iterate_rows
 from facewise.data.walk import Skipped, walk
 from facewise.errors import ImageNotFoundError, OptionError, SourceError
 from facewise.formats import SUFFIXES
@@ -203,8 +203,9 @@ def _csv_rows(source: str, job: Job) -> Iterator[Item]:
     column = (job.image_column or PATH_COLUMNS[0]).strip().lower()
     id_column = None if job.id_column is None else job.id_column.strip().lower()
     required = (column,) if id_column is None else (column, id_column)
+    hint = f"{PATHS_MAY_BE}, or name its column with --image-column"
     with storage.open_binary(source) as file:
-        for number, row in enumerate(iterate_rows(file, source, required)):
+        for number, row in enumerate(iterate_rows(file, source, required, hint)):
             own_id = None if id_column is None else row[id_column]
             if own_id == "":
                 raise OptionError(f"{source}: row {number} has no {job.id_column}")

@@ -112,6 +112,12 @@ def read_pictures(table: Path, chosen: Sequence[Chosen]) -> Iterator[tuple[str, 
     """
     import pyarrow as pa
 
+    if table.is_file():
+        raise TableError(
+            f"{table} is a file, but {PLAN} and {MANIFEST} in its table's folder say where the "
+            "pictures are: name the folder; for some rows of it, a folder with these rows as "
+            "part-0.parquet and copies of both"
+        )
     path = table / PLAN
     manifest = read_manifest(table)
     if manifest is None or not path.exists():

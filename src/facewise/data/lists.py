@@ -6,8 +6,8 @@ import codecs
 import csv
 import io
 import re
-from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -44,7 +44,7 @@ def read_rows(path: Path, required: Collection[str]) -> list[dict[str, str]]:
 
 
 def iterate_rows(
-    file: BinaryIO, name: str, required: Collection[str]
+    file: BinaryIO, name: str, required: Collection[str], hint: str = PATHS_MAY_BE
 ) -> Generator[dict[str, str], None, None]:
     """Rows of an open CSV, one at a time, keyed as by ``read_rows``.
 
@@ -57,6 +57,7 @@ def iterate_rows(
         file: seekable; closed at the end.
         name: of the file, for messages.
         required: columns that it must have.
+        hint: what to do if it lacks the column of paths.
 
     Raises:
         OptionError: it is no CSV, or lacks a required column.
@@ -76,7 +77,7 @@ def iterate_rows(
             ordered = SEPARATORS[::-1] if name.lower().endswith(".tsv") else SEPARATORS
             separator = max(ordered, key=header.count)  # of one column's list: the first
             reader = csv.DictReader(chain([first], text), delimiter=separator)
-            columns = _columns(reader.fieldnames or (), name, required)
+            columns = _columns(reader.fieldnames or (), name, required, hint)
             for row in reader:
                 yield {key: row[column] or "" for key, column in columns.items()}
     except UnicodeDecodeError as error:
@@ -87,7 +88,9 @@ def iterate_rows(
         raise OptionError(f"{name} cannot be read as CSV: {error}") from error
 
 
-def _columns(names: Sequence[str], source: str, required: Collection[str]) -> dict[str, str]:
+def _columns(
+    names: Sequence[str], source: str, required: Collection[str], path_hint: str
+) -> dict[str, str]:
     """A CSV's column names by their names in lower case.
 
     Raises:
@@ -103,7 +106,7 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
             if others[0] not in required:
                 del columns[others[0]]
     if missing := [name for name in dict.fromkeys(required) if name not in columns]:
-        hint = f" ({PATHS_MAY_BE})" if PATH_COLUMNS[0] in missing else ""
+        hint = f" ({path_hint})" if PATH_COLUMNS[0] in missing else ""
         lacks = ", ".join(missing)
         if any(re.search(r"\.[a-z]{3,4}$", name.lower()) for name in names):  # a picture's name
             raise OptionError(
@@ -119,31 +122,35 @@ def _columns(names: Sequence[str], source: str, required: Collection[str]) -> di
 def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
     """Read CSVs with a column ``file``: file name to row, with column names in lower case.
 
-    Folders are removed from a name unless two files share it without them: FairFace's own lists
-    have a ``train/1.jpg`` and a ``val/1.jpg``.
-
     Raises:
         OptionError: a list cannot be read, or names a file twice.
     """
     rows: dict[str, Row] = {}
     for path in paths:
         for row in read_rows(path, ("file",)):
-            name = row["file"]
+            name = row["file"].removeprefix("./")
             if name in rows:
                 raise OptionError(f"{path}: {name} is already listed, here or in another list")
             rows[name] = row
-    short = {name: short_name(name) for name in rows}
-    times = Counter(short.values())
-    return {short[name] if times[short[name]] == 1 else name: row for name, row in rows.items()}
+    return rows
 
 
 def rows_by_picture(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
     """Rows of lists by picture name; rows of other files keep their listed names.
 
-    A picture gets the row named by the longest listed suffix of its path. If several pictures claim
-    a row, only an exact match gets it.
+    A picture gets the row named by the longest listed suffix of its path; without one, the row
+    whose name ends in the picture's path, if there is just one. If several pictures claim a row,
+    only an exact match gets it. Names whose folders differ are of different pictures: FairFace's
+    own lists have a ``train/1.jpg`` and a ``val/1.jpg``.
     """
     claims = {name: listed_name(name, rows) for name in names}
+    longer: defaultdict[str, list[str]] = defaultdict(list)
+    for listed in rows.keys() - claims.values():
+        for end in _ends(listed):
+            longer[end].append(listed)
+    for name, claim in claims.items():
+        if claim is None and len(longer.get(name, ())) == 1:
+            claims[name] = longer[name][0]
     times = Counter(claims.values())
     out = {
         name: rows[listed]
@@ -178,9 +185,13 @@ def listed_name(path: str, rows: Mapping[str, object]) -> str | None:
     """The longest tail of a path that is listed: in FairFace's own list, ``train/1.jpg`` and
     ``val/1.jpg`` are different faces.
     """
+    return next((end for end in _ends(path) if end in rows), None)
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path and its tails, the longest first: a/b.jpg, b.jpg."""
     parts = path.split("/")
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((end for end in ends if end in rows), None)
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def short_name(path: str) -> str:
@@ -218,13 +229,14 @@ def is_unknown(text: str) -> bool:
     return text.strip().lower() in UNKNOWN_WORDS
 
 
-_YEAR: Final = r"(\d{1,3}(?:\.\d*)?)"
+_YEAR: Final = r"(\d{1,3}(?:\.\d*|,\d)?)"
 _AGE: Final = re.compile(
     rf"{_YEAR}(?:\s*(?:(\+)|[-\u2013\u2014]\s*{_YEAR}))?(?:\s*y(?:ears?)?(?: old)?)?"
 )
 _OVER: Final = re.compile(rf"(?:>=?|more than|over)\s*{_YEAR}")
 _PAIR: Final = re.compile(rf"\(\s*{_YEAR}\s*,\s*{_YEAR}\s*\)")
-"""Accepted ages: 70, 70+, 20-29, also with a spreadsheet's dash; >70; (25, 32), as in Adience."""
+"""Accepted ages: 70, 70+, 20-29, also with a spreadsheet's dash; >70; (25, 32), as in Adience. A
+comma with one digit behind it is a decimal comma; 25,32 may be a range, and is refused."""
 
 
 def parse_age(text: str) -> tuple[int, int] | None:
@@ -240,17 +252,21 @@ def parse_age(text: str) -> tuple[int, int] | None:
         return None
     lower = text.lower()
     if pair := _PAIR.fullmatch(text):
-        first, last = float(pair[1]), float(pair[2])
+        first, last = _number(pair[1]), _number(pair[2])
     elif over := _OVER.fullmatch(lower):
-        first, last = float(over[1]), float(AGES[-1])
+        first, last = _number(over[1]), float(AGES[-1])
     elif match := _AGE.fullmatch(lower):
-        first = float(match[1])
-        last = float(AGES[-1] if match[2] else match[3] or first)
+        first = _number(match[1])
+        last = float(AGES[-1]) if match[2] else _number(match[3] or match[1])
     else:
         raise ValueError(f"age {text!r} is not a year, nor a range such as 20-29")
     if not 0 <= first <= last <= AGES[-1]:
         raise ValueError(f"age {text!r} is not within 0 to {AGES[-1]}")
     return max(round(first), 1), max(round(last), 1)
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def parse_label(text: str, labels: Sequence[str], synonyms: Mapping[str, str]) -> int | None:

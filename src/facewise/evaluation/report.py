@@ -53,8 +53,9 @@ def write_reports(folder: Path, name: str) -> list[Path]:
     path = folder / f"{name}.json"
     build_report(results, dedupe=dedupe).write(path)
     written = [path.with_suffix(".md"), path.with_suffix(".html")]
+    listing = folder / f"{name}-suspects.csv"
+    listing.unlink(missing_ok=True)  # an earlier run's
     if rows := results.get("suspect_labels"):
-        listing = folder / f"{name}-suspects.csv"
         write_csv(listing, list(rows[0]), rows)
         written.append(listing)
     return written
