@@ -27,6 +27,7 @@ from facewise.reporting.confusions import (
     Confusions,
     _across_priors,
     _covariance,
+    _limited,
     class_masses,
     decade_masses,
     fit_confusions,
@@ -208,13 +209,30 @@ def test_one_face_stands_for_no_more_than_eight() -> None:
         return float(b - np.log((100 - w) / w) / 2)
 
     rng = np.random.default_rng(0)
-    found = []
+    moves = []
     for _ in range(PRIORS_DRAWN):
         first, second = np.exp(rng.uniform(np.log(LEAST_PRIOR), np.log(MOST_PRIOR), 2))
-        first, second = first / (first + second), min(second / (first + second), 0.08)
-        found.append(offset(100 * second / (first + second)))
+        moves.append(offset(min(100 * second / (first + second), 8)) - offset(1))
     covariance = _across_priors(p, mass, labels)
-    assert covariance[0, 0] == pytest.approx(np.var(found, ddof=1), rel=1e-3)
+    # They move away from the stored offset, mostly to one side, and not about their own mean.
+    assert covariance[0, 0] == pytest.approx(np.square(moves).mean(), rel=1e-3)
+    assert covariance[0, 0] > 1.2 * np.var(moves)
+
+
+@pytest.mark.parametrize(
+    ("priors", "most", "expected"),
+    [
+        ([1, 1, 2], [0.9, 0.9, 6.2], [0.25, 0.25, 0.5]),
+        ([6, 3, 1], [0.2, 7, 0.8], [0.2, 0.6, 0.2]),  # 0.4 to be shared as 3 and 1
+        ([6, 3, 1], [0.2, 0.5, 7.3], [0.2, 0.5, 0.3]),  # what is too much for the second, too
+        ([0, 1, 1], [0, 0.01, 7.99], [0, 0.01, 0.99]),
+    ],
+)
+def test_what_one_class_cannot_take_the_others_share(
+    priors: list[float], most: list[float], expected: list[float]
+) -> None:
+    limited = _limited(np.array(priors, float), np.array(most, float))
+    assert limited == pytest.approx(np.array(expected))
 
 
 def test_what_all_offsets_have_in_common_is_no_uncertainty() -> None:

@@ -56,6 +56,13 @@ def test_risk_coverage_by_hand() -> None:
     assert curve == [(0.25, 0.0), (0.5, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
 
 
+def test_a_curve_does_not_depend_on_the_order_of_equally_certain_rows() -> None:
+    """No gate lets through one of them and not the other, so neither comes first."""
+    for errors_ in ([0.0, 10.0, 2.0], [10.0, 0.0, 2.0]):
+        curve = risk_coverage(np.array([5.0, 5.0, 9.0]), np.array(errors_))
+        assert [risk for _, risk in curve] == pytest.approx([2, 7 / 2, 4])
+
+
 def test_a_curve_has_sixty_points_from_a_twentieth_on() -> None:
     curve = risk_coverage(np.arange(1000.0), np.zeros(1000))
     assert (len(curve), curve[0], curve[-1]) == (60, (0.05, 0), (1, 0))

@@ -104,6 +104,14 @@ def test_worst_group_and_gap_by_hand() -> None:
     assert worst["age_cs5"]["gap"] == 1
 
 
+def test_errors_are_of_exact_ages_only() -> None:
+    """Thirty faces off by 2, and thirty of an age group: no distance to that is an error."""
+    rows = scored(60, age=[30] * 30 + [(20, 29)] * 30, said_ages=[years(32)] * 60, gender=[0] * 60)
+    cells = per_group(rows, group_columns(rows)["gender"])["male"]
+    assert cells["age_median_error_years"] == {"value": 2, "low": 2, "high": 2, "n": 30}
+    assert cells["age_mae_years"]["n"] == 30
+
+
 def test_a_bias_is_worst_where_it_is_farthest_from_none() -> None:
     off = [1] * 30 + [-9] * 30 + [4] * 30
     rows = scored(

@@ -138,5 +138,20 @@ def test_ages_near_either_end_by_hand() -> None:
     assert [row["surprise"] for row in rows] == pytest.approx([math.log(2)] * 2, abs=1e-4)
 
 
+def test_a_label_older_than_the_answer_is_no_more_surprising_than_a_younger_one() -> None:
+    """Though what is left to the label, 3e-8, is lost beside a sum of almost 1 in float32."""
+    little = np.float32(3e-8)
+    old, young = np.zeros((2, 120), np.float32)
+    old[[30, 60]] = young[[60, 30]] = 1 - little, little
+    rows = suspects_of(scored(2, age=[61, 31], said_ages=[old, young]))
+    assert [row["surprise"] for row in rows] == pytest.approx([math.log(1 / 3e-8)] * 2, abs=1e-3)
+
+
+def test_a_range_is_compared_with_a_run_of_its_own_width() -> None:
+    """Labels 20-21 mean 18 to 23, two of ten years; the likeliest six years have six of ten."""
+    (row,) = suspects_of(scored(1, age=[(20, 21)], said_ages=[years(*range(22, 32))]))
+    assert (row["p_label"], row["p_answer"]) == (0.2, 0.6)
+
+
 def test_no_more_than_two_hundred_are_listed() -> None:
     assert len(suspects_of(scored(201, gender=[1] * 201, said_genders=[[0.9, 0.1]] * 201))) == 200

@@ -29,7 +29,12 @@ MIN_ANSWERED: Final = 30
 def risk_coverage(
     certainties: NDArray[np.float64], errors_: NDArray[np.float64]
 ) -> list[tuple[float, float]]:
-    """Share answered and mean error on it, the most certain first; up to 60 points."""
+    """Share answered and mean error on it, the most certain first; up to 60 points.
+
+    No gate separates rows of equal certainty, so each of them counts with their mean error.
+    """
+    _, ties = np.unique(certainties, return_inverse=True)
+    errors_ = (np.bincount(ties, errors_) / np.bincount(ties))[ties]
     order = np.argsort(-certainties, kind="stable")
     risk = np.cumsum(errors_[order]) / np.arange(1, len(order) + 1)
     at = np.unique(np.linspace(len(order) * 0.05, len(order), CURVE_POINTS).astype(int)) - 1

@@ -36,7 +36,9 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
     row: int
     near = _within(part.ages, NEAR_YEARS)
     answers = near.argmax(-1)
-    running = np.concatenate([np.zeros((len(near), 1)), np.cumsum(part.ages, -1)], 1)
+    # In double precision: what is left of a sum near 1 may be smaller than float32 can tell.
+    sums = np.cumsum(part.ages, -1, dtype=np.float64)
+    running = np.concatenate([np.zeros((len(sums), 1)), sums], 1)
     for row in np.flatnonzero(age_ranges[:, 0] > 0).tolist():
         first, last = (int(v) for v in age_ranges[row])
         low, high = max(first - NEAR_YEARS, 1), min(last + NEAR_YEARS, 120)

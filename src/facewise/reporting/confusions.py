@@ -14,7 +14,8 @@ class's share of the calibration faces. ``covariance``, of the offsets, sums thr
 over draws of the calibration faces, within each class and with near-duplicates together; what the
 ridge leaves open for classes with hardly a face; and over class priors that the calibration faces
 might have had. If a bias were the probabilities' only error, the offsets would not depend on the
-priors; to the extent that they do, no data set's offsets are known more precisely.
+priors; to the extent that they move away from the stored ones, no data set's offsets are known more
+precisely.
 """
 
 from __future__ import annotations
@@ -170,7 +171,10 @@ def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
 
 
 def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
-    """Covariance of the offsets over log-uniformly drawn class priors of the calibration faces.
+    """How far the offsets move under log-uniformly drawn class priors of the calibration faces.
+
+    Mean products of their distances from the offsets under the priors that the faces have: those
+    are what is stored, so a move that most priors agree on counts too.
 
     Args:
         p: probabilities ``(N, K)``.
@@ -180,18 +184,36 @@ def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
     rng = np.random.default_rng(0)
     faces = np.bincount(labels, minlength=p.shape[1])
     held = faces > 0
-    found = []
-    for _ in range(PRIORS_DRAWN):
+
+    def offsets(weights: Floats) -> Floats:
+        return _offsets(_fit_bias(p, mass, weights), mass, weights)
+
+    stored = offsets(np.ones(len(p)))
+    moves = np.zeros((PRIORS_DRAWN, len(faces)))
+    for move in moves:
         drawn = rng.uniform(np.log(LEAST_PRIOR), np.log(MOST_PRIOR), len(faces))
-        priors = np.where(held, np.exp(drawn), 0)
-        priors = np.minimum(priors / priors.sum(), MOST_WEIGHT * faces / len(p))
-        weights = (priors / np.maximum(faces, 1))[labels]
-        weights *= len(p) / weights.sum()
-        offsets = _offsets(_fit_bias(p, mass, weights), mass, weights)
+        priors = _limited(np.where(held, np.exp(drawn), 0), MOST_WEIGHT * faces / len(p))
+        away = offsets((len(p) * priors / np.maximum(faces, 1))[labels]) - stored
         # What all offsets share changes no result; those of classes without a face are unknown.
-        found.append(np.where(held, offsets - offsets[held].mean(), 0))
-    out: Floats = np.cov(np.array(found).T)
+        move[held] = away[held] - away[held].mean()
+    out: Floats = moves.T @ moves / PRIORS_DRAWN
     return out
+
+
+def _limited(priors: Floats, most: Floats) -> Floats:
+    """Priors that sum to 1, none above its limit: what one class cannot take, the others share.
+
+    Args:
+        priors: ``(K,)``, of any sum.
+        most: limits ``(K,)``, which sum to more than 1.
+    """
+    limited: Floats = priors / priors.sum()
+    full = np.zeros(len(priors), bool)
+    while (limited > most).any():  # each round brings at least one more class to its limit
+        full |= limited > most
+        share = (1 - most[full].sum()) / priors[~full].sum()
+        limited = np.where(full, most, priors * share)
+    return limited
 
 
 def _normal(weights: Floats) -> Floats:
