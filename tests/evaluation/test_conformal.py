@@ -260,6 +260,23 @@ def test_a_handful_of_faces_of_a_data_set_does_not_widen_everybodys_sets() -> No
     assert set_thresholds(p, labels, few, found) == set_thresholds(p, labels, all_alike, found)
 
 
+def test_a_data_set_is_covered_though_none_of_its_labels_has_a_hundred_faces() -> None:
+    """Each of its five labels has thirty, and its answers are no less sure for being worse."""
+    rng = np.random.default_rng(0)
+    labels, sources = rng.integers(0, 5, 2150), np.repeat(["large", "small"], [2000, 150])
+    labels[2000:] = np.arange(150) % 5
+    away = rng.random(2150) < np.where(sources == "small", 0.4, 0.05)
+    top = (labels + away * rng.integers(1, 5, 2150)) % 5
+    p = np.full((2150, 5), 0.05) + 0.75 * np.eye(5)[top]
+    p = (p * rng.uniform(0.8, 1.2, p.shape)).astype(np.float32)
+    p /= p.sum(1, keepdims=True)
+    found = set_thresholds(p, labels, sources, {"large": 1, "small": 1})
+    for level in LEVELS:
+        own, top_label = 1 - p[np.arange(2150), labels], p.argmax(1) == labels
+        hit = (own <= np.array(found[str(level)])[labels]) | top_label
+        assert hit[sources == "small"].mean() >= level - 1e-4
+
+
 def test_small_data_sets_are_covered_together() -> None:
     """Of three with 66 faces, none has a say alone: 160 of 198 would do, times 0.987 161 do."""
     said = (1 - np.arange(198) / 198).astype(np.float32)

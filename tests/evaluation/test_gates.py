@@ -15,6 +15,7 @@ from facewise.evaluation.gate_figures import degraded_table, gate_curves, risk_c
 from facewise.evaluation.gates import (
     CLEAN_BUDGET,
     SIDES,
+    _Input,
     errors,
     expected_errors,
     fit_gates,
@@ -41,6 +42,16 @@ def faces(n: int, *, sharpness: float, error_years: int, seed: int, yaw: float =
         made(n, age=[40] * n, said_ages=[years(40 + d) for d in off], quality=quality),
         Calibration(),
     )
+
+
+def joined(one: Scored, other: Scored) -> Scored:
+    columns = {
+        field.name: np.concatenate(
+            [getattr(one.outcomes, field.name), getattr(other.outcomes, field.name)]
+        )
+        for field in dataclasses.fields(Outcomes)
+    }
+    return Scored(Outcomes(**columns), Calibration())
 
 
 def test_the_middles_of_age_groups_stand_for_ages_where_none_is_exact() -> None:
@@ -93,6 +104,61 @@ def test_nothing_is_turned_away_without_need_but_the_least_certain() -> None:
     clean = faces(400, sharpness=1.0, error_years=3, seed=1)
     gates = fit_gates(clean, {"same": faces(200, sharpness=1.0, error_years=3, seed=4)})
     assert gates["quality"]["age"] == {}
+
+
+def test_gates_keep_a_distance_from_the_limit() -> None:
+    """An error of 1.75 times the clean one is allowed, but too close to twice."""
+    clean = faces(400, sharpness=1.0, error_years=4, seed=1)
+    soft = faces(400, sharpness=0.5, error_years=7, seed=2)
+    assert set(fit_gates(clean, {"soft": soft})["quality"]["age"]) == {"sharpness"}
+    near = faces(400, sharpness=0.5, error_years=5, seed=2)
+    assert fit_gates(clean, {"near": near})["quality"]["age"] == {}
+
+
+def test_of_gates_that_do_the_same_good_the_one_that_leaves_more_answers_is_chosen() -> None:
+    """All of these are blurred, but only those that are turned, too, are much in error."""
+    clean = faces(400, sharpness=1.0, error_years=3, seed=1, yaw=10)
+    fair = faces(200, sharpness=0.2, error_years=3, seed=2, yaw=10)
+    poor = faces(200, sharpness=0.2, error_years=20, seed=3, yaw=70)
+    gates = fit_gates(clean, {"blurred": joined(fair, poor)})
+    assert set(gates["quality"]["age"]) == {"yaw_degrees"}
+
+
+def test_the_budget_is_of_all_attributes_together() -> None:
+    """Ages can only be helped by turning away blurred faces, genders by turning away turned ones,
+    and each of them would take as many clean faces as it may.
+    """
+    n = 2000
+    clean, soft, turned = (
+        faces(n, sharpness=sharpness, error_years=3, seed=seed, yaw=yaw).outcomes
+        for seed, sharpness, yaw in ((1, 1, 10), (2, 0.9, 10), (3, 1, 11))
+    )
+    rng = np.random.default_rng(0)
+    for part, wrong in ((clean, 0.05), (soft, 0.05), (turned, 0.5)):
+        part.true_genders[:] = 0
+        part.genders[:] = np.where(rng.random((n, 1)) < wrong, [0.1, 0.9], [0.9, 0.1])
+    soft.ages[:] = years(70)
+    rows = Scored(clean, Calibration())
+    gates = fit_gates(
+        rows, {"soft": Scored(soft, rows.calibration), "turned": Scored(turned, rows.calibration)}
+    )
+    scored = Scored(clean, with_gates({}, gates))
+    assert min(scored.abstained[name].mean() for name in ("age", "gender")) > 0.005
+    assert degraded_table(scored, {})["clean"]["abstained_from_any"] <= CLEAN_BUDGET
+
+
+def test_risk_above_the_limit_counts_by_the_share_answered() -> None:
+    """Twice the limit on half of the faces; an unknown error is neither risk nor answer."""
+    one = _Input(
+        measures=np.zeros((5, 9)),
+        errors=np.array([6.0, 6.0, 2.0, 2.0, np.nan]),
+        limits=np.full(5, 3.0),
+        size=8,
+        answered=np.ones(5, bool),
+    )
+    assert one.excess(one.answered) == pytest.approx((16 / 12 - 1) * 4 / 8)
+    assert one.excess(np.array([True, True, False, False, True])) == pytest.approx(1 * 2 / 8)
+    assert one.excess(np.array([False, False, True, True, True])) == 0
 
 
 def test_a_measure_that_must_not_be_large_has_a_most() -> None:
@@ -190,14 +256,10 @@ def test_the_clean_error_of_a_data_set_that_is_not_there_is_that_of_all() -> Non
 
 
 def test_a_harder_data_set_is_not_turned_away_for_being_hard() -> None:
-    easy = faces(300, sharpness=1.0, error_years=2, seed=1).outcomes
-    hard = faces(100, sharpness=0.5, error_years=8, seed=2).outcomes
-    columns = {
-        field.name: np.concatenate([getattr(easy, field.name), getattr(hard, field.name)])
-        for field in dataclasses.fields(Outcomes)
-    }
-    columns["datasets"] = np.array(["easy"] * 300 + ["hard"] * 100)
-    clean = Scored(Outcomes(**columns), Calibration())
+    easy = faces(300, sharpness=1.0, error_years=2, seed=1)
+    hard = faces(100, sharpness=0.5, error_years=8, seed=2)
+    clean = joined(easy, hard)
+    clean.outcomes.datasets[:] = ["easy"] * 300 + ["hard"] * 100
     gates = fit_gates(clean, {"hard alone": clean.take(clean.outcomes.datasets == "hard")})
     assert gates["quality"]["age"] == {}
 
