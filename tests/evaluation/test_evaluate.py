@@ -491,21 +491,21 @@ def test_one_list_fits_every_option(faces: Path, tmp_path: Path) -> None:
 def test_left_out_pictures_go_by_the_ends_of_their_paths(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in lists by ``facewise dedupe``, which removes folders where it can."""
-    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:3]
+    """As in lists by ``facewise dedupe``, which removes folders where it can, or of a folder above."""
+    names = sorted(path.name for path in faces.parent.glob("*.webp"))[:4]
     for name in names:
         (tmp_path / "imgs").mkdir(exist_ok=True)
         shutil.copy(faces.parent / name, tmp_path / "imgs")
     rows = "".join(f"imgs/{name},30\n" for name in names)
     (tmp_path / "faces.csv").write_text(f"path,age\n{rows}")
     leave = tmp_path / "leave.csv"
-    leave.write_text(f"File\n{names[0]}\nimgs/{names[1]}\nelsewhere.jpg\n")
+    leave.write_text(f"File\n{names[0]}\nimgs/{names[1]}\nall/imgs/{names[2]}\nelsewhere.jpg\n")
     options = ("--data", tmp_path / "faces.csv", "--store", tmp_path, "--workers", 1)
     run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
     data = json.loads((tmp_path / f"{load_spec().name}.json").read_text())["data"]
-    assert data["excluded"] == [f"imgs/{name}" for name in names[:2]]
+    assert data["excluded"] == [f"imgs/{name}" for name in names[:3]]
     assert data["faces"] == {"csv": 1}
-    assert "1 of 3 excluded names match no picture" in caplog.text
+    assert "1 of 4 excluded names match no picture" in caplog.text
     leave.write_text("file\nelsewhere.jpg\n")
     with pytest.raises(OptionError, match="1 of 1 excluded names match no picture"):
         run(*options, "--out", tmp_path, "--degraded", 0, "--exclude", leave)
