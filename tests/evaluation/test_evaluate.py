@@ -491,7 +491,7 @@ def test_one_list_fits_every_option(faces: Path, tmp_path: Path) -> None:
 def test_left_out_pictures_go_by_the_ends_of_their_paths(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in lists by ``facewise dedupe``, which removes folders where it can, or of a folder above."""
+    """As in lists by ``facewise dedupe``, which removes folders if it can, or in a folder above."""
     names = sorted(path.name for path in faces.parent.glob("*.webp"))[:4]
     for name in names:
         (tmp_path / "imgs").mkdir(exist_ok=True)
