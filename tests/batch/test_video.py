@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -172,6 +173,51 @@ def test_pixels_are_made_square(portrait: Any, tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", [portrait] * 3, pixel="3/2")
     (_, _, photo), *_ = sample_frames(str(path), 1.0)
     assert (photo.width_px, photo.height_px) == (384, 256)
+
+
+TURNS: dict[str, tuple[tuple[int, int, int, int], Callable[[Any], Any]]] = {
+    "as it is": ((1, 0, 0, 1), lambda rgb: rgb),
+    "90 degrees clockwise": ((0, 1, -1, 0), lambda rgb: np.rot90(rgb, -1)),
+    "180 degrees": ((-1, 0, 0, -1), lambda rgb: np.rot90(rgb, 2)),
+    "270 degrees clockwise": ((0, -1, 1, 0), lambda rgb: np.rot90(rgb)),
+    "left and right swapped": ((-1, 0, 0, 1), lambda rgb: rgb[:, ::-1]),
+    "top and bottom swapped": ((1, 0, 0, -1), lambda rgb: rgb[::-1]),
+    "x and y swapped": ((0, 1, 1, 0), lambda rgb: rgb.swapaxes(0, 1)),
+    "x and y swapped, upside down": ((0, -1, -1, 0), lambda rgb: rgb[::-1, ::-1].swapaxes(0, 1)),
+}
+"""MP4's display matrix, a, b, c, d: the pixel at x, y is shown at ax + cy, bx + dy."""
+
+
+@pytest.mark.parametrize("pixel", ["1", "3/2"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_frames_are_turned_and_mirrored_as_they_are_shown(
+    turn: str, pixel: str, portrait: Any, tmp_path: Path
+) -> None:
+    path = film(tmp_path / "a.mp4", [portrait], pixel=pixel)
+    (_, _, stored), *_ = sample_frames(str(path), 1.0)
+    (a, b, c, d), shown = TURNS[turn]
+    data = bytearray(path.read_bytes())
+    matrix = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *matrix)
+    path.write_bytes(data)
+    (_, _, photo), *_ = sample_frames(str(path), 1.0)
+    assert np.array_equal(photo.rgb, shown(stored.rgb))
+
+
+def test_frames_that_carry_what_pyav_has_no_name_for_are_read(tmp_path: Path) -> None:
+    """Motion JPEG with EXIF, which some cameras write: newer FFmpegs hand it on with the frame."""
+    jpeg, exif = io.BytesIO(), Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.new("RGB", (96, 64), "red").save(jpeg, "jpeg", exif=exif)
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        packet = av.Packet(jpeg.getvalue())
+        packet.stream, packet.pts, packet.dts = stream, 0, 0
+        packet.time_base = Fraction(1, 10)
+        container.mux(packet)
+    assert len(sampled(path, 1.0)) == 1
 
 
 def test_noise_in_the_middle_and_noise_alone_are_rows(

@@ -233,7 +233,7 @@ def _time(frame: Any, index: int, stream: Any) -> float:
 
 
 def _upright(frame: Any, stream: Any) -> Any:
-    """The frame as uint8 ``(H, W, 3)``, RGB, with the recorded rotation applied.
+    """The frame as uint8 ``(H, W, 3)``, RGB, turned and mirrored as its display matrix says.
 
     DV and DVD have non-square pixels: the picture is resized to the width at which it is shown.
     """
@@ -241,7 +241,20 @@ def _upright(frame: Any, stream: Any) -> Any:
     if shape != 1 and 1 / WIDEST_PIXEL <= shape <= WIDEST_PIXEL:
         frame = frame.reformat(width=max(round(frame.width * shape), 1), format="rgb24")
     rgb = frame.to_ndarray(format="rgb24")
+    if _is_mirrored(frame):  # first top to bottom; the rotation is that of the x axis
+        rgb = rgb[::-1]
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
+
+
+def _is_mirrored(frame: Any) -> bool:
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # the frame also has data of a type that is too new for PyAV
+        return False
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    return bool(a * d < b * c)
 
 
 def _answered(row: Row, mean: _Mean | None, analyzer: Analyzer) -> Row:
