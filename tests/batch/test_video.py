@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -36,14 +37,16 @@ def portrait(pictures: Path) -> Any:
 def film(path: Path, frames: Iterable[Any], **options: str) -> Path:
     """Write a video at 10 frames per second, or 25 for .mpg, which does not support 10."""
     codec, rate = ("mpeg2video", 25) if path.suffix == ".mpg" else ("mpeg4", 10)
-    pixel = options.pop("pixel", None)
+    pixel, start = options.pop("pixel", None), int(options.pop("start", 0))
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
         if pixel is not None:
             stream.codec_context.sample_aspect_ratio = Fraction(pixel)
-        for rgb in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        for number, rgb in enumerate(frames, start * rate):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -103,6 +106,34 @@ def test_an_edit_that_leaves_frames_out_is_no_damage_but_a_cut_is(
     path.write_bytes(data[: len(data) * 3 // 4])
     with pytest.raises(CorruptImageError, match="of 3 seconds could be read"):
         sampled(path, 1.0)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_cut_is_noticed_where_times_do_not_begin_at_0(
+    name: str, portrait: Any, tmp_path: Path
+) -> None:
+    """As of a piece of a longer recording: what comes before it is not read, and not missing."""
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    path = film(tmp_path / name, [portrait] * 60, start="60", **options)
+    assert len(sampled(path, 1.0)) == 6
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CorruptImageError, match="of 6 seconds could be read"):
+        sampled(path, 1.0)
+
+
+def test_fragments_from_the_middle_of_a_recording_are_no_damage(
+    portrait: Any, tmp_path: Path
+) -> None:
+    """Of a live stream, say. FFmpeg takes the end of such a file for its duration."""
+    path = film(
+        tmp_path / "a.mp4",
+        [portrait] * 60,
+        movflags="frag_every_frame+empty_moov+default_base_moof",
+    )
+    data = path.read_bytes()
+    fragments = [match.start() - 4 for match in re.finditer(b"moof", data)]
+    path.write_bytes(data[: fragments[0]] + data[fragments[48] : data.index(b"mfra") - 4])
+    assert len(sampled(path, 1.0)) == 2
 
 
 def test_sound_that_goes_on_is_no_damage(portrait: Any, tmp_path: Path) -> None:

@@ -167,11 +167,12 @@ def sample_frames(
 
 @dataclass(slots=True)
 class _Read:
-    """What was read of a video: packets, packets to be shown, frames, and the end in seconds."""
+    """What was read of a video: packets, packets to be shown, frames, and from when to when."""
 
     packets: int = 0
     shown: int = 0
     frames: int = 0
+    start: float = 0.0  # seconds; a piece of a longer recording may keep its times
     last: float = 0.0
     end: float = 0.0
 
@@ -179,9 +180,11 @@ class _Read:
         time = packet.dts if packet.pts is None else packet.pts
         if time is None:  # the flush packet, which requests the last frames
             return
+        seconds = float(time * packet.time_base)
+        if not self.packets:  # edits skip what is before 0
+            self.start = self.last = max(seconds, 0.0)
         self.packets += 1
         self.shown += not packet.is_discard
-        seconds = float(time * packet.time_base)
         still = max(float((packet.duration or 0) * packet.time_base), seconds - self.last)
         self.end = max(self.end, seconds + (still or 1.0))
         self.last = max(self.last, seconds)
@@ -200,14 +203,18 @@ def _check_whole(container: Any, stream: Any, read: _Read) -> None:
 
     MP4's frame count includes frames that its edits skip, but its duration does not. Other formats
     are checked by their frame count if they state one, else by Matroska's duration tag, if any.
+    That tag, and the duration of an MP4 in fragments, which counts no frames, are the time of the
+    end, wherever times begin.
     """
+    length = read.end - read.start
     found: tuple[float, float, str]
     if "mp4" in container.format.name and stream.duration:
-        found = read.end, float(stream.duration * stream.time_base), "seconds"
+        duration = float(stream.duration * stream.time_base)
+        found = length, duration - (0.0 if stream.frames else read.start), "seconds"
     elif stream.frames:
         found = read.packets, stream.frames, "frames"
     else:
-        found = read.end, _seconds(stream.metadata.get("DURATION", "")), "seconds"
+        found = length, _seconds(stream.metadata.get("DURATION", "")) - read.start, "seconds"
     if stream.frames and found[0] >= WHOLE * found[1]:
         found = read.frames, read.shown, "frames"  # corrupt data may stop the decoder
     if found[0] < WHOLE * found[1]:
