@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,24 @@ def test_images_are_counted_where_their_first_faces_were_filtered_out(tmp_path: 
     assert read_faces(tmp_path / "whole.parquet").images == 20_000
     pq.write_table(kept.slice(0, 0), tmp_path / "none.parquet")
     assert read_faces(tmp_path / "none.parquet").images == 0
+
+
+@pytest.mark.parametrize("lists", [pa.list_, pa.large_list])
+def test_texts_may_be_views_as_other_engines_write_them(
+    lists: Callable[[pa.DataType], pa.DataType], tmp_path: Path
+) -> None:
+    rows, path = part(60, 0), tmp_path / "t.parquet"
+    pq.write_table(rows, path)
+    plain, _ = audit_faces(read_faces(path), {}, crossings=False)
+    view = pa.string_view()
+    views = {pa.string(): view, pa.list_(pa.string()): lists(view)}
+    schema = pa.schema([(field.name, views.get(field.type, field.type)) for field in rows.schema])
+    try:
+        pq.write_table(rows.cast(schema), path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"this pyarrow is too old to write views: {error}")
+    assert pq.read_schema(path).field("model").type == view
+    assert audit_faces(read_faces(path), {}, crossings=False)[0] == plain
 
 
 def test_rows_of_a_picture_or_video_that_are_apart_are_refused(tmp_path: Path) -> None:

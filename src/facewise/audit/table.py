@@ -121,16 +121,25 @@ def read_faces(*tables: Path, most_kept: int = MOST_KEPT) -> Faces:
         ):
             if tally is None:
                 tally = _Tally(table, set(batch.schema.names), most_kept)
-            tally.add(table, _with_plain_names(batch))
+            tally.add(table, _plain(batch))
     return (tally or _Tally(Path(), set(), most_kept)).result()
 
 
-def _with_plain_names(batch: Any) -> Any:
-    """Cast ``image_id`` to strings: Arrow cannot compute on pandas' categories."""
+def _plain(batch: Any) -> Any:
+    """Cast texts on which Arrow cannot compute: names that are pandas' categories, and views."""
     import pyarrow as pa
 
-    place = batch.schema.get_field_index("image_id")
-    return batch.set_column(place, "image_id", batch.column(place).cast(pa.string()))
+    for place, (name, kind) in enumerate(zip(batch.schema.names, batch.schema.types, strict=True)):
+        if name == "image_id" or pa.types.is_string_view(kind):
+            plain = pa.string()
+        elif isinstance(kind, pa.ListType | pa.LargeListType) and pa.types.is_string_view(
+            kind.value_type
+        ):
+            plain = pa.list_(pa.string())
+        else:
+            continue
+        batch = batch.set_column(place, name, batch.column(place).cast(plain))
+    return batch
 
 
 class _Tally:
