@@ -151,6 +151,9 @@ def test_names_that_are_in_several_tables_are_counted(tmp_path: Path) -> None:
     assert figures["images_named_again"] == 40
     (note,) = (note for note in notes_on(figures) if "more than one table" in note)
     assert note.startswith("40 image_ids are in more than one table: if these are the same")
+    three = tmp_path / "three.parquet"  # a name counts once, in however many tables it is
+    pq.write_table(part(60, 0), three)
+    assert read_faces(one, two, three).shared == 40
     assert read_faces(two).shared == 0
 
 

@@ -24,8 +24,8 @@ def notes_on(figures: Mapping[str, Any]) -> list[str]:
         if again := table.get("images_named_again"):
             notes.append(
                 f"{said}{counted(again, 'image_id is', 'image_ids are')} in more than one table: "
-                "if these are the same pictures, each counts twice; leave out one table's rows of "
-                "them, as docs/annotate.md shows (Errors)"
+                "if these are the same pictures, each counts more than once; keep their rows in "
+                "one table alone, as docs/annotate.md shows (Errors)"
             )
         if tracks := table.get("tracks", {}).get("n"):
             rows, videos = table["tracks"]["rows"], table["tracks"]["videos"]

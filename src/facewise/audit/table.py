@@ -53,7 +53,7 @@ class Faces:
 
     Attributes:
         images: number of pictures and video frames.
-        shared: how many of their names are in an earlier table, too.
+        shared: how many different names are in more than one table.
         faces: number of faces in all of them; on video, tracks.
         tracks: how many of the faces are video tracks.
         track_rows: rows of these tracks.
@@ -213,7 +213,7 @@ class _Tally:
             TableError: they were not, so pictures would be counted too often and intervals be too
                 narrow.
         """
-        if _repetitions([self._ids[-1]]) or _repetitions([self._video_names]):
+        if _repeated([self._ids[-1]]) or _repeated([self._video_names]):
             raise TableError(
                 f"{self._table}: rows of one picture are not together: write it with ORDER BY "
                 "image_id, face_index"
@@ -283,7 +283,7 @@ class _Tally:
         pictures, probabilities = self._sample.result(sum(self._sizes))
         return Faces(
             images=sum(map(len, self._ids)),
-            shared=_repetitions(self._ids),
+            shared=_repeated(self._ids),
             faces=self._faces,
             tracks=self._tracks,
             track_rows=self._track_rows,
@@ -316,11 +316,11 @@ def _hashes(names: Any, rows: NDArray[np.bool_]) -> Iterator[int]:
     return map(hash, names.filter(pa.array(rows)).to_pylist())
 
 
-def _repetitions(hashes: Sequence[array[int]]) -> int:
-    """How many of the hashes are in there before."""
+def _repeated(hashes: Sequence[array[int]]) -> int:
+    """How many different hashes are there more than once."""
     every = np.concatenate([np.frombuffer(part, np.int64) for part in hashes])
     every.sort()  # in place
-    return int((every[1:] == every[:-1]).sum())
+    return len(np.unique(every[1:][every[1:] == every[:-1]]))
 
 
 def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
