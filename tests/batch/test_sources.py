@@ -627,6 +627,31 @@ def test_ids_of_bytes_are_text_and_nested_ones_are_refused(tmp_path: Path) -> No
             list(list_items(source, job, Skipped(), {}))
 
 
+@pytest.mark.parametrize("pictures", [pa.array([b"x", b"y"]), pa.array(["a.jpg", "b.jpg"])])
+@pytest.mark.parametrize("empty", ["", b"", None])
+def test_a_row_without_an_id_is_named(empty: Any, pictures: pa.Array, tmp_path: Path) -> None:
+    ids = pa.array([b"first" if isinstance(empty, bytes) else "first", empty])
+    pq.write_table(pa.table({"id": ids, "image": pictures}), tmp_path / "t.parquet")
+    job = Job(image_column="image", id_column="id")
+    with pytest.raises(OptionError, match=r"t\.parquet: row 1 has no id"):
+        list(list_items([str(tmp_path / "t.parquet")], job, Skipped(), {}))
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    """As joins leave it: nothing says which of the two is meant."""
+    columns = [pa.array([b"x"]), pa.array([b"y"]), pa.array(["a"]), pa.array(["b"])]
+    table = pa.Table.from_arrays(columns, names=["image", "thumb", "id", "id"])
+    pq.write_table(table, tmp_path / "ids.parquet")
+    table = table.rename_columns(["image", "image", "id", "key"])
+    pq.write_table(table, tmp_path / "images.parquet")
+    job = Job(image_column="image", id_column="id")
+    for name, column in (("ids", "id"), ("images", "image")):
+        with pytest.raises(
+            OptionError, match=rf"{name}\.parquet: column {column} is there 2 times"
+        ):
+            list(list_items([str(tmp_path / f"{name}.parquet")], job, Skipped(), {}))
+
+
 def test_a_pipe_under_a_url_of_this_machine_does_not_stop_a_run(
     faces: list[Path], tmp_path: Path
 ) -> None:

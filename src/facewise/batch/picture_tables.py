@@ -54,7 +54,7 @@ def list_rows(source: str, job: Job, opened: Opened) -> Iterator[Item]:
         opened: has the table; told if it is a list, which is never read again.
 
     Raises:
-        OptionError: no picture column is found, or the id column is unusable or has a null.
+        OptionError: no picture column is found, or the id column is unusable or lacks a value.
         ImageNotFoundError: the table cannot be read.
     """
     pa = _pyarrow()
@@ -74,9 +74,9 @@ def list_rows(source: str, job: Job, opened: Opened) -> Iterator[Item]:
             for row, (group, within, values) in enumerate(reader.rows(wanted)):
                 own_id = None
                 if job.id_column is not None:
-                    if values[job.id_column] is None:
+                    value = values[job.id_column]
+                    if value is None or not (own_id := _name(value)):
                         raise OptionError(f"{source}: row {row} has no {job.id_column}")
-                    own_id = _name(values[job.id_column])
                 if is_path:
                     yield listed_item(source, row, values[column], own_id)
                 else:
@@ -109,8 +109,7 @@ def _damage(error: Exception) -> str:
 def find_column(pa: Any, source: str, schema: Any, wanted: str | None) -> tuple[str, bool]:
     """The picture column, and whether it holds paths rather than bytes."""
     if wanted is not None:
-        if wanted not in schema.names:
-            raise _no_column(source, wanted, schema)
+        _check_column(source, wanted, schema)
         kind = schema.field(wanted).type
         if _holds_bytes(pa, kind):
             return wanted, False
@@ -142,10 +141,9 @@ def _check_ids(pa: Any, source: str, schema: Any, name: str) -> None:
     """Check that a column's values can serve as names.
 
     Raises:
-        OptionError: the column is missing or nested.
+        OptionError: the column is missing, there twice, or nested.
     """
-    if name not in schema.names:
-        raise _no_column(source, name, schema)
+    _check_column(source, name, schema)
     if pa.types.is_nested(kind := schema.field(name).type):
         raise OptionError(f"{source}: column {name} is {kind}: ids must be text, numbers or bytes")
 
@@ -155,8 +153,12 @@ def _name(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _no_column(source: str, name: str, schema: Any) -> OptionError:
-    return OptionError(f"{source}: no column {name}; there are {', '.join(schema.names)}")
+def _check_column(source: str, name: str, schema: Any) -> None:
+    times = schema.names.count(name)
+    if times == 0:
+        raise OptionError(f"{source}: no column {name}; there are {', '.join(schema.names)}")
+    if times > 1:  # as joins leave it
+        raise OptionError(f"{source}: column {name} is there {times} times: rename or drop one")
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:
