@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,9 @@ from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
 from facewise.models import ModelSpec
 
 PART_GLOB: Final = "part-*.parquet"
+OWN_PARTS: Final = f"part-{'[0-9]' * 8}*.parquet"
+"""Parts that annotate wrote; others are rows that somebody chose."""
+
 MANIFEST: Final = "_manifest.json"
 
 ALWAYS_THERE: Final = ("image_id", "face_index", "error_code")
@@ -102,7 +106,7 @@ def read_batches(
 
 
 def _remedy(damaged: Path) -> str:
-    if damaged.match(PART_GLOB) and (damaged.parent / MANIFEST).exists():
+    if damaged.match(OWN_PARTS) and (damaged.parent / MANIFEST).exists():
         return "run the same facewise annotate command again, which makes it anew"
     return "copy it again, or make it anew"
 
@@ -124,6 +128,11 @@ def read_manifest(table: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def table_name(table: Path) -> str:
+    """A table's name for readers, also that of the working folder."""
+    return Path(os.path.abspath(table)).name or str(table)  # noqa: PTH100  resolve follows links
+
+
 def unfinished(table: Path) -> str | None:
     """A warning for readers if annotate has not finished the table; else None.
 
@@ -133,16 +142,17 @@ def unfinished(table: Path) -> str | None:
     manifest = read_manifest(table)
     if manifest is None:  # parts copied without it, or a single file
         return None
-    there, all_of_it = len(list(table.glob(PART_GLOB))), manifest["plan"]["shards"]
-    if manifest["complete"] and there >= all_of_it:
+    there, all_of_it = len(list(table.glob(OWN_PARTS))), manifest["plan"]["shards"]
+    if there == 0 or (manifest["complete"] and there >= all_of_it):
         return None
+    name = table_name(table)
     if there >= all_of_it:
         return (
-            f"all parts of {table.name} are there, but its last run did not end: pictures with "
+            f"all parts of {name} are there, but its last run did not end: pictures with "
             "errors may not all have been tried again; run the same annotate command again"
         )
     return (
-        f"{table.name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
+        f"{name} is not finished ({there:,} of {all_of_it:,} parts are there): shares are of "
         "a part of the pictures that need not be like the rest; run the same annotate command again"
     )
 

@@ -498,6 +498,43 @@ def test_an_unfinished_table_is_audited_with_a_note(
     assert "half.table is not finished" in audit(table, "--against", half).stderr
 
 
+def test_chosen_rows_beside_their_tables_plan_are_no_unfinished_table(
+    table: Path, tmp_path: Path, audit: Audit
+) -> None:
+    """As ``thumbs`` takes some rows: annotate, run again on that folder, would remove them."""
+    some = tmp_path / "some"
+    some.mkdir()
+    manifest = json.loads((table / "_manifest.json").read_text())
+    manifest["plan"]["shards"] = 7
+    (some / "_manifest.json").write_text(json.dumps(manifest))
+    pq.write_table(pq.read_table(table).slice(0, 3), some / "part-0.parquet")
+    done = audit(some, "--no-crossings")
+    assert done.returncode == 0
+    assert "parts" not in done.stdout + done.stderr
+    part = some / "part-0.parquet"
+    part.write_bytes(part.read_bytes()[:-30])
+    assert "part-0.parquet is damaged" in (said := audit(some).stderr)
+    assert "copy it again, or make it anew" in said
+
+
+@pytest.mark.parametrize("here", [".", "../half.table", "part/.."])
+def test_the_folder_that_one_is_in_has_a_name(
+    here: str, table: Path, tmp_path: Path, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "half.table"
+    shutil.copytree(table, half)
+    (half / "part").mkdir()
+    manifest = json.loads((half / "_manifest.json").read_text())
+    manifest["plan"]["shards"] = 7
+    manifest["temperatures"]["age"] += 0.1
+    (half / "_manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(half)
+    done = audit(here, "--no-crossings", "--out", tmp_path / "report")
+    assert "note: half.table is not finished (1 of 7 parts" in done.stderr
+    assert "half.table (facewise-default@" in done.stdout
+    assert "<h1>Who is in half.table?</h1>" in (tmp_path / "report.html").read_text()
+
+
 def test_data_that_were_split_over_tables_are_one(
     table: Path, tmp_path: Path, audit: Audit
 ) -> None:

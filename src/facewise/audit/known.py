@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from facewise.annotated import has_temperatures_of, read_manifest
+from facewise.annotated import has_temperatures_of, read_manifest, table_name
 from facewise.audit.table import Faces
 from facewise.errors import ModelNotFoundError, OptionError
 from facewise.models import ModelSpec, load_spec
@@ -70,7 +70,7 @@ def known_confusions(
         alike = here == faces.model[0] if manifest is None else has_temperatures_of(manifest, spec)
         if alike:
             continue
-        which = f"{table.name} ({faces.model[0]})"
+        which = f"{table_name(table)} ({faces.model[0]})"
         why = f"nothing shows that {which} has the temperatures of {here}"
         if manifest is not None:
             why = f"{which} has other temperatures than {here} has now: was that calibrated since?"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.annotated import part_files
+from facewise.annotated import part_files, table_name
 from facewise.cli.options import Verbose, local_path, report_path
 from facewise.cli.outputs import Outputs
 from facewise.errors import OptionError, needs_extra
@@ -86,7 +86,7 @@ def audit(
     typer.echo(summary(figures, printable(f"{tables[0]}{more}")))
     if written:
         html, data = written
-        page = make_report(figures, f"{tables[0].name}{more}").html()
+        page = make_report(figures, f"{table_name(tables[0])}{more}").html()
         html.parent.mkdir(parents=True, exist_ok=True)
         # A table's name may contain bytes that are not UTF-8; these escapes are also valid JSON.
         html.write_text(page, encoding="utf-8", errors="backslashreplace")
