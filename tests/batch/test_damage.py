@@ -578,6 +578,51 @@ def test_a_source_replaced_during_a_run_that_is_stopped_and_put_back_does_not_co
         ).read_bytes()
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_parts_finished_before_their_source_was_gone_are_kept(
+    back: bool, pictures: Path, tmp_path: Path
+) -> None:
+    """As a disk that is unmounted, perhaps only for a moment."""
+    faces = sorted((pictures / "faces").glob("*.webp"))[:6]
+    disk, away, out = tmp_path / "disk", tmp_path / "away", tmp_path / "out"
+    disk.mkdir()
+    make_tar(disk / "t.tar", faces)
+
+    def unmount(done: int, total: int) -> None:
+        if done == 2:
+            disk.rename(away)
+        if back and done == 4:
+            away.rename(disk)
+
+    with pytest.raises(TableError, match=r"t\.tar was gone .* 2 parts are missing.*Put it back"):
+        annotate([str(disk / "t.tar")], out, AGE, workers=1, progress=unmount)
+    assert [part.name for part in part_files(out)] == [part_name(0)]
+    assert finished_images(out) == 2
+    if not back:
+        away.rename(disk)
+    assert annotate([str(disk / "t.tar")], out, AGE, workers=1).annotated == 4
+    annotate([str(disk / "t.tar")], tmp_path / "quiet", AGE, workers=1)
+    for shard in range(3):
+        assert (out / part_name(shard)).read_bytes() == (
+            tmp_path / "quiet" / part_name(shard)
+        ).read_bytes()
+
+
+def test_a_source_that_is_gone_when_all_is_read_does_not_matter(
+    pictures: Path, tmp_path: Path
+) -> None:
+    make_tar(tmp_path / "t.tar", sorted((pictures / "faces").glob("*.webp"))[:4])
+
+    def remove(done: int, total: int) -> None:
+        if done == total:
+            (tmp_path / "t.tar").unlink()
+
+    out = tmp_path / "out"
+    summary = annotate([str(tmp_path / "t.tar")], out, AGE, workers=1, progress=remove)
+    assert summary.annotated == 4
+    assert len(part_files(out)) == 2
+
+
 def test_a_source_that_is_elsewhere_is_looked_at_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -602,7 +647,22 @@ def test_a_source_that_is_elsewhere_is_looked_at_once_a_second(
     assert watch.seen == {near}
     now = 1.5
     assert watch.changed([far])
+    assert watch.seen == watch.replaced == {near, far}
+
+
+def test_a_source_that_is_elsewhere_and_gone_may_have_been_gone_before_a_part_counted(
+    tmp_path: Path,
+) -> None:
+    near, far = str(tmp_path / "t.tar"), f"memory://{tmp_path.name}/t.tar"
+    system, inner = storage.file_system(far)
+    Path(near).write_bytes(b"1")
+    system.pipe_file(inner, b"1")
+    watch = Watch({path: storage.fingerprint(path) for path in (near, far)})
+    Path(near).unlink()
+    system.rm(inner)
+    watch.look_at_all()
     assert watch.seen == {near, far}
+    assert watch.replaced == {far}
 
 
 def test_a_list_that_changes_during_a_run_has_been_read(pictures: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _check_same(out: Path, manifest: Mapping[str, Any], description: Mapping[str
             f"{out} was begun with other settings: {'; '.join(different)}. Use those, or start "
             "another table"
         )
-    if paths := changed(manifest["plan"]["sources"]):
+    if paths := list(changed(manifest["plan"]["sources"])):
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         raise TableError(
             f"{paths[0]}{more} changed since {out} was begun, so its names would now be those of "

@@ -14,7 +14,7 @@ from facewise.batch.job import Job, Result, Task
 from facewise.batch.plan import Plan
 from facewise.batch.schema import arrow_schema
 from facewise.batch.table import TableFolder, encode_part, part_name
-from facewise.batch.watch import Watch, changed
+from facewise.batch.watch import Watch
 from facewise.errors import TableError, needs_extra
 
 Engine = Callable[[Iterable[Task], Job, int | None], Generator[Result, None, None]]
@@ -198,19 +198,32 @@ class Run:
         return self._folder.write_part(shard, encode_part(table), about)
 
     def _check_sources(self) -> None:
-        """Discard this run's parts that read from a source that changed during the run.
+        """Discard this run's parts that read from a source that was replaced during the run.
 
         A replaced tar or table yields pictures under other pictures' names. Its parts are discarded
         even if the original file has been restored since; where errors were tried again, the rows
-        of before are put back, as their pictures may be gone.
+        of before are put back, as their pictures may be gone. A local file that was only gone, as
+        when its disk is unmounted, spoils no part.
+
+        Raises:
+            TableError: parts are missing because a source was replaced or gone.
+            SourceError: a source cannot be checked now.
         """
-        paths = self._watch.seen | set(changed(self._manifest["plan"]["sources"]))
+        self._watch.look_at_all()
+        paths = self._watch.replaced
         spoilt = [
             shard
             for shard in (self._wanted if paths else ())
             if any(item.path in paths for item in self._plan.items(shard))
         ]
         if not spoilt:  # no change, or only in sources that this run did not read
+            gone, lost = self._watch.seen - paths, self._wanted.keys() - self._written
+            if gone and lost:
+                raise TableError(
+                    f"{min(gone)} was gone while {self._folder.path} was made: {len(lost):,} parts "
+                    "are missing, finished ones are kept. Put it back, and run the same command "
+                    "again"
+                )
             return
         discarded = self._written.intersection(spoilt)
         for shard in discarded:

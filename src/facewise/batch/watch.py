@@ -61,22 +61,22 @@ def differing(opened: Fingerprints) -> Iterator[tuple[str, FacewiseError | None]
             yield path, error
 
 
-def changed(opened: Fingerprints) -> list[str]:
-    """Paths of files that have changed or are gone.
+def changed(opened: Fingerprints) -> dict[str, bool]:
+    """Paths of files that have changed, and whether each is gone.
 
     Raises:
         SourceError: a file cannot be checked now.
         FacewiseError: a URL has no file system.
     """
-    paths = []
+    gone = {}
     for path, error in differing(opened):
         if isinstance(error, ImageNotFoundError):
             if error.errno != errno.ENOENT:
                 raise SourceError(f"{error}, then run the same command again") from error
         elif error is not None:
             raise error  # no file system; its message says what to do
-        paths.append(path)
-    return paths
+        gone[path] = error is not None
+    return gone
 
 
 class Watch:
@@ -87,10 +87,13 @@ class Watch:
 
     Attributes:
         seen: paths of sources that differed at any check, even if restored since.
+        replaced: those from which finished parts may be wrong: all but local files that were only
+            ever gone, because a part counts only after its local files were found unchanged.
     """
 
     def __init__(self, opened: Fingerprints) -> None:
         self.seen: set[str] = set()
+        self.replaced: set[str] = set()
         self._opened = opened
         self._looked: dict[str, float] = {}
 
@@ -104,5 +107,19 @@ class Watch:
         now = time.monotonic()
         due = {path for path in named if now - self._looked.get(path, -math.inf) > LOOK_SECONDS}
         self._looked |= dict.fromkeys(filter(storage.is_url, due), now)
-        self.seen.update(changed({path: self._opened[path] for path in due}))
+        self._look({path: self._opened[path] for path in due})
         return not named.isdisjoint(self.seen)
+
+    def look_at_all(self) -> None:
+        """Check every source now.
+
+        Raises:
+            SourceError: a source cannot be checked now.
+        """
+        self._look(self._opened)
+
+    def _look(self, sources: Fingerprints) -> None:
+        for path, gone in changed(sources).items():
+            self.seen.add(path)
+            if not gone or storage.is_url(path):
+                self.replaced.add(path)
