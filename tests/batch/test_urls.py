@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,11 +23,12 @@ from facewise.batch import globs, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import FILE, ROW, TAR, Item
 from facewise.batch.sources import list_items
+from facewise.batch.watch import Fingerprints, changed
 from facewise.batch.work import Annotator
 from facewise.data.walk import Skipped
 from facewise.errors import ImageNotFoundError, OptionError
 
-from .conftest import AGE, Command, make_table, make_tar, rows_of
+from .conftest import AGE, Command, make_table, make_tar, rows_of, write_tar
 
 
 def listed(*sources: str) -> list[Item]:
@@ -147,6 +148,56 @@ def test_names_in_object_storage_are_taken_as_they_are(
         assert storage.with_protocol(f"{bucket}/s*/", inner) == f"{bucket}/set/{name}"
         assert storage.file_system(f"{bucket}/other")[0] is system
         assert storage.file_system(bucket)[1] == "photos"
+
+
+@pytest.fixture
+def object_storage() -> Any:
+    """A file system that answers from earlier listings and sends the whole file for a range of no
+    bytes, as drivers and servers of object storage do.
+    """
+    pytest.importorskip("fsspec")
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Storage(MemoryFileSystem):  # type: ignore[misc]
+        protocol = "listed"
+        known: ClassVar[dict[str, Any]] = {}
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> Any:
+            return super()._strip_protocol(path.removeprefix("listed:/"))
+
+        def glob(self, path: str, **options: Any) -> Any:
+            found = super().glob(path, **options)
+            self.known.update(found)
+            return found
+
+        def info(self, path: str, **options: Any) -> Any:
+            return self.known.get(self._strip_protocol(path)) or super().info(path, **options)
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            self.known.clear()
+
+        def cat_file(self, path: str, start: int, end: int, **options: Any) -> Any:
+            first, last = (start, end) if start < end else (None, None)
+            return super().cat_file(path, first, last, **options)
+
+    fsspec.register_implementation("listed", Storage, clobber=True)
+    return storage.file_system("listed://photos")[0]
+
+
+def test_a_tar_that_a_glob_found_is_seen_to_change(object_storage: Any, tmp_path: Path) -> None:
+    """And not looked up in the glob's listing."""
+    for name in ("a.tar", "b.tar"):
+        write_tar(tmp_path / name, {"a.jpg": b"abc"})
+        object_storage.pipe_file(f"{tmp_path.name}/{name}", (tmp_path / name).read_bytes())
+    opened: Fingerprints = {}
+    url = f"listed://{tmp_path.name}"
+    assert len(list(list_items([f"{url}/*.tar"], AGE, Skipped(), opened))) == 2
+    assert changed(opened) == {}
+    object_storage.pipe_file(f"{tmp_path.name}/a.tar", b"another")
+    object_storage.rm_file(f"{tmp_path.name}/b.tar")
+    assert changed(opened) == {f"{url}/a.tar": False, f"{url}/b.tar": True}
 
 
 def test_marks_of_empty_folders_are_no_files() -> None:

@@ -222,6 +222,7 @@ def fingerprint(path: str) -> dict[str, Any]:
             status = Path(path).stat()
             return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         system, inner = file_system(path)
+        system.invalidate_cache()  # or drivers answer from a glob's listing, however old it is
         about = system.info(inner)
     except FacewiseError:
         raise
