@@ -22,6 +22,7 @@ import pytest
 from facewise.batch import globs, storage
 from facewise.batch.annotate import annotate
 from facewise.batch.job import FILE, ROW, TAR, Item
+from facewise.batch.reader import ItemReader
 from facewise.batch.sources import list_items
 from facewise.batch.watch import Fingerprints, changed
 from facewise.batch.work import Annotator
@@ -198,6 +199,14 @@ def test_a_tar_that_a_glob_found_is_seen_to_change(object_storage: Any, tmp_path
     object_storage.pipe_file(f"{tmp_path.name}/a.tar", b"another")
     object_storage.rm_file(f"{tmp_path.name}/b.tar")
     assert changed(opened) == {f"{url}/a.tar": False, f"{url}/b.tar": True}
+
+
+def test_of_an_empty_member_of_a_tar_nothing_is_read(object_storage: Any, tmp_path: Path) -> None:
+    write_tar(tmp_path / "t.tar", {"a.jpg": b"abc", "empty.jpg": b"", "b.jpg": b"de"})
+    object_storage.pipe_file(f"{tmp_path.name}/t.tar", (tmp_path / "t.tar").read_bytes())
+    reader = ItemReader(None, max_bytes=1000)
+    items = listed(f"listed://{tmp_path.name}/t.tar")
+    assert [reader.read(item) for item in items] == [b"abc", b"", b"de"]
 
 
 def test_marks_of_empty_folders_are_no_files() -> None:
