@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import os
 import re
 import socket
 import sys
@@ -130,6 +131,20 @@ def test_no_more_of_a_picture_than_may_be_is_read_from_a_server_without_ranges(
                 range(44)
             )
             assert storage.read_range(f"{url}/large.jpg", 30_000) == bytes(range(256)) * 100
+
+
+def test_a_file_on_a_web_server_without_etags_is_known_by_its_time(tmp_path: Path) -> None:
+    """Tars are padded, so that others of about its contents have its size."""
+    pytest.importorskip("aiohttp")
+    (tmp_path / "t.tar").write_bytes(b"1")
+    with served(tmp_path, Ranges) as url:
+        system, inner = storage.file_system(f"{url}/t.tar")
+        if "Last-Modified" not in system.info(inner):
+            pytest.skip("this version of fsspec does not report a file's time")
+        before = storage.fingerprint(f"{url}/t.tar")
+        assert storage.fingerprint(f"{url}/t.tar") == before
+        os.utime(tmp_path / "t.tar", (1, 1))
+        assert storage.fingerprint(f"{url}/t.tar") != before
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,15 @@ class _Source(io.RawIOBase):
         super().close()
 
 
-FINGERPRINTS: Final = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime")
+FINGERPRINTS: Final = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "mtime",
+)
 """Drivers' names for the property that changes with a file; the first one present is used."""
 
 
