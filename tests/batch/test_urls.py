@@ -22,7 +22,7 @@ import pytest
 
 from facewise.batch import globs, storage
 from facewise.batch.annotate import annotate
-from facewise.batch.job import FILE, ROW, TAR, Item
+from facewise.batch.job import FILE, ROW, TAR, VIDEO, Item
 from facewise.batch.reader import ItemReader
 from facewise.batch.sources import list_items
 from facewise.batch.watch import Fingerprints, changed
@@ -118,6 +118,49 @@ def test_sources_of_web_servers_are_read_and_what_cannot_be_read_says_why(
         for row in tar:
             assert row["error_code"] == "image_not_found"
             assert "sends whole files only): copy it here" in row["error_message"]
+
+
+def test_a_query_does_not_hide_what_a_web_address_names(pictures: Path, tmp_path: Path) -> None:
+    """As that of a signed address, whose signature may have slashes and wildcards."""
+    pytest.importorskip("aiohttp")
+    faces = sorted((pictures / "faces").glob("*.webp"))[:2]
+    make_tar(tmp_path / "t.tar", faces)
+    make_table(tmp_path / "t.parquet", faces)
+    pq.write_table(pa.table({"path": ["a b.webp"]}), tmp_path / "paths.parquet")
+    (tmp_path / "list.txt").write_text("a b.webp\n")
+    (tmp_path / "list.csv").write_text("path\na b.webp\n")
+    (tmp_path / "a.webp").write_bytes(faces[0].read_bytes())
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "t.tar.gz").touch()
+    query, kinds = "?signature=a/b*[c].jpg", list[int]()
+    with served(tmp_path, Ranges) as url:
+        for path in sorted(tmp_path.glob("[alpt]*.???*")):
+            if path.suffix == ".gz":
+                with pytest.raises(OptionError, match="compressed"):
+                    listed(f"{url}/{path.name}{query}")
+                continue
+            items = listed(f"{url}/{path.name}{query}")
+            kinds += [item.kind for item in items]
+            assert listed(f"{url}/{path.name}") == [
+                item._replace(
+                    **{
+                        name: getattr(item, name).replace(query, "")
+                        for name in ("image_id", "path")
+                    }
+                )
+                for item in items
+            ]
+            if path.name == "t.parquet":
+                reader = ItemReader(None, max_bytes=10**6)
+                assert [reader.read(item) for item in items] == [
+                    face.read_bytes() for face in faces
+                ]
+                reader.close()
+        with pytest.raises(OptionError, match="check the URL"):
+            listed(f"{url}/none.tar{query}")
+        (page,) = listed(f"{url}/{query}")  # not a folder: fsspec joins links to the query
+        assert page.kind == FILE
+    assert sorted(kinds) == sorted([VIDEO, FILE, FILE, FILE, FILE, ROW, ROW, TAR, TAR])
 
 
 def test_no_more_of_a_picture_than_may_be_is_read_from_a_server_without_ranges(

@@ -184,7 +184,7 @@ def _begin(
 def _is_folder(source: str) -> bool:
     """Whether a source is a folder, as far as can be known without a request."""
     if storage.is_url(source):
-        return not source.lower().endswith(archives.ENDINGS)
+        return not storage.path_part(source).lower().endswith(archives.ENDINGS)
     return Path(source).is_dir()
 
 

@@ -186,7 +186,7 @@ def _holds_strings(pa: Any, kind: Any) -> bool:
 
 
 def _is_parquet(source: str) -> bool:
-    return source.lower().endswith(PARQUET)
+    return storage.path_part(source).lower().endswith(PARQUET)
 
 
 class _Parquet:

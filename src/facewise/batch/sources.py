@@ -108,9 +108,9 @@ def _no_such(source: str, kind: str) -> OptionError:
 
 def _list_url(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     system, inner = storage.file_system(source)
-    if globs.MAGIC.search(inner):
+    if globs.MAGIC.search(storage.path_part(inner)):
         yield from _list_glob(source, job, skipped, opened)
-    elif system.isdir(inner):
+    elif "?" not in inner and system.isdir(inner):  # fsspec joins links to a page's query
         for name in sorted(globs.files_below(system, inner, inner)):
             yield from by_ending(storage.with_protocol(source, name), skipped)
     elif system.exists(inner):
@@ -129,11 +129,12 @@ def _list_glob(pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iter
 
 def by_ending(name: str, skipped: Skipped) -> Iterator[Item]:
     """The item of a file found in a folder, if its ending is a picture's or a video's."""
-    ending = PurePosixPath(name).suffix.lower()
+    path = storage.path_part(name)
+    ending = PurePosixPath(path).suffix.lower()
     if ending in SUFFIXES or ending in VIDEOS:
         yield file_item(name)
     else:
-        skipped.add(name)
+        skipped.add(path)
 
 
 def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
@@ -143,7 +144,7 @@ def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened
     are usually captions of pictures, so they count only if the glob itself has a text ending.
     """
     named = pattern.lower().endswith((*LISTS, *TABLE_SUFFIXES, *TEXTS))
-    if named or name.lower().endswith(
+    if named or storage.path_part(name).lower().endswith(
         (*archives.ENDINGS, *archives.COMPRESSED, *PACKED, *picture_tables.ENDINGS)
     ):
         yield from _file(name, job, skipped, opened)
@@ -153,7 +154,7 @@ def _matched(name: str, pattern: str, job: Job, skipped: Skipped, opened: Opened
 
 def _file(source: str, job: Job, skipped: Skipped, opened: Opened) -> Iterator[Item]:
     """Items of a file given by name."""
-    lower = source.lower()
+    lower = storage.path_part(source).lower()
     if lower.endswith(archives.COMPRESSED):
         raise archives.compressed(source)
     if lower.endswith(PACKED):

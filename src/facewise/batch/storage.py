@@ -30,6 +30,8 @@ DRIVERS: Final = {
 }
 """The packages with fsspec's commonest drivers, by protocol."""
 
+WEB: Final = ("http://", "https://")
+
 _URL: Final = re.compile(r"[A-Za-z][\w+.-]*://")
 
 
@@ -47,11 +49,11 @@ def local(path: str) -> str:
 
 
 def path_part(path: str) -> str:
-    """A web address without its query, which may hold a signature; other paths as they are.
+    """The path in a web address, without its query, which may be a signature.
 
-    In object storage, a ``?`` may be part of a name.
+    Other paths as they are: in object storage, a ``?`` may be part of a name.
     """
-    return urlsplit(path).path if path.startswith(("http://", "https://")) else path
+    return urlsplit(path).path if path.startswith(WEB) else path
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -271,7 +273,9 @@ def beside(path: str, name: str) -> str:
     if is_url(name) or Path(name).is_absolute():
         return name
     if is_url(path):
-        return f"{path.rpartition('/')[0]}/{name}"
+        # A query is the list's own, and may have slashes.
+        listing = path.partition("?")[0] if path.startswith(WEB) else path
+        return f"{listing.rpartition('/')[0]}/{name}"
     return str(Path(path).parent / name)
 
 
@@ -308,7 +312,7 @@ def _read_url(path: str, limit: int, offset: int) -> bytes:
 
     system, inner = file_system(path)
     data: bytes
-    if path.startswith(("http://", "https://")):
+    if path.startswith(WEB):
         # cat_file takes what a server without ranges sends, the whole file, for the range. With a
         # size it is one request, as the server is not asked for it.
         with system.open(inner, "rb", size=offset + limit, cache_type="none") as file:
