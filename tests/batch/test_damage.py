@@ -491,7 +491,7 @@ def test_a_run_does_not_go_on_with_a_source_that_changed(
     ("name", "make"),
     [("t.txt", make_list), ("t.csv", make_csv), ("t.parquet", make_path_table)],
 )
-def test_a_run_goes_on_with_a_list_that_changed(
+def test_a_run_goes_on_with_a_list_that_changed_or_is_gone(
     name: str, make: Callable[[Path, list[Path]], None], pictures: Path, tmp_path: Path
 ) -> None:
     """The plan holds its paths, and files added since need another table."""
@@ -503,8 +503,27 @@ def test_a_run_goes_on_with_a_list_that_changed(
     (out / part_name(1)).unlink()  # as if the run had been stopped
     make(source, faces[::-1])
     assert annotate([str(source)], out, AGE, workers=1, note=notes.append).annotated == 1
+    (out / part_name(0)).unlink()
+    source.unlink()
+    assert annotate([str(source)], out, AGE, workers=1).annotated == 2
     assert {part.name: part.read_bytes() for part in out.glob("part-*")} == before
     assert any("files added since, also to lists, need another table" in note for note in notes)
+
+
+def test_a_run_does_not_go_on_without_its_folder(pictures: Path, tmp_path: Path) -> None:
+    """Each picture would become an error, as where a disk is not mounted."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for face in sorted((pictures / "faces").glob("*.webp"))[:4]:
+        shutil.copy(face, photos)
+    annotate([str(photos)], out, AGE, workers=1)
+    (out / part_name(1)).unlink()  # as if the run had been stopped
+    photos.rename(tmp_path / "away")
+    with pytest.raises(OptionError, match="no such file or folder"):
+        annotate([str(photos)], out, AGE, workers=1)
+    assert finished_images(out) == 2
+    (tmp_path / "away").rename(photos)
+    assert annotate([str(photos)], out, AGE, workers=1).annotated == 2
 
 
 @pytest.mark.parametrize(("name", "make"), [("t.tar", make_tar), ("t.parquet", make_table)])

@@ -75,12 +75,12 @@ def annotate(
     if not sources:
         raise OptionError("name at least one SOURCE")
     names = [os.fspath(source) for source in sources]
-    check(names)
     arrow_schema()  # fails if the extra is missing
     job.analyzer()  # fails on a bad setting or weight file, before anything is written
     description = job.describe() | {"sources": [storage.absolute(name) for name in names]}
     with TableFolder(Path(out)) as folder:
         manifest = folder.read_manifest()
+        check(names, listed=manifest is not None)
         if manifest is None:
             manifest = _begin(folder, names, job, description, note)
         else:

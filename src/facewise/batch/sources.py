@@ -25,6 +25,8 @@ LISTS: Final = frozenset((".txt", ".lst", ".list"))
 TEXTS: Final = (".json", ".jsonl", ".ndjson", ".md")
 """Not pictures, but possibly meant as a list or a table."""
 PACKED: Final = (".zip", ".7z", ".rar")
+_LISTING: Final = (*LISTS, *TABLE_SUFFIXES, *picture_tables.ENDINGS)
+"""Files that may name pictures in place of holding them."""
 
 _BRACES: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _STREAM: Final = re.compile(r"-|/dev/(stdin|fd/\d+)")
@@ -213,8 +215,14 @@ def _csv_rows(source: str, job: Job) -> Iterator[Item]:
             yield listed_item(source, number, row[column], own_id)
 
 
-def check(sources: list[str]) -> None:
+def check(sources: list[str], *, listed: bool) -> None:
     """Check before any work that local sources exist; URLs and patterns are checked when listed.
+
+    Args:
+        sources: as the user wrote them.
+        listed: whether an earlier run listed them. Lists may then be gone, as they are not read
+            again; so may tables, as those of pictures are checked like tars. A folder may not: each
+            of its pictures would become an error, as where a disk is not mounted.
 
     Raises:
         OptionError: a source does not exist, or is a pipe or a device.
@@ -229,5 +237,6 @@ def check(sources: list[str]) -> None:
             )
         if storage.is_url(path) or globs.MAGIC.search(path) or _BRACES.search(path):
             continue
-        if not os.path.lexists(path):
+        may_be_gone = listed and path.lower().endswith(_LISTING)
+        if not may_be_gone and not os.path.lexists(path):
             raise _no_such(source, "path")
