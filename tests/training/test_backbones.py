@@ -11,7 +11,12 @@ torch = pytest.importorskip("torch")
 from facewise.errors import OptionError  # noqa: E402
 from facewise.training.backbones import SameConv, make_backbone  # noqa: E402
 from facewise.training.config import NetworkConfig, OptimConfig, TrainConfig  # noqa: E402
-from facewise.training.network import AttributeNetwork, load_backbone, make_network  # noqa: E402
+from facewise.training.network import (  # noqa: E402
+    AttributeNetwork,
+    bare_network,
+    load_backbone,
+    make_network,
+)
 from facewise.training.train import parameter_groups  # noqa: E402
 
 
@@ -67,6 +72,39 @@ def test_frozen_stages_get_no_gradient_and_rates_rise_from_the_bottom() -> None:
     assert by_name["backbone.depthwise.11.weight"] == 0.5
     assert by_name["backbone.pointwise.2.bias"] == 0.5**10
     assert by_name["head.output.weight"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("mobilenet_v1", 96), ("mobilenet_v2", 96), ("dlib_resnet", 150)]
+)
+def test_a_start_from_nothing_lets_pictures_through(backbone: str, size: int) -> None:
+    """In training mode, in which norms use the batch's statistics."""
+    torch.manual_seed(0)
+    network = make_network(TrainConfig("x", network=NetworkConfig(backbone, size, hidden_dim=32)))
+    pictures = torch.rand(4, 3, 6, 6).mul(255).repeat_interleave(size // 6, 2)
+    pictures = pictures.repeat_interleave(size // 6, 3)
+    with torch.inference_mode():
+        features = network.backbone((pictures - network.mean) / network.std)
+    assert features.std(dim=0).mean() > 1e-2
+
+
+def test_only_a_start_from_nothing_draws_other_weights_than_pytorch(tmp_path: Path) -> None:
+    """Else the seeds of all recipes would mean other heads."""
+    torch.save({"model": bare_network(TrainConfig("x")).state_dict()}, tmp_path / "best.pt")
+    for network in (
+        NetworkConfig("mobilenet_v2", pixel_std=255.0, ages="decades"),  # as the original's recipe
+        NetworkConfig("dlib_resnet"),
+        NetworkConfig(init=str(tmp_path / "best.pt"), hidden_dim=64),
+    ):
+        config = TrainConfig("x", network=network)
+        torch.manual_seed(1)
+        made = make_network(config), torch.rand(1)
+        torch.manual_seed(1)
+        plain = bare_network(config), torch.rand(1)
+        part = "" if network.init == "random" else "head."
+        for name, value in plain[0].state_dict().items():
+            assert not name.startswith(part) or torch.equal(made[0].state_dict()[name], value)
+        assert torch.equal(made[1], plain[1])
 
 
 def test_converted_weights_fit_their_own_backbone_only(tmp_path: Path) -> None:

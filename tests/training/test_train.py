@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import json
+import math
 import re
 import shutil
 import sys
@@ -31,16 +32,27 @@ from facewise.training.config import (  # noqa: E402
     TrainConfig,
     load_config,
 )
-from facewise.training.data import EpochBatches, plain_crops, warn_of_unlabelled  # noqa: E402
+from facewise.training.data import (  # noqa: E402
+    EpochBatches,
+    LabelTable,
+    plain_crops,
+    warn_of_unlabelled,
+)
 from facewise.training.export import (  # noqa: E402
     export_model,
     export_onnx,
     load_checkpoint,
     write_spec,
 )
-from facewise.training.network import AttributeNetwork, bare_network, load_exported, load_run  # noqa: E402
+from facewise.training.network import (  # noqa: E402
+    AttributeNetwork,
+    bare_network,
+    load_exported,
+    load_run,
+    make_network,
+)
 from facewise.training.teach import ONE_VIEW, ask, write_teacher  # noqa: E402
-from facewise.training.train import blended, predict, train  # noqa: E402
+from facewise.training.train import blended, make_loop, predict, train  # noqa: E402
 
 TINY = TrainConfig(
     name="tiny",
@@ -388,10 +400,39 @@ def test_another_seed_is_trained_and_a_checkpoint_of_it_exported(
     assert digest == spec.sha256
 
 
-def test_the_documented_example_trains_on_splits_of_a_list(pictures: Path, tmp_path: Path) -> None:
-    """``mine.toml`` as it is in the documentation, but for the number of epochs."""
+def documented_example() -> str:
+    """``mine.toml`` as it is in the documentation."""
     page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
-    text = page.split("```toml\n")[1].split("```")[0]
+    return page.split("```toml\n")[1].split("```")[0]
+
+
+def test_the_documented_example_tells_bright_pictures_from_dark_ones(
+    cache: FaceCache, tmp_path: Path
+) -> None:
+    """Not only how frequent each is: a network that sees nothing comes no lower than ln 2."""
+    path = tmp_path / "mine.toml"
+    path.write_text(documented_example())
+    config = load_config(path)
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=3))
+    folder = shutil.copytree(cache.folder, tmp_path / "cache")
+    pixels = cache.pixels // 4
+    for row in np.flatnonzero(cache.genders):
+        dataclasses.replace(cache, pixels=pixels).image(int(row))[:] += 191
+    pixels.tofile(folder / "pixels.bin")
+    unknown = np.full_like(cache.ethnicities, -1)
+    ageless = np.zeros_like(cache.age_ranges)
+    faces = dataclasses.replace(open_cache(folder), age_ranges=ageless, ethnicities=unknown)
+    rows = np.tile(np.arange(22), 3)  # as many of each
+    torch.set_num_threads(1)
+    torch.manual_seed(config.optim.seed)
+    loop = make_loop(make_network(config), faces, config, rows, LabelTable(faces), workers=0)
+    losses = [loop.run_epoch(epoch)["train_loss"] for epoch in range(config.optim.epochs)]
+    assert losses[-1] < math.log(2) / 2
+
+
+def test_the_documented_example_trains_on_splits_of_a_list(pictures: Path, tmp_path: Path) -> None:
+    """But for the number of epochs."""
+    text = documented_example()
     config, listing, splits = (tmp_path / name for name in ("mine.toml", "faces.csv", "s.csv"))
     assert "epochs = 30\n" in text
     config.write_text(text.replace("epochs = 30\n", "epochs = 1\n"))

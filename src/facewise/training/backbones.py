@@ -80,6 +80,18 @@ class MobileNetV1(nn.Module):
         )
         self.frozen_stages = 0
 
+    def reset_parameters(self) -> None:
+        """Draw weights to train from nothing (He et al., 2015).
+
+        PyTorch's own make signals smaller from layer to layer. A network of 27 layers without norms
+        would see no difference between pictures, and learn none.
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
+
     def freeze_stages(self, count: int) -> None:
         self.frozen_stages = count
         frozen = [self.stem, *self.depthwise[: count - 1], *self.pointwise[: count - 1]]

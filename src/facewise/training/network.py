@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from facewise.errors import OptionError
 from facewise.labels import DECADE_LABELS, ETHNICITY_LABELS, GENDER_LABELS
-from facewise.training.backbones import make_backbone
+from facewise.training.backbones import MobileNetV1, make_backbone
 from facewise.training.config import MEAN_RGB, TrainConfig
 
 log = logging.getLogger("facewise")
@@ -271,4 +271,6 @@ def make_network(config: TrainConfig, converted: Path = Path("cache")) -> Attrib
         load_exported(model, Path(init))
     elif init != "random":
         load_run(model, Path(init))
+    elif isinstance(model.backbone, MobileNetV1):
+        model.backbone.reset_parameters()  # not when built: the seeds of other starts stay theirs
     return model.to(memory_format=torch.channels_last)
