@@ -24,6 +24,7 @@ from facewise.training.cache import FaceCache, open_cache  # noqa: E402
 from facewise.training.config import NetworkConfig, TrainConfig  # noqa: E402
 from facewise.training.frozen import FOLDS, LOOKS, ask_frozen, sources, stored_features  # noqa: E402
 from facewise.training.network import bare_network  # noqa: E402
+from facewise.training.sources import DATASETS  # noqa: E402
 from facewise.training.teach import ONE_VIEW, ask  # noqa: E402
 
 Tensor = Any
@@ -144,9 +145,9 @@ def test_no_head_has_learnt_the_face_that_it_answers_for(beside: FaceCache) -> N
 
 
 def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_path: Path) -> None:
-    """By the command, from one view of each face."""
+    """By the command, from one view of each face. It names the data that the heads learnt from."""
     network = NetworkConfig(size_px=32, hidden_dim=256)
-    config = TrainConfig(name="tiny", datasets=("csv",), network=network)
+    config = TrainConfig(name="tiny", datasets=("fairface",), network=network)
     folder, out = tmp_path / "tiny", tmp_path / "teacher.npz"
     folder.mkdir()
     state = bare_network(config).state_dict()
@@ -160,7 +161,7 @@ def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_pa
     members, rows = [(config, folder / "best.pt")], beside.rows("train")
     frozen, _ = ask_frozen(beside)
     with np.load(out) as stored:
-        assert set(sources()) <= set(stored["sources"])
+        assert {*stored["sources"]} == {DATASETS["fairface"], DATASETS["csv"], *sources()}
         mixed = 0.75 * ask(members, beside, rows, ONE_VIEW) + 0.25 * frozen
         assert np.allclose(stored["probabilities"][rows], mixed, atol=1e-3)
 

@@ -23,7 +23,7 @@ from facewise.training.frozen import ask_frozen
 from facewise.training.frozen import sources as frozen_sources
 from facewise.training.network import OUTPUTS, PARTS
 from facewise.training.score import score
-from facewise.training.sources import sources
+from facewise.training.sources import DATASETS, sources
 from facewise.training.train import predict
 from facewise.types import FloatArray
 
@@ -88,7 +88,8 @@ def write_teacher(
     # First, so that a member without sources fails before hours of inference.
     behind = dict.fromkeys(source for config, _ in members for source in sources(config))
     train, val = cache.rows("train"), cache.rows("val")
-    if frozen_share:
+    if frozen_share:  # its heads learn from every label of the cache
+        behind |= dict.fromkeys(DATASETS[name] for name in np.unique(cache.datasets[train]))
         behind |= dict.fromkeys(frozen_sources())
     on_train, on_val = ask_frozen(cache) if frozen_share else (0.0, 0.0)
     own_share = 1 - frozen_share
