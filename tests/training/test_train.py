@@ -232,6 +232,21 @@ def test_an_export_that_differs_is_not_kept(
     assert not (tmp_path / "t.onnx").exists()
 
 
+def test_an_export_is_compared_on_no_more_faces_than_memory_holds(
+    finished: Path, cache: FaceCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many there are in val: all of them go through the network at once."""
+    with np.load(cache.folder / "index.npz") as stored:
+        rows = np.resize(cache.rows("val"), 6_000)
+        index = {n: v if n == "fingerprint" else v[rows] for n, v in stored.items()}
+    np.savez(tmp_path / "index.npz", **index)  # type: ignore[arg-type]
+    shutil.copy(cache.folder / "pixels.bin", tmp_path)
+    command = ["export", "--config", finished / "config.json", "--runs", finished.parent]
+    command += ["--cache", tmp_path, "--out", tmp_path, "--name", "tiny", "--version", "1"]
+    assert CliRunner().invoke(app, [*map(str, command)], catch_exceptions=False).exit_code == 0
+    assert re.search(r"of PyTorch on 1[2-4]\d faces", caplog.text)
+
+
 @pytest.mark.parametrize("fp16", [False, True])
 def test_what_is_no_number_is_not_exported(
     cache: FaceCache, finished: Path, tmp_path: Path, fp16: bool

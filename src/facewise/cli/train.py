@@ -165,9 +165,10 @@ def export(
     behind = sources(settings)
     faces = open_cache(cache)
     warn_of_unlabelled(faces, settings.datasets)
-    compared = faces.rows("val")[::20]
-    if not len(compared):
+    val = faces.rows("val")
+    if not len(val):
         raise OptionError(f"{cache} has no picture of the split val: pass the run's own --cache")
+    compared = val[:: max(20, len(val) // 128)]  # at once: at 192 px, each takes 7 MB
     spec = export_model(
         settings,
         best,
