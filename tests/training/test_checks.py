@@ -134,7 +134,9 @@ def test_a_run_does_not_go_on_from_other_files(toml: Path) -> None:
     ("old", "new", "words"),
     [
         ("hidden_dim = 256", "hidden_dim = 64\ninit = 'faceres'", "hidden_dim of 256"),
+        ("size_px = 32", "ages = 'decades'\ninit = 'faceres'", 'needs ages = "years"'),
         ("size_px = 32", "backbone = 'resnet5000'", "resnet5000"),
+        ("size_px = 32", "backbone = 'dlib_resnet'\nsize_px = 96", "cannot take pictures of 96 px"),
         ("size_px = 32", "init = 'TEXT.pt'", "not a file of weights"),
         ("size_px = 32", "init = 'OTHER.pt'", "does not fit this backbone"),
         ("size_px = 32", "init = 'TEXT.onnx'", "not an ONNX file"),

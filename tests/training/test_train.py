@@ -531,6 +531,7 @@ def test_another_seed_is_another_run() -> None:
         ("[optim]\nlr_head = true", "optim.lr_head must be a valid number, not True"),
         ("[optim]\nlr_head = '1'", "optim.lr_head must be a valid number, not '1'"),
         ("[optim]\nbfloat16 = 1", "optim.bfloat16 must be a valid boolean, not 1"),
+        ("[network]\ninit = ''", "network.init must be a name or a path, not ''"),
         ("[network]\ninit = 3", "network.init must be a valid string, not 3"),
         ("datasets = 'fairface'", "datasets must be a list, not 'fairface'"),
         ("datasets = ['fairface', 2]", "datasets must be 'utkface', 'fairface' or 'csv', not 2"),

@@ -179,13 +179,21 @@ def check_converted(init: str, converted: Path) -> None:
 
 
 def _check_files(config: TrainConfig, converted: Path) -> None:
-    """Check that files exist and weights fit the network, by building it."""
+    """Check that files exist, and that weights and pictures fit the network, by running it."""
     check_converted(config.network.init, converted)
     for option, path in _named_files(config, converted).items():
         if not path.is_file():
             maker = MAKERS.get(path.suffix, f"known are random, {', '.join(CONVERTED)}")
             raise OptionError(f"{option} = {str(path)!r}: there is no such file; {maker}")
     network = make_network(config, converted)
+    size = config.network.size_px
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError) as error:  # assertions are timm's
+        raise OptionError(
+            f"{config.network.backbone} cannot take pictures of {size} px ({error}): change size_px"
+        ) from error
     network.backbone.freeze_stages(config.optim.frozen_stages)
     convolutions = [m for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
     if config.optim.batch_norm and any(conv.bias is None for conv in convolutions):

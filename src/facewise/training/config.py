@@ -56,7 +56,7 @@ class NetworkConfig(_Options):
     eye_height: Share = 0.42
     hidden_dim: Annotated[Count, Field(ge=1)] = 512
     dropout: Share = 0.2
-    init: str = "random"
+    init: Annotated[str, Field(min_length=1)] = "random"
     pixel_mean: tuple[StrictFloat, StrictFloat, StrictFloat] = MEAN_RGB
     pixel_std: Annotated[Amount, Field(ge=1e-6)] = 1.0
     ages: Literal["years", "decades"] = "years"
@@ -164,6 +164,7 @@ _WORDS: Final = {
     "missing": "must be a longer list",
     "too_long": "must be a shorter list",
     "too_short": "must name at least one",
+    "string_too_short": "must be a name or a path",
     "string_pattern_mismatch": "must be of letters, digits, dots, dashes and underscores",
 }
 """What pydantic says in terms of Python, by its error type."""

@@ -133,16 +133,18 @@ def load_faceres(network: AttributeNetwork, path: Path) -> None:
     that training begins near a working model.
 
     Raises:
-        OptionError: the backbone's output is not that of ``mobilenet_v1``, or the hidden layer is
-            too small.
+        OptionError: the backbone's output is not that of ``mobilenet_v1``, the hidden layer is too
+            small, or the head predicts decades.
     """
     stored = read_weights(path, "backbone", "feats", "age", "gender")
-    if network.head.hidden.in_features != 1024 or network.head.hidden.out_features < 256:
+    head = network.head
+    if head.hidden.in_features != 1024 or head.hidden.out_features < 256:
         raise OptionError(
             "init = faceres needs backbone mobilenet_v1 and hidden_dim of 256 or more"
         )
+    if head.by_decade:
+        raise OptionError('init = faceres needs ages = "years"')
     network.backbone.load_state_dict(stored["backbone"])
-    head = network.head
     with torch.no_grad():
         head.hidden.weight[:256] = stored["feats"]["weight"]
         head.hidden.bias[:256] = stored["feats"]["bias"]
