@@ -47,7 +47,8 @@ def check_run(
             landmarks or files; or a file that the run needs is missing or does not fit.
     """
     path = folder / "config.json"
-    if path.exists() and (other := differences(load_config(path), config)):
+    learnt = any((folder / name).exists() for name in ("best.pt", "last.pt"))
+    if learnt and path.exists() and (other := differences(load_config(path), config)):
         raise OptionError(
             f"{folder} holds a run with another config, {other}: rename your config, or "
             "remove the run"

@@ -217,7 +217,7 @@ class Loop:
             logits = self.model(x)
         loss = total_loss(logits, self.labels[rows], self.config.loss)
         if not bool(torch.isfinite(loss)):
-            raise OptionError(f"the loss is {float(loss)} at step {self.step}: lower lr_backbone")
+            raise OptionError(f"the loss is {loss.item()} at step {self.step}: lower lr_backbone")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), optim.gradient_clip)
