@@ -166,6 +166,21 @@ def test_files_that_do_not_fit_are_said_first(toml: Path, old: str, new: str, wo
         check(load_config(toml), folder)
 
 
+@pytest.mark.parametrize("option", ["init", "teacher"])
+def test_a_file_that_does_not_say_what_is_behind_it_is_no_start(toml: Path, option: str) -> None:
+    """Its run would be exported after hours, or not at all."""
+    folder = toml.parent
+    best = leave_run(folder / "other", load_config(toml))
+    best.with_name("config.json").unlink()
+    np.savez(folder / "t.npz", probabilities=np.zeros(1))
+    start = f"[network]\ninit = '{best}'\n"
+    taught = f"[loss]\ndistill = 0.5\nteacher = '{folder / 't.npz'}'\n"
+    text = TOML.replace("[network]\n", start) if option == "init" else TOML + taught
+    toml.write_text(text)
+    with pytest.raises(OptionError, match="must say what (data are behind best|is behind the tea)"):
+        check(load_config(toml), folder)
+
+
 def test_norms_are_put_into_a_backbone_that_has_none(toml: Path) -> None:
     toml.write_text(
         TOML.replace("size_px = 32", "backbone = 'mobilenet_v2'") + "batch_norm = true\n"

@@ -102,6 +102,11 @@ def test_an_epoch_is_logged_in_words(
         f"score {float(row['headline']):.2f} (lower is better; the best epoch is kept)"
     )
     assert "{" not in said
+    assert "stopping after 0 minutes; run again to resume" in caplog.messages
+    caplog.clear()
+    run(cache, tmp_path, minutes=0.0)
+    assert "epoch 2" in caplog.text
+    assert "run again" not in caplog.text, "because it is finished"
 
 
 def test_a_run_leaves_a_log_a_curve_and_checkpoints(finished: Path) -> None:
@@ -544,6 +549,7 @@ def test_another_seed_is_another_run() -> None:
         ("[network]\ninit = 3", "network.init must be a valid string, not 3"),
         ("datasets = 'fairface'", "datasets must be a list, not 'fairface'"),
         ("datasets = ['fairface', 2]", "datasets must be 'utkface', 'fairface' or 'csv', not 2"),
+        ("datasets = ['utkface', 'csv']", "csv stands alone: list the pictures of utkface in the"),
         ("datasets = []", "datasets must name at least one, not []"),
         (
             "name = '../elsewhere'",
@@ -554,6 +560,7 @@ def test_another_seed_is_another_run() -> None:
         ("[optim]\nbatch_size = 1", "optim.batch_size must be greater than or equal to 2, not 1"),
         ("[optim]\nseed = -1", "optim.seed must be greater than or equal to 0, not -1"),
         ("[optim]\nlr_head = -1e-3", "optim.lr_head must be greater than or equal to 0, not -0.0"),
+        ("[optim]\ngradient_clip = 0", "optim.gradient_clip must be greater than 0, not 0"),
         ("[optim]\nweight_decay = inf", "optim.weight_decay must be a finite number, not inf"),
         ("[optim]\nema_decay = 1.1", "optim.ema_decay must be less than or equal to 1, not 1.1"),
         ("[network]\nsize_px = 0", "network.size_px must be greater than or equal to 32, not 0"),
@@ -592,8 +599,12 @@ def test_without_the_extra_it_says_what_to_install(
 
 def test_whole_numbers_are_numbers_too(tmp_path: Path) -> None:
     path = tmp_path / "whole.toml"
-    path.write_text("[network]\npixel_mean = [1, 2, 3.5]\npixel_std = 2\n[loss]\ngender = 3")
+    path.write_text(
+        "[network]\npixel_mean = [1, 2, 3.5]\npixel_std = 2\nlearnt_eye_height = 0\n"
+        "[loss]\ngender = 3"
+    )
     config = load_config(path)
+    assert config.network.learnt_framing == (0.31, 0)
     assert (config.network.pixel_mean, config.network.pixel_std) == ((1, 2, 3.5), 2)
     assert config.loss.gender == 3
     assert config.name == "whole"
@@ -646,7 +657,8 @@ def test_a_teacher_of_other_faces_is_refused(cache: FaceCache, tmp_path: Path) -
         np.savez(path, probabilities=probabilities, **bound)  # type: ignore[arg-type]
         with pytest.raises(OptionError, match="run facewise teach again"):
             run(cache, tmp_path, dataclasses.replace(TINY, loss=loss))
-    np.savez(path, probabilities=probabilities, fingerprint=np.array(cache.fingerprint))
+    whole = {"fingerprint": cache.fingerprint, "sources": ["its data"]}
+    np.savez(path, probabilities=probabilities, **whole)  # type: ignore[arg-type]
     run(cache, tmp_path, dataclasses.replace(TINY, loss=loss), minutes=0.0)
 
 

@@ -18,6 +18,7 @@ from facewise.labels import range_groups
 from facewise.training.config import TrainConfig, differences, load_config
 from facewise.training.data import check_batch, check_teacher
 from facewise.training.network import CONVERTED, make_network, other_weights
+from facewise.training.sources import sources
 
 log = logging.getLogger("facewise")
 
@@ -180,7 +181,10 @@ def check_converted(init: str, converted: Path) -> None:
 
 
 def _check_files(config: TrainConfig, converted: Path) -> None:
-    """Check that files exist, and that weights and pictures fit the network, by running it."""
+    """Check that files exist and state their sources, and that weights and pictures fit.
+
+    The network is built and run for it.
+    """
     check_converted(config.network.init, converted)
     for option, path in _named_files(config, converted).items():
         if not path.is_file():
@@ -206,3 +210,4 @@ def _check_files(config: TrainConfig, converted: Path) -> None:
         other_weights(network, Path(config.optim.mixed))
     if config.loss.teacher:
         check_teacher(Path(config.loss.teacher))
+    sources(config)

@@ -71,9 +71,10 @@ class NetworkConfig(_Options):
     @property
     def learnt_framing(self) -> tuple[float, float]:
         """Eye distance and height in training crops."""
+        distance, height = self.learnt_eye_distance, self.learnt_eye_height
         return (
-            self.learnt_eye_distance or self.eye_distance,
-            self.learnt_eye_height or self.eye_height,
+            self.eye_distance if distance is None else distance,
+            self.eye_height if height is None else height,
         )
 
 
@@ -97,7 +98,7 @@ class OptimConfig(_Options):
     weight_decay: Amount = 0.02
     warmup_steps: Count = 200
     ema_decay: Share = 0.998
-    gradient_clip: Amount = 5.0
+    gradient_clip: Annotated[Amount, Field(gt=0)] = 5.0
     bfloat16: StrictBool = True
     batch_norm: StrictBool = False
     start_share: Share = 0.0
@@ -233,6 +234,10 @@ def load_config(path: Path, *, seed: int | None = None) -> TrainConfig:
         config = _CONFIG.validate_python({"name": path.stem, **values})
     except ValidationError as error:
         raise OptionError(f"{path}: {_problem(error.errors()[0])}") from error
+    if "csv" in config.datasets and (others := [n for n in config.datasets if n != "csv"]):
+        raise OptionError(
+            f"{path}: csv stands alone: list the pictures of {' and '.join(others)} in the CSV"
+        )
     if config.loss.kind == "binary" and config.network.ages != "decades":
         raise OptionError(f'{path}: loss kind "binary" needs ages = "decades" in [network]')
     if config.loss.kind == "binary" and "fairface" in config.datasets:

@@ -80,7 +80,12 @@ def _start(init: str) -> tuple[str, ...]:
         return PRETRAINED[init]
     path = Path(init)
     if path.suffix == ".pt":
-        return tuple(sources(load_config(path.with_name("config.json"))))
+        run = path.with_name("config.json")
+        if not run.exists():
+            raise OptionError(
+                f"{run} must say what data are behind {path.name}: copy it from the folder of its run"
+            )
+        return tuple(sources(load_config(run)))
     try:
         return tuple(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["data"])
     except (OSError, ValueError, KeyError) as error:

@@ -322,7 +322,8 @@ def train(
         reached = {"epoch": epoch + 1, "best": best}
         behind = {"fingerprint": cache.fingerprint, "files": files}
         _save(folder / "last.pt", loop.state() | reached | behind)
-        if minutes is not None and time.monotonic() - started > minutes * 60:
+        over = minutes is not None and time.monotonic() - started > minutes * 60
+        if over and epoch + 1 < config.optim.epochs:
             log.info("stopping after %.0f minutes; run again to resume", minutes)
             break
     plot_curve(folder)
