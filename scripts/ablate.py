@@ -231,7 +231,9 @@ def main() -> None:
         "the difference from the mean of three seeds of the whole, so that more is worse. Degraded "
         f"val: the mean of {', '.join(BAD)}."
     )
-    about = {"judged": text, "recipe": json.loads(json.dumps(dataclasses.asdict(WHOLE)))}
+    recipe = json.loads(json.dumps(dataclasses.asdict(WHOLE)))
+    about = {"judged": text, "recipe": recipe, "faces": cache.fingerprint}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     if args.out.exists():
         stored = json.loads(args.out.read_text())

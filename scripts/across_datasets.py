@@ -53,15 +53,14 @@ NAMES = {"utkface": "UTKFace", "fairface": "FairFace"}
 
 
 def known_features(cache: FaceCache, work: Path) -> Tensor:
-    """Features of the training faces, indexed by cache row; computed once."""
+    """Features of the training faces, indexed by cache row; computed once per face cache."""
     path = work / "features.npz"
-    rows = cache.rows("train")
     if path.exists():
         with np.load(path) as stored:
-            if np.array_equal(stored["keys"], cache.keys[rows]):
+            if str(stored.get("fingerprint")) == cache.fingerprint:
                 return _by_row(cache, stored["features"])
-    found = features(cache, NETWORK, rows).numpy()
-    np.savez(path, keys=cache.keys[rows], features=found)
+    found = features(cache, NETWORK, cache.rows("train")).numpy()
+    np.savez(path, fingerprint=np.array(cache.fingerprint), features=found)
     return _by_row(cache, found)
 
 

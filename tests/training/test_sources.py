@@ -43,7 +43,9 @@ def test_a_chain_of_runs_names_what_its_first_one_learnt_from(tmp_path: Path) ->
 def test_a_start_that_says_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"m\.json must say"):
         sources(starting(tmp_path / "m.onnx"))
-    with pytest.raises(OptionError, match=r"config\.json must say what data are behind best\.pt: copy it"):
+    with pytest.raises(
+        OptionError, match=r"config\.json must say what data are behind best\.pt: copy it"
+    ):
         sources(starting(tmp_path / "best.pt"))
 
 
