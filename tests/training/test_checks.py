@@ -177,7 +177,9 @@ def test_a_file_that_does_not_say_what_is_behind_it_is_no_start(toml: Path, opti
     taught = f"[loss]\ndistill = 0.5\nteacher = '{folder / 't.npz'}'\n"
     text = TOML.replace("[network]\n", start) if option == "init" else TOML + taught
     toml.write_text(text)
-    with pytest.raises(OptionError, match="must say what (data are behind best|is behind the tea)"):
+    with pytest.raises(
+        OptionError, match=r"must say what (data are behind best|is behind the tea)"
+    ):
         check(load_config(toml), folder)
 
 

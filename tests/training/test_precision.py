@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,3 +30,12 @@ def test_bfloat16_is_used_where_it_is_fast() -> None:
     fast = "avx512" in torch.backends.cpu.get_cpu_capability().lower()
     assert fast_bfloat16() == fast
     assert product_type(bfloat16=True) == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_single_precision_is_used_where_pytorch_was_built_without_onednn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As for some processors; its operators are missing there."""
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert product_type(bfloat16=True) == torch.float32

@@ -148,7 +148,7 @@ def test_a_folder_holds_one_run_only(cache: FaceCache, finished: Path) -> None:
 def test_a_run_that_learnt_nothing_stands_in_no_ones_way(cache: FaceCache, tmp_path: Path) -> None:
     """What the message advises works, without a new name."""
     optim = dataclasses.replace(TINY.optim, batch_size=2, lr_backbone=1e30)
-    with pytest.raises(OptionError, match="the loss is nan at step .*: lower lr_backbone"):
+    with pytest.raises(OptionError, match=r"the loss is nan at step .*: lower lr_backbone"):
         run(cache, tmp_path, dataclasses.replace(TINY, optim=optim))
     folder = run(cache, tmp_path, minutes=0.0)
     assert load_config(folder / "config.json") == TINY

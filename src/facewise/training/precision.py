@@ -17,4 +17,6 @@ def autocast(*, bfloat16: bool) -> torch.autocast:
 
 def fast_bfloat16() -> bool:
     """Whether convolutions are faster in bfloat16 on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False  # PyTorch was built without oneDNN, which alone is fast in it
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

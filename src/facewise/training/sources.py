@@ -83,7 +83,8 @@ def _start(init: str) -> tuple[str, ...]:
         run = path.with_name("config.json")
         if not run.exists():
             raise OptionError(
-                f"{run} must say what data are behind {path.name}: copy it from the folder of its run"
+                f"{run} must say what data are behind {path.name}: copy it from the folder of "
+                "its run"
             )
         return tuple(sources(load_config(run)))
     try:
