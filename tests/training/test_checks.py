@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -189,6 +191,21 @@ def test_norms_are_put_into_a_backbone_that_has_none(toml: Path) -> None:
     )
     with pytest.raises(OptionError, match="mobilenet_v2 has its own"):
         check(load_config(toml), toml.parent)
+
+
+def test_a_network_of_timm_learns_at_one_rate(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its names do not tell which layer is above which."""
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1))
+    network = torch.nn.Sequential(layers, torch.nn.Flatten())
+    network.num_features = 8
+    timm = SimpleNamespace(is_model=lambda name: True, create_model=lambda *_, **__: network)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    text = TOML.replace("size_px = 32", "size_px = 32\nbackbone = 'some_net'")
+    toml.write_text(text)
+    with pytest.raises(OptionError, match=r"known for facewise's own backbones only; use 1\.0"):
+        check(load_config(toml), toml.parent)
+    toml.write_text(text + "layer_decay = 1.0\n")
+    assert check(load_config(toml), toml.parent) is None
 
 
 def sample(split: str, **labels: Any) -> Sample:

@@ -15,6 +15,7 @@ from torch import nn
 from facewise.data.sets import DataSet, Sample
 from facewise.errors import OptionError
 from facewise.labels import range_groups
+from facewise.training.backbones import TimmBackbone
 from facewise.training.config import TrainConfig, differences, load_config
 from facewise.training.data import check_batch, check_teacher
 from facewise.training.network import CONVERTED, make_network, other_weights
@@ -200,6 +201,8 @@ def _check_files(config: TrainConfig, converted: Path) -> None:
             f"{config.network.backbone} cannot take pictures of {size} px ({error}): change size_px"
         ) from error
     network.backbone.freeze_stages(config.optim.frozen_stages)
+    if isinstance(network.backbone, TimmBackbone) and config.optim.layer_decay != 1:
+        raise OptionError("layer_decay is known for facewise's own backbones only; use 1.0")
     convolutions = [m for m in network.backbone.modules() if isinstance(m, nn.Conv2d)]
     if config.optim.batch_norm and any(conv.bias is None for conv in convolutions):
         raise OptionError(

@@ -82,11 +82,11 @@ class NetworkConfig(_Options):
 class OptimConfig(_Options):
     """The optimiser.
 
-    ``layer_decay`` is the ratio of a stage's learning rate to that of the stage above it;
-    ``ema_decay`` averages weights for evaluation and export. ``batch_norm`` gives a backbone of
-    plain convolutions batch norms for training; see ``facewise.training.renorm``. Kept weights
-    include ``start_share`` of the initial weights and ``mixed_share`` of ``mixed``, another run's
-    checkpoint.
+    ``layer_decay`` is the ratio of a stage's learning rate to that of the stage above it, 1.0 for
+    networks of timm, whose stages are not known. ``ema_decay`` averages weights for evaluation and
+    export. ``batch_norm`` gives a backbone of plain convolutions batch norms for training; see
+    ``facewise.training.renorm``. Kept weights include ``start_share`` of the initial weights and
+    ``mixed_share`` of ``mixed``, another run's checkpoint.
     """
 
     epochs: Annotated[Count, Field(ge=1)] = 10
