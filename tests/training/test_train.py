@@ -572,7 +572,7 @@ def test_another_seed_is_another_run() -> None:
         ("[network]\nlearnt_eye_height = []", "network.learnt_eye_height must be a valid number"),
         (
             "[network]\neye_distance = 0",
-            "network.eye_distance must be greater than or equal to 0.15",
+            "network.eye_distance must be greater than or equal to 0.2",
         ),
         ("[network]\nlearnt_eye_distance = 0", "learnt_eye_distance must be greater than or equal"),
         ("[optim]\nstart_share = 0.7\nmixed_share = 0.6\nmixed = 'x'", "sum to 1.3, more than 1"),

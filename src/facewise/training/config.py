@@ -22,7 +22,7 @@ Count = Annotated[int, Field(strict=True, ge=0)]
 Amount = Annotated[float, Field(strict=True, ge=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 # The face cache keeps no more of a large photo around the face than the lowest one needs.
-EyeDistance = Annotated[Share, Field(ge=0.15)]
+EyeDistance = Annotated[Share, Field(ge=0.2)]
 """Types of options. Strict ones take integers as floats, but neither booleans nor texts."""
 
 MEAN_RGB: Final = (123.68, 116.779, 103.939)
