@@ -36,7 +36,7 @@ def copied(cache: FaceCache, tmp_path: Path) -> FaceCache:
     folder.mkdir()
     with np.load(cache.folder / "index.npz") as stored:
         index = {n: v if n == "fingerprint" else v[:4] for n, v in stored.items()}
-    np.savez(folder / "index.npz", **index)  # type: ignore[arg-type]
+    np.savez(folder / "index.npz", **index)
     cache.pixels.tofile(folder / "pixels.bin")
     backbone = MobileNetV1().state_dict()
 
@@ -51,7 +51,7 @@ def copied(cache: FaceCache, tmp_path: Path) -> FaceCache:
 def with_fingerprint(cache: FaceCache, fingerprint: str) -> FaceCache:
     with np.load(cache.folder / "index.npz") as stored:
         index = dict(stored)
-    np.savez(cache.folder / "index.npz", **index | {"fingerprint": np.array(fingerprint)})  # type: ignore[arg-type]
+    np.savez(cache.folder / "index.npz", **index | {"fingerprint": np.array(fingerprint)})
     return open_cache(cache.folder)
 
 
