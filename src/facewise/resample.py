@@ -49,6 +49,9 @@ AHEAD: Final = 3_000_000
 AHEAD_BY_STRIPS: Final = 12_000_000
 """The same for pictures summed by strips, where each read-ahead sums the picture again: 48 MB."""
 
+MOST_KEPT: Final = 4096
+"""Windows along a side of a level up to which they are kept for the next picture."""
+
 MOST_MENDED: Final = 8
 """At most one in this many columns may be looked up individually; beyond that, all are."""
 
@@ -283,8 +286,13 @@ class _Windows:
     mended: Integers
 
 
-@lru_cache(maxsize=256)
 def _windows(length: int, count: int) -> _Windows:
+    # Those of a panorama take megabytes, and little time beside its pixels.
+    make = _kept_windows if count <= MOST_KEPT else _make_windows
+    return make(length, count)
+
+
+def _make_windows(length: int, count: int) -> _Windows:
     import cv2
 
     zero = np.zeros(1, np.int64)
@@ -294,6 +302,9 @@ def _windows(length: int, count: int) -> _Windows:
     next_ones = np.append(picked[1:] + 1, -1)
     mended = np.flatnonzero((picked != first) | (next_ones != end))
     return _Windows(first, end, _reciprocal(end - first), int((end - first).max()), mended)
+
+
+_kept_windows = lru_cache(maxsize=256)(_make_windows)
 
 
 def _subtract_columns(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facewise.resample import AreaSource, block_means
+from facewise.resample import MOST_KEPT, AreaSource, _kept_windows, block_means
 
 
 @pytest.mark.parametrize("reduction", [1, 2, 3, 4])
@@ -79,3 +79,12 @@ def test_large_crops_are_of_the_nearest_blocks_and_small_ones_of_the_picture() -
         np.testing.assert_array_equal(
             AreaSource(rgb, 3).crops(small, 24), AreaSource(rgb).crops(small, 24)
         )
+
+
+def test_windows_of_a_panorama_are_not_kept() -> None:
+    """Each would stay for the life of the process, with megabytes of its own."""
+    rgb = np.zeros((40, MOST_KEPT + 2, 3), np.uint8)
+    _kept_windows.cache_clear()
+    sizes = [(MOST_KEPT + 1, 30), (MOST_KEPT, 20)]
+    assert [level.shape[1] for level in AreaSource(rgb).levels(sizes)] == [MOST_KEPT + 1, MOST_KEPT]
+    assert _kept_windows.cache_info().currsize == 3, "those of two heights and of one width"
