@@ -175,8 +175,9 @@ def _read(source: Any, max_bytes: int) -> bytes:
         data = _read_path(os.fsdecode(source), max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         view = memoryview(source)
-        # A view that is not contiguous cannot be cast; tobytes copies it.
-        data = bytes((view.cast("B") if view.contiguous else view.tobytes())[: max_bytes + 1])
+        # Views in other orders and empty ones cannot be cast; tobytes copies them.
+        plain = view.c_contiguous and view.nbytes > 0
+        data = bytes((view.cast("B") if plain else view.tobytes())[: max_bytes + 1])
     elif hasattr(source, "read"):
         try:
             data = _read_stream(source, max_bytes)

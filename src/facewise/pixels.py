@@ -38,6 +38,8 @@ _TURNS: Final = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
+_PHOTOMETRIC: Final = 262  # TIFF's tag of what a sample's value means
+_WHITE_IS_ZERO: Final = 0
 _ROWS_TO_COLUMNS: Final = frozenset(("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"))
 _LAST_ROW_FIRST: Final = frozenset(("ROTATE_180", "FLIP_TOP_BOTTOM", "ROTATE_270", "TRANSVERSE"))
 
@@ -171,6 +173,8 @@ def _wide_to_rgb(picture: Image.Image) -> Image.Image:
     if picture.format == "PPM" and picture.mode == "I":  # a 16-bit PGM opens as int32
         samples = samples.astype(np.uint16)
     grey = _to_eight_bits(samples)
+    if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # a TIFF
+        grey = 255 - grey  # Pillow does so for samples of up to a byte
     clear = picture.info.get("transparency")  # in PNG, one sample value at the original bit depth
     if isinstance(clear, int):
         grey[samples == clear] = 255

@@ -196,8 +196,13 @@ class Face(_ByFields):
             )
         # Copies, so that callers may go on changing their arrays. Not np.array, which asks for a
         # copy in a way that torch tensors do not support.
-        bbox = np.asarray(self.bbox, np.float32).copy()
-        landmarks = np.asarray(self.landmarks, np.float32).copy()
+        try:
+            bbox = np.asarray(self.bbox, np.float32).copy()
+            landmarks = np.asarray(self.landmarks, np.float32).copy()
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"Face needs numbers, bbox (4,) and landmarks (5, 2): {error}"
+            ) from error
         if bbox.shape != (4,) or landmarks.shape != (5, 2):
             raise OptionError(
                 f"Face needs bbox (4,) and landmarks (5, 2), not {bbox.shape} and {landmarks.shape}"

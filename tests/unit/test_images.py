@@ -256,6 +256,11 @@ def test_bytes_that_do_not_lie_in_one_piece() -> None:
     data = encode(Image.fromarray(picture(96, 64)), "PNG")
     apart = bytes(np.repeat(np.frombuffer(data, np.uint8), 2))
     np.testing.assert_array_equal(load_photo(memoryview(apart)[::2]).rgb, picture(96, 64))
+    padded = np.frombuffer(data + b"\0" * (-len(data) % 2), np.uint8).reshape(-1, 2)
+    by_columns = np.asfortranarray(padded).data  # read by rows all the same
+    np.testing.assert_array_equal(load_photo(by_columns).rgb, picture(96, 64))
+    with pytest.raises(errors.EmptyImageError):
+        load_photo(np.empty((0, 3), np.uint8).data)
 
 
 @pytest.mark.parametrize("strip_pixels", [1, 131, 10_000])
@@ -340,20 +345,33 @@ def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
     np.testing.assert_allclose(rgb[..., 0], ramp / 257, atol=1)
 
 
-def tiff(samples: np.ndarray[tuple[int, int], np.dtype[np.generic]], sample_format: int) -> bytes:
-    """An uncompressed big-endian grey TIFF, which Pillow doesn't write."""
+def tiff(
+    samples: np.ndarray[tuple[int, int], np.dtype[np.generic]],
+    sample_format: int,
+    white_is_zero: bool = False,
+) -> bytes:
+    """An uncompressed grey TIFF in the samples' byte order, which Pillow doesn't write."""
     height, width = samples.shape
     data = samples.tobytes()
     bits = samples.dtype.itemsize * 8
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1)]
+    tags = [
+        (256, width),
+        (257, height),
+        (258, bits),
+        (259, 1),
+        (262, int(not white_is_zero)),
+        (273, 8),
+        (277, 1),
+    ]
     tags += [(278, height), (279, len(data)), (339, sample_format)]
-    entries = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags)
+    order = samples.dtype.str[0]
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
     return (
-        struct.pack(">2sHI", b"MM", 42, 8 + len(data))
+        struct.pack(f"{order}2sHI", b"MM" if order == ">" else b"II", 42, 8 + len(data))
         + data
-        + struct.pack(">H", len(tags))
+        + struct.pack(f"{order}H", len(tags))
         + entries
-        + struct.pack(">I", 0)
+        + struct.pack(f"{order}I", 0)
     )
 
 
@@ -365,6 +383,22 @@ def test_wide_samples_of_tiff(kind: str, sample_format: int, white: float) -> No
     ramp = np.linspace(0, white, 64 * 32).reshape(32, 64)
     rgb = load_photo(tiff(ramp.astype(kind), sample_format)).rgb
     np.testing.assert_allclose(rgb[..., 1], ramp / white * 255, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sample_format", "top"), [("<u2", 1, 65535), ("<f4", 3, 1.0), (">f4", 3, 1.0)]
+)
+def test_a_wide_tiff_in_which_white_is_zero_is_no_negative(
+    kind: str, sample_format: int, top: float
+) -> None:
+    """As it is none with samples of a byte, which Pillow turns round itself."""
+    ramp = np.linspace(0, top, 64 * 32).reshape(32, 64)
+    rgb = load_photo(tiff((top - ramp).astype(kind), sample_format, white_is_zero=True)).rgb
+    np.testing.assert_allclose(rgb[..., 1], ramp / top * 255, atol=1)
+    grey = np.linspace(0, 255, 64 * 32).reshape(32, 64).astype(np.uint8)
+    narrow = encode(Image.fromarray(grey), "TIFF", tiffinfo={262: 0})  # written as 255 - grey
+    assert bytes(255 - grey[0]) in narrow
+    np.testing.assert_array_equal(load_photo(narrow).rgb[..., 0], grey)
 
 
 def test_what_is_no_number_is_black() -> None:

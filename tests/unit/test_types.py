@@ -164,6 +164,12 @@ def test_a_face_holds_plain_numbers_of_its_own() -> None:
     assert face.landmarks[4, 1] == 9
 
 
+@pytest.mark.parametrize("points", [[[1, 2], [3]], "eyes", [[1, 2]] * 4])
+def test_landmarks_of_another_shape_are_told_the_one_they_need(points: Any) -> None:
+    with pytest.raises(OptionError, match=r"landmarks \(5, 2\)"):
+        Face([0, 0, 1, 1], points)
+
+
 @pytest.mark.parametrize("score", [-0.1, 1.1, 99, float("nan"), None, "high"])
 def test_a_face_has_a_score_of_a_share(score: Any) -> None:
     points = np.arange(10.0).reshape(5, 2)
