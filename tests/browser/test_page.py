@@ -404,6 +404,36 @@ def test_several_photos_and_the_examples(open_page: Open, portrait: bytes) -> No
     page.wait_for_selector(".card")
 
 
+def test_what_is_removed_is_gone(open_page: Open) -> None:
+    """Pictures, names and answers stay neither out of sight nor in the page's memory."""
+    page = open_page()
+    page.set_input_files("#files", [EXAMPLES / name for name in ("six-ways.jpg", "cat.jpg")])
+    expect(page.locator("#strip .mark")).to_have_text(
+        ["6", "0"]
+    )  # holds no element, as a wait does
+    page.evaluate(
+        "for (const name of ['beforeprint', 'afterprint']) dispatchEvent(new Event(name))"
+    )
+    session = page.context.new_cdp_session(page)
+
+    def alive(kind: str) -> int:
+        """How many objects of a kind are left by a garbage collection."""
+        made = session.send("Runtime.evaluate", {"expression": f"{kind}.prototype"})["result"]
+        found = session.send("Runtime.queryObjects", {"prototypeObjectId": made["objectId"]})
+        at = {"objectId": found["objects"]["objectId"]}
+        count = {"functionDeclaration": "function() { return this.length; }", "returnByValue": True}
+        number: int = session.send("Runtime.callFunctionOn", at | count)["result"]["value"]
+        session.send("Runtime.releaseObject", at)
+        return number
+
+    assert (alive("File"), alive("HTMLCanvasElement")) == (2, 6)
+    page.click("#clear")
+    text = page.text_content("#results")
+    assert not re.search("cat.jpg|Apparent", text)
+    assert page.locator("#results img").count() == 0
+    assert (alive("File"), alive("HTMLCanvasElement")) == (0, 0)
+
+
 def test_one_photo_is_removed(open_page: Open) -> None:
     """The next one takes its place, and focus stays where it helps."""
     page = open_page()

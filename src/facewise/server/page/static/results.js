@@ -105,7 +105,12 @@ export function render(state, about, actions) {
   const photo = state.current;
   document.body.classList.toggle("has-photos", Boolean(photo));
   $("results").hidden = !photo;
-  if (!photo) return;
+  if (!photo) {
+    // What was removed is not kept out of sight either.
+    for (const id of ["strip", "frame", "caption", "message", "cards"]) $(id).replaceChildren();
+    inSight = null;
+    return;
+  }
   const { boxes, cards } = photo.answer ? faces(photo, about) : { boxes: [], cards: [] };
   const shown = stage(photo, boxes);
   $("frame").hidden = !shown.length;
@@ -147,6 +152,6 @@ export function openFoldsInPrint() {
     for (const one of closed) one.open = true;
   });
   addEventListener("afterprint", () => {
-    for (const one of closed) one.open = false;
+    for (const one of closed.splice(0)) one.open = false;
   });
 }
