@@ -542,7 +542,7 @@ def test_the_choice_outlives_a_reload(
 def test_the_choice_counts_in_every_tab(
     new_page: Open, build: Build, start_server: Callable[..., Any]
 ) -> None:
-    """Ticked in one, it is ticked in all, and a live view that was sending ends."""
+    """Ticked in one, it is ticked in all, and a live view that was sending ends at once."""
     server = start_server(device_folder=build.device)
     first = new_page(permissions=["camera"])
     second = first.context.new_page()
@@ -552,10 +552,13 @@ def test_the_choice_counts_in_every_tab(
         page.goto(server.url)
         page.wait_for_selector("html[data-ready]")
     second.click("#camera-open")
-    second.click("#go-live")
-    second.wait_for_selector(".live-box")
+    second.route("**/v1/analyze?*", lambda route: None)  # still under way
+    with second.expect_request("**/v1/analyze?*"):
+        second.click("#go-live")
     first.bring_to_front()
-    first.check("#on-device")
+    with second.expect_event("requestfailed", timeout=10_000):
+        first.check("#on-device")
+    second.unroute("**/v1/analyze?*")
     first.locator("#privacy", has_text="not sent anywhere").wait_for()
     second.bring_to_front()
     expect(second.locator("#on-device")).to_be_checked()

@@ -976,27 +976,77 @@ def test_the_camera_is_forbidden(open_page: Open) -> None:
 
 
 def test_a_camera_that_is_unplugged_says_so(open_page: Open) -> None:
-    """The answer to the last frame, which comes afterwards, hides nothing."""
+    """The end of the last frame, which comes afterwards, hides nothing."""
     page = open_page()
-    held: list[Any] = []
-    page.route("**/v1/analyze*", lambda route: held.append(route))
+    page.route("**/v1/analyze*", lambda route: None)  # still under way
     page.click("#camera-open")
     page.wait_for_selector("#shoot:not([disabled])")
     with page.expect_request("**/v1/analyze*"):
         page.click("#go-live")
+    with page.expect_event("requestfailed"):
+        page.evaluate(
+            """() => {
+                const [track] = document.querySelector("#video").srcObject.getVideoTracks();
+                track.dispatchEvent(new Event("ended"));
+            }"""
+        )
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert page.get_by_text("The camera was disconnected").is_visible()
+    assert page.locator("#shoot").is_disabled()
+
+
+@pytest.mark.parametrize("end", ["#go-live", "#camera-close"])
+def test_a_frame_is_sent_no_further_once_the_live_view_ends(open_page: Open, end: str) -> None:
+    page = open_page()
+    page.route("**/v1/analyze*", lambda route: None)  # still under way
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    with page.expect_request("**/v1/analyze*"):
+        page.click("#go-live")
+    with page.expect_event("requestfailed", timeout=10_000):
+        page.click(end)
+    assert page.locator("#camera-error").is_hidden()
+
+
+def test_a_frame_that_comes_after_the_live_view_is_not_sent(open_page: Open) -> None:
+    page = open_page()
     page.evaluate(
         """() => {
-            const [track] = document.querySelector("#video").srcObject.getVideoTracks();
-            track.dispatchEvent(new Event("ended"));
+            const canvas = HTMLCanvasElement.prototype, encode = canvas.toBlob;
+            canvas.toBlob = function (then, ...args) {
+                encode.call(this, (blob) => {
+                    document.querySelector("#go-live").click();
+                    then(blob);
+                    setTimeout(() => { window.encoded = true; });
+                }, ...args);
+            };
+            window.sent = 0;
+            const request = XMLHttpRequest.prototype, send = request.send;
+            request.send = function (form) { sent += 1; send.call(this, form); };
         }"""
     )
-    said = page.get_by_text("The camera was disconnected")
-    said.wait_for()
-    with page.expect_event("requestfinished"):
-        held[0].fulfill(json={"faces": [], "width_px": 640, "height_px": 480})
-    page.evaluate("new Promise(requestAnimationFrame)")
-    assert said.is_visible()
-    assert page.locator("#shoot").is_disabled()
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    page.click("#go-live")
+    page.wait_for_function("() => window.encoded")
+    assert page.get_attribute("#go-live", "aria-pressed") == "false"
+    assert page.evaluate("sent") == 0
+
+
+@pytest.mark.parametrize("end", ["#go-live", "#camera-close"])
+def test_a_live_view_that_ended_leaves_no_words(open_page: Open, end: str) -> None:
+    """Screen readers would find its last answer, as if it were of now."""
+    page = open_page()
+    page.click("#camera-open")
+    page.wait_for_selector("#shoot:not([disabled])")
+    page.click("#go-live")
+    text, rate = page.locator("#live-text"), page.locator("#live-rate")
+    expect(text).to_have_text(re.compile("years|male|can't tell"))
+    expect(rate).to_have_text(re.compile("frames a second"))
+    page.click(end)
+    expect(page.locator(".live-box")).to_have_count(0)
+    expect(text).to_be_empty(timeout=10_000)
+    expect(rate).to_be_empty()
 
 
 def test_live_frames_ask_for_no_ethnicity(open_page: Open) -> None:

@@ -4,7 +4,7 @@ import { Pace, Rate, Tracks } from "./live.js";
 import { list } from "./words.js";
 
 const LIVE_SIDE_PX = 640;
-/** Boxes older than this without a new answer are removed: they must not look current. */
+/** Boxes older than this without a new answer are removed. */
 const STALE_MS = 5000;
 /** Between a box and its words. */
 const WORDS_GAP_PX = 3;
@@ -20,6 +20,8 @@ const REASONS = {
 export function setUpCamera({ current, onPicture }) {
   const dialog = $("camera"), video = $("video"), viewport = $("viewport");
   let stream = null, live = false, opening = 0, run = 0;
+  // Stops the live frame that is being analysed.
+  let flight = null;
   // The camera that the visitor switched to, kept for the next picture.
   let chosen = null;
   // Browsers allow cameras only in secure contexts.
@@ -115,7 +117,11 @@ export function setUpCamera({ current, onPicture }) {
     return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
   }
 
-  const clear = () => viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
+  /** Remove the last frame's boxes, words and rate: they must not look current. */
+  function clear() {
+    viewport.querySelectorAll(".live-box").forEach((node) => node.remove());
+    $("live-text").textContent = $("live-rate").textContent = "";
+  }
 
   /** Draw the boxes over the video, which is letterboxed and may be mirrored. */
   function show(answer, faces) {
@@ -147,9 +153,8 @@ export function setUpCamera({ current, onPicture }) {
 
   function setLive(on) {
     live = on;
+    flight?.abort();
     $("go-live").setAttribute("aria-pressed", String(on));
-    // Not a live region: one that speaks many times a second helps nobody.
-    $("live-rate").textContent = "";
     if (!on) clear();
     else loop(++run);
   }
@@ -164,9 +169,10 @@ export function setUpCamera({ current, onPicture }) {
       let next = begun;
       try {
         const picture = await frame(LIVE_SIDE_PX, engine.takesBitmaps);
-        // Another tab changed it: this frame is not sent, and the dialog is closing.
-        if (current().engine !== engine) return;
-        const answer = await engine.analyze(picture, options);
+        // Switched off meanwhile, or changed by another tab: this frame is not sent.
+        if (!live || mine !== run || current().engine !== engine) return;
+        flight = new AbortController();
+        const answer = await engine.analyze(picture, { ...options, signal: flight.signal });
         if (!live || mine !== run) return;
         $("camera-error").hidden = true;
         const faces = tracks.update(answer.faces);
@@ -174,6 +180,7 @@ export function setUpCamera({ current, onPicture }) {
         answered = performance.now();
         pace.answered();
         const perSecond = rate.tick(answered);
+        // Not a live region: one that speaks many times a second helps nobody.
         $("live-rate").textContent = [
           faces.length ? null : "No face in view",
           perSecond === null ? null : `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} frames a second`,
@@ -190,7 +197,6 @@ export function setUpCamera({ current, onPicture }) {
         // A slower view alone is not an error.
         if (Math.max(next, begun + pace.gapMs) > answered + STALE_MS) {
           clear();
-          $("live-text").textContent = $("live-rate").textContent = "";
           fail(error.detail);
         }
       }
