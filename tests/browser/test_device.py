@@ -366,6 +366,25 @@ def test_a_damaged_model_says_so(visit: Visit, build: Build, tmp_path: Path) -> 
     page.wait_for_selector("html[data-ready]")
 
 
+def test_a_worker_that_dies_is_replaced(visit: Visit) -> None:
+    """The photo that it had says so and can be tried again; the next ones never notice."""
+    page, _ = visit()
+    [worker] = page.workers
+    worker.evaluate(
+        """() => {
+            const fail = () => { throw new RangeError("no memory for this photo"); };
+            self.createImageBitmap = () => new Promise(() => setTimeout(fail));
+        }"""
+    )
+    page.set_input_files("#files", [PORTRAIT, PORTRAIT])
+    marks = page.locator("#strip .mark")
+    expect(marks).to_have_text(["!", "1"])
+    message = page.locator("#message")
+    message.get_by_role("heading", name="The models could not be run").wait_for()
+    message.get_by_role("button", name="Try again").click()
+    expect(marks).to_have_text(["1", "1"])
+
+
 def test_axe_finds_nothing_serious(visit: Visit) -> None:
     page, _ = visit(ISOLATION)
     drop_portrait(page)

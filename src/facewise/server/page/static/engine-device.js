@@ -12,7 +12,7 @@ let usual = null;
 export const takesBitmaps = true;
 
 function dead() {
-  const error = new EngineError("model_unavailable", "The models could not be started", "Reload the page; if that does not help, use another or a newer browser.");
+  const error = new EngineError("model_unavailable", "The models could not be run", "Try again; if that does not help, reload the page, or use another or a newer browser.");
   for (const { reject } of waiting.values()) reject(error);
   waiting.clear();
   worker?.terminate();
@@ -49,17 +49,18 @@ function wantedGpu() {
   return wanted === "off" || wanted === "any" ? wanted : "auto";
 }
 
-/** Load the models, once; `within` holds the server's settings when on a server's page. */
-export async function describe({ onProgress = () => {}, within = null } = {}) {
-  loaded ??= ask({ kind: "load", webgpu: wantedGpu() }, { onProgress });
-  let answer;
-  try {
-    answer = await loaded;
-  } catch (error) {
+/** Load the models: once, but again if that failed or the worker has died since. */
+function load(onProgress = null) {
+  loaded ??= ask({ kind: "load", webgpu: wantedGpu() }, { onProgress }).catch((error) => {
     loaded = null;
     throw error;
-  }
-  const { spec, threads, engine } = answer;
+  });
+  return loaded;
+}
+
+/** Load the models; `within` holds the server's settings when on a server's page. */
+export async function describe({ onProgress = null, within = null } = {}) {
+  const { spec, threads, engine } = await load(onProgress);
   const attributes = within?.attributes ?? spec.attributes;
   const { thresholds } = spec.model.calibration.age_intervals ?? {};
   // Without a fit, any level goes.
@@ -98,6 +99,7 @@ export async function analyze(source, { attributes = null, signal = null, years 
   // Without colour profiles, as in the worker's decoder.
   const canvas = source instanceof Blob && (await upright(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }));
   if (canvas) source = await createImageBitmap(canvas);
+  await load();
   const transfer = source instanceof ImageBitmap ? [source] : [];
   const work = ask({ kind: "analyze", source, options }, { transfer });
   if (!signal) return work;
