@@ -276,6 +276,28 @@ async def test_nobody_waits_for_threads_that_are_stuck(
         assert answers[-1].status_code == 200
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_the_first_photos_after_a_pause_do_not_find_the_threads_stuck(
+    threads: int, serve: Serve, portrait: bytes
+) -> None:
+    """Though they come at once, when the last photo is long over."""
+    async with serve(threads=threads) as running:
+        inference = running.state.inference
+        inference._moved -= 100
+        refused: list[ProblemError] = []
+
+        async def analyze() -> None:
+            try:
+                await inference.analyze(portrait, ("age",), 0.9)
+            except ProblemError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(threads + 1):
+                group.start_soon(analyze)
+    assert refused == []
+
+
 async def test_a_thread_that_gets_on_is_not_stuck(
     serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

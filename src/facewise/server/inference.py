@@ -213,6 +213,10 @@ class Inference:
 
     async def _run(self, work: Callable[[], T], timings: Timings) -> tuple[T, dict[str, float]]:
         self.check_room()
+        if self.running < self._settings.threads:
+            # Before a thread is taken: whoever asks meanwhile would find all in use, and the last
+            # move long ago, though they have only been idle.
+            self._move()
         queued = time.perf_counter()
         with anyio.CancelScope() as turn:
             self._queue.add(turn)
@@ -222,7 +226,6 @@ class Inference:
                 self._queue.remove(turn)
         if turn.cancelled_caught:
             raise _stuck()
-        self._move()
         started = time.perf_counter()
         try:
             # Our limiter bounds the threads; anyio's default limit must not apply first.
