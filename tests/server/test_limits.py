@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial, partialmethod
 from typing import Any
 
@@ -20,12 +22,14 @@ from anyio.abc import SocketStream
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from facewise.attributes import AttributeModel
 from facewise.mtcnn import MTCNN
 from facewise.server.access import REMEMBERED_CLIENTS, Access, client_of
 from facewise.server.problems import ProblemError
-from facewise.server.run import server_config
+from facewise.server.run import READ_BYTES, server_config
+from facewise.server.uploads import Uploads
 from facewise.settings import Settings
 from facewise.types import Photo
 
@@ -443,6 +447,77 @@ async def test_the_memory_for_bodies_is_bounded(serve: Serve, portrait: bytes) -
         assert answer.status_code == 200
         assert uploads.held_bytes == 0
         assert (await running.client.get("/readyz")).status_code == 200
+
+
+PHOTO_BYTES = 4_000_000
+
+
+def sent(parts: int, multipart: bool) -> Request:
+    """A request that brings photos of ``PHOTO_BYTES`` in pieces that nobody else keeps."""
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(parts):
+            if multipart:
+                yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            for begin in range(0, PHOTO_BYTES, READ_BYTES):
+                yield bytes(min(READ_BYTES, PHOTO_BYTES - begin))
+            yield b"\r\n" if multipart else b""
+        yield b"--x--\r\n" if multipart else b""
+
+    body = pieces()
+
+    async def receive() -> Message:
+        piece = next(body, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    kind = b"multipart/form-data; boundary=x" if multipart else b"image/jpeg"
+    headers = [(b"content-type", kind)]
+    return Request({"type": "http", "headers": headers, "client": ("a", 1)}, receive)
+
+
+@pytest.mark.parametrize(
+    ("parts", "multipart"), [(1, False), (1, True), (3, True)], ids=["raw", "file", "batch"]
+)
+async def test_a_body_is_held_once(parts: int, multipart: bool) -> None:
+    """Also in the moment in which it is complete: what is counted is what it takes."""
+    uploads = Uploads(Settings())
+    request = sent(parts, multipart)
+    async with uploads.place(request) as place:
+        tracemalloc.start()
+        try:
+            if parts > 1:
+                photos = await uploads.several(request, place)
+            else:
+                photos = [await uploads.one(request, place)]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert list(map(len, photos)) == [PHOTO_BYTES] * parts
+        assert peak < 1.3 * place.held_bytes
+
+
+@pytest.mark.parametrize(
+    ("parts", "multipart"), [(1, False), (1, True), (3, True)], ids=["raw", "file", "batch"]
+)
+async def test_a_body_that_is_refused_is_freed_at_once(parts: int, multipart: bool) -> None:
+    """And not when the garbage collector comes by, as its bytes are no longer counted."""
+    settings = Settings(max_bytes=PHOTO_BYTES - 1, max_batch_bytes=3 * PHOTO_BYTES - 1)
+    uploads = Uploads(settings)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        request = sent(parts, multipart)
+        with pytest.raises(ProblemError) as caught:
+            async with uploads.place(request) as place:
+                await (uploads.several if parts > 1 else uploads.one)(request, place)
+        status = caught.value.status
+        del caught
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert status == 413
+    assert left < 0.1 * PHOTO_BYTES < peak
 
 
 @pytest.mark.parametrize("drips", [False, True])

@@ -1,19 +1,22 @@
 """Read request bodies into memory, limited while they stream, never on disk.
 
-Starlette spools a multipart file to disk above 1 MB. Here its parser's spool has no limit, since
-the limit on the body applies first.
+Each is there once, so that the bytes received are the memory held: ``BytesIO.getvalue`` shares its
+buffer with the answer, where joining chunks or reading a file would copy it.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
 from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -34,9 +37,26 @@ PARAMETERS: Final = ("vector", "years", "attributes", "coverage")
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = 0  # SpooledTemporaryFile never rolls over to disk
-    wanted: Sequence[str] = ()
-    """The only allowed fields, which hold files."""
+    """A parser that keeps files itself; Starlette's would spool those above 1 MB to disk.
+
+    Args:
+        headers: the request's.
+        stream: its body.
+        wanted: the only allowed fields, which hold files.
+        most: how many files are allowed. One more is accepted, so that the response can say so.
+    """
+
+    def __init__(
+        self,
+        headers: Headers,
+        stream: AsyncGenerator[bytes, None],
+        *,
+        wanted: Sequence[str],
+        most: int,
+    ) -> None:
+        super().__init__(headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096)
+        self._wanted = wanted
+        self.files: list[io.BytesIO] = []
 
     def on_headers_finished(self) -> None:
         """Refuse unknown fields and pictures sent as text.
@@ -46,23 +66,27 @@ class _InMemoryParser(MultiPartParser):
         """
         super().on_headers_finished()
         part = self._current_part
-        if part.field_name not in self.wanted:
-            raise _no_field(part.field_name, self.wanted)
+        if part.field_name not in self._wanted:
+            raise _no_field(part.field_name, self._wanted)
         if part.file is None:
             raise _missing_file(
                 f"The part {part.field_name} needs a filename in its Content-Disposition: without "
                 "one (filename* alone is not read) it is a text and no file",
                 part.field_name,
             )
+        self.files.append(io.BytesIO())
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.files[-1].write(memoryview(data)[start:end])
 
     @property
     def is_cut_off(self) -> bool:
         """Whether the body ended inside a file, which python-multipart lets pass in silence."""
-        return len(self._files_to_close_on_error) > len(self.items)
+        return len(self.files) > len(self.items)
 
     def close_files(self) -> None:
         """Free every part, including those that a truncated body left out of the form."""
-        for file in self._files_to_close_on_error:
+        for file in (*self.files, *self._files_to_close_on_error):  # Starlette's own are empty
             file.close()
 
 
@@ -135,13 +159,13 @@ class Uploads:
         _check_coding(request)
         kind = _media_type(request)
         limit = self._settings.max_bytes
-        refusal = too_large(limit)
+        refusal = partial(too_large, limit)
         if kind.startswith("image/") or kind in UNTYPED:
-            chunks = []
+            whole = io.BytesIO()
             async with place.timely(), aclosing(_limited(request, place, limit, refusal)) as body:
                 async for chunk in body:
-                    chunks.append(chunk)  # noqa: PERF401 -- the loop must live inside aclosing
-            data = b"".join(chunks)
+                    whole.write(chunk)
+            data = whole.getvalue()
             if not data and not kind:  # no body at all
                 raise _missing_file(f"Send the picture as a file in a field named {FIELD}", FIELD)
             return data
@@ -174,7 +198,7 @@ class Uploads:
                 place,
                 # A photo above the limit per photo is a problem of its own, not of the batch.
                 settings.max_batch_bytes,
-                _batch_too_large(settings.max_batch_bytes),
+                partial(_batch_too_large, settings.max_batch_bytes),
                 BATCH_FIELDS,
                 settings.max_batch_photos,
             )
@@ -281,13 +305,17 @@ def short(text: str) -> str:
 
 
 async def _limited(
-    request: Request, place: Place, limit_bytes: int, refusal: ProblemError
+    request: Request, place: Place, limit_bytes: int, refusal: Callable[[], ProblemError]
 ) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; refused before one above the limit is kept, and 503 without room."""
+    """The body's chunks; refused before one above the limit is kept, and 503 without room.
+
+    An error made before it is raised would be in a variable of its own traceback: a cycle, which
+    keeps the body in memory until the garbage collector comes by. So it is made when it is raised.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit():
         if int(declared) > limit_bytes:
-            raise refusal
+            raise refusal()
         place.check_room(int(declared))
     count = 0
     # Starlette's stream ends with an empty chunk, which is not passed to python-multipart.
@@ -295,7 +323,7 @@ async def _limited(
         async for chunk in stream:
             count += len(chunk)
             if count > limit_bytes:
-                raise refusal
+                raise refusal()
             place.hold(len(chunk))
             if chunk:
                 yield chunk
@@ -323,29 +351,24 @@ async def _files(
     request: Request,
     place: Place,
     limit_bytes: int,
-    refusal: ProblemError,
+    refusal: Callable[[], ProblemError],
     fields: Sequence[str],
     most: int,
 ) -> list[bytes]:
     """File fields of a multipart body as bytes; raises ``refusal`` above the limit."""
     body = _limited(request, place, limit_bytes + MULTIPART_OVERHEAD_BYTES, refusal)
     stream = _plainly_bounded(request, body)
-    # One file above the limit is accepted, so that the response can say what is wrong.
-    parser = _InMemoryParser(
-        request.headers, stream, max_files=most + 1, max_fields=16, max_part_size=4096
-    )
-    parser.wanted = fields
+    parser = _InMemoryParser(request.headers, stream, wanted=fields, most=most)
     found = []
     try:
         async with aclosing(stream):
-            form = await parser.parse()
+            await parser.parse()
         if parser.is_cut_off:
             raise _bad_multipart("it ends before its last boundary")
-        for _, value in form.multi_items():
-            assert not isinstance(value, str), "the parser refuses texts"
-            data = await value.read()
+        for file in parser.files:
+            data = file.getvalue()
             if len(data) > limit_bytes:
-                raise refusal
+                raise refusal()
             found.append(data)
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
@@ -360,7 +383,7 @@ async def _files(
     if len(found) > most:
         raise _too_many(most)
     if sum(map(len, found)) > limit_bytes:  # the overhead above is for the form's own bytes
-        raise refusal
+        raise refusal()
     return found
 
 
