@@ -604,6 +604,30 @@ async def test_a_body_that_lags_behind_for_too_long_is_given_up(
     assert f"{rate / 1000:g} kB per second" in body["detail"]
 
 
+async def test_a_body_that_goes_on_just_as_it_is_given_up_is_not_taken_for_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a photo, whose next piece comes in the same turn of the loop as its deadline."""
+    advance = loop_clock(monkeypatch)
+    uploads = Uploads(Settings())
+
+    async def receive() -> Message:
+        if not place.held_bytes:
+            advance(61)
+            with anyio.CancelScope(shield=True):
+                await until(lambda: place._waiting.cancel_called)
+            return {"type": "http.request", "body": bytes(1_000_000), "more_body": True}
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    headers = [(b"content-type", b"image/jpeg")]
+    request = Request({"type": "http", "headers": headers, "client": ("a", 1)}, receive)
+    with pytest.raises(ProblemError) as caught:
+        async with uploads.place(request) as place:
+            await uploads.one(request, place)
+    assert caught.value.code == "upload_timeout"
+
+
 async def test_a_head_that_never_comes_is_given_up(
     serve: Serve, portrait: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
