@@ -66,11 +66,13 @@ def serve(analyzer: Analyzer) -> Serve:
     """Start a server with the given settings: ``async with serve(queue=1) as running``."""
 
     @asynccontextmanager
-    async def start(**overrides: Any) -> AsyncIterator[Running]:
+    async def start(
+        listener: socket.socket | None = None, **overrides: Any
+    ) -> AsyncIterator[Running]:
         settings = Settings(**{"threads": 1, **overrides})
         app = create_app(settings, adapted(analyzer, settings))
         server = uvicorn.Server(server_config(app, settings))
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = listener or socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, [listener])

@@ -1003,3 +1003,19 @@ async def test_the_rate_limit_behind_a_proxy(serve: Serve, portrait: bytes) -> N
             )
             seen.append(answer.status_code)
     assert seen == [200, 429, 200]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no socket for IPv4 and IPv6 here")
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "127.0.0.0/8", "*"])
+async def test_a_proxy_of_ipv4_is_trusted_on_a_socket_for_both(proxy: str, serve: Serve) -> None:
+    """Where the system calls it ::ffff:127.0.0.1."""
+    seen = []
+    here = "::ffff:127.0.0.1", 0
+    listener = socket.create_server(here, family=socket.AF_INET6, dualstack_ipv6=True)
+    proxied = {"rate_limit_per_minute": 1, "trusted_proxies": (proxy,)}
+    async with serve(listener=listener, **proxied) as running:
+        for client in ("9.9.9.9", "9.9.9.9", "9.9.9.8"):
+            headers = {"X-Forwarded-For": client, "Content-Type": "image/jpeg"}
+            answer = await running.client.post("/v1/analyze", content=b"no", headers=headers)
+            seen.append(answer.status_code)
+    assert seen == [415, 429, 415]

@@ -196,10 +196,18 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        forwarded_allow_ips=[seen for part in settings.trusted_proxies for seen in _seen_as(part)],
         timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
         timeout_keep_alive=15,
     )
+
+
+def _seen_as(proxy: str) -> tuple[str, ...]:
+    """A trusted address or network; of IPv4, also as sockets for both protocols have its peers."""
+    if proxy == "*" or ":" in proxy:
+        return (proxy,)
+    network = ipaddress.ip_network(proxy)
+    return proxy, f"::ffff:{network.network_address}/{96 + network.prefixlen}"
 
 
 def _bind(host: str, port: int) -> socket.socket:
