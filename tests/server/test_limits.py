@@ -55,15 +55,19 @@ async def hold_all_threads(running: Running) -> Callable[[], None]:
 
 
 async def post_head(
-    port: int, length: int | None, *extra: str, path: str = "/v1/analyze"
+    port: int,
+    length: int | None,
+    *extra: str,
+    path: str = "/v1/analyze",
+    kind: str = "image/jpeg",
 ) -> SocketStream:
-    """Open a connection and begin a POST of a raw JPEG."""
+    """Open a connection and begin a POST, by default of a raw JPEG."""
     stream = await anyio.connect_tcp("127.0.0.1", port)
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: localhost",
-        "Content-Type: image/jpeg",
+        f"Content-Type: {kind}",
         size,
         *extra,
     ]
@@ -346,6 +350,28 @@ async def test_the_smaller_faces_of_a_crowd_are_left_out_and_that_is_said(
         about = (await running.client.get("/v1/models")).json()
     assert (len(answer["faces"]), answer["more_faces"]) == (3, False)
     assert about["limits"]["max_faces"] is None
+
+
+async def test_a_body_that_was_asked_for_is_read_to_its_end(serve: Serve) -> None:
+    """A client that waits for 100 sends all once it has it: a reset might cost it the answer."""
+    rest = b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n" + bytes(900_000)
+    head = ("Expect: 100-continue", "Connection: close")
+    kind = "multipart/form-data; boundary=x"
+    async with serve() as running:
+        async with await post_head(running.port, len(rest), *head, kind=kind) as stream:
+            assert b" 100 " in (await stream.receive()).partition(b"\r\n")[0]
+            await stream.send(rest[:1000])
+            status, _, body = await read_answer(stream)
+            assert (status, body["code"]) == (422, "invalid_option")
+            for begin in range(1000, len(rest), 1000):
+                await stream.send(rest[begin : begin + 1000])
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+        # Who was not asked sends nothing, and is not waited for.
+        async with await post_head(running.port, 30_000_000, *head) as stream:
+            status, _, _ = await read_answer(stream)
+            assert status == 413
+            await until(lambda: not running.server.server_state.tasks, seconds=5)
 
 
 async def test_a_client_that_goes_away_while_sending_frees_its_place(serve: Serve) -> None:

@@ -214,6 +214,7 @@ class _Exchange:
         self._scope, self._receive, self._send, self._headers = scope, receive, send, headers
         self._on_problem = on_problem
         self._began = time.perf_counter()
+        self._body_asked = False
         self._body_ended = False
         self._body_bytes = 0
         self._status = 0
@@ -225,6 +226,7 @@ class _Exchange:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def receive(self) -> Message:
+        self._body_asked = True
         message = await self._receive()
         if message["type"] == "http.request":
             self._body_bytes += len(message.get("body", b""))
@@ -264,8 +266,8 @@ class _Exchange:
         if self._body_ended or self._status < 400 or not self.waits:
             return False
         headers = dict(self._scope["headers"])
-        if headers.get(b"expect", b"").lower() == b"100-continue":
-            return False  # it waits for permission to send
+        if not self._body_asked and headers.get(b"expect", b"").lower() == b"100-continue":
+            return False  # it waits for permission to send, which uvicorn gives when it is asked
         if self._is_chunked:
             return self._status not in _STRANGERS
         length = headers.get(b"content-length", b"0")
