@@ -125,6 +125,10 @@ def problems() -> list[str]:
         )
         and "gzip_static on;" in (ROOT / "docs/static-hosting-own.md").read_text(),
         "nginx: TLS and rate limits": "listen 443 ssl" in nginx and "limit_req zone" in nginx,
+        "nginx: who reaches a limit is not written to the error log, with address and query": all(
+            f"limit_{kind}_log_level info;" in nginx for kind in ("req", "conn")
+        )
+        and "error_log" not in nginx,  # its default level is above info
         "nginx: a /64 of IPv6 is one client, in every zone": "_zone $binary" not in nginx
         and [key(nginx, address) for address in ("2001:db8::1", "2001:db8::a:0:0:1", "9.9.9.9")]
         == [bytes.fromhex("20010db800000000")] * 2 + [bytes([9, 9, 9, 9])]
