@@ -23,11 +23,15 @@ inside.
 
 A label set holds every label k whose probability is at least 1 - t_k (Sadinle et al., 2019, with
 one threshold per label), and always the most probable label.
+
+Every part may be missing, but age intervals need the level 0.9, which "max_interval_years" is
+about, and attributes, measures and gates of other names are refused: they would have no effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,6 +65,12 @@ QUALITY_REASONS: Final = {
     "detection_score": ("it may not be a face", ""),
 }
 """For each measure, the reasons given below and above its gate."""
+
+GATE_SIDES: Final = {
+    measure: tuple(side for side, reason in zip(("min", "max"), reasons, strict=True) if reason)
+    for measure, reasons in QUALITY_REASONS.items()
+}
+"""For each measure, the sides that have a reason for abstention: no other side can be a gate."""
 
 ABSTENTION_REASONS: Final = (
     *(reason for reasons in QUALITY_REASONS.values() for reason in reasons if reason),
@@ -147,8 +157,8 @@ class Calibration:
     def _read(cls, stored: Mapping[str, Any]) -> Calibration:
         intervals = stored.get("age_intervals", {})
         gates = stored.get("gates", {})
-        bands = tuple(intervals.get("band_starts_years", DEFAULT_BANDS))
-        ages = tuple(intervals.get("age_starts_years", DEFAULT_BANDS))
+        bands = _starts(intervals, "band_starts_years")
+        ages = _starts(intervals, "age_starts_years")
         return cls(
             temperatures=stored.get("temperatures", {}),
             band_starts_years=bands,
@@ -166,18 +176,30 @@ class Calibration:
         )
 
     def _check(self) -> None:
-        """Refuse values that would fail, or give nonsense, at the first face."""
-        for name, temperature in self.temperatures.items():
-            if not 0 < temperature < np.inf:
-                raise ValueError(f"the temperature of {name} is {temperature}")
+        """Refuse what would fail, give nonsense or have no effect at the first face."""
+        for name, temperature in _entries("temperatures", self.temperatures, LABELS):
+            if not _number(f"temperatures.{name}", temperature) > 0:
+                raise ValueError(f"temperatures.{name} is {temperature}, and must be above 0")
+        if GATE_COVERAGE not in self.coverages:
+            raise ValueError(
+                f"age_intervals.thresholds has no {GATE_COVERAGE}, the level that decides whether "
+                "an age is too unsure"
+            )
         for name, levels in self.set_thresholds.items():
             if name == "age":
                 raise ValueError("ages have intervals, no label sets")
             if missing := set(self.coverages).difference(levels):
                 raise ValueError(f"no label sets of {name} at {sorted(missing)}")
-        for name, gates in self.quality_gates.items():
-            if unknown := set(gates).difference(QUALITY_REASONS):
-                raise ValueError(f"{name} has gates of no measure, {sorted(unknown)}")
+        for name, measures in _entries("gates.quality", self.quality_gates, LABELS):
+            for measure, limits in _entries(f"gates.quality.{name}", measures, QUALITY_REASONS):
+                where = f"gates.quality.{name}.{measure}"
+                for side, limit in _entries(where, limits, GATE_SIDES[measure]):
+                    _number(f"{where}.{side}", limit)
+        for name, gate in _entries("gates.certainty", self.certainty_gates, LABELS):
+            where = f"gates.certainty.{name}"
+            key = "max_interval_years" if name == "age" else "min_probability"
+            for _, limit in _entries(where, gate, (key,)):
+                _number(f"{where}.{key}", limit)
 
     @property
     def coverages(self) -> tuple[float, ...]:
@@ -291,6 +313,35 @@ class Calibration:
             if value > limits.get("max", np.inf):
                 return f"{high} ({name} {value:.3g}, at most {limits['max']:.3g} is accepted)"
         return None
+
+
+def _entries(where: str, stored: Any, known: Collection[str]) -> Iterable[tuple[str, Any]]:
+    """Names and values of a part of a spec; an unknown name would silently have no effect."""
+    if not isinstance(stored, Mapping):
+        raise ValueError(f"{where} must be names with values, not {stored!r}")
+    if unknown := sorted(set(stored).difference(known)):
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"{where} has {names}; it may have {', '.join(known)}")
+    return stored.items()
+
+
+def _number(where: str, value: Any) -> float:
+    """A number of a spec."""
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{where} is {value!r}, which is no number")
+    return value
+
+
+def _starts(intervals: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """First years of the bands that ages are divided into."""
+    starts = tuple(intervals.get(name, DEFAULT_BANDS))
+    if not starts or not all(isinstance(year, int) for year in starts):
+        raise ValueError(
+            f"age_intervals.{name} must be one or more whole years, not {list(starts)}"
+        )
+    if any(later <= year for year, later in itertools.pairwise(starts)):
+        raise ValueError(f"age_intervals.{name} must ascend, not {list(starts)}")
+    return starts
 
 
 def _numbers(values: Any, count: int) -> Thresholds:

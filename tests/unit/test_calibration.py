@@ -44,6 +44,10 @@ FITTED = Calibration.from_dict(
 GOOD = Quality(60, 1.0, 5.0, 0.5, 0.2)
 
 
+def gate(measure: str, limits: object) -> dict[str, object]:
+    return {"gates": {"quality": {"age": {measure: limits}}}}
+
+
 def two_ages(a: int, b: int) -> np.ndarray:
     p = np.zeros((1, 120), np.float32)
     p[0, a - 1] = p[0, b - 1] = 0.5
@@ -108,9 +112,10 @@ def test_without_a_fit_intervals_are_central() -> None:
 
 
 def test_levels_ascend_however_they_are_stored() -> None:
-    stored = {"0.95": {"band": 3, "age": 0}, "0.8": {"band": 1, "age": 0}}
+    bands = {"0.95": 3, "0.8": 1, "0.9": 2}
+    stored = {level: {"band": band, "age": 0} for level, band in bands.items()}
     calibration = Calibration.from_dict({"age_intervals": {"thresholds": stored}})
-    assert calibration.coverages == (0.8, 0.95)
+    assert calibration.coverages == (0.8, 0.9, 0.95)
     # 22 +- (1 * 2 + 0.5), and +- (3 * 2 + 0.5).
     np.testing.assert_array_equal(calibration.age_intervals(two_ages(20, 24), 0.8), [[20, 24]])
     np.testing.assert_array_equal(calibration.age_intervals(two_ages(20, 24), 0.95), [[16, 28]])
@@ -184,16 +189,44 @@ def test_wrong_number_of_thresholds() -> None:
 @pytest.mark.parametrize(
     ("stored", "what"),
     [
-        ({"temperatures": {"age": 0}}, "temperature of age is 0"),
-        ({"temperatures": {"age": -1.0}}, "temperature of age"),
-        ({"temperatures": {"age": float("nan")}}, "temperature of age"),
-        ({"temperatures": {"age": float("inf")}}, "temperature of age"),
-        ({"temperatures": {"age": "1"}}, "TypeError"),
+        ({"temperatures": {"age": 0}}, "temperatures.age is 0, and must be above 0"),
+        ({"temperatures": {"age": -1.0}}, "temperatures.age is"),
+        ({"temperatures": {"age": float("nan")}}, "temperatures.age is"),
+        ({"temperatures": {"age": float("inf")}}, "temperatures.age is"),
+        ({"temperatures": {"age": "1"}}, "temperatures.age is '1', which is no number"),
+        (
+            {"temperatures": {"genders": 3}},
+            "temperatures has 'genders'; it may have age, gender, ethnicity",
+        ),
+        ({"temperatures": [1.1, 1.2, 1.2]}, "temperatures must be names with values"),
         ({"label_sets": {"gender": {"0.9": 0.5}}}, r"gender at \[0.8, 0.95\]"),
         ({"label_sets": {"colour": {"0.9": 0.5}}}, "colour"),
         ({"label_sets": {"age": {"0.9": 0.5}}}, "age"),
-        ({"gates": {"quality": {"age": {"eye_distance": {"min": 9}}}}}, r"\['eye_distance'\]"),
+        (
+            gate("eye_distance", {"min": 9}),
+            "quality.age has 'eye_distance'; it may have eye_distance_px",
+        ),
+        (gate("sharpness", {"min": "0.3"}), "gates.quality.age.sharpness.min is '0.3'"),
+        (gate("sharpness", {"min": None}), "gates.quality.age.sharpness.min is None"),
+        (gate("sharpness", {"min": float("nan")}), "gates.quality.age.sharpness.min is nan"),
+        (gate("sharpness", 0.3), "gates.quality.age.sharpness must be names with values"),
+        # A face that these turned away would not be told why.
+        (gate("contrast", {"max": 0.01}), "quality.age.contrast has 'max'; it may have min"),
+        (gate("yaw_degrees", {"min": 80}), "quality.age.yaw_degrees has 'min'; it may have max"),
+        ({"gates": {"quality": {"ages": {}}}}, "gates.quality has 'ages'"),
+        ({"gates": {"certainty": {"ages": {}}}}, "gates.certainty has 'ages'"),
+        ({"gates": {"certainty": {"age": {"max_interval": 1}}}}, "age has .* max_interval_years"),
+        ({"gates": {"certainty": {"age": {"min_probability": 1}}}}, "certainty.age has"),
+        ({"gates": {"certainty": {"gender": {"min_probability": "0.9"}}}}, "probability is '0.9'"),
         ({"age_intervals": {"thresholds": {"0.9": {"band": [1.0]}}}}, "age"),
+        (
+            {"age_intervals": {"thresholds": {"0.8": {"band": 1, "age": 0}}}},
+            "thresholds has no 0.9",
+        ),
+        ({"age_intervals": {"band_starts_years": []}}, "band_starts_years"),
+        ({"age_intervals": {"age_starts_years": []}}, "age_starts_years"),
+        ({"age_intervals": {"band_starts_years": [30, 1]}}, "band_starts_years .* ascend"),
+        ({"age_intervals": {"band_starts_years": ["one"]}}, "band_starts_years"),
         ({"label_sets": 3}, "AttributeError"),
     ],
 )

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from facewise.calibration import GATE_COVERAGE, QUALITY_REASONS, Calibration
+from facewise.calibration import GATE_COVERAGE, GATE_SIDES, Calibration
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.outcomes import QUALITY_FIELDS
@@ -56,13 +56,8 @@ of the lowest clean ones."""
 ANSWERED_WEIGHT: Final = 0.1
 """Cost of no longer answering a degraded face, in clean faces."""
 
-SIDES: Final = tuple(
-    (measure, side)
-    for measure, reasons in QUALITY_REASONS.items()
-    for side, reason in zip(("min", "max"), reasons, strict=True)
-    if reason
-)
-"""Possible quality gates: the sides of measures that have a reason for abstention."""
+SIDES: Final = tuple((measure, side) for measure, sides in GATE_SIDES.items() for side in sides)
+"""Possible quality gates."""
 
 CERTAINTY: Final = len(SIDES)
 """Column of the certainty, after the quality gates."""
