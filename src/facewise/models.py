@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -294,6 +294,23 @@ def _provider_advice(name: str, known: Sequence[str]) -> str:
     return advice
 
 
+class TensorInfo(NamedTuple):
+    """An input or output of a network, as ONNX Runtime describes it.
+
+    Attributes:
+        name: of the tensor.
+        type: such as "tensor(uint8)".
+        shape: variable dimensions are a name or None.
+    """
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.type} {self.shape}"
+
+
 class Session:
     """A network in ONNX Runtime; unpickling opens it again from its file."""
 
@@ -303,10 +320,12 @@ class Session:
         self._session, self._open_again = session, open_again
 
     @property
-    def input_shape(self) -> list[int | str | None]:
-        """Shape of the first input; variable dimensions are a name or None."""
-        shape: list[int | str | None] = self._session.get_inputs()[0].shape
-        return shape
+    def inputs(self) -> list[TensorInfo]:
+        return [TensorInfo(t.name, t.type, t.shape) for t in self._session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        return [TensorInfo(t.name, t.type, t.shape) for t in self._session.get_outputs()]
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
         """Run the network; returns the named outputs, or all if None."""

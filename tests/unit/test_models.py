@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facewise.analyzer import Analyzer
-from facewise.attributes import AttributeModel
+from facewise.attributes import AttributeModel, as_distributions
 from facewise.errors import ModelError, ModelIntegrityError, ModelNotFoundError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import (
@@ -51,19 +53,143 @@ def test_every_shipped_model_opens_and_keeps_the_contract() -> None:
             model.predict(crops[:, :-1])
 
 
-def test_answers_that_are_not_numbers_are_an_error_and_never_a_label(copied: Path) -> None:
+def change_network(spec: Path, change: Callable[[Any], None]) -> None:
+    """Change the network of a copied spec, and the hash in it."""
     onnx = pytest.importorskip("onnx")
-    weights = copied.parent / load_spec().file
+    weights = spec.parent / load_spec().file
     network = onnx.load(weights)
-    biases = [tensor for tensor in network.graph.initializer if len(tensor.dims) == 1]
-    last = onnx.numpy_helper.to_array(biases[-1])
-    biases[-1].CopyFrom(onnx.numpy_helper.from_array(np.full_like(last, np.nan), biases[-1].name))
+    change(network.graph)
     onnx.save(network, weights)
-    spec = json.loads(copied.read_text())
-    spec["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    copied.write_text(json.dumps(spec))
+    raw = json.loads(spec.read_text())
+    raw["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    spec.write_text(json.dumps(raw))
+
+
+def rename(graph: Any, before: str, after: str) -> None:
+    """Rename a tensor within a graph, not among its inputs and outputs."""
+    for node in graph.node:
+        node.input[:] = [after if name == before else name for name in node.input]
+        node.output[:] = [after if name == before else name for name in node.output]
+
+
+def test_answers_that_are_not_numbers_are_an_error_and_never_a_label(copied: Path) -> None:
+    def spoil(graph: Any) -> None:
+        import onnx
+
+        biases = [tensor for tensor in graph.initializer if len(tensor.dims) == 1]
+        last = onnx.numpy_helper.to_array(biases[-1])
+        nan = np.full_like(last, np.nan)
+        biases[-1].CopyFrom(onnx.numpy_helper.from_array(nan, biases[-1].name))
+
+    change_network(copied, spoil)
     with pytest.raises(ModelError, match=r"not numbers.*CPUExecutionProvider"):
         Analyzer(model=copied, threads=1).analyze(PHOTO)
+
+
+@pytest.mark.parametrize("half_to_the_end", [False, True])
+def test_answers_in_half_precision_need_no_temperature(copied: Path, half_to_the_end: bool) -> None:
+    """Rounded so, the 120 probabilities of the years miss 1 by more than a Distribution may."""
+
+    def round_to_half(graph: Any) -> None:
+        import onnx
+
+        half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+        for output in graph.output:
+            name = output.name
+            rename(graph, name, f"{name}.single")
+            steps = [(f"{name}.single", f"{name}.half", half), (f"{name}.half", name, single)]
+            if half_to_the_end:
+                steps = [(f"{name}.single", name, half)]
+                output.type.tensor_type.elem_type = half
+            for given, made, kind in steps:
+                graph.node.append(onnx.helper.make_node("Cast", [given], [made], to=kind))
+
+    raw = json.loads(copied.read_text())
+    del raw["calibration"]
+    copied.write_text(json.dumps(raw))
+    (whole,) = Analyzer(model=copied, threads=1).analyze(PHOTO)
+    change_network(copied, round_to_half)
+    (half,) = Analyzer(model=copied, threads=1).analyze(PHOTO)
+    assert half.vector.dtype == np.float32
+    np.testing.assert_allclose(half.vector, whole.vector, atol=1e-3)
+
+
+def test_answers_that_are_no_probabilities_are_an_error(copied: Path) -> None:
+    """As where the softmax was left out."""
+
+    def double(graph: Any) -> None:
+        import onnx
+
+        rename(graph, "vector", "half of it")
+        graph.node.append(onnx.helper.make_node("Add", ["half of it"] * 2, ["vector"]))
+
+    change_network(copied, double)
+    with pytest.raises(ModelError, match=r"no probabilities.* sum to 2, .*softmax"):
+        Analyzer(model=copied, threads=1).analyze(PHOTO)
+
+
+def test_only_sums_that_single_precision_does_not_explain_are_mended() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(19), 4).astype(np.float32)
+    p[1] *= np.float32(1.001)
+    mended = as_distributions(p)
+    assert mended.dtype == np.float32
+    np.testing.assert_array_equal(mended[[0, 2, 3]], p[[0, 2, 3]])
+    np.testing.assert_allclose(mended[1], p[1] / 1.001, rtol=1e-6)
+    for wrong in (p * 1.02, p - 0.001, np.concatenate([-p, 2 * p], axis=1)):
+        with pytest.raises(ValueError, match=r"they sum to|some are negative"):
+            as_distributions(wrong)
+
+
+def one_at_a_time(graph: Any) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def other_output(graph: Any) -> None:
+    rename(graph, "ages", "years")
+    graph.output[0].name = "years"
+
+
+def other_input(graph: Any) -> None:
+    rename(graph, "image", "picture")
+    graph.input[0].name = "picture"
+
+
+def another_input(graph: Any) -> None:
+    graph.input.append(graph.output[0])
+    graph.input[1].name = "masks"
+
+
+def swapped_outputs(graph: Any) -> None:
+    rename(graph, "ages", "other")
+    rename(graph, "vector", "ages")
+    rename(graph, "other", "vector")
+    for output in graph.output:
+        output.type.tensor_type.ClearField("shape")
+
+
+def floats(graph: Any) -> None:
+    graph.input[0].type.tensor_type.elem_type = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (one_at_a_time, r"takes image tensor\(uint8\) \[1, 192, 192, 3\]"),
+        (other_output, "gives years .*, vector"),
+        (other_input, "takes picture"),
+        (another_input, "takes image .*, masks"),
+        (swapped_outputs, r"ages tensor\(float\) \['N', 19\]"),
+        (floats, r"takes image tensor\(float\)"),
+    ],
+)
+def test_a_network_of_another_form_is_refused_when_it_is_opened(
+    copied: Path, change: Callable[[Any], None], what: str
+) -> None:
+    """Not at the first face, or at the first photo of two."""
+    change_network(copied, change)
+    needed = r"must take image tensor\(uint8\) \['N', 192, 192, 3\]"
+    with pytest.raises(ModelIntegrityError, match=f"{what}.*{needed}"):
+        AttributeModel(read_spec(copied), threads=1)
 
 
 def test_the_default_by_name_version_and_path() -> None:
@@ -162,7 +288,7 @@ def test_a_size_that_is_not_the_networks(copied: Path) -> None:
     raw = json.loads(copied.read_text())
     raw["input"]["size_px"] = 160
     copied.write_text(json.dumps(raw))
-    with pytest.raises(ModelIntegrityError, match=r"160 pixels, its network takes .*192"):
+    with pytest.raises(ModelIntegrityError, match=r"takes .* 192, 192.* must take .* 160, 160"):
         AttributeModel(read_spec(copied))
 
 
