@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facewise.errors import OptionError, check_count
 from facewise.images import BORDER, ColorOrder, PhotoSource, load_photo
 from facewise.models import load_spec
-from facewise.types import Face, FloatArray, ImageArray, Photo, Prediction
+from facewise.types import Face, FloatArray, ImageArray, Photo, Prediction, are_mirrored
 
 LONGEST_SIDE_PX: Final = 2**15 - 2
 """Longest side of a picture that OpenCV 4 can warp."""
@@ -98,9 +98,7 @@ def check_faces(faces: Iterable[Face | Prediction]) -> tuple[Face, ...]:
             )
         if (face.landmarks == face.landmarks[0]).all():
             raise OptionError(f"faces[{index}]: the landmarks fall on one point")
-        left, right, _, *mouth = face.landmarks.astype(np.float64)
-        across, down = right - left, (mouth[0] + mouth[1] - left - right) / 2
-        if across[0] * down[1] < across[1] * down[0]:
+        if are_mirrored(face.landmarks):
             raise OptionError(
                 f"faces[{index}]: the landmarks are mirrored: left eye and left mouth corner are "
                 "those on the viewer's left"

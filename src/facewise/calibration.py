@@ -149,7 +149,8 @@ class Calibration:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ModelIntegrityError(
                 f"the model's calibration is damaged ({type(error).__name__}: {error}): "
-                "reinstall facewise, or calibrate the model again (facewise evaluate --fit)"
+                "reinstall facewise; mend a spec of your own, or calibrate the model again "
+                "(facewise evaluate --fit)"
             ) from error
         return calibration
 

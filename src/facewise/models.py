@@ -26,7 +26,7 @@ from facewise.errors import (
     check_list,
 )
 from facewise.labels import VECTOR_LABELS
-from facewise.types import Array, FloatArray, ModelInfo
+from facewise.types import Array, FloatArray, ModelInfo, are_mirrored
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -35,6 +35,17 @@ WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
 DETECTOR_SPEC: Final = WEIGHTS_FOLDER / "mtcnn.json"
 DEFAULT_MODEL: Final = "facewise-default"
 SPEC_KIND: Final = "attributes"
+
+SPEC_TEXTS: Final = ("name", "version", "file", "sha256", "description", "licence")
+"""Fields of a spec that are text."""
+
+SPEC_FORM: Final[dict[str, dict[str, Any]]] = {
+    "input": {"color_order": "rgb", "dtype": "uint8", "layout": "NHWC"},
+    "output": {"ages_years": [1, 120], "vector": list(VECTOR_LABELS)},
+}
+"""What all specs state alike: facewise knows no other form, so a network must convert to it."""
+
+MEND_WEIGHTS: Final = "reinstall facewise, or put the spec's own weights beside it"
 
 Provider = str | tuple[str, Mapping[str, Any] | tuple[tuple[str, str], ...]]
 """An execution provider of ONNX Runtime: its name, or its name and options."""
@@ -127,16 +138,15 @@ def read_spec(path: Path) -> ModelSpec:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if tuple(raw["output"]["vector"]) != VECTOR_LABELS:
-            raise ValueError("its outputs are not in the contract's order")
+        _check_form(raw)
         return ModelSpec(
             path=path,
             name=raw["name"],
             version=raw["version"],
             file=raw["file"],
-            sha256=raw["sha256"],
+            sha256=raw["sha256"].lower(),
             description=raw["description"],
-            size_px=int(raw["input"]["size_px"]),
+            size_px=check_count("input.size_px", raw["input"]["size_px"]),
             template=_template(raw["input"]["template"]),
             licence=raw["licence"],
             data=check_list("data", raw["data"]),
@@ -145,15 +155,38 @@ def read_spec(path: Path) -> ModelSpec:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelIntegrityError(
-            f"{path} is not a model spec ({type(error).__name__}: {error}); reinstall facewise, or "
-            "export the model again"
+            f"{path} is not a model spec ({type(error).__name__}: {error}): reinstall facewise; "
+            "mend a spec of your own, or export the model again (facewise export)"
         ) from error
 
 
+def _check_form(raw: Any) -> None:
+    """Refuse other types and forms, which would be ignored or fail later."""
+    for key in SPEC_TEXTS:
+        if not isinstance(raw[key], str):
+            raise ValueError(f"{key} must be text, not {raw[key]!r}")
+    for part, form in SPEC_FORM.items():
+        for key, value in form.items():
+            if raw[part][key] != value:
+                raise ValueError(
+                    f"{part}.{key} is {raw[part][key]!r}, but facewise knows only {value!r}: "
+                    "convert within the network"
+                )
+
+
 def _template(points: Any) -> FloatArray:
-    template = np.array(points, dtype=np.float32).reshape(5, 2)
+    template = np.array(points, dtype=np.float32)
+    if template.shape != (5, 2):
+        raise ValueError(f"input.template must be five points, x and y each, not {template.shape}")
     if not np.ptp(template, axis=0).min() > 0:  # also rejects NaN
-        raise ValueError("its template's points lie in one place")
+        raise ValueError("input.template's points lie in one place")
+    if template.max() <= 1:
+        raise ValueError("input.template must be in pixels: multiply shares by input.size_px")
+    if are_mirrored(template):
+        raise ValueError(
+            "input.template is mirrored: its order is eyes, nose, mouth corners, each as x, y, "
+            "the left of the picture first"
+        )
     return template
 
 
@@ -195,7 +228,7 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
     if text.endswith(".json"):
         if not Path(text).exists():
             raise ModelNotFoundError(f"{text}: no such model spec; check the path")
-        return read_spec(Path(text))
+        return read_spec(Path(text).absolute())  # to be found after a change of folder
     name, _, version = text.partition("@")
     specs = list_models()
     for spec in specs:
@@ -231,12 +264,12 @@ def read_weights(path: Path, sha256: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelIntegrityError(f"{path} cannot be read; reinstall facewise") from error
+        raise ModelIntegrityError(f"{path} cannot be read; {MEND_WEIGHTS}") from error
     actual = hashlib.sha256(data).hexdigest()
     if actual != sha256:
         raise ModelIntegrityError(
             f"{path} has SHA-256 {actual[:12]}..., its spec says {sha256[:12]}...: the file is "
-            "damaged or was replaced; reinstall facewise"
+            f"damaged or was replaced; {MEND_WEIGHTS}"
         )
     return data
 

@@ -426,6 +426,17 @@ def _box(face: Face) -> str:
     return f"box {left},{top} to {right},{bottom}"
 
 
+def are_mirrored(landmarks: FloatArray) -> bool:
+    """Whether left and right of five landmarks, or x and y, are exchanged, however the face lies.
+
+    Args:
+        landmarks: float32 ``(5, 2)``, in the order of ``Face.landmarks``.
+    """
+    left, right, _, *mouth = landmarks.astype(np.float64)
+    across, down = right - left, (mouth[0] + mouth[1] - left - right) / 2
+    return bool(across[0] * down[1] < across[1] * down[0])
+
+
 def whole_years(age_years: float) -> int:
     """An age as shown to people: that of ``to_dict``, halves rounded up, as on the page."""
     return math.floor(round(age_years, 2) + 0.5)

@@ -92,7 +92,7 @@ def test_everything_broken_is_named_and_nothing_stops_the_doctor(copied: Path) -
     assert all(line.startswith("problem: ") for line in errors)
     for words in (
         rf"{DEFAULT_MODEL}\.json is not a model spec",
-        r"other\.json is not a model spec.*output",
+        r"other\.json is not a model spec.*version",
         r"list\.json is not a model spec",
         rf"default model, {DEFAULT_MODEL}, is missing",
         r"mtcnn-pnet\.onnx cannot be read; reinstall",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from facewise.attributes import AttributeModel, as_distributions
 from facewise.errors import ModelError, ModelIntegrityError, ModelNotFoundError, OptionError
 from facewise.labels import VECTOR_LABELS
 from facewise.models import (
+    SPEC_FORM,
     WEIGHTS_FOLDER,
     import_onnxruntime,
     list_models,
@@ -24,6 +26,8 @@ from facewise.models import (
     read_spec,
 )
 
+TEMPLATE = load_spec().template.tolist()
+FORM: dict[str, object] = {**SPEC_FORM["input"], "size_px": 192, "template": TEMPLATE}
 PHOTO = Path(__file__).parents[1] / "data" / "astronaut.jpg"
 
 
@@ -238,15 +242,35 @@ def test_a_provider_that_falls_back_is_no_silent_cpu(monkeypatch: pytest.MonkeyP
         AttributeModel(spec, providers=[(name, {"device_id": 0}), "CPUExecutionProvider"])
 
 
+def test_a_hash_may_be_in_capitals(copied: Path) -> None:
+    """As Windows writes them; what repeats it stays as it was."""
+    raw = json.loads(copied.read_text())
+    copied.write_text(json.dumps(raw | {"sha256": raw["sha256"].upper()}))
+    model = AttributeModel(read_spec(copied), threads=1)
+    assert model.spec.sha256 == load_spec().sha256
+
+
+def test_a_relative_path_holds_when_the_working_folder_changes(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    pickled = pickle.dumps(Analyzer(copied.name, threads=1))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    analyzer = pickle.loads(pickled)
+    assert analyzer.spec.size_bytes > 0
+    assert len(analyzer.analyze(PHOTO)) == 1
+
+
 def test_a_changed_byte_is_noticed(copied: Path) -> None:
     weights = copied.parent / read_spec(copied).file
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(ModelIntegrityError, match="damaged"):
+    with pytest.raises(ModelIntegrityError, match=r"damaged.* put the spec's own weights beside"):
         AttributeModel(read_spec(copied))
     weights.unlink()
-    with pytest.raises(ModelIntegrityError, match="reinstall"):
+    with pytest.raises(ModelIntegrityError, match="reinstall facewise, or put the spec's own"):
         AttributeModel(read_spec(copied))
 
 
@@ -272,8 +296,24 @@ def test_a_spec_without_a_field(copied: Path, field: str) -> None:
     ("change", "what"),
     [
         ({"data": "UTKFace"}, "data must be a list"),
-        ({"input": {"size_px": 192, "template": [[9, 9]] * 5}}, "template"),
-        ({"input": {"size_px": 192, "template": [[9, float("nan")]] * 5}}, "template"),
+        ({"version": 5.7}, "version must be text, not 5.7"),
+        ({"name": None}, "name must be text, not None"),
+        ({"sha256": 12}, "sha256 must be text"),
+        ({"file": 12}, "file must be text"),
+        ({"input": FORM | {"size_px": "192"}}, "input.size_px must be a whole number"),
+        (
+            {"input": FORM | {"color_order": "bgr"}},
+            "input.color_order is 'bgr', .* only 'rgb': convert",
+        ),
+        ({"input": FORM | {"layout": "NCHW"}}, "input.layout is 'NCHW'"),
+        ({"input": FORM | {"dtype": "float32"}}, "input.dtype is 'float32'"),
+        ({"output": {"ages_years": [0, 119]}}, r"output.ages_years is \[0, 119\]"),
+        ({"input": FORM | {"template": TEMPLATE[:4]}}, "template"),
+        ({"input": FORM | {"template": [[9, 9]] * 5}}, "template"),
+        ({"input": FORM | {"template": [[9, float("nan")]] * 5}}, "template"),
+        ({"input": FORM | {"template": [[x / 192, y / 192] for x, y in TEMPLATE]}}, "pixels"),
+        ({"input": FORM | {"template": [[191 - x, y] for x, y in TEMPLATE]}}, "mirrored"),
+        ({"input": FORM | {"template": [[y, x] for x, y in TEMPLATE]}}, "mirrored"),
     ],
 )
 def test_a_spec_whose_numbers_cannot_be_meant(
@@ -343,9 +383,9 @@ def test_padding_folds_into_convolutions() -> None:
 
 def test_a_spec_with_outputs_in_another_order(copied: Path) -> None:
     raw = json.loads(copied.read_text(encoding="utf-8"))
-    raw["output"] = {"vector": [*VECTOR_LABELS[1:], VECTOR_LABELS[0]]}
+    raw["output"]["vector"] = [*VECTOR_LABELS[1:], VECTOR_LABELS[0]]
     copied.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(ModelIntegrityError, match="order"):
+    with pytest.raises(ModelIntegrityError, match=r"output\.vector is \['11-20', .* only \['1-10'"):
         read_spec(copied)
 
 

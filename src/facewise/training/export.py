@@ -23,11 +23,9 @@ from torch import Tensor, nn
 
 from facewise.align import make_template
 from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
-from facewise.labels import VECTOR_LABELS
-from facewise.models import SPEC_KIND, ModelSpec, open_session, read_spec
+from facewise.models import SPEC_FORM, SPEC_KIND, ModelSpec, open_session, read_spec
 from facewise.training.config import NAME, TrainConfig
 from facewise.training.network import (
-    AGES,
     AttributeNetwork,
     bare_network,
     read_weights,
@@ -290,15 +288,10 @@ def write_spec(
         "description": description,
         "input": {
             "size_px": network.size_px,
-            "color_order": "rgb",
-            "dtype": "uint8",
-            "layout": "NHWC",
+            **SPEC_FORM["input"],
             "template": [[round(float(v), 3) for v in point] for point in template],
         },
-        "output": {
-            "ages_years": [1, AGES],
-            "vector": list(VECTOR_LABELS),
-        },
+        "output": SPEC_FORM["output"],
         "licence": licence,
         "data": data,
         "figures": dict(before.figures) if before else {},
