@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,31 @@ from facewise.evaluation.report_words import below_the_estimate, known_of_test, 
 from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_results
 from facewise.evaluation.summary import summary
 from facewise.models import load_spec
+from facewise.reporting import plots
 
 from .conftest import random_outcomes
 from .made import made, years
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _draw_once() -> Iterator[None]:
+    """Draw plots of the same figures once: a report has 30, and most tests change a table only."""
+
+    def once(draw: Callable[..., str]) -> Callable[..., str]:
+        drawn: dict[str, str] = {}
+
+        def draw_or_recall(*args: Any, **options: Any) -> str:
+            key = json.dumps([args, options])
+            if key not in drawn:
+                drawn[key] = draw(*args, **options)
+            return drawn[key]
+
+        return draw_or_recall
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("reliability", "lines", "intervals", "confusion"):
+            patch.setattr(plots, name, once(getattr(plots, name)))
+        yield
 
 
 def render_report(

@@ -128,9 +128,17 @@ def beside(cache: FaceCache, tmp_path_factory: pytest.TempPathFactory) -> FaceCa
     return open_cache(folder / "cache")
 
 
-def test_no_head_has_learnt_the_face_that_it_answers_for(beside: FaceCache) -> None:
+@pytest.fixture(scope="module")
+def asked(beside: FaceCache) -> tuple[Any, Any]:
+    """What the heads answer on train and on val."""
+    return ask_frozen(beside)
+
+
+def test_no_head_has_learnt_the_face_that_it_answers_for(
+    beside: FaceCache, asked: tuple[Any, Any]
+) -> None:
     train = beside.rows("train")
-    answers, on_val = ask_frozen(beside)
+    answers, on_val = asked
     assert answers.shape == (len(train), 127)
     assert on_val.shape == (len(beside.rows("val")), 127)
     assert np.allclose(answers[:, :120].sum(1), 1, atol=1e-4)
@@ -144,7 +152,9 @@ def test_no_head_has_learnt_the_face_that_it_answers_for(beside: FaceCache) -> N
     assert (np.abs(others[~first] - answers[~first]).max(axis=1) > 1e-6).all()
 
 
-def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_path: Path) -> None:
+def test_a_teacher_has_its_frozen_share_of_these_heads(
+    beside: FaceCache, asked: tuple[Any, Any], tmp_path: Path
+) -> None:
     """By the command, from one view of each face. It names the data that the heads learnt from."""
     network = NetworkConfig(size_px=32, hidden_dim=256)
     config = TrainConfig(name="tiny", datasets=("fairface",), network=network)
@@ -159,7 +169,7 @@ def test_a_teacher_has_its_frozen_share_of_these_heads(beside: FaceCache, tmp_pa
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert (result.exit_code, result.stdout) == (0, f"{out}\n")
     members, rows = [(config, folder / "best.pt")], beside.rows("train")
-    frozen, _ = ask_frozen(beside)
+    frozen, _ = asked
     with np.load(out) as stored:
         assert {*stored["sources"]} == {DATASETS["fairface"], DATASETS["csv"], *sources()}
         mixed = 0.75 * ask(members, beside, rows, ONE_VIEW) + 0.25 * frozen
