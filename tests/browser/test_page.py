@@ -975,14 +975,20 @@ def test_the_camera_is_forbidden(open_page: Open) -> None:
     page.wait_for_selector("#camera", state="hidden")
 
 
-def test_a_camera_that_is_unplugged_says_so(open_page: Open) -> None:
-    """The end of the last frame, which comes afterwards, hides nothing."""
+def with_a_frame_under_way(open_page: Open) -> Any:
+    """A page whose live view waits for the answer to its first frame."""
     page = open_page()
     page.route("**/v1/analyze*", lambda route: None)  # still under way
     page.click("#camera-open")
     page.wait_for_selector("#shoot:not([disabled])")
     with page.expect_request("**/v1/analyze*"):
         page.click("#go-live")
+    return page
+
+
+def test_a_camera_that_is_unplugged_says_so(open_page: Open) -> None:
+    """The end of the last frame, which comes afterwards, hides nothing."""
+    page = with_a_frame_under_way(open_page)
     with page.expect_event("requestfailed"):
         page.evaluate(
             """() => {
@@ -997,12 +1003,7 @@ def test_a_camera_that_is_unplugged_says_so(open_page: Open) -> None:
 
 @pytest.mark.parametrize("end", ["#go-live", "#camera-close"])
 def test_a_frame_is_sent_no_further_once_the_live_view_ends(open_page: Open, end: str) -> None:
-    page = open_page()
-    page.route("**/v1/analyze*", lambda route: None)  # still under way
-    page.click("#camera-open")
-    page.wait_for_selector("#shoot:not([disabled])")
-    with page.expect_request("**/v1/analyze*"):
-        page.click("#go-live")
+    page = with_a_frame_under_way(open_page)
     with page.expect_event("requestfailed", timeout=10_000):
         page.click(end)
     assert page.locator("#camera-error").is_hidden()
