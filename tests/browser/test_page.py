@@ -1652,8 +1652,11 @@ def test_the_contract_is_not_read_out_whole(new_page: Open, server: Any) -> None
 def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    def check(page: Any, where: str) -> None:
-        found = Axe().run(page).response["violations"]
+    def check(page: Any, where: str, **rules: Any) -> None:
+        # The rows of a table are alike, and a card has so many that axe takes ten seconds.
+        page.evaluate("document.querySelectorAll('tr:nth-child(n+2)').forEach((r) => r.remove())")
+        options = {"resultTypes": ["violations"], "rules": rules}
+        found = Axe().run(page, options=options).response["violations"]
         bad = [
             (item["id"], [node["html"] for node in item["nodes"]][:3])
             for item in found
@@ -1681,9 +1684,10 @@ def test_axe_finds_nothing_serious(scheme: str, open_page: Open, server: Any) ->
     page.goto(server.url + "v1/models/default/card")
     check(page, "card")
     shoot(page, f"card-{scheme}")
-    # Tables that are too wide for a phone scroll, and must do so by keyboard, too.
+    # Tables that are too wide for a phone scroll, and must do so by keyboard, too. Colours are the
+    # same, and take most of the time.
     page.set_viewport_size({"width": 320, "height": 640})
-    check(page, "card on a phone")
+    check(page, "card on a phone", **{"color-contrast": {"enabled": False}})
     page.goto(server.url + "docs")
     page.wait_for_selector(".operation")
     check(page, "docs on a phone")
