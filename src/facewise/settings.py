@@ -339,7 +339,8 @@ def load_settings(**overrides: Any) -> Settings:
         for item in error.errors():
             name = ".".join(str(part) for part in item["loc"]) or "settings"
             if item["type"] == "extra_forbidden":
-                parts.append(f"{name} is not a setting{_nearest(name)}")
+                field = name.lower().removeprefix("facewise_")  # who wrote a variable's name
+                parts.append(f"{name} is not a setting{_nearest(field)}")
                 continue
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] in ("int_parsing", "float_parsing"):

@@ -90,6 +90,17 @@ def test_arguments_beat_the_environment_and_that_the_file(
     assert settings.attributes == ("age",)
 
 
+def test_a_key_of_the_file_that_is_called_like_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--settings`` lists the variables."""
+    file = tmp_path / "facewise.toml"
+    monkeypatch.setenv("FACEWISE_CONFIG", str(file))
+    file.write_text("FACEWISE_MAX_BYTES = 5000000\n")
+    with pytest.raises(OptionError, match=r"^FACEWISE_MAX_BYTES is .*: did you mean max_bytes\?$"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
