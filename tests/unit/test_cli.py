@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import facewise
 from facewise import errors
@@ -274,6 +276,24 @@ def test_every_command_can_say_more() -> None:
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         options = [option for parameter in command.params for option in parameter.opts]
         assert "--verbose" in options, name
+
+
+@pytest.mark.parametrize(
+    ("command", "least"),
+    [
+        (("evaluate", "--data", "nowhere.csv"), logging.INFO),
+        (("dedupe", "nowhere", "--shares", "?"), logging.WARNING),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_no_command_undoes_vv(
+    command: tuple[str, ...], least: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("facewise")
+    caplog.set_level(logging.WARNING, logger.name)  # and back to what it was, at the end
+    for flag, level in (((), least), (("-vv",), logging.DEBUG)):
+        assert CliRunner().invoke(app, [*flag, *command]).exit_code
+        assert logger.level == level
 
 
 def test_help_loses_no_words() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +66,6 @@ def dedupe(
     from facewise.dedupe.lists import parse_shares
     from facewise.dedupe.run import EXCLUSIONS, MARK, Places, page_of, search, write
 
-    logging.getLogger("facewise").setLevel(logging.INFO)
     wanted, listed = parse_shares(shares), read_lists(lists or [])
     path = report or out / MARK
     pages = [report_path(path, suffix) for suffix in (".json", ".md")]

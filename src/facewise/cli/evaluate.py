@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose, check_folder, local_path
+from facewise.cli.options import Verbose, check_folder, local_path, speak
 from facewise.cli.outputs import Outputs
 from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import OptionError, needs_extra
@@ -122,7 +122,7 @@ def evaluate(
             "--border with --fit or --card: the figures in specs and cards are of pictures in a "
             f"border of {DETECTION_BORDER:g} of their width; leave --border out"
         )
-    logging.getLogger("facewise").setLevel(logging.INFO)
+    speak()
     pictures = read_data(
         data, labels=labels, split=split, splits=split_list, exclude=exclude, by=by or ()
     )

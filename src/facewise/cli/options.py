@@ -73,6 +73,12 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def speak() -> None:
+    """Log at INFO, for commands that take long; never raises the level that ``-vv`` set."""
+    logger = logging.getLogger("facewise")
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+
+
 def _be_verbose(count: int) -> int:
     """Lower the log level; ``-v`` works both before and after the command's name."""
     logger = logging.getLogger("facewise")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose, local_path
+from facewise.cli.options import Verbose, local_path, speak
 from facewise.errors import OptionError, needs_extra
 
 CACHE = Path("cache/faces")
@@ -70,7 +70,7 @@ def train(
     from facewise.training.config import load_config
     from facewise.training.train import train as run
 
-    logging.getLogger("facewise").setLevel(logging.INFO)
+    speak()
     settings = load_config(config, seed=seed)
     sets = read_folder(data)
     if split_list is not None:
@@ -119,7 +119,7 @@ def teach(
     from facewise.training.config import load_config
     from facewise.training.teach import ONE_VIEW, SIX_VIEWS, write_teacher
 
-    logging.getLogger("facewise").setLevel(logging.INFO)
+    speak()
     if out.suffix != ".npz":
         raise OptionError(f"--out {out}: the file's name must end in .npz")
     members = [
@@ -158,7 +158,7 @@ def export(
     from facewise.training.export import export_model
     from facewise.training.sources import licence, sources
 
-    logging.getLogger("facewise").setLevel(logging.INFO)
+    speak()
     settings = load_config(config, seed=seed)
     best = checkpoint or runs / settings.name / "best.pt"
     check_checkpoint(settings, best)
