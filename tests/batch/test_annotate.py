@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import multiprocessing
@@ -24,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 
 from facewise.annotated import MANIFEST
 from facewise.batch.annotate import annotate
@@ -32,6 +34,7 @@ from facewise.batch.run import Summary
 from facewise.batch.schema import SCHEMA_VERSION, arrow_schema, columns
 from facewise.batch.table import TableFolder
 from facewise.batch.thumbs import make_sheet
+from facewise.cli import app
 from facewise.cli.annotate import BURST_SECONDS
 from facewise.errors import FacewiseError, OptionError, TableError
 from facewise.images import DEFAULT_MAX_BYTES
@@ -86,7 +89,7 @@ def test_photos_of_more_pixels_than_are_allowed_are_rows_with_an_error(
     table = by_name(tmp_path / "t")
     assert table["naïve 人.jpg"][0]["error_code"] == "image_too_large"
     assert table["wall.png"][0]["error_code"] is None
-    with pytest.raises(TableError, match="max_pixels was 24000, is now 50000000"):
+    with pytest.raises(TableError, match="--max-pixels was 24000, is now 50000000"):
         run(photos, tmp_path / "t", AGE)
     with pytest.raises(OptionError, match="max_pixels"):
         Job(max_pixels=0)
@@ -272,7 +275,7 @@ def test_attributes_may_be_named_in_any_order(photos: Path, tmp_path: Path) -> N
     manifest = json.loads((table / MANIFEST).read_text())
     for name in ("attributes", "video_attributes"):
         assert manifest["settings"][name] == ["age", "gender"]
-    with pytest.raises(TableError, match="attributes was age,gender, is now age"):
+    with pytest.raises(TableError, match="--attributes was age,gender, is now age"):
         run(wall, table, AGE)
     with pytest.raises(OptionError, match="not colour"):
         Job(attributes=("age", "colour"))
@@ -730,6 +733,20 @@ def test_of_many_sources_those_that_differ_are_named() -> None:
     (text,) = differences({"model": long["x"]}, {"model": long["y"]})
     assert text.count("/model.json") == 2
     assert len(text) < 150
+
+
+def test_settings_that_differ_are_named_as_options() -> None:
+    options = {
+        option
+        for parameter in get_command(app).commands["annotate"].params  # type: ignore[attr-defined]
+        for option in parameter.opts
+    }
+    names = {field.name for field in dataclasses.fields(Job)}
+    named = {text.split()[0] for text in differences(dict.fromkeys(names, 1), {})}
+    assert named <= options
+    assert len(named) == len(names)
+    assert {"--fps", "--min-face", "--inference-batch"} <= named
+    assert differences({"facewise_version": "1"}, {}) == ["facewise_version was 1, is now not set"]
 
 
 def test_a_list_without_a_known_column_of_paths_says_which_option_names_it(

@@ -734,7 +734,7 @@ def test_a_large_inference_batch_gives_the_rows_of_a_small_one(
     assert found[0][0] == found[1][0]
     assert found[1][1] == pytest.approx(found[0][1], abs=1e-3)
     job = Job(attributes=("age",), photos_per_inference=12)
-    with pytest.raises(TableError, match="photos_per_inference was 11, is now 12"):
+    with pytest.raises(TableError, match="--inference-batch was 11, is now 12"):
         annotate([str(tmp_path / "list.txt")], tmp_path / "11", job, workers=1)
 
 

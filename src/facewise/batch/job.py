@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -230,6 +230,13 @@ def _digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+_OPTIONS: Final = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(Job)} | {
+    "min_face_px": "--min-face",
+    "photos_per_inference": "--inference-batch",
+    "frames_per_second": "--fps",
+}
+"""Settings to the options of ``facewise annotate`` that set them."""
+
 MOST_SHOWN: Final = 60
 """Characters of a setting that a message shows."""
 
@@ -237,7 +244,7 @@ MOST_SHOWN: Final = 60
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Differences between two descriptions, one phrase per setting; empty if there are none."""
     return [
-        _difference(name, old.get(name), new.get(name))
+        _difference(_OPTIONS.get(name, name), old.get(name), new.get(name))
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
