@@ -16,6 +16,7 @@ from facewise import errors
 from facewise.cli.exits import Exit
 from facewise.evaluation.degrade import degradations
 from facewise.server.middleware import CONTENT_SECURITY_POLICY
+from facewise.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,11 +184,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize(
-    "page",
-    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]),
-    ids=lambda page: page.stem,
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_settings_are_named_in_full(page: Path) -> None:
+    """A variable without its prefix sets nothing, and nothing says so."""
+    short = {name.upper() for name in Settings.model_fields}
+    assert not short & set(re.findall(r"`([A-Z_]+)[`=]", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in link:
