@@ -199,7 +199,10 @@ def _say_models() -> None:
 
 
 def doctor(verbose: Verbose = 0) -> None:
-    """Print versions, providers, models and what is missing; exits with 1 if anything is."""
+    """Print versions, providers, extras and models.
+
+    Exits with 1 if anything that predict needs is missing or damaged; missing extras do not count.
+    """
     typer.echo(f"facewise {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in CORE:
         rivals = next((row for row in RIVALS if name in row), (name,))

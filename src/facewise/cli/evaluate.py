@@ -24,7 +24,8 @@ def evaluate(
             envvar="FACEWISE_DATA",
             parser=local_path,
             metavar="PATH",
-            help="Folder of the data sets, a UTKFace folder or tar, or a CSV of paths and labels.",
+            help="Folder of the data sets, a folder or tar of UTKFace or FairFace, or a CSV of "
+            "paths and labels.",
         ),
     ] = Path("../shared/data"),
     labels: Annotated[

@@ -66,7 +66,7 @@ def predict(
     vector: Annotated[bool, typer.Option(help="With --json: add the 19-number vector.")] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Report the apparent age, gender and ethnicity of every face.
+    """Report the apparent age, gender and ethnicity of the faces in photos.
 
     Exit codes: 2 for bad usage, else 1 if a photo failed, else 3 if no photo has a face, else 0.
     """
