@@ -1,4 +1,4 @@
-"""Every face in a photo, with its apparent age, gender and ethnicity.
+"""Apparent age, gender and ethnicity of the faces in a photo.
 
     >>> import facewise
     >>> for person in facewise.analyze("photo.jpg"):

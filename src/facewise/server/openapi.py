@@ -18,7 +18,7 @@ from facewise.server.state import State
 from facewise.text import counted
 
 DESCRIPTION: Final = (
-    "Every face in a photo, with its *apparent* attributes: what a model says people would guess, "
+    "The faces in a photo, with their *apparent* attributes: what a model says people would guess, "
     "as probabilities, with an interval, and with a reason where it cannot tell. Not for "
     "identity, age checks or decisions about a person. Photos are analysed in memory and "
     "forgotten; no URL is fetched."

@@ -105,7 +105,7 @@ PROBLEMS = problems.responses(400, 401, 413, 415, 421, 422, 429, 500, 503)
     tags=["analyse"],
 )
 async def analyze(request: Request, state: Shared, chosen: Chosen) -> Response:
-    """Every face in a photo, the largest first, with its apparent attributes.
+    """The faces in a photo, the largest first, with their apparent attributes.
 
     Send the picture as the multipart field `file`, or as the body itself: of a type `image/*`, of
     `application/octet-stream`, or of none. A photo without a face is a good answer with an empty

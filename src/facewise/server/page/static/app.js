@@ -323,7 +323,7 @@ function measured(model, coverage) {
 
 function describePage() {
   const names = about.attributes;
-  $("lede").textContent = `Add a photo. Every face in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
+  $("lede").textContent = `Add a photo. Each face found in it gets its apparent ${list(names)}, with how sure the model is, or the reason why it can't tell.`;
   $("limits").textContent = `${list(about.formats, "or")}, up to ${megabytes(about.limits.max_bytes)}`;
   $("data").textContent = about.data.length ? ` trained on ${list(about.data)}` : "";
   $("privacy").textContent = about.privacy;
