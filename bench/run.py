@@ -84,20 +84,22 @@ ONE_THREAD = {
 MARKS = ("<!-- bench: written by `make bench` -->", "<!-- /bench -->")
 
 
-def install(envs: Path, name: str) -> Path | None:
-    """The Python of a peer's environment, created if missing; None if installing fails."""
+def install(envs: Path, name: str, packages: Sequence[str]) -> Path | None:
+    """The Python of an environment that has these packages; None if installing fails.
+
+    Both steps run every time: what is there already costs a second and no network, and what an
+    earlier run left out, or another pin asks for, is added.
+    """
     python = envs / name / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", envs / name], check=True)
-        pip: Command = [python, "-m", "pip", "install", "--quiet"]
-        try:
-            if name == "facenet-pytorch":  # it pins outdated versions
-                subprocess.run([*pip, "--no-deps", PEERS[name][0]], check=True)
-                subprocess.run([*pip, *PEERS[name][1:], "requests", "tqdm"], check=True)
-            else:
-                subprocess.run([*pip, *PEERS[name]], check=True)
-        except subprocess.CalledProcessError:
-            return None
+    pip: Command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", envs / name], check=True)
+        if name == "facenet-pytorch":  # it pins outdated versions
+            subprocess.run([*pip, "--no-deps", packages[0]], check=True)
+            packages = [*packages[1:], "requests", "tqdm"]
+        subprocess.run([*pip, *packages], check=True)
+    except subprocess.CalledProcessError:
+        return None
     return python
 
 
@@ -108,7 +110,7 @@ def command_of(envs: Path, name: str) -> Command | None:
         if tools is None or not node.install(NODE, NODE_PEERS[name]):
             return None
         return [tools[0], NODE / "node.mjs", name]
-    python = install(envs, name)
+    python = install(envs, name, PEERS[name])
     return None if python is None else [python, Path(__file__).parent / "worker.py", name]
 
 
@@ -117,11 +119,13 @@ class Worker:
 
     def __init__(self, name: str, command: Command) -> None:
         self.name = name
+        # A file, as nobody reads a pipe meanwhile.
+        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
             env={**os.environ, **ONE_THREAD},
         )
@@ -129,16 +133,22 @@ class Worker:
     def run(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
-            raise RuntimeError(f"{self.name} ended at {request}")
+            self._process.wait()
+            self._said.seek(0)
+            raise RuntimeError(f"{self.name} ended at {request}: {self._said.read()[-500:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # waits, and closes the pipes
+        self._said.close()
 
 
 def compare(contenders: dict[str, tuple[Worker, dict[str, Any]]], rounds: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Node from the PATH is used.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -30,9 +31,20 @@ def find_node() -> tuple[str, str] | None:
     return None
 
 
+def versions(lock: Path) -> dict[str, str]:
+    """Version by folder of all packages in a lock file; empty if there is none."""
+    if not lock.exists():
+        return {}
+    packages = json.loads(lock.read_text(encoding="utf-8"))["packages"]
+    return {folder: package["version"] for folder, package in packages.items() if folder}
+
+
 def install(folder: Path, *packages: str) -> bool:
-    """Install a folder's packages from its lock file if any is missing; whether they are there."""
-    if all((folder / "node_modules" / package).is_dir() for package in packages):
+    """Install a folder's packages unless they are there as its lock file says; whether they are."""
+    wanted = versions(folder / "package-lock.json")
+    found = versions(folder / "node_modules" / ".package-lock.json")  # npm writes it last
+    named = {f"node_modules/{package}" for package in packages}
+    if named <= found.keys() and found.items() <= wanted.items():
         return True
     return main(["npm", "ci", "--ignore-scripts"], folder) == 0
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -66,3 +69,67 @@ def test_stages_of_a_photo(run: ModuleType, tmp_path: Path) -> None:
     assert row["faces"] == 1
     assert set(row["ms"]) >= {"decode", "pyramid", "P-net", "R-net", "O-net", "attributes", "all"}
     assert all(row["multiply_adds"].values())
+
+
+def wheel(folder: Path, version: str) -> None:
+    """A package of one empty module, as a file that pip installs without network."""
+    info = f"facewise_peer-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"facewise_peer-{version}-py3-none-any.whl", "w") as file:
+        file.writestr("facewise_peer.py", "")
+        file.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: facewise-peer\nVersion: {version}\n"
+        )
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_a_peer_is_installed_as_asked_after_a_failure_and_after_a_new_pin(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pip")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    code = "import importlib.metadata as m; print(m.version('facewise-peer'))"
+
+    def installed(pin: str) -> str | None:
+        python = run.install(tmp_path / "envs", "peer", [f"facewise-peer=={pin}"])
+        return python and subprocess.check_output([python, "-c", code], text=True).strip()
+
+    assert installed("1.0") is None
+    wheel(tmp_path, "1.0")
+    assert installed("1.0") == "1.0"
+    wheel(tmp_path, "2.0")
+    assert installed("2.0") == "2.0"
+
+
+def test_npm_packages_of_another_lock_file_are_installed_anew(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(path: Path, version: str) -> None:
+        packages = {"": {"name": "bench"}, "node_modules/peer": {"version": version}}
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"packages": packages}))
+
+    monkeypatch.setattr(run.node, "find_node", lambda: None)  # npm would ask its registry
+    lock(tmp_path / "package-lock.json", "1.0.0")
+    (tmp_path / "node_modules" / "peer").mkdir(parents=True)
+    assert not run.node.install(tmp_path, "peer"), "cut off before npm was done"
+    lock(tmp_path / "node_modules" / ".package-lock.json", "1.0.0")
+    assert run.node.install(tmp_path, "peer")
+    assert not run.node.install(tmp_path, "peer", "another")
+    lock(tmp_path / "package-lock.json", "1.1.0")
+    assert not run.node.install(tmp_path, "peer")
+
+
+@pytest.mark.parametrize(
+    "end", ["sys.exit('no peer')", "sys.stdin.readline(); sys.exit('no peer')"]
+)
+def test_a_peer_that_ends_says_why(run: ModuleType, end: str) -> None:
+    worker = run.Worker("peer", [sys.executable, "-c", f"import sys; {end}"])
+    if "readline" not in end:
+        worker._process.wait()
+    with pytest.raises(RuntimeError, match=r"^peer ended at .*no peer"):
+        worker.run(job="detect")
+    worker.close()
