@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -21,17 +20,15 @@ import numpy as np
 import onnx
 from data_folder import DATA
 from pack_model import pack
-from PIL import Image
+from val_photos import val_photos
 
 from facewise.align import crop_faces
 from facewise.attributes import AttributeModel
-from facewise.data.sets import read_fairface, read_utkface
-from facewise.data.tight_crops import add_border, nearest_to_centre
+from facewise.data.tight_crops import nearest_to_centre
 from facewise.labels import ETHNICITY, FAIRFACE_AGE_GROUPS, GENDER, ages_to_fairface_groups
 from facewise.labels import expected_age as mean_age
 from facewise.models import load_spec, read_spec
 from facewise.mtcnn import MTCNN
-from facewise.types import Photo
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "docs/results/page-model.json"
@@ -74,26 +71,21 @@ def figures(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, help="faces of each set; all if left out")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument(
+        "--limit", type=int, help="faces of each set, spread over it; all if left out"
+    )
     options = parser.parse_args()
     spec, detector = load_spec(), MTCNN(threads=1)
     shipped = AttributeModel(spec, threads=1)
-    sets = {
-        "utkface": read_utkface(DATA / "utkface.tar", DATA / "utkface_splits.csv"),
-        "fairface": read_fairface(DATA / "fairface.tar", DATA / "fairface_labels.csv"),
-    }
     labels, crops = [], []
-    for name, data in sets.items():
-        samples = [s for s in data.samples if s.split == "val"][: options.limit]
-        for sample in samples:
-            rgb = np.asarray(Image.open(io.BytesIO(data.read(sample))).convert("RGB"))
-            photo = Photo(add_border(rgb)[0])
-            face = nearest_to_centre(detector.detect(photo), photo)
-            if face is None or sample.age_range is None:
-                continue
-            crops.append(crop_faces(photo, [face], spec.template, spec.size_px)[0])
-            classes = [-1 if v is None else v for v in (sample.gender, sample.ethnicity)]
-            labels.append((name, sample.age_range, *classes))
+    for _, sample, photo in val_photos(options.data, options.limit):
+        face = nearest_to_centre(detector.detect(photo), photo)
+        if face is None or sample.age_range is None:
+            continue
+        crops.append(crop_faces(photo, [face], spec.template, spec.size_px)[0])
+        classes = [-1 if v is None else v for v in (sample.gender, sample.ethnicity)]
+        labels.append((sample.dataset, sample.age_range, *classes))
     batch = np.stack(crops)
     with tempfile.TemporaryDirectory() as name:
         models = {12: packed_model(Path(name), 12), 8: packed_model(Path(name), 8)}
@@ -104,6 +96,7 @@ def main() -> None:
     by_bits = {bits: figures(labels, *answer) for bits, answer in answers.items()}
     result = {
         "model": f"{spec.name}@{spec.version}",
+        "sha256": spec.sha256,
         "faces": len(labels),
         "bits": 12,
         "bytes": sizes[12],

@@ -21,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from facewise import Analyzer
+from facewise.models import load_spec
 from facewise.server.schemas import build as contract
 
 from .conftest import Build, Open, shoot
@@ -680,7 +681,8 @@ def test_the_folder_is_small_and_complete(build: Build, tmp_path: Path) -> None:
     for path in ("static/device/worker.js", "static/app.js", "static/device/device.json"):
         assert path in kept
     cost = json.loads((ROOT / "docs/results/page-model.json").read_text())
-    assert f"({cost['bytes'] / 1e6:.2f} MB)" in (build.page / "card.html").read_text()
+    said = f"({cost['bytes'] / 1e6:.2f} MB)" in (build.page / "card.html").read_text()
+    assert said == (cost.get("sha256") == load_spec().sha256)
     text = (build.page / "index.html").read_text()
     assert "connect-src 'self'" in text
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", text)

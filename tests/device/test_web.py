@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from facewise.models import load_spec
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from make_page import attributes_of  # noqa: E402
+import make_page  # noqa: E402
 
 NODE = [sys.executable, str(ROOT / "scripts/node.py"), "node"]
 
 
 def test_ethnicity_is_published_only_where_it_is_named() -> None:
-    assert attributes_of("") == ("age", "gender")
-    assert attributes_of("ethnicity,age") == ("age", "ethnicity")
+    assert make_page.attributes_of("") == ("age", "gender")
+    assert make_page.attributes_of("ethnicity,age") == ("age", "ethnicity")
     with pytest.raises(SystemExit, match="--attributes"):
-        attributes_of("race")
+        make_page.attributes_of("race")
+
+
+def test_the_card_has_what_12_bits_cost_these_weights_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(make_page, "COST", tmp_path / "page-model.json")
+    cost = json.loads((ROOT / "docs/results/page-model.json").read_text())
+    for sha256, is_there in ((load_spec().sha256, True), ("0" * 64, False)):
+        make_page.COST.write_text(json.dumps(cost | {"sha256": sha256}))
+        assert ("<h2>On this page</h2>" in make_page.card()) == is_there
 
 
 def run(*arguments: str) -> None:
