@@ -19,14 +19,12 @@ import os
 import platform
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,9 @@ import pyarrow.parquet as pq
 from run import ONE_THREAD, PEERS, ROOT, install, processor
 
 from facewise import __version__
+from facewise.data.folder import read_folder
+from facewise.data.sets import DataSet
+from facewise.errors import OptionError
 from facewise.models import load_spec
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -44,26 +45,24 @@ from data_folder import DATA
 CORES = 2
 SHORT_RUN = 10
 """The short run, for comparing memory, has this many times fewer pictures."""
-LOOPED = {"faces": 16, "photos": 4}
+LOOPED = {"faces": 16, "photos": 5}
 """The loops take one picture in this many: about 20 seconds of each kind, so that a brief
-disturbance does not decide the ratio."""
+disturbance does not decide the ratio. Of photos, a number that shares no factor with that of
+``SHAPES``, so that all shapes are among them as often as among all photos."""
 MEGAPIXELS = (2.0, 12.0)
 SHAPES = ((4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (1, 1))
 SAMPLE_SECONDS = 0.5
+STAND_INS = "the project's test faces, again and again"
 
 
-def extract(tar: Path, count: int, folder: Path) -> list[Path]:
-    """Extract the first ``count`` pictures of a tar file."""
+def extract(data: DataSet, count: int, folder: Path) -> list[Path]:
+    """Write the first ``count`` pictures of a data set."""
     folder.mkdir()
     paths = []
-    with tarfile.open(tar) as archive:
-        pictures = (m for m in archive if m.isfile())
-        for number, member in enumerate(islice(pictures, count)):
-            file = archive.extractfile(member)
-            assert file is not None
-            # Numbered, so that malformed names in a data set cannot hide pictures from the bench.
-            paths.append(folder / f"{number:05d}{Path(member.name).suffix}")
-            paths[-1].write_bytes(file.read())
+    for number, sample in enumerate(data.samples[:count]):
+        # Numbered, so that malformed names in a data set cannot hide pictures from the bench.
+        paths.append(folder / f"{number:05d}{Path(sample.key).suffix}")
+        paths[-1].write_bytes(data.read(sample))
     return paths
 
 
@@ -79,12 +78,17 @@ def stand_ins(count: int, folder: Path) -> list[Path]:
 def make_faces(data: Path, count: int, folder: Path) -> tuple[list[Path], str]:
     """Write ``count`` faces, half from each data set; returns their paths and origin."""
     folder.mkdir()
-    tars = [data / "fairface.tar", data / "utkface.tar"]
-    if not all(tar.exists() for tar in tars):
-        return stand_ins(count, folder / "tests"), "the project's test faces, again and again"
-    half = count // 2
-    found = extract(tars[0], count - half, folder / "fairface")
-    return found + extract(tars[1], half, folder / "utkface"), "FairFace and UTKFace, half each"
+    try:
+        sets = read_folder(data)
+    except OptionError as error:
+        print(error, file=sys.stderr)
+        sets = []
+    if len(sets) < 2:
+        print(f"{data} does not hold both data sets: {STAND_INS}", file=sys.stderr)
+        return stand_ins(count, folder / "tests"), STAND_INS
+    (utkface, fairface), half = sets, count // 2
+    found = extract(fairface, count - half, folder / "fairface")
+    return found + extract(utkface, half, folder / "utkface"), "FairFace and UTKFace, half each"
 
 
 def make_photos(faces: Sequence[Path], count: int, folder: Path) -> list[Path]:

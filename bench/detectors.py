@@ -23,7 +23,6 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,13 @@ import cost
 import numpy as np
 import run
 
-from facewise.data.sets import read_fairface
 from facewise.data.tight_crops import add_border
-from facewise.images import load_photo
 from facewise.types import ImageArray
 
 sys.path.insert(0, str(run.ROOT / "scripts"))
 from data_folder import DATA
 from mtcnn_parity import FACELESS, detector_version, faceless, small_faces
+from val_photos import fairface
 
 Boxes = list[list[float]]
 PACKAGES = ["yuface==2023.5.1", "opencv-python==4.14.0.*", "numpy"]
@@ -90,13 +88,6 @@ def over_the_middle(boxes: Boxes, width: int, crop: int) -> bool:
         and 0.25 * crop < x1 - x0 < 1.3 * crop
         for x0, y0, x1, y1 in boxes
     )
-
-
-def val_faces(data: Path) -> Iterator[ImageArray]:
-    fairface = read_fairface(data / "fairface.tar", data / "fairface_labels.csv")
-    for sample in fairface.samples:
-        if sample.split == "val":
-            yield load_photo(fairface.read(sample)).rgb
 
 
 def measure(
@@ -175,7 +166,7 @@ def main() -> None:
         }
         try:
             pictures = Pictures(workers, Path(folder))
-            faces = list(islice(val_faces(args.data), args.faces))
+            faces = list(islice(fairface(args.data, "val"), args.faces))
             result = measure(pictures, list(workers), faces, args.scenes, args.rounds)
         finally:
             for worker in workers.values():

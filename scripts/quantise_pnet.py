@@ -27,11 +27,10 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from val_photos import fairface
 
 from facewise import MTCNN, Photo
-from facewise.data.sets import read_fairface
 from facewise.data.tight_crops import add_border
-from facewise.images import load_photo
 from facewise.models import WEIGHTS_FOLDER, import_onnxruntime
 from facewise.types import FloatArray
 
@@ -106,9 +105,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     args = parser.parse_args()
-    fairface = read_fairface(args.data / "fairface.tar", args.data / "fairface_labels.csv")
-    train = (sample for sample in fairface.samples if sample.split == "train")
-    faces = [load_photo(fairface.read(sample)).rgb for sample in islice(train, PHOTOS)]
+    faces = islice(fairface(args.data, "train"), PHOTOS)
     levels = pnet_inputs([Photo(add_border(face)[0]) for face in faces])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pnet-int8.onnx"

@@ -1,4 +1,4 @@
-"""For scripts that measure something on val faces: the faces, and the files of the result."""
+"""For scripts that measure something on faces: the faces, and the files of the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facewise.data.folder import read_folder
 from facewise.data.sets import Sample
 from facewise.data.tight_crops import add_border
 from facewise.images import load_photo
-from facewise.types import Photo
+from facewise.types import ImageArray, Photo
 
 
 def arguments(description: str, *, faces: int | None = None) -> argparse.Namespace:
@@ -37,6 +37,14 @@ def val_photos(data: Path, faces: int | None) -> Iterator[tuple[int, Sample, Pho
         val = val[:: max(1, len(val) // (faces or len(val)))]
         for place, sample in enumerate(val):
             yield place, sample, load_photo(add_border(load_photo(data_set.read(sample)).rgb)[0])
+
+
+def fairface(data: Path, split: str) -> Iterator[ImageArray]:
+    """FairFace's faces of a split, as they are."""
+    for data_set in read_folder(data):
+        for sample in data_set.samples:
+            if sample.dataset == "fairface" and sample.split == split:
+                yield load_photo(data_set.read(sample)).rgb
 
 
 def write(out: Path, name: str, result: Mapping[str, object], page: str) -> None:

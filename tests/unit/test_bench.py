@@ -27,6 +27,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("run")
 
 
+@pytest.fixture
+def annotate(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("pyarrow", reason="facewise annotate writes Parquet")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("annotate")
+
+
 def test_readme_has_the_measured_times(run: ModuleType) -> None:
     result = json.loads((ROOT / "docs/results/bench.json").read_text())
     short, page = run.markdown(result)
@@ -133,3 +140,31 @@ def test_a_peer_that_ends_says_why(run: ModuleType, end: str) -> None:
     with pytest.raises(RuntimeError, match=r"^peer ended at .*no peer"):
         worker.run(job="detect")
     worker.close()
+
+
+def test_the_loops_beside_annotate_see_all_shapes_of_photos_alike(annotate: ModuleType) -> None:
+    numbers = range(0, 600, annotate.LOOPED["photos"])
+    shapes = Counter(annotate.SHAPES[number % len(annotate.SHAPES)] for number in numbers)
+    assert shapes == dict.fromkeys(annotate.SHAPES, len(numbers) // len(annotate.SHAPES))
+
+
+def test_data_sets_in_folders_are_the_benchs_faces(
+    annotate: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    names = [f"UTKFace/{year}_0_4_20170116174525125.jpg" for year in (20, 30, 40)]
+    for name in [*names, "FairFace/val/1.jpg", "FairFace/val/2.jpg"]:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(name)
+    (data / "fairface_labels.csv").write_text(
+        "file,age,gender,race\nval/1.jpg,20-29,Male,White\nval/2.jpg,30-39,Female,Black\n"
+    )
+    paths, origin = annotate.make_faces(data, 4, tmp_path / "faces")
+    assert origin == "FairFace and UTKFace, half each"
+    written = ["FairFace/val/1.jpg", "FairFace/val/2.jpg", *names[:2]]
+    assert [path.read_text() for path in paths] == written
+    assert {path.parent.name for path in paths} == {"fairface", "utkface"}
+    (data / "fairface_labels.csv").unlink()
+    paths, origin = annotate.make_faces(data, 3, tmp_path / "others")
+    assert (len(paths), origin) == (3, annotate.STAND_INS)
+    assert "fairface_labels.csv" in capsys.readouterr().err
