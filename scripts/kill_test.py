@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the tables; a temporary one if none")
     parser.add_argument("--out", type=Path, default=Path("docs/results/kill-test.json"))
     args = parser.parse_args()
+    if sys.platform != "linux":
+        sys.exit("scripts/kill_test.py counts on Linux: it looks for survivors in /proc")
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory(dir=args.work) as name:
         quiet, killed = Path(name) / "quiet", Path(name) / "killed"

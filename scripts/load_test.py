@@ -237,6 +237,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--bare", action="store_true", help="only the pipeline")
     arguments = parser.parse_args()
+    if sys.platform != "linux":
+        sys.exit("scripts/load_test.py counts on Linux: times and memory are from /proc")
     if arguments.bare:
         bare(arguments.threads, arguments.seconds)
         return 0

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -504,8 +505,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    cache = open_cache(args.cache)
     drawn = [np.asarray(Image.open(p)) for p in sorted(args.scenes.glob("faceless-*.png"))]
+    if len(drawn) != FACELESS:
+        sys.exit(
+            f"{args.scenes} holds {len(drawn)} of the {FACELESS} drawn pictures: make them with "
+            "scripts/mtcnn_parity.py scenes"
+        )
+    cache = open_cache(args.cache)
     stored = args.out / "mtcnn-recall.json"
     parts = json.loads(stored.read_text()) if stored.exists() else {}
     started = args.cache, max(0, COMMANDS.index(args.part) - 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facewise.calibration import LEVELS
 from facewise.evaluation.intervals import FitFaces, Recipe
@@ -50,6 +51,28 @@ def test_every_script_finds_the_data_where_the_variable_says(
     found = {name: match[1] for name, match in defaults.items() if match}
     assert found.keys() >= {"annotate.py", "accuracy.py", "detectors.py", "val_photos.py"}
     assert set(found.values()) == {"DATA"}
+
+
+@pytest.mark.parametrize(
+    "command", [["kill_test", "fairface.tar", "--kills", "0"], ["load_test"], ["check_deploy"]]
+)
+def test_what_counts_on_linux_says_so(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script(command[0], monkeypatch)
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SystemExit, match="counts on Linux"):
+        module.main()
+
+
+def test_false_faces_are_counted_on_all_drawn_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recall = script("mtcnn_recall", monkeypatch)
+    Image.new("RGB", (40, 40)).save(tmp_path / "faceless-000.png")
+    arguments = ["second", str(tmp_path / "cache"), str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["mtcnn_recall", *arguments])
+    with pytest.raises(SystemExit, match=r"1 of the 200 drawn pictures: .*mtcnn_parity"):
+        recall.main()
 
 
 def test_a_page_of_val_faces_names_the_model_that_was_measured(
