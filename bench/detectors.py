@@ -155,8 +155,9 @@ def main() -> None:
         "--only", default="", help="regular expression: facewise and those so named"
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=run.ROOT / "docs" / "results")
+    parser.add_argument("--out", type=Path, help="docs/results, or runs/bench for a part")
     args = parser.parse_args()
+    out = run.out_of(parser, args, "faces", "scenes", "only", "rounds")
     os.environ |= run.ONE_THREAD
     with tempfile.TemporaryDirectory() as folder:
         workers = {
@@ -171,9 +172,9 @@ def main() -> None:
         finally:
             for worker in workers.values():
                 worker.close()
-    (args.out / "detectors.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "detectors.json").write_text(json.dumps(result, indent=1) + "\n")
     text = markdown(result)
-    (args.out / "detectors.md").write_text(text)
+    (out / "detectors.md").write_text(text)
     print(text)
 
 

