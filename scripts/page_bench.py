@@ -4,9 +4,10 @@
 
 Chromium runs the page from a static host, with the isolation headers (threads) and without (one
 thread); Python runs the same pictures with one thread and with all; face-api (web/bench, installed
-from its own lock file) runs its tiny detector, landmarks, age and gender on its WebAssembly
-backend, one thread. All take turns in every round, so that other load on the machine affects all
-alike. Median milliseconds of warm runs. Writes docs/results/page.json and page.md.
+from its own lock file) runs its tiny detector at 416 px (its default), landmarks, age and gender on
+its WebAssembly backend, one thread. All take turns in every round, so that other load on the
+machine affects all alike. Median milliseconds of warm runs. Writes docs/results/page.json and
+page.md.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def contestants(stack: ExitStack, playwright: Any, page_folder: Path, peer: bool
     if peer:
         host = stack.enter_context(serve(BENCH))
         for tiny, words in ((False, "landmarks"), (True, "tiny landmarks")):
-            found[f"face-api 1.7.15, tiny detector, {words}, 1 thread"] = in_face_api(
+            found[f"face-api 1.7.15, tiny detector, 416 px, {words}, 1 thread"] = in_face_api(
                 launch(), host.url, tiny
             )
     return browser.version, found

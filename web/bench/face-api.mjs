@@ -1,7 +1,7 @@
 // face-api on its WebAssembly backend, one thread: tiny detector, landmarks, age and gender.
 import * as api from "./node_modules/@vladmandic/face-api/dist/face-api.esm.js";
 
-const options = new api.TinyFaceDetectorOptions({ inputSize: 224 });
+const options = new api.TinyFaceDetectorOptions(); // 416 px by default, as in node.mjs
 
 /** @param tiny use the smaller of its two landmark networks. */
 export async function load(tiny) {
