@@ -610,6 +610,7 @@ def out_of(
     whole = whole and all(getattr(args, name) == parser.get_default(name) for name in measured)
     out: Path = args.out or (RESULTS if whole else PART)
     out.mkdir(parents=True, exist_ok=True)
+    print(f"results go to {out}", file=sys.stderr)
     return out
 
 
