@@ -21,7 +21,7 @@ from facewise.settings import Settings
 from .conftest import adapted
 from .pictures import every_format, unusual_files
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
 DOCUMENTED = {200, 400, 413, 415, 422}
 QUIET = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
