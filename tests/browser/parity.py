@@ -172,20 +172,24 @@ def page_model(device: Path, folder: Path) -> Path:
 
 
 def compare(
-    page: Any, analyzers: Sequence[Analyzer], folder: Path, faces: int
+    page: Any,
+    analyzers: Sequence[Analyzer],
+    folder: Path,
+    faces: int,
+    kinds: Sequence[str] = ("PNG", "JPEG"),
 ) -> list[dict[str, Differences]]:
     """Ask the page and the analyzers about the same montages, as PNG and as JPEG.
 
     Returns:
         For each analyzer, how the page differs from it, on ``faces`` faces or a few more.
     """
-    found = [{"PNG": Differences(), "JPEG": Differences()} for _ in analyzers]
+    found = [{kind: Differences() for kind in kinds} for _ in analyzers]
     for sheet in montages(folder):
-        for kind in ("PNG", "JPEG"):
+        for kind in kinds:
             data = encoded(sheet, kind)
             shown = ask_page(page, data)
             for analyzer, differences in zip(analyzers, found, strict=True):
                 differences[kind].add(ask_python(analyzer, data), shown)
-        if min(differences["PNG"].faces for differences in found) >= faces:
+        if min(differences[kinds[0]].faces for differences in found) >= faces:
             return found
     raise AssertionError("unreachable: montages never end")
