@@ -9,6 +9,7 @@ import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, Unpack, overload
 
@@ -44,20 +45,13 @@ FaceCrop = tuple[Face, ImageArray]
 class Timings(dict[str, float]):
     """Milliseconds by stage; add a stage with ``with timings("decode"): ...``."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._stage, self._started = "", 0.0
-
-    def __call__(self, stage: str) -> Timings:
-        self._stage = stage
-        return self
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        passed = (time.perf_counter() - self._started) * 1e3
-        self[self._stage] = self.get(self._stage, 0.0) + passed
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] = self.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
 
 
 class Options(TypedDict, total=False):

@@ -192,6 +192,14 @@ def test_timings_name_every_stage(analyzer: Analyzer, pictures: Path) -> None:
     assert all(value > 0 for value in timings.values())
 
 
+def test_a_stage_within_another_counts_in_both() -> None:
+    timings = Timings()
+    with timings("outer"), timings("inner"):
+        pass
+    assert list(timings) == ["inner", "outer"]
+    assert timings["outer"] >= timings["inner"] > 0
+
+
 def test_the_module_level_call(pictures: Path) -> None:
     (a,) = facewise.analyze(pictures / "astronaut.jpg", threads=1, attributes=["age"])
     assert a.gender is None

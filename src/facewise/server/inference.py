@@ -11,7 +11,8 @@ they would wait for each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -61,10 +62,12 @@ class _Wanted(Timings):
         super().__init__()
         self._begin = begin
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
         anyio.from_thread.check_cancelled()
         self._begin()
-        super().__enter__()
+        with super().__call__(stage):
+            yield
 
 
 class Inference:
