@@ -23,8 +23,7 @@ import anyio.to_thread
 from facewise.analyzer import Analyzer, Timings
 from facewise.calibration import Calibration
 from facewise.errors import ImageError
-from facewise.server.problems import ProblemError, problem_of
-from facewise.server.uploads import busy, too_large
+from facewise.server.problems import ProblemError, busy, problem_of, too_large
 from facewise.settings import Settings
 from facewise.types import Photo, Prediction
 

@@ -20,8 +20,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from facewise.server.metrics import PROBES
-from facewise.server.problems import ProblemError, code_of, internal_error, render
-from facewise.server.uploads import busy
+from facewise.server.problems import ProblemError, busy, code_of, internal_error, render
 from facewise.settings import is_loopback
 
 logger = logging.getLogger("facewise.server")

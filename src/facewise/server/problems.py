@@ -129,6 +129,31 @@ def _internal() -> ProblemError:
     )
 
 
+def busy(why: str) -> ProblemError:
+    """A 503 problem with Retry-After."""
+    return ProblemError(
+        503,
+        "busy",
+        f"The server is busy: {why}. Try again in a second or two.",
+        {"Retry-After": "2"},
+    )
+
+
+def too_large(limit_bytes: int) -> ProblemError:
+    """The 413 problem for a photo with too many bytes."""
+    return ProblemError(
+        413,
+        "image_too_large",
+        f"More than {limit_bytes / 1e6:g} MB: send a smaller picture. A photo saved as JPEG at "
+        "2,000 pixels loses nothing here.",
+    )
+
+
+def short(text: str) -> str:
+    """A client's text, shortened for quoting in a response."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def request_id_of(scope: Any) -> str:
     """The request id set by the outermost middleware."""
     return str(scope.get("state", {}).get("request_id", ""))

@@ -18,10 +18,10 @@ from facewise.errors import ImageError, OptionError
 from facewise.labels import ATTRIBUTES
 from facewise.server import problems
 from facewise.server.inference import PhotoResult
-from facewise.server.problems import TITLES, ProblemError, request_id_of
+from facewise.server.problems import TITLES, ProblemError, request_id_of, short
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
-from facewise.server.uploads import PARAMETERS, Place, short
+from facewise.server.uploads import PARAMETERS, Place
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from facewise.server.access import client_of
-from facewise.server.problems import ProblemError
+from facewise.server.problems import ProblemError, busy, short, too_large
 from facewise.settings import MULTIPART_OVERHEAD_BYTES, Settings
 from facewise.text import counted
 
@@ -252,16 +252,6 @@ class Place:
         self._waiting.deadline = self._patience + min(anyio.current_time(), earned)
 
 
-def busy(why: str) -> ProblemError:
-    """A 503 problem with Retry-After."""
-    return ProblemError(
-        503,
-        "busy",
-        f"The server is busy: {why}. Try again in a second or two.",
-        {"Retry-After": "2"},
-    )
-
-
 def _check_coding(request: Request) -> None:
     """Refuse compressed bodies, which would be taken for broken ones (RFC 9110, 8.4).
 
@@ -299,11 +289,6 @@ def _unsupported(kind: str, wanted: Sequence[str], arguments: str) -> ProblemErr
     )
 
 
-def short(text: str) -> str:
-    """A client's text, shortened for quoting in a response."""
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 async def _limited(
     request: Request, place: Place, limit_bytes: int, refusal: Callable[[], ProblemError]
 ) -> AsyncGenerator[bytes, None]:
@@ -327,16 +312,6 @@ async def _limited(
             place.hold(len(chunk))
             if chunk:
                 yield chunk
-
-
-def too_large(limit_bytes: int) -> ProblemError:
-    """The 413 problem for a photo with too many bytes."""
-    return ProblemError(
-        413,
-        "image_too_large",
-        f"More than {limit_bytes / 1e6:g} MB: send a smaller picture. A photo saved as JPEG at "
-        "2,000 pixels loses nothing here.",
-    )
 
 
 def _batch_too_large(limit_bytes: int) -> ProblemError:
