@@ -770,6 +770,17 @@ def test_names_that_are_no_utf8_are_spelt_out(album: Path, tmp_path: Path) -> No
     assert json.loads((out / "dedupe.json").read_text())["list"]["all"]["share_found"] == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_a_name_in_a_note_cannot_command_the_terminal(tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for number in range(11):
+        drawn(0).save(album / f"\x1b[31m{number}.png")
+    result = run(album, "--out", tmp_path / "out")
+    assert r"note: 11 of 11 pictures are in one group, \x1b[31m0.png's" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 def test_bars_are_no_part_of_the_report(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

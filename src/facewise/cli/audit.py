@@ -13,6 +13,7 @@ import typer
 from facewise.annotated import part_files, table_name
 from facewise.cli.options import Verbose, local_path, report_path
 from facewise.cli.outputs import Outputs
+from facewise.cli.streams import note
 from facewise.errors import OptionError, needs_extra
 from facewise.text import printable
 
@@ -80,7 +81,7 @@ def audit(
         source=confusions,
         method=method,
         crossings=crossings,
-        tell=lambda note: typer.echo(printable(f"note: {note}"), err=True),
+        tell=note,
     )
     more = f" and {len(tables) - 1:,} more" if len(tables) > 1 else ""
     typer.echo(summary(figures, printable(f"{tables[0]}{more}")))

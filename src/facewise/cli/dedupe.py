@@ -9,6 +9,7 @@ import typer
 
 from facewise.cli.options import Verbose, check_folder, local_path, report_path
 from facewise.cli.outputs import Outputs
+from facewise.cli.streams import note
 from facewise.errors import OptionError
 
 
@@ -79,7 +80,7 @@ def dedupe(
     check_folder("--exclusions", places.exclusions.parent)
     found = search(sources, listed, near_bits=bits, thorough=thorough, threads=threads)
     for oddity in write(found, places, shares=wanted, seed=seed, sheets=sheets):
-        typer.echo(f"note: {oddity}", err=True)
+        note(oddity)
     typer.echo(page_of(found))
     typer.echo(f"lists and contact sheets: {out}")
 

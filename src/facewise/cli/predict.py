@@ -13,7 +13,7 @@ import typer
 from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
 from facewise.cli.options import Verbose, split_names
-from facewise.cli.streams import json_line
+from facewise.cli.streams import json_line, say
 from facewise.errors import (
     EmptyImageError,
     FacewiseError,
@@ -136,8 +136,7 @@ def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Pa
         save_drawing(picture, path)
     except (OSError, ValueError) as error:  # ValueError: too wide for the format
         words = getattr(error, "strerror", None) or str(error)
-        text = f"{name}: {path} cannot be written ({words}): choose another place or format"
-        print(f"facewise: {printable(text)}", file=sys.stderr)
+        say(f"{name}: {path} cannot be written ({words}): choose another place or format")
         return False
     logger.info("wrote %s", printable(str(path)))
     return True
@@ -234,4 +233,4 @@ def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) 
             "error": {"code": code, "message": message},
         }
         print(json_line(line), flush=True)
-    print(f"facewise: {printable(f'{name}: {message}')}", file=sys.stderr)
+    say(f"{name}: {message}")

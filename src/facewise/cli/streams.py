@@ -52,12 +52,22 @@ def give_up(stream: TextIO) -> None:
 
 
 def say(text: str) -> None:
+    """Print what happens, or went wrong, on standard error."""
+    _print_line(f"facewise: {text}")
+
+
+def note(text: str) -> None:
+    """Print what to keep in mind about the result on standard error."""
+    _print_line(f"note: {text}")
+
+
+def _print_line(text: str) -> None:
     """Print a line for people on standard error.
 
     A full disk under a log does not end the work: the lines are lost. A broken pipe does end it.
     """
     try:
-        print(f"facewise: {printable(text)}", file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
     except OSError:

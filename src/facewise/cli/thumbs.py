@@ -10,6 +10,7 @@ import typer
 from facewise.cli.drawings import is_drawing, save_drawing
 from facewise.cli.options import Verbose, local_path
 from facewise.cli.outputs import Outputs
+from facewise.cli.streams import note
 from facewise.errors import OptionError, needs_extra
 from facewise.text import printable
 
@@ -41,12 +42,8 @@ def thumbs(
         raise OptionError(f"{out}: the sheet is a PNG, so its name must end in .png")
     Outputs("--out").add(out, is_drawing)
     out.parent.mkdir(parents=True, exist_ok=True)  # first: making a sheet takes a while
-    sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=_say)
+    sheet, chosen = make_sheet(table, by, count=count, largest=largest, note=note)
     save_drawing(sheet, out)
     rows = [(n, face.value, face.image_id, face.face_index) for n, face in enumerate(chosen, 1)]
     for row in [("number", by, "image_id", "face_index"), *rows]:
         typer.echo("\t".join(printable(str(cell)) for cell in row))
-
-
-def _say(text: str) -> None:
-    typer.echo(printable(f"note: {text}"), err=True)
