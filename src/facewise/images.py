@@ -27,6 +27,7 @@ from facewise.errors import (
 )
 from facewise.formats import open_picture
 from facewise.pixels import check_size, decode, too_large
+from facewise.text import reason_of
 from facewise.types import Array, ImageArray, Photo
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _read(source: Any, max_bytes: int) -> bytes:
         except ImageError:
             raise
         except Exception as error:  # disks, connections and archives each raise their own classes
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = reason_of(error)
             raise ImageNotFoundError(
                 getattr(error, "errno", None) or errno.EIO,
                 f"cannot be read ({reason}): open it again",
@@ -229,7 +230,7 @@ def _read_path(name: str, max_bytes: int) -> bytes:
             errno.EISDIR, "is a directory: name the pictures in it", name
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         raise ImageNotFoundError(
             getattr(error, "errno", None) or errno.ENOENT,
             f"cannot be read ({reason}): {path_advice(name)}",

@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def reason_of(error: Exception) -> str:
+    """What went wrong, without an OSError's number and path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def by_reason(skipped: Sequence[Sequence[str]], most: int = 10) -> list[str]:
     """How many names were skipped for each reason, most common first, with the first name."""
     names: dict[str, list[str]] = {}

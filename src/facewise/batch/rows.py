@@ -12,6 +12,7 @@ import numpy as np
 from facewise.batch.schema import VECTOR_COLUMNS
 from facewise.errors import FacewiseError, ImageNotFoundError, ImageTooLargeError
 from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
+from facewise.text import reason_of
 
 if TYPE_CHECKING:
     from facewise.batch.job import Item
@@ -43,7 +44,7 @@ def error_row(item: Item, error: Exception, model: ModelInfo) -> Row:
     image_id = item.image_id
     if isinstance(error, FacewiseError):
         # Only an OSError's reason: its path is specific to this machine.
-        message = getattr(error, "strerror", None) or str(error)
+        message = reason_of(error)
         if isinstance(error, ImageTooLargeError):
             message = error.with_option()
         if isinstance(error, ImageNotFoundError) and item.shown:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import IO, Final
 
 from facewise.errors import OptionError
+from facewise.text import reason_of
 
 RUN: Final = 250_000
 """Strings sorted at a time: about 50 MB."""
@@ -36,7 +37,7 @@ def sort_strings(strings: Iterable[str], *, run: int = RUN) -> Iterator[str]:
             except OSError as error:
                 raise OptionError(
                     "no space to sort the names "
-                    f"({error.strerror or error}): set TMPDIR to a folder with free space"
+                    f"({reason_of(error)}): set TMPDIR to a folder with free space"
                 ) from error
     finally:
         for file in spilled:

@@ -26,6 +26,7 @@ from typing import IO, Any, Final
 
 from facewise.annotated import MANIFEST, PART_GLOB, read_manifest
 from facewise.errors import TableError
+from facewise.text import reason_of
 
 PLAN: Final = "_plan"
 PARTS: Final = "_parts.jsonl"
@@ -121,7 +122,7 @@ class TableFolder:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
             advice = "nothing finished is lost: run the same command again once that is mended"
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 reason, advice = (

@@ -20,6 +20,7 @@ from facewise.batch.video import sample_frames
 from facewise.batch.watch import differing
 from facewise.errors import ImageError, OptionError, TableError, check_count
 from facewise.images import LoadOptions, load_photo
+from facewise.text import reason_of
 from facewise.types import Photo
 
 if TYPE_CHECKING:
@@ -239,8 +240,7 @@ def make_sheet(
 
 def _reason(error: Exception) -> str:
     """An error's reason, without an OSError's path, so that equal reasons are counted together."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
+    return reason_of(error).splitlines()[0]
 
 
 def _cut(image: Image.Image, bbox: tuple[float, float, float, float], size_px: int) -> Image.Image:

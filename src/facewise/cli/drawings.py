@@ -12,6 +12,7 @@ from facewise.cli.outputs import Outputs
 from facewise.errors import OptionError
 from facewise.formats import open_picture
 from facewise.images import PillowImage
+from facewise.text import reason_of
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -45,7 +46,7 @@ def plan_drawings(draw: Path, photos: Sequence[str]) -> list[Path]:
     try:
         draw.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         raise OptionError(f"--draw {draw}: the folder cannot be made ({reason})") from error
     taken: set[str] = set()
     return [_free_path(draw, name, outputs, taken) for name in photos]

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from facewise.errors import OptionError
+from facewise.text import reason_of
 
 _LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
@@ -56,7 +57,7 @@ def check_folder(option: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         raise OptionError(
             f"{option}: nothing can be written to the folder {folder} ({reason}): choose another"
         ) from error

@@ -22,7 +22,7 @@ from facewise.errors import (
     OptionError,
 )
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.text import printable
+from facewise.text import printable, reason_of
 
 if TYPE_CHECKING:
     from facewise.types import Photo, Prediction
@@ -135,7 +135,7 @@ def _save(name: str, photo: Photo, predictions: tuple[Prediction, ...], path: Pa
     try:
         save_drawing(picture, path)
     except (OSError, ValueError) as error:  # ValueError: too wide for the format
-        words = getattr(error, "strerror", None) or str(error)
+        words = reason_of(error)
         say(f"{name}: {path} cannot be written ({words}): choose another place or format")
         return False
     logger.info("wrote %s", printable(str(path)))
@@ -225,7 +225,7 @@ def _print_failure(name: str, error: FacewiseError | OSError, *, as_json: bool) 
         if isinstance(error, ImageTooLargeError):
             message = error.with_option()
     else:
-        message = getattr(error, "strerror", None) or str(error)
+        message = reason_of(error)
     if as_json:
         line = {
             "schema_version": SCHEMA_VERSION,

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from facewise.text import printable
+from facewise.text import printable, reason_of
 
 
 def prepare_streams() -> None:
@@ -76,7 +76,7 @@ def _print_line(text: str) -> None:
 
 def reason(error: OSError) -> str:
     """What went wrong, and with which file, if any; without error numbers."""
-    words = error.strerror or str(error)
+    words = reason_of(error)
     if error.filename is None:
         return f"cannot write the output: {words}"
     return f"{os.fsdecode(error.filename)}: {words}"

@@ -17,7 +17,7 @@ from facewise.data.sets import DataSet
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.progress import track
-from facewise.text import as_utf8
+from facewise.text import as_utf8, reason_of
 from facewise.types import ImageArray
 
 log = logging.getLogger("facewise")
@@ -138,7 +138,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
         except ImageError as error:
             return str(error)
         except OSError as error:  # a dangling link, or no permission to read
-            return error.strerror or str(error)
+            return reason_of(error)
         inside = without_border(rgb)
         return *difference_hash(inside), thumbnail(inside)
 

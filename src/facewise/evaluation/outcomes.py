@@ -33,6 +33,7 @@ from facewise.models import DETECTOR_SPEC, load_spec
 from facewise.mtcnn import MTCNN
 from facewise.progress import track
 from facewise.quality import measure_quality
+from facewise.text import reason_of
 from facewise.types import Face, FloatArray, Photo
 
 log = logging.getLogger("facewise")
@@ -273,7 +274,7 @@ def _readable(
         except ImageError as error:
             why = str(error)
         except OSError as error:
-            why = error.strerror or str(error)
+            why = reason_of(error)
         else:
             continue
         readable[row] = False
