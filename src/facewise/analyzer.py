@@ -28,7 +28,7 @@ from facewise.images import (
     load_photo,
     load_photos,
 )
-from facewise.labels import ATTRIBUTES, ETHNICITY, GENDER, check_attributes
+from facewise.labels import ATTRIBUTES, by_attribute, check_attributes
 from facewise.models import PlainProvider, Provider, load_spec, plain_providers
 from facewise.mtcnn import MTCNN, PHOTOS_AT_ONCE
 from facewise.predictions import make_predictions
@@ -381,7 +381,7 @@ class Analyzer:
             dataclasses.replace(face, quality=measure_quality(crop, face.landmarks))
             for face, crop in zip(faces, crops, strict=True)
         ]
-        p = {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
+        p = by_attribute(ages, vectors)
         return make_predictions(
             measured,
             {name: self.calibration.temper(p[name], name) for name in self.attributes},

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from facewise.errors import ModelError, ModelIntegrityError
-from facewise.labels import DECADES, ETHNICITY, GENDER
+from facewise.labels import PARTS
 from facewise.models import ModelSpec, Provider, open_session
 from facewise.types import FloatArray, ImageArray
 
@@ -97,7 +97,7 @@ class AttributeModel:
                 "execution provider are at fault; use providers=['CPUExecutionProvider']"
             )
         try:
-            parts = [vector[:, part] for part in (DECADES, GENDER, ETHNICITY)]
+            parts = [vector[:, part] for part in PARTS.values()]
             return as_distributions(years), np.hstack([as_distributions(part) for part in parts])
         except ValueError as error:
             raise ModelError(

@@ -14,7 +14,7 @@ groups and the expected age are sums over it, computed here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -41,6 +41,9 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     "ethnicity": ETHNICITY_LABELS,
 }
 """Labels by attribute, in the order of the vector."""
+
+PARTS: Final[dict[str, slice]] = {"age": DECADES, "gender": GENDER, "ethnicity": ETHNICITY}
+"""Where each attribute is in the vector."""
 
 ATTRIBUTES: Final[tuple[str, ...]] = tuple(LABELS)
 
@@ -104,6 +107,20 @@ def check_attributes(attributes: Collection[str]) -> tuple[str, ...]:
             + (f", not {', '.join(unknown)}" if unknown else "")
         )
     return tuple(name for name in ATTRIBUTES if name in wanted)
+
+
+def without_sensitive(attributes: Iterable[str]) -> tuple[str, ...]:
+    """The attributes that nobody has to ask for: all but ethnicity, which is off in videos and
+    beyond one's own machine unless it is named, and in live views in any case.
+    """
+    return tuple(name for name in attributes if name != "ethnicity")
+
+
+def by_attribute(
+    ages: NDArray[np.float32], vectors: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """The network's answers ``(N, 120)`` and ``(N, 19)`` by attribute; age has its single years."""
+    return {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
 
 
 def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:

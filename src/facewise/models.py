@@ -114,6 +114,11 @@ class ModelSpec:
     def info(self) -> ModelInfo:
         return ModelInfo(self.name, self.version, self.sha256)
 
+    def answers_to(self, text: str) -> bool:
+        """Whether a name, or ``name@version``, means this model; see ``load_spec``."""
+        name, _, version = text.partition("@")
+        return self.name in (name, f"facewise-{name}") and version in ("", self.version)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values of what users ask about: all but preprocessing and calibration.
 
@@ -229,10 +234,9 @@ def load_spec(model: str | os.PathLike[str] = "default") -> ModelSpec:
         if not Path(text).exists():
             raise ModelNotFoundError(f"{text}: no such model spec; check the path")
         return read_spec(Path(text).absolute())  # to be found after a change of folder
-    name, _, version = text.partition("@")
     specs = list_models()
     for spec in specs:
-        if spec.name in (name, f"facewise-{name}") and version in ("", spec.version):
+        if spec.answers_to(text):
             return spec
     if text.endswith(".onnx") or os.path.isdir(text):  # noqa: PTH112  takes any text
         raise ModelNotFoundError(_name_the_spec(Path(text)))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from facewise.calibration import GATE_COVERAGE, Calibration
 from facewise.labels import (
     AGE_LABELS,
+    CLASSES,
     DECADE_LABELS,
     DECADES,
-    ETHNICITY,
-    GENDER,
     LABELS,
+    PARTS,
     ages_to_decades,
     expected_age,
 )
 from facewise.types import Distribution, Face, FloatArray, ModelInfo, Prediction
-
-_PARTS: Final = {"gender": GENDER, "ethnicity": ETHNICITY}
 
 
 class _Age(NamedTuple):
@@ -54,7 +52,7 @@ def make_predictions(
     off = [None] * len(faces)
     ages = _ages(p["age"], calibration, coverage) if "age" in p else off
     genders, ethnicities = (
-        _labelled(p[name], name, calibration, coverage) if name in p else off for name in _PARTS
+        _labelled(p[name], name, calibration, coverage) if name in p else off for name in CLASSES
     )
     predictions = []
     for face, age, gender, ethnicity in zip(faces, ages, genders, ethnicities, strict=True):
@@ -65,7 +63,7 @@ def make_predictions(
             vector[DECADES] = age.decades.probabilities
         for name, answer in (("gender", gender), ("ethnicity", ethnicity)):
             if answer is not None:
-                vector[_PARTS[name]] = answer.probabilities
+                vector[PARTS[name]] = answer.probabilities
                 top[name] = answer.top_probability
         predictions.append(
             Prediction(

@@ -27,8 +27,9 @@ from pydantic_settings import (
 
 from facewise.errors import OptionError
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.labels import ATTRIBUTES, check_attributes
+from facewise.labels import ATTRIBUTES, check_attributes, without_sensitive
 from facewise.machine import cores
+from facewise.text import split_names
 
 CONFIG_VARIABLE: Final = "FACEWISE_CONFIG"
 _FOREIGN: Final = re.compile(
@@ -163,7 +164,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
+            return split_names(value)
         return value
 
     @field_validator("attributes")
@@ -260,7 +261,7 @@ class Settings(BaseSettings):
         if self.attributes is not None:
             return self.attributes
         if self.is_published:
-            return tuple(name for name in ATTRIBUTES if name != "ethnicity")
+            return without_sensitive(ATTRIBUTES)
         return ATTRIBUTES
 
     @property

@@ -11,6 +11,13 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}"
 
 
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Names of a comma-separated list, without empty ones; None stays None."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def as_utf8(name: str) -> str:
     """A name as valid UTF-8, with invalid bytes as backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
 from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.labels import ATTRIBUTES, check_attributes
+from facewise.labels import ATTRIBUTES, check_attributes, without_sensitive
 from facewise.models import DETECTOR_SPEC, load_spec
 from facewise.text import as_utf8
 
@@ -185,7 +185,7 @@ class Job:
         """Attributes computed for video; ethnicity is the operator's choice, never a default."""
         if self.attributes is not None:
             return self.attributes
-        return tuple(name for name in ATTRIBUTES if name != "ethnicity")
+        return without_sensitive(ATTRIBUTES)
 
     def analyzer(self, *, video: bool = False) -> Analyzer:
         """A single-threaded analyzer."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from facewise.batch.schema import VECTOR_COLUMNS
 from facewise.errors import FacewiseError, ImageNotFoundError, ImageTooLargeError
-from facewise.labels import ETHNICITY, ETHNICITY_LABELS, GENDER, GENDER_LABELS
+from facewise.labels import CLASSES, PARTS
 from facewise.text import reason_of
 
 if TYPE_CHECKING:
@@ -90,12 +90,10 @@ def answer_columns(prediction: Prediction) -> Row:
     if prediction.age_interval_years is not None:
         row["age_years"] = prediction.age_years
         row["age_low_years"], row["age_high_years"] = prediction.age_interval_years
-    for name, part, labels in (
-        ("gender", GENDER, GENDER_LABELS),
-        ("ethnicity", ETHNICITY, ETHNICITY_LABELS),
-    ):
-        if not np.isnan(vector[part]).any():
-            row[name] = labels[int(vector[part].argmax())]
+    for name, labels in CLASSES.items():
+        part = vector[PARTS[name]]
+        if not np.isnan(part).any():
+            row[name] = labels[int(part.argmax())]
     row["abstained"] = list(prediction.abstained)
     row["abstained_reasons"] = list(prediction.abstained.values())
     return row

@@ -24,7 +24,7 @@ from facewise.batch.rows import (
 )
 from facewise.batch.tracks import Tracker
 from facewise.errors import CorruptImageError, ImageError, UnsupportedFormatError, needs_extra
-from facewise.labels import ETHNICITY, GENDER
+from facewise.labels import by_attribute
 from facewise.predictions import make_predictions
 from facewise.types import Photo, Prediction
 
@@ -279,7 +279,7 @@ def _answer(mean: _Mean, analyzer: Analyzer) -> Row:
     ages, vectors = (
         (total / mean.faces).astype(np.float32)[None] for total in (mean.ages, mean.vector)
     )
-    p = {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
+    p = by_attribute(ages, vectors)
     (answer,) = make_predictions(
         [mean.largest.face],
         {name: p[name] for name in analyzer.attributes},

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose, split_names
+from facewise.cli.options import Verbose
 from facewise.cli.streams import say
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.text import counted
+from facewise.text import counted, split_names
 
 if TYPE_CHECKING:
     from facewise.batch.run import Summary

@@ -67,13 +67,6 @@ def check_folder(option: str, folder: Path) -> None:
                 path.rmdir()
 
 
-def split_names(text: str | None) -> tuple[str, ...] | None:
-    """Names of a comma-separated option."""
-    if text is None:
-        return None
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def speak() -> None:
     """Log at INFO, for commands that take long; never raises the level that ``-vv`` set."""
     logger = logging.getLogger("facewise")

@@ -12,7 +12,7 @@ import typer
 
 from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose, split_names
+from facewise.cli.options import Verbose
 from facewise.cli.streams import json_line, say
 from facewise.errors import (
     EmptyImageError,
@@ -22,7 +22,7 @@ from facewise.errors import (
     OptionError,
 )
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from facewise.text import printable, reason_of
+from facewise.text import printable, reason_of, split_names
 
 if TYPE_CHECKING:
     from facewise.types import Photo, Prediction

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from facewise._version import __version__
 from facewise.formats import readable
+from facewise.labels import without_sensitive
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
@@ -40,7 +41,7 @@ async def models(state: Shared) -> Any:
         "models": [_entry(spec, state) for spec in _specs(state)],
         "attributes": state.inference.attributes,
         # The page must never sort people by ethnicity as they walk past a camera.
-        "live_attributes": [name for name in state.inference.attributes if name != "ethnicity"],
+        "live_attributes": without_sensitive(state.inference.attributes),
         "coverage": state.coverage,
         "limits": {
             "max_bytes": settings.max_bytes,
@@ -84,10 +85,10 @@ async def model_card(
     `default` is the model that answers here; facewise's own may be named without `facewise-`, as in
     `small`.
     """
-    wanted, _, version = name.partition("@")
-    wanted = state.spec.name if wanted == "default" else wanted
+    plain, at, version = name.partition("@")
+    wanted = f"{state.spec.name}{at}{version}" if plain == "default" else name
     for spec in _specs(state):
-        if spec.name in (wanted, f"facewise-{wanted}") and version in ("", spec.version):
+        if spec.answers_to(wanted):
             if "text/html" in request.headers.get("accept", ""):
                 return _kept(request, card_page(spec), "text/html")
             return _kept(request, card_markdown(spec), "text/markdown")

@@ -22,6 +22,7 @@ from facewise.server.problems import TITLES, ProblemError, request_id_of, short
 from facewise.server.schemas import SCHEMA_VERSION
 from facewise.server.state import Shared, State, allowed
 from facewise.server.uploads import PARAMETERS, Place
+from facewise.text import split_names
 
 T = TypeVar("T")
 
@@ -74,9 +75,7 @@ def options(
         raise ProblemError(422, "invalid_option", f"{error}.") from error
     if attributes is None:
         return QueryOptions(on, level, vector, years)
-    names = [name.strip() for name in attributes.split(",")]
-    # Empty names are ignored, as on the command line, but an empty list is a mistake.
-    names = [name for name in names if name] or [""]
+    names = split_names(attributes) or ("",)  # an empty list is a mistake
     for name in names:
         if name not in on:
             why = f"'{short(name)}' is not one of {', '.join(on)}"
