@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,31 @@ def replacing(
         unfinished.unlink(missing_ok=True)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text, and its folder if there is none.
+
+    Bytes of file names that are not UTF-8 become backslash escapes, which are valid JSON, too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def json_text(value: Any) -> str:
+    """A value as readable JSON.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not have.
+    """
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; see ``write_text`` and ``json_text``."""
+    write_text(path, json_text(value))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as CSV with plain line feeds and always a header; the file is never partial."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, "w", encoding="utf-8", newline="") as file:

@@ -111,9 +111,13 @@ def test_a_report_goes_into_a_folder(table: Path, tmp_path: Path, audit: Audit) 
 def test_a_report_replaces_reports_alone(table: Path, tmp_path: Path, audit: Audit) -> None:
     options = ("--no-crossings", "--out", tmp_path / "report")
     assert audit(table, *options).returncode == 0
+    page, figures = tmp_path / "report.html", tmp_path / "report.json"
+    for path in (page, figures):
+        path.with_name(f"earlier-{path.name}").hardlink_to(path)
     again = audit(table, *options)
     assert again.returncode == 0, again.stderr
-    page, figures = tmp_path / "report.html", tmp_path / "report.json"
+    for path in (page, figures):
+        assert not path.samefile(path.with_name(f"earlier-{path.name}")), "was written over"
     # An evaluation's page is facewise's, too, but not one that an audit may replace.
     other = Report("Who is in it?")
     other.text("Nobody says.")

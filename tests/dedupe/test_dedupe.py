@@ -748,6 +748,21 @@ def test_an_unfinished_run_can_be_run_again(
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files there")
+def test_a_run_whose_report_found_no_space_can_be_run_again(album: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: writing fails midway."""
+    limited = (
+        "import resource, sys; from facewise.__main__ import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (256, resource.RLIM_INFINITY)); main()"
+    )
+    out = tmp_path / "out"
+    full = [sys.executable, "-c", limited, "dedupe", str(album), "--out", str(out)]
+    assert subprocess.run(full, capture_output=True, check=False).returncode == 1
+    assert list(out.iterdir()) == []
+    again = run(album, "--out", out)
+    assert again.returncode == 0, again.stderr
+
+
 def test_the_committed_report_and_exclusions_may_be_written_again() -> None:
     for name in ("dedupe.json", "dedupe.md"):
         assert is_report(ROOT / "docs" / "results" / name)

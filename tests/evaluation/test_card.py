@@ -234,6 +234,11 @@ def test_card_is_written_beside_the_spec_and_only_of_its_own_weights(
     html = paths[1].read_text(encoding="utf-8")
     assert "<h2>Intended use</h2>" in html
     assert html.count("<table>") > 10
+    earlier = [path.with_name(f"earlier-{path.name}") for path in paths]
+    for path, link in zip(paths, earlier, strict=True):
+        link.hardlink_to(path)
+    assert write_card(spec, tmp_path) == paths
+    assert not any(map(Path.samefile, paths, earlier)), "written over, which may end halfway"
     other = dataclasses.replace(spec, sha256="0" * 64)
     with pytest.raises(OptionError, match="evaluate first"):
         write_card(other, tmp_path)

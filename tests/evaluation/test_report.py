@@ -27,6 +27,7 @@ from facewise.evaluation.results import SINGLE_GROUPINGS, score_model, write_res
 from facewise.evaluation.summary import summary
 from facewise.models import load_spec
 from facewise.reporting import plots
+from facewise.reporting.report import Report
 
 from .conftest import random_outcomes
 from .made import made, years
@@ -418,6 +419,20 @@ def test_tables_in_nists_format_say_their_ages(results: dict[str, Any]) -> None:
     block = markdown.split("## Age estimation in NIST's format\n")[1].split("\n## ")[0]
     assert "| labelled 18 to 30 | age MAE, years | n |" in block
     assert "| labelled 14 to 17 | called 25 or more | n |" in block
+
+
+def test_a_report_replaces_an_earlier_one(tmp_path: Path) -> None:
+    """So that what cannot be written whole leaves the earlier one as it was."""
+    names = ("r.md", "r.html", "r-figures/p.svg")
+    for word in ("old", "new"):
+        report = Report(word)
+        report.plot("p", f"<svg>{word}</svg>", "a plot")
+        report.write(tmp_path / "r.json")
+        for number, name in enumerate(names if word == "old" else ()):
+            (tmp_path / f"earlier-{number}").hardlink_to(tmp_path / name)
+    for number, name in enumerate(names):
+        assert "new" in (tmp_path / name).read_text()
+        assert "old" in (tmp_path / f"earlier-{number}").read_text()
 
 
 def test_reports_are_written_beside_the_results(

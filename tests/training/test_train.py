@@ -121,7 +121,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 ) -> None:
     run(cache, tmp_path, minutes=0.0)  # stops after its first epoch
     assert len(log_of(tmp_path / "tiny")) == 1
+    config = tmp_path / "tiny" / "config.json"
+    (tmp_path / "earlier.json").hardlink_to(config)
     run(cache, tmp_path)
+    assert not config.samefile(tmp_path / "earlier.json"), "written over, which may end halfway"
     whole = torch.load(finished / "last.pt", weights_only=True)["average"]
     resumed = torch.load(tmp_path / "tiny/last.pt", weights_only=True)["average"]
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -233,6 +236,17 @@ def test_the_exported_model_says_what_pytorch_says(
     assert np.abs(ages - expected[:, :120]).max() < tolerance
     assert np.abs(vector[:, 12:] - expected[:, 120:]).max() < tolerance
     assert np.abs(vector[:, :12] - ages.reshape(-1, 12, 10).sum(-1)).max() < 1e-5
+
+
+def test_a_spec_replaces_an_earlier_one(tmp_path: Path) -> None:
+    """So that what cannot be written whole leaves the earlier one as it was."""
+    write = functools.partial(
+        write_spec, TINY, tmp_path / "tiny.onnx", "0" * 64, name="tiny", licence="", data=[]
+    )
+    earlier, spec = tmp_path / "earlier.json", write(version="1", description="")
+    earlier.hardlink_to(spec)
+    write(version="2", description="")
+    assert [json.loads(path.read_text())["version"] for path in (earlier, spec)] == ["1", "2"]
 
 
 def test_an_export_that_differs_is_not_kept(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from facewise.cli.options import Verbose, local_path, report_path
 from facewise.cli.outputs import Outputs
 from facewise.cli.streams import note
 from facewise.errors import OptionError, needs_extra
+from facewise.files import write_json, write_text
 from facewise.text import printable
 
 
@@ -88,11 +88,8 @@ def audit(
     if written:
         html, data = written
         page = make_report(figures, f"{table_name(tables[0])}{more}").html()
-        html.parent.mkdir(parents=True, exist_ok=True)
-        # A table's name may contain bytes that are not UTF-8; these escapes are also valid JSON.
-        html.write_text(page, encoding="utf-8", errors="backslashreplace")
-        text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        data.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(html, page)
+        write_json(data, figures)
         typer.echo(f"full report: {html}, {data}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from facewise.dedupe.report import (
     worth_looking_at,
 )
 from facewise.errors import OptionError
-from facewise.files import has_header, write_csv
+from facewise.files import has_header, json_text, write_csv, write_text
 from facewise.labels import ATTRIBUTES
 
 MARK: Final = "dedupe.json"
@@ -146,10 +145,9 @@ def write(
         Oddities of the new splits, one sentence each.
     """
     # Written first: if the run fails below, the folder is already marked as facewise's.
-    figures = json.dumps(found.summary, indent=1) + "\n"
     for path in places.reports:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page_of(found) if path.suffix == ".md" else figures, encoding="utf-8")
+        text = page_of(found) if path.suffix == ".md" else json_text(found.summary)
+        write_text(path, text)
     splits = make_splits(found.prints.names, found.groups, shares, seed)
     group_of = {name: group[0] for group in found.groups for name in group}
     write_csv(

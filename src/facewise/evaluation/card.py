@@ -19,6 +19,7 @@ from facewise.evaluation import report_tables as tables
 from facewise.evaluation.degrade import INPUTS
 from facewise.evaluation.report import LEFT_OUT, read_results
 from facewise.evaluation.report_words import FILLED, known_of_test, noise_words
+from facewise.files import write_text
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.figures import NONE, cell
 from facewise.reporting.report import Report, escaped
@@ -69,8 +70,8 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
     seeds, heads = (_read_list(folder / name) for name in (SEEDS, HEADS))
     card = build_card(results, hand_written(spec), dedupe=dedupe, seeds=seeds, heads=heads)
     path = spec.path.with_suffix(".md")
-    path.write_text(card.markdown(), encoding="utf-8")
-    path.with_suffix(".html").write_text(card.html(), encoding="utf-8")
+    write_text(path, card.markdown())
+    write_text(path.with_suffix(".html"), card.html())
     return [path, path.with_suffix(".html")]
 
 

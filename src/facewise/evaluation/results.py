@@ -31,7 +31,7 @@ from facewise.evaluation.metrics import confusions, figures, mae_by_decade
 from facewise.evaluation.outcomes import Outcomes
 from facewise.evaluation.reliability import calibration_errors
 from facewise.evaluation.scoring import Scored
-from facewise.files import replacing
+from facewise.files import json_text, replacing
 from facewise.labels import CLASSES, FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
 from facewise.reporting.bootstrap import GroupNames
@@ -237,7 +237,7 @@ def _spec_text(spec: ModelSpec, figures: Mapping[str, Any]) -> str:
     raw = json.loads(spec.path.read_text(encoding="utf-8"))
     raw["version"], raw["calibration"] = spec.version, spec.calibration
     raw["figures"] = dict(figures)
-    return json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
+    return json_text(raw)
 
 
 def next_minor(version: str) -> str:
@@ -258,8 +258,7 @@ def write_results(
             neither.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_rounded(results), indent=1, ensure_ascii=False, allow_nan=False)
-    files = {path: text + "\n"}
+    files = {path: json_text(_rounded(results))}
     if stated is not None:  # first, because the file opened last is replaced first
         files = {stated.path: _spec_text(stated, spec_figures(results)), **files}
     with contextlib.ExitStack() as stack:

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from facewise.files import write_text
 from facewise.text import printable
 
 _PAGE: Final = Template("""<!doctype html>
@@ -139,17 +140,14 @@ class Report:
 
         Plots of an earlier report that this one lacks are deleted.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.parent / f"{path.stem}-figures"
         for old in folder.glob("*.svg"):
             if old.stem not in self.plots:
                 old.unlink()
-        if self.plots:
-            folder.mkdir(exist_ok=True)
-            for name, svg in self.plots.items():
-                (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        path.with_suffix(".md").write_text(self.markdown(folder.name), encoding="utf-8")
-        path.with_suffix(".html").write_text(self.html(), encoding="utf-8")
+        for name, svg in self.plots.items():
+            write_text(folder / f"{name}.svg", svg)
+        write_text(path.with_suffix(".md"), self.markdown(folder.name))
+        write_text(path.with_suffix(".html"), self.html())
 
 
 def escaped(text: str) -> str:

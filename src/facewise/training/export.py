@@ -8,7 +8,6 @@ them wrong.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import re
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from facewise.align import make_template
 from facewise.errors import FacewiseError, ModelIntegrityError, OptionError
+from facewise.files import write_json
 from facewise.models import SPEC_FORM, SPEC_KIND, ModelSpec, open_session, read_spec
 from facewise.training.config import NAME, TrainConfig
 from facewise.training.network import (
@@ -298,5 +298,5 @@ def write_spec(
         "calibration": dict(before.calibration) if before else {},
     }
     path = onnx_path.with_suffix(".json")
-    path.write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, spec)
     return path

@@ -10,7 +10,6 @@ import copy
 import csv
 import dataclasses
 import itertools
-import json
 import logging
 import math
 import time
@@ -25,7 +24,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from facewise.errors import OptionError
-from facewise.files import replacing
+from facewise.files import replacing, write_csv, write_json
 from facewise.progress import bar
 from facewise.training.cache import FaceCache, batches, open_cache
 from facewise.training.checks import check_run, files_behind
@@ -306,8 +305,7 @@ def train(
         first_epoch, best = state["epoch"], state["best"]
         log.info("resuming after epoch %d of %d", first_epoch, config.optim.epochs)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1))
+    write_json(folder / "config.json", dataclasses.asdict(config))
     started = time.monotonic()
     for epoch in range(first_epoch, config.optim.epochs):
         figures = loop.run_epoch(epoch)
@@ -367,10 +365,7 @@ def _log_row(path: Path, row: dict[str, float]) -> None:
     if path.exists():
         with path.open(newline="") as file:
             rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < row["epoch"]]
-    with replacing(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerows([*rows, {k: round(v, 5) for k, v in row.items()}])
+    write_csv(path, list(row), [*rows, {k: round(v, 5) for k, v in row.items()}])
 
 
 def plot_curve(folder: Path) -> None:
