@@ -17,7 +17,7 @@ import numpy as np
 
 from facewise.align import align_face, check_faces, check_landmarks
 from facewise.attributes import BATCH_SIZE, AttributeModel
-from facewise.calibration import Calibration
+from facewise.calibration import DEFAULT_COVERAGE, Calibration
 from facewise.errors import ImageError, OptionError, check_count, check_options
 from facewise.images import (
     DEFAULT_MAX_BYTES,
@@ -113,7 +113,7 @@ class Analyzer:
         model: str | os.PathLike[str] = "default",
         *,
         attributes: Collection[str] = ATTRIBUTES,
-        coverage: float = 0.90,
+        coverage: float = DEFAULT_COVERAGE,
         min_face_px: float | None = None,
         max_faces: int | None = None,
         threads: int | None = None,

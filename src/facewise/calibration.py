@@ -49,6 +49,7 @@ DEFAULT_BANDS: Final = (1,)
 LEVELS: Final = (0.8, 0.9, 0.95)
 """Coverages that are fitted, and those that a model without a fit accepts."""
 
+DEFAULT_COVERAGE: Final = 0.9
 GATE_COVERAGE: Final = 0.9
 """Coverage of the interval that decides whether an age is too uncertain, whatever was requested."""
 

@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from facewise.calibration import DEFAULT_COVERAGE
 from facewise.errors import OptionError
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES, check_attributes, without_sensitive
@@ -80,7 +81,9 @@ class Settings(BaseSettings):
         description="comma-separated, others are left out; none: all, but without ethnicity "
         "if published",
     )
-    coverage: float = Field(default=0.90, description="level of intervals and label sets")
+    coverage: float = Field(
+        default=DEFAULT_COVERAGE, description="level of intervals and label sets"
+    )
     threads: int = Field(
         default_factory=cores, ge=1, le=256, description="photos analysed at the same time"
     )

@@ -13,6 +13,7 @@ from facewise._version import __version__
 from facewise.analyzer import Analyzer
 from facewise.batch import storage
 from facewise.batch.schema import SCHEMA_VERSION
+from facewise.calibration import DEFAULT_COVERAGE
 from facewise.errors import OptionError, check_count
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.labels import ATTRIBUTES, check_attributes, without_sensitive
@@ -148,7 +149,7 @@ class Job:
 
     attributes: tuple[str, ...] | None = None
     model: str = "default"
-    coverage: float = 0.90
+    coverage: float = DEFAULT_COVERAGE
     min_face_px: float | None = None
     max_faces: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from facewise.calibration import DEFAULT_COVERAGE
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose
+from facewise.cli.options import Coverage, MaxFaces, MinFacePx, Model, Providers, Verbose
 from facewise.cli.streams import say
 from facewise.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from facewise.text import counted, split_names
@@ -43,14 +44,10 @@ def annotate(
         str | None,
         typer.Option(help="Attributes, comma-separated; default: all, but no ethnicity for video."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
-    coverage: Annotated[float, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
-    min_face: Annotated[
-        float | None, typer.Option(help="Smallest face to look for, in pixels.")
-    ] = None,
-    max_faces: Annotated[
-        int | None, typer.Option(help="Keep only this many faces, the largest.")
-    ] = None,
+    model: Model = "default",
+    coverage: Coverage = DEFAULT_COVERAGE,
+    min_face: MinFacePx = None,
+    max_faces: MaxFaces = None,
     max_bytes: Annotated[
         int,
         typer.Option(help="Largest photo file, in bytes; larger ones become rows with an error."),
@@ -70,10 +67,7 @@ def annotate(
     engine: Annotated[
         Engine, typer.Option(help="Run on this machine, or on a Ray cluster.")
     ] = Engine.LOCAL,
-    providers: Annotated[
-        str | None,
-        typer.Option(help="ONNX Runtime execution providers, comma-separated; default: the CPU."),
-    ] = None,
+    providers: Providers = None,
     inference_batch: Annotated[
         int, typer.Option(help="Most photos per inference; more than 1 only pays on a GPU.")
     ] = 1,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from facewise.cli.options import Verbose, check_folder, local_path, speak
+from facewise.cli.options import Model, Verbose, check_folder, local_path, speak
 from facewise.cli.outputs import Outputs
 from facewise.data.tight_crops import DETECTION_BORDER
 from facewise.errors import OptionError, needs_extra
@@ -17,7 +17,7 @@ logger = logging.getLogger("facewise.cli")
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
+    model: Model = "default",
     data: Annotated[
         Path,
         typer.Option(

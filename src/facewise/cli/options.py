@@ -18,6 +18,15 @@ _LEVELS = {0: logging.WARNING, 1: logging.INFO}
 
 REPORT_SUFFIXES: Final = frozenset((".html", ".json", ".md"))
 
+Model = Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")]
+Coverage = Annotated[float, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")]
+MinFacePx = Annotated[float | None, typer.Option(help="Smallest face to look for, in pixels.")]
+MaxFaces = Annotated[int | None, typer.Option(help="Keep only this many faces, the largest.")]
+Providers = Annotated[
+    str | None,
+    typer.Option(help="ONNX Runtime execution providers, comma-separated; default: the CPU."),
+]
+
 
 def report_path(name: Path, suffix: str) -> Path:
     """A report's name with a suffix; the ".2" of "report-v1.2" is not a suffix, and stays."""

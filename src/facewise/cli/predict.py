@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
+from facewise.calibration import DEFAULT_COVERAGE
 from facewise.cli.drawings import plan_drawings, save_drawing
 from facewise.cli.exits import Exit
-from facewise.cli.options import Verbose
+from facewise.cli.options import Coverage, MaxFaces, MinFacePx, Model, Providers, Verbose
 from facewise.cli.streams import json_line, say
 from facewise.errors import (
     EmptyImageError,
@@ -46,21 +47,14 @@ def predict(
     attributes: Annotated[
         str, typer.Option(help="Attributes to report, comma-separated.")
     ] = "age,gender,ethnicity",
-    model: Annotated[str, typer.Option(help="Name, name@version, or a spec's path.")] = "default",
-    coverage: Annotated[float, typer.Option(help="Coverage of intervals: 0.8, 0.9 or 0.95.")] = 0.9,
-    min_face: Annotated[
-        float | None, typer.Option(help="Smallest face to look for, in pixels.")
-    ] = None,
-    max_faces: Annotated[
-        int | None, typer.Option(help="Keep only this many faces, the largest.")
-    ] = None,
+    model: Model = "default",
+    coverage: Coverage = DEFAULT_COVERAGE,
+    min_face: MinFacePx = None,
+    max_faces: MaxFaces = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of one inference; default: all cores.")
     ] = None,
-    providers: Annotated[
-        str | None,
-        typer.Option(help="ONNX Runtime execution providers, comma-separated; default: the CPU."),
-    ] = None,
+    providers: Providers = None,
     max_bytes: Annotated[int, typer.Option(help="Largest file, in bytes.")] = DEFAULT_MAX_BYTES,
     max_pixels: Annotated[int, typer.Option(help="Largest photo, in pixels.")] = DEFAULT_MAX_PIXELS,
     vector: Annotated[bool, typer.Option(help="With --json: add the 19-number vector.")] = False,
