@@ -22,7 +22,7 @@ from facewise.evaluation.report_words import FILLED, known_of_test, noise_words
 from facewise.files import write_text
 from facewise.models import WEIGHTS_FOLDER, ModelSpec
 from facewise.reporting.figures import NONE, cell
-from facewise.reporting.report import Report, escaped
+from facewise.reporting.report import Report, escaped, markdown_table
 
 TEMPLATE: Final = WEIGHTS_FOLDER / "cards" / "card.md"
 SINGLE: Final = ("ethnicity", "gender", "age")
@@ -258,7 +258,4 @@ def _bullets(items: Sequence[str]) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as ``Report.table`` writes it; a sentence instead if it has no rows."""
-    page = Report("")
-    page.table(header, rows)
-    text = page.markdown().removeprefix("# \n").strip()
-    return text or "Too few labelled faces."
+    return markdown_table(header, rows, rule="| --- ") if rows else "Too few labelled faces."
