@@ -501,6 +501,34 @@ def test_a_leak_is_found_in_a_list_of_paths(tmp_path: Path) -> None:
     assert crossing["files"] == {"a/1.jpg": "train", "b/1copy.jpg": "test"}
 
 
+def test_a_leak_is_found_where_the_list_also_names_pictures_that_are_not_there(
+    tmp_path: Path,
+) -> None:
+    """A part of FairFace: the list has each number in two folders, the part has it in one."""
+    for name, seed in (("train/1.jpg", 0), ("val/2.jpg", 0), ("val/7.jpg", 1)):
+        (tmp_path / "part" / name).parent.mkdir(parents=True, exist_ok=True)
+        drawn(seed).save(tmp_path / "part" / name)
+    (tmp_path / "list.csv").write_text(
+        "file,split\ntrain/1.jpg,train\nval/1.jpg,val\nval/2.jpg,test\nval/7.jpg,test\n7.jpg,x\n"
+    )
+    lists = read_lists([tmp_path / "list.csv"])
+    found = search_folder([tmp_path / "part"], lists, near_bits=20, thorough=False)
+    (crossing,) = found.summary["across_splits"]["list"]
+    assert crossing["files"] == {"1.jpg": "train", "2.jpg": "test"}
+
+
+def test_a_row_that_may_be_of_a_picture_that_cannot_be_read_is_nobodys(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
+        (tmp_path / "two" / name).parent.mkdir(parents=True, exist_ok=True)
+        drawn(0).save(tmp_path / "two" / name)
+    (tmp_path / "two" / "a" / "1.jpg").write_bytes(b"no picture")
+    (tmp_path / "list.csv").write_text("file,split\n1.jpg,train\n2.jpg,test\n")
+    lists = read_lists([tmp_path / "list.csv"])
+    found = search_folder([tmp_path / "two"], lists, near_bits=20, thorough=False)
+    assert found.groups == [["b/1.jpg", "b/2.jpg"]]
+    assert found.summary["across_splits"]["list"] == []
+
+
 def test_a_link_that_leads_nowhere_is_left_out_and_named(album: Path) -> None:
     (album / "gone.jpg").symlink_to(album / "nowhere.jpg")
     prints = fingerprints([read_pictures(album)])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.data.lists import short_name
-from facewise.data.sets import DataSet
+from facewise.data.sets import DataSet, Sample
 from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.progress import track
@@ -127,12 +127,11 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
     Raises:
         OptionError: no picture can be read, or two have the same path.
     """
-    rows = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
-    names = unique_names([sample.key for _, sample in rows])
-    order = sorted(range(len(rows)), key=names.__getitem__)
+    samples = named_samples(data_sets)
+    order = sorted(samples)
 
-    def shrink(row: int) -> tuple[BoolArray, BoolArray, NDArray[np.uint8]] | str:
-        data_set, sample = rows[row]
+    def shrink(name: str) -> tuple[BoolArray, BoolArray, NDArray[np.uint8]] | str:
+        data_set, sample = samples[name]
         try:
             rgb = load_photo(data_set.read(sample)).rgb
         except ImageError as error:
@@ -148,17 +147,23 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
         log.warning("%s left out: %s", name, why)
     with ThreadPoolExecutor(threads) as pool:
         results = track(pool.map(shrink, order), "pictures", len(order))
-        for row, result in zip(order, results, strict=True):
+        for name, result in zip(order, results, strict=True):
             if isinstance(result, str):
-                log.warning("%s left out: %s", names[row], result)
-                unreadable.append((names[row], result))
+                log.warning("%s left out: %s", name, result)
+                unreadable.append((name, result))
             else:
-                kept.append(names[row])
+                kept.append(name)
                 prints.append(result)
     if not kept:
         raise OptionError("none of the pictures can be read: check the source")
     bits, busy, thumbs = (np.array(part) for part in zip(*prints, strict=True))
     return Fingerprints(tuple(kept), bits, busy, thumbs, tuple(unreadable))
+
+
+def named_samples(data_sets: Sequence[DataSet]) -> dict[str, tuple[DataSet, Sample]]:
+    """Every picture with its source, by the name that ``unique_names`` gives it."""
+    samples = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
+    return dict(zip(unique_names([sample.key for _, sample in samples]), samples, strict=True))
 
 
 def unique_names(keys: Sequence[str]) -> list[str]:

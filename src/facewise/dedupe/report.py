@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from facewise.data.lists import Row
 from facewise.data.sets import DataSet
-from facewise.dedupe.fingerprints import Fingerprints, unique_names
+from facewise.dedupe.fingerprints import Fingerprints, named_samples
 from facewise.dedupe.likeness import CONFIRMED
 from facewise.dedupe.lists import (
     across_splits,
@@ -349,9 +349,7 @@ def contact_sheets(
     """
     from PIL import Image, ImageDraw
 
-    samples = [(data_set, sample) for data_set in data_sets for sample in data_set.samples]
-    names = unique_names([sample.key for _, sample in samples])
-    places = dict(zip(names, samples, strict=True))
+    places = named_samples(data_sets)
 
     def tile(row: int) -> Image.Image:
         data_set, sample = places[prints.names[row]]

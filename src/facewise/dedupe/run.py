@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from facewise.data.lists import Row, rows_by_picture
 from facewise.data.sets import DataSet, read_pictures
-from facewise.dedupe.fingerprints import Fingerprints, fingerprints
+from facewise.dedupe.fingerprints import Fingerprints, fingerprints, named_samples
 from facewise.dedupe.lists import (
     EXCLUSION_COLUMNS,
     conflicts,
@@ -32,6 +32,7 @@ from facewise.dedupe.report import (
 from facewise.errors import OptionError
 from facewise.files import has_header, json_text, write_csv, write_text
 from facewise.labels import ATTRIBUTES
+from facewise.text import as_utf8
 
 MARK: Final = "dedupe.json"
 """Always written, as a sign that the lists and sheets beside it may be replaced."""
@@ -120,13 +121,25 @@ def search(
     data_sets = [read_pictures(source) for source in sources]
     if not any(data_set.samples for data_set in data_sets):
         raise OptionError(f"no pictures in {', '.join(map(str, sources))}: check the path")
+    listed = _listed(lists, data_sets)
     prints = fingerprints(data_sets, threads=threads)
-    listed = rows_by_picture(lists, prints.names)
     pairs = find_pairs(prints, near_bits=near_bits, thorough=thorough, threads=threads)
     labels = {name: labels_of(name, listed.get(name)) for name in prints.names}
     summary = summarise(prints, pairs, labels, listed, near_bits=near_bits, thorough=thorough)
     summary = {"sources": [source.name for source in sources], **summary}
     return Found(data_sets, prints, pairs, named_groups(prints, pairs), labels, summary)
+
+
+def _listed(lists: Mapping[str, Row], data_sets: Sequence[DataSet]) -> dict[str, Row]:
+    """Rows of lists by picture name; rows of other files keep their listed names.
+
+    Pictures are looked for by their whole paths, also those that cannot be read: without folders,
+    one could get the row of another, or none.
+    """
+    names = {as_utf8(s.key): name for name, (_, s) in named_samples(data_sets).items()}
+    rows = rows_by_picture(lists, list(names))
+    others = {file: row for file, row in rows.items() if file not in names}
+    return others | {name: rows[path] for path, name in names.items() if path in rows}
 
 
 def write(
