@@ -866,14 +866,23 @@ def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> N
     assert "1 have labels that disagree: age in 1" in report("a.png,20-29\nb.png,41\n")
 
 
-def test_a_list_of_other_pictures_has_no_share(tmp_path: Path) -> None:
-    album = tmp_path / "album"
+def test_groups_of_other_pictures_have_no_share_and_a_list_of_others_alone_is_refused(
+    tmp_path: Path,
+) -> None:
+    album, listing = tmp_path / "album", tmp_path / "list.csv"
     album.mkdir()
     for name in ("a.png", "b.png"):
         drawn(0).save(album / name)
-    (tmp_path / "list.csv").write_text("file,duplicate_group\nx.png,x\ny.png,x\n")
-    text = run(album, "--out", tmp_path / "out", "--list", tmp_path / "list.csv").stdout
-    assert "| share | - | - |" in text
+    command = ["dedupe", str(album), "--out", str(tmp_path / "out"), "--list", str(listing)]
+    listing.write_text("file,duplicate_group\nx.png,x\na.png,x\n")
+    result = CliRunner().invoke(app, command)
+    assert "1 of 2 pictures are in the list" in result.stdout
+    assert "| share | - | - |" in result.stdout
+    listing.write_text("file,split\nphoto-a.png,train\nphoto-b.png,test\n")
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, OptionError), result.output
+    assert "--list has none of the pictures, such as a.png: check" in str(result.exception)
+    assert "pictures" not in result.output, "the bar of those that were read"
 
 
 def test_a_list_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def summarise(
         }
     if listed:
         out["list"] = {
+            "pictures_listed": sum(name in listed for name in names),
             "by_hash": compare_with_list(by_hash, listed, names),
             "all": compare_with_list(groups, listed, names),
         }
@@ -199,6 +200,9 @@ def report(summary: Mapping[str, Any], title: str) -> Report:
 
 def _list_part(page: Report, summary: Mapping[str, Any]) -> None:
     page.heading("Compared with the list")
+    page.text(
+        f"{summary['list']['pictures_listed']} of {summary['pictures']} pictures are in the list."
+    )
     if summary["list"]["all"]["listed"]:
         _groups_beside(page, summary["list"])
     else:

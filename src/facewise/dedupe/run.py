@@ -116,7 +116,7 @@ def search(
         threads: for reading and comparing.
 
     Raises:
-        OptionError: a source cannot be read, or there is no picture that can.
+        OptionError: a source cannot be read, there is no picture that can, or the lists name none.
     """
     data_sets = [read_pictures(source) for source in sources]
     if not any(data_set.samples for data_set in data_sets):
@@ -135,11 +135,19 @@ def _listed(lists: Mapping[str, Row], data_sets: Sequence[DataSet]) -> dict[str,
 
     Pictures are looked for by their whole paths, also those that cannot be read: without folders,
     one could get the row of another, or none.
+
+    Raises:
+        OptionError: there are lists, but no picture is in them.
     """
     names = {as_utf8(s.key): name for name, (_, s) in named_samples(data_sets).items()}
     rows = rows_by_picture(lists, list(names))
     others = {file: row for file, row in rows.items() if file not in names}
-    return others | {name: rows[path] for path, name in names.items() if path in rows}
+    own = {name: rows[path] for path, name in names.items() if path in rows}
+    if lists and not own:
+        raise OptionError(
+            f"--list has none of the pictures, such as {next(iter(names))}: check its file names"
+        )
+    return others | own
 
 
 def write(
