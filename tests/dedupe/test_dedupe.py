@@ -615,6 +615,23 @@ def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
         read_lists([tmp_path / "none.csv"])
 
 
+def test_empty_rows_as_spreadsheets_leave_them_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,split\na.jpg,train\n,\n,\n./,\n")
+    assert list(read_lists([tmp_path / "list.csv"])) == ["a.jpg"]
+
+
+def test_groups_of_two_lists_are_different_ones_also_if_numbered_alike(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for path, names in zip(paths, ("ab", "cde"), strict=True):
+        rows = [f"{name},{'' if name == 'e' else 1}" for name in names]
+        path.write_text("\n".join(["file,duplicate_group", *rows]) + "\n")
+    result = compare_with_list([["a", "b"], ["c", "d"]], read_lists(paths), list("abcde"))
+    assert (result["listed"], result["found"], result["exactly"]) == (2, 2, 2)
+    spanning = compare_with_list([["a", "b", "c", "d"]], read_lists(paths), list("abcde"))
+    assert spanning["beyond"] == [["a", "b", "c", "d"]]
+    assert read_lists(paths[:1])["a"]["duplicate_group"] == "1"
+
+
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
         [sys.executable, "-m", "facewise", "dedupe", *map(str, args)],

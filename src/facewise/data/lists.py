@@ -122,15 +122,22 @@ def _columns(
 def read_lists(paths: Sequence[Path]) -> dict[str, Row]:
     """Read CSVs with a column ``file``: file name to row, with column names in lower case.
 
+    Rows without a file, as spreadsheets leave them at the end, are skipped. Groups of different
+    lists are different ones: of several lists, ``duplicate_group`` begins with the list's number.
+
     Raises:
         OptionError: a list cannot be read, or names a file twice.
     """
     rows: dict[str, Row] = {}
-    for path in paths:
+    for number, path in enumerate(paths, start=1):
         for row in read_rows(path, ("file",)):
             name = row["file"].removeprefix("./")
+            if not name:
+                continue
             if name in rows:
                 raise OptionError(f"{path}: {name} is already listed, here or in another list")
+            if len(paths) > 1 and (group := row.get("duplicate_group")):
+                row["duplicate_group"] = f"{number}:{group}"
             rows[name] = row
     return rows
 
