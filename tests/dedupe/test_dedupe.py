@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from facewise.dedupe.lists import (
     parse_shares,
     years_apart,
 )
+from facewise.dedupe.noise import age_noise, class_noise
 from facewise.dedupe.pairs import Pair, find_pairs, join
 from facewise.dedupe.report import contact_sheets, is_report, summarise
 from facewise.dedupe.run import search as search_folder
@@ -613,6 +615,37 @@ def test_a_list_that_cannot_be_used_says_so(tmp_path: Path) -> None:
         read_lists([bad])
     with pytest.raises(OptionError, match="cannot be read"):
         read_lists([tmp_path / "none.csv"])
+
+
+def test_label_noise_by_hand() -> None:
+    """A group of three pairs counts as much as one of a single pair."""
+    noise = age_noise([[20, 20, 26], [30, 33], [40]])
+    assert (noise["n_groups"], noise["n_pairs"]) == (2, 4)
+    assert noise["mean_difference_years"]["value"] == pytest.approx((12 / 3 + 3) / 2)
+    assert noise["share_that_disagrees"]["value"] == pytest.approx((2 / 3 + 1) / 2)
+    assert noise["share_over_5_years"]["value"] == pytest.approx(2 / 3 / 2)
+    assert noise["label_sd_robust_years"]["value"] == pytest.approx(1.4826 * 3 / 2**0.5)
+    assert noise["label_sd_robust_years"]["n"] == noise["share_over_5_years"]["n"] == 4
+    assert noise["by_age"] == {}, "of fewer than 30 pairs"
+    classes = class_noise([["a", "a", "b"], ["a", "b"], ["b"]])
+    assert classes["n_groups"] == 2
+    assert classes["pairs_disagree"]["value"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_label_noise_of_a_large_group_takes_no_list_of_its_pairs() -> None:
+    """As of a placeholder that is there hundreds of times."""
+    ages = [1 + number % 90 for number in range(300)]
+    tracemalloc.start()
+    try:
+        noise, classes = age_noise([ages]), class_noise([ages], 90)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    pairs = np.abs(np.subtract.outer(ages, ages))[np.triu_indices(300, 1)]
+    assert noise["n_pairs"] == noise["by_age"]["40-49"]["n_pairs"] == len(pairs)
+    assert noise["mean_difference_years"]["value"] == pytest.approx(pairs.mean())
+    assert classes["pairs_disagree"]["value"] == pytest.approx((pairs > 0).mean())
+    assert peak < 1_000_000
 
 
 def test_empty_rows_as_spreadsheets_leave_them_are_no_files(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ estimates how small an error measured against such labels can get.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
@@ -42,38 +44,51 @@ def age_noise(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
         ``n_groups``, ``n_pairs``, figures with bootstrap intervals over groups, and ``by_age``:
         the same by the group's median age, for bands of 30 pairs or more.
     """
-    differences, weights, owner, middle = [], [], [], []
+    rows = []  # per group and difference, not per pair: a thousand copies have half a million
     for index, ages in enumerate(groups):
-        pairs = [(a, b) for i, a in enumerate(ages) for b in ages[i + 1 :]]
-        for a, b in pairs:
-            differences.append(abs(a - b))
-            weights.append(1 / len(pairs))
-            owner.append(index)
-            middle.append(float(np.median(ages)))
-    if not differences:
+        apart, middle = _differences(ages), float(np.median(ages))
+        rows += [(years, n, n / apart.total(), index, middle) for years, n in apart.items()]
+    if not rows:
         return {"n_groups": 0, "n_pairs": 0}
-    d, w = np.array(differences, np.float64), np.array(weights)
-    names = np.array([str(i) for i in owner])
-    out: dict[str, Any] = {"n_groups": len(set(owner)), "n_pairs": len(d)}
-    out |= _noise(d, w, names)
-    by_age, middles = {}, np.array(middle)
+    differences, times, weights, owner, middles = map(np.array, zip(*rows, strict=True))
+    d, names = differences.astype(np.float64), owner.astype(np.str_)
+    out: dict[str, Any] = {"n_groups": len(set(owner)), "n_pairs": int(times.sum())}
+    out |= _noise(d, times, weights, names)
+    by_age = {}
     for first, last in BANDS:
         mine = (middles >= first) & (middles < last + 1)
-        if mine.sum() >= MIN_PAIRS:
-            by_age[f"{first}-{last}"] = {"n_pairs": int(mine.sum())} | _noise(
-                d[mine], w[mine], names[mine]
+        if (pairs := int(times[mine].sum())) >= MIN_PAIRS:
+            by_age[f"{first}-{last}"] = {"n_pairs": pairs} | _noise(
+                d[mine], times[mine], weights[mine], names[mine]
             )
     return out | {"by_age": by_age}
 
 
-def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[str, Any]:
-    boot = GroupBootstrap(names)
+def _differences(ages: Sequence[int]) -> Counter[int]:
+    """How many pairs of ages differ by how many years."""
+    counts = Counter(ages)
+    out = Counter({0: sum(map(_pairs, counts.values()))})
+    for (a, times), (b, others) in itertools.combinations(counts.items(), 2):
+        out[abs(a - b)] += times * others
+    return +out  # without differences that no pair has
+
+
+def _pairs(n: int) -> int:
+    """Number of pairs of n things."""
+    return n * (n - 1) // 2
+
+
+def _noise(
+    d: NDArray[Any], times: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]
+) -> dict[str, Any]:
+    """Figures of differences in years, each with its number of pairs, weight and group."""
+    boot, pairs = GroupBootstrap(names), int(times.sum())
     total = boot.sums(w)
 
     def mean(values: NDArray[Any]) -> Figure:
         drawn = boot.sums(values * w) / total
         value = float((values * w).sum() / w.sum())
-        return figure(value, drawn, len(d), boot.groups, is_share=values.dtype == bool)
+        return figure(value, drawn, pairs, boot.groups, is_share=values.dtype == bool)
 
     difference = mean(d)
     square = mean(d * d)
@@ -83,7 +98,7 @@ def _noise(d: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]) -> dict[st
         "share_over_5_years": mean(d > 5),
         "mean_difference_years": difference,
         "label_sd_years": _map(square, lambda v: float(np.sqrt(v / 2))),
-        "label_sd_robust_years": robust,
+        "label_sd_robust_years": robust | {"n": pairs},
         "mae_floor_normal_years": _map(difference, lambda v: v / np.sqrt(2)),
         "mae_floor_laplace_years": _map(difference, lambda v: v / 1.5),
         "mae_floor_bounds_years": [difference["value"] / 2, difference["value"]],
@@ -116,9 +131,9 @@ def class_noise(groups: Sequence[Sequence[Hashable]], classes: int = 2) -> dict[
     """
     shares = []
     for labels in groups:
-        pairs = [a != b for i, a in enumerate(labels) for b in labels[i + 1 :]]
-        if pairs:
-            shares.append(float(np.mean(pairs)))
+        if pairs := _pairs(len(labels)):
+            alike = sum(map(_pairs, Counter(labels).values()))
+            shares.append((pairs - alike) / pairs)
     if not shares:
         return {"n_groups": 0}
     boot = GroupBootstrap(np.array([str(i) for i in range(len(shares))]))
