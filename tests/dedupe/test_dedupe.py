@@ -912,7 +912,10 @@ def test_the_report_announces_nothing_that_it_does_not_have(tmp_path: Path) -> N
     text = report("a.png,20-29\nb.png,25\n")
     assert "The list has no groups to compare with" in text
     assert "| share |" not in text
-    assert "Of 1 groups whose detail agrees, 0 have labels that disagree: age in 0" in text
+    drawn(1).save(album / "c.png")  # two copies without labels
+    drawn(1).save(album / "d.png")
+    text = report("a.png,20-29\nb.png,25\n")
+    assert "Of 1 groups whose detail agrees and of which two pictures have labels, 0 have" in text
     assert "1 have labels that disagree: age in 1" in report("a.png,20-29\nb.png,41\n")
 
 

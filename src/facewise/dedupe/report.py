@@ -267,10 +267,10 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
         )
         return
     page.text(
-        f"Of {held['of_confirmed_groups']} groups whose detail agrees, {held['groups']} have "
-        f"labels that disagree: age in {held['age']} (by more than five years in "
-        f"{held['age_by_more_than_5_years']}), gender in {held['gender']}, ethnicity in "
-        f"{held['ethnicity']}."
+        f"Of {held['of_groups_with_labels']} groups whose detail agrees and of which two pictures "
+        f"have labels, {held['groups']} have labels that disagree: age in {held['age']} (by more "
+        f"than five years in {held['age_by_more_than_5_years']}), gender in {held['gender']}, "
+        f"ethnicity in {held['ethnicity']}."
     )
     for name in ("gender", "ethnicity"):
         if noise[name]["n_groups"]:
