@@ -352,31 +352,55 @@ def test_a_chain_is_one_group() -> None:
 
 
 def test_groups_never_cross_splits_and_shares_hold() -> None:
-    names = [f"{n:04}" for n in range(1000)]
-    grouped = [names[n : n + 4] for n in range(0, 400, 8)]
+    names = [f"{n:05}" for n in range(10_000)]
+    grouped = [names[n : n + 4] for n in range(0, 4000, 8)]
     shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-    splits = make_splits(names, grouped, shares, seed=3)
+    splits = make_splits({name: name for name in names}, grouped, shares, seed=3)
     assert sorted(splits) == names
     assert all(len({splits[name] for name in group}) == 1 for group in grouped)
     for split, share in shares.items():
-        assert list(splits.values()).count(split) == pytest.approx(1000 * share, abs=4)
-    assert splits == make_splits(names, grouped, shares, seed=3)
-    assert splits != make_splits(names, grouped, shares, seed=4)
+        assert list(splits.values()).count(split) == pytest.approx(10_000 * share, abs=150)
+    assert splits == make_splits({name: name for name in names}, grouped, shares, seed=3)
+    assert splits != make_splits({name: name for name in names}, grouped, shares, seed=4)
+
+
+def test_a_picture_keeps_its_split_when_others_come_or_go(tmp_path: Path) -> None:
+    """Also where the new one makes all names longer; else yesterday's weights saw today's test."""
+    album, out = tmp_path / "album", tmp_path / "out"
+    (album / "a").mkdir(parents=True)
+    for seed in range(20):
+        drawn(seed).save(album / "a" / f"{seed:02}.png")
+
+    def splits() -> dict[str, str]:
+        result = CliRunner().invoke(app, ["dedupe", str(album), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        return {row["file"]: row["split"] for row in read(out / "splits.csv")}
+
+    before = splits()
+    assert len(set(before.values())) > 1
+    (album / "b").mkdir()
+    drawn(100).save(album / "b" / "00.png")
+    (album / "a" / "07.png").unlink()
+    after = splits()
+    assert len(after) == 20
+    del before["07.png"], after["b/00.png"]
+    assert after == {f"a/{name}": split for name, split in before.items()}
 
 
 def test_a_lopsided_split_is_told() -> None:
     names = [f"{i:03}.jpg" for i in range(100)]
     shares = {"train": 0.8, "test": 0.2}
-    even = make_splits(names, [names[:4]], shares, 0)
+    even = dict.fromkeys(names[:80], "train") | dict.fromkeys(names[80:], "test")
     assert lopsided([names[:4]], even, shares) == []
-    joined = make_splits(names, [names[:90]], shares, 0)
+    joined = dict.fromkeys(names[:90], "test") | dict.fromkeys(names[90:], "train")
     group, train, test = lopsided([names[:90]], joined, shares)
     assert group.startswith("90 of 100 pictures are in one group, 000.jpg's")
-    assert train.startswith("split train got")
-    assert test.startswith("split test got")
-    assert test.endswith("of 100 pictures in place of 20%: groups are never taken apart")
-    few = make_splits(names[:3], [], shares, 0)
+    assert train.startswith("split train got 10 of 100")
+    assert test.startswith("split test got 90 of 100 pictures in place of 20%: ")
+    few = dict.fromkeys(names[:3], "train")
     assert lopsided([], few, shares) == [], "three pictures cannot be dealt out as 80 to 20"
+    (none,) = lopsided([], dict.fromkeys(names[:5], "train"), shares)
+    assert none.startswith("split test got 0 of 5 pictures in place of 20%: ")
 
 
 def test_shares_must_make_sense() -> None:
@@ -706,7 +730,8 @@ def test_command_writes_lists_report_and_sheets(album: Path, tmp_path: Path) -> 
         assert {splits[name]["duplicate_group"] for name in group} == {group[0]}
         assert len({splits[name]["split"] for name in group}) == 1
     assert splits["24_0_1_20170104.jpg"]["duplicate_group"] == ""
-    dealt = make_splits(list(splits), [RE_ENCODED, RESIZED, MIRRORED], parse_shares(shares), seed=3)
+    pairs = [RE_ENCODED, RESIZED, MIRRORED]
+    dealt = make_splits({name: name for name in splits}, pairs, parse_shares(shares), seed=3)
     assert {name: row["split"] for name, row in splits.items()} == dealt
 
     found = json.loads((out / "found-v1.2.json").read_text())

@@ -169,7 +169,9 @@ def write(
     for path in places.reports:
         text = page_of(found) if path.suffix == ".md" else json_text(found.summary)
         write_text(path, text)
-    splits = make_splits(found.prints.names, found.groups, shares, seed)
+    samples = named_samples(found.data_sets)
+    paths = {name: as_utf8(samples[name][1].key) for name in found.prints.names}
+    splits = make_splits(paths, found.groups, shares, seed)
     group_of = {name: group[0] for group in found.groups for name in group}
     write_csv(
         places.out / SPLITS_CSV,
