@@ -402,6 +402,25 @@ def test_a_note_says_that_many_pictures_count_as_copies(tmp_path: Path) -> None:
         assert len(told(figures)) == notes
 
 
+@pytest.mark.parametrize("times", [2, 10])
+def test_copies_are_in_a_sample_together_or_not_at_all(times: int, tmp_path: Path) -> None:
+    """Else a sample has few copies, and says more than the table can."""
+    path, distinct = tmp_path / "t.parquet", 8_000 // times
+    genders(path, distinct, copies=0)
+    once = pq.read_table(path)
+    copies = [pa.array([f"{time}/{n}.jpg" for n in range(distinct)]) for time in range(times)]
+    pq.write_table(pa.concat_tables([once.set_column(0, "image_id", ids) for ids in copies]), path)
+    widths = []
+    for most_kept in (8_000, 1_000):
+        faces = read_faces(path, most_kept=most_kept)
+        figures, shares = audit_faces(faces, {}, crossings=False)
+        assert most_kept <= len(faces.pictures) < most_kept + times
+        assert len(np.unique(faces.pictures)) == most_kept // times
+        assert any("copies" in note for note in notes_on(figures | {"confusions_from": []}))
+        widths.append(np.diff(shares["gender"]["naive"].interval()[0])[0])
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)
+
+
 def videos(path: Path, men: list[int], tracks: int) -> Path:
     """Write a table of videos, each with ``tracks`` tracks of one person, each on two frames.
 

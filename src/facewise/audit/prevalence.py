@@ -491,9 +491,13 @@ def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np
     if len(names) == 0 or probabilities.shape[1] == 0:
         return np.unique(names, return_inverse=True)[1].astype(np.int64)
     _, picture = np.unique(names, return_inverse=True)
-    rows = np.ascontiguousarray(probabilities)
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, copy_of = np.unique(keys, return_index=True, return_inverse=True)
+    _, first, copy_of = np.unique(as_keys(probabilities), return_index=True, return_inverse=True)
     # A copy takes the picture of its first occurrence; all faces of a copied picture agree on it.
     out: NDArray[np.int64] = picture[first][copy_of].astype(np.int64)
     return out
+
+
+def as_keys(rows: NDArray[Any]) -> NDArray[np.void]:
+    """Each row's bytes as one value, ``(N, K)`` to ``(N,)``."""
+    rows = np.ascontiguousarray(rows)
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

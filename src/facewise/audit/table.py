@@ -11,6 +11,7 @@ the same people over and over, so they are drawn together, like the faces of a p
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from facewise.annotated import (
     GENDER_COLUMNS,
     read_batches,
 )
-from facewise.audit.prevalence import same_picture
+from facewise.audit.prevalence import as_keys, same_picture
 from facewise.errors import TableError
 from facewise.types import FloatArray
 
@@ -329,26 +330,34 @@ def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
     return np.stack(stacked, axis=1).astype(np.float32)
 
 
-class _Sample:
-    """A random, reproducible sample of whole pictures with their faces.
+def _lots(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """A number from 0 to 1 per row, by a hash of its bytes."""
+    keys = as_keys(rows).tolist()
+    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, "<u8") / 2.0**64
 
-    Each picture gets a random number; those with the smallest numbers are kept until they have
-    enough faces. The last one may exceed that, as a long video may have more tracks.
+
+class _Sample:
+    """A random, reproducible sample of whole pictures with their faces, and with their copies.
+
+    Each picture gets a number from a hash of its answers; those with the smallest numbers are kept
+    until they have enough faces. The last one may exceed that, as a long video may have more
+    tracks. Copies have the same answers: were they kept one by one, a sample would have few, and
+    seem to know more than the table.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._rng = np.random.default_rng(0)
         self._lots: list[NDArray[np.float64]] = []
         self._pictures: list[NDArray[np.int64]] = []
         self._probabilities: list[FloatArray] = []
         self._held, self._room = 0, 2 * most
         self._limit = 1.0
-        self._last = (-1, 0.0)  # picture and random number at the end of the previous batch
+        self._last = (-1, 0.0)  # picture and its number at the end of the previous batch
 
     def add(self, pictures: NDArray[np.int64], probabilities: FloatArray) -> None:
-        numbers, position = np.unique(pictures, return_inverse=True)
-        lots = self._rng.random(len(numbers))
+        numbers, first, position = np.unique(pictures, return_index=True, return_inverse=True)
+        lots = _lots(probabilities[first] if probabilities.shape[1] else numbers[:, None])
         if numbers[0] == self._last[0]:
             lots[0] = self._last[1]
         self._last = (int(numbers[-1]), float(lots[-1]))
