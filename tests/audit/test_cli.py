@@ -25,12 +25,13 @@ from facewise.audit.known import known_confusions
 from facewise.audit.notes import notes_on
 from facewise.audit.reference import read_reference
 from facewise.audit.report import summary
+from facewise.audit.run import audit_tables
 from facewise.audit.table import COLUMNS, Faces, read_faces
 from facewise.errors import OptionError, TableError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
 
-from .test_table import videos
+from .test_table import part as made_up, videos
 
 Ended = subprocess.CompletedProcess[str]
 Audit = Callable[..., Ended]
@@ -141,7 +142,8 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
     change = json.loads((tmp_path / "report.json").read_text())["change"]
     women = next(row for row in change["gender"] if row["label"] == "female")
     assert women["kind"] == "corrected"
-    assert women["change"] == pytest.approx(0)
+    rows = [row for attribute in change.values() for row in attribute]
+    assert [row["change"] for row in rows] == pytest.approx([0] * len(rows))
     # Some twenty faces fix a share to some twenty points only; equal draws would have given zero.
     assert women["high"] - women["low"] > 0.1
     assert "note: the two tables have 1 file in common" in done.stdout
@@ -179,6 +181,28 @@ def test_two_tables_stand_side_by_side_with_the_change(
     back = audit(other, "--against", table)
     assert back.returncode == 0, back.stderr
     assert f"{-most['change'] * 100:+.1f} (" in back.stdout
+
+
+def test_a_change_is_the_difference_of_the_shares_beside_it(tmp_path: Path) -> None:
+    """Also where corrections move shares as far as their draws agree."""
+    spec, paths = load_spec(), [tmp_path / f"{seed}.parquet" for seed in range(2)]
+    made_by = {"model": f"{spec.name}@{spec.version}", "model_sha256": spec.sha256}
+    for seed, path in enumerate(paths):
+        rows = made_up(300, seed)
+        for name, value in made_by.items():
+            place = rows.schema.get_field_index(name)
+            rows = rows.set_column(place, rows.schema.field(name), pa.array([value] * len(rows)))
+        pq.write_table(rows, path)
+    first, second = ([path] for path in paths)
+    both = audit_tables(first, second=second, crossings=False)
+    alone = audit_tables(second, crossings=False)
+    assert both["second"]["attributes"] == alone["attributes"]
+    for name, rows in both["change"].items():
+        for k, row in enumerate(rows):
+            assert row["kind"] == "corrected"
+            one, other = (f["attributes"][name][k]["corrected"] for f in (both, alone))
+            assert row["change"] == pytest.approx(other["share"] - one["share"], abs=1e-6)
+            assert row["low"] <= row["change"] <= row["high"]
 
 
 def test_counted_shares_have_the_intervals_that_the_heading_speaks_of(

@@ -16,6 +16,7 @@ from facewise.audit.audit import (
 )
 from facewise.audit.known import COUNTED, Known, known_confusions
 from facewise.audit.notes import notes_on
+from facewise.audit.prevalence import CombinedShares
 from facewise.audit.table import Faces, read_faces
 from facewise.errors import OptionError
 from facewise.text import counted, printable
@@ -121,10 +122,14 @@ def _add_second(
         why, own = [f"counted shares are compared: its model knows no confusions of {lack}"], {}
     used = {source: own[source] for source in sources if own}
     notes = [f"second table: {text}" for text in why]
-    figures["second"], _ = audit_faces(other, used, method=method, crossings=False)
+    figures["second"], shown = audit_faces(other, used, method=method, crossings=False)
     if figures["second"]["correction"]:  # by the sources of the first, which may not be all
         figures["second"]["correction"] = figures["correction"]
-    after = estimate_all(other, used, method, sample=1)
+    # Draws must not be the first table's, but shares, which may depend on draws, are those shown.
+    after = {
+        name: {kind: CombinedShares(shown[name][kind].value, s.parts) for kind, s in drawn.items()}
+        for name, drawn in estimate_all(other, used, method, sample=1).items()
+    }
     figures["change"] = changes(shares, after)
     alone = [name for name in {**shares, **after} if name not in figures["change"]]
     notes += [f"no change of {name}: one of the two tables has it, the other not" for name in alone]
