@@ -31,7 +31,8 @@ from facewise.errors import OptionError, TableError
 from facewise.models import load_spec
 from facewise.reporting.report import Report
 
-from .test_table import part as made_up, videos
+from .test_table import part as made_up
+from .test_table import videos
 
 Ended = subprocess.CompletedProcess[str]
 Audit = Callable[..., Ended]
@@ -146,7 +147,7 @@ def test_a_table_against_itself_has_changed_by_nothing_and_says_how_surely(
     assert [row["change"] for row in rows] == pytest.approx([0] * len(rows))
     # Some twenty faces fix a share to some twenty points only; equal draws would have given zero.
     assert women["high"] - women["low"] > 0.1
-    assert "note: the two tables have 1 file in common" in done.stdout
+    assert "note: 48 image_ids are in both tables: if these are the same pictures" in done.stdout
     assert "-0.0" not in done.stdout + (tmp_path / "report.html").read_text()
 
 
@@ -181,6 +182,21 @@ def test_two_tables_stand_side_by_side_with_the_change(
     back = audit(other, "--against", table)
     assert back.returncode == 0, back.stderr
     assert f"{-most['change'] * 100:+.1f} (" in back.stdout
+
+
+def test_pictures_in_both_tables_are_told_also_where_files_differ(tmp_path: Path) -> None:
+    """As where a folder is annotated again after it grew."""
+    pq.write_table(made_up(60, 0), tmp_path / "old.parquet")
+    grown = pa.concat_tables([made_up(60, 1), made_up(30, 0), made_up(60, 2)])
+    pq.write_table(grown, tmp_path / "new.parquet")
+    old, new = ([tmp_path / f"{name}.parquet"] for name in ("old", "new"))
+    for first, second, common in ((old, new, 20), (new, old, 20), ([*old, *new], new, 100)):
+        notes = audit_tables(first, second=second, crossings=False)["notes"]
+        (note,) = (note for note in notes if "in both tables" in note)
+        assert note.startswith(f"{common} image_ids are in both tables: if these are the same")
+    pq.write_table(made_up(60, 3), tmp_path / "old.parquet")
+    notes = audit_tables(old, second=new, crossings=False)["notes"]
+    assert not any("in both" in note for note in notes)
 
 
 def test_a_change_is_the_difference_of_the_shares_beside_it(tmp_path: Path) -> None:

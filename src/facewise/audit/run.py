@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facewise.annotated import part_files, unfinished
+import numpy as np
+
+from facewise.annotated import unfinished
 from facewise.audit.audit import (
     Estimates,
     audit_faces,
@@ -65,7 +67,7 @@ def audit_tables(
         ]
     elif second:
         other = read_faces(*second)
-        notes += [*_unfinished(second, tell), *_in_both(tables, second)]
+        notes += [*_unfinished(second, tell), *_in_both(faces, other)]
         if other.model != faces.model:
             notes.append("the two tables are of different models: the change holds theirs, too")
         own, why = known_confusions(other, second, model)
@@ -82,16 +84,14 @@ def _unfinished(tables: Sequence[Path], tell: Callable[[str], None]) -> list[str
     return notes
 
 
-def _in_both(tables: Sequence[Path], second: Sequence[Path]) -> list[str]:
-    """A note if the tables to compare share files, as after a mistyped name."""
-    first, other = (
-        {part.resolve() for t in each for part in part_files(t)} for each in (tables, second)
-    )
-    if not (common := len(first & other)):
+def _in_both(faces: Faces, other: Faces) -> list[str]:
+    """A note if tables to compare have names in common, as of a folder before and after it grew."""
+    common = len(np.intersect1d(faces.names, other.names, assume_unique=True))
+    if not common:
         return []
     return [
-        f"the two tables have {counted(common, 'file', 'files')} in common: the change's interval "
-        "takes their pictures for different ones"
+        f"{counted(common, 'image_id is', 'image_ids are')} in both tables: if these are the same "
+        "pictures, the change's interval takes them for different ones, and is wider than need be"
     ]
 
 

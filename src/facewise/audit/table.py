@@ -54,6 +54,7 @@ class Faces:
 
     Attributes:
         images: number of pictures and video frames.
+        names: hashes of their different names, which hold in this process alone.
         shared: how many different names are in more than one table.
         faces: number of faces in all of them; on video, tracks.
         tracks: how many of the faces are video tracks.
@@ -73,6 +74,7 @@ class Faces:
     """
 
     images: int
+    names: NDArray[np.int64]
     shared: int
     faces: int
     tracks: int
@@ -214,7 +216,7 @@ class _Tally:
             TableError: they were not, so pictures would be counted too often and intervals be too
                 narrow.
         """
-        if _repeated([self._ids[-1]]) or _repeated([self._video_names]):
+        if any(_repeated(_sorted([names])) for names in (self._ids[-1], self._video_names)):
             raise TableError(
                 f"{self._table}: rows of one picture are not together: write it with ORDER BY "
                 "image_id, face_index"
@@ -281,10 +283,13 @@ class _Tally:
 
     def result(self) -> Faces:
         self._check_names()
+        names = _sorted(self._ids)
+        shared = _repeated(names)
         pictures, probabilities = self._sample.result(sum(self._sizes))
         return Faces(
-            images=sum(map(len, self._ids)),
-            shared=_repeated(self._ids),
+            images=len(names),
+            names=np.unique(names) if shared else names,
+            shared=shared,
             faces=self._faces,
             tracks=self._tracks,
             track_rows=self._track_rows,
@@ -317,11 +322,15 @@ def _hashes(names: Any, rows: NDArray[np.bool_]) -> Iterator[int]:
     return map(hash, names.filter(pa.array(rows)).to_pylist())
 
 
-def _repeated(hashes: Sequence[array[int]]) -> int:
-    """How many different hashes are there more than once."""
+def _sorted(hashes: Sequence[array[int]]) -> NDArray[np.int64]:
     every = np.concatenate([np.frombuffer(part, np.int64) for part in hashes])
     every.sort()  # in place
-    return len(np.unique(every[1:][every[1:] == every[:-1]]))
+    return every
+
+
+def _repeated(hashes: NDArray[np.int64]) -> int:
+    """How many different hashes are there more than once, of sorted ones."""
+    return len(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
 
 
 def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
