@@ -192,6 +192,31 @@ def test_faces_are_written_over_nothing_else(
     assert not (tmp_path / "store").exists(), "nothing was scored"
 
 
+def test_a_list_of_suspects_that_was_checked_is_not_written_over(
+    faces: Path, tmp_path: Path
+) -> None:
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    checked = tmp_path / "out" / f"{load_spec().name}-suspects.csv"
+    checked.parent.mkdir()
+    checked.write_text("file,attribute,label,note\nblank.png,age,30,wrong\n")
+    with pytest.raises(OptionError, match=r"suspects.csv already exists, and this command did not"):
+        run(*options)
+    with pytest.raises(OptionError, match=r"suspects.csv is an input, and would be overwritten"):
+        run(*options, "--exclude", checked)
+    assert checked.read_text().endswith("blank.png,age,30,wrong\n")
+    assert not (tmp_path / "store").exists(), "nothing was scored"
+
+
+@pytest.mark.parametrize("end", [".json", ".md", ".html"])
+def test_reports_are_written_over_nothing_else(end: str, faces: Path, tmp_path: Path) -> None:
+    """Such as another model's spec, whose file may have this model's name."""
+    other = tmp_path / f"{load_spec().name}{end}"
+    other.write_bytes(load_spec().path.with_suffix(end).read_bytes())  # a spec, or its card
+    with pytest.raises(OptionError, match=f"{end} already exists"):
+        run("--data", faces, "--out", tmp_path, "--store", tmp_path / "store")
+    assert other.read_bytes() == load_spec().path.with_suffix(end).read_bytes()
+
+
 def test_reasons_are_counted_the_commonest_first() -> None:
     skipped = [("a", "odd"), *((name, "no path") for name in "bc")]
     assert by_reason(skipped) == ["2, the first b: no path", "1, the first a: odd"]

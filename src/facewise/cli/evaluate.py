@@ -111,7 +111,7 @@ def evaluate(
     from facewise.evaluation.card import hand_written, write_card
     from facewise.evaluation.data import read_data
     from facewise.evaluation.faces import COLUMNS, write_faces
-    from facewise.evaluation.report import write_reports
+    from facewise.evaluation.report import is_report, report_paths, write_reports
     from facewise.evaluation.results import write_results
     from facewise.evaluation.run import Runner, check_fit, default_degraded, evaluate_model
     from facewise.evaluation.summary import summary
@@ -128,9 +128,10 @@ def evaluate(
         data, labels=labels, split=split, splits=split_list, exclude=exclude, by=by or ()
     )
     spec = load_spec(model)
-    path = out / f"{spec.name}.json"
     outputs = Outputs("--out or --faces", [spec.path, data, labels, split_list, exclude])
-    outputs.add(path, lambda _: True)  # any file: the folder is for results
+    path, *pages = report_paths(out, spec.name)
+    for output in (path, *pages):
+        outputs.add(output, is_report)
     # Checked now rather than failing after hours of scoring.
     check_folder("--out", out)
     check_folder("--store", store)

@@ -16,7 +16,8 @@ from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.evaluation.reliability import GROUPINGS, MIN_ECE_GROUP
 from facewise.evaluation.report_words import below_the_estimate, known_of_test, noise_words
-from facewise.files import write_csv
+from facewise.evaluation.suspects import COLUMNS
+from facewise.files import has_header, write_csv
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
 from facewise.reporting.figures import cell, number
@@ -28,6 +29,30 @@ MIN_BIN: Final = 10
 SUSPECTS_SHOWN: Final = 20
 LEFT_OUT: Final = "near-duplicates of pictures in another split, or listed by --exclude"
 COVERAGE_LEVEL: Final = "0.9"
+
+_BEGINNING: Final = "All figures for apparent age, gender and ethnicity include facewise's own"
+
+_KEYS: Final = frozenset(("format", "head", "overall", "calibration_error"))
+"""Keys of every results file, and of hardly anything else."""
+
+
+def report_paths(folder: Path, name: str) -> list[Path]:
+    """Paths of a model's results file, its pages, and its list of suspect labels."""
+    return [folder / f"{name}{end}" for end in (".json", ".md", ".html", "-suspects.csv")]
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is one that a report consists of; False if it cannot be read."""
+    if path.suffix == ".csv":
+        return has_header(path, COLUMNS)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return _BEGINNING in text
+        results = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(results, dict) and results.keys() >= _KEYS
 
 
 def read_results(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -50,13 +75,11 @@ def write_reports(folder: Path, name: str) -> list[Path]:
         The pages and the CSV written, without figures.
     """
     results, dedupe = read_results(folder, name)
-    path = folder / f"{name}.json"
+    path, *written, listing = report_paths(folder, name)
     build_report(results, dedupe=dedupe).write(path)
-    written = [path.with_suffix(".md"), path.with_suffix(".html")]
-    listing = folder / f"{name}-suspects.csv"
     listing.unlink(missing_ok=True)  # an earlier run's
     if rows := results.get("suspect_labels"):
-        write_csv(listing, list(rows[0]), rows)
+        write_csv(listing, COLUMNS, rows)
         written.append(listing)
     return written
 
@@ -68,8 +91,8 @@ def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None
     page = Report(title, sections=True)
     page.text(
         f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
-        f"{model['size_px']} px. All figures for apparent age, gender and ethnicity include "
-        f"facewise's own detection and alignment. {_framing(results)} A face that is not found "
+        f"{model['size_px']} px. {_BEGINNING} detection and alignment. "
+        f"{_framing(results)} A face that is not found "
         "is wrong in every classification, counts as age 33, and lies outside its interval and its "
         "label sets.\n\n"
         'Figures in brackets are 95 % intervals. Under "Intervals and label sets", for coverage '

@@ -17,6 +17,9 @@ NEAR_YEARS: Final = 2
 SUSPECTS: Final = 200
 """Most labels listed."""
 
+COLUMNS: Final = ("file", "attribute", "label", "answer", "p_label", "p_answer", "surprise")
+"""Columns of a list of suspects."""
+
 
 def suspects_of(scored: Scored) -> list[dict[str, Any]]:
     """The labels that surprise the model most, for manual checking.
