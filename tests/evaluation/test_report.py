@@ -187,7 +187,7 @@ def test_a_ratio_is_within_the_limit_only_with_its_whole_interval(results: dict[
         return results["abstention"]["blur-7%"]["age"] | other | more
 
     few = {"judged": 11, "relative": None, "within": None}
-    faultless = few | {"judged": 40}  # no clean answer is wrong, so there is no ratio
+    faultless = few | {"judged": 40, "error": 0.5}  # no clean answer is wrong: there is no ratio
     alone = {"by_dataset": {"csv": held(2.01, 3.0)}}
     row = results["abstention"]["blur-7%"]
     table = {
@@ -198,15 +198,21 @@ def test_a_ratio_is_within_the_limit_only_with_its_whole_interval(results: dict[
     table["b"]["ethnicity"] = held(1.2, 1.5, **alone)
     table["c"] = row | {name: held(0, 0, **faultless) for name in ("age", "gender", "ethnicity")}
     header, rows = abstention({"abstention": table})
+    none = held(0, 0, **few | {"judged": 0})
+    table["d"] = row | {"age": none, "gender": held(1.2, 1.5, by_dataset={"csv": faultless})}
+    table["d"]["ethnicity"] = none
     verdicts = [line[header.index("ratio at most 2")] for line in rows[3:]]
-    assert verdicts == ["yes", "not shown", "**no**", "not shown", "too few", "yes", *"---"]
-    over, unsure, unknown = ratios_in_short({"abstention": table}).values()
+    unjudged = ["no clean error"] * 3
+    assert verdicts == ["yes", "not shown", "**no**", "not shown", "too few", "yes", *unjudged]
+    over, unsure, unknown, alone = ratios_in_short({"abstention": table}).values()
     assert over == ["a ethnicity 2.10 (0.50 to 3.00)", "b ethnicity in csv 2.01 (0.50 to 3.00)"]
     assert unsure == ["a gender 1.50 (0.50 to 2.40)", "b age 1.50 (too few for an interval)"]
     assert unknown == ["b gender n 11"]
+    assert alone == ["c age 0.50", "c gender 50.0%", "c ethnicity 50.0%", "d gender in csv 50.0%"]
     _, markdown = render_report(results | {"abstention": table})
     block = markdown.split("## Overall")[1].split("\n##")[0]
     assert f"err more than 2 times as much as on clean faces: {', '.join(over)}" in block
+    assert f"for no clean answer is wrong; the error itself: {', '.join(alone)}" in block
 
 
 def test_inputs_are_explained_above_the_table(rendered: tuple[str, str]) -> None:

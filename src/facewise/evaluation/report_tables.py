@@ -48,6 +48,9 @@ SETS: Final = {
     "gender_sets": "gender set",
     "ethnicity_sets": "ethnicity set",
 }
+NO_RATIO: Final = "no clean error"
+"""The verdict on degraded faces where no clean answer is wrong, however wrong they are."""
+
 OUTPUTS: Final = {"age_decade": "age decade", "age_group": "nine age groups"}
 
 Row = list[object]
@@ -271,8 +274,7 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     out: list[Row] = []
     for name, row in results["abstention"].items():
         for attribute in ATTRIBUTES:
-            held = row[attribute]
-            metric = "age_mae_years" if attribute == "age" else "share"
+            held, metric = row[attribute], _metric(attribute)
             out.append(
                 [
                     name,
@@ -305,6 +307,10 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     ], out
 
 
+def _metric(attribute: str) -> str:
+    return "age_mae_years" if attribute == "age" else "share"
+
+
 def _by_dataset(held: Mapping[str, Any]) -> str:
     said = [
         f"{name} {number(RATIO, row['relative']['value'])}"
@@ -317,7 +323,9 @@ def _by_dataset(held: Mapping[str, Any]) -> str:
 def _verdict(held: Mapping[str, Any]) -> str:
     """Say "yes" only if the whole interval is within the limit."""
     if not held["relative"]:
-        return "too few" if 0 < held["judged"] < MIN_ANSWERED else NONE
+        if held["judged"] >= MIN_ANSWERED:
+            return NO_RATIO
+        return "too few" if held["judged"] else NONE
     if not held["within"]:
         return "**no**"
     high = held["relative"]["high"]
@@ -326,27 +334,38 @@ def _verdict(held: Mapping[str, Any]) -> str:
 
 def ratios_in_short(results: Mapping[str, Any]) -> dict[str, list[str]]:
     """Degraded inputs whose error is not shown to stay within the limit, by what is known of them;
-    empty if no face was degraded. One data set's ratio is named if it is over the limit.
+    empty if no face was degraded. One data set's ratio is named if it is over the limit, or if it
+    has none, since no clean answer of it is wrong.
     """
-    found: dict[str, list[str]] = {"**no**": [], "not shown": [], "too few": []}
+    found: dict[str, list[str]] = {"**no**": [], "not shown": [], "too few": [], NO_RATIO: []}
     degraded = {name: row for name, row in results["abstention"].items() if name != "clean"}
     for name, row in degraded.items():
         for attribute in ATTRIBUTES:
             held, said = row[attribute], f"{name} {attribute}"
-            ratio = cell(RATIO, held["relative"]) if held["relative"] else f"n {held['judged']}"
             if (verdict := _verdict(held)) in found:
-                found[verdict].append(f"{said} {ratio}")
-            found["**no**"] += [
-                f"{said} in {dataset} {cell(RATIO, part['relative'])}"
-                for dataset, part in held["by_dataset"].items()
-                if part["within"] is False
-            ]
+                found[verdict].append(f"{said} {_why(held, attribute)}")
+            for dataset, part in held["by_dataset"].items():
+                if (verdict := _verdict(part)) in ("**no**", NO_RATIO):
+                    found[verdict].append(f"{said} in {dataset} {_why(part, attribute)}")
     words = (
         f"answers that remain err more than {RISK_LIMIT:g} times as much as on clean faces",
         f"the interval of that ratio reaches beyond {RISK_LIMIT:g}",
         f"no verdict, for fewer than {MIN_ANSWERED} answers",
+        "no ratio, for no clean answer is wrong; the error itself",
     )
-    return dict(zip(words, found.values(), strict=True)) if degraded else {}
+    lines = dict(zip(words, found.values(), strict=True)) if degraded else {}
+    if not found[NO_RATIO]:  # as nearly always
+        lines.pop(words[-1], None)
+    return lines
+
+
+def _why(held: Mapping[str, Any], attribute: str) -> str:
+    """What the verdict on a cell is from: its ratio, its few answers, or its error."""
+    if held["relative"]:
+        return cell(RATIO, held["relative"])
+    if held["judged"] < MIN_ANSWERED:
+        return f"n {held['judged']}"
+    return number(_metric(attribute), held["error"])
 
 
 def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
