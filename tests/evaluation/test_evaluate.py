@@ -27,6 +27,7 @@ from facewise.errors import FacewiseError, OptionError
 from facewise.evaluation.data import EXCLUSIONS, read_data
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
+from facewise.evaluation.report_words import known_of_test
 from facewise.evaluation.results import (
     calibrated,
     score_model,
@@ -485,6 +486,29 @@ def test_shared_splits_bring_their_exclusions_and_data_without_splits_count_whol
     assert results["data"]["faces"] == counts
     assert len(results["data"]["excluded"]) == 1
     assert results["split"] == "test"
+
+
+@pytest.mark.parametrize("option", ["none", "--splits", "--exclude", "no splits"])
+def test_what_is_known_of_test_is_said_of_facewises_own_lists_alone(
+    option: str, shared: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("file,split\n25_1_3_20200101000000000.jpg,test\n")
+    options = [*("--store", tmp_path, "--out", tmp_path), *("--workers", 1, "--degraded", 0)]
+    if option.startswith("--"):
+        options += [option, mine]
+    elif option == "no splits":
+        (
+            shared / "utkface_splits.csv"
+        ).unlink()  # so UTKFace is scored whole, beside FairFace's test
+        labels = shared / "fairface_labels.csv"
+        labels.write_text("file,age,gender,race,split\na.webp,20-29,Male,White,test\n")
+    run("--data", shared, *options)
+    results = json.loads((tmp_path / f"{load_spec().name}.json").read_text())
+    assert (results["split"], set(results["overall"])) == ("test", {"utkface", "fairface"})
+    lists = {"--splits": {"splits": "mine.csv"}, "--exclude": {"exclude": "mine.csv"}}
+    assert results["data"].get("lists") == {"no splits": {}, **lists}.get(option)
+    assert bool(known_of_test(results)) == (option == "none")
 
 
 def test_left_out_pictures_are_named(faces: Path, tmp_path: Path) -> None:

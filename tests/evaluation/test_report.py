@@ -174,6 +174,7 @@ def test_what_is_not_independent_of_test_is_said_of_shipped_models(
     for other in (
         {"model": model},
         {"split": "val"},
+        {"data": results["data"] | {"lists": {"splits": "mine.csv"}}},
         {"overall": {"csv": results["overall"]["utkface"]}},
     ):
         assert known_of_test(results | other) == {}

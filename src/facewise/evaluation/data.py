@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,7 @@ class EvaluationData:
         excluded: keys of the excluded pictures.
         by: columns of the sets to group figures by.
         shared: whether these are the shared data sets, with their list of splits.
+        lists: names of the user's lists, by option; None for the shared data sets with facewise's.
     """
 
     source: Path
@@ -62,6 +63,7 @@ class EvaluationData:
     excluded: frozenset[str]
     by: Sequence[str] = ()
     shared: bool = False
+    lists: Mapping[str, str] | None = None
 
     @property
     def splits(self) -> set[str]:
@@ -154,6 +156,8 @@ def read_data(
     present = Counter(sample.split for data_set in sets for sample in data_set.samples)
     if not any(present) or (split == "all" and split not in present):
         split = ""
+    given = {"splits": splits, "exclude": exclude}
+    lists = {option: path.name for option, path in given.items() if path is not None}
     others = {name: present[name] for name in SPLITS if split and name != split and present[name]}
     if others:
         log.info(
@@ -171,6 +175,7 @@ def read_data(
         excluded=excluded,
         by=by,
         shared=shared,
+        lists=lists if lists or not shared else None,
     )
 
 

@@ -64,6 +64,7 @@ def score_model(
     curves: Mapping[str, Any] | None = None,
     skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
+    lists: Mapping[str, str] | None = None,
     columns: Mapping[str, GroupNames] | None = None,
 ) -> dict[str, Any]:
     """Compute all results of a model on a split; see docs/evaluation.md.
@@ -79,6 +80,7 @@ def score_model(
         skipped: names of pictures that could not be used, and why.
         excluded: files of the split left out on purpose, such as near-duplicates of training
             pictures.
+        lists: names of the user's lists, by option; None for facewise's own data and lists.
         columns: further columns to group by: name to the value of each outcome.
     """
     calibration = Calibration.from_dict(spec.calibration)
@@ -110,6 +112,7 @@ def score_model(
             },
             "skipped": [list(pair) for pair in skipped],
             "excluded": list(excluded),
+            **({} if lists is None else {"lists": dict(lists)}),
         },
         "overall": {name: figures(part) for name, part in parts.items()},
         "by": {name: _values(part) for name, part in parts.items()},

@@ -204,6 +204,7 @@ def evaluate_model(runner: Runner, *, calibrate: bool = False) -> Evaluated:
             *(pair for pair in runner.unreadable.items() if pair[0] not in data.excluded),
         ],
         excluded=sorted(data.excluded & data.keys_of(data.split)),
+        lists=data.lists,
         columns=columns,
     )
     scored = Scored(outcomes, Calibration.from_dict(spec.calibration), columns)
