@@ -288,6 +288,22 @@ def test_a_version_that_none_follows_is_said_before_anything_is_scored(
             run(*options)
 
 
+@pytest.mark.parametrize("split", ["test", "tests"])
+def test_a_split_to_score_that_is_not_there_is_said_before_anything_is_fitted(
+    split: str, faces: Path, tmp_path: Path
+) -> None:
+    names = sorted(str(path) for path in faces.parent.glob("*.webp"))
+    (tmp_path / "faces.csv").write_text(
+        f"path,age,split\n{names[0]},30,calibration\n{names[1]},30,val\n"
+    )
+    with pytest.raises(OptionError, match=f"--fit scores the split {split} at the end, and .*csv"):
+        run(
+            *("--data", tmp_path / "faces.csv", "--fit", "--split", split, "--workers", 1),
+            *("--store", tmp_path / "store", "--out", tmp_path / "out"),
+        )
+    assert not (tmp_path / "store").exists()
+
+
 def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:
     sets = [read_csv(faces)]
     first = collect(
@@ -824,10 +840,12 @@ def test_a_fit_is_refused_or_scored_before_the_spec_is_written(
     )
     with pytest.raises(OptionError, match="too few faces to fit a calibration"):
         run(*options)
+    assert "--degraded 0: the gates on size, sharpness, light and so on are chosen" in caplog.text
     monkeypatch.setattr("facewise.evaluation.fit.MIN_FACES", 20)
     monkeypatch.setattr("facewise.evaluation.fit.MIN_OF_CLASS", 1)
     whole = labelled.read_text()
-    labelled.write_text("\n".join(whole.splitlines()[:40]) + "\n")
+    lines = whole.splitlines()
+    labelled.write_text("\n".join([*lines[:40], *lines[47:]]) + "\n")
     with pytest.raises(OptionError, match="the split val has 16 with an age"):
         run(*options)
     labelled.write_text(whole)

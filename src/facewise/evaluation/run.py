@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from facewise.errors import OptionError
 from facewise.evaluation.coverage import Baseline, fit_baseline
 from facewise.evaluation.data import EvaluationData
 from facewise.evaluation.degrade import degradations
-from facewise.evaluation.fit import check_faces, fit_calibration
+from facewise.evaluation.fit import MIN_FACES, check_faces, fit_calibration
 from facewise.evaluation.gate_figures import gate_curves
 from facewise.evaluation.gates import GATE_FACES, fit_gates, with_gates
 from facewise.evaluation.outcomes import Outcomes, collect
@@ -22,6 +23,8 @@ from facewise.evaluation.scoring import Scored
 from facewise.evaluation.suspects import suspects_of
 from facewise.models import ModelSpec, load_spec
 from facewise.reporting.confusions import fit_sources
+
+log = logging.getLogger("facewise")
 
 DEGRADED: Final = 450
 """Faces of each of the shared data sets to degrade."""
@@ -125,8 +128,8 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
     """Check what can be checked about a calibration before hours of scoring.
 
     Raises:
-        OptionError: a split is missing, one that is fitted on is to be scored, or no version
-            follows the spec's.
+        OptionError: a split is missing, also the one to be scored; that is one that is fitted on;
+            or no version follows the spec's.
     """
     if missing := {"calibration", "val"} - data.splits:
         raise OptionError(
@@ -137,6 +140,11 @@ def check_fit(spec: ModelSpec, data: EvaluationData) -> None:
         raise OptionError(
             f"--fit with --split {data.split or 'all'} would score the faces that it fits on: "
             "leave --split out, and test is scored"
+        )
+    if not data.keys_of(data.split):
+        raise OptionError(
+            f"--fit scores the split {data.split} at the end, and {data.source} has no face of it: "
+            "give some faces that split, or name another as --split"
         )
     try:
         next_minor(spec.version)
@@ -158,6 +166,14 @@ def fit(spec: ModelSpec, runner: Runner) -> Fitted:
         OptionError: as for ``check_fit``; or a split has too few faces, or none can be read.
     """
     check_fit(spec, runner.data)
+    if runner.degraded < MIN_FACES:
+        log.warning(
+            "--degraded %d: the gates on size, sharpness, light and so on are chosen anew, on "
+            "degraded faces; with fewer than %d of each data set, the model may come to answer "
+            "where it should abstain. Leave --degraded out to have enough",
+            runner.degraded,
+            MIN_FACES,
+        )
     calibration = runner.outcomes("calibration")
     fitted = fit_calibration(calibration)
     ungated = Calibration.from_dict(fitted)
