@@ -304,6 +304,18 @@ def test_a_split_to_score_that_is_not_there_is_said_before_anything_is_fitted(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_splits_name_need_be_no_files_name(faces: Path, tmp_path: Path) -> None:
+    name = min(faces.parent.glob("*.webp"))
+    (tmp_path / "faces.csv").write_text(f"path,gender,split\n{name},male,2024/a\n")
+    options = ("--data", tmp_path / "faces.csv", "--split", "2024/a", "--workers", 1)
+    for _ in range(2):  # the second one reads what the first one stored
+        run(*options, "--store", tmp_path / "store", "--out", tmp_path, "--degraded", 0)
+    stored = sorted(path.name for path in (tmp_path / "store").iterdir())
+    assert [path.rpartition("-")[0] for path in stored] == [
+        "detections-2024-a", f"{load_spec().name}-2024-a",
+    ]  # fmt: skip
+
+
 def test_stored_detections_give_what_the_detector_gave(faces: Path, tmp_path: Path) -> None:
     sets = [read_csv(faces)]
     first = collect(

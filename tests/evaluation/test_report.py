@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from facewise.evaluation.degrade import INPUTS, degradations
 from facewise.evaluation.report import build_report, write_reports
@@ -440,6 +442,19 @@ def test_a_report_replaces_an_earlier_one(tmp_path: Path) -> None:
     for number, name in enumerate(names):
         assert "new" in (tmp_path / name).read_text()
         assert "old" in (tmp_path / f"earlier-{number}").read_text()
+
+
+def test_a_split_and_a_model_of_any_name_have_their_plots(tmp_path: Path) -> None:
+    outcomes = made(40, gender=[0, 1] * 20, said_genders=[[0.8, 0.2], [0.4, 0.6]] * 20)
+    mine = dataclasses.replace(load_spec("default"), name="my own (1)")
+    write_results(score_model(mine, outcomes, "year 1/2 é%"), tmp_path / f"{mine.name}.json")
+    markdown, html, *_ = write_reports(tmp_path, mine.name)
+    links = [unquote(link) for link in re.findall(r"\]\((\S+\.svg)\)", markdown.read_text())]
+    assert "my own (1)-figures/risk-coverage-year-1-2----gender.svg" in links
+    assert all((tmp_path / link).is_file() for link in links)
+    assert html.read_text().count('role="img"') == len(links)
+    rendered = MarkdownIt("commonmark").render(markdown.read_text())
+    assert rendered.count("<img") == len(links) == markdown.read_text().count("![")
 
 
 def test_reports_are_written_beside_the_results(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import re
 import zipfile
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -219,7 +220,8 @@ def collect(
         if border != DETECTION_BORDER:  # unnamed, so that older entries stay valid
             what += f"-border-{float(border)}"
         found_key = hashlib.sha256(detector + what.encode()).hexdigest()[:12]
-        name = "-".join(filter(None, [split or "all", degradation]))
+        # A split may have any name; the hash tells apart those that become the same here.
+        name = re.sub(r"[^\w.%-]", "-", "-".join(filter(None, [split or "all", degradation])))
         detections_path = store / f"detections-{name}-{found_key}.npy"
         framing = f"{spec.sha256} {spec.size_px} {spec.template.tolist()}"
         key = hashlib.sha256(found_key.encode() + framing.encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, Final
+from urllib.parse import quote
 
 from facewise.files import write_text
 from facewise.text import printable
@@ -86,10 +87,12 @@ class Report:
         """Add a plot.
 
         Args:
-            name: file name without suffix, unique in the report.
+            name: file name without suffix, unique in the report; characters that a file's name or a
+                link cannot have become hyphens.
             svg: an ``<svg>`` element.
             caption: what it shows, also used as alternative text.
         """
+        name = re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)
         if name in self.plots:
             raise ValueError(f"the report has a plot {name!r} already")
         self.plots[name] = svg
@@ -102,7 +105,7 @@ class Report:
         links = " · ".join(f"[{name}](#{_anchor(name)})" for name in names)
         text = "\n".join([title, *(["", links] if links else []), *rest]) + "\n"
         for name in self.plots if folder else ():
-            text = text.replace(f"]({name}.svg)", f"]({folder}/{name}.svg)")
+            text = text.replace(f"]({name}.svg)", f"]({quote(folder)}/{name}.svg)")
         return text
 
     def html(self) -> str:
