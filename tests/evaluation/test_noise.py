@@ -127,7 +127,7 @@ def test_planted_errors_are_the_most_suspect() -> None:
     }
     assert rows[0]["p_answer"] > 0.9 > 0.1 > rows[0]["p_label"]
     assert [row["surprise"] for row in rows] == sorted((r["surprise"] for r in rows), reverse=True)
-    assert rows[4]["surprise"] == pytest.approx(0, abs=1e-3)
+    assert len(rows) == 4, "all others are as likely as the answer"
 
 
 def test_ages_near_either_end_by_hand() -> None:

@@ -436,8 +436,11 @@ def _noise(page: Report, results: Mapping[str, Any], dedupe: Mapping[str, Any] |
         page.heading("Suspect labels", 3)
         page.text(
             f"`{results['model']['name']}-suspects.csv` lists the {len(suspects)} labels that "
-            "surprise the model most and are worth checking; some are the model's own errors. The "
-            f"first {min(SUSPECTS_SHOWN, len(suspects))}:"
+            "surprise the model most and are worth checking; some are the model's own errors. For "
+            "ages, the answer is the middle of the likeliest five years, and p is that of five "
+            "years; for an age group, that of its years and two more on either side, and of the "
+            "likeliest run of as many. "
+            f"The first {min(SUSPECTS_SHOWN, len(suspects))}:"
         )
         page.table(*tables.suspects(suspects[:SUSPECTS_SHOWN]))
 

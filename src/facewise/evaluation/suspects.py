@@ -25,13 +25,15 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
     """The labels that surprise the model most, for manual checking.
 
     Surprise is the logarithm of how much likelier the model's answer is than the label (the
-    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age includes the
-    two years on either side. Some of these are the model's own errors, so this is a list to check,
-    not a verdict. Only faces found are listed; the model should not have been trained on them.
+    normalised margin of confident learning; Northcutt, Jiang and Chuang, 2021); an age, and an age
+    group, include the two years on either side. So an age's answer is the middle of the likeliest
+    five years, not the expected age. Some of these are the model's own errors, so this is a list to
+    check, not a verdict. Only faces found are listed; the model should not have been trained on
+    them.
 
     Returns:
         Up to 200 rows of file, attribute, label, answer, the probabilities of both, and surprise,
-        the most surprising first.
+        the most surprising first; none whose label is as likely as the answer.
     """
     part = scored.take(scored.outcomes.found)
     keys, age_ranges = part.outcomes.keys, part.outcomes.age_ranges
@@ -57,6 +59,7 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
             told, said = int(labels[row]), int(part.answers[name][row])
             own, best = float(p[row, told]), float(p[row, said])
             rows.append(_suspect(keys[row], name, names[told], names[said], own, best))
+    rows = [row for row in rows if row["surprise"] > 0]
     rows.sort(key=lambda r: (-r["surprise"], r["file"], r["attribute"]))
     return rows[:SUSPECTS]
 
