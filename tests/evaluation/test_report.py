@@ -423,6 +423,25 @@ def test_intervals_without_bands_are_of_everyone(results: dict[str, Any]) -> Non
     assert "| everyone | 50.0%" in markdown
 
 
+def test_coverage_is_reported_at_the_levels_of_the_model() -> None:
+    """Which may be fewer than a fit gives, and others, but for 0.9."""
+    spec = load_spec("default")
+    fitted = spec.calibration
+    at_90 = {name: {"0.9": sets["0.9"]} for name, sets in fitted["label_sets"].items()}
+    some = fitted["age_intervals"]["thresholds"]["0.9"]
+    alone = {**fitted["age_intervals"], "thresholds": {"0.9": some}}
+    mine = dataclasses.replace(
+        spec, calibration=fitted | {"label_sets": at_90, "age_intervals": alone}
+    )
+    results = json.loads(json.dumps(score_model(mine, random_outcomes(40, "utkface", 0), "test")))
+    assert list(results["coverage"]) == ["0.9"]
+    _, markdown = render_report(results)
+    assert "| coverage, mean size | at 90% |" in markdown
+    text = summary(results)
+    assert "coverage at 0.9, intervals" in text
+    assert "coverage at 0.8" not in text
+
+
 def test_tables_in_nists_format_say_their_ages(results: dict[str, Any]) -> None:
     _, markdown = render_report(results)
     block = markdown.split("## Age estimation in NIST's format\n")[1].split("\n## ")[0]

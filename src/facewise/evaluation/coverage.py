@@ -55,10 +55,13 @@ def thresholds(scores: NDArray[np.floating[Any]]) -> dict[float, float]:
 def coverage_table(scored: Scored, baseline: Baseline | None = None) -> dict[str, Any]:
     """Coverage and width or size by level: overall, by data set, by predicted band, by group.
 
+    Levels are those of the calibration; a ``baseline`` needs them to be ``LEVELS``.
+
     Faces not found count as outside; widths and sizes are of found faces only. A judged group
     ``reaches`` the level if the upper end of its 95 % Wilson interval does.
     """
-    return {str(level): _at_level(scored, level, baseline) for level in LEVELS}
+    levels = scored.calibration.coverages
+    return {str(level): _at_level(scored, level, baseline) for level in levels}
 
 
 def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from facewise.calibration import LEVELS
 from facewise.evaluation.report_tables import by_column, group_name, stages
 from facewise.reporting.figures import cell, number
 from facewise.text import by_reason
@@ -38,8 +37,8 @@ def summary(results: Mapping[str, Any]) -> str:
         for row in top["worst_groups"]
     ]
     lines += by_column(results)
-    for level in map(str, LEVELS):
-        for name, covered in top["coverage"].get(level, {}).items():
+    for level, outputs in top["coverage"].items():
+        for name, covered in outputs.items():
             size = covered.get("mean_width_years", covered.get("mean_size", float("nan")))
             lines.append(
                 f"coverage at {level}, {name.replace('_', ' ')}: {covered['coverage']:.1%}"
