@@ -24,6 +24,7 @@ from facewise.data.folder import with_splits
 from facewise.data.lists import read_lists
 from facewise.data.sets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
+from facewise.evaluation.card import TEMPLATE
 from facewise.evaluation.data import EXCLUSIONS, read_data
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
@@ -875,6 +876,25 @@ def test_a_fit_is_refused_or_scored_before_the_spec_is_written(
     assert fitted.calibration["temperatures"] == results["calibration"]["temperatures"]
     assert fitted.calibration["temperatures"] != spec.calibration["temperatures"]
     assert fitted.figures["csv_faces"] == 23
+
+
+def test_a_card_alone_says_that_the_spec_gets_new_figures(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = load_spec()
+    own = tmp_path / "own"
+    (own / "cards").mkdir(parents=True)
+    for path in (spec.path, spec.weights_path):
+        shutil.copy(path, own)
+    shutil.copy(TEMPLATE.parent / f"{spec.name}.md", own / "cards")
+    mine = own / spec.path.name
+    monkeypatch.setattr("facewise.models.WEIGHTS_FOLDER", own)
+    options = ("--data", faces, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    text = run("--model", mine, *options, "--workers", 1, "--degraded", 0, "--card")
+    assert f"replaces the figures of the installed {spec.name}" in caplog.text
+    assert read_spec(mine).figures["csv_faces"] == 7
+    assert read_spec(mine).calibration == spec.calibration
+    assert f"{mine}, " in text.split("results written to: ")[1]
 
 
 def test_results_are_json_even_where_nothing_was_found(tmp_path: Path) -> None:

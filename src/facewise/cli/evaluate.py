@@ -145,12 +145,14 @@ def evaluate(
     pictures.check_left(["calibration", "val", pictures.split] if fit else [pictures.split])
     if fit:
         check_fit(spec, pictures)
-        if spec.path.resolve().is_relative_to(WEIGHTS_FOLDER.resolve()):
-            logger.warning(
-                "replaces the calibration of the installed %s, for everything that uses the model "
-                "here. To calibrate a copy instead, pass the path of a copied spec as --model",
-                spec.name,
-            )
+    if (fit or card) and spec.path.resolve().is_relative_to(WEIGHTS_FOLDER.resolve()):
+        logger.warning(
+            "replaces the %s of the installed %s, for everything that uses the model here. To %s "
+            "a copy instead, pass the path of a copied spec as --model",
+            "calibration" if fit else "figures",
+            spec.name,
+            "calibrate" if fit else "describe",
+        )
     if degraded is None:
         degraded = default_degraded(pictures, calibrate=fit)
         if not degraded:
@@ -160,9 +162,10 @@ def evaluate(
             )
     runner = Runner(model, pictures, degraded=degraded, store=store, workers=workers, border=border)
     spec, results, scored = evaluate_model(runner, calibrate=fit)
-    write_results(results, path, stated=spec if fit or card else None)
+    stated = spec if fit or card else None
+    write_results(results, path, stated=stated)
     typer.echo(summary(results))
-    written = [path, *([spec.path] if fit else []), *write_reports(out, spec.name)]
+    written = [path, *([stated.path] if stated else []), *write_reports(out, spec.name)]
     if card:
         written += write_card(spec, out)
     if faces is not None:
