@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
+from facewise.evaluation.card import build_card
 from facewise.evaluation.degrade import INPUTS, degradations
 from facewise.evaluation.report import build_report, write_reports
 from facewise.evaluation.report_tables import (
@@ -461,6 +462,18 @@ def test_a_report_replaces_an_earlier_one(tmp_path: Path) -> None:
     for number, name in enumerate(names):
         assert "new" in (tmp_path / name).read_text()
         assert "old" in (tmp_path / f"earlier-{number}").read_text()
+
+
+def test_data_without_splits_are_all_pictures() -> None:
+    raw = score_model(load_spec("default"), made(40, gender=[0, 1] * 20), "all")
+    results = json.loads(json.dumps(raw))
+    _, markdown = render_report(results)
+    assert markdown.startswith(f"# {load_spec().name}@{load_spec().version} on all pictures\n")
+    assert "The table has all clean faces of all pictures;" in markdown
+    assert "against the share answered: gender on all pictures." in markdown
+    assert summary(results).splitlines()[0].endswith(" on all pictures")
+    written = {"training": "So.", "failures": "- Here."}
+    assert "utkface: 40 faces of all pictures, 0 not" in build_card(results, written).markdown()
 
 
 def test_a_split_and_a_model_of_any_name_have_their_plots(tmp_path: Path) -> None:

@@ -144,9 +144,9 @@ def build_card(
 
 def _model(results: Mapping[str, Any]) -> dict[str, str]:
     model, data = results["model"], results["data"]
+    part = escaped(tables.part_name(results["split"], "the {} split"))
     faces = [
-        f"{name}: {n} faces of the {results['split']} split, "
-        f"{len(data['not_found'][name])} not found"
+        f"{name}: {n} faces of {part}, {len(data['not_found'][name])} not found"
         for name, n in data["faces"].items()
     ]
     left_out = len(data["excluded"])

@@ -87,7 +87,8 @@ def write_reports(folder: Path, name: str) -> list[Path]:
 def build_report(results: Mapping[str, Any], *, dedupe: Mapping[str, Any] | None = None) -> Report:
     """Build the report from a results file, and ``dedupe.json`` if given."""
     model = results["model"]
-    title = f"{model['name']}@{model['version']} on the {results['split']} split"
+    part = tables.part_name(results["split"], "the {} split")
+    title = f"{model['name']}@{model['version']} on {part}"
     page = Report(title, sections=True)
     page.text(
         f"Weights `{model['sha256'][:12]}`, {model['size_bytes'] / 1e6:.1f} MB, "
@@ -356,8 +357,9 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
         if results["calibration"].get("gates")
         else "The model has no gates, so it abstains from nothing (`--fit` chooses them)."
     )
+    part = escaped(tables.part_name(results["split"]))
     page.text(
-        f"{gates} The table has all clean faces of {results['split']}{sample}. The error on "
+        f"{gates} The table has all clean faces of {part}{sample}. The error on "
         "answered degraded faces is divided by the error on answered clean faces, with each face "
         "compared to its own data set. Where only an age group is known, its middle stands for the "
         "age. The 95 % intervals are from a bootstrap over the degraded faces; fewer than "
@@ -370,6 +372,7 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
     page.table(*tables.abstention(results))
     faces = "clean and degraded faces together" if degraded else "clean faces"
     for split, attributes in results["risk_coverage"].items():
+        part = tables.part_name(split)
         for name, curves in attributes.items():
             names = ("clean", "with degraded") if degraded else ("clean",)
             lines = {n: curves[n] for n in names if curves.get(n)}
@@ -383,25 +386,25 @@ def _abstention(page: Report, results: Mapping[str, Any]) -> None:
                 f"risk-coverage-{split}-{name}",
                 plots.lines(
                     lines,
-                    title=f"{name}, {split}",
+                    title=f"{name}, {part}",
                     x_label="share answered, most certain first",
                     y_label="mean error, years" if name == "age" else "share wrong",
                     marks={"clean": chosen} if chosen else None,
                 ),
-                f"Error on answered faces against the share answered: {name} on {split}{mark}.",
+                f"Error on answered faces against the share answered: {name} on {part}{mark}.",
             )
             measures = curves["by measure"]
             page.plot(
                 f"risk-coverage-{split}-{name}-by-measure",
                 plots.lines(
                     {measure: row["points"] for measure, row in measures.items()},
-                    title=f"{name}, {split}, clean{' and degraded' if degraded else ''}",
+                    title=f"{name}, {part}, clean{' and degraded' if degraded else ''}",
                     x_label="share answered, best by this measure first",
                     y_label="mean error, years" if name == "age" else "share wrong",
                     marks={m: row["chosen"] for m, row in measures.items() if row["chosen"]},
                 ),
                 "Error on answered faces against the share answered, by each quality measure "
-                f"alone: {name} on {split}, {faces}. Dots mark the "
+                f"alone: {name} on {part}, {faces}. Dots mark the "
                 "chosen gates; a measure without a dot has no gate.",
             )
 

@@ -60,6 +60,16 @@ def name_of(metric: str) -> str:
     return METRICS.get(metric, metric.replace("_", " "))
 
 
+def part_name(split: str, words: str = "{}") -> str:
+    """The scored split in words, or that it was every picture.
+
+    Args:
+        split: as in the results.
+        words: around a split's name.
+    """
+    return "all pictures" if split == "all" else words.format(split)
+
+
 def overall(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """One row per metric, one column per data set."""
     sets = list(results["overall"])

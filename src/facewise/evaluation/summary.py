@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from facewise.evaluation.report_tables import by_column, group_name, stages
+from facewise.evaluation.report_tables import by_column, group_name, part_name, stages
 from facewise.reporting.figures import cell, number
 from facewise.text import by_reason
 
@@ -14,7 +14,7 @@ def summary(results: Mapping[str, Any]) -> str:
     """A short summary of the head for the terminal."""
     top, model = results["head"], results["model"]
     border = f", in a border of {results['border'] * 100:g} %" if "border" in results else ""
-    lines = [f"{model['name']}@{model['version']} on {results['split']}{border}"]
+    lines = [f"{model['name']}@{model['version']} on {part_name(results['split'])}{border}"]
     for dataset, row in top["overall"].items():
         lines.append(f"{dataset}, {results['data']['faces'][dataset]} faces:")
         lines += [
