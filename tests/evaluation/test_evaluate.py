@@ -28,6 +28,7 @@ from facewise.evaluation.card import TEMPLATE
 from facewise.evaluation.data import EXCLUSIONS, read_data
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
+from facewise.evaluation.report import build_report
 from facewise.evaluation.report_words import known_of_test
 from facewise.evaluation.results import (
     calibrated,
@@ -37,6 +38,7 @@ from facewise.evaluation.results import (
 )
 from facewise.evaluation.run import default_degraded
 from facewise.evaluation.scoring import Scored
+from facewise.evaluation.summary import summary
 from facewise.labels import ETHNICITY_LABELS, GENDER_LABELS, expected_age
 from facewise.models import DETECTOR_SPEC, load_spec, read_spec
 from facewise.text import by_reason
@@ -906,6 +908,11 @@ def test_results_are_json_even_where_nothing_was_found(tmp_path: Path) -> None:
     results = score_model(load_spec(), outcomes, "test")
     write_results(results, tmp_path / "results.json")
     read = json.loads((tmp_path / "results.json").read_text())
+    text = summary(results)
+    assert "nan" not in text
+    assert "abstained" not in text
+    assert "coverage at 0.9, intervals: 0.0% of 2\n" in text
+    assert "alibration error" not in build_report(read).markdown()
     assert read["overall"]["utkface"]["gender_accuracy"]["value"] == 0
     assert read["overall"]["utkface"]["age_mae_years"]["value"] == 5  # 33 against 30 and 40
     assert read["coverage"]["0.9"]["intervals"]["value"] == 0

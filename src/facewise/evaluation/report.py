@@ -149,8 +149,9 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.heading("Overall")
     page.table(*tables.overall(results))
     page.table(*tables.coverage_in_short(results))
-    page.text("Expected calibration error:")
-    page.table(*tables.calibration(results))
+    if results["calibration_error"]:
+        page.text("Expected calibration error:")
+        page.table(*tables.calibration(results))
     shares = results["head"]["abstained_clean"]
     page.bullets(
         [
@@ -217,6 +218,8 @@ def _read_out(matrix: Mapping[str, Any]) -> str:
 
 
 def _calibration(page: Report, results: Mapping[str, Any]) -> None:
+    if not results["calibration_error"]:  # no labelled face was found
+        return
     page.heading("Calibration")
     kinds = tables.stages(results)
     scaled = "before" in kinds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +40,12 @@ def summary(results: Mapping[str, Any]) -> str:
     lines += by_column(results)
     for level, outputs in top["coverage"].items():
         for name, covered in outputs.items():
-            size = covered.get("mean_width_years", covered.get("mean_size", float("nan")))
+            size = covered.get("mean_width_years", covered.get("mean_size", math.nan))
             lines.append(
                 f"coverage at {level}, {name.replace('_', ' ')}: {covered['coverage']:.1%}"
-                f" of {covered['n']}, mean width or size {size:.2f}"
+                f" of {covered['n']}"
+                # Only of faces found.
+                + (f", mean width or size {size:.2f}" if math.isfinite(size) else "")
             )
             missed = (
                 top["groups_missed"][level]
@@ -62,5 +65,6 @@ def summary(results: Mapping[str, Any]) -> str:
     shares = ", ".join(
         f"{name} {share:.1%}" for name, share in top["abstained_clean"].items() if share is not None
     )
-    lines.append(f"abstained from, of the faces found: {shares}")
+    if shares:
+        lines.append(f"abstained from, of the faces found: {shares}")
     return "\n".join(lines)
