@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,21 @@ def value(row: dict[str, object], name: str) -> float:
     cell = row[name]
     assert isinstance(cell, dict)
     return float(cell["value"])
+
+
+def test_a_bootstrap_of_many_photos_takes_the_memory_of_its_draws_once() -> None:
+    names = np.arange(1001).astype(str)
+    tracemalloc.start()
+    try:
+        boot = GroupBootstrap(names)
+        boot.statistic(lambda rows: float(rows[0]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert boot.times.nbytes < peak < 1.5 * boot.times.nbytes
+    # As if all were drawn at once, so that figures stay what they are.
+    drawn = np.random.default_rng(0).integers(0, 1001, boot.times.shape)
+    np.testing.assert_array_equal(boot.times, [np.bincount(d, minlength=1001) for d in drawn])
 
 
 def test_age_errors_by_hand() -> None:

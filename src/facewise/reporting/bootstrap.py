@@ -48,10 +48,10 @@ class GroupBootstrap:
         """How often each round draws each group, ``(rounds, groups)``; the seed is fixed."""
         if self._times is None:
             rng = np.random.default_rng(0)
-            drawn = rng.integers(0, self._count, (ROUNDS, self._count))
-            flat = drawn + np.arange(ROUNDS)[:, None] * self._count
-            counts = np.bincount(flat.ravel(), minlength=ROUNDS * self._count)
-            self._times = counts.reshape(ROUNDS, self._count).astype(np.float64)
+            self._times = np.empty((ROUNDS, self._count))
+            for row in self._times:  # one by one, since all draws at once take as much again
+                drawn = rng.integers(0, self._count, self._count)
+                row[:] = np.bincount(drawn, minlength=self._count)
         return self._times
 
     def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -74,8 +74,8 @@ class GroupBootstrap:
         ends = np.cumsum(np.bincount(self._codes, minlength=self._count))
         members = np.split(order, ends[:-1])
         drawn = []
-        for row in self.times.astype(np.intp):
-            chosen = np.repeat(np.arange(self._count), row)
+        for row in self.times:
+            chosen = np.repeat(np.arange(self._count), row.astype(np.intp))
             drawn.append(function(np.concatenate([members[k] for k in chosen])))
         every = np.arange(len(self._codes))
         return figure(float(function(every)), np.array(drawn), len(every), self._count)
