@@ -208,15 +208,15 @@ def test_a_ratio_is_within_the_limit_only_with_its_whole_interval(results: dict[
     verdicts = [line[header.index("ratio at most 2")] for line in rows[3:]]
     unjudged = ["no clean error"] * 3
     assert verdicts == ["yes", "not shown", "**no**", "not shown", "too few", "yes", *unjudged]
-    over, unsure, unknown, alone = ratios_in_short({"abstention": table}).values()
+    over, unsure, unknown, without = ratios_in_short({"abstention": table}).values()
     assert over == ["a ethnicity 2.10 (0.50 to 3.00)", "b ethnicity in csv 2.01 (0.50 to 3.00)"]
     assert unsure == ["a gender 1.50 (0.50 to 2.40)", "b age 1.50 (too few for an interval)"]
     assert unknown == ["b gender n 11"]
-    assert alone == ["c age 0.50", "c gender 50.0%", "c ethnicity 50.0%", "d gender in csv 50.0%"]
+    assert without == ["c age 0.50", "c gender 50.0%", "c ethnicity 50.0%", "d gender in csv 50.0%"]
     _, markdown = render_report(results | {"abstention": table})
     block = markdown.split("## Overall")[1].split("\n##")[0]
     assert f"err more than 2 times as much as on clean faces: {', '.join(over)}" in block
-    assert f"for no clean answer is wrong; the error itself: {', '.join(alone)}" in block
+    assert f"for no clean answer is wrong; the error itself: {', '.join(without)}" in block
 
 
 def test_inputs_are_explained_above_the_table(rendered: tuple[str, str]) -> None:
@@ -427,7 +427,7 @@ def test_intervals_without_bands_are_of_everyone(results: dict[str, Any]) -> Non
 def test_coverage_is_reported_at_the_levels_of_the_model() -> None:
     """Which may be fewer than a fit gives, and others, but for 0.9."""
     spec = load_spec("default")
-    fitted = spec.calibration
+    fitted = dict(spec.calibration)
     at_90 = {name: {"0.9": sets["0.9"]} for name, sets in fitted["label_sets"].items()}
     some = fitted["age_intervals"]["thresholds"]["0.9"]
     alone = {**fitted["age_intervals"], "thresholds": {"0.9": some}}
