@@ -240,8 +240,7 @@ def loop(python: Path | str, name: str, paths: Sequence[Path], cores: int) -> di
     )
     if run.returncode:
         raise RuntimeError(f"{name} ended with {run.returncode}: {run.stderr[-500:]}")
-    answer: dict[str, float] = json.loads(run.stdout)
-    return answer
+    return json.loads(run.stdout)
 
 
 def joined(parts: Sequence[dict[str, float]], cores: int) -> dict[str, Any]:

@@ -146,8 +146,7 @@ class Worker:
             self._process.wait()
             self._said.seek(0)
             raise RuntimeError(f"{self.name} ended at {request}: {self._said.read()[-500:]}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
     def close(self) -> None:
         self._process.kill()

@@ -102,8 +102,7 @@ def in_page(browser: Any, url: str) -> tuple[int, Contestant]:
 
     def run(path: Path, repeats: int) -> Times:
         page.bring_to_front()
-        times: Times = page.evaluate(PAGE, [text_of(path), repeats])
-        return times
+        return page.evaluate(PAGE, [text_of(path), repeats])
 
     return page.evaluate(THREADS), run
 
@@ -116,8 +115,7 @@ def in_face_api(browser: Any, url: str, tiny: bool) -> Contestant:
 
     def run(path: Path, repeats: int) -> Times:
         page.bring_to_front()
-        times: Times = page.evaluate(FACE_API, [text_of(path), repeats, tiny])
-        return times
+        return page.evaluate(FACE_API, [text_of(path), repeats, tiny])
 
     return run
 

@@ -61,8 +61,7 @@ def apart(boxes: FloatArray, groups: NDArray[np.integer[Any]]) -> FloatArray:
         groups: ``(N,)``, from 0.
     """
     step = boxes.max(initial=0) + 1
-    moved: FloatArray = boxes + step * groups.astype(np.float32)[:, None]
-    return moved
+    return boxes + step * groups.astype(np.float32)[:, None]
 
 
 def non_maximum_suppression(

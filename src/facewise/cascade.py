@@ -186,8 +186,7 @@ def _landmarks(points: FloatArray, squares: FloatArray) -> FloatArray:
     """
     sizes = squares[:, 2:] - squares[:, :2] + 1  # inclusive pixels
     shares = points.reshape(-1, 2, 5).transpose(0, 2, 1)
-    landmarks: FloatArray = shares * sizes[:, None] + squares[:, None, :2] - 1
-    return landmarks
+    return shares * sizes[:, None] + squares[:, None, :2] - 1
 
 
 def probability_of(logit: float) -> float:

@@ -241,8 +241,7 @@ def _shared_areas(boxes: IntArray, corners: IntArray) -> IntArray:
     corners = corners[..., None, :]
     first = np.maximum(boxes[:, :2], corners[..., :2])
     last = np.minimum(boxes[:, 2:], corners[..., 2:])
-    areas: IntArray = np.prod(np.clip(last - first, 0, None), axis=-1)
-    return areas
+    return np.prod(np.clip(last - first, 0, None), axis=-1)
 
 
 def _write(canvas: ImageDraw.ImageDraw, label: Label, color: str) -> None:

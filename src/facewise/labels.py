@@ -130,8 +130,7 @@ def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def years_within(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Mask of the years in each range: first and last year ``(N, 2)`` to ``(N, 120)``."""
-    mask: NDArray[np.bool_] = (ranges[:, :1] <= AGES) & (ranges[:, 1:] >= AGES)
-    return mask
+    return (ranges[:, :1] <= AGES) & (ranges[:, 1:] >= AGES)
 
 
 def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
@@ -142,8 +141,7 @@ def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
     """
     starts = [first for first, _ in FAIRFACE_AGE_GROUPS.values()]
     first, last = (np.searchsorted(starts, ranges, side="right") - 1).T
-    groups: NDArray[np.intp] = np.where(first == last, first, -1)
-    return groups
+    return np.where(first == last, first, -1)
 
 
 def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,5 +154,4 @@ def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def expected_age(ages: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean of a distribution over single years: ``(..., 120)`` to ``(...,)``, in years."""
-    mean: NDArray[np.float64] = ages.astype(np.float64) @ AGES
-    return mean
+    return ages.astype(np.float64) @ AGES

@@ -366,8 +366,7 @@ class Session:
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
         """Run the network; returns the named outputs, or all if None."""
-        outputs: list[Any] = self._session.run(names, inputs)
-        return outputs
+        return self._session.run(names, inputs)
 
     def __reduce__(self) -> tuple[Callable[[], Session], tuple[()]]:
         return self._open_again, ()

@@ -259,8 +259,7 @@ def _edges(start: Integers, length: Integers, count: int) -> Integers:
     k = np.arange(count)
     first = (k * length[:, None]) // count
     last = -((-(k + 1) * length[:, None]) // count)
-    edges: Integers = np.stack([first, last]) + start[:, None]
-    return edges
+    return np.stack([first, last]) + start[:, None]
 
 
 def _reciprocal(count: Integers) -> FloatArray:

@@ -262,8 +262,7 @@ def _margin(
 
 def _raked(cells: Floats, margins: list[Floats]) -> Floats:
     shape = [margin.shape[1] for margin in margins]
-    out: Floats = rake(cells.reshape(-1, *shape), margins).reshape(cells.shape)
-    return out
+    return rake(cells.reshape(-1, *shape), margins).reshape(cells.shape)
 
 
 def _cells(

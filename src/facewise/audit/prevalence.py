@@ -88,8 +88,7 @@ class Shares:
     def drawn_too_alike(self) -> NDArray[np.bool_]:
         """Cells whose draws vary too little: those near 0 or 1, or all if from few pictures."""
         at_end = (self.value < NO_SHARE) | (self.value > 1 - NO_SHARE)
-        few: NDArray[np.bool_] = at_end | (self.drawn_from < FEW_PICTURES)
-        return few
+        return at_end | (self.drawn_from < FEW_PICTURES)
 
     def change_to(self, later: Shares) -> tuple[Floats, Floats]:
         """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
@@ -156,19 +155,17 @@ def combine(parts: Mapping[str, Shares], counted: Floats) -> CombinedShares:
 
 
 def _hull(ends: Sequence[Floats], value: Floats) -> Floats:
-    out: Floats = np.stack(
+    return np.stack(
         [
             np.minimum(np.min(ends, axis=0)[:, 0], value),
             np.maximum(np.max(ends, axis=0)[:, 1], value),
         ],
         axis=1,
     )
-    return out
 
 
 def _quantiles(drawn: Floats) -> Floats:
-    ends: Floats = np.quantile(drawn, [0.025, 0.975], axis=0).T
-    return ends
+    return np.quantile(drawn, [0.025, 0.975], axis=0).T
 
 
 def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
@@ -426,8 +423,7 @@ def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     out = parts[0]
     for part in parts[1:]:
         out = (out[:, :, None] * part[:, None, :]).reshape(len(out), -1)
-    scaled: NDArray[np.float32] = (out / out.max(1, keepdims=True)).astype(np.float32)
-    return scaled
+    return (out / out.max(1, keepdims=True)).astype(np.float32)
 
 
 def _crossed_sums(parts: Sequence[Floats]) -> Floats:
@@ -493,8 +489,7 @@ def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np
     _, picture = np.unique(names, return_inverse=True)
     _, first, copy_of = np.unique(as_keys(probabilities), return_index=True, return_inverse=True)
     # A copy takes the picture of its first occurrence; all faces of a copied picture agree on it.
-    out: NDArray[np.int64] = picture[first][copy_of].astype(np.int64)
-    return out
+    return picture[first][copy_of].astype(np.int64)
 
 
 def as_keys(rows: NDArray[Any]) -> NDArray[np.void]:

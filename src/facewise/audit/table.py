@@ -94,8 +94,7 @@ class Faces:
         every = list(self.probabilities)
         others = tuple(axis for axis, name in enumerate(every) if name not in names)
         known = tuple(slice(0, -1) for _ in names)
-        counts: NDArray[np.int64] = self.answers.sum(axis=others)[known]
-        return counts
+        return self.answers.sum(axis=others)[known]
 
     def kept(self, names: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.int64]]:
         """Probabilities and pictures of the kept faces that have all the given attributes."""

@@ -134,8 +134,7 @@ def hash_vectors(bits: BoolArray) -> FloatArray:
 
 def mirrored_bits(bits: BoolArray) -> BoolArray:
     """Hashes of the mirrored pictures, in which rises to the right become falls."""
-    flipped: BoolArray = ~bits[:, :, ::-1]
-    return flipped
+    return ~bits[:, :, ::-1]
 
 
 def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
@@ -144,8 +143,7 @@ def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
     rows = thumbs.reshape(n, half, 2, half, 2).mean((2, 4), dtype=np.float32).reshape(n, -1)
     rows -= rows.mean(1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    vectors: FloatArray = rows / np.maximum(lengths, np.float32(1e-6))
-    return vectors
+    return rows / np.maximum(lengths, np.float32(1e-6))
 
 
 def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
@@ -155,8 +153,7 @@ def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
     rows = inner.reshape(n, side, px, side, px).mean((2, 4), dtype=np.float32).reshape(n, -1)
     rows -= rows.mean(1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    vectors: FloatArray = np.where(lengths > side, rows, 0) / np.maximum(lengths, np.float32(1e-6))
-    return vectors
+    return np.where(lengths > side, rows, 0) / np.maximum(lengths, np.float32(1e-6))
 
 
 def promising(

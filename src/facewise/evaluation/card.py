@@ -175,8 +175,7 @@ def _model(results: Mapping[str, Any]) -> dict[str, str]:
 def _read_list(path: Path) -> list[dict[str, Any]]:
     """Rows of a results file; none if there is no such file."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    rows: list[dict[str, Any]] = found["rows"] if isinstance(found, dict) else found
-    return rows
+    return found["rows"] if isinstance(found, dict) else found
 
 
 def _spread(seeds: Sequence[Mapping[str, Any]], heads: Sequence[Mapping[str, Any]]) -> str:

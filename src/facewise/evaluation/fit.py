@@ -142,8 +142,7 @@ def conformal_quantiles(
 
 def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
     """Labels ``(N,)`` to one-hot ``(N, count)``."""
-    mask: NDArray[np.bool_] = labels[:, None] == np.arange(count)
-    return mask
+    return labels[:, None] == np.arange(count)
 
 
 def faces_of(found: Outcomes, temperature: float) -> FitFaces:

@@ -177,8 +177,7 @@ class _Input:
 
     def after(self, gate: int, least: float) -> Mask:
         """Faces still answered if a gate is set to ``least``."""
-        passed: Mask = self.answered & (self.measures[:, gate] >= least)
-        return passed
+        return self.answered & (self.measures[:, gate] >= least)
 
     def excess(self, answered: Mask) -> float:
         """Risk above the limit, weighted by the share answered.
@@ -244,8 +243,7 @@ class _AttributeGates:
         return self._turned_away(self._least)
 
     def _turned_away(self, least: NDArray[np.float64]) -> Mask:
-        turned: Mask = (self._clean < least).any(axis=1) & self._found
-        return turned
+        return (self._clean < least).any(axis=1) & self._found
 
     def moves(self) -> list[_Move]:
         """Moves that remove risk; found again only after ``set``."""
@@ -311,10 +309,7 @@ def _grid(
     pooled = np.quantile(np.concatenate([clean, *degraded]), shares, axis=0)
     # Half of the values lie among the lowest clean ones, where a gate costs clean faces.
     low = np.quantile(clean, np.linspace(0.0005, 0.03, GRID_POINTS), axis=0)
-    grid: NDArray[np.float64] = np.vectorize(_rounded)(
-        np.sort(np.concatenate([pooled, low]), axis=0)
-    )
-    return grid
+    return np.vectorize(_rounded)(np.sort(np.concatenate([pooled, low]), axis=0))
 
 
 def _rounded(value: float) -> float:

@@ -228,5 +228,4 @@ def _centred(band: NDArray[np.float64], age: NDArray[np.float64]) -> Fit:
 def interval_scores(ages: FloatArray, truth: Ages) -> NDArray[np.float64]:
     """Nonconformity of exact ages: distance beyond half a year, in the face's own stds."""
     distance = np.abs(expected_age(ages) - truth)
-    scores: NDArray[np.float64] = np.maximum(distance - 0.5, 0) / age_std(ages)
-    return scores
+    return np.maximum(distance - 0.5, 0) / age_std(ages)

@@ -90,8 +90,7 @@ def _balanced_accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
     totals = confusion.sum(-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.nanmean(np.where(totals > 0, hits / totals, np.nan), axis=-1)
-    return mean
+        return np.nanmean(np.where(totals > 0, hits / totals, np.nan), axis=-1)
 
 
 def _macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,8 +99,7 @@ def _macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
     called = confusion[..., :-1].sum(-2)
     with np.errstate(invalid="ignore"):
         f1 = np.where(totals > 0, 2 * hits / (totals + called), np.nan)
-    mean: NDArray[np.float64] = np.nanmean(f1, axis=-1)
-    return mean
+    return np.nanmean(f1, axis=-1)
 
 
 def figures(scored: Scored) -> dict[str, Any]:

@@ -154,8 +154,7 @@ def with_drawn_labels(scored: Scored, rng: np.random.Generator) -> Scored:
 
     def draw(p: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
         reached = np.cumsum(p, axis=1, dtype=np.float64)
-        drawn: NDArray[np.intp] = (reached < rng.random((len(p), 1)) * reached[:, -1:]).sum(1)
-        return drawn
+        return (reached < rng.random((len(p), 1)) * reached[:, -1:]).sum(1)
 
     def labels(name: str) -> NDArray[np.int64]:
         known = found & scored.known(name)

@@ -78,19 +78,16 @@ class Scored:
 
     def known(self, name: str) -> Mask:
         """Rows with a label of "gender", "ethnicity" or "age_group"."""
-        known: Mask = self.truth[name] >= 0
-        return known
+        return self.truth[name] >= 0
 
     def right(self, name: str) -> Mask:
         """Rows answered correctly; False if the label is unknown."""
-        right: Mask = (self.answers[name] == self.truth[name]) & self.known(name)
-        return right
+        return (self.answers[name] == self.truth[name]) & self.known(name)
 
     def within_one_group(self) -> Mask:
         """Rows whose answered age group is the label's or next to it."""
         off = np.abs(self.answers["age_group"] - self.truth["age_group"])
-        within: Mask = (off <= 1) & self.outcomes.found & self.known("age_group")
-        return within
+        return (off <= 1) & self.outcomes.found & self.known("age_group")
 
     def intervals(self, coverage: float) -> NDArray[np.int64]:
         """Conformal intervals ``(N, 2)``; meaningless if the face was not found."""
@@ -99,12 +96,11 @@ class Scored:
     def interval_hit(self, coverage: float) -> Mask:
         """Whether the interval contains the age or, if only a group is known, touches it."""
         intervals, ranges = self.intervals(coverage), self.outcomes.age_ranges
-        hit: Mask = (
+        return (
             (ranges[:, 1] >= intervals[:, 0])
             & (ranges[:, 0] <= intervals[:, 1])
             & self.outcomes.found
         )
-        return hit
 
     def set_members(self, name: str, coverage: float) -> Mask:
         """Label sets as ``(N, K)``; empty for faces that were not found."""
@@ -118,8 +114,7 @@ class Scored:
     def set_hit(self, name: str, coverage: float) -> Mask:
         """Whether the set contains the label; False if that is unknown."""
         members = self.set_members(name, coverage)
-        hit: Mask = members[np.arange(len(self)), self.truth[name]] & self.known(name)
-        return hit
+        return members[np.arange(len(self)), self.truth[name]] & self.known(name)
 
     @cached_property
     def abstained(self) -> dict[str, Mask]:

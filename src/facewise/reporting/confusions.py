@@ -77,21 +77,18 @@ class Confusions:
         """Offsets that other calibration faces would have given, ``(rounds, K)``."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
-        drawn: Floats = self.offsets + rng.standard_normal((rounds, len(self.n))) @ root.T
-        return drawn
+        return self.offsets + rng.standard_normal((rounds, len(self.n))) @ root.T
 
     def shares(self) -> Floats:
         """P(answer | class), with half a face added to each class's right answer: ``(K, K)``."""
         padded = self.counts + 0.5 * np.eye(len(self.n))
-        out: Floats = padded / padded.sum(1, keepdims=True)
-        return out
+        return padded / padded.sum(1, keepdims=True)
 
     def draw_shares(self, rounds: int, rng: np.random.Generator) -> Floats:
         """``shares`` that other calibration faces would have given, ``(rounds, K, K)``."""
         alpha = self.counts + 0.5 * np.eye(len(self.n))
         drawn = rng.gamma(np.maximum(alpha, 1e-9), size=(rounds, *alpha.shape))
-        out: Floats = drawn / np.maximum(drawn.sum(-1, keepdims=True), 1e-300)
-        return out
+        return drawn / np.maximum(drawn.sum(-1, keepdims=True), 1e-300)
 
 
 PRIORS_DRAWN: Final = 40
@@ -166,8 +163,7 @@ def fit_confusions(
 
 def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
     n = np.maximum(weights @ _normal(mass * np.exp(bias)), 0.5)
-    out: Floats = bias - np.log(n / n.sum())
-    return out
+    return bias - np.log(n / n.sum())
 
 
 def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
@@ -196,8 +192,7 @@ def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
         away = offsets((len(p) * priors / np.maximum(faces, 1))[labels]) - stored
         # What all offsets share changes no result; those of classes without a face are unknown.
         move[held] = away[held] - away[held].mean()
-    out: Floats = moves.T @ moves / PRIORS_DRAWN
-    return out
+    return moves.T @ moves / PRIORS_DRAWN
 
 
 def _limited(priors: Floats, most: Floats) -> Floats:
@@ -217,15 +212,13 @@ def _limited(priors: Floats, most: Floats) -> Floats:
 
 
 def _normal(weights: Floats) -> Floats:
-    out: Floats = weights / weights.sum(1, keepdims=True)
-    return out
+    return weights / weights.sum(1, keepdims=True)
 
 
 def _information(said: Floats, weights: Floats) -> Floats:
     """Curvature of the likelihood in the biases, including the ridge."""
     weighted = said * weights[:, None]
-    out: Floats = np.diag(weighted.sum(0)) - weighted.T @ said + RIDGE * np.eye(said.shape[1])
-    return out
+    return np.diag(weighted.sum(0)) - weighted.T @ said + RIDGE * np.eye(said.shape[1])
 
 
 def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
@@ -265,8 +258,7 @@ def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -
     bread = np.linalg.inv(_information(said, np.ones(len(said))))
     # As a prior, the ridge contributes variance too: a class without calibration faces would
     # otherwise seem the best known of all.
-    out: Floats = bread @ (sums.T @ sums + RIDGE * np.eye(member.shape[1])) @ bread
-    return out
+    return bread @ (sums.T @ sums + RIDGE * np.eye(member.shape[1])) @ bread
 
 
 def fit_sources(

@@ -161,8 +161,7 @@ def request_id_of(scope: Any) -> str:
 
 def code_of(scope: Any) -> str | None:
     """The code of the problem that the request was answered with; None if it had no problem."""
-    code: str | None = scope.get("state", {}).get("problem_code")
-    return code
+    return scope.get("state", {}).get("problem_code")
 
 
 def render(problem: ProblemError, scope: Any) -> JSONResponse:

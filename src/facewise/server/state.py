@@ -30,8 +30,7 @@ class State:
 
 
 def state_of(request: Request) -> State:
-    state: State = request.app.state.facewise
-    return state
+    return request.app.state.facewise
 
 
 Shared = Annotated[State, Depends(state_of)]

@@ -39,8 +39,7 @@ class NormedConv(nn.Module):
         conv.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv(x))
-        return y
+        return self.norm(self.conv(x))
 
 
 def add_batch_norm(model: nn.Module, pictures: Iterable[Tensor]) -> None:

@@ -70,8 +70,7 @@ def _evaluate(model: Any, names: list[str], size_px: int) -> list[Any]:
         copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     picture = np.zeros((1, size_px, size_px, 3), np.uint8)
-    values: list[Any] = session.run(names, {"image": picture})
-    return values
+    return session.run(names, {"image": picture})
 
 
 def _drop_unused(graph: Any) -> None:
