@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sweep_frozen import split
 
 from facewise.evaluation.card import FIGURES
@@ -48,7 +47,7 @@ from facewise.training.precision import autocast
 from facewise.training.renorm import folded_state
 from facewise.training.score import headline, score
 from facewise.training.train import make_loop
-from facewise.types import ImageArray
+from facewise.types import ImageArray, IndexArray
 
 EPOCHS = 4
 WHOLE = TrainConfig(
@@ -95,18 +94,18 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 """Variants of the recipe: tables of options that differ."""
 
 
-def _fairface_twice(cache: FaceCache, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def _fairface_twice(cache: FaceCache, rows: IndexArray) -> IndexArray:
     return np.concatenate([rows, rows[cache.datasets[rows] == "fairface"]])
 
 
-def _rare_twice(cache: FaceCache, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def _rare_twice(cache: FaceCache, rows: IndexArray) -> IndexArray:
     """UTKFace's faces of children and old people, and of its two smallest ethnicities, twice."""
     age, ethnicity = cache.age_ranges[rows, 0], cache.ethnicities[rows]
     rare = (age < 16) | (age >= 60) | np.isin(ethnicity, (2, 4))
     return np.concatenate([rows, rows[rare & (cache.datasets[rows] == "utkface")]])
 
 
-def _agreed(cache: FaceCache, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def _agreed(cache: FaceCache, rows: IndexArray) -> IndexArray:
     """Without near-duplicates whose labels differ: another gender, ethnicity, or over 3 years."""
     labels: dict[str, list[tuple[int, ...]]] = {}
     for row in rows:
@@ -120,7 +119,7 @@ def _agreed(cache: FaceCache, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return rows[[agree(str(group)) for group in cache.groups[rows]]]
 
 
-FACES: dict[str, Callable[[FaceCache, NDArray[np.intp]], NDArray[np.intp]]] = {
+FACES: dict[str, Callable[[FaceCache, IndexArray], IndexArray]] = {
     "FairFace twice an epoch": _fairface_twice,
     "rare groups of UTKFace twice an epoch": _rare_twice,
     "no near-duplicates that disagree": _agreed,
@@ -140,7 +139,7 @@ def judge(
     model: AttributeNetwork,
     cache: FaceCache,
     config: TrainConfig,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     how: str | None = None,
 ) -> dict[str, float]:
     """Figures over some rows, with their headline; of pictures degraded in one way, if any.

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from data_folder import DATA
-from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, Calibration, age_band, apply_temperature
 from facewise.data.folder import read_folder
@@ -44,7 +43,7 @@ from facewise.evaluation.reliability import chance_error, expected_calibration_e
 from facewise.evaluation.scoring import Scored
 from facewise.labels import AGES, ages_to_decades, expected_age, years_within
 from facewise.reporting.bootstrap import share
-from facewise.types import FloatArray
+from facewise.types import Array, BoolArray, FloatArray, IndexArray, IntArray, TextArray
 
 RECIPES: dict[str, Recipe | None] = {
     "one width for all": None,
@@ -62,7 +61,7 @@ MOST_OVER = 0.025
 MIN_JUDGED = 75
 """Half of the faces that a report asks of a group: the halves are smaller than the splits."""
 
-Intervals = NDArray[np.int64]
+Intervals = IntArray
 
 
 def pooled(model: str, data: Path, store: Path) -> Outcomes:
@@ -75,12 +74,12 @@ def pooled(model: str, data: Path, store: Path) -> Outcomes:
     return both.take(both.exact & both.found).without(read_exclusions())
 
 
-def memberships(columns: Sequence[NDArray[np.str_]]) -> NDArray[np.bool_]:
+def memberships(columns: Sequence[TextArray]) -> BoolArray:
     """Membership masks, one row per group of every grouping, ``(G, N)``."""
     return np.array([column == name for column in columns for name in np.unique(column)], bool)
 
 
-def folds(groups: NDArray[np.str_], seed: int, count: int) -> NDArray[np.intp]:
+def folds(groups: TextArray, seed: int, count: int) -> IndexArray:
     """The fold of each row; near-duplicates share one."""
     names, codes = np.unique(groups, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(names)) % count)[codes]
@@ -101,9 +100,7 @@ def predicted(most: FitFaces, rest: FitFaces, recipe: Recipe | None) -> dict[flo
     return {level: calibration.age_intervals(rest.ages, level) for level in LEVELS}
 
 
-def judge(
-    faces: FitFaces, judged: NDArray[np.bool_], recipe: Recipe | None, seeds: int
-) -> dict[str, Any]:
+def judge(faces: FitFaces, judged: BoolArray, recipe: Recipe | None, seeds: int) -> dict[str, Any]:
     """Means over the halves by level, and the share of halves without a fault at any level."""
     rows: dict[float, list[tuple[float, ...]]] = {level: [] for level in LEVELS}
     bands = age_band(faces.truth, AGE_STARTS_YEARS)
@@ -140,18 +137,18 @@ def judge(
     }
 
 
-Temper = Callable[[FloatArray, NDArray[Any], FloatArray], FloatArray]
+Temper = Callable[[FloatArray, Array, FloatArray], FloatArray]
 
 
-def unchanged(_: FloatArray, __: NDArray[Any], rest: FloatArray) -> FloatArray:
+def unchanged(_: FloatArray, __: Array, rest: FloatArray) -> FloatArray:
     return rest
 
 
-def one_temperature(most: FloatArray, truth: NDArray[Any], rest: FloatArray) -> FloatArray:
+def one_temperature(most: FloatArray, truth: Array, rest: FloatArray) -> FloatArray:
     return apply_temperature(rest, fit_temperature(most, _mask(truth)))
 
 
-def temperature_a_band(most: FloatArray, truth: NDArray[Any], rest: FloatArray) -> FloatArray:
+def temperature_a_band(most: FloatArray, truth: Array, rest: FloatArray) -> FloatArray:
     out = np.array(rest)
     theirs = age_band(expected_age(most), BAND_STARTS_YEARS)
     mine = age_band(expected_age(rest), BAND_STARTS_YEARS)
@@ -162,7 +159,7 @@ def temperature_a_band(most: FloatArray, truth: NDArray[Any], rest: FloatArray) 
     return out
 
 
-def decades_reweighed(most: FloatArray, truth: NDArray[Any], rest: FloatArray) -> FloatArray:
+def decades_reweighed(most: FloatArray, truth: Array, rest: FloatArray) -> FloatArray:
     """One temperature, and one factor per decade that matches the decades' true frequencies."""
     temperature = fit_temperature(most, _mask(truth))
     stated = ages_to_decades(apply_temperature(most, temperature)).astype(np.float64)
@@ -183,11 +180,11 @@ CALIBRATIONS: dict[str, Temper] = {
 }
 
 
-def _mask(truth: NDArray[Any]) -> NDArray[np.bool_]:
+def _mask(truth: Array) -> BoolArray:
     return years_within(np.stack([truth, truth], axis=1))
 
 
-def judge_probabilities(raw: FloatArray, truth: NDArray[Any], fold: Any, how: Temper) -> Any:
+def judge_probabilities(raw: FloatArray, truth: Array, fold: Any, how: Temper) -> Any:
     """Calibration errors of ages on faces that the calibration has not seen."""
     out = np.zeros_like(raw)
     for k in np.unique(fold):

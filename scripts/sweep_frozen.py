@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facewise.reporting.report import markdown_table
@@ -32,6 +31,7 @@ from facewise.training.losses import total_loss
 from facewise.training.network import PARTS, AttributeNetwork, make_network, probabilities
 from facewise.training.precision import autocast
 from facewise.training.score import headline, score
+from facewise.types import IndexArray
 
 FRAMINGS = (
     # size_px, eye_distance, eye_height
@@ -59,7 +59,7 @@ EPOCHS = 14
 BATCH = 128
 
 
-def features(cache: FaceCache, network: NetworkConfig, rows: NDArray[np.intp]) -> Tensor:
+def features(cache: FaceCache, network: NetworkConfig, rows: IndexArray) -> Tensor:
     """Pooled features of the face-pretrained backbone, ``(N, 1024)``."""
     config = TrainConfig(name="sweep", network=network)
     model = make_network(config, cache.folder.parent).eval()
@@ -76,7 +76,7 @@ def train_head(
     cache: FaceCache,
     network: NetworkConfig,
     known: Tensor,
-    train: NDArray[np.intp],
+    train: IndexArray,
     loss_config: LossConfig,
     *,
     fresh: bool = False,
@@ -114,8 +114,8 @@ def fit_head(
     cache: FaceCache,
     network: NetworkConfig,
     known: Tensor,
-    train: NDArray[np.intp],
-    judge: NDArray[np.intp],
+    train: IndexArray,
+    judge: IndexArray,
     loss_config: LossConfig,
     *,
     fresh: bool = False,
@@ -129,7 +129,7 @@ def fit_head(
     return {**figures, "headline": headline(figures)}
 
 
-def split(cache: FaceCache, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split(cache: FaceCache, count: int) -> tuple[IndexArray, IndexArray]:
     """Rows to learn from and rows to judge by."""
     train = np.random.default_rng(0).permutation(cache.rows("train"))[:count]
     kept = np.array([zlib.crc32(group.encode()) % 6 == 0 for group in cache.groups[train]])

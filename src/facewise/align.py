@@ -11,12 +11,20 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.errors import OptionError, check_count
 from facewise.images import BORDER, ColorOrder, PhotoSource, load_photo
 from facewise.models import load_spec
-from facewise.types import Face, FloatArray, ImageArray, Photo, Prediction, are_mirrored
+from facewise.types import (
+    AnyFloatArray,
+    Face,
+    Float64Array,
+    FloatArray,
+    ImageArray,
+    Photo,
+    Prediction,
+    are_mirrored,
+)
 
 LONGEST_SIDE_PX: Final = 2**15 - 2
 """Longest side of a picture that OpenCV 4 can warp."""
@@ -45,9 +53,7 @@ def make_template(size_px: int, eye_distance: float, eye_height: float) -> Float
     )
 
 
-def similarity_transform(
-    landmarks: NDArray[np.floating], template: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def similarity_transform(landmarks: AnyFloatArray, template: AnyFloatArray) -> Float64Array:
     """The similarity that best maps landmarks to a template, in the least-squares sense.
 
     Points are treated as complex numbers: rotation and scaling become one complex factor, and the
@@ -132,7 +138,7 @@ def check_landmarks(faces: Iterable[Face], photo: Photo) -> None:
             )
 
 
-def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> ImageArray:
+def warp(rgb: ImageArray, transform: Float64Array, size_px: int) -> ImageArray:
     """Cut a square crop out of a picture; grey where it reaches past the edge.
 
     Args:
@@ -160,8 +166,8 @@ def warp(rgb: ImageArray, transform: NDArray[np.float64], size_px: int) -> Image
 
 
 def averaged(
-    rgb: ImageArray, transform: NDArray[np.float64], size_px: int
-) -> tuple[ImageArray, NDArray[np.float64]]:
+    rgb: ImageArray, transform: Float64Array, size_px: int
+) -> tuple[ImageArray, Float64Array]:
     """The source to warp a crop from: the picture, or the needed part of it averaged down.
 
     If the crop is much smaller than the face, bilinear sampling alone would skip most pixels, and
@@ -184,8 +190,8 @@ def averaged(
 
 
 def _shrink(
-    rgb: ImageArray, transform: NDArray[np.float64], size_px: int, factor: int
-) -> tuple[ImageArray, NDArray[np.float64]]:
+    rgb: ImageArray, transform: Float64Array, size_px: int, factor: int
+) -> tuple[ImageArray, Float64Array]:
     """Average the part of the picture that the crop covers down by a whole factor."""
     import cv2
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from facewise.errors import OptionError
-from facewise.types import FloatArray, Photo
+from facewise.types import AnyIntArray, FloatArray, IndexArray, Photo
 
 AT_ONCE: Final = 32
 """Boxes compared with all others in one step of non-maximum suppression."""
@@ -52,7 +52,7 @@ def box_overlap(
     return shared
 
 
-def apart(boxes: FloatArray, groups: NDArray[np.integer[Any]]) -> FloatArray:
+def apart(boxes: FloatArray, groups: AnyIntArray) -> FloatArray:
     """Move boxes so far apart that those of different groups do not touch.
 
     Args:
@@ -70,7 +70,7 @@ def non_maximum_suppression(
     threshold: float,
     *,
     relative_to: Literal["union", "smaller"] = "union",
-) -> NDArray[np.intp]:
+) -> IndexArray:
     """Greedy non-maximum suppression.
 
     Ties go to the first box. In a cascade that is the one the previous stage preferred; comparing

@@ -36,11 +36,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.errors import ModelIntegrityError, OptionError
 from facewise.labels import AGES, LABELS, expected_age
-from facewise.types import FloatArray, Quality
+from facewise.types import Array, Float64Array, FloatArray, IndexArray, IntArray, Quality
 
 MIN_STD_YEARS: Final = 0.5
 """Floor of the standard deviation that scales intervals, in years."""
@@ -54,7 +53,6 @@ GATE_COVERAGE: Final = 0.9
 """Coverage of the interval that decides whether an age is too uncertain, whatever was requested."""
 
 Thresholds = tuple[float, ...]
-FloatArray64 = NDArray[np.float64]
 
 UNSURE: Final = "the model is too unsure"
 QUALITY_REASONS: Final = {
@@ -89,15 +87,15 @@ def apply_temperature(probabilities: FloatArray, temperature: float) -> FloatArr
     return (exp / exp.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def age_std(ages: FloatArray) -> NDArray[np.float64]:
+def age_std(ages: FloatArray) -> Float64Array:
     """Standard deviation of age distributions, ``(..., 120)`` to ``(...,)``, in years."""
     p = ages.astype(np.float64)
     mean = p @ AGES
-    variance: NDArray[np.float64] = np.maximum(p @ (AGES.astype(np.float64) ** 2) - mean**2, 0)
+    variance: Float64Array = np.maximum(p @ (AGES.astype(np.float64) ** 2) - mean**2, 0)
     return np.maximum(np.sqrt(variance), MIN_STD_YEARS)
 
 
-def age_band(age_years: NDArray[Any], starts: tuple[int, ...]) -> NDArray[np.intp]:
+def age_band(age_years: Array, starts: tuple[int, ...]) -> IndexArray:
     """Index of the band of each age; ages are first rounded to whole years."""
     rounded = np.floor(np.asarray(age_years) + 0.5)
     return np.clip(np.searchsorted(starts, rounded, side="right") - 1, 0, None)
@@ -124,12 +122,12 @@ class Calibration:
     set_thresholds: Mapping[str, Mapping[float, Thresholds]] = field(default_factory=dict)
     quality_gates: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     certainty_gates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    _reach: Mapping[float, FloatArray64] = field(init=False)
+    _reach: Mapping[float, Float64Array] = field(init=False)
     """By coverage, the threshold for each band of the expected age and each year: ``(B, 120)``."""
 
     def __post_init__(self) -> None:
         years = age_band(AGES, self.age_starts_years)
-        reach: dict[float, FloatArray64] = {}
+        reach: dict[float, Float64Array] = {}
         largest: Any = 0.0  # no interval is narrower than the expected age itself
         # Levels are fitted separately and may cross where faces are few: take the larger threshold.
         for level, (by_band, by_age) in sorted(self.interval_thresholds.items()):
@@ -224,7 +222,7 @@ class Calibration:
         """Apply the temperature of "age", "gender" or "ethnicity"."""
         return apply_temperature(probabilities, float(self.temperatures.get(attribute, 1.0)))
 
-    def age_intervals(self, ages: FloatArray, coverage: float) -> NDArray[np.int64]:
+    def age_intervals(self, ages: FloatArray, coverage: float) -> IntArray:
         """Conformal age intervals.
 
         Args:
@@ -354,7 +352,7 @@ def _numbers(values: Any, count: int) -> Thresholds:
     return tuple(float(v) for v in numbers)
 
 
-def _central_intervals(ages: FloatArray, coverage: float) -> NDArray[np.int64]:
+def _central_intervals(ages: FloatArray, coverage: float) -> IntArray:
     """Years between the two tails of (1 - coverage) / 2 each, both ends inclusive."""
     below = np.cumsum(ages.astype(np.float64), axis=1)
     # The probabilities of a face that was not found, when labelled faces are scored, are all 0.

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.errors import OptionError
 from facewise.images import ColorOrder, PhotoSource, PillowImage, load_photo
-from facewise.types import Corners, Face, Prediction, answers
+from facewise.types import Corners, Face, IntArray, Prediction, answers
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -33,8 +32,6 @@ MOST_HIDDEN: Final = 0.25
 """Share that full labels may cover at most: the face is still recognisable."""
 MOST_HIDDEN_BY_NUMBERS: Final = 0.3
 """The same for bare numbers; the difference leaves room for those placed last."""
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ groups and the expected age are sums over it, computed here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.errors import OptionError, check_list
+from facewise.types import AnyIntArray, BoolArray, Float64Array, FloatArray, IndexArray
 
 AGES: Final = np.arange(1, 121)
 """The single years, 1 to 120; index i of an age distribution is the age i + 1."""
@@ -116,24 +116,22 @@ def without_sensitive(attributes: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in attributes if name != "ethnicity")
 
 
-def by_attribute(
-    ages: NDArray[np.float32], vectors: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
+def by_attribute(ages: FloatArray, vectors: FloatArray) -> dict[str, FloatArray]:
     """The network's answers ``(N, 120)`` and ``(N, 19)`` by attribute; age has its single years."""
     return {"age": ages, "gender": vectors[:, GENDER], "ethnicity": vectors[:, ETHNICITY]}
 
 
-def ages_to_decades(ages: NDArray[np.float32]) -> NDArray[np.float32]:
+def ages_to_decades(ages: FloatArray) -> FloatArray:
     """Sum single-year probabilities ``(..., 120)`` into decades ``(..., 12)``."""
     return ages.reshape(*ages.shape[:-1], 12, 10).sum(axis=-1, dtype=np.float32)
 
 
-def years_within(ranges: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+def years_within(ranges: AnyIntArray) -> BoolArray:
     """Mask of the years in each range: first and last year ``(N, 2)`` to ``(N, 120)``."""
     return (ranges[:, :1] <= AGES) & (ranges[:, 1:] >= AGES)
 
 
-def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+def range_groups(ranges: AnyIntArray) -> IndexArray:
     """Index of the FairFace group that contains each range: first and last year ``(N, 2)`` to
     ``(N,)``.
 
@@ -144,7 +142,7 @@ def range_groups(ranges: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
     return np.where(first == last, first, -1)
 
 
-def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
+def ages_to_fairface_groups(ages: FloatArray) -> FloatArray:
     """Sum single-year probabilities ``(..., 120)`` into FairFace's nine groups ``(..., 9)``."""
     groups = [
         ages[..., first - 1 : last].sum(axis=-1) for first, last in FAIRFACE_AGE_GROUPS.values()
@@ -152,6 +150,6 @@ def ages_to_fairface_groups(ages: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(groups, axis=-1).astype(np.float32)
 
 
-def expected_age(ages: NDArray[np.float32]) -> NDArray[np.float64]:
+def expected_age(ages: FloatArray) -> Float64Array:
     """Mean of a distribution over single years: ``(..., 120)`` to ``(...,)``, in years."""
     return ages.astype(np.float64) @ AGES

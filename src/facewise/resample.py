@@ -22,9 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewise.images import BORDER
-from facewise.types import FloatArray, ImageArray
-
-Integers = NDArray[np.int64]
+from facewise.types import FloatArray, ImageArray, IntArray
 
 DETAIL: Final = 2
 """A crop is read from the reduced picture if that still has this many pixels per crop pixel, in
@@ -197,7 +195,7 @@ class AreaSource:
             self._buffers[name] = np.empty(size, np.uint16)
         return self._buffers[name][:size].reshape(shape)
 
-    def crops(self, corners: Integers, size_px: int) -> FloatArray:
+    def crops(self, corners: IntArray, size_px: int) -> FloatArray:
         """Parts of the picture, or of the grey around it, resized to squares.
 
         Args:
@@ -221,14 +219,14 @@ class AreaSource:
         squares[fine] = _crops_apart(self._rgb, corners[fine], size_px)
         return squares
 
-    def _crops(self, corners: Integers, size_px: int) -> FloatArray:
+    def _crops(self, corners: IntArray, size_px: int) -> FloatArray:
         """``crops`` on the blocks, in block coordinates."""
         if self._sums is None:
             return _crops_apart(self._blocks, corners, size_px)
         return _crops(self._sums.exact, corners, size_px)
 
 
-def _crops_apart(rgb: ImageArray, corners: Integers, size_px: int) -> FloatArray:
+def _crops_apart(rgb: ImageArray, corners: IntArray, size_px: int) -> FloatArray:
     """Crops from separate sums of each part: memory is that of the largest part."""
     squares = np.empty((len(corners), size_px, size_px, 3), np.float32)
     height, width = rgb.shape[:2]
@@ -251,7 +249,7 @@ def _integral(rgb: ImageArray) -> NDArray[np.int32]:
     return np.asarray(cv2.integral(rgb, sdepth=cv2.CV_32S), np.int32)
 
 
-def _edges(start: Integers, length: Integers, count: int) -> Integers:
+def _edges(start: IntArray, length: IntArray, count: int) -> IntArray:
     """First and one-past-last pixel of each of ``count`` windows: ``(N,)`` to ``(2, N, count)``.
 
     Windows of fractional size extend outwards to whole pixels, so neighbours may share a pixel.
@@ -262,7 +260,7 @@ def _edges(start: Integers, length: Integers, count: int) -> Integers:
     return np.stack([first, last]) + start[:, None]
 
 
-def _reciprocal(count: Integers) -> FloatArray:
+def _reciprocal(count: IntArray) -> FloatArray:
     return np.float32(1) / count.astype(np.float32)
 
 
@@ -278,11 +276,11 @@ class _Windows:
         mended: indices that ``_subtract_columns`` must look up individually.
     """
 
-    first: Integers
-    end: Integers
+    first: IntArray
+    end: IntArray
     reciprocal: FloatArray
     longest: int
-    mended: Integers
+    mended: IntArray
 
 
 def _windows(length: int, count: int) -> _Windows:
@@ -335,7 +333,7 @@ def _subtract_columns(
     return first
 
 
-def _crops(sums: NDArray[np.int32], corners: Integers, size_px: int) -> FloatArray:
+def _crops(sums: NDArray[np.int32], corners: IntArray, size_px: int) -> FloatArray:
     """``AreaSource.crops`` from sums alone."""
     left, top, right, bottom = corners.T
     empty = (right <= left) | (bottom <= top)
@@ -356,7 +354,7 @@ def _crops(sums: NDArray[np.int32], corners: Integers, size_px: int) -> FloatArr
 
 def _means(
     sums: NDArray[np.int32],
-    windows: tuple[Integers, Integers, Integers, Integers],
+    windows: tuple[IntArray, IntArray, IntArray, IntArray],
     across: FloatArray,
     down: FloatArray,
 ) -> FloatArray:
@@ -377,7 +375,7 @@ def _means(
     column0, column1 = left[:, None], right[:, None]  # (N, 1, width)
     row0, row1 = (y[..., None] * sums.shape[1] for y in (top, bottom))  # (N, height, 1)
 
-    def look_up(rows: Integers, columns: Integers) -> NDArray[np.int32]:
+    def look_up(rows: IntArray, columns: IntArray) -> NDArray[np.int32]:
         return pixels.take(rows + columns).view(np.int32)  # (N, height, 3 width)
 
     part = look_up(row1, column1)

@@ -22,8 +22,34 @@ from numpy.typing import ArrayLike, NDArray
 from facewise.errors import InvalidArrayError, OptionError
 
 Array = NDArray[Any]
+"""Values of any type."""
+
 FloatArray = NDArray[np.float32]
+"""Fractional numbers in single precision, as networks take and give them."""
+
+Float64Array = NDArray[np.float64]
+"""Fractional numbers in double precision, for statistics."""
+
+AnyFloatArray = NDArray[np.floating[Any]]
+"""Fractional numbers in any precision."""
+
+IntArray = NDArray[np.int64]
+"""Whole numbers: years, counts, coordinates."""
+
+IndexArray = NDArray[np.intp]
+"""Indices of rows or classes, as NumPy's searches give them."""
+
+AnyIntArray = NDArray[np.integer[Any]]
+"""Whole numbers of any width."""
+
+BoolArray = NDArray[np.bool_]
+"""A mask of rows, or bits."""
+
+TextArray = NDArray[np.str_]
+"""Names, one a row."""
+
 ImageArray = NDArray[np.uint8]
+"""Pixels, in RGB unless stated otherwise."""
 
 Corners = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels, counted from 0; right and bottom are exclusive."""

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facewise.types import FloatArray
+from facewise.types import FloatArray, IndexArray
 
 CELL_PX: Final = 12
 """Side of P-net's window."""
@@ -92,7 +91,7 @@ def _cuts(length: int, step: int) -> Iterator[slice]:
 
 def likely_windows(
     maps: Sequence[Map], threshold: float
-) -> Iterator[tuple[Candidates, FloatArray, NDArray[np.intp]]]:
+) -> Iterator[tuple[Candidates, FloatArray, IndexArray]]:
     """Yield windows that may hold a face, a few levels at a time.
 
     Each item also has their regressions ``(N, 4)`` and level numbers ``(N,)``, ascending. All maps

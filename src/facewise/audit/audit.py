@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.audit.known import Known, choose_sources
 from facewise.audit.prevalence import (
@@ -22,7 +21,8 @@ from facewise.audit.prevalence import (
 from facewise.audit.table import Faces
 from facewise.errors import OptionError
 from facewise.labels import LABELS
-from facewise.reporting.confusions import Confusions, Floats
+from facewise.reporting.confusions import Confusions
+from facewise.types import Float64Array, IntArray
 
 FORMAT: Final = 2
 CROSSING_ROUNDS: Final = 100
@@ -260,13 +260,13 @@ def _margin(
     return combine(parts, counts / counts.sum())
 
 
-def _raked(cells: Floats, margins: list[Floats]) -> Floats:
+def _raked(cells: Float64Array, margins: list[Float64Array]) -> Float64Array:
     shape = [margin.shape[1] for margin in margins]
     return rake(cells.reshape(-1, *shape), margins).reshape(cells.shape)
 
 
 def _cells(
-    names: tuple[str, ...], counts: NDArray[np.int64], corrected: CombinedShares | None
+    names: tuple[str, ...], counts: IntArray, corrected: CombinedShares | None
 ) -> list[dict[str, Any]]:
     n = max(int(counts.sum()), 1)
     ends = None if corrected is None else corrected.interval()

@@ -20,13 +20,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facewise.reporting.bootstrap import wilson
-from facewise.reporting.confusions import Confusions, Floats
+from facewise.reporting.confusions import Confusions
+from facewise.types import (
+    AnyIntArray,
+    Array,
+    BoolArray,
+    Float64Array,
+    FloatArray,
+    IndexArray,
+    IntArray,
+)
 
 ROUNDS: Final = 300
 MOST_DRAWN: Final = 20_000
@@ -60,12 +69,12 @@ class Shares:
         drawn_from: number of pictures that the rounds drew from: fewer if a sample stands for all.
     """
 
-    value: Floats
-    drawn: Floats
+    value: Float64Array
+    drawn: Float64Array
     pictures: int
     drawn_from: int
 
-    def interval(self) -> Floats:
+    def interval(self) -> Float64Array:
         """Lower and upper ends of the 95 % intervals, ``(K, 2)``.
 
         Draws vary too little for a class that no face, or every face, belongs to, and if they are
@@ -85,12 +94,12 @@ class Shares:
             ends[k] = min(ends[k, 0], low), max(ends[k, 1], high)
         return ends
 
-    def drawn_too_alike(self) -> NDArray[np.bool_]:
+    def drawn_too_alike(self) -> BoolArray:
         """Cells whose draws vary too little: those near 0 or 1, or all if from few pictures."""
         at_end = (self.value < NO_SHARE) | (self.value > 1 - NO_SHARE)
         return at_end | (self.drawn_from < FEW_PICTURES)
 
-    def change_to(self, later: Shares) -> tuple[Floats, Floats]:
+    def change_to(self, later: Shares) -> tuple[Float64Array, Float64Array]:
         """Later shares minus these, ``(K,)``, and their 95 % interval, ``(K, 2)``.
 
         Rounds are paired. If either share is near 0 or 1 or based on few pictures, its draws vary
@@ -117,14 +126,14 @@ class CombinedShares:
         parts: each correction's shares, by its source.
     """
 
-    value: Floats
+    value: Float64Array
     parts: Mapping[str, Shares]
 
-    def interval(self) -> Floats:
+    def interval(self) -> Float64Array:
         """Lowest and highest ends of any correction's intervals, ``(K, 2)``."""
         return _hull([part.interval() for part in self.parts.values()], self.value)
 
-    def change_to(self, later: CombinedShares) -> tuple[Floats, Floats]:
+    def change_to(self, later: CombinedShares) -> tuple[Float64Array, Float64Array]:
         """Later shares minus these, and an interval that contains every correction's.
 
         Each correction assumes that both tables' faces resemble the same calibration faces.
@@ -135,7 +144,7 @@ class CombinedShares:
         )
 
 
-def combine(parts: Mapping[str, Shares], counted: Floats) -> CombinedShares:
+def combine(parts: Mapping[str, Shares], counted: Float64Array) -> CombinedShares:
     """Combine corrections: a single one is kept, several move shares only as far as they agree.
 
     Where corrections disagree, counted shares are often closer to the truth than their mean. So a
@@ -154,7 +163,7 @@ def combine(parts: Mapping[str, Shares], counted: Floats) -> CombinedShares:
     return CombinedShares(value / value.sum(), parts)
 
 
-def _hull(ends: Sequence[Floats], value: Floats) -> Floats:
+def _hull(ends: Sequence[Float64Array], value: Float64Array) -> Float64Array:
     return np.stack(
         [
             np.minimum(np.min(ends, axis=0)[:, 0], value),
@@ -164,11 +173,11 @@ def _hull(ends: Sequence[Floats], value: Floats) -> Floats:
     )
 
 
-def _quantiles(drawn: Floats) -> Floats:
+def _quantiles(drawn: Float64Array) -> Float64Array:
     return np.quantile(drawn, [0.025, 0.975], axis=0).T
 
 
-def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
+def em_shares(ratios: Array, weights: Float64Array, scales: Float64Array) -> Float64Array:
     """Maximum likelihood class priors by expectation maximisation, for many rounds at once.
 
     Each step is that of Saerens, Latinne and Decaestecker (2002): the mean of the posteriors under
@@ -209,8 +218,12 @@ def em_shares(ratios: NDArray[Any], weights: Floats, scales: Floats) -> Floats:
 
 
 def _step(
-    ratios: NDArray[Any], weights: Floats, scales: Floats, total: Floats, shares: Floats
-) -> Floats:
+    ratios: Array,
+    weights: Float64Array,
+    scales: Float64Array,
+    total: Float64Array,
+    shares: Float64Array,
+) -> Float64Array:
     scaled = shares * scales  # (K, rounds)
     if ratios.ndim == 2:
         mixed = np.maximum(ratios @ scaled, 1e-30)  # (N, rounds)
@@ -218,14 +231,14 @@ def _step(
     else:
         mixed = np.maximum((ratios @ scaled.T[..., None])[..., 0].T, 1e-30)
         gained = (ratios.swapaxes(1, 2) @ (weights / mixed).T[..., None])[..., 0].T
-    out: Floats = scaled * gained / total
+    out: Float64Array = scaled * gained / total
     out /= out.sum(0)
     return out
 
 
 def whole_pictures(
-    pictures: NDArray[np.integer[Any]], most: int, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], float]:
+    pictures: AnyIntArray, most: int, rng: np.random.Generator
+) -> tuple[IndexArray, float]:
     """Sample whole pictures, with all their faces, until about ``most`` faces are drawn.
 
     Faces of a picture are alike, so single faces drawn at random would be nearly as informative as
@@ -251,11 +264,11 @@ def whole_pictures(
 
 
 def draw_weights(
-    pictures: NDArray[np.integer[Any]],
+    pictures: AnyIntArray,
     rounds: int,
     rng: np.random.Generator,
     most: int = MOST_DRAWN,
-) -> tuple[NDArray[np.intp], Floats]:
+) -> tuple[IndexArray, Float64Array]:
     """Rows that take part in the bootstrap, and their weights in each round.
 
     Faces of one picture are drawn together. If a sample of pictures represents them all, weights
@@ -274,15 +287,15 @@ def draw_weights(
     _, codes = np.unique(pictures[rows], return_inverse=True)
     count = int(codes.max()) + 1
     times = rng.multinomial(count, np.full(count, 1 / count), size=rounds).T  # (pictures, R)
-    weights: Floats = 1 + np.sqrt(part) * (times[codes].astype(np.float64) - 1)
+    weights: Float64Array = 1 + np.sqrt(part) * (times[codes].astype(np.float64) - 1)
     return rows, weights
 
 
 def classify_and_count(
-    probabilities: NDArray[Any],
-    pictures: NDArray[np.integer[Any]],
+    probabilities: Array,
+    pictures: AnyIntArray,
     *,
-    counts: NDArray[np.integer[Any]] | None = None,
+    counts: AnyIntArray | None = None,
     rounds: int = ROUNDS,
     sample: int = 0,
 ) -> Shares:
@@ -314,11 +327,11 @@ def classify_and_count(
 
 
 def estimate(
-    probabilities: Sequence[NDArray[Any]],
+    probabilities: Sequence[Array],
     confusions: Sequence[Confusions],
-    pictures: NDArray[np.integer[Any]],
+    pictures: AnyIntArray,
     *,
-    counts: NDArray[np.integer[Any]] | None = None,
+    counts: AnyIntArray | None = None,
     method: str = "em",
     rounds: int = ROUNDS,
     sample: int = 0,
@@ -379,13 +392,11 @@ def estimate(
     return _shares(value, rounds_shares, unseen, pictures, rows)
 
 
-def _count(answers: NDArray[np.intp], sizes: Sequence[int]) -> NDArray[np.intp]:
+def _count(answers: IndexArray, sizes: Sequence[int]) -> IndexArray:
     return np.bincount(answers, minlength=math.prod(sizes))
 
 
-def _stand_for(
-    counts: NDArray[np.integer[Any]], answers: NDArray[np.intp]
-) -> tuple[Floats, Floats]:
+def _stand_for(counts: AnyIntArray, answers: IndexArray) -> tuple[Float64Array, Float64Array]:
     """How many faces each face of a sample stands for, going by its answer.
 
     Args:
@@ -402,11 +413,11 @@ def _stand_for(
 
 
 def _shares(
-    value: Floats,
-    drawn: Floats,
-    unseen: Floats,
-    pictures: NDArray[np.integer[Any]],
-    rows: NDArray[np.intp],
+    value: Float64Array,
+    drawn: Float64Array,
+    unseen: Float64Array,
+    pictures: AnyIntArray,
+    rows: IndexArray,
 ) -> Shares:
     """Shares where answers that the sample lacks are counted: it cannot correct them."""
     seen = 1 - unseen.sum()
@@ -418,7 +429,7 @@ def _shares(
     )
 
 
-def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+def _crossed(parts: Sequence[Array]) -> FloatArray:
     """Row-wise outer products, ``(N, K_1), (N, K_2)`` to ``(N, K_1 K_2)``; row maxima are 1."""
     out = parts[0]
     for part in parts[1:]:
@@ -426,7 +437,7 @@ def _crossed(parts: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     return (out / out.max(1, keepdims=True)).astype(np.float32)
 
 
-def _crossed_sums(parts: Sequence[Floats]) -> Floats:
+def _crossed_sums(parts: Sequence[Float64Array]) -> Float64Array:
     out = parts[0]
     for part in parts[1:]:
         out = (out[:, :, None] + part[:, None, :]).reshape(len(out), -1)
@@ -434,10 +445,10 @@ def _crossed_sums(parts: Sequence[Floats]) -> Floats:
 
 
 def _adjusted_count(
-    answers: NDArray[np.intp],
-    counts: NDArray[np.integer[Any]],
+    answers: IndexArray,
+    counts: AnyIntArray,
     confusions: Confusions,
-    pictures: NDArray[np.integer[Any]],
+    pictures: AnyIntArray,
     rounds: int,
     rng: np.random.Generator,
     pictures_rng: np.random.Generator,
@@ -459,7 +470,7 @@ def _adjusted_count(
     return _shares(value, drawn, unseen, pictures, rows)
 
 
-def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:
+def rake(cells: Float64Array, margins: Sequence[Float64Array]) -> Float64Array:
     """Scale cells until they add up to the margins (iterative proportional fitting).
 
     Args:
@@ -477,7 +488,7 @@ def rake(cells: Floats, margins: Sequence[Floats]) -> Floats:
     return out
 
 
-def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.int64]:
+def same_picture(names: Array, probabilities: Array) -> IntArray:
     """Number of each face's picture; faces with identical answers count as copies of one picture.
 
     Args:
@@ -492,7 +503,7 @@ def same_picture(names: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np
     return picture[first][copy_of].astype(np.int64)
 
 
-def as_keys(rows: NDArray[Any]) -> NDArray[np.void]:
+def as_keys(rows: Array) -> NDArray[np.void]:
     """Each row's bytes as one value, ``(N, K)`` to ``(N,)``."""
     rows = np.ascontiguousarray(rows)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

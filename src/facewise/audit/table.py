@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.annotated import (
     ALWAYS_THERE,
@@ -31,7 +30,7 @@ from facewise.annotated import (
 )
 from facewise.audit.prevalence import as_keys, same_picture
 from facewise.errors import TableError
-from facewise.types import FloatArray
+from facewise.types import Array, BoolArray, Float64Array, FloatArray, IntArray
 
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "age": DECADE_COLUMNS,
@@ -74,7 +73,7 @@ class Faces:
     """
 
     images: int
-    names: NDArray[np.int64]
+    names: IntArray
     shared: int
     faces: int
     tracks: int
@@ -82,21 +81,21 @@ class Faces:
     videos: int
     without_face: int
     errors: Counter[str]
-    answers: NDArray[np.int64]
-    pictures: NDArray[np.int64]
+    answers: IntArray
+    pictures: IntArray
     named: int
     probabilities: dict[str, FloatArray]
     abstained: dict[str, int]
     model: tuple[str, str]
 
-    def count(self, names: Sequence[str]) -> NDArray[np.int64]:
+    def count(self, names: Sequence[str]) -> IntArray:
         """All faces that have the given attributes, counted by their answers."""
         every = list(self.probabilities)
         others = tuple(axis for axis, name in enumerate(every) if name not in names)
         known = tuple(slice(0, -1) for _ in names)
         return self.answers.sum(axis=others)[known]
 
-    def kept(self, names: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.int64]]:
+    def kept(self, names: Sequence[str]) -> tuple[list[FloatArray], IntArray]:
         """Probabilities and pictures of the kept faces that have all the given attributes."""
         parts = [self.probabilities[name] for name in names]
         rows = ~np.any([np.isnan(part[:, 0]) for part in parts], axis=0)
@@ -225,7 +224,7 @@ class _Tally:
     def _names(self) -> str:
         return ", ".join(sorted(name for name, _ in self._models))
 
-    def _number(self, faces: Any) -> NDArray[np.int64]:
+    def _number(self, faces: Any) -> IntArray:
         """Number pictures and videos consecutively, across batches."""
         import pyarrow.compute as pc
 
@@ -236,16 +235,16 @@ class _Tally:
             names = pc.if_else(tracked, pc.replace_substring_regex(names, _FRAME, ""), names)
         begins = _begins(names, self._last_picture)
         self._video_names.extend(_hashes(names, begins & on_video))
-        numbers: NDArray[np.int64] = self._pictures + np.cumsum(begins)
+        numbers: IntArray = self._pictures + np.cumsum(begins)
         self._pictures = int(numbers[-1])
         self._last_picture = names[-1].as_py()
         return numbers
 
-    def _first_of_track(self, tracks: Any, pictures: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _first_of_track(self, tracks: Any, pictures: IntArray) -> BoolArray:
         """Mask of the rows that count: faces of photos, and the first row of each video track."""
         import pyarrow.compute as pc
 
-        first: NDArray[np.bool_] = pc.is_null(tracks).to_numpy(zero_copy_only=False)
+        first: BoolArray = pc.is_null(tracks).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(~first)
         videos = pictures[rows].tolist()
         for row, video, track in zip(rows, videos, tracks.take(rows).to_pylist(), strict=True):
@@ -258,7 +257,7 @@ class _Tally:
         self._tracks += int(first[rows].sum())
         return first
 
-    def _add_faces(self, faces: Any, pictures: NDArray[np.int64]) -> None:
+    def _add_faces(self, faces: Any, pictures: IntArray) -> None:
         self._faces += faces.num_rows
         said = faces["abstained"].flatten().value_counts().to_pylist()
         self._abstained.update({row["values"]: row["counts"] for row in said})
@@ -304,7 +303,7 @@ class _Tally:
         )
 
 
-def _begins(names: Any, before: str | None) -> NDArray[np.bool_]:
+def _begins(names: Any, before: str | None) -> BoolArray:
     """Mask of the rows whose name differs from the previous row's."""
     import pyarrow.compute as pc
 
@@ -314,20 +313,20 @@ def _begins(names: Any, before: str | None) -> NDArray[np.bool_]:
     return new
 
 
-def _hashes(names: Any, rows: NDArray[np.bool_]) -> Iterator[int]:
+def _hashes(names: Any, rows: BoolArray) -> Iterator[int]:
     """64-bit hashes of the names in the rows of a mask."""
     import pyarrow as pa
 
     return map(hash, names.filter(pa.array(rows)).to_pylist())
 
 
-def _sorted(hashes: Sequence[array[int]]) -> NDArray[np.int64]:
+def _sorted(hashes: Sequence[array[int]]) -> IntArray:
     every = np.concatenate([np.frombuffer(part, np.int64) for part in hashes])
     every.sort()  # in place
     return every
 
 
-def _repeated(hashes: NDArray[np.int64]) -> int:
+def _repeated(hashes: IntArray) -> int:
     """How many different hashes are there more than once, of sorted ones."""
     return len(np.unique(hashes[1:][hashes[1:] == hashes[:-1]]))
 
@@ -338,7 +337,7 @@ def _matrix(faces: Any, columns: Sequence[str]) -> FloatArray:
     return np.stack(stacked, axis=1).astype(np.float32)
 
 
-def _lots(rows: NDArray[Any]) -> NDArray[np.float64]:
+def _lots(rows: Array) -> Float64Array:
     """A number from 0 to 1 per row, by a hash of its bytes."""
     keys = as_keys(rows).tolist()
     digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
@@ -356,14 +355,14 @@ class _Sample:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lots: list[NDArray[np.float64]] = []
-        self._pictures: list[NDArray[np.int64]] = []
+        self._lots: list[Float64Array] = []
+        self._pictures: list[IntArray] = []
         self._probabilities: list[FloatArray] = []
         self._held, self._room = 0, 2 * most
         self._limit = 1.0
         self._last = (-1, 0.0)  # picture and its number at the end of the previous batch
 
-    def add(self, pictures: NDArray[np.int64], probabilities: FloatArray) -> None:
+    def add(self, pictures: IntArray, probabilities: FloatArray) -> None:
         numbers, first, position = np.unique(pictures, return_index=True, return_inverse=True)
         lots = _lots(probabilities[first] if probabilities.shape[1] else numbers[:, None])
         if numbers[0] == self._last[0]:
@@ -390,7 +389,7 @@ class _Sample:
         self._probabilities = [np.concatenate(self._probabilities)[stays]]
         self._held = int(stays.sum())
 
-    def result(self, columns: int) -> tuple[NDArray[np.int64], FloatArray]:
+    def result(self, columns: int) -> tuple[IntArray, FloatArray]:
         self._shrink()
         if not self._lots:
             return np.empty(0, np.int64), np.empty((0, columns), np.float32)

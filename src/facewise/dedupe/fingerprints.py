@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.data.lists import short_name
 from facewise.data.sets import DataSet, Sample
@@ -18,7 +17,7 @@ from facewise.errors import ImageError, OptionError
 from facewise.images import load_photo
 from facewise.progress import track
 from facewise.text import as_utf8, reason_of
-from facewise.types import ImageArray
+from facewise.types import BoolArray, ImageArray, IndexArray
 
 log = logging.getLogger("facewise")
 
@@ -40,9 +39,6 @@ BORDER_LEVELS: Final = 24
 """Grey levels by which a plain border may vary. JPEG ringing spills into it; with less tolerance,
 copies of one picture would be cut differently."""
 
-BoolArray = NDArray[np.bool_]
-Ints = NDArray[np.intp]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprints:
@@ -59,13 +55,13 @@ class Fingerprints:
     names: tuple[str, ...]
     bits: BoolArray
     busy: BoolArray
-    thumbs: NDArray[np.uint8]
+    thumbs: ImageArray
     unreadable: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, rows: Ints) -> Fingerprints:
+    def take(self, rows: IndexArray) -> Fingerprints:
         """Some of the pictures."""
         names = tuple(self.names[row] for row in rows)
         return Fingerprints(names, self.bits[rows], self.busy[rows], self.thumbs[rows])
@@ -85,7 +81,7 @@ def difference_hash(rgb: ImageArray) -> tuple[BoolArray, BoolArray]:
     return rise > 0, abs(rise) > PLAIN_LEVELS
 
 
-def thumbnail(rgb: ImageArray) -> NDArray[np.uint8]:
+def thumbnail(rgb: ImageArray) -> ImageArray:
     """A grey copy of 64 x 64 pixels, regardless of aspect ratio."""
     from PIL import Image
 
@@ -130,7 +126,7 @@ def fingerprints(data_sets: Sequence[DataSet], *, threads: int = 2) -> Fingerpri
     samples = named_samples(data_sets)
     order = sorted(samples)
 
-    def shrink(name: str) -> tuple[BoolArray, BoolArray, NDArray[np.uint8]] | str:
+    def shrink(name: str) -> tuple[BoolArray, BoolArray, ImageArray] | str:
         data_set, sample = samples[name]
         try:
             rgb = load_photo(data_set.read(sample)).rgb

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.dedupe.fingerprints import THUMB_PX
+from facewise.types import ImageArray
 
 CONFIRMED: Final = 0.9
 """Least correlation of fine detail for two pictures to be one photo. Chosen by eye: nearly all
@@ -25,7 +25,7 @@ SHIFT_PX: Final = 8
 _MIDDLE: Final = (slice(SHIFT_PX, -SHIFT_PX),) * 2
 
 
-def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+def likeness(first: ImageArray, second: ImageArray) -> float:
     """Correlation of the fine detail of two thumbnails, at the best shift or the best fit.
 
     The shift compensates for a border; the affine fit (Evangelidis and Psarakis, 2008) for a tilt

@@ -12,10 +12,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.labels import CLASSES
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
+from facewise.types import Array, TextArray
 
 MAD_TO_SD: Final = 1.4826
 """Median absolute deviation to standard deviation, for a normal distribution."""
@@ -78,14 +78,12 @@ def _pairs(n: int) -> int:
     return n * (n - 1) // 2
 
 
-def _noise(
-    d: NDArray[Any], times: NDArray[Any], w: NDArray[Any], names: NDArray[np.str_]
-) -> dict[str, Any]:
+def _noise(d: Array, times: Array, w: Array, names: TextArray) -> dict[str, Any]:
     """Figures of differences in years, each with its number of pairs, weight and group."""
     boot, pairs = GroupBootstrap(names), int(times.sum())
     total = boot.sums(w)
 
-    def mean(values: NDArray[Any]) -> Figure:
+    def mean(values: Array) -> Figure:
         drawn = boot.sums(values * w) / total
         value = float((values * w).sum() / w.sum())
         return figure(value, drawn, pairs, boot.groups, is_share=values.dtype == bool)
@@ -110,7 +108,7 @@ def _map(f: Figure, function: Any) -> Figure:
     return {k: v if k == "n" or v is None else float(function(v)) for k, v in f.items()}
 
 
-def _median(values: NDArray[Any], weights: NDArray[Any]) -> float:
+def _median(values: Array, weights: Array) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

@@ -23,10 +23,11 @@ from typing import Final
 
 import numpy as np
 
-from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints, Ints
+from facewise.dedupe.fingerprints import HASH_BITS, Fingerprints
 from facewise.dedupe.likeness import CONFIRMED, likeness
 from facewise.dedupe.search import LEAST_BUSY, CandidatePairs, candidates, mirrored_bits
 from facewise.progress import track
+from facewise.types import IndexArray
 
 NEAR_BITS: Final = 20
 """Hashes that differ in at most this many bits count as one picture."""
@@ -89,7 +90,7 @@ def find_pairs(
     return sorted([*twins, *pairs], key=lambda pair: (pair.first, pair.second))
 
 
-def _distinct(prints: Fingerprints) -> tuple[Ints, list[Pair]]:
+def _distinct(prints: Fingerprints) -> tuple[IndexArray, list[Pair]]:
     """Rows of the distinct pictures, and the pairs of each with its bit-identical copies."""
     first: dict[bytes, int] = {}
     twins = []

@@ -7,17 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facewise.dedupe.fingerprints import (
-    HASH_BITS,
-    THUMB_PX,
-    BoolArray,
-    Fingerprints,
-    Ints,
-)
+from facewise.dedupe.fingerprints import HASH_BITS, THUMB_PX, Fingerprints
 from facewise.dedupe.likeness import SHIFT_PX
-from facewise.types import FloatArray
+from facewise.types import BoolArray, FloatArray, ImageArray, IndexArray
 
 LOOSE_BITS: Final = 28
 """Hashes that differ in at most this many bits are worth a closer look."""
@@ -59,8 +52,8 @@ class CandidatePairs:
     found_by: str
     mirrored: bool
     known_bits: int
-    first: Ints
-    second: Ints
+    first: IndexArray
+    second: IndexArray
 
     def split(self, size: int) -> Iterator[CandidatePairs]:
         """The same pairs, at most ``size`` at a time."""
@@ -100,8 +93,8 @@ def similar(
     left: FloatArray,
     right: FloatArray,
     least: float,
-    keep: Callable[[Ints, Ints], BoolArray] | None = None,
-) -> tuple[Ints, Ints]:
+    keep: Callable[[IndexArray, IndexArray], BoolArray] | None = None,
+) -> tuple[IndexArray, IndexArray]:
     """Rows i < j with ``left[i] @ right[j] >= least``, by blockwise matrix products.
 
     Exact, and quadratic with a small factor: 20,000 pictures take seconds, 200,000 minutes.
@@ -137,7 +130,7 @@ def mirrored_bits(bits: BoolArray) -> BoolArray:
     return ~bits[:, :, ::-1]
 
 
-def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
+def thumb_vectors(thumbs: ImageArray) -> FloatArray:
     """Thumbnails at 32 x 32 as rows of mean 0 and length 1, whose product is a correlation."""
     n, half = len(thumbs), THUMB_PX // 2
     rows = thumbs.reshape(n, half, 2, half, 2).mean((2, 4), dtype=np.float32).reshape(n, -1)
@@ -146,7 +139,7 @@ def thumb_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
     return rows / np.maximum(lengths, np.float32(1e-6))
 
 
-def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
+def middle_vectors(thumbs: ImageArray) -> FloatArray:
     """Middles of thumbnails as rows of mean 0 and length 1, or all 0 if a middle is plain."""
     inner = thumbs[:, SHIFT_PX:-SHIFT_PX, SHIFT_PX:-SHIFT_PX]
     n, side, px = len(thumbs), inner.shape[1] // MIDDLE_CELL_PX, MIDDLE_CELL_PX
@@ -157,8 +150,8 @@ def middle_vectors(thumbs: NDArray[np.uint8]) -> FloatArray:
 
 
 def promising(
-    busy: BoolArray, thumbs: NDArray[np.uint8], *, mirrored: bool = False
-) -> Callable[[Ints, Ints], BoolArray]:
+    busy: BoolArray, thumbs: ImageArray, *, mirrored: bool = False
+) -> Callable[[IndexArray, IndexArray], BoolArray]:
     """Make a filter for pairs worth a closer look.
 
     It rejects pairs of mostly plain pictures whose middles differ, but keeps them if both middles
@@ -175,7 +168,7 @@ def promising(
     plain = np.count_nonzero(cells, axis=1) < LEAST_BUSY
     blank = np.count_nonzero(middles, axis=1) == 0
 
-    def keep(i: Ints, j: Ints) -> BoolArray:
+    def keep(i: IndexArray, j: IndexArray) -> BoolArray:
         kept = np.ones(len(i), bool)
         few = np.flatnonzero(plain[i] & plain[j])
         for start in range(0, len(few), PAIRS_GATHERED):

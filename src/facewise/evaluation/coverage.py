@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, age_band
 from facewise.evaluation.fit import conformal_quantiles
@@ -15,6 +14,7 @@ from facewise.evaluation.groups import UNKNOWN, cross, group_columns, large_grou
 from facewise.evaluation.scoring import Scored
 from facewise.labels import CLASSES
 from facewise.reporting.bootstrap import share
+from facewise.types import AnyFloatArray, Array, BoolArray, TextArray
 
 MIN_COVERAGE_GROUP: Final = 150
 """Smallest group whose coverage is judged."""
@@ -47,7 +47,7 @@ def fit_baseline(calibration: Scored) -> Baseline:
     return Baseline(half, sets)
 
 
-def thresholds(scores: NDArray[np.floating[Any]]) -> dict[float, float]:
+def thresholds(scores: AnyFloatArray) -> dict[float, float]:
     """Split-conformal quantiles of nonconformity scores, one per level."""
     return {level: float(conformal_quantiles(scores, level)[0]) for level in LEVELS}
 
@@ -89,7 +89,7 @@ def _at_level(scored: Scored, level: float, baseline: Baseline | None) -> dict[s
     return out
 
 
-def predicted_bands(scored: Scored) -> NDArray[np.str_]:
+def predicted_bands(scored: Scored) -> TextArray:
     """Mondrian band of each expected age, such as "13-19"; "unknown" for faces not found."""
     starts = scored.calibration.band_starts_years
     ends = [f"{a - 1}" for a in starts[1:]] + ["120"]
@@ -114,7 +114,7 @@ def _sets(scored: Scored, name: str, level: float) -> dict[str, Any]:
     }
 
 
-def _unsure(certainty: NDArray[np.floating[Any]], rows: NDArray[np.bool_]) -> NDArray[np.str_]:
+def _unsure(certainty: AnyFloatArray, rows: BoolArray) -> TextArray:
     """Mark the least certain tenth of rows, whose undercoverage an overall level can hide."""
     if not rows.any():
         return np.full(len(rows), UNKNOWN)
@@ -124,10 +124,10 @@ def _unsure(certainty: NDArray[np.floating[Any]], rows: NDArray[np.bool_]) -> ND
 
 def _groups(
     groupings: dict[str, Any],
-    hit: NDArray[np.bool_],
-    size: NDArray[Any],
-    rows: NDArray[np.bool_],
-    found: NDArray[np.bool_],
+    hit: BoolArray,
+    size: Array,
+    rows: BoolArray,
+    found: BoolArray,
     level: float,
 ) -> dict[str, Any]:
     out: dict[str, Any] = {}
@@ -169,7 +169,7 @@ def _baseline(scored: Scored, level: float, baseline: Baseline) -> dict[str, Any
     return out
 
 
-def _mean(values: NDArray[Any]) -> float:
+def _mean(values: Array) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 

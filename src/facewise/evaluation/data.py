@@ -18,8 +18,8 @@ from facewise.data.sets import SPLITS, DataSet
 from facewise.errors import OptionError
 from facewise.evaluation.groups import UNKNOWN
 from facewise.evaluation.outcomes import Outcomes
-from facewise.reporting.bootstrap import GroupNames
 from facewise.text import by_reason
+from facewise.types import TextArray
 
 log = logging.getLogger("facewise")
 
@@ -79,7 +79,7 @@ class EvaluationData:
         sets = self.sets_of(part)
         return {s.key for d in sets for s in d.samples if part in ("", s.split)}
 
-    def columns_of(self, outcomes: Outcomes) -> dict[str, GroupNames]:
+    def columns_of(self, outcomes: Outcomes) -> dict[str, TextArray]:
         """Each column of ``by`` to the value of each row, "unknown" if it has none."""
         rows = list(zip(outcomes.datasets.tolist(), outcomes.keys.tolist(), strict=True))
         sets = {d.samples[0].dataset: d.columns for d in self.sets if d.samples}

@@ -12,14 +12,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, apply_temperature
 from facewise.errors import OptionError
 from facewise.evaluation.intervals import LEAST_FOUND, FitFaces, fit_intervals
 from facewise.evaluation.outcomes import Outcomes
 from facewise.labels import CLASSES, ETHNICITY_LABELS, GENDER_LABELS, years_within
-from facewise.types import FloatArray
+from facewise.types import (
+    AnyFloatArray,
+    AnyIntArray,
+    BoolArray,
+    Float64Array,
+    FloatArray,
+    IndexArray,
+    TextArray,
+)
 
 log = logging.getLogger("facewise")
 
@@ -40,7 +47,7 @@ LOG_BOUND: Final = 1.5
 """Temperatures are searched from exp(-1.5) to exp(1.5)."""
 
 
-def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
+def fit_temperature(probabilities: FloatArray, inside: BoolArray) -> float:
     """The temperature of maximum likelihood.
 
     Args:
@@ -58,8 +65,8 @@ def fit_temperature(probabilities: FloatArray, inside: NDArray[np.bool_]) -> flo
 
 def set_thresholds(
     probabilities: FloatArray,
-    labels: NDArray[np.integer[Any]],
-    sources: NDArray[np.str_],
+    labels: AnyIntArray,
+    sources: TextArray,
     found_shares: Mapping[str, float],
 ) -> dict[str, list[float]]:
     """Thresholds of label sets, one per label, so that no label is covered at another's expense.
@@ -99,15 +106,15 @@ def set_thresholds(
     return out
 
 
-def certainty_parts(probabilities: FloatArray) -> list[NDArray[np.intp]]:
+def certainty_parts(probabilities: FloatArray) -> list[IndexArray]:
     """Rows by largest probability, the least certain first, in up to ten equal parts."""
     order = np.argsort(probabilities.max(-1), kind="stable")
     return np.array_split(order, max(1, min(PARTS, len(order) // LEAST_PART)))
 
 
 def mondrian_thresholds(
-    scores: NDArray[np.floating[Any]], bins: NDArray[np.intp], count: int, level: float
-) -> NDArray[np.float64]:
+    scores: AnyFloatArray, bins: IndexArray, count: int, level: float
+) -> Float64Array:
     """Split-conformal quantiles of nonconformity scores, one per bin.
 
     A bin without faces gets 1, which admits everything.
@@ -118,8 +125,8 @@ def mondrian_thresholds(
 
 
 def conformal_quantiles(
-    scores: NDArray[np.floating[Any]], level: float, bins: NDArray[np.intp] | None = None
-) -> NDArray[np.float64]:
+    scores: AnyFloatArray, level: float, bins: IndexArray | None = None
+) -> Float64Array:
     """The quantile of all scores, ``(1,)``, or of each bin present; infinite if there are too few.
 
     A crepes regressor with the scores as residuals and a point forecast of 0 has the quantile as
@@ -134,13 +141,11 @@ def conformal_quantiles(
     level -= 1e-9
     with warnings.catch_warnings():  # it names bins by number; see ``fit_calibration``
         warnings.filterwarnings("ignore", "the no. of calibration examples is too small")
-        ends: NDArray[np.float64] = regressor.predict_int(
-            np.zeros(len(at)), bins=at, confidence=level
-        )
+        ends: Float64Array = regressor.predict_int(np.zeros(len(at)), bins=at, confidence=level)
     return ends[:, 1]
 
 
-def class_mask(labels: NDArray[np.integer[Any]], count: int) -> NDArray[np.bool_]:
+def class_mask(labels: AnyIntArray, count: int) -> BoolArray:
     """Labels ``(N,)`` to one-hot ``(N, count)``."""
     return labels[:, None] == np.arange(count)
 
@@ -177,7 +182,7 @@ def check_faces(outcomes: Outcomes, split: str) -> None:
         )
 
 
-def _temperature(name: str, probabilities: FloatArray, inside: NDArray[np.bool_]) -> float:
+def _temperature(name: str, probabilities: FloatArray, inside: BoolArray) -> float:
     """The temperature, rounded as in the spec; an error at a bound, as the best lies beyond it."""
     t = round(fit_temperature(probabilities, inside), 4)
     if abs(np.log(t)) > LOG_BOUND - 0.01:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.gates import (
@@ -17,18 +16,17 @@ from facewise.evaluation.gates import (
     expected_errors,
     quality_measures,
 )
-from facewise.evaluation.scoring import Mask, Scored
+from facewise.evaluation.scoring import Scored
 from facewise.labels import ATTRIBUTES
 from facewise.reporting.bootstrap import GroupBootstrap, figure, wilson
+from facewise.types import BoolArray, Float64Array
 
 CURVE_POINTS: Final = 60
 MIN_ANSWERED: Final = 30
 """Fewest answered faces for their error to be compared."""
 
 
-def risk_coverage(
-    certainties: NDArray[np.float64], errors_: NDArray[np.float64]
-) -> list[tuple[float, float]]:
+def risk_coverage(certainties: Float64Array, errors_: Float64Array) -> list[tuple[float, float]]:
     """Share answered and mean error on it, the most certain first; up to 60 points.
 
     No gate separates rows of equal certainty, so each of them counts with their mean error.
@@ -90,7 +88,7 @@ def gate_curves(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, Any]
 
 
 def _by_measure(
-    measure: NDArray[np.float64], errors_: NDArray[np.float64], limit: float | None, side: str
+    measure: Float64Array, errors_: Float64Array, limit: float | None, side: str
 ) -> dict[str, Any]:
     """The curve of one measure (larger is better), and the point of its limit."""
     chosen = None
@@ -159,7 +157,7 @@ def degraded_table(clean: Scored, degraded: Mapping[str, Scored]) -> dict[str, A
 
 
 def _relative(
-    scored: Scored, rows: Mask, error: NDArray[np.float64], expected: NDArray[np.float64]
+    scored: Scored, rows: BoolArray, error: Float64Array, expected: Float64Array
 ) -> dict[str, Any]:
     """Ratio of actual to expected error over some rows, if there are enough, and clean errors."""
     if rows.sum() < MIN_ANSWERED or not expected[rows].any():

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import GATE_COVERAGE, GATE_SIDES, Calibration
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.evaluation.outcomes import QUALITY_FIELDS
-from facewise.evaluation.scoring import Mask, Scored
+from facewise.evaluation.scoring import Scored
 from facewise.labels import ATTRIBUTES, CLASSES
+from facewise.types import BoolArray, Float64Array
 
 RISK_LIMIT: Final = 2.0
 """The error on answered faces may be at most this many times the clean error, on any input."""
@@ -63,7 +63,7 @@ CERTAINTY: Final = len(SIDES)
 """Column of the certainty, after the quality gates."""
 
 
-def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
+def known_ages(scored: Scored) -> tuple[Float64Array, BoolArray]:
     """Ages to compare answers with, and which rows have one.
 
     These are exact ages, and the middles of age groups unless open or wide.
@@ -72,7 +72,7 @@ def known_ages(scored: Scored) -> tuple[NDArray[np.float64], Mask]:
     return (first + last) / 2, (first > 0) & (last - first <= WIDEST_GROUP_YEARS)
 
 
-def errors(scored: Scored, name: str) -> NDArray[np.float64]:
+def errors(scored: Scored, name: str) -> Float64Array:
     """Error of each row: years, or 1 for a wrong class; NaN if unknown or not found."""
     if name == "age":
         years, rows = known_ages(scored)
@@ -83,9 +83,7 @@ def errors(scored: Scored, name: str) -> NDArray[np.float64]:
     return np.where(rows & scored.outcomes.found, error, np.nan)
 
 
-def expected_errors(
-    scored: Scored, clean: Scored, clean_errors: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def expected_errors(scored: Scored, clean: Scored, clean_errors: Float64Array) -> Float64Array:
     """Expected error of each row in a clean picture: the mean clean error of its data set.
 
     Args:
@@ -104,7 +102,7 @@ def expected_errors(
     return out
 
 
-def certainty(scored: Scored, name: str) -> NDArray[np.float64]:
+def certainty(scored: Scored, name: str) -> Float64Array:
     """The certainty gate's measure: minus the interval's width, or the largest probability."""
     if name == "age":
         intervals = scored.intervals(GATE_COVERAGE)
@@ -169,17 +167,17 @@ class _Input:
         answered: ``(N,)``, those that pass the current gates.
     """
 
-    measures: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    limits: NDArray[np.float64]
+    measures: Float64Array
+    errors: Float64Array
+    limits: Float64Array
     size: int
-    answered: Mask
+    answered: BoolArray
 
-    def after(self, gate: int, least: float) -> Mask:
+    def after(self, gate: int, least: float) -> BoolArray:
         """Faces still answered if a gate is set to ``least``."""
         return self.answered & (self.measures[:, gate] >= least)
 
-    def excess(self, answered: Mask) -> float:
+    def excess(self, answered: BoolArray) -> float:
         """Risk above the limit, weighted by the share answered.
 
         It is 0 if less than ``NEGLIGIBLE`` is answered, or if there is no clean error, of which
@@ -211,9 +209,9 @@ class _Move:
     least: float
     gain: float
     lost: float
-    turned_away: Mask
+    turned_away: BoolArray
 
-    def worth(self, spent: Mask) -> float:
+    def worth(self, spent: BoolArray) -> float:
         """Risk removed per face lost, given the clean faces that are already turned away."""
         clean_lost = float((spent | self.turned_away).sum() - spent.sum()) / len(spent)
         return self.gain / (clean_lost + ANSWERED_WEIGHT * self.lost + 1e-6)
@@ -238,11 +236,11 @@ class _AttributeGates:
         self.set(CERTAINTY, float(values[values <= start].max(initial=-np.inf)))
 
     @property
-    def turned_away(self) -> Mask:
+    def turned_away(self) -> BoolArray:
         """Clean faces that the current gates turn away."""
         return self._turned_away(self._least)
 
-    def _turned_away(self, least: NDArray[np.float64]) -> Mask:
+    def _turned_away(self, least: Float64Array) -> BoolArray:
         return (self._clean < least).any(axis=1) & self._found
 
     def moves(self) -> list[_Move]:
@@ -301,9 +299,7 @@ def _inputs(clean: Scored, degraded: Mapping[str, Scored], name: str) -> Iterato
         yield _Input(measures, error[found], limit[found], len(scored), answered)
 
 
-def _grid(
-    clean: NDArray[np.float64], degraded: Sequence[NDArray[np.float64]]
-) -> NDArray[np.float64]:
+def _grid(clean: Float64Array, degraded: Sequence[Float64Array]) -> Float64Array:
     """Values to try for each gate, ``(M, 9)``, in ascending order."""
     shares = np.linspace(0, 1, GRID_POINTS + 1)[1:-1]
     pooled = np.quantile(np.concatenate([clean, *degraded]), shares, axis=0)
@@ -317,7 +313,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def quality_measures(scored: Scored) -> NDArray[np.float64]:
+def quality_measures(scored: Scored) -> Float64Array:
     """Quality measures in the order of ``SIDES``, ``(N, 8)``.
 
     Larger is always better: measures that have a maximum are negated.
@@ -330,7 +326,7 @@ def quality_measures(scored: Scored) -> NDArray[np.float64]:
     return np.stack(columns, axis=1)
 
 
-def _measures(scored: Scored, name: str) -> NDArray[np.float64]:
+def _measures(scored: Scored, name: str) -> Float64Array:
     """What an attribute's gates are set on, ``(N, 9)``: quality, then certainty."""
     return np.column_stack([quality_measures(scored), certainty(scored, name)])
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.evaluation.metrics import (
     CS_YEARS,
@@ -15,7 +14,8 @@ from facewise.evaluation.metrics import (
 )
 from facewise.evaluation.scoring import Scored
 from facewise.labels import CLASSES, ETHNICITY_LABELS, FAIRFACE_AGE_GROUPS, GENDER_LABELS
-from facewise.reporting.bootstrap import Figure, GroupBootstrap, GroupNames, share
+from facewise.reporting.bootstrap import Figure, GroupBootstrap, share
+from facewise.types import Array, BoolArray, TextArray
 
 MIN_GROUP: Final = 30
 """Smallest group for which figures are given."""
@@ -28,7 +28,7 @@ Table = dict[str, dict[str, Figure]]
 """Group to metric to figure."""
 
 
-def age_names(scored: Scored) -> GroupNames:
+def age_names(scored: Scored) -> TextArray:
     """Band of each exact age, or FairFace's group if only that is known."""
     ranges = scored.outcomes.age_ranges
     groups = {years: f"group {name}" for name, years in FAIRFACE_AGE_GROUPS.items()}
@@ -39,7 +39,7 @@ def age_names(scored: Scored) -> GroupNames:
     return np.array(names)
 
 
-def group_columns(scored: Scored) -> dict[str, GroupNames]:
+def group_columns(scored: Scored) -> dict[str, TextArray]:
     """Grouping to the group of each row: by label, by further column, or by crossed labels."""
     gender = np.array((*GENDER_LABELS, UNKNOWN))[scored.truth["gender"]]
     ethnicity = np.array((*ETHNICITY_LABELS, UNKNOWN))[scored.truth["ethnicity"]]
@@ -56,23 +56,23 @@ def group_columns(scored: Scored) -> dict[str, GroupNames]:
     }
 
 
-def cross(*columns: GroupNames) -> GroupNames:
+def cross(*columns: TextArray) -> TextArray:
     """Cross groupings: the names of each row's groups, joined by " / "."""
     rows = zip(*columns, strict=True)
     return np.array([UNKNOWN if UNKNOWN in row else " / ".join(row) for row in rows])
 
 
-def large_groups(names: GroupNames, least: int) -> list[str]:
+def large_groups(names: TextArray, least: int) -> list[str]:
     """Groups of at least ``least`` rows, ordered by name, without the unknown."""
     groups, counts = np.unique(names, return_counts=True)
     return [str(g) for g, n in zip(groups, counts, strict=True) if n >= least and g != UNKNOWN]
 
 
-def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]:
+def rowwise(scored: Scored) -> dict[str, tuple[Array, BoolArray]]:
     """Metrics that are means over rows: the values, and which rows have one."""
     error = scored.age - scored.true_age
     exact, grouped = scored.exact, scored.known("age_group")
-    out: dict[str, tuple[NDArray[Any], NDArray[np.bool_]]] = {
+    out: dict[str, tuple[Array, BoolArray]] = {
         "age_mae_years": (np.abs(error), exact),
         "age_bias_years": (error, exact),
         **{f"age_cs{years}": (np.abs(error) <= years, exact) for years in CS_YEARS},
@@ -88,7 +88,7 @@ def rowwise(scored: Scored) -> dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
     return out
 
 
-def per_group(scored: Scored, grouping: GroupNames) -> Table:
+def per_group(scored: Scored, grouping: TextArray) -> Table:
     """Figures of each group of ``MIN_GROUP`` faces or more, by fairlearn's MetricFrame.
 
     We report MetricFrame's values of row-wise metrics; the bootstrap's are equal.

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import LEVELS, Calibration, age_band, age_std
 from facewise.labels import expected_age
-from facewise.reporting.bootstrap import GroupNames
-from facewise.types import FloatArray
+from facewise.types import (
+    AnyIntArray,
+    Array,
+    BoolArray,
+    Float64Array,
+    FloatArray,
+    IndexArray,
+    TextArray,
+)
 
 BAND_STARTS_YEARS: Final = (1, 4, 13, 30, 45, 60)
 """Mondrian bands of the expected age; a band with too few faces is joined to a neighbour."""
@@ -47,8 +53,6 @@ CLOSE: Final = 0.001
 """Most corrections of the regression's level, and the gap too small for another one: a calibration
 set's own error is several times as large."""
 
-Ages = NDArray[np.integer[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -75,13 +79,13 @@ class FitFaces:
     """
 
     ages: FloatArray
-    truth: Ages
-    groups: GroupNames
+    truth: AnyIntArray
+    groups: TextArray
 
     def __len__(self) -> int:
         return len(self.truth)
 
-    def take(self, rows: NDArray[np.bool_]) -> FitFaces:
+    def take(self, rows: BoolArray) -> FitFaces:
         """Rows by mask."""
         return FitFaces(self.ages[rows], self.truth[rows], self.groups[rows])
 
@@ -117,13 +121,11 @@ def fit_intervals(
     }
 
 
-Fit = tuple[NDArray[np.float64], NDArray[np.float64]]
+Fit = tuple[Float64Array, Float64Array]
 """Thresholds of the bands of the expected age, and of the bands of the age itself."""
 
 
-def joined_bands(
-    values: NDArray[Any], starts: tuple[int, ...], least: int = MIN_BAND
-) -> tuple[int, ...]:
+def joined_bands(values: Array, starts: tuple[int, ...], least: int = MIN_BAND) -> tuple[int, ...]:
     """Band starts after joining bands until each holds at least ``least`` values.
 
     The smallest band is joined to its smaller neighbour first.
@@ -170,7 +172,7 @@ def fit_thresholds(
 
 def held(
     faces: FitFaces, fit: Fit, bands: tuple[int, ...], own: tuple[int, ...], level: float
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """1 where the interval, computed as in production, contains the age; else 0."""
     calibration = Calibration(
         band_starts_years=bands,
@@ -210,7 +212,7 @@ def _raised_level(
     return raised
 
 
-def _folds(groups: GroupNames) -> NDArray[np.intp]:
+def _folds(groups: TextArray) -> IndexArray:
     """Fold of each row, near-duplicates in the same one; a single fold if there are too few."""
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2 * FOLDS:
@@ -219,13 +221,13 @@ def _folds(groups: GroupNames) -> NDArray[np.intp]:
     return order[codes].astype(np.intp)
 
 
-def _centred(band: NDArray[np.float64], age: NDArray[np.float64]) -> Fit:
+def _centred(band: Float64Array, age: Float64Array) -> Fit:
     """Shift the thresholds so that the age bands' median is 0; all sums stay the same."""
     middle = float(np.median(age))
     return band + middle, age - middle
 
 
-def interval_scores(ages: FloatArray, truth: Ages) -> NDArray[np.float64]:
+def interval_scores(ages: FloatArray, truth: AnyIntArray) -> Float64Array:
     """Nonconformity of exact ages: distance beyond half a year, in the face's own stds."""
     distance = np.abs(expected_age(ages) - truth)
     return np.maximum(distance - 0.5, 0) / age_std(ages)

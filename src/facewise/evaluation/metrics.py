@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.evaluation.scoring import NOT_FOUND, Scored
 from facewise.labels import CLASSES, DECADE_LABELS, FAIRFACE_AGE_GROUPS
 from facewise.reporting.bootstrap import Figure, GroupBootstrap, figure
+from facewise.types import BoolArray, Float64Array
 
 CS_YEARS: Final = (3, 5, 10)
 """Cumulative scores: the share of ages that are off by at most this many years."""
@@ -85,7 +85,7 @@ def class_figures(scored: Scored, name: str, boot: GroupBootstrap) -> dict[str, 
     return out
 
 
-def _balanced_accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+def _balanced_accuracy(confusion: Float64Array) -> Float64Array:
     """Mean recall of the classes present, ``(R, K, K + 1)`` to ``(R,)``."""
     totals = confusion.sum(-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -93,7 +93,7 @@ def _balanced_accuracy(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.nanmean(np.where(totals > 0, hits / totals, np.nan), axis=-1)
 
 
-def _macro_f1(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
+def _macro_f1(confusion: Float64Array) -> Float64Array:
     """Mean F1 of the classes present, ``(R, K, K + 1)`` to ``(R,)``."""
     totals, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
     called = confusion[..., :-1].sum(-2)
@@ -109,9 +109,7 @@ def figures(scored: Scored) -> dict[str, Any]:
         "not_found": int((~scored.outcomes.found).sum()),
     }
 
-    def add(
-        mask: NDArray[np.bool_], make: Callable[[Scored, GroupBootstrap], dict[str, Figure]]
-    ) -> None:
+    def add(mask: BoolArray, make: Callable[[Scored, GroupBootstrap], dict[str, Figure]]) -> None:
         if mask.any():
             part = scored.take(mask)
             out.update(make(part, GroupBootstrap(part.outcomes.groups)))

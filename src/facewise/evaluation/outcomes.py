@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.align import align_face
 from facewise.attributes import AttributeModel
@@ -35,7 +34,7 @@ from facewise.mtcnn import MTCNN
 from facewise.progress import track
 from facewise.quality import measure_quality
 from facewise.text import reason_of
-from facewise.types import Face, FloatArray, Photo
+from facewise.types import BoolArray, Face, FloatArray, IntArray, Photo, TextArray
 
 log = logging.getLogger("facewise")
 
@@ -57,13 +56,13 @@ class Outcomes:
     0, 0 for an unknown age and -1 for an unknown class.
     """
 
-    keys: NDArray[np.str_]
-    datasets: NDArray[np.str_]
-    groups: NDArray[np.str_]
-    age_ranges: NDArray[np.int64]
-    true_genders: NDArray[np.int64]
-    true_ethnicities: NDArray[np.int64]
-    found: NDArray[np.bool_]
+    keys: TextArray
+    datasets: TextArray
+    groups: TextArray
+    age_ranges: IntArray
+    true_genders: IntArray
+    true_ethnicities: IntArray
+    found: BoolArray
     ages: FloatArray
     genders: FloatArray
     ethnicities: FloatArray
@@ -83,7 +82,7 @@ class Outcomes:
         return self.take(~np.isin(self.keys, list(keys))) if keys else self
 
     @property
-    def exact(self) -> NDArray[np.bool_]:
+    def exact(self) -> BoolArray:
         """Rows whose age is known to the year."""
         return (self.age_ranges[:, 0] == self.age_ranges[:, 1]) & (self.age_ranges[:, 0] > 0)
 

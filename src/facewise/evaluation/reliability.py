@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import Calibration
 from facewise.evaluation.groups import group_columns, large_groups
 from facewise.evaluation.scoring import Scored
 from facewise.labels import FAIRFACE_AGE_GROUPS, ages_to_decades, ages_to_fairface_groups
+from facewise.types import AnyFloatArray, BoolArray, Float64Array, IndexArray, IntArray
 
 ECE_BINS: Final = 15
 
@@ -36,7 +36,7 @@ Point = tuple[float, float, int]
 
 
 def reliability(
-    top_probability: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = ECE_BINS
+    top_probability: AnyFloatArray, right: BoolArray, bins: int = ECE_BINS
 ) -> list[Point]:
     """Mean stated probability, share right and count of each non-empty bin of equal width."""
     index = np.minimum((top_probability * bins).astype(int), bins - 1)
@@ -51,14 +51,14 @@ def reliability(
 
 
 def expected_calibration_error(
-    top_probability: NDArray[np.floating[Any]], right: NDArray[np.bool_], bins: int = ECE_BINS
+    top_probability: AnyFloatArray, right: BoolArray, bins: int = ECE_BINS
 ) -> float:
     """Mean gap between stated probability and share right, bins weighted by size (Guo, 2017)."""
     points = reliability(top_probability, right, bins)
     return sum(n * abs(stated - share) for stated, share, n in points) / len(right)
 
 
-def chance_error(top_probability: NDArray[np.floating[Any]], rounds: int = 200) -> float:
+def chance_error(top_probability: AnyFloatArray, rounds: int = 200) -> float:
     """Mean calibration error that perfectly calibrated answers would show by chance.
 
     Draws, ``rounds`` times, whether each answer is right. An error close to this one cannot be
@@ -152,11 +152,11 @@ def with_drawn_labels(scored: Scored, rng: np.random.Generator) -> Scored:
     """
     o, found = scored.outcomes, scored.outcomes.found
 
-    def draw(p: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    def draw(p: AnyFloatArray) -> IndexArray:
         reached = np.cumsum(p, axis=1, dtype=np.float64)
         return (reached < rng.random((len(p), 1)) * reached[:, -1:]).sum(1)
 
-    def labels(name: str) -> NDArray[np.int64]:
+    def labels(name: str) -> IntArray:
         known = found & scored.known(name)
         return np.where(known, draw(scored.probabilities[name]), scored.truth[name])
 
@@ -179,7 +179,7 @@ def with_drawn_labels(scored: Scored, rng: np.random.Generator) -> Scored:
 
 def stated(
     scored: Scored,
-) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]]:
+) -> dict[str, tuple[BoolArray, Float64Array, BoolArray]]:
     """Output to the rows judged, the largest probability of each row, and whether it is right."""
     found = scored.outcomes.found
     decades = ages_to_decades(scored.ages)
@@ -202,7 +202,7 @@ def stated(
     return {name: row for name, row in out.items() if row[0].any()}
 
 
-def _judged(top: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+def _judged(top: Float64Array, right: BoolArray) -> dict[str, Any]:
     return {
         "ece": expected_calibration_error(top, right),
         "points": reliability(top, right),

@@ -34,7 +34,7 @@ from facewise.evaluation.scoring import Scored
 from facewise.files import json_text, replacing
 from facewise.labels import CLASSES, FAIRFACE_AGE_GROUPS
 from facewise.models import ModelSpec
-from facewise.reporting.bootstrap import GroupNames
+from facewise.types import TextArray
 
 FORMAT: Final = 2
 """Version of the results file; raised when a reader of the old form would misread it."""
@@ -65,7 +65,7 @@ def score_model(
     skipped: Sequence[tuple[str, str]] = (),
     excluded: Sequence[str] = (),
     lists: Mapping[str, str] | None = None,
-    columns: Mapping[str, GroupNames] | None = None,
+    columns: Mapping[str, TextArray] | None = None,
 ) -> dict[str, Any]:
     """Compute all results of a model on a split; see docs/evaluation.md.
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.calibration import GATE_COVERAGE, Calibration
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
@@ -18,12 +17,10 @@ from facewise.labels import (
     expected_age,
     range_groups,
 )
-from facewise.types import FloatArray, Quality
+from facewise.types import BoolArray, FloatArray, IntArray, Quality, TextArray
 
 NOT_FOUND: Final = -1
 """Index of the answer for a face that was not found, which is wrong for every label."""
-
-Mask = NDArray[np.bool_]
 
 
 class Scored:
@@ -42,7 +39,7 @@ class Scored:
         self,
         outcomes: Outcomes,
         calibration: Calibration,
-        columns: Mapping[str, NDArray[np.str_]] | None = None,
+        columns: Mapping[str, TextArray] | None = None,
     ) -> None:
         self.outcomes, self.calibration = outcomes, calibration
         self.columns = dict(columns or {})
@@ -72,28 +69,28 @@ class Scored:
         return Scored(self.outcomes.take(index), self.calibration, columns)
 
     @property
-    def exact(self) -> Mask:
+    def exact(self) -> BoolArray:
         """Rows whose age is known to the year."""
         return self.outcomes.exact
 
-    def known(self, name: str) -> Mask:
+    def known(self, name: str) -> BoolArray:
         """Rows with a label of "gender", "ethnicity" or "age_group"."""
         return self.truth[name] >= 0
 
-    def right(self, name: str) -> Mask:
+    def right(self, name: str) -> BoolArray:
         """Rows answered correctly; False if the label is unknown."""
         return (self.answers[name] == self.truth[name]) & self.known(name)
 
-    def within_one_group(self) -> Mask:
+    def within_one_group(self) -> BoolArray:
         """Rows whose answered age group is the label's or next to it."""
         off = np.abs(self.answers["age_group"] - self.truth["age_group"])
         return (off <= 1) & self.outcomes.found & self.known("age_group")
 
-    def intervals(self, coverage: float) -> NDArray[np.int64]:
+    def intervals(self, coverage: float) -> IntArray:
         """Conformal intervals ``(N, 2)``; meaningless if the face was not found."""
         return self.calibration.age_intervals(self.ages, coverage)
 
-    def interval_hit(self, coverage: float) -> Mask:
+    def interval_hit(self, coverage: float) -> BoolArray:
         """Whether the interval contains the age or, if only a group is known, touches it."""
         intervals, ranges = self.intervals(coverage), self.outcomes.age_ranges
         return (
@@ -102,7 +99,7 @@ class Scored:
             & self.outcomes.found
         )
 
-    def set_members(self, name: str, coverage: float) -> Mask:
+    def set_members(self, name: str, coverage: float) -> BoolArray:
         """Label sets as ``(N, K)``; empty for faces that were not found."""
         members = np.zeros(self.probabilities[name].shape, bool)
         rows = np.flatnonzero(self.outcomes.found)
@@ -111,13 +108,13 @@ class Scored:
             members[row, list(labels)] = True
         return members
 
-    def set_hit(self, name: str, coverage: float) -> Mask:
+    def set_hit(self, name: str, coverage: float) -> BoolArray:
         """Whether the set contains the label; False if that is unknown."""
         members = self.set_members(name, coverage)
         return members[np.arange(len(self)), self.truth[name]] & self.known(name)
 
     @cached_property
-    def abstained(self) -> dict[str, Mask]:
+    def abstained(self) -> dict[str, BoolArray]:
         """Rows found but abstained from, by attribute, exactly as in the analyzer."""
         out = {name: np.zeros(len(self), bool) for name in ATTRIBUTES}
         intervals = self.intervals(GATE_COVERAGE)

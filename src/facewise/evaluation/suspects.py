@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.evaluation.scoring import Scored
 from facewise.labels import CLASSES
-from facewise.types import FloatArray
+from facewise.types import Float64Array, FloatArray
 
 NEAR_YEARS: Final = 2
 """An age label's probability includes the years within this distance."""
@@ -64,13 +63,13 @@ def suspects_of(scored: Scored) -> list[dict[str, Any]]:
     return rows[:SUSPECTS]
 
 
-def _within(p: FloatArray, years: int) -> NDArray[np.float64]:
+def _within(p: FloatArray, years: int) -> Float64Array:
     """Probability of each year including its neighbours, ``(N, 120)``."""
     padded = np.pad(p.astype(np.float64), ((0, 0), (years, years)))
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * years + 1, axis=1).sum(-1)
 
 
-def _likeliest(running: NDArray[np.float64], width: int) -> float:
+def _likeliest(running: Float64Array, width: int) -> float:
     return float((running[width:] - running[:-width]).max())
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from facewise.types import Array, BoolArray, Float64Array, IndexArray, TextArray
 
 ROUNDS: Final = 500
 Z_95: Final = 1.959964
@@ -19,8 +20,6 @@ all draws are identical."""
 Figure = dict[str, Any]
 """``value``, ``low`` and ``high`` (95 %; None if there are too few groups), and ``n``."""
 
-GroupNames = NDArray[np.str_]
-
 
 class GroupBootstrap:
     """Draws of whole groups of rows, with replacement (Efron, 1979; the cluster bootstrap).
@@ -31,12 +30,12 @@ class GroupBootstrap:
         groups: name of each row's group, ``(N,)``.
     """
 
-    def __init__(self, groups: GroupNames) -> None:
+    def __init__(self, groups: TextArray) -> None:
         if len(groups) == 0:
             raise ValueError("a bootstrap needs at least one row")
         _, self._codes = np.unique(groups, return_inverse=True)
         self._count = int(self._codes.max()) + 1
-        self._times: NDArray[np.float64] | None = None
+        self._times: Float64Array | None = None
 
     @property
     def groups(self) -> int:
@@ -44,7 +43,7 @@ class GroupBootstrap:
         return self._count
 
     @property
-    def times(self) -> NDArray[np.float64]:
+    def times(self) -> Float64Array:
         """How often each round draws each group, ``(rounds, groups)``; the seed is fixed."""
         if self._times is None:
             rng = np.random.default_rng(0)
@@ -54,21 +53,21 @@ class GroupBootstrap:
                 row[:] = np.bincount(drawn, minlength=self._count)
         return self._times
 
-    def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
+    def sums(self, values: Array) -> Float64Array:
         """Sum of each column over the rows of each round: ``(N, ...)`` to ``(rounds, ...)``."""
         flat = np.asarray(values, np.float64).reshape(len(self._codes), -1)
         by_group = np.zeros((self._count, flat.shape[1]))
         np.add.at(by_group, self._codes, flat)
         return (self.times @ by_group).reshape(ROUNDS, *np.shape(values)[1:])
 
-    def mean(self, values: NDArray[Any]) -> Figure:
+    def mean(self, values: Array) -> Figure:
         """Mean of a column; for booleans, a share."""
         is_share = np.asarray(values).dtype == bool
         values = np.asarray(values, np.float64)
         drawn = self.sums(values) / self.sums(np.ones(len(values)))
         return figure(float(values.mean()), drawn, len(values), self._count, is_share=is_share)
 
-    def statistic(self, function: Callable[[NDArray[np.intp]], float]) -> Figure:
+    def statistic(self, function: Callable[[IndexArray], float]) -> Figure:
         """Any function of row indices, called once per round: for statistics other than means."""
         order = np.argsort(self._codes, kind="stable")
         ends = np.cumsum(np.bincount(self._codes, minlength=self._count))
@@ -82,7 +81,7 @@ class GroupBootstrap:
 
 
 def figure(
-    value: float, drawn: NDArray[np.float64], n: int, groups: int, *, is_share: bool = False
+    value: float, drawn: Float64Array, n: int, groups: int, *, is_share: bool = False
 ) -> Figure:
     """A value with the 2.5 and 97.5 % quantiles of its draws; draws without a value are left out.
 
@@ -122,7 +121,7 @@ def wilson(hits: float, n: int) -> tuple[float, float]:
     )
 
 
-def share(hits: NDArray[np.bool_]) -> Figure:
+def share(hits: BoolArray) -> Figure:
     """Share of rows that are true, with Wilson's interval."""
     low, high = wilson(int(hits.sum()), len(hits))
     value = float(hits.mean()) if len(hits) else float("nan")

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.errors import ModelIntegrityError
 from facewise.labels import (
@@ -33,9 +32,7 @@ from facewise.labels import (
     ages_to_decades,
     years_within,
 )
-from facewise.types import FloatArray
-
-Floats = NDArray[np.float64]
+from facewise.types import AnyIntArray, BoolArray, Float64Array, FloatArray, IndexArray, TextArray
 
 RIDGE: Final = 1.0
 """Pulls the biases of classes with hardly a face towards 0, with the weight of one face."""
@@ -52,10 +49,10 @@ class Confusions:
         covariance: of the offsets, ``(K, K)``.
     """
 
-    n: Floats
-    counts: Floats
-    offsets: Floats
-    covariance: Floats
+    n: Float64Array
+    counts: Float64Array
+    offsets: Float64Array
+    covariance: Float64Array
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Confusions:
@@ -73,18 +70,18 @@ class Confusions:
             raise ModelIntegrityError(_MALFORMED.format("wrong shapes"))
         return cls(*arrays)
 
-    def draw_offsets(self, rounds: int, rng: np.random.Generator) -> Floats:
+    def draw_offsets(self, rounds: int, rng: np.random.Generator) -> Float64Array:
         """Offsets that other calibration faces would have given, ``(rounds, K)``."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
         return self.offsets + rng.standard_normal((rounds, len(self.n))) @ root.T
 
-    def shares(self) -> Floats:
+    def shares(self) -> Float64Array:
         """P(answer | class), with half a face added to each class's right answer: ``(K, K)``."""
         padded = self.counts + 0.5 * np.eye(len(self.n))
         return padded / padded.sum(1, keepdims=True)
 
-    def draw_shares(self, rounds: int, rng: np.random.Generator) -> Floats:
+    def draw_shares(self, rounds: int, rng: np.random.Generator) -> Float64Array:
         """``shares`` that other calibration faces would have given, ``(rounds, K, K)``."""
         alpha = self.counts + 0.5 * np.eye(len(self.n))
         drawn = rng.gamma(np.maximum(alpha, 1e-9), size=(rounds, *alpha.shape))
@@ -105,9 +102,7 @@ _MALFORMED: Final = (
 )
 
 
-def class_masses(
-    probabilities: FloatArray, labels: NDArray[np.integer[Any]]
-) -> tuple[FloatArray, FloatArray]:
+def class_masses(probabilities: FloatArray, labels: AnyIntArray) -> tuple[FloatArray, FloatArray]:
     """Probabilities ``(N, K)``, and the part of each row that agrees with its label.
 
     That part is never quite 0, however sure the model is of another class.
@@ -116,9 +111,7 @@ def class_masses(
     return probabilities, np.where(mine, np.maximum(probabilities, _TINY), 0).astype(np.float32)
 
 
-def decade_masses(
-    ages: FloatArray, ranges: NDArray[np.integer[Any]]
-) -> tuple[FloatArray, FloatArray]:
+def decade_masses(ages: FloatArray, ranges: AnyIntArray) -> tuple[FloatArray, FloatArray]:
     """Probabilities of decades ``(N, 12)``, and the part of each row that agrees with its label.
 
     Args:
@@ -133,7 +126,7 @@ def fit_confusions(
     probabilities: FloatArray,
     inside: FloatArray,
     labels: Sequence[str],
-    groups: NDArray[np.str_] | None = None,
+    groups: TextArray | None = None,
 ) -> dict[str, Any]:
     """Fit one attribute on calibration faces; the module docstring describes the result.
 
@@ -161,12 +154,12 @@ def fit_confusions(
     }
 
 
-def _offsets(bias: Floats, mass: Floats, weights: Floats) -> Floats:
+def _offsets(bias: Float64Array, mass: Float64Array, weights: Float64Array) -> Float64Array:
     n = np.maximum(weights @ _normal(mass * np.exp(bias)), 0.5)
     return bias - np.log(n / n.sum())
 
 
-def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
+def _across_priors(p: Float64Array, mass: Float64Array, labels: IndexArray) -> Float64Array:
     """How far the offsets move under log-uniformly drawn class priors of the calibration faces.
 
     Mean products of their distances from the offsets under the priors that the faces have: those
@@ -181,7 +174,7 @@ def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
     faces = np.bincount(labels, minlength=p.shape[1])
     held = faces > 0
 
-    def offsets(weights: Floats) -> Floats:
+    def offsets(weights: Float64Array) -> Float64Array:
         return _offsets(_fit_bias(p, mass, weights), mass, weights)
 
     stored = offsets(np.ones(len(p)))
@@ -195,14 +188,14 @@ def _across_priors(p: Floats, mass: Floats, labels: NDArray[np.intp]) -> Floats:
     return moves.T @ moves / PRIORS_DRAWN
 
 
-def _limited(priors: Floats, most: Floats) -> Floats:
+def _limited(priors: Float64Array, most: Float64Array) -> Float64Array:
     """Priors that sum to 1, none above its limit: what one class cannot take, the others share.
 
     Args:
         priors: ``(K,)``, of any sum.
         most: limits ``(K,)``, which sum to more than 1.
     """
-    limited: Floats = priors / priors.sum()
+    limited: Float64Array = priors / priors.sum()
     full = np.zeros(len(priors), bool)
     while (limited > most).any():  # each round brings at least one more class to its limit
         full |= limited > most
@@ -211,17 +204,17 @@ def _limited(priors: Floats, most: Floats) -> Floats:
     return limited
 
 
-def _normal(weights: Floats) -> Floats:
+def _normal(weights: Float64Array) -> Float64Array:
     return weights / weights.sum(1, keepdims=True)
 
 
-def _information(said: Floats, weights: Floats) -> Floats:
+def _information(said: Float64Array, weights: Float64Array) -> Float64Array:
     """Curvature of the likelihood in the biases, including the ridge."""
     weighted = said * weights[:, None]
     return np.diag(weighted.sum(0)) - weighted.T @ said + RIDGE * np.eye(said.shape[1])
 
 
-def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
+def _fit_bias(p: Float64Array, mass: Float64Array, weights: Float64Array) -> Float64Array:
     """Maximum-likelihood biases, summing to about 0, by Newton steps that each gain.
 
     The curvature of the labels' own part is left out, which only makes steps shorter.
@@ -242,7 +235,7 @@ def _fit_bias(p: Floats, mass: Floats, weights: Floats) -> Floats:
     return bias
 
 
-def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -> Floats:
+def _covariance(member: Float64Array, said: Float64Array, groups: TextArray | None) -> Float64Array:
     """Sandwich estimate over draws of near-duplicate groups, within each class separately.
 
     Class shares among the calibration faces differ from those in a user's data, so they are held
@@ -262,12 +255,12 @@ def _covariance(member: Floats, said: Floats, groups: NDArray[np.str_] | None) -
 
 
 def fit_sources(
-    datasets: NDArray[np.str_],
-    found: NDArray[np.bool_],
-    groups: NDArray[np.str_],
+    datasets: TextArray,
+    found: BoolArray,
+    groups: TextArray,
     ages: FloatArray,
-    age_ranges: NDArray[np.integer[Any]],
-    classes: Mapping[str, tuple[FloatArray, NDArray[np.integer[Any]]]],
+    age_ranges: AnyIntArray,
+    classes: Mapping[str, tuple[FloatArray, AnyIntArray]],
 ) -> dict[str, dict[str, Any]]:
     """The ``confusions`` of a spec's calibration: ``fit_confusions`` by data set and attribute.
 

@@ -6,12 +6,11 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.align import averaged, similarity_transform
 from facewise.images import BORDER
 from facewise.training.config import AugmentConfig
-from facewise.types import FloatArray, ImageArray
+from facewise.types import Float64Array, FloatArray, ImageArray
 
 # Fill for what lies beyond the data sets' tight crops. Serving sees the rest of the photo there and
 # the scoring protocol grey; the network must rely on neither.
@@ -30,7 +29,7 @@ def random_transform(
     size_px: int,
     config: AugmentConfig,
     rng: np.random.Generator,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Align with jittered landmarks, then rotate, scale and shift slightly, and perhaps mirror.
 
     Returns:
@@ -46,7 +45,7 @@ def random_transform(
     shift = rng.normal(0, config.shift * size_px, 2)
     around = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     around[:2, 2] = middle - around[:2, :2] @ [middle, middle] + shift
-    combined: NDArray[np.float64] = (around @ base)[:2]
+    combined: Float64Array = (around @ base)[:2]
     if rng.random() < 0.5:
         combined[0] *= -1
         combined[0, 2] += size_px - 1

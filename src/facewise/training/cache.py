@@ -31,7 +31,7 @@ from facewise.machine import cores
 from facewise.models import DETECTOR_SPEC
 from facewise.mtcnn import MTCNN
 from facewise.progress import track
-from facewise.types import FloatArray, ImageArray, Photo
+from facewise.types import BoolArray, FloatArray, ImageArray, IndexArray, IntArray, Photo, TextArray
 
 log = logging.getLogger("facewise")
 
@@ -71,16 +71,16 @@ class FaceCache:
 
     folder: Path
     fingerprint: str
-    keys: NDArray[np.str_]
-    datasets: NDArray[np.str_]
-    splits: NDArray[np.str_]
+    keys: TextArray
+    datasets: TextArray
+    splits: TextArray
     age_ranges: NDArray[np.int16]
     genders: NDArray[np.int8]
     ethnicities: NDArray[np.int8]
-    groups: NDArray[np.str_]
+    groups: TextArray
     landmarks: FloatArray
-    found: NDArray[np.bool_]
-    offsets: NDArray[np.int64]
+    found: BoolArray
+    offsets: IntArray
     shapes: NDArray[np.int32]
     pixels: NDArray[np.uint8]
 
@@ -93,7 +93,7 @@ class FaceCache:
         start = int(self.offsets[row])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def rows(self, split: str, *datasets: str) -> NDArray[np.intp]:
+    def rows(self, split: str, *datasets: str) -> IndexArray:
         """Rows of a split: of the data sets named, one after another, or else of all."""
         mine = self.splits == split
         if not datasets:
@@ -303,7 +303,7 @@ def open_cache(folder: Path) -> FaceCache:
     return FaceCache(folder=folder, pixels=pixels, **columns)
 
 
-def batches(rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+def batches(rows: IndexArray, size: int) -> Iterator[IndexArray]:
     """Consecutive pieces of ``rows``, the last one possibly shorter."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

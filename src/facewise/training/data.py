@@ -11,7 +11,6 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,7 +21,7 @@ from facewise.training.cache import FaceCache, open_cache
 from facewise.training.config import TrainConfig
 from facewise.training.losses import Labels
 from facewise.training.sources import NO_ARRAYS
-from facewise.types import FloatArray, ImageArray
+from facewise.types import FloatArray, ImageArray, IndexArray
 
 log = logging.getLogger("facewise")
 
@@ -78,7 +77,7 @@ class EpochBatches:
         OptionError: there are too few faces for a single batch.
     """
 
-    def __init__(self, rows: NDArray[np.intp], batch_size: int, seed: int) -> None:
+    def __init__(self, rows: IndexArray, batch_size: int, seed: int) -> None:
         check_batch(len(rows), batch_size)
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = 0
@@ -98,7 +97,7 @@ class EpochBatches:
 
 
 def make_loader(
-    cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], workers: int
+    cache: FaceCache, config: TrainConfig, rows: IndexArray, workers: int
 ) -> DataLoader[tuple[Tensor, int]]:
     """A loader of training batches; the loop sets the ``epoch`` of its ``batch_sampler``."""
     return DataLoader(
@@ -179,7 +178,7 @@ Change = Callable[[ImageArray, int], ImageArray]
 
 
 def plain_crops(
-    cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp], change: Change | None = None
+    cache: FaceCache, config: TrainConfig, rows: IndexArray, change: Change | None = None
 ) -> ImageArray:
     """Crops as serving cuts them: uint8 ``(N, S, S, 3)``, RGB."""
     network = config.network
@@ -189,7 +188,7 @@ def plain_crops(
 
 def aligned_crops(
     cache: FaceCache,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     template: FloatArray,
     size_px: int,
     change: Change | None = None,

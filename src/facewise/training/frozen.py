@@ -18,7 +18,6 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facewise.files import replacing
@@ -30,7 +29,7 @@ from facewise.training.losses import total_loss
 from facewise.training.network import OUTPUTS, AttributeHead, make_network, probabilities
 from facewise.training.precision import autocast
 from facewise.training.sources import PRETRAINED
-from facewise.types import FloatArray, ImageArray
+from facewise.types import FloatArray, ImageArray, IndexArray
 
 log = logging.getLogger("facewise")
 
@@ -81,7 +80,7 @@ def sources() -> list[str]:
     return [source for init in inits for source in PRETRAINED[init]]
 
 
-def features(cache: FaceCache, look: Look, rows: NDArray[np.intp]) -> Tensor:
+def features(cache: FaceCache, look: Look, rows: IndexArray) -> Tensor:
     """Features of some faces, ``(N, F)``: pooled, and for faceres also its pretrained head's."""
     config = TrainConfig(name="frozen", network=look.network)
     model = make_network(config, cache.folder.parent).eval()
@@ -100,12 +99,12 @@ def features(cache: FaceCache, look: Look, rows: NDArray[np.intp]) -> Tensor:
     return torch.cat(out).clone()
 
 
-def _whole(cache: FaceCache, rows: NDArray[np.intp], size_px: int) -> ImageArray:
+def _whole(cache: FaceCache, rows: IndexArray, size_px: int) -> ImageArray:
     pictures = [cv2.resize(cache.image(int(row)), (size_px, size_px)) for row in rows]
     return np.stack([np.asarray(picture, np.uint8) for picture in pictures])
 
 
-def stored_features(cache: FaceCache, name: str, rows: NDArray[np.intp]) -> Tensor:
+def stored_features(cache: FaceCache, name: str, rows: IndexArray) -> Tensor:
     """``features`` of a look, stored in half precision beside the face cache: they take minutes."""
     path = cache.folder.parent / f"features-{name}.npz"
     if path.exists():

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.data.tight_crops import AGE_IF_NOT_FOUND
 from facewise.labels import ages_to_fairface_groups, expected_age, range_groups
 from facewise.training.cache import FaceCache
-from facewise.types import FloatArray
+from facewise.types import FloatArray, IndexArray
 
 _WORDS: Final = {
     "mae": "mean age error {:.2f} years",
@@ -30,7 +29,7 @@ _WORDS: Final = {
 
 def score(
     cache: FaceCache,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     ages: FloatArray,
     genders: FloatArray,
     ethnicities: FloatArray,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facewise.files import replacing
 from facewise.training.cache import FaceCache
@@ -25,7 +24,7 @@ from facewise.training.network import OUTPUTS, PARTS
 from facewise.training.score import score
 from facewise.training.sources import DATASETS, sources
 from facewise.training.train import predict
-from facewise.types import FloatArray
+from facewise.types import FloatArray, IndexArray
 
 log = logging.getLogger("facewise")
 
@@ -39,7 +38,7 @@ SIX_VIEWS: Final[tuple[View, ...]] = ((0.94, True), (1.0, True), (1.06, True))
 def ask(
     members: Sequence[tuple[TrainConfig, Path]],
     cache: FaceCache,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     views: Sequence[View] = SIX_VIEWS,
 ) -> FloatArray:
     """Mean probabilities ``(N, 127)`` of some faces: 120 ages, 2 genders, 5 ethnicities.

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -48,7 +47,7 @@ from facewise.training.network import (
 from facewise.training.precision import autocast
 from facewise.training.renorm import add_batch_norm, folded_state
 from facewise.training.score import headline, in_words, score
-from facewise.types import FloatArray
+from facewise.types import FloatArray, IndexArray
 
 log = logging.getLogger("facewise")
 
@@ -108,7 +107,7 @@ def predict(
     model: AttributeNetwork,
     cache: FaceCache,
     config: TrainConfig,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     *,
     flip: bool = False,
 ) -> FloatArray:
@@ -127,7 +126,7 @@ def predict(
 
 
 def evaluate(
-    model: AttributeNetwork, cache: FaceCache, config: TrainConfig, rows: NDArray[np.intp]
+    model: AttributeNetwork, cache: FaceCache, config: TrainConfig, rows: IndexArray
 ) -> dict[str, float]:
     """Figures of a model over some rows; see ``facewise.training.score``."""
     p = predict(model, cache, config, rows)
@@ -230,7 +229,7 @@ def make_loop(
     model: AttributeNetwork,
     cache: FaceCache,
     config: TrainConfig,
-    rows: NDArray[np.intp],
+    rows: IndexArray,
     labels: LabelTable,
     *,
     workers: int = 1,
