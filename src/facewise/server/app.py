@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mimetypes
-import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,18 +15,18 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from facewise._version import __version__
 from facewise.analyzer import Analyzer
 from facewise.errors import OptionError
 from facewise.server import info, openapi, problems, routes, schemas
 from facewise.server.access import Access
+from facewise.server.compressed import CompressedFiles
 from facewise.server.inference import Inference
 from facewise.server.metrics import Metrics
 from facewise.server.middleware import Envelope, Private
-from facewise.server.pages import PAGE, device_files, device_model, takes_gzip
+from facewise.server.pages import PAGE, device_files, device_model
 from facewise.server.state import State
 from facewise.server.uploads import Uploads
 from facewise.settings import Settings
@@ -175,7 +173,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def _add_page(app: FastAPI, device: Path | None) -> None:
-    pages = _Static(directory=PAGE)
+    pages = CompressedFiles(directory=PAGE)
 
     async def index(request: Request) -> Response:
         return await pages.get_response("index.html", request.scope)
@@ -186,39 +184,5 @@ def _add_page(app: FastAPI, device: Path | None) -> None:
     for path, handler in (("/", index), ("/docs", docs)):
         app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
     if device is not None:
-        app.mount("/static/device", _Static(directory=device), name="device")
-    app.mount("/static", _Static(directory=PAGE / "static"), name="static")
-
-
-class _Static(StaticFiles):
-    """Files of the page, which browsers revalidate each time.
-
-    Clients that accept gzip get the compressed copy that `make page` wrote beside a file, if any.
-    Range headers are ignored, as RFC 9110, 14.2 allows, because Starlette's refusals of a range are
-    not problem documents.
-    """
-
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        packed = Path(f"{os.fspath(full_path)}.gz")
-        headers = {"Cache-Control": "no-cache", "Accept-Ranges": "none"}
-        # Removed from the scope itself, since the response reads it, too.
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
-        response: Response | None = None
-        if packed.is_file():
-            headers["Vary"] = "Accept-Encoding"
-            if takes_gzip(Headers(scope=scope)):
-                # Its time and size give it another ETag than the uncompressed file.
-                response = super().file_response(packed, packed.stat(), scope, status_code)
-                if response.status_code != 304:
-                    kind, _ = mimetypes.guess_type(full_path)
-                    headers["Content-Type"] = kind or "application/octet-stream"
-                    headers["Content-Encoding"] = "gzip"
-        response = response or super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(headers)
-        return response
+        app.mount("/static/device", CompressedFiles(directory=device), name="device")
+    app.mount("/static", CompressedFiles(directory=PAGE / "static"), name="static")

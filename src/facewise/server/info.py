@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -16,7 +14,7 @@ from facewise.labels import without_sensitive
 from facewise.models import ModelSpec, list_models
 from facewise.server import problems
 from facewise.server.cards import card_markdown, card_page
-from facewise.server.pages import takes_gzip
+from facewise.server.compressed import compressed_text
 from facewise.server.problems import ProblemError
 from facewise.server.schemas import SCHEMA_VERSION, Health, ModelEntry, Models
 from facewise.server.state import Shared, State, allowed
@@ -90,8 +88,8 @@ async def model_card(
     for spec in _specs(state):
         if spec.answers_to(wanted):
             if "text/html" in request.headers.get("accept", ""):
-                return _kept(request, card_page(spec), "text/html")
-            return _kept(request, card_markdown(spec), "text/markdown")
+                return compressed_text(request, card_page(spec), "text/html")
+            return compressed_text(request, card_markdown(spec), "text/markdown")
     raise ProblemError(
         404, "model_not_found", "No model of that name is installed; /v1/models lists them."
     )
@@ -140,19 +138,6 @@ async def readyz(state: Shared) -> Any:
 async def metrics(state: Shared) -> Response:
     """Requests, photos, faces, stages and the queue, as counts and durations."""
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _kept(request: Request, text: str, kind: str) -> Response:
-    """A text response that browsers revalidate; compressed for clients that accept gzip."""
-    body = text.encode()
-    headers = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding"}
-    if takes_gzip(request.headers):
-        body = gzip.compress(body, mtime=0)
-        headers["Content-Encoding"] = "gzip"
-    headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type=kind, headers=headers)
 
 
 def _entry(spec: ModelSpec, state: State) -> dict[str, Any]:

@@ -1,13 +1,10 @@
-"""Locate the page's files and their on-device model, and detect clients that accept gzip."""
+"""Locate the page's files and their on-device model."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Final
-
-from starlette.datastructures import Headers
 
 from facewise.errors import OptionError
 
@@ -47,13 +44,3 @@ def device_model(files: Path) -> str | None:
         return f"{model['name']}@{model['version']}"
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def takes_gzip(asked: Headers) -> bool:
-    """Whether a request's Accept-Encoding lists gzip with a weight above 0."""
-    return any(
-        coding.strip().lower() == "gzip" and not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
-        for coding, _, weight in (
-            part.partition(";") for part in asked.get("accept-encoding", "").split(",")
-        )
-    )
