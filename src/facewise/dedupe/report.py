@@ -24,7 +24,7 @@ from facewise.dedupe.noise import label_noise
 from facewise.dedupe.pairs import Pair, join
 from facewise.images import load_photo
 from facewise.labels import ATTRIBUTES
-from facewise.reporting.figures import NONE, cell
+from facewise.reporting.figures import NONE, SHARE, YEARS, cell
 from facewise.reporting.report import Report
 
 if TYPE_CHECKING:
@@ -277,9 +277,9 @@ def _noise_part(page: Report, summary: Mapping[str, Any]) -> None:
             page.bullets(
                 [
                     f"{name}: two labels of one photo disagree in "
-                    f"{_share(noise[name]['pairs_disagree'])} of cases; if labellers are equally "
-                    "good and err independently, each is wrong in at least "
-                    f"{_share(noise[name]['error_if_independent'])}."
+                    f"{cell(SHARE, noise[name]['pairs_disagree'])} of cases; if labellers are "
+                    "equally good and err independently, each is wrong in at least "
+                    f"{cell(SHARE, noise[name]['error_if_independent'])}."
                 ]
             )
     if not noise["age"]["n_groups"]:
@@ -316,23 +316,15 @@ def _noise_row(name: str, row: Mapping[str, Any]) -> list[object]:
     return [
         name,
         row["n_pairs"],
-        _share(row["share_that_disagrees"]),
-        _share(row["share_over_5_years"]),
-        _years(row["mean_difference_years"]),
-        _years(row["mae_floor_normal_years"]),
-        _years(row["mae_floor_laplace_years"]),
+        cell(SHARE, row["share_that_disagrees"]),
+        cell(SHARE, row["share_over_5_years"]),
+        cell(YEARS, row["mean_difference_years"]),
+        cell(YEARS, row["mae_floor_normal_years"]),
+        cell(YEARS, row["mae_floor_laplace_years"]),
         f"{low:.2f} to {high:.2f}",
         f"{row['label_sd_robust_years']['value']:.2f}",
         f"{row['label_sd_years']['value']:.2f}",
     ]
-
-
-def _share(f: Mapping[str, float]) -> str:
-    return cell("", f)
-
-
-def _years(f: Mapping[str, float]) -> str:
-    return cell("_years", f)
 
 
 def worth_looking_at(pairs: Sequence[Pair]) -> list[Pair]:

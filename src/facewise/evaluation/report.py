@@ -20,7 +20,7 @@ from facewise.evaluation.suspects import COLUMNS
 from facewise.files import has_header, write_csv
 from facewise.reporting import plots
 from facewise.reporting.bootstrap import MIN_GROUPS
-from facewise.reporting.figures import cell, number
+from facewise.reporting.figures import SHARE, YEARS, cell, number
 from facewise.reporting.report import Report, escaped
 
 MIN_BIN: Final = 10
@@ -156,7 +156,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
     page.bullets(
         [
             "abstained from, as a share of the clean faces that were found: "
-            + "; ".join(f"{n} {number('', s)}" for n, s in shares.items()),
+            + "; ".join(f"{n} {number(SHARE, s)}" for n, s in shares.items()),
             *tables.missed_in_short(results),
             *(
                 f"degraded faces, {line}: {', '.join(names) or 'none'}"
@@ -180,7 +180,7 @@ def _head(page: Report, results: Mapping[str, Any]) -> None:
             )
             page.table(
                 ["decade", "age MAE, years", "n"],
-                [[d, cell("_years", f), f["n"]] for d, f in decades.items()],
+                [[d, cell(YEARS, f), f["n"]] for d, f in decades.items()],
             )
 
 
@@ -312,7 +312,7 @@ def _coverage(page: Report, results: Mapping[str, Any]) -> None:
             [
                 [
                     escaped(group),
-                    cell("", f),
+                    cell(SHARE, f),
                     tables.size({"mean_width_years": f["mean_size"]}),
                     f["n"],
                 ]

@@ -15,7 +15,7 @@ from facewise.evaluation.gate_figures import MIN_ANSWERED
 from facewise.evaluation.gates import RISK_LIMIT
 from facewise.evaluation.groups import MIN_GROUP
 from facewise.labels import ATTRIBUTES
-from facewise.reporting.figures import NONE, RATIO, cell, number
+from facewise.reporting.figures import NONE, RATIO, SHARE, YEARS, cell, number
 from facewise.reporting.report import escaped
 
 METRICS: Final[dict[str, str]] = {
@@ -151,10 +151,10 @@ def coverage(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
                 [
                     f"{float(level):.0%}",
                     label,
-                    cell(key, figure),
+                    cell(SHARE, figure),
                     size(figure),
                     f"{figure.get('empty', 0)}" if "mean_size" in figure else NONE,
-                    cell(key, other),
+                    cell(SHARE, other),
                     size(other) if other else NONE,
                     f"{other.get('empty', 0)}" if other and "mean_size" in other else NONE,
                     figure["n"],
@@ -171,7 +171,7 @@ def coverage_in_short(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]
     for key, label in SETS.items():
         cells = [row.get(key) for row in levels.values()]
         if any(cells):
-            out.append([label, *(f"{cell('', f)}, {size(f)}" if f else NONE for f in cells)])
+            out.append([label, *(f"{cell(SHARE, f)}, {size(f)}" if f else NONE for f in cells)])
     return ["coverage, mean size", *(f"at {float(level):.0%}" for level in levels)], out
 
 
@@ -193,7 +193,7 @@ def missed(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
         plain = row.get("baseline", {})
         for label, groups in _judged(row).items():
             names = [
-                f"{escaped(group_name(g))} ({cell('', f)}, n {f['n']})"
+                f"{escaped(group_name(g))} ({cell(SHARE, f)}, n {f['n']})"
                 for g, f in below(groups).items()
             ]
             count = f"{len(names)} of {len(groups)}"
@@ -214,7 +214,7 @@ def missed_in_short(results: Mapping[str, Any]) -> list[str]:
             said = f"{len(under) or 'none'} at {float(level):.0%}"
             if under:
                 least, figure = min(under.items(), key=lambda item: item[1]["value"])
-                said += f" (worst: {escaped(group_name(least))}, {number('', figure['value'])})"
+                said += f" (worst: {escaped(group_name(least))}, {number(SHARE, figure['value'])})"
             found.setdefault(label, []).append(said)
             judged[label] = len(groups)
     return [
@@ -284,16 +284,16 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     out: list[Row] = []
     for name, row in results["abstention"].items():
         for attribute in ATTRIBUTES:
-            held, metric = row[attribute], _metric(attribute)
+            held, unit = row[attribute], _unit(attribute)
             out.append(
                 [
                     name,
                     attribute,
-                    number("", row["found"]),
-                    number("", held["abstained"]),
-                    number("", held["answered"]),
-                    number(metric, held["error"]),
-                    number(metric, held["error_of_all_found"]),
+                    number(SHARE, row["found"]),
+                    number(SHARE, held["abstained"]),
+                    number(SHARE, held["answered"]),
+                    number(unit, held["error"]),
+                    number(unit, held["error_of_all_found"]),
                     held["judged"] or NONE,
                     cell(RATIO, held["relative"]) if held["relative"] else NONE,
                     _by_dataset(held),
@@ -317,8 +317,8 @@ def abstention(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     ], out
 
 
-def _metric(attribute: str) -> str:
-    return "age_mae_years" if attribute == "age" else "share"
+def _unit(attribute: str) -> str:
+    return YEARS if attribute == "age" else SHARE
 
 
 def _by_dataset(held: Mapping[str, Any]) -> str:
@@ -375,7 +375,7 @@ def _why(held: Mapping[str, Any], attribute: str) -> str:
         return cell(RATIO, held["relative"])
     if held["judged"] < MIN_ANSWERED:
         return f"n {held['judged']}"
-    return number(_metric(attribute), held["error"])
+    return number(_unit(attribute), held["error"])
 
 
 def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
@@ -390,7 +390,8 @@ def nist_mae(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
 def challenge_25(results: Mapping[str, Any]) -> tuple[list[str], list[Row]]:
     """How often ages 14 to 17 are called 25 or more."""
     rows: list[Row] = [
-        [group, cell("", f), f["n"]] for group, f in results["nist"].get("challenge_25", {}).items()
+        [group, cell(SHARE, f), f["n"]]
+        for group, f in results["nist"].get("challenge_25", {}).items()
     ]
     return ["labelled 14 to 17", "called 25 or more", "n"], rows
 
@@ -438,12 +439,12 @@ def age_noise(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> tuple[li
             [
                 name,
                 row["n_pairs"],
-                cell("", row["share_that_disagrees"]),
-                cell("_years", row["mean_difference_years"]),
-                cell("_years", row["mae_floor_normal_years"]),
-                cell("_years", row["mae_floor_laplace_years"]),
+                cell(SHARE, row["share_that_disagrees"]),
+                cell(YEARS, row["mean_difference_years"]),
+                cell(YEARS, row["mae_floor_normal_years"]),
+                cell(YEARS, row["mae_floor_laplace_years"]),
                 f"{low:.2f} to {high:.2f}",
-                number("_years", own),
+                number(YEARS, own),
             ]
         )
     header = ["age", "pairs", "labels disagree", "mean difference, years"]

@@ -9,7 +9,7 @@ from facewise.evaluation import report_tables as tables
 from facewise.evaluation.degrade import NOT_FACES
 from facewise.labels import ATTRIBUTES
 from facewise.models import list_models
-from facewise.reporting.figures import cell, number
+from facewise.reporting.figures import SHARE, YEARS, cell, number
 
 NEARLY_ALL: Final = 0.9
 """Share abstained from, of those found, from which facewise is said to abstain from nearly all."""
@@ -62,14 +62,14 @@ def gender_by_age(results: Mapping[str, Any]) -> str:
             continue
         ages = results["groups"][dataset].get("age", {})
         low = [
-            f"{number('', figure['value'])} at {age.removeprefix('group ')}"
+            f"{number(SHARE, figure['value'])} at {age.removeprefix('group ')}"
             for age in sorted(ages, key=tables.natural)
             if (figure := ages[age].get("gender_accuracy"))
             and figure["high"] is not None
             and figure["high"] < everyone["value"]
         ]
         if low:
-            overall = number("", everyone["value"])
+            overall = number(SHARE, everyone["value"])
             said.append(f"in {dataset}, {', '.join(low)}, and {overall} over all ages")
     return f"right {'; '.join(said)}" if said else "no age stands out in the tables"
 
@@ -134,18 +134,18 @@ def noise_words(results: Mapping[str, Any], dedupe: Mapping[str, Any]) -> str:
         f"photo disagree in {noise['age']['share_that_disagrees']['value']:.0%} of cases, and "
         f"differ by {noise['age']['mean_difference_years']['value']:.1f} years on average, "
         "including those that agree. If labels err independently, one is off by "
-        f"{cell('_years', normal)} years on average if errors are normal, by "
-        f"{number('_years', laplace['value'])} if they follow Laplace's distribution"
+        f"{cell(YEARS, normal)} years on average if errors are normal, by "
+        f"{number(YEARS, laplace['value'])} if they follow Laplace's distribution"
     )
     if weighed := _at_the_ages_of(results, noise["age"].get("by_age", {})):
-        age += f"; at the ages of the test faces, by {number('_years', weighed)} if normal"
+        age += f"; at the ages of the test faces, by {number(YEARS, weighed)} if normal"
     age += (
         ". A model that knew every apparent age would err by about as much: an estimate, not a "
         "floor."
     )
     mae = results["overall"].get("utkface", {}).get("age_mae_years")
     if mae:
-        age += f" This model errs by {cell('_years', mae)}."
+        age += f" This model errs by {cell(YEARS, mae)}."
     classes = [
         _class_noise(results, name, noise[name])
         for name in ("gender", "ethnicity")
@@ -163,7 +163,7 @@ def _class_noise(results: Mapping[str, Any], name: str, noise: Mapping[str, Any]
         "occur more than once in all data sets together)"
     )
     if error := noise.get("error_if_independent"):
-        text += f"; if errors are independent, at least {cell('', error)} of labels are wrong"
+        text += f"; if errors are independent, at least {cell(SHARE, error)} of labels are wrong"
     figures = {d: row.get(f"{name}_accuracy") for d, row in results["overall"].items()}
     departs = [f"{1 - f['value']:.1%} of {d}'s" for d, f in figures.items() if f]
     disagrees = f" The model disagrees with {' and '.join(departs)} labels." if departs else ""

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 NONE: Final = "-"
+SHARE: Final = "share"
+YEARS: Final = "_years"
 RATIO: Final = "ratio"
-"""Stands for a metric that is neither in years nor a share."""
+"""Stand for a metric of that unit where a figure has none of its own."""
 
 
 def number(metric: str, value: float | None) -> str:
     """A value in the unit of its metric: years, a ratio, or per cent."""
     if value is None:
         return NONE
-    return f"{value:.2f}" if metric.endswith(("_years", RATIO)) else f"{value:.1%}"
+    return f"{value:.2f}" if metric.endswith((YEARS, RATIO)) else f"{value:.1%}"
 
 
 def cell(metric: str, figure: Mapping[str, Any] | None, *, counted: bool = False) -> str:
