@@ -1,1 +1,1 @@
-"""Shared by evaluation and audit: bootstrap intervals, confusions, plots, Markdown and HTML."""
+"""Shared by evaluation, dedupe and audit: bootstrap, confusions, figures, plots and pages."""
