@@ -61,8 +61,6 @@ MOST_OVER = 0.025
 MIN_JUDGED = 75
 """Half of the faces that a report asks of a group: the halves are smaller than the splits."""
 
-Intervals = IntArray
-
 
 def pooled(model: str, data: Path, store: Path) -> Outcomes:
     """Found faces of calibration and val with an exact age whose photo is not also in train."""
@@ -85,8 +83,8 @@ def folds(groups: TextArray, seed: int, count: int) -> IndexArray:
     return (np.random.default_rng(seed).permutation(len(names)) % count)[codes]
 
 
-def predicted(most: FitFaces, rest: FitFaces, recipe: Recipe | None) -> dict[float, Intervals]:
-    """Intervals for ``rest`` from a fit on ``most``, by level."""
+def predicted(most: FitFaces, rest: FitFaces, recipe: Recipe | None) -> dict[float, IntArray]:
+    """IntArray for ``rest`` from a fit on ``most``, by level."""
     if recipe is None:
         half = thresholds(np.abs(expected_age(most.ages) - most.truth))
         mean = expected_age(rest.ages)

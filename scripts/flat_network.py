@@ -21,16 +21,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class Convolution:
     """A convolution; a dense layer is one whose kernel covers its whole input."""
 
-    weights: Array  # (outputs, inputs, rows, columns)
-    bias: Array
-    slopes: Array
+    weights: FloatArray  # (outputs, inputs, rows, columns)
+    bias: FloatArray
+    slopes: FloatArray
     is_dense: bool = False
 
 
@@ -52,7 +52,7 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
     """The plain layers of one of MTCNN's networks."""
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     layers: list[Layer] = []
-    extra: dict[str, Array] = {}  # 1 x 1 layers without bias: parts of a PReLU
+    extra: dict[str, FloatArray] = {}  # 1 x 1 layers without bias: parts of a PReLU
     factor = np.ones(3, np.float32)  # undoes the factor in the next layer's weights
     for node in model.graph.node:
         found = [tensors[name] for name in node.input if name in tensors]
@@ -86,14 +86,14 @@ def _last_convolution(layers: list[Layer]) -> Convolution:
     return next(layer for layer in reversed(layers) if isinstance(layer, Convolution))
 
 
-def _dense(weights: Array, bias: Array, layers: list[Layer]) -> Convolution:
+def _dense(weights: FloatArray, bias: FloatArray, layers: list[Layer]) -> Convolution:
     inputs = len(_last_convolution(layers).bias)
     side = round((weights.shape[1] / inputs) ** 0.5)
     kernel = weights.reshape(len(weights), inputs, side, side)
     return Convolution(kernel, bias, np.ones_like(bias), is_dense=True)
 
 
-def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
+def _bend(layers: list[Layer], parts: dict[str, FloatArray]) -> FloatArray:
     """Restore the slopes of a PReLU; returns factors for the next layer's weights."""
     layer = _last_convolution(layers)
     if parts.keys() == {"line"}:  # line * x + relu(x): PReLU / (1 - slope)
@@ -124,7 +124,7 @@ def _bend(layers: list[Layer], parts: dict[str, Array]) -> Array:
 
 def _without_filling(layers: list[Layer]) -> list[Layer]:
     """Drop channels that are always zero, and the next layer's weights for them."""
-    kept: Array | None = None
+    kept: FloatArray | None = None
     for layer in layers:
         if isinstance(layer, Pool):
             continue
@@ -138,7 +138,7 @@ def _without_filling(layers: list[Layer]) -> list[Layer]:
 
 def flatten(layers: list[Layer]) -> tuple[bytes, list[dict[str, Any]]]:
     """The file's bytes and the list of layers; ``at`` is an offset in float32 numbers."""
-    parts: list[Array] = []
+    parts: list[FloatArray] = []
     listed: list[dict[str, Any]] = []
     at, inputs = 0, 3
     for layer in layers:

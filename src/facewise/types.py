@@ -46,7 +46,7 @@ BoolArray = NDArray[np.bool_]
 """A mask of rows, or bits."""
 
 TextArray = NDArray[np.str_]
-"""Names, one a row."""
+"""Names, one a row; those of the user's own columns are objects."""
 
 ImageArray = NDArray[np.uint8]
 """Pixels, in RGB unless stated otherwise."""

@@ -24,7 +24,7 @@ from facewise.data.folder import with_splits
 from facewise.data.lists import read_lists
 from facewise.data.sets import read_csv, read_pictures, samples_hash
 from facewise.errors import FacewiseError, OptionError
-from facewise.evaluation.card import TEMPLATE
+from facewise.evaluation.card import TEMPLATE, card_paths, is_card
 from facewise.evaluation.data import EXCLUSIONS, read_data
 from facewise.evaluation.faces import face_rows
 from facewise.evaluation.outcomes import OUTCOMES_VERSION, collect
@@ -219,6 +219,21 @@ def test_reports_are_written_over_nothing_else(end: str, faces: Path, tmp_path: 
     with pytest.raises(OptionError, match=f"{end} already exists"):
         run("--data", faces, "--out", tmp_path, "--store", tmp_path / "store")
     assert other.read_bytes() == load_spec().path.with_suffix(end).read_bytes()
+
+
+@pytest.mark.parametrize("end", [".md", ".html"])
+def test_a_card_is_written_over_nothing_else(end: str, faces: Path, tmp_path: Path) -> None:
+    spec = load_spec()
+    (tmp_path / "cards").mkdir()
+    for path in (spec.path, spec.weights_path, spec.path.parent / "cards" / f"{spec.name}.md"):
+        shutil.copy(path, tmp_path / path.relative_to(spec.path.parent))
+    notes = tmp_path / f"{spec.name}{end}"
+    notes.write_text("mine")
+    options = ("--data", faces, "--out", tmp_path / "out", "--store", tmp_path / "store", "--card")
+    with pytest.raises(OptionError, match=f"{end} already exists"):
+        run("--model", tmp_path / spec.path.name, *options)
+    assert notes.read_text() == "mine"
+    assert all(map(is_card, card_paths(spec)))
 
 
 def test_reasons_are_counted_the_commonest_first() -> None:

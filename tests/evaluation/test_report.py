@@ -455,10 +455,11 @@ def test_a_report_replaces_an_earlier_one(tmp_path: Path) -> None:
     names = ("r.md", "r.html", "r-figures/p.svg")
     for word in ("old", "new"):
         report = Report(word)
-        report.plot("p", f"<svg>{word}</svg>", "a plot")
+        report.plot("p", f"<svg>{word}</svg>", "a plot of a]")
         report.write(tmp_path / "r.json")
         for number, name in enumerate(names if word == "old" else ()):
             (tmp_path / f"earlier-{number}").hardlink_to(tmp_path / name)
+    assert 'aria-label="a plot of a)"><svg>new' in (tmp_path / "r.html").read_text()
     for number, name in enumerate(names):
         assert "new" in (tmp_path / name).read_text()
         assert "old" in (tmp_path / f"earlier-{number}").read_text()

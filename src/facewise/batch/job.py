@@ -235,6 +235,7 @@ _OPTIONS: Final = {field.name: f"--{field.name.replace('_', '-')}" for field in 
     "min_face_px": "--min-face",
     "photos_per_inference": "--inference-batch",
     "frames_per_second": "--fps",
+    "video_attributes": "--attributes of faces on video",
 }
 """Settings to the options of ``facewise annotate`` that set them."""
 

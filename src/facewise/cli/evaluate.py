@@ -108,7 +108,7 @@ def evaluate(
         import crepes  # noqa: F401
         import fairlearn  # noqa: F401
         import sklearn  # noqa: F401
-    from facewise.evaluation.card import hand_written, write_card
+    from facewise.evaluation.card import card_paths, hand_written, is_card, write_card
     from facewise.evaluation.data import read_data
     from facewise.evaluation.faces import COLUMNS, write_faces
     from facewise.evaluation.report import is_report, report_paths, write_reports
@@ -139,6 +139,8 @@ def evaluate(
         check_folder("--model", spec.path.parent)
     if card:
         hand_written(spec)
+        for output in card_paths(spec):
+            outputs.add(output, is_card)
     if faces is not None:
         check_folder("--faces", faces.parent)
         outputs.add(faces, lambda path: has_header(path, COLUMNS))

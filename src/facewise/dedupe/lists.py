@@ -103,8 +103,8 @@ def make_splits(
     """Assign files to splits without dividing any group.
 
     A hash of the seed and a picture's path, in a group the first of its paths, says where in the
-    shares it falls. So it keeps its split when others come or go: an older model's training
-    pictures do not get into today's test. Shares are therefore met as by drawing lots.
+    shares it falls. So it keeps its split when others come or go, unless a copy with an earlier
+    path comes or the first copy goes. Shares are therefore met as by drawing lots.
 
     Args:
         paths: name to path below SOURCE, which does not depend on other pictures' names.

@@ -145,7 +145,7 @@ def _listed(lists: Mapping[str, Row], data_sets: Sequence[DataSet]) -> dict[str,
     own = {name: rows[path] for path, name in names.items() if path in rows}
     if lists and not own:
         raise OptionError(
-            f"--list has none of the pictures, such as {next(iter(names))}: check its file names"
+            f"no --list has any of the pictures, such as {next(iter(names))}: check its file names"
         )
     return others | own
 

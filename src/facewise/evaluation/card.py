@@ -44,6 +44,9 @@ FIGURES: Final = {
 }
 """Keys of the figures in those files, and their column titles."""
 
+_SENTENCE: Final = "People looking at their own photos on their own machines."
+"""A sentence of the template, in every card."""
+
 _BLANK: Final = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -69,10 +72,23 @@ def write_card(spec: ModelSpec, folder: Path) -> list[Path]:
         )
     seeds, heads = (_read_list(folder / name) for name in (SEEDS, HEADS))
     card = build_card(results, hand_written(spec), dedupe=dedupe, seeds=seeds, heads=heads)
-    path = spec.path.with_suffix(".md")
-    write_text(path, card.markdown())
-    write_text(path.with_suffix(".html"), card.html())
-    return [path, path.with_suffix(".html")]
+    markdown, page = card_paths(spec)
+    write_text(markdown, card.markdown())
+    write_text(page, card.html())
+    return [markdown, page]
+
+
+def card_paths(spec: ModelSpec) -> list[Path]:
+    """The model's card, as Markdown and as a page."""
+    return [spec.path.with_suffix(suffix) for suffix in (".md", ".html")]
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is a card that ``write_card`` wrote."""
+    try:
+        return _SENTENCE in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def hand_written(spec: ModelSpec) -> dict[str, str]:

@@ -9,7 +9,7 @@ NONE: Final = "-"
 SHARE: Final = "share"
 YEARS: Final = "_years"
 RATIO: Final = "ratio"
-"""Stand for a metric of that unit where a figure has none of its own."""
+"""Stand for a metric of that unit where a figure has none: names of metrics end in their unit."""
 
 
 def number(metric: str, value: float | None) -> str:

@@ -96,6 +96,7 @@ class Report:
         if name in self.plots:
             raise ValueError(f"the report has a plot {name!r} already")
         self.plots[name] = svg
+        caption = caption.translate({ord("["): "(", ord("]"): ")"})  # a bracket could end it early
         self._lines += ["", f"![{caption}]({name}.svg)"]
 
     def markdown(self, folder: str = "") -> str:
