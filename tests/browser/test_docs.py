@@ -54,7 +54,7 @@ def test_descriptions_are_paragraphs_with_code(page: Any, server: Any) -> None:
     found = operations(page, server)
     section = found["POST /v1/analyze"]
     first, second = section.locator("p").all()[:2]
-    assert first.inner_text().endswith("with its apparent attributes.")
+    assert first.inner_text().endswith("with their apparent attributes.")
     codes = ["file", "image/*", "application/octet-stream"]
     assert second.locator("code").all_inner_texts() == codes
     assert "multipart field file, or as the body itself: of a type image/*" in second.inner_text()
